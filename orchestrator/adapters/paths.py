@@ -1,0 +1,120 @@
+"""Where orch keeps its files.
+
+`ORCH_HOME` puts everything below one directory. Otherwise the directories that systemd gives to a service, otherwise
+XDG's. Uses `os.path` and no dataclass on purpose: `orch status` pays for this import.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from orchestrator.core.errors import OrchError
+
+MAX_SOCKET_PATH = 107
+"""Bytes that fit in `sockaddr_un.sun_path` beside its final NUL (unix(7))."""
+
+
+class Paths(NamedTuple):
+    """Absolute directories; none of them need exist yet."""
+
+    config: str
+    state: str
+    data: str
+    cache: str
+    runtime: str
+
+    @property
+    def config_file(self) -> str:
+        return os.path.join(self.config, "orch.toml")
+
+    @property
+    def profiles(self) -> str:
+        return os.path.join(self.config, "profiles")
+
+    @property
+    def engines_file(self) -> str:
+        return os.path.join(self.data, "engines.toml")
+
+    @property
+    def control_socket(self) -> str:
+        return os.path.join(self.runtime, "control.sock")
+
+    @property
+    def lock_file(self) -> str:
+        return os.path.join(self.state, "daemon.lock")
+
+    @property
+    def state_file(self) -> str:
+        return os.path.join(self.state, "state.json")
+
+    @property
+    def logs(self) -> str:
+        return os.path.join(self.state, "logs")
+
+
+def find_paths(env: dict[str, str] | None = None) -> Paths:
+    """The directories for this environment.
+
+    :param env: the environment to read, by default this process's
+    :raises OrchError: when the runtime directory is too long for a unix socket
+    """
+    env = dict(os.environ) if env is None else env
+    home = env.get("ORCH_HOME")
+    if home:
+        root = os.path.abspath(os.path.expanduser(home))
+        paths = Paths(*(os.path.join(root, name) for name in ("config", "state", "data", "cache", "run")))
+    else:
+        paths = Paths(
+            config=_first(env, "CONFIGURATION_DIRECTORY") or _xdg(env, "XDG_CONFIG_HOME", ".config"),
+            state=_first(env, "STATE_DIRECTORY") or _xdg(env, "XDG_STATE_HOME", ".local/state"),
+            data=_data(env),
+            cache=_first(env, "CACHE_DIRECTORY") or _xdg(env, "XDG_CACHE_HOME", ".cache"),
+            runtime=_first(env, "RUNTIME_DIRECTORY") or _runtime(env),
+        )
+
+    length = len(os.fsencode(paths.control_socket))
+    if length > MAX_SOCKET_PATH:
+        raise OrchError(
+            "the path of the control socket is too long for a unix socket",
+            details=(f"{paths.control_socket}: {length} bytes, allowed {MAX_SOCKET_PATH}",),
+            hint="set ORCH_HOME (or XDG_RUNTIME_DIR) to a shorter directory",
+        )
+
+    return paths
+
+
+def make_private(directory: str) -> None:
+    """Create a directory that only its owner may enter; tighten one that exists."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if os.stat(directory).st_mode & 0o077:
+        os.chmod(directory, 0o700)
+
+
+def _first(env: dict[str, str], name: str) -> str | None:
+    # systemd joins several directories with colons (systemd.exec(5)).
+    value = env.get(name, "").split(":")[0]
+    return value or None
+
+
+def _data(env: dict[str, str]) -> str:
+    # systemd has no data directory of its own; what is built or installed belongs to the state of a service.
+    state = _first(env, "STATE_DIRECTORY")
+    return os.path.join(state, "data") if state else _xdg(env, "XDG_DATA_HOME", ".local/share")
+
+
+def _xdg(env: dict[str, str], name: str, fallback: str) -> str:
+    base = env.get(name)
+    if not base or not os.path.isabs(base):  # the specification says that a relative path is to be ignored
+        base = os.path.join(os.path.expanduser("~"), fallback)
+
+    return os.path.join(base, "orch")
+
+
+def _runtime(env: dict[str, str]) -> str:
+    base = env.get("XDG_RUNTIME_DIR")
+    if base and os.path.isabs(base):
+        return os.path.join(base, "orch")
+
+    # No session manager (containers, cron): the state directory is ours alone, unlike /tmp.
+    return os.path.join(_xdg(env, "XDG_STATE_HOME", ".local/state"), "run")

@@ -1,0 +1,92 @@
+"""The JSON that the control API speaks. Fields may be added, not renamed: other programs rely on them.
+
+TypedDicts rather than classes: they cost nothing to import or to build, and `orch status` is quick.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+StateName = Literal[
+    "stopped", "preparing", "starting", "ready", "draining", "stopping", "backoff", "failed"
+]  # fmt: skip
+
+
+class Attempt(TypedDict):
+    """One start of an engine.
+
+    `margin_mib` is what was tried, `outcome` is `running`, `ready`, `stopped` or a failure class.
+    """
+
+    number: int
+    started: str
+    margin_mib: int | None
+    outcome: str
+    cause: str | None
+    evidence: str | None
+    next: str | None
+
+
+class Gateway(TypedDict):
+    url: str
+    queued: int
+    in_flight: int
+
+
+class Speed(TypedDict):
+    decode_tok_s: float | None
+    prompt_tok_s: float | None
+    draft_acceptance: float | None
+
+
+class Gpu(TypedDict):
+    index: int
+    name: str
+    used_mib: int
+    total_mib: int
+
+
+Status = TypedDict(
+    "Status",
+    {
+        "version": Literal[1],
+        "state": StateName,
+        "profile": str | None,
+        "engine": str | None,
+        "build": str | None,
+        "pid": int | None,
+        "margin_mib": int | None,
+        "attempts": list[Attempt],
+        "gateway": Gateway,
+        "speed": Speed,
+        "gpus": list[Gpu],
+        "since": str,
+        "cause": str | None,
+        "daemon_pid": int,
+        "generation": int,
+    },
+)
+"""The answer of `orch status --json`. `since` is when `state` was entered, RFC 3339."""
+
+
+class Event(TypedDict):
+    """One thing that happened: `kind` is a past-tense word such as `ready` or `exited`."""
+
+    id: int
+    time: str
+    kind: str
+    message: str
+
+
+class UpRequest(TypedDict, total=False):
+    profile: str
+    engine: str
+
+
+class ErrorBody(TypedDict):
+    """What a failed request answers: `code` is the exit code that the CLI ends with."""
+
+    message: str
+    details: list[str]
+    hint: str | None
+    code: int
