@@ -46,26 +46,24 @@ class Gpu(TypedDict):
     total_mib: int
 
 
-Status = TypedDict(
-    "Status",
-    {
-        "version": Literal[1],
-        "state": StateName,
-        "profile": str | None,
-        "engine": str | None,
-        "build": str | None,
-        "pid": int | None,
-        "margin_mib": int | None,
-        "attempts": list[Attempt],
-        "gateway": Gateway,
-        "speed": Speed,
-        "gpus": list[Gpu],
-        "since": str,
-        "cause": str | None,
-        "daemon_pid": int,
-        "generation": int,
-    },
-)
+class Status(TypedDict):
+    version: Literal[1]
+    state: StateName
+    profile: str | None
+    engine: str | None
+    build: str | None
+    pid: int | None
+    margin_mib: int | None
+    attempts: list[Attempt]
+    gateway: Gateway
+    speed: Speed
+    gpus: list[Gpu]
+    since: str
+    cause: str | None
+    daemon_pid: int
+    generation: int
+
+
 """The answer of `orch status --json`. `since` is when `state` was entered, RFC 3339."""
 
 

@@ -1,0 +1,1 @@
+"""Measurements; each prints the command and the machine it ran on."""
