@@ -1,0 +1,106 @@
+"""`orch`: finds the verb, imports that verb alone, and turns what it raises into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from orchestrator import __version__
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import OrchError, UsageError
+
+VERBS: dict[str, str] = {
+    "up": "start the engine of a profile, and the daemon if none runs",
+    "down": "stop the engine",
+    "status": "show what is running",
+    "logs": "show the engine's log",
+    "events": "show what happened",
+    "demo": "see the main job on a real engine: no GPU, model or compiler needed",
+    "profile": "list, show, check, render, set and create profiles",
+    "engines": "list, add, remove and probe engines",
+    "explain": "say why an engine failed, from its log",
+    "config": "show the configuration and where things are",
+    "serve": "run the daemon in the foreground",
+    "completions": "print a completion script for a shell",
+}
+"""Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises instead of exiting, and knows the nearest spelling."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"run `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except OrchError as error:
+        return diagnostics.report(error)
+    except BrokenPipeError:
+        # The reader has gone (`orch logs | head`). Nothing more can be said; keep the interpreter from trying.
+        sys.stdout = None  # type: ignore[assignment]
+        return diagnostics.OK
+    except KeyboardInterrupt:
+        diagnostics.clear_progress()
+        return diagnostics.INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[0] == "help":
+            return _dispatch([words[1], "--help"])
+
+        output.raw(_overview())
+        return diagnostics.OK
+
+    if words[0] in ("-V", "--version"):
+        output.line(f"orch {__version__}")
+        return diagnostics.OK
+
+    verb = words[0]
+    if verb not in VERBS:
+        from orchestrator.core.problems import did_you_mean
+
+        raise UsageError(f"unknown command `{verb}`", hint=did_you_mean(verb, VERBS) or "run `orch --help`")
+
+    args = build_parser(verb).parse_args(words[1:])
+    module = import_module(f"orchestrator.cli.{verb}")
+    code: int = module.run(args)
+    return code
+
+
+def build_parser(verb: str, prog: str | None = None) -> Parser:
+    """The parser of one verb, with its examples below the options."""
+    module = import_module(f"orchestrator.cli.{verb}")
+    parser = Parser(
+        prog=prog or f"orch {verb}",
+        description=module.HELP,
+        epilog=f"examples:\n{module.EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb.ljust(width)}  {text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "orch keeps one OpenAI-compatible address alive, whichever llama-server is behind it.",
+            "",
+            "usage: orch COMMAND [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "Every command has --help with examples; those that print data have --json.",
+            "",
+        ]
+    )
