@@ -1,0 +1,241 @@
+"""The life of an instance, as a pure function: `step(state, event, now) -> (state, effects)`.
+
+    stopped -> preparing -> starting -> ready -> draining -> stopping -> stopped
+                  ^            |          |                     |
+                  |            +----+-----+                     +-> preparing   (when another start was asked for)
+                  |                 | the process ended
+                  +--- backoff <----+----> failed ---(rest over, or a person asks)---> preparing
+
+Happy path: a start is asked for; the profile, the engine, the port and the key are prepared; the process is spawned;
+the engine answers /health from a port that is ours, then a canary is answered; requests flow. A stop drains, then ends
+the process.
+
+What each state knows: `preparing` which target and rung; `starting` and `ready` which process; `draining` and
+`stopping` what comes after; `backoff` until when; `failed` why, and when one more try is due.
+
+Failures: out of device memory climbs the ladder at once; what cannot change by itself (a bad flag, a broken model)
+fails; the rest spends the restart budget (`restart.py`). Every transition into `ready`, `failed` or `stopped` wakes
+every waiter: the owner publishes each state that it stores.
+
+Who may call: the owner task alone. Events name the instance they speak of, and those of an earlier one are ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from orchestrator.core.ladder import Rung, next_rung
+from orchestrator.core.restart import GiveUp, RestartPolicy, Retry, after_crash
+from orchestrator.core.states import (
+    KEPT_ATTEMPTS,
+    Attempt,
+    AwaitDrain,
+    Backoff,
+    CanaryPassed,
+    CheckFailed,
+    Course,
+    Drained,
+    Draining,
+    Effects,
+    Event,
+    Exited,
+    Failed,
+    Failure,
+    Loaded,
+    NotStarted,
+    Prepare,
+    Prepared,
+    Preparing,
+    Ready,
+    SendCanary,
+    Spawn,
+    Spawned,
+    Starting,
+    StartRequested,
+    State,
+    Stopped,
+    Stopping,
+    StopProcess,
+    StopRequested,
+    Survived,
+    Target,
+    WakeAt,
+    WatchLoading,
+    Woke,
+    instance_of,
+)
+
+
+def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
+    """The state that follows, and what has to be done. Total: a pair without a meaning changes nothing."""
+    match event:
+        case StartRequested():
+            return _start(state, event)
+        case StopRequested():
+            return _stop(state, event)
+        case Woke():
+            return _wake(state, event, now)
+        case _:
+            if event.instance != instance_of(state):
+                return state, ()  # of an earlier instance, or of one that was given up
+
+    match state, event:
+        case Preparing(), Prepared():
+            course = _begin(replace(state.course, rung=event.rung, recovery=event.recovery), event.rung, now)
+            return Starting(course, state.instance), (Spawn(state.instance),)
+        case Preparing(), NotStarted():
+            course = _begin(state.course, state.course.rung or Rung(), now)
+            return _ended(course, event.failure, 0.0, now, policy, state.instance)
+        case Starting(pid=None), Spawned():
+            return replace(state, pid=event.pid), (WatchLoading(state.instance),)
+        case Starting(), Loaded():
+            return replace(state, loaded=True), (SendCanary(state.instance),)
+        case Starting(pid=int(pid)), CanaryPassed():
+            course = _outcome(state.course, "ready")
+            kept = Survived(state.instance, course.rung or Rung())
+            return Ready(course, state.instance, pid, now), (kept,)
+        case Starting(), CheckFailed():
+            return Stopping(state.course, state.instance, None, event.failure), (StopProcess(state.instance),)
+        case Ready(), CheckFailed():
+            ready_for_s = now - state.since
+            stopping = Stopping(state.course, state.instance, None, event.failure, ready_for_s)
+            return stopping, (StopProcess(state.instance),)
+        case Starting(), NotStarted() | Exited():
+            return _ended(state.course, event.failure, 0.0, now, policy, state.instance)
+        case Ready(), Exited():
+            return _ended(state.course, event.failure, now - state.since, now, policy, state.instance)
+        case Draining(), Drained():
+            return Stopping(state.course, state.instance, state.then), (StopProcess(state.instance),)
+        case Draining(), Exited():
+            return _stopped(state.course, state.then, state.instance)
+        case Stopping(), Exited() | NotStarted():
+            if state.failure is not None and state.then is None:
+                return _ended(state.course, state.failure, state.ready_for_s, now, policy, state.instance)
+
+            return _stopped(state.course, state.then, state.instance)
+        case _:
+            return state, ()
+
+
+def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
+    match state:
+        case Stopped() | Backoff() | Failed():
+            return _prepare(Course(event.target), event.instance)
+        case Preparing() | Starting() | Ready() if state.course.target == event.target:
+            return state, ()  # it is on its way already
+        case Preparing():
+            return _prepare(Course(event.target), event.instance)
+        case Starting():
+            return Stopping(state.course, state.instance, event.target), (StopProcess(state.instance),)
+        case Ready():
+            draining = Draining(state.course, state.instance, state.pid, event.target)
+            return draining, (AwaitDrain(state.instance),)
+        case Draining() | Stopping():
+            return replace(state, then=event.target), ()
+        case _:
+            assert_never(state)
+
+
+def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
+    match state:
+        case Stopped():
+            return state, ()
+        case Preparing() | Backoff() | Failed():
+            return Stopped(state.course), ()
+        case Starting():
+            return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+        case Ready():
+            if event.force:
+                return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+
+            draining = Draining(state.course, state.instance, state.pid, None)
+            return draining, (AwaitDrain(state.instance),)
+        case Draining():
+            if event.force:
+                return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+
+            return replace(state, then=None), ()
+        case Stopping():
+            return replace(state, then=None, failure=None), ()
+        case _:
+            assert_never(state)
+
+
+def _wake(state: State, event: Woke, now: float) -> tuple[State, Effects]:
+    match state:
+        case Backoff(until=until) | Failed(until=float(until)) if now >= until:
+            return _prepare(state.course, event.instance)
+        case _:
+            return state, ()  # the timer of an earlier wait, or a person was quicker
+
+
+def _prepare(course: Course, instance: str) -> tuple[State, Effects]:
+    return Preparing(course, instance), (Prepare(instance, course.target, course.rung),)
+
+
+def _begin(course: Course, rung: Rung, now: float) -> Course:
+    number = course.attempts[-1].number + 1 if course.attempts else 1
+    return replace(course, attempts=(*course.attempts, Attempt(number, now, rung))[-KEPT_ATTEMPTS:])
+
+
+def _outcome(course: Course, outcome: str, failure: Failure | None = None, next: str | None = None) -> Course:
+    last = replace(course.attempts[-1], outcome=outcome, failure=failure, next=next)
+    return replace(course, attempts=(*course.attempts[:-1], last))
+
+
+def _stopped(course: Course, then: Target | None, instance: str) -> tuple[State, Effects]:
+    course = _outcome(course, "stopped")
+    if then is None:
+        return Stopped(course), ()
+
+    return _prepare(Course(then), _successor(instance))
+
+
+def _ended(
+    course: Course, failure: Failure, ready_for_s: float, now: float, policy: RestartPolicy, instance: str
+) -> tuple[State, Effects]:
+    """The process ended by itself, or was ended because it failed: decide what follows, in this order.
+
+    1. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
+    2. Something that the same start would meet again: failed, until a person changes it.
+    3. Anything else: the restart budget decides between a wait and a rest.
+    """
+    if failure.failure_class == "device_oom":
+        rung = None
+        if course.climbed + 1 < course.recovery.max_attempts:
+            rung = next_rung(
+                course.rung or Rung(),
+                course.recovery,
+                margin_helps=failure.action == "retry_margin",
+                requested_mib=failure.requested_mib,
+            )
+
+        if rung is not None:
+            course = _outcome(course, failure.failure_class, failure, f"try {rung}")
+            return _prepare(replace(course, rung=rung, climbed=course.climbed + 1), _successor(instance))
+
+        course = _outcome(course, failure.failure_class, failure, "give up: the ladder has no further step")
+        return Failed(course, failure, None), ()
+
+    if failure.permanent:
+        course = _outcome(course, failure.failure_class, failure, "give up: the same start would fail the same way")
+        return Failed(course, failure, None), ()
+
+    record, decision = after_crash(course.crashes, ready_for_s, now, policy)
+    course = replace(course, crashes=record)
+    match decision:
+        case Retry(delay_s):
+            course = _outcome(course, failure.failure_class, failure, f"start again in {delay_s:g} s")
+            return Backoff(course, failure, now + delay_s), (WakeAt(now + delay_s),)
+        case GiveUp(cooldown_s):
+            course = _outcome(course, failure.failure_class, failure, f"rest for {cooldown_s:g} s, then one more try")
+            return Failed(course, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
+        case _:
+            assert_never(decision)
+
+
+def _successor(instance: str) -> str:
+    """A fresh id for the process that replaces this one: `demo-1a2b` is followed by `demo-1a2b.2`."""
+    stem, _, number = instance.partition(".")
+    return f"{stem}.{int(number or 1) + 1}"

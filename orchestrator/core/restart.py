@@ -1,0 +1,74 @@
+"""When a crashed engine is started again: exponential backoff, a bounded budget, then a cooldown.
+
+Two knobs for two rates (Erlang/OTP's "Tuning the intensity and period"): the delay grows with each crash in a row, and
+no window of `window_s` sees more than `intensity` of them. The row is forgotten only after the engine has stayed ready
+for `stable_s`, so that a crash soon after each start does not look like a fresh one. Starts that a person asks for are
+not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How patient the supervisor is. All times in seconds.
+
+    :param first_delay_s: wait after the first crash; doubles with each further one
+    :param max_delay_s: the wait grows no longer than this
+    :param stable_s: ready for this long, and earlier crashes are forgotten
+    :param intensity: crashes within `window_s` that are answered with a restart
+    :param cooldown_s: rest after the budget is spent, before one more try; doubles while that fails, up to ten times
+    """
+
+    first_delay_s: float = 1.0
+    max_delay_s: float = 30.0
+    stable_s: float = 60.0
+    intensity: int = 5
+    window_s: float = 300.0
+    cooldown_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CrashRecord:
+    """Crashes in a row (`count`), their monotonic times within the window, and cooldowns in a row."""
+
+    count: int = 0
+    times: tuple[float, ...] = ()
+    cooldowns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Start again after `delay_s`."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The budget is spent: one more try after `cooldown_s`."""
+
+    cooldown_s: float
+
+
+def after_crash(
+    record: CrashRecord, ready_for_s: float, now: float, policy: RestartPolicy
+) -> tuple[CrashRecord, Retry | GiveUp]:
+    """What follows a crash.
+
+    :param ready_for_s: how long the engine had been ready; 0 when it never was
+    """
+    if ready_for_s >= policy.stable_s:
+        record = CrashRecord()
+
+    times = (*(time for time in record.times if now - time < policy.window_s), now)
+    count = record.count + 1
+    if len(times) >= policy.intensity:
+        rest = policy.cooldown_s * min(2**record.cooldowns, 10)
+        # Times are kept: the one try after the rest is answered with the next, longer rest if it crashes as well.
+        return CrashRecord(count, times[-policy.intensity :], record.cooldowns + 1), GiveUp(rest)
+
+    delay = min(policy.first_delay_s * 2 ** (count - 1), policy.max_delay_s)
+    return CrashRecord(count, times, record.cooldowns), Retry(delay)
