@@ -9,6 +9,11 @@ from typing import Literal
 Kind = Literal["upstream", "ik", "unknown"]
 
 
+def normal_spelling(flag: str) -> str:
+    """Both engines read `_` inside a long flag as `-`; `Capabilities.flags` has the dashes."""
+    return flag.replace("_", "-") if flag.startswith("--") else flag
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """One option of a build.
@@ -42,6 +47,7 @@ class Capabilities:
     :param build_number: None when the build does not know (0 and 1 mean that too)
     :param commit: None when the build does not know
     :param flags: every spelling to its flag
+    :param spec_stages: whether `--spec-type` takes the fork's stages, `mtp:n_max=3,p_min=0.0`
     """
 
     kind: Kind
@@ -49,11 +55,12 @@ class Capabilities:
     build_number: int | None
     commit: str | None
     flags: Mapping[str, Flag]
+    spec_stages: bool = False
 
     def find(self, *spellings: str) -> Flag | None:
         """The first of these spellings that the build accepts today (a removed flag is not accepted)."""
         for spelling in spellings:
-            flag = self.flags.get(spelling)
+            flag = self.flags.get(normal_spelling(spelling))
             if flag is not None and not flag.removed:
                 return flag
 
