@@ -21,6 +21,7 @@ class Attempt(TypedDict):
     number: int
     started: str
     margin_mib: int | None
+    steps: list[str]
     outcome: str
     cause: str | None
     evidence: str | None

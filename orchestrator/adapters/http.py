@@ -1,0 +1,111 @@
+"""Questions to an engine over HTTP: is it loaded, does it really answer. The one module that imports httpx.
+
+The gateway's traffic does not come through here: `adapters/http1_client.py` relays it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+
+Health = Literal["ok", "loading", "silent", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What a canary request gave back.
+
+    :param ok: a complete answer with at least one token (or one vector) arrived
+    :param detail: the status and the start of the body when it did not
+    :param draft_tokens: drafts that the engine counted; None where its answer does not say
+    """
+
+    ok: bool
+    detail: str
+    predicted_tokens: int | None = None
+    draft_tokens: int | None = None
+
+
+class EngineProbe:
+    """Talks to one engine; one request at a time, each with its own time limit.
+
+    The fork listens before it loads and answers nobody until then: its backlog holds five connections, so a probe that
+    timed out must be closed before the next one is opened. Hence no connection is kept.
+    """
+
+    def __init__(self, host: str, port: int, api_key: str | None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # verify=False: building a TLS context costs 280 ms of CPU, and the engine is on loopback without TLS.
+        self._client = httpx.AsyncClient(
+            base_url=f"http://{host}:{port}",
+            headers=headers,
+            verify=False,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
+        )
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def health(self, timeout_s: float) -> Health:
+        """`loading` on 503, `silent` when connected but not answered in time, `refused` when nobody listens."""
+        try:
+            response = await self._client.get("/health", timeout=timeout_s)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            return "refused"
+        except httpx.HTTPError:
+            return "silent"
+
+        return "ok" if response.status_code == 200 else "loading"
+
+    async def complete(self, prompt: str, tokens: int, timeout_s: float) -> Canary:
+        """Ask for a greedy completion, past the prompt cache."""
+        body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False}
+        answer = await self._post("/completion", body, timeout_s)
+        if isinstance(answer, Canary):
+            return answer
+
+        timings = answer.get("timings")
+        counts = timings if isinstance(timings, dict) else {}
+        predicted = _count(counts.get("predicted_n"))
+        if predicted is None:
+            predicted = _count(answer.get("tokens_predicted"))
+
+        if not predicted:
+            return Canary(False, "the answer has no token", predicted)
+
+        return Canary(True, "", predicted, _count(counts.get("draft_n")))
+
+    async def embed(self, timeout_s: float) -> Canary:
+        answer = await self._post("/v1/embeddings", {"input": "ping"}, timeout_s)
+        if isinstance(answer, Canary):
+            return answer
+
+        return Canary(bool(answer.get("data")), "the answer has no vector")
+
+    async def rerank(self, timeout_s: float) -> Canary:
+        answer = await self._post("/v1/rerank", {"query": "ping", "documents": ["pong"]}, timeout_s)
+        if isinstance(answer, Canary):
+            return answer
+
+        return Canary(bool(answer.get("results")), "the answer has no result")
+
+    async def _post(self, path: str, body: dict[str, object], timeout_s: float) -> dict[str, object] | Canary:
+        try:
+            response = await self._client.post(path, json=body, timeout=timeout_s)
+            answer = response.json() if response.status_code == 200 else None
+        except httpx.TimeoutException:
+            return Canary(False, f"no answer to POST {path} within {timeout_s:g} s")
+        except (httpx.HTTPError, ValueError) as error:
+            return Canary(False, f"POST {path}: {type(error).__name__}: {error}")
+
+        if not isinstance(answer, dict):
+            return Canary(False, f"POST {path} answered {response.status_code}: {response.text[:300]}")
+
+        return answer
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
