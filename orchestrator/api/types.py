@@ -61,6 +61,8 @@ class Status(TypedDict):
     gpus: list[Gpu]
     since: str
     cause: str | None
+    hint: str | None
+    progress: str
     daemon_pid: int
     generation: int
 

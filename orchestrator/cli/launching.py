@@ -1,0 +1,70 @@
+"""Starts the daemon in the background, for `orch up` and the demo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.api import client
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
+
+START_LIMIT_S = 20.0
+
+
+def ensure_daemon(paths: Paths) -> bool:
+    """Make sure that a daemon answers.
+
+    :return: whether one had to be started
+    :raises OrchError: when it ended instead, with the end of its log
+    """
+    try:
+        client.request(paths.control_socket, "/v1/status")
+    except NotRunningError:
+        _start(paths)
+        return True
+
+    return False
+
+
+def _start(paths: Paths) -> None:
+    make_private(paths.logs)
+    log_file = os.path.join(paths.logs, "daemon.log")
+    start = os.path.getsize(log_file) if os.path.exists(log_file) else 0
+    with open(log_file, "ab") as log:
+        # A session of its own: it outlives the terminal that `orch up` was typed in.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "serve", "--started-by-up"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            client.request(paths.control_socket, "/v1/status")
+            return
+        except NotRunningError:
+            pass  # not listening yet
+
+        if process.poll() is not None:
+            raise OrchError(
+                f"the daemon ended at once with exit code {process.returncode}",
+                details=_tail(log_file, start),
+                hint="run `orch serve` in the foreground to see it",
+            )
+
+        time.sleep(0.02)
+
+    raise TimedOutError(f"the daemon did not answer within {START_LIMIT_S:g} s", details=_tail(log_file, start))
+
+
+def _tail(path: str, start: int) -> tuple[str, ...]:
+    with open(path, "rb") as file:
+        file.seek(start)
+        return tuple(file.read().decode(errors="replace").splitlines()[-15:])

@@ -1,0 +1,70 @@
+"""The status as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.api.types import Attempt, Status
+
+SYMBOLS = {
+    "ready": "●",
+    "stopped": "○",
+    "failed": "✗",
+    "backoff": "◌",
+    "preparing": "◌",
+    "starting": "◌",
+    "draining": "◍",
+    "stopping": "◍",
+}
+
+
+def lines(status: Status) -> Iterator[str]:
+    what = f" {status['profile']} on {status['engine']}" if status["profile"] else ""
+    yield f"{SYMBOLS[status['state']]} {status['state']}{what}"
+    if status["cause"]:
+        yield f"  cause     {status['cause']}"
+
+    if status["build"]:
+        yield f"  build     {status['build']}"
+
+    if status["pid"]:
+        yield f"  process   {status['pid']}, {status['state']} since {status['since']}"
+
+    if status["margin_mib"] is not None:
+        yield f"  margin    {status['margin_mib']} MiB"
+
+    gateway = status["gateway"]
+    yield f"  gateway   {gateway['url']} ({gateway['in_flight']} in flight, {gateway['queued']} queued)"
+    speed = status["speed"]
+    figures = [
+        f"{value:.{digits}f}{unit}"
+        for value, digits, unit in (
+            (speed["decode_tok_s"], 1, " tok/s"),
+            (speed["prompt_tok_s"], 1, " tok/s prompt"),
+        )
+        if value is not None
+    ]
+    if speed["draft_acceptance"] is not None:
+        figures.append(f"{speed['draft_acceptance']:.0%} of drafts accepted")
+
+    if figures:
+        yield f"  speed     {', '.join(figures)}"
+
+    for gpu in status["gpus"]:
+        yield f"  gpu {gpu['index']}     {gpu['name']}: {gpu['used_mib']} of {gpu['total_mib']} MiB"
+
+    if len(status["attempts"]) > 1 or status["state"] in ("failed", "backoff"):
+        yield "  attempts"
+        for attempt in status["attempts"]:
+            yield from _attempt(attempt)
+
+
+def _attempt(attempt: Attempt) -> Iterator[str]:
+    margin = "" if attempt["margin_mib"] is None else f", margin {attempt['margin_mib']} MiB"
+    steps = "".join(f", {step}" for step in attempt["steps"])
+    yield f"    {attempt['number']}. {attempt['outcome']}{margin}{steps}"
+    if attempt["evidence"]:
+        yield f"       {attempt['evidence']}"
+
+    if attempt["next"]:
+        yield f"       next: {attempt['next']}"

@@ -1,0 +1,66 @@
+"""`orch up`."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.adapters.paths import find_paths
+from orchestrator.api import client
+from orchestrator.cli import diagnostics, output, waiting
+from orchestrator.core.errors import OrchError
+
+HELP = "start the engine of a profile and wait until it answers; starts the daemon if none runs"
+EXAMPLES = """\
+  orch up demo
+  orch up qwen3.6-35b-a3b-12gb --engine upstream
+  orch up                         # what ran last, or the default profile
+  orch up demo --detach           # do not wait"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("profile", nargs="?", help="a profile's name or one of its aliases")
+    parser.add_argument("--engine", metavar="ID", help="another engine than the profile's own")
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="return at once instead of waiting until it answers"
+    )
+    parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
+    parser.add_argument("--json", action="store_true", help="print the status as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from orchestrator.cli.launching import ensure_daemon
+
+    paths = find_paths()
+    ensure_daemon(paths)
+    body = {name: value for name, value in (("profile", args.profile), ("engine", args.engine)) if value}
+    answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
+    for notice in answer["notes"]:
+        diagnostics.warn(notice)
+
+    if args.detach:
+        status = waiting.status(paths.control_socket)
+    else:
+        status = waiting.until_settled(paths.control_socket, answer["generation"], timeout_s=args.timeout)
+
+    if args.json:
+        output.json_data(status)
+
+    if status["state"] == "ready":
+        if not args.json:
+            output.line(f"{status['profile']} on {status['engine']} answers at {status['gateway']['url']}/v1")
+
+        return diagnostics.OK
+
+    if args.detach:
+        return diagnostics.OK
+
+    raise OrchError(
+        f"{answer['target']} did not start: {status['cause'] or status['state']}",
+        details=tuple(
+            f"attempt {attempt['number']}: {attempt['outcome']}: {attempt['evidence'] or attempt['cause'] or ''}"
+            for attempt in status["attempts"]
+        ),
+        hint=status["hint"] or "look at `orch logs`, or ask `orch explain`",
+    )

@@ -1,0 +1,75 @@
+"""Waits for the daemon and for what it is doing, with progress for whoever watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from orchestrator.api import client
+from orchestrator.api.types import Status
+from orchestrator.cli import diagnostics
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
+
+LONG_POLL_S = 20.0
+"""How long the daemon holds a question for news before it answers with the old state."""
+
+
+def status(path: str) -> Status:
+    answer: Status = json.loads(client.request(path, "/v1/status"))
+    return answer
+
+
+def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
+    """The status once it is ready, failed or stopped, and newer than generation `after`.
+
+    :raises TimedOutError: when that takes longer than `timeout_s`; the daemon goes on
+    """
+    deadline = time.monotonic() + timeout_s
+    generation = after
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            diagnostics.clear_progress()
+            raise TimedOutError(f"not ready after {timeout_s:g} s; it goes on", hint="look at `orch status`")
+
+        wait_s = min(left_s, LONG_POLL_S)
+        answer = client.request(path, f"/v1/status?after={generation}&wait_s={wait_s:.3f}", timeout_s=wait_s + 10)
+        news: Status = json.loads(answer)
+        if news["generation"] > after and news["state"] in ("ready", "failed", "stopped"):
+            diagnostics.clear_progress()
+            return news
+
+        generation = news["generation"]
+        diagnostics.progress(news["progress"])
+
+
+def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: float) -> None:
+    """Wait until the engine is gone, and the daemon too when it is to end."""
+    deadline = time.monotonic() + timeout_s
+    generation = 0
+    while True:
+        try:
+            answer = client.request(path, f"/v1/status?after={generation}&wait_s=1", timeout_s=30)
+            news: Status = json.loads(answer)
+            if news["state"] == "stopped" and not daemon_ends:
+                return
+
+            generation = news["generation"]
+        except (NotRunningError, OrchError):
+            if not _alive(daemon_pid):
+                return
+
+        if time.monotonic() > deadline:
+            raise TimedOutError(f"still stopping after {timeout_s:g} s", hint="`orch down --force` cuts requests off")
+
+        if daemon_ends:
+            time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return os.path.exists(f"/proc/{pid}")
