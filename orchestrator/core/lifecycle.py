@@ -48,6 +48,7 @@ from orchestrator.core.states import (
     Prepared,
     Preparing,
     Ready,
+    ResumeRequested,
     SendCanary,
     Spawn,
     Spawned,
@@ -74,6 +75,11 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             return _start(state, event)
         case StopRequested():
             return _stop(state, event)
+        case ResumeRequested():
+            if isinstance(state, Draining):
+                return Ready(state.course, state.instance, state.pid, state.since), ()
+
+            return state, ()
         case Woke():
             return _wake(state, event, now)
         case _:
@@ -129,7 +135,7 @@ def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
         case Starting():
             return Stopping(state.course, state.instance, event.target), (StopProcess(state.instance),)
         case Ready():
-            draining = Draining(state.course, state.instance, state.pid, event.target)
+            draining = Draining(state.course, state.instance, state.pid, state.since, event.target)
             return draining, (AwaitDrain(state.instance),)
         case Draining() | Stopping():
             return replace(state, then=event.target), ()
@@ -149,7 +155,7 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
             if event.force:
                 return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
 
-            draining = Draining(state.course, state.instance, state.pid, None)
+            draining = Draining(state.course, state.instance, state.pid, state.since, None)
             return draining, (AwaitDrain(state.instance),)
         case Draining():
             if event.force:

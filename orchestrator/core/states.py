@@ -103,11 +103,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """No new requests; those in flight may end. `then` is what starts afterwards."""
+    """No new requests; those in flight may end. `then` is what starts afterwards; `since` when it became ready."""
 
     course: Course
     instance: str
-    pid: int | None
+    pid: int
+    since: float
     then: Target | None
 
 
@@ -154,6 +155,11 @@ class StopRequested:
     """`force` skips the draining."""
 
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """A draining instance serves again: the switch that wanted it gone was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,19 +223,10 @@ class Woke:
     instance: str
 
 
-Event = (
-    StartRequested
-    | StopRequested
-    | Prepared
-    | Spawned
-    | Loaded
-    | CanaryPassed
-    | CheckFailed
-    | NotStarted
-    | Drained
-    | Exited
-    | Woke
-)
+InstanceEvent = Prepared | Spawned | Loaded | CanaryPassed | CheckFailed | NotStarted | Drained | Exited
+"""What performers report of one process."""
+
+Event = StartRequested | StopRequested | ResumeRequested | Woke | InstanceEvent
 
 
 @dataclass(frozen=True, slots=True)
