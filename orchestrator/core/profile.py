@@ -13,6 +13,17 @@ SCHEMA_VERSION = 1
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Names of profiles and engines: no path can be spelled with them (`..` is refused besides)."""
 
+NAME_RULE = "1 to 64 of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or a digit, without `..`"
+
+DEFAULT_ENGINE = "upstream"
+
+DEMO_MODEL = "orch:demo"
+"""Stands for the model that orch generates; the daemon knows where. Not a path: kept as written."""
+
+
+def is_name(text: str) -> bool:
+    return NAME_PATTERN.fullmatch(text) is not None and ".." not in text
+
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
@@ -43,9 +54,10 @@ class Profile:
 
     :param name: the file's stem
     :param file: where it was read from
-    :param model: absolute path of the GGUF (of the first split), `~` expanded; it need not exist
+    :param model: absolute path of the GGUF (of the first split), `~` expanded; it need not exist; or `DEMO_MODEL`
     :param settings: dotted key to value, only what is set
     :param overrides: engine id to what differs there
+    :param extends: the names of the parents, nearest first
     """
 
     name: str

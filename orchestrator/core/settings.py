@@ -26,6 +26,7 @@ class Setting:
     :param choices: the allowed words, where it is a word
     :param minimum: the least number allowed (each element, in a list)
     :param maximum: the greatest number allowed
+    :param form: a regular expression for strings (each element, in a list), and the same in words
     """
 
     path: str
@@ -34,6 +35,7 @@ class Setting:
     choices: tuple[str, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    form: tuple[str, str] | None = None
 
     @property
     def table(self) -> str:
@@ -53,6 +55,13 @@ SPECULATIVE_TYPES = (
 )  # fmt: skip
 
 _INT31 = 2**31 - 1
+
+# Both engines take lists as one argument with commas in between, so no element may hold one.
+_DEVICE = (r"[^-,\s][^,\s]*", "one device's name")
+_PLACEMENT = (r"[^-=,][^=,]*=[^=,\s]+", "`regex=buffer` without a comma")
+_ADDRESS = (r"[^-,\s][^,\s]*:[0-9]{1,5}", "`host:port`")
+_WORD = (r"[A-Za-z0-9_]+", "one word")
+_TEMPLATE = (r"(?s)[^-].*", "text that does not begin with `-`")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("context.size", ("int",), "tokens of context over all slots; 0 takes the model's own", minimum=0, maximum=_INT31),
@@ -80,12 +89,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("memory.cpu_moe", ("bool",), "keep every expert weight in host memory"),
     Setting("memory.n_cpu_moe", ("int",), "keep the expert weights of the first N layers in host memory", minimum=0, maximum=100000),
     Setting("memory.n_cpu_ffn", ("int",), "keep the dense FFN weights of the first N layers in host memory", minimum=0, maximum=100000),
-    Setting("memory.tensor_overrides", ("strings",), "tensor placement, `regex=buffer` each, e.g. `exps=CPU`"),
+    Setting("memory.tensor_overrides", ("strings",), "tensor placement, `regex=buffer` each, e.g. `exps=CPU`", form=_PLACEMENT),
     Setting("memory.split", ("string",), "how to split over several devices", choices=("none", "layer", "row", "tensor", "attn", "graph")),
     Setting("memory.tensor_split", ("floats",), "share of each device", minimum=0),
     Setting("memory.main_gpu", ("int",), "index of the main device", minimum=0, maximum=255),
-    Setting("memory.devices", ("strings",), "devices to use, as the engine names them, e.g. `CUDA0`"),
-    Setting("memory.rpc", ("strings",), "remote ggml-rpc servers, `host:port` each"),
+    Setting("memory.devices", ("strings",), "devices to use, as the engine names them, e.g. `CUDA0`", form=_DEVICE),
+    Setting("memory.rpc", ("strings",), "remote ggml-rpc servers, `host:port` each", form=_ADDRESS),
     Setting("memory.mmap", ("bool",), "map the model file instead of reading it"),
     Setting("memory.mlock", ("bool",), "lock the model in host memory"),
     Setting("memory.direct_io", ("bool",), "read the model file past the page cache"),
@@ -100,7 +109,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("speculative.draft_p_min", ("float",), "drafting stops below this probability", minimum=0, maximum=1),
     Setting("speculative.draft_model", ("path",), "GGUF of the draft model"),
     Setting("speculative.draft_gpu_layers", ("int", "string"), "layers of the draft model in device memory", choices=("auto", "all"), minimum=0, maximum=100000),
-    Setting("speculative.draft_devices", ("strings",), "devices for the draft model"),
+    Setting("speculative.draft_devices", ("strings",), "devices for the draft model", form=_DEVICE),
     Setting("speculative.kv_k", ("string",), "type of the drafter's K cache", choices=KV_TYPES),
     Setting("speculative.kv_v", ("string",), "type of the drafter's V cache", choices=KV_TYPES),
     Setting("speculative.ngram_n", ("int",), "length of the n-gram looked up, tokens", minimum=1, maximum=1024),
@@ -111,13 +120,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("multimodal.mmproj", ("path",), "GGUF of the multimodal projector"),
     Setting("multimodal.offload", ("bool",), "run the projector on the device"),
     Setting("chat.jinja", ("bool",), "use the model's own chat template"),
-    Setting("chat.template", ("string",), "a built-in template's name, or a Jinja template"),
+    Setting("chat.template", ("string",), "a built-in template's name, or a Jinja template", form=_TEMPLATE),
     Setting("chat.template_file", ("path",), "file with a Jinja chat template"),
     Setting("chat.template_kwargs", ("table",), "values given to the chat template"),
     Setting("reasoning.format", ("string",), "where thoughts are returned", choices=("none", "auto", "deepseek", "deepseek-legacy")),
     Setting("reasoning.mode", ("string",), "thinking", choices=("on", "off", "auto")),
     Setting("reasoning.budget", ("int",), "tokens of thinking; -1 unlimited, 0 none", minimum=-1, maximum=_INT31),
-    Setting("reasoning.effort", ("string",), "effort level handed to the chat template"),
+    Setting("reasoning.effort", ("string",), "effort level handed to the chat template", form=_WORD),
     Setting("cache.prompt_ram_mib", ("int",), "host memory for cached prompts, MiB; -1 unlimited, 0 off", minimum=-1, maximum=1048576),
     Setting("sampling.temperature", ("float",), "default temperature", minimum=0, maximum=100),
     Setting("sampling.top_k", ("int",), "default top-k; 0 is off", minimum=0, maximum=_INT31),

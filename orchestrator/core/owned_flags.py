@@ -1,0 +1,150 @@
+"""Flags that `extra_args` may not hold, because orch sets them, reads what they change, or must keep them off.
+
+The spellings are the union of both engines' `--help` and argument parsers (upstream `common/arg.cpp` at b11434, the
+fork's `common/common.cpp` of August 2026), including flags that a help does not list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Refusal(NamedTuple):
+    """One word of `extra_args` that is refused: its position, the flag as the engines know it, and why."""
+
+    at: int
+    flag: str
+    reason: str
+
+
+class _Owned(NamedTuple):
+    flags: str
+    reason: str
+
+
+_OWNED: tuple[_Owned, ...] = (
+    _Owned("--host --port --reuse-port", "orch chooses where the engine listens; clients use the gateway's address"),
+    _Owned("--api-prefix --server-base", "the gateway and the health probe expect the API at the root"),
+    _Owned(
+        "--api-key --api-key-file", "orch gives each engine a key of its own; for clients set `gateway.api_key_file`"
+    ),
+    _Owned("--ssl-key-file --ssl-cert-file", "the engine is reached on this machine alone; the gateway is the address"),
+    _Owned("-m --model", "use `model`"),
+    _Owned("-a --alias --tags", "use `aliases`; the gateway routes by them"),
+    _Owned(
+        "-mu --model-url -mmu --mmproj-url -hf -hfr --hf-repo -hff --hf-file -hft --hf-token -hfd -hfrd --hf-repo-draft"
+        " --spec-draft-hf -hfv -hfrv --hf-repo-v -hffv --hf-file-v --docker-repo",
+        "an engine that starts must not wait for a download; use `model` with a file",
+    ),
+    _Owned("-dr --dry-run", "on one engine it names a repository to download, on the other it loads no weights"),
+    _Owned("--offline", "orch sets it"),
+    _Owned(
+        "-lv --verbosity -v --verbose --log-verbose --log-verbosity -ld --logdir --minilog",
+        "orch reads the engine's log and sets how much it says",
+    ),
+    _Owned("--path --public-path", "it serves files from this machine to clients"),
+    _Owned("--slot-save-path", "it lets clients write files"),
+    _Owned("--media-path", "it lets clients read files"),
+    _Owned("-lcd --lookup-cache-dynamic --prompt-cache --prompt-cache-all", "it makes the engine write files"),
+    _Owned("--sqlite-zstd-ext-file", "it loads a library into the engine"),
+    _Owned("--sql-save-file", "it makes the engine write files"),
+    _Owned("-ag --agent -no-ag --no-agent --tools --tools-runtime", "it lets clients run commands on this machine"),
+    _Owned(
+        "--ui-mcp-proxy --webui-mcp-proxy --no-ui-mcp-proxy --no-webui-mcp-proxy",
+        "it lets clients reach other servers through this machine",
+    ),
+    _Owned(
+        "--ui --webui --no-ui --no-webui --ui-config --webui-config --ui-config-file --webui-config-file",
+        "the gateway serves the API alone",
+    ),
+    _Owned("--rpc", "use `memory.rpc`"),
+    _Owned("--metrics --no-metrics --slots --no-slots --props --no-props", "orch reads these endpoints and sets them"),
+    _Owned("--sleep-idle-seconds", "orch decides when device memory is given back"),
+    _Owned("-spf", "it changes every client's prompts over HTTP"),
+    _Owned("-draft --draft-params", "it hides other flags; use the `[speculative]` table"),
+    _Owned(
+        "-h --help --usage --version --completion-bash -cl --cache-list --list-devices --log-test",
+        "the engine prints and exits",
+    ),
+    # From here on: what recovery changes between two starts. An extra argument comes last and would undo it.
+    _Owned("-c --ctx-size", "recovery may change it; use `context.size`"),
+    _Owned("-np --parallel", "use `context.parallel`"),
+    _Owned("-ctk --cache-type-k", "recovery may change it; use `kv.k`"),
+    _Owned("-ctv --cache-type-v", "recovery may change it; use `kv.v`"),
+    _Owned("-fit --fit", "use `memory.fit`"),
+    _Owned(
+        "-fitt --fit-target --fit-margin -gfm --gpu-fit-margin",
+        "recovery changes it; use `memory.fit_margin`",
+    ),
+    _Owned("-fitc --fit-ctx", "use `memory.fit_min_context`"),
+    _Owned("-fitp --fit-print", "the engine prints and does not serve"),
+    _Owned("-ngl --gpu-layers --n-gpu-layers", "placement decides what recovery can do; use `memory.gpu_layers`"),
+    _Owned("-cmoe --cpu-moe", "placement decides what recovery can do; use `memory.cpu_moe`"),
+    _Owned("-ncmoe --n-cpu-moe", "recovery may change it; use `memory.n_cpu_moe`"),
+    _Owned("-ncffn --n-cpu-ffn", "placement decides what recovery can do; use `memory.n_cpu_ffn`"),
+    _Owned("-ot --override-tensor", "placement decides what recovery can do; use `memory.tensor_overrides`"),
+)
+
+_FAMILIES: tuple[tuple[str, str], ...] = (
+    ("--api-key", "orch gives each engine a key of its own"),
+    ("--ssl-", "the engine is reached on this machine alone; the gateway is the address"),
+    ("--cors-", "the gateway answers browsers"),
+    ("--log-", "orch captures the engine's output and reads it"),
+    ("--no-log-", "orch captures the engine's output and reads it"),
+    ("--models-", "one engine serves one model; orch is the router"),
+    ("--no-models-", "one engine serves one model; orch is the router"),
+    ("--mcp", "it lets clients reach other servers through this machine"),
+    ("--tools", "it lets clients run commands on this machine"),
+    ("--hf-", "an engine that starts must not wait for a download; use `model` with a file"),
+    ("--system-prompt-file", "it changes every client's prompts"),
+    ("--fim-qwen", "it downloads a model; use `model` with a file"),
+)
+"""Prefixes that take in members added by later versions of an engine."""
+
+_REASONS: dict[str, str] = {flag: owned.reason for owned in _OWNED for flag in owned.flags.split()}
+
+
+def normal(word: str) -> str | None:
+    """The flag that an engine reads from a word of argv, or None when the word is not a flag.
+
+    Both engines take `_` for `-` inside a long flag; some builds take `--flag=value`.
+    """
+    if not word.startswith("-") or word[1:2].isdigit() or word[1:2] in ("", "."):
+        return None
+
+    flag = word.partition("=")[0]
+    return flag.replace("_", "-") if flag.startswith("--") else flag
+
+
+def refused(extra_args: Sequence[str]) -> list[Refusal]:
+    """Every owned flag in `extra_args`, in any spelling; also where it could be the value of another flag."""
+    found = []
+    for index, word in enumerate(extra_args):
+        flag = normal(word.strip())
+        reason = None if flag is None else _reason(flag)
+        if flag is not None and reason is not None:
+            found.append(Refusal(index, flag, reason))
+
+    return found
+
+
+def owned_spellings() -> Iterable[str]:
+    """Every spelling that is refused by name; families refuse more."""
+    return _REASONS
+
+
+def _reason(flag: str) -> str | None:
+    known = _REASONS.get(flag) or _REASONS.get(flag.lower() if flag.startswith("--") else flag)
+    if known is not None:
+        return known
+
+    lower = flag.lower()
+    for prefix, reason in _FAMILIES:
+        if lower.startswith(prefix):
+            return reason
+
+    if lower.startswith("--") and lower.endswith("-default") and lower != "--spec-default":
+        return "it downloads a model; use `model` with a file"
+
+    return None

@@ -1,0 +1,190 @@
+"""Checks one TOML value against its row of a table, in TOML's words."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Mapping
+from typing import cast
+
+from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
+from orchestrator.core.settings import Setting, Type, Value
+
+MAX_STRING = 65536
+"""Characters: an argument of a process may hold 128 KiB (MAX_ARG_STRLEN, execve(2))."""
+
+_EXPECTED: Mapping[Type, str] = {
+    "bool": "a boolean",
+    "int": "an integer",
+    "float": "a number",
+    "string": "a string",
+    "path": "a string",
+    "ints": "an array of integers",
+    "floats": "an array of numbers",
+    "strings": "an array of strings",
+    "table": "a table",
+}
+
+_ELEMENT: Mapping[Type, Type] = {"ints": "int", "floats": "float", "strings": "string"}
+
+# In this order: a boolean is an int to Python, and a date-time is a date.
+_FOUND: tuple[tuple[type, str], ...] = (
+    (bool, "a boolean"),
+    (int, "an integer"),
+    (float, "a float"),
+    (str, "a string"),
+    (list, "an array"),
+    (dict, "a table"),
+    (datetime.datetime, "a date-time"),
+    (datetime.date, "a date"),
+    (datetime.time, "a time"),
+)
+
+
+def found_words(raw: object) -> str:
+    """What a parsed value is called in TOML: "a string", "a date-time"."""
+    return next((words for kind, words in _FOUND if isinstance(raw, kind)), type(raw).__name__)
+
+
+def read_value(
+    setting: Setting, raw: object, key: Key, problems: Problems, *, allow_empty: bool = False
+) -> Value | None:
+    """The value as the setting holds it, or None after saying what is wrong with it.
+
+    :param raw: a value as `tomllib` gives it
+    :param key: where it stands in the document
+    :param allow_empty: whether an array may have no elements (an engine's argument cannot be an empty list)
+    """
+    before = len(problems.found)
+    if isinstance(raw, list):
+        array = next((kind for kind in setting.types if kind in _ELEMENT), None)
+        if array is not None and not raw and not allow_empty:
+            problems.add(key, f"`{dotted(key)}`: expected at least one element")
+            return None
+
+        if array is not None:
+            elements = [_read_element(setting, _ELEMENT[array], item, (*key, at)) for at, item in enumerate(raw)]
+            for at, (_, message, hint) in enumerate(elements):
+                if message:
+                    problems.add((*key, at), message, hint=hint)
+
+            return None if len(problems.found) > before else cast(Value, tuple(value for value, _, _ in elements))
+
+    value, message, hint = _read_scalar(setting, raw, key)
+    if message:
+        problems.add(key, message, hint=hint)
+
+    return value
+
+
+_Read = tuple[Value | None, str | None, str | None]
+"""The value, or a message and perhaps a hint."""
+
+
+def _read_element(setting: Setting, kind: Type, raw: object, key: Key) -> _Read:
+    if not _fits(kind, raw):
+        return None, f"`{dotted(key)}`: expected {_EXPECTED[kind]}, found {found_words(raw)}", None
+
+    return _in_bounds(setting, raw, key)
+
+
+def _read_scalar(setting: Setting, raw: object, key: Key) -> _Read:
+    scalars = [kind for kind in setting.types if kind not in _ELEMENT]
+    if any(_fits(kind, raw) for kind in scalars):
+        return _in_bounds(setting, raw, key)
+
+    expected = " or ".join(dict.fromkeys(_EXPECTED[kind] for kind in setting.types))
+    hint = None
+    if isinstance(raw, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?|true|false", raw.strip()):
+        hint = "remove the quotes"
+
+    return None, f"`{dotted(key)}`: expected {expected}, found {found_words(raw)}", hint
+
+
+def _fits(kind: Type, raw: object) -> bool:
+    match kind:
+        case "bool":
+            return isinstance(raw, bool)
+        case "int":
+            return isinstance(raw, int) and not isinstance(raw, bool)
+        case "float":
+            return isinstance(raw, (int, float)) and not isinstance(raw, bool)
+        case "string" | "path":
+            return isinstance(raw, str)
+        case "table":
+            return isinstance(raw, dict)
+        case _:
+            return False
+
+
+def _in_bounds(setting: Setting, raw: object, key: Key) -> _Read:
+    if isinstance(raw, bool):
+        return raw, None, None
+
+    if isinstance(raw, (int, float)):
+        return _number(setting, raw, key)
+
+    if isinstance(raw, str):
+        return _text(setting, raw, key)
+
+    table = cast(dict[str, object], raw)
+    where = _not_json(table, ())
+    if where is not None:
+        return None, f"`{dotted((*key, *where))}`: has no form in JSON, which it is handed on as", None
+
+    return table, None, None
+
+
+def _number(setting: Setting, raw: int | float, key: Key) -> _Read:
+    low, high = setting.minimum, setting.maximum
+    if not math.isfinite(raw) or (low is not None and raw < low) or (high is not None and raw > high):
+        return None, f"`{dotted(key)}`: expected {range_words(low, high)}, found {raw}", None
+
+    return (float(raw) if "int" not in setting.types and "ints" not in setting.types else raw), None, None
+
+
+def range_words(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"{low:.0f} to {high:.0f}"
+
+    if low is not None:
+        return f"at least {low:.0f}"
+
+    return f"at most {high:.0f}" if high is not None else "a finite number"
+
+
+def _text(setting: Setting, raw: str, key: Key) -> _Read:
+    name = dotted(key)
+    if setting.choices is not None:
+        if raw in setting.choices:
+            return raw, None, None
+
+        allowed = ", ".join(f"`{choice}`" for choice in setting.choices)
+        return None, f"`{name}`: expected one of {allowed}, found `{_short(raw)}`", did_you_mean(raw, setting.choices)
+
+    if "\0" in raw or len(raw) > MAX_STRING:
+        return None, f"`{name}`: expected at most {MAX_STRING} characters and no NUL", None
+
+    if setting.form is not None and re.fullmatch(setting.form[0], raw) is None:
+        return None, f"`{name}`: expected {setting.form[1]}, found `{_short(raw)}`", None
+
+    return raw, None, None
+
+
+def _short(text: str) -> str:
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return shown.encode("unicode_escape").decode() if not shown.isprintable() else shown
+
+
+def _not_json(value: object, where: Key) -> Key | None:
+    """Where in a table something stands that JSON cannot say (a date, infinity)."""
+    if isinstance(value, dict):
+        children = [_not_json(child, (*where, str(name))) for name, child in value.items()]
+    elif isinstance(value, list):
+        children = [_not_json(child, (*where, at)) for at, child in enumerate(value)]
+    else:
+        plain = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+        return None if plain else where
+
+    return next((child for child in children if child is not None), None)
