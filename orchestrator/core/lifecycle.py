@@ -81,7 +81,7 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
 
             return state, ()
         case Woke():
-            return _wake(state, event, now)
+            return _wake(state, now)
         case _:
             if event.instance != instance_of(state):
                 return state, ()  # of an earlier instance, or of one that was given up
@@ -168,10 +168,10 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
             assert_never(state)
 
 
-def _wake(state: State, event: Woke, now: float) -> tuple[State, Effects]:
+def _wake(state: State, now: float) -> tuple[State, Effects]:
     match state:
         case Backoff(until=until) | Failed(until=float(until)) if now >= until:
-            return _prepare(state.course, event.instance)
+            return _prepare(state.course, _successor(state.instance))
         case _:
             return state, ()  # the timer of an earlier wait, or a person was quicker
 
@@ -222,26 +222,26 @@ def _ended(
             return _prepare(replace(course, rung=rung, climbed=course.climbed + 1), _successor(instance))
 
         course = _outcome(course, failure.failure_class, failure, "give up: the ladder has no further step")
-        return Failed(course, failure, None), ()
+        return Failed(course, instance, failure, None), ()
 
     if failure.permanent:
         course = _outcome(course, failure.failure_class, failure, "give up: the same start would fail the same way")
-        return Failed(course, failure, None), ()
+        return Failed(course, instance, failure, None), ()
 
     record, decision = after_crash(course.crashes, ready_for_s, now, policy)
     course = replace(course, crashes=record)
     match decision:
         case Retry(delay_s):
             course = _outcome(course, failure.failure_class, failure, f"start again in {delay_s:g} s")
-            return Backoff(course, failure, now + delay_s), (WakeAt(now + delay_s),)
+            return Backoff(course, instance, failure, now + delay_s), (WakeAt(now + delay_s),)
         case GiveUp(cooldown_s):
             course = _outcome(course, failure.failure_class, failure, f"rest for {cooldown_s:g} s, then one more try")
-            return Failed(course, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
+            return Failed(course, instance, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
         case _:
             assert_never(decision)
 
 
 def _successor(instance: str) -> str:
-    """A fresh id for the process that replaces this one: `demo-1a2b` is followed by `demo-1a2b.2`."""
+    """A fresh id for the process that replaces this one: `1a2b.1` is followed by `1a2b.2`."""
     stem, _, number = instance.partition(".")
     return f"{stem}.{int(number or 1) + 1}"

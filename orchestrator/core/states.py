@@ -125,7 +125,10 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
+    """`instance` is the process that ended; the one that follows is named after it."""
+
     course: Course
+    instance: str
     failure: Failure
     until: float
 
@@ -135,6 +138,7 @@ class Failed:
     """`until` is when one more try is due; None when only a person can change something."""
 
     course: Course
+    instance: str
     failure: Failure
     until: float | None
 
@@ -218,9 +222,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Woke:
-    """The time asked for by `WakeAt` has come. `instance` is a fresh id for the process that may follow."""
-
-    instance: str
+    """The time asked for by `WakeAt` has come."""
 
 
 InstanceEvent = Prepared | Spawned | Loaded | CanaryPassed | CheckFailed | NotStarted | Drained | Exited

@@ -125,10 +125,9 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class SlotWoke:
-    """The time of a `WakeSlot` has come. `instance` is a fresh id below the slot's."""
+    """The time of a `WakeSlot` has come."""
 
     slot: str
-    instance: str
 
 
 WorldEvent = UpRequested | DownRequested | SwitchRequested | CancelRequested | SlotWoke | InstanceEvent

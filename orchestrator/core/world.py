@@ -77,7 +77,7 @@ def step_world(
         case CancelRequested():
             turn.cancel(event)
         case SlotWoke():
-            turn.tell(event.slot, Woke(event.instance))
+            turn.tell(event.slot, Woke())
         case _:
             turn.tell(slot_of(event.instance), event)
 

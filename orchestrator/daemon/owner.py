@@ -1,4 +1,4 @@
-"""The one task that owns the state: it takes events in order, steps the machine, publishes, and has effects performed.
+"""The one task that owns the state: it takes events in order, steps the world, publishes, and has effects performed.
 
 Everything else asks it: requests are events in its queue, answers are read from what it publishes. It never waits for
 an effect; whoever performs one posts an event when it is done.
@@ -14,27 +14,24 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from orchestrator.core.lifecycle import step
 from orchestrator.core.restart import RestartPolicy
-from orchestrator.core.states import (
-    Backoff,
-    Effect,
-    Event,
-    Failed,
-    Ready,
-    Starting,
-    StartRequested,
-    State,
-    Stopped,
-    Stopping,
-    StopRequested,
-    Target,
-    WakeAt,
-    Woke,
+from orchestrator.core.states import Backoff, Effect, Failed, Ready, Starting, State, Stopping, Target
+from orchestrator.core.switching import (
+    CancelRequested,
+    DownRequested,
+    SlotWoke,
+    Strategy,
+    SwitchFinished,
+    SwitchRequested,
+    UpRequested,
+    WakeSlot,
+    World,
+    WorldEvent,
 )
+from orchestrator.core.world import step_world
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.publisher import Publisher
-from orchestrator.daemon.snapshot import course_of, describe, failure_of, name_of, progress_of
+from orchestrator.daemon.snapshot import describe, failure_of, name_of, progress_of
 
 _log = logging.getLogger(__name__)
 
@@ -47,86 +44,111 @@ class Performer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The state, since when (monotonic), and the target that a person wants to run, if any."""
+    """The world, and since when (monotonic) its state has its name."""
 
-    state: State
+    world: World
     since: float
-    wanted: Target | None
 
 
 class Owner:
-    """Owns the state of the engine.
+    """Owns the world.
 
-    :param performer_of: makes the performer, given the function with which it posts events
+    :param on_finished: told of each switch that ended
     """
 
     def __init__(
-        self,
-        performer_of: Callable[[Callable[[Event], None]], Performer],
-        journal: Journal,
-        policy: RestartPolicy | None = None,
+        self, journal: Journal, on_finished: Callable[[SwitchFinished], None], policy: RestartPolicy | None = None
     ) -> None:
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queue: asyncio.Queue[WorldEvent] = asyncio.Queue()
         self._journal = journal
+        self._on_finished = on_finished
         self._policy = policy or RestartPolicy()
-        self._timer: asyncio.TimerHandle | None = None
-        self.published: Publisher[Published] = Publisher(Published(Stopped(), monotonic(), None))
-        self._performer = performer_of(self._queue.put_nowait)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._performer: Performer | None = None
+        self.published: Publisher[Published] = Publisher(Published(World(), monotonic()))
 
-    def request_start(self, target: Target) -> None:
-        self._queue.put_nowait(StartRequested(target, _fresh()))
+    @property
+    def world(self) -> World:
+        return self.published.value.world
 
-    def request_stop(self, *, force: bool = False) -> None:
-        self._queue.put_nowait(StopRequested(force))
+    def post(self, event: WorldEvent) -> None:
+        self._queue.put_nowait(event)
 
-    async def run(self) -> None:
+    def request_up(self, target: Target) -> None:
+        self.post(UpRequested(target, fresh_slot()))
+
+    def request_down(self, *, force: bool = False) -> None:
+        self.post(DownRequested(force))
+
+    def request_switch(self, target: Target, strategy: Strategy) -> str:
+        """:return: the id of the operation, to follow or to cancel it by"""
+        slot = fresh_slot()
+        self.post(SwitchRequested(target, slot, strategy))
+        return slot
+
+    def request_cancel(self, operation: str) -> None:
+        self.post(CancelRequested(operation))
+
+    async def run(self, performer: Performer) -> None:
         """Take events for ever. An error in here is a bug: it ends the daemon rather than leave half of it alive."""
+        self._performer = performer
         while True:
-            event = await self._queue.get()
-            self._apply(event)
+            self._apply(await self._queue.get())
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: WorldEvent) -> None:
         now = monotonic()
         before = self.published.value
-        state, effects = step(before.state, event, now, self._policy)
-        wanted = before.wanted
-        match event:
-            case StartRequested(target=target):
-                wanted = target
-            case StopRequested():
-                wanted = None
-
-        if state is not before.state or wanted != before.wanted:
-            moved = name_of(state) != name_of(before.state) or course_of(state) != course_of(before.state)
-            self.published.publish(Published(state, now if moved else before.since, wanted))
-            self._record(before.state, state)
+        world, effects = step_world(before.world, event, now, self._policy)
+        if world != before.world:
+            moved = name_of(world.state) != name_of(before.world.state)
+            self.published.publish(Published(world, now if moved else before.since))
+            for slot, state in world.slots.items():
+                self._record(before.world.slots.get(slot), state)
 
         for effect in effects:
-            if isinstance(effect, WakeAt):
-                self._wake_at(effect.time)
-            else:
-                self._performer.perform(effect)
+            match effect:
+                case WakeSlot():
+                    self._wake_at(effect)
+                case SwitchFinished():
+                    self._finish(effect)
+                case _:
+                    assert self._performer is not None
+                    self._performer.perform(effect)
 
-    def _wake_at(self, time: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _wake_at(self, effect: WakeSlot) -> None:
+        earlier = self._timers.pop(effect.slot, None)
+        if earlier is not None:
+            earlier.cancel()
 
-        loop = asyncio.get_running_loop()
+        def wake() -> None:
+            self._timers.pop(effect.slot, None)
+            self.post(SlotWoke(effect.slot))
+
         # A hair later than asked: the machine ignores a timer that is early.
-        delay = max(time - monotonic(), 0.0) + 0.001
-        self._timer = loop.call_later(delay, lambda: self._queue.put_nowait(Woke(_fresh())))
+        delay_s = max(effect.time - monotonic(), 0.0) + 0.001
+        self._timers[effect.slot] = asyncio.get_running_loop().call_later(delay_s, wake)
 
-    def _record(self, before: State, state: State) -> None:
+    def _finish(self, finished: SwitchFinished) -> None:
+        operation = finished.operation
+        if finished.ok:
+            text = f"switched to {operation.target}, requests waited {finished.gap_s:.2f} s"
+            self._journal.add("switched", text)
+        else:
+            back = f"; {operation.origin} serves again" if finished.rolled_back else ""
+            self._journal.add("switch_failed", f"{operation.target}: {finished.cause}{back}")
+
+        self._on_finished(finished)
+
+    def _record(self, before: State | None, state: State) -> None:
         name = name_of(state)
-        if name == name_of(before):
+        if before is None or name == name_of(before):
             return
 
         match state:
             case Ready(course=course):
                 message = f"{course.target} is ready"
             case Starting(course=course):
-                number = course.attempts[-1].number
-                message = f"{course.target}: attempt {number}, {course.rung}"
+                message = f"{course.target}: attempt {course.attempts[-1].number}, {course.rung}"
             case Failed() | Backoff():
                 message = f"{state.course.target}: {describe(state.failure)}; {state.course.attempts[-1].next}"
             case Stopping(failure=failure) if failure is not None:
@@ -134,10 +156,9 @@ class Owner:
             case _:
                 message = progress_of(state)
 
-        failure = failure_of(state)
-        _log.log(logging.WARNING if failure else logging.INFO, "%s: %s", name, message)
+        _log.log(logging.WARNING if failure_of(state) else logging.INFO, "%s: %s", name, message)
         self._journal.add(name, message)
 
 
-def _fresh() -> str:
-    return f"{secrets.token_hex(4)}.1"
+def fresh_slot() -> str:
+    return secrets.token_hex(4)

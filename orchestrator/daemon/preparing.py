@@ -1,0 +1,137 @@
+"""From a target to what a process needs: profile, engine, argv, port, key. Blocking: runs in a thread.
+
+Everything that can be wrong without starting anything is found here, so that a mistake never disturbs what is running.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+
+from orchestrator.adapters.gguf import GgufError, read_header
+from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.adapters.ports import free_port
+from orchestrator.adapters.profile_files import ProfileStore
+from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.ladder import Rung, first_rung, on_rung
+from orchestrator.core.profile import EngineProfile, Profile
+from orchestrator.core.states import Target
+from orchestrator.engines.render import RenderedLaunch, model_path, render_profile
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """All that is needed to start a process and to talk to it.
+
+    :param launch: what was rendered, argv with the binary first
+    :param model_bytes: size of the model's files, to show how far loading is
+    """
+
+    instance: str
+    target: Target
+    profile: EngineProfile
+    launch: RenderedLaunch
+    rung: Rung
+    port: int
+    api_key: str
+    key_file: str
+    model_bytes: int
+
+    @property
+    def mtp(self) -> bool:
+        return self.profile.settings.get("speculative.type") == "mtp"
+
+
+class Preparer:
+    """Prepares launches for one installation."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._profiles = ProfileStore(paths)
+
+    def resolve(self, name: str, engine: str | None) -> tuple[Target, tuple[str, ...]]:
+        """The target that a name and an engine stand for, checked as far as that goes without starting it.
+
+        :return: the target, and notices for whoever asked
+        :raises OrchError: whatever would keep it from starting
+        """
+        profile = self._profiles.find(name)
+        target = Target(profile.name, engine or profile.engine)
+        rendered = render_profile(self._paths, profile, target.engine)
+        self._check_model(rendered.profile)
+        return target, rendered.notes
+
+    def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
+        """:raises OrchError: when the target cannot be started"""
+        profile = self._profiles.find(target.profile)
+        if rung is None:
+            rung = first_rung(profile.for_engine(target.engine))
+
+        model_bytes = self._check_model(profile.for_engine(target.engine))
+        port = free_port()
+        key_file, api_key = self._new_key(instance)
+        rendered = self._render(profile, target, rung, port, key_file)
+        return Launch(instance, target, rendered.profile, rendered, rung, port, api_key, key_file, model_bytes)
+
+    def forget(self, launch: Launch) -> None:
+        """Remove what was made for a process that is gone."""
+        if os.path.exists(launch.key_file):
+            os.unlink(launch.key_file)
+
+    def _render(self, profile: Profile, target: Target, rung: Rung, port: int, key_file: str) -> RenderedLaunch:
+        return render_profile(
+            self._paths,
+            profile,
+            target.engine,
+            adjust=lambda each: on_rung(each, rung),
+            host=HOST,
+            port=port,
+            api_key_file=key_file,
+        )
+
+    def _new_key(self, instance: str) -> tuple[str, str]:
+        directory = os.path.join(self._paths.runtime, "keys")
+        make_private(directory)
+        path = os.path.join(directory, instance)
+        key = secrets.token_hex(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            # Nothing but the key: the fork takes every line for one, comments too.
+            file.write(key)
+
+        return path, key
+
+    def _check_model(self, profile: EngineProfile) -> int:
+        """The model's size in bytes, once its header could be read and has what the profile asks for."""
+        path = model_path(self._paths, profile.model)
+        if not os.path.exists(path):
+            hint = "make it with `orch demo`" if profile.model == "orch:demo" else f"`orch profile set {profile.name} model=PATH`"
+            raise MissingModelError(f"profile `{profile.name}`: the model file does not exist", details=(path,), hint=hint)
+
+        try:
+            header = read_header(path)
+        except GgufError as error:
+            raise BrokenModelError(
+                f"profile `{profile.name}`: {error.message}", details=error.details, hint=error.hint
+            ) from error
+
+        if profile.settings.get("speculative.type") == "mtp" and not header.has_mtp:
+            if profile.settings.get("speculative.draft_model") is None:
+                raise UsageError(
+                    f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
+                    details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
+                    hint='take a file that keeps the MTP layers, or set speculative.type = "none"',
+                )
+
+        return header.file_size
+
+
+class MissingModelError(UsageError):
+    """Raised when the model file is not there."""
+
+
+class BrokenModelError(OrchError):
+    """Raised when the model file cannot be what it should be."""
