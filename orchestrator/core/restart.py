@@ -1,14 +1,17 @@
 """When a crashed engine is started again: exponential backoff, a bounded budget, then a cooldown.
 
 Two knobs for two rates (Erlang/OTP's "Tuning the intensity and period"): the delay grows with each crash in a row, and
-no window of `window_s` sees more than `intensity` of them. The row is forgotten only after the engine has stayed ready
-for `stable_s`, so that a crash soon after each start does not look like a fresh one. Starts that a person asks for are
-not counted.
+the crash that is the `intensity`-th within `window_s` is answered with a rest. From then on there are only single
+tries, each after a longer rest. All of it is forgotten only after the engine has stayed ready for `stable_s`, so that a
+crash soon after each start does not look like a fresh one. Starts that a person asks for are not counted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+_DOUBLINGS = 64
+"""Further ones change nothing, and a float overflows at 1024: slow crashes reach that in days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,8 @@ class RestartPolicy:
     :param first_delay_s: wait after the first crash; doubles with each further one
     :param max_delay_s: the wait grows no longer than this
     :param stable_s: ready for this long, and earlier crashes are forgotten
-    :param intensity: crashes within `window_s` that are answered with a restart
-    :param cooldown_s: rest after the budget is spent, before one more try; doubles while that fails, up to ten times
+    :param intensity: starts within `window_s`, the first one included; when the last of them crashes, a rest is due
+    :param cooldown_s: rest after the budget is spent, before one more try; doubles while that fails, up to tenfold
     """
 
     first_delay_s: float = 1.0
@@ -65,10 +68,10 @@ def after_crash(
 
     times = (*(time for time in record.times if now - time < policy.window_s), now)
     count = record.count + 1
-    if len(times) >= policy.intensity:
-        rest = policy.cooldown_s * min(2**record.cooldowns, 10)
-        # Times are kept: the one try after the rest is answered with the next, longer rest if it crashes as well.
-        return CrashRecord(count, times[-policy.intensity :], record.cooldowns + 1), GiveUp(rest)
+    # The one try after a rest is answered with the next, longer rest, also when the rest outlasted the window.
+    if record.cooldowns or len(times) >= policy.intensity:
+        rest = policy.cooldown_s * min(2.0**record.cooldowns, 10.0)
+        return CrashRecord(count, times[-policy.intensity :], min(record.cooldowns + 1, _DOUBLINGS)), GiveUp(rest)
 
-    delay = min(policy.first_delay_s * 2 ** (count - 1), policy.max_delay_s)
+    delay = min(policy.first_delay_s * 2.0 ** min(count - 1, _DOUBLINGS), policy.max_delay_s)
     return CrashRecord(count, times, record.cooldowns), Retry(delay)
