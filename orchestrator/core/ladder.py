@@ -8,6 +8,7 @@ larger by the allocation that failed when the log names it (that much was missin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.core.profile import EngineProfile, Recovery
@@ -31,7 +32,10 @@ class Rung:
 
 
 def first_rung(profile: EngineProfile, learned_mib: int | None = None) -> Rung:
-    """Where a start begins: the profile's margin, or the larger one that survived before."""
+    """Where a start begins: the profile's margin, or the larger one that survived before; none with fitting off."""
+    if profile.settings.get("memory.fit") is False:
+        return Rung()
+
     margin = _scalar_margin(profile)
     if margin is None and profile.settings.get("memory.fit") is True and profile.recovery.margins:
         margin = profile.recovery.margins[0]
@@ -63,7 +67,10 @@ def next_rung(rung: Rung, recovery: Recovery, *, margin_helps: bool, requested_m
 
 
 def on_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
-    """The profile with the rung's margin and steps laid over its settings."""
+    """The profile with the rung's margin and steps laid over its settings.
+
+    No step takes more device memory than the profile: `context:65536` leaves a smaller context as it is.
+    """
     changed: dict[str, Value] = dict(profile.settings)
     if rung.margin_mib is not None:
         margins = profile.settings.get("memory.fit_margin")
@@ -77,12 +84,18 @@ def on_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
         if name == "kv":
             changed["kv.k"] = changed["kv.v"] = value
         elif name == "context":
-            changed["context.size"] = int(value)
+            size = _int(changed, "context.size")  # 0 is the model's own, which is never small
+            changed["context.size"] = min(size, int(value)) if size else int(value)
         elif name == "n_cpu_moe":
-            before = changed.get("memory.n_cpu_moe", 0)
-            changed["memory.n_cpu_moe"] = int(value) + (int(str(before)) if value.startswith("+") else 0)
+            layers = _int(changed, "memory.n_cpu_moe")
+            changed["memory.n_cpu_moe"] = layers + int(value) if value.startswith("+") else max(layers, int(value))
 
     return replace(profile, settings=changed)
+
+
+def _int(settings: Mapping[str, Value], key: str) -> int:
+    value = settings.get(key)
+    return value if isinstance(value, int) else 0
 
 
 def _scalar_margin(profile: EngineProfile) -> int | None:
