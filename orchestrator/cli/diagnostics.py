@@ -21,15 +21,17 @@ _CODES: tuple[tuple[type[OrchError], int], ...] = (
     (OrchError, FAILED),
 )
 
+_progress_shown = False
+"""Whether the terminal's last line is one of ours that has not ended."""
+
 
 def exit_code(error: OrchError) -> int:
     return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
 def note(text: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    clear_progress()
+    _write(text + "\n")
 
 
 def warn(text: str) -> None:
@@ -52,16 +54,34 @@ def report(error: OrchError) -> int:
 
 
 def progress(text: str) -> None:
-    """One line that replaces itself; silent where nobody watches."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}")
-        sys.stderr.flush()
+    """One line that replaces itself, until `clear_progress` or the next note; silent where nobody watches."""
+    global _progress_shown
+    if _on_terminal():
+        _write(f"\r\x1b[2K{text}")
+        _progress_shown = bool(text)
 
 
 def clear_progress() -> None:
-    progress("")
+    if _progress_shown:
+        progress("")
+
+
+def _write(text: str) -> None:
+    if sys.stderr is None:
+        return
+
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # Its reader has gone. What cannot be said must not change how the operation ends.
+        sys.stderr = None
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and os.environ.get("TERM") != "dumb" and sys.stderr.isatty()
 
 
 def _paint(text: str, colour: str) -> str:
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty()
+    plain = os.environ.get("NO_COLOR") or not _on_terminal()  # set but empty does not count: no-color.org
     return text if plain else f"\x1b[1;{colour}m{text}\x1b[0m"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from orchestrator import __version__
 from orchestrator.cli import diagnostics, output
@@ -30,7 +30,32 @@ VERBS: dict[str, str] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises instead of exiting, and knows the nearest spelling."""
+    """argparse that raises instead of exiting, takes no abbreviations, and knows the nearest spelling."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Said here because the parsers of nested verbs are made by argparse itself.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        args, unknown = self.parse_known_args(words)
+        if unknown:
+            from orchestrator.core.problems import did_you_mean
+
+            hint = did_you_mean(unknown[0], self.spellings()) or f"run `{self.prog} --help`"
+            raise UsageError(f"unrecognized arguments: {' '.join(unknown)}", hint=hint)
+
+        return args
+
+    def spellings(self) -> Iterator[str]:
+        """Every option, those of nested verbs included."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for nested in action.choices.values():
+                    yield from nested.spellings()
+
+    def print_help(self, file: Any = None) -> None:
+        output.raw(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"run `{self.prog} --help`")
@@ -42,10 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except OrchError as error:
         return diagnostics.report(error)
-    except BrokenPipeError:
-        # The reader has gone (`orch logs | head`). Nothing more can be said; keep the interpreter from trying.
-        sys.stdout = None  # type: ignore[assignment]
+    except output.ReaderGone:
+        # Nothing more can be said; keep the interpreter from trying at its end.
+        sys.stdout = None
         return diagnostics.OK
+    except OSError as error:
+        # The machine's doing (a full disk, a file of somebody else): a traceback would not help.
+        where = (str(error.filename),) if error.filename else ()
+        return diagnostics.report(OrchError(error.strerror or str(error), details=where))
     except KeyboardInterrupt:
         diagnostics.clear_progress()
         return diagnostics.INTERRUPTED
@@ -69,7 +98,7 @@ def _dispatch(words: list[str]) -> int:
 
         raise UsageError(f"unknown command `{verb}`", hint=did_you_mean(verb, VERBS) or "run `orch --help`")
 
-    args = build_parser(verb).parse_args(words[1:])
+    args = build_parser(verb).parse(words[1:])
     module = import_module(f"orchestrator.cli.{verb}")
     code: int = module.run(args)
     return code
@@ -83,7 +112,6 @@ def build_parser(verb: str, prog: str | None = None) -> Parser:
         description=module.HELP,
         epilog=f"examples:\n{module.EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     module.add_arguments(parser)
     return parser

@@ -6,9 +6,28 @@ import sys
 from collections.abc import Iterable, Sequence
 
 
+class ReaderGone(Exception):
+    """Raised when nobody reads stdout any more, as in `orch logs | head`."""
+
+
 def raw(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Text as it is, at once; what the stream's encoding lacks is written as an escape.
+
+    :raises ReaderGone: when the reading end of the pipe is closed
+    """
+    if sys.stdout is None:  # whoever started us closed it, and wants the work alone
+        return
+
+    try:
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def line(text: str = "") -> None:
@@ -17,16 +36,12 @@ def line(text: str = "") -> None:
 
 def json_data(value: object) -> None:
     """One JSON document, keys in the order given, units in the names."""
-    import json
-
-    line(json.dumps(value, indent=2, ensure_ascii=False))
+    line(_json(value, 2))
 
 
 def json_line(value: object) -> None:
     """One JSON document on one line: streams are JSON Lines."""
-    import json
-
-    line(json.dumps(value, ensure_ascii=False))
+    line(_json(value, None))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -39,3 +54,15 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     widths = [max(len(row[column]) for row in shown) for column in range(len(headers))]
     for row in shown:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _json(value: object, indent: int | None) -> str:
+    import json
+
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode((sys.stdout and sys.stdout.encoding) or "utf-8")
+    except UnicodeEncodeError:  # another encoding, or a file name that is not valid UTF-8
+        return json.dumps(value, indent=indent)
+
+    return text
