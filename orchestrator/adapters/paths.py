@@ -57,12 +57,13 @@ def find_paths(env: dict[str, str] | None = None) -> Paths:
     """The directories for this environment.
 
     :param env: the environment to read, by default this process's
-    :raises OrchError: when the runtime directory is too long for a unix socket
+    :raises OrchError: when the runtime directory is too long for a unix socket, or a home directory is needed and
+        there is none
     """
     env = dict(os.environ) if env is None else env
     home = env.get("ORCH_HOME")
     if home:
-        root = os.path.abspath(os.path.expanduser(home))
+        root = os.path.abspath(_expand(env, home))
         paths = Paths(*(os.path.join(root, name) for name in ("config", "state", "data", "cache", "run")))
     else:
         paths = Paths(
@@ -106,9 +107,25 @@ def _data(env: dict[str, str]) -> str:
 def _xdg(env: dict[str, str], name: str, fallback: str) -> str:
     base = env.get(name)
     if not base or not os.path.isabs(base):  # the specification says that a relative path is to be ignored
-        base = os.path.join(os.path.expanduser("~"), fallback)
+        base = os.path.join(_expand(env, "~"), fallback)
 
     return os.path.join(base, "orch")
+
+
+def _expand(env: dict[str, str], path: str) -> str:
+    """`~` by this environment's HOME, by the user database without it."""
+    home = env.get("HOME")
+    if home and os.path.isabs(home) and (path == "~" or path.startswith("~/")):
+        return os.path.join(home, path[2:]) if path[2:] else home
+
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise OrchError(
+            f"`{path}` names no directory: the user has no home",
+            hint="set ORCH_HOME to an absolute directory",
+        )
+
+    return expanded
 
 
 def _runtime(env: dict[str, str]) -> str:
