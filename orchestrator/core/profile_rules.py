@@ -33,10 +33,12 @@ class Finding:
     """One combination that cannot work.
 
     :param keys: the settings concerned, the one to report first; keys of the profile as it stands for its engine
+    :param missing: whether it is about something that is not set, which a misspelt key would explain
     """
 
     keys: tuple[Key, ...]
     message: str
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def findings(profile: EngineProfile, kind: Kind) -> list[Finding]:
     for paths, check in _RULES:
         message = check(facts)
         if message is not None:
-            found.append(Finding(tuple(_key(path) for path in paths), message))
+            found.append(Finding(tuple(_key(path) for path in paths), message, check in _ABOUT_MISSING))
 
     return found
 
@@ -271,3 +273,5 @@ _RULES: tuple[tuple[tuple[str, ...], _Check], ...] = (
     (("batch.ubatch", "batch.size"), _ubatch_above_batch),
     (("chat.template_file", "chat.template"), _two_templates),
 )
+
+_ABOUT_MISSING = (_draft_model_unused, _draft_model_missing, _fit_margin_without_fit, _margins_without_fit)
