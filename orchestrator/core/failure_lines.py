@@ -1,0 +1,230 @@
+"""What an engine wrote, apart from what others put around it and from what clients made it print.
+
+An engine's own line is known by where it begins: a signature matches from the first character of the message, after
+wrappers (docker, journald, a router's `[51234]`, a supervisor's logfmt or JSON) and the engine's own prefix are off. A
+client's text is inside a line, or on bare lines after one that is known to print client text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+MAX_TEXT = 4096
+"""Characters of a line that are looked at: signatures match from the beginning."""
+
+_SEQUENCES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+"""CSI, OSC and other string sequences, lone escapes, and every control character but tab and newline."""
+
+_ENGINE_PREFIX = re.compile(r"(?:\d+\.\d{2}\.\d{3}\.\d{3} +(?P<stamped>[IWETD])|(?P<bare>[IWETD])) +(?=\S)")
+"""Upstream since b9246 (`0.00.220.380 E `), and older builds or copies of it without the time."""
+
+_WRAPPERS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S* (?:std(?:out|err) [FP] )?",  # ISO 8601 and the CRI of Kubernetes
+        r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? ",  # syslog and journald
+        r"[\w.-]+ [\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
+        r"(?:(?:llama|ollama|systemd|kernel)[\w@.-]*)(?:\[\d+\])?: (?=\S+: )",
+        r"\[\d{1,2}:\d\d:\d\d[^\]]{0,16}\] ",
+        r"\[ *\d{2,7}(?:\.\d+)?\] +",  # the router's port, and dmesg's seconds
+        r"\[\d{4}-[^\]]{6,40}\] ?",
+        r"\[(?i:debug|info|warn|warning|error|err|stdout|stderr|server|llama[\w. -]*|lm ?studio[\w ]*)\]:? ?",
+        r"(?:\d\d:\d\d:\d\d )?[\w.-]+ *\| (?=\S| )",  # compose and foreman: `name  | `
+        r"\d{1,2}:\d\d(?::\d\d)?(?:[AP]M)? (?:DBG|INF|WRN|ERR|DEBUG|INFO|WARN|ERROR) ",
+        r"(?:DBG|INF|WRN|ERR) ",
+        r"(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)(?: - |: +|\s+(?!\[))",
+        r"GRPC\([^)]{1,80}\): std(?:out|err) ",  # LocalAI
+        r"std(?:out|err): ",
+        r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
+        r"(?:Error: )?llama runner process has terminated: (?:(?:exit status|signal: [\w ()]+|signal arrived)\S* ?)?",
+        r"(?:srv|slot|que|res|cmn|spec) +[\w~():<>,]+: +",  # upstream's server, by component
+        r"id +-?\d+ \| task +-?\d+ \| +",
+        r"(?:[A-Za-z]\w*_\w*|\w+(?:::[\w~]+)+|operator\(\)|main|init|start|load)(?:\(\))? ?: +",  # `%s: `, __func__
+    )
+)
+
+_IK_SERVER = re.compile(r"(?P<level>INFO|WARN|ERR|VERB|ERROR|WARNING) *\[ *\w+\] +(?P<message>.*?)(?: +\| +tid=.*)?$")
+"""The fork's server: what follows `| tid=` are values, a client's text among them."""
+
+_LOGFMT = re.compile(r"(?:\S+ +){0,2}?(?:time|ts|t|level|lvl|msg|source)=")
+_LOGFMT_VALUE = re.compile(r"\b(?:msg|error|err|line|stderr)=\"((?:[^\"\\]|\\.)*)\"")
+
+_ECHO = re.compile(
+    r"(?:Parsing (?:input|chat message|PEG input)\b|Parsed message\b|=== BEGIN ===|(?:formatted |full )?prompt *[:=]"
+    r"|Prompt *[:=]|(?:converted )?request: |response: |data stream\b|generated text|Generated: |input *: '"
+    r"|(?:prompt|cache) token +\d+: +-?\d+ '|n_decoded = .*next token: +-?\d+ '|next token: +-?\d+ '"
+    r"|(?:chat template, .*|chat_example.*|example_format.*|built_in.*): '|launching slot\b|tokens: |Grammar\b"
+    r"|full \S.* output triggering error:)",
+    re.IGNORECASE,
+)
+"""Lines of both engines that print client text, template text or model output, which may run over several lines."""
+
+_SERVER_HEAD = re.compile(r"(?:srv|slot|que|res|cmn|main)\b[ :]|(?:INFO|WARN|ERR|VERB) *\[")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line.
+
+    :param raw: as it stood, without terminal sequences
+    :param texts: what a signature may match: the line, then with one wrapper more removed each
+    :param level: the engine's own level, I W E T or D, where it printed one
+    :param gap: `[...]`: lines were left out here
+    """
+
+    number: int
+    raw: str
+    texts: tuple[str, ...]
+    level: str | None
+    gap: bool = False
+
+
+def neutralise(text: str) -> str:
+    """The text without anything that a terminal would act on."""
+    return _SEQUENCES.sub("", text)
+
+
+def read_lines(lines: Sequence[str]) -> list[LogLine]:
+    """The engine's own lines; lines that repeat client text are left out."""
+    result = []
+    echo: _Echo | None = None
+    for number, given in enumerate(lines):
+        raw = neutralise(given.rstrip("\r\n"))
+        stripped = raw.strip()
+        if stripped in ("[...]", "..."):
+            result.append(LogLine(number, raw, (), None, gap=True))
+            continue
+
+        texts, level = _read(stripped)
+        if echo is not None:
+            if not echo.ended_by(stripped, level, texts):
+                continue
+
+            echo = None
+
+        opener = next((text for text in texts if _ECHO.match(text)), None)
+        if opener is not None:
+            echo = _Echo.after(opener, stamped=level is not None)
+            continue
+
+        if texts:
+            result.append(LogLine(number, raw, texts, level))
+
+    return result
+
+
+@dataclass(slots=True)
+class _Echo:
+    """Client text that goes on until the engine's next own line.
+
+    :param quoted: it began with a quote that is still open
+    :param stamped: the log carries upstream's prefix, so that a line without it cannot begin a message
+    """
+
+    quoted: bool
+    stamped: bool
+    marked: bool
+
+    @classmethod
+    def after(cls, opener: str, *, stamped: bool) -> _Echo | None:
+        """What a line leaves open; None when its text ended with it."""
+        marked = "BEGIN ===" in opener or opener.endswith("triggering error:")
+        body = opener[:MAX_TEXT].rstrip()
+        if body.endswith(("}", "]", "[DONE]")) and not marked:
+            return None
+
+        quoted = body.count(": '") > 0 and not (body.endswith("'") and len(body.partition(": '")[2]) > 1)
+        closed = body.endswith("'") and not quoted
+        return None if closed and not marked else cls(quoted, stamped, marked)
+
+    def ended_by(self, stripped: str, level: str | None, texts: tuple[str, ...]) -> bool:
+        if self.marked:
+            return stripped.startswith("=== END")
+
+        if self.stamped:
+            return level is not None
+
+        if self.quoted and stripped.endswith("'"):
+            self.quoted = False
+            return False
+
+        return any(_SERVER_HEAD.match(text) for text in texts)
+
+
+def _read(stripped: str) -> tuple[tuple[str, ...], str | None]:
+    if stripped.startswith("{"):
+        return _read_json(stripped)
+
+    if stripped.startswith(('"', "data: ")):
+        return (), None  # a member of a request printed over several lines, or an event of a stream
+
+    texts: list[str] = []
+    level: str | None = None
+    for text, found in _peel(stripped[:MAX_TEXT]):
+        level = level or found
+        texts.append(text)
+
+    last = texts[-1]
+    if last.startswith("{"):
+        inner, inner_level = _read_json(last)
+        return (*texts[:-1], *inner), inner_level or level
+
+    server = _IK_SERVER.match(last) or _IK_SERVER.match(texts[0])
+    if server is not None:
+        return (server["message"],), None
+
+    if _LOGFMT.match(last) or _LOGFMT.match(texts[0]):
+        # Only the values of known keys: a supervisor prints requests into others.
+        values = [re.sub(r"\\(.)", r"\1", found.partition("\\n")[0]) for found in _LOGFMT_VALUE.findall(stripped)]
+        inside = tuple(text for value in values for text, _ in _peel(value.strip()[:MAX_TEXT]))
+        return inside, None
+
+    return tuple(texts), level
+
+
+def _peel(text: str) -> Iterator[tuple[str, str | None]]:
+    yield text, None
+    for _ in range(10):
+        prefix = _ENGINE_PREFIX.match(text)
+        if prefix is not None:
+            text = text[prefix.end() :].strip()
+            yield text, prefix["stamped"] or prefix["bare"]
+            continue
+
+        match = next((found for found in (wrapper.match(text) for wrapper in _WRAPPERS) if found), None)
+        if match is None:
+            return
+
+        text = text[match.end() :].strip()
+        if not text:
+            return
+
+        yield text, None
+
+
+def _read_json(text: str) -> tuple[tuple[str, ...], str | None]:
+    """A structured log record gives its message; any other document is a request or an answer, and gives nothing."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return (), None
+
+    if not isinstance(record, dict) or not {"level", "type", "lvl", "stream"} & record.keys():
+        return (), None
+
+    message = next((record[key] for key in ("msg", "message", "log") if isinstance(record.get(key), str)), None)
+    if message is None:
+        return (), None
+
+    level = {"error": "E", "err": "E", "warn": "W", "warning": "W", "debug": "D", "trace": "T"}.get(
+        str(record.get("level", "")).lower()
+    )
+    first = neutralise(message.strip().partition("\n")[0]).strip()
+    texts = tuple(part for part, _ in _peel(first[:MAX_TEXT]))
+    # The fork's and old upstream's records put the function beside the message, not into it.
+    return texts, level if record.get("type") == "log" else None

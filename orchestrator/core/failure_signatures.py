@@ -1,0 +1,277 @@
+# ruff: noqa: E501
+"""Both engines' failure texts as rows: how a line begins, and what it says.
+
+Patterns match at the start of a message (see `failure_lines`), never inside one; `…` stands for anything but quotes and
+braces, between which clients' text is found. Sources of the texts: ggml's back ends,
+libllama, both servers, the dynamic loaders, the kernel, shells and systemd; upstream b617x to b11434, the fork b3668 to
+b4840. Where both engines or several back ends share a text, there is one row.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+FailureClass = Literal[
+    "ok", "device_oom", "host_oom", "bad_flag", "bad_model", "missing_file", "port_in_use", "missing_library",
+    "driver", "illegal_instruction", "engine_bug", "killed",
+]  # fmt: skip
+Phase = Literal["load", "kv", "compute", "runtime", "none"]
+Action = Literal["retry_margin", "retry_other", "give_up", "restart", "continue"]
+
+Strength = Literal["fatal", "cause", "serving", "weak", "notice"]
+"""How much a line proves.
+
+fatal: the process ends over it; cause: an attempt failed, decisive unless a later line shows that it recovered;
+serving: a request failed and the process lives; weak: something failed, the reason is elsewhere; notice: nothing ends.
+"""
+
+Backend = Literal["any", "cuda", "vulkan", "metal", "sycl", "opencl", "rpc", "cpu", "shell", "loader", "kernel"]
+"""Whose text it is; CUDA's covers ROCm and MUSA, which are built from the same source."""
+
+
+class Signature(NamedTuple):
+    """One way for a line to begin.
+
+    :param phase: None where the text is the same in every phase
+    :param action: None where the class decides (`failures.DEFAULT_ACTIONS`)
+    """
+
+    pattern: re.Pattern[str]
+    backend: Backend
+    failure_class: FailureClass
+    phase: Phase | None
+    action: Action | None
+    strength: Strength
+
+
+def _row(
+    pattern: str,
+    backend: Backend,
+    failure_class: FailureClass,
+    phase: Phase | None,
+    action: Action | None,
+    strength: Strength,
+) -> Signature:
+    return Signature(re.compile(pattern.replace("…", '[^"{}]*')), backend, failure_class, phase, action, strength)
+
+
+_GPU = r"(?P<backend>CUDA|ROCm|MUSA|HIP)"
+_HOST_BUFFER = r"(?:CPU(?:_\w+)?|(?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)_Host)"
+_MIB = r"(?P<mib>\d+(?:\.\d+)?) Mi?B"
+_SOURCE = r"(?:[A-Za-z]:)?[^:\"'|{}]*\.(?:c|cc|cpp|cu|cuh|m|mm|h|hpp|metal)(?::\d+|\(\d+\)): "
+
+SIGNATURES: tuple[Signature, ...] = (
+    # Flags and values.
+    _row(r"error: (?:invalid|unknown) argument: ", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"error: invalid (?:parameter|value) (?:for|of) ", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"error while handling (?:argument|environment variable|config) ", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"error: (?:unknown value for |unknown option|unrecognized (?:argument|option)|[Ii]nvalid (?:value|offload|tensor buffer|type for|GPU split))", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"error: (?:the supplied chat template is not supported|expected value for argument|missing (?:value|argument))", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"error: (?:the argument has been removed|-\S+ …(?:cannot be|not allowed|requires|must be))", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"legacy speculative option '", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"(?:\S*llama-\S+|main): (?:unrecognized|invalid|unknown) (?:option|argument)", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"what\(\): +(?:stoi|stof|stoul|stoll|Unsupported cache type|[Ii]nvalid cache type|unknown speculative type|invalid device)", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"(?:stoi|stof|stoul|stoll)$", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"(?:what\(\): +)?(?:Unsupported cache type: |unknown speculative type: |invalid device: |error: Unsupported cache type)", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"(?:failed to initialize the context: )?(?:quantized V cache (?:was requested|requires)|V cache quantization requires flash_attn)", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"(?:--[a-z][\w-]+ (?:is|are) (?:not supported|incompatible|only supported)|SPLIT_MODE_\w+ (?:requires|needs|not)|LLAMA_SPLIT_MODE_\w+ (?:requires|needs|not))", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"invalid value for main_gpu: ", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"Speculative decoding is currently limited to a single server slot", "any", "bad_flag", "load", None, "fatal"),
+    # Files. The loader's own line after it is weak: the reason stands here.
+    _row(r"(?:error loading model: )?failed to open (?:GGUF file )?['\"]?…(?:No such file|Permission denied|Is a directory|cannot find the (?:file|path))", "any", "missing_file", "load", None, "fatal"),
+    _row(r"(?:error loading model: )?failed to open …\.gguf\b", "any", "missing_file", "load", None, "fatal"),
+    _row(r"(?:error loading model: )?(?:llama_model_loader: )?failed to load GGUF split from ", "any", "missing_file", "load", None, "cause"),
+    _row(r"error loading model: llama_model_loader: failed to load model from ", "any", "missing_file", "load", None, "weak"),
+    _row(r"(?:error: )?(?:file not found|file does not exist|failed to open file|preset file does not exist|could not open file|model file … (?:not found|does not exist))", "any", "missing_file", "load", None, "cause"),
+    _row(r"(?:required file is not available in cache|file '…' not found in repository|no GGUF files found in repository)", "any", "missing_file", "load", None, "fatal"),
+    _row(r"(?:bash: |sh: |zsh: |env: |exec: )?(?:…: )?(?:command not found|No such file or directory)\b…llama-", "shell", "missing_file", "none", None, "weak"),
+    # The address.
+    _row(r"couldn't bind (?:HTTP server|to server|to) ?socket", "any", "port_in_use", "none", None, "fatal"),
+    _row(r"(?:\[Errno (?:98|48|10048)\]|(?:error: |OSError: |listen \S+ \S+ )?bind: |…\bEADDRINUSE\b|…: bind: address already in use)", "any", "port_in_use", "none", None, "fatal"),
+    _row(r"(?:error: )?[Aa]ddress already in use", "any", "port_in_use", "none", None, "fatal"),
+    _row(r"(?:couldn't start HTTP listener on |exiting due to HTTP server error)", "any", "port_in_use", "none", None, "fatal"),
+    # Loaders.
+    _row(r"(?:\S+: )?error while loading shared libraries", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"(?:dyld(?:\[\d+\])?: )?(?:Library not loaded: |Symbol not found: |…: image not found)", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"(?:\S+: )?symbol lookup error: ", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"(?:\S+: )?\S+: version [`'](?:GLIBC|GLIBCXX|CXXABI|OMP|lib)\S* not found \(required by", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"(?:Error relocating |Error loading shared library |…\.dll (?:was not found|is missing|not found)\b|…The code execution cannot proceed because )", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"(?:error: )?no backends are loaded", "any", "missing_library", "load", None, "fatal"),
+    _row(r"(?:error loading model: )?(?:\w+: )?no CPU backend found", "any", "missing_library", "load", None, "fatal"),
+    # Device memory: the allocation itself.
+    _row(r"allocating " + _MIB + r" on device (?P<index>\d+):", "cuda", "device_oom", None, None, "cause"),
+    _row(_GPU + r" error: (?:out of memory|…[Mm]emory ?[Aa]llocation|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)|the resource allocation failed|the library was not initialized|hipErrorOutOfMemory|HIPBLAS_STATUS_ALLOC_FAILED|HIPBLAS_STATUS_NOT_INITIALIZED)", "cuda", "device_oom", "runtime", None, "fatal"),
+    _row(r"(?:CUDA|ROCm|MUSA|HIP|cuBLAS) error \d+ at …: (?:out of memory|the resource allocation failed|the library was not initialized)", "cuda", "device_oom", "runtime", None, "fatal"),
+    _row(r"(?:cuMemCreate|cuMemAddressReserve|cuMemMap|cuMemSetAccess|cudaMalloc\w*|hipMalloc\w*|cudaGraphInstantiate|cublasCreate\w*|hipblasCreate\w*|ggml_cuda_device_malloc)\(", "cuda", "device_oom", "runtime", None, "weak"),
+    _row(r"ggml_vulkan: Device memory allocation of size (?P<bytes>\d+) failed", "vulkan", "device_oom", None, None, "cause"),
+    _row(r"ggml_vulkan: (?:Requested buffer size exceeds|…exceeds device …limit|…exceeds max\w* )", "vulkan", "device_oom", None, "retry_other", "cause"),
+    _row(r"ggml_vulkan: …(?:ErrorOutOf(?:Device|Host|Pool)Memory|ErrorFragmentation|No suitable memory type)", "vulkan", "device_oom", None, None, "cause"),
+    _row(r"(?:MESA\S*: )?(?:…: )?VK_ERROR_OUT_OF_(?:DEVICE|HOST|POOL)_MEMORY", "vulkan", "device_oom", None, None, "cause"),
+    _row(r"(?:what\(\): +|(?:pre_|post_)?decode\(\) failed: |got exception: |error loading model: |failed to initialize the context: )?vk::\S+ ?(?::: ?)?…ErrorOutOf(?:Device|Host|Pool)Memory", "vulkan", "device_oom", None, None, "fatal"),
+    _row(r"terminate called after throwing an instance of 'vk::OutOf\w*Memory", "vulkan", "device_oom", None, None, "fatal"),
+    _row(r"(?:error: )?failed to allocate (?:Metal )?buffer, size = +" + _MIB, "metal", "device_oom", None, None, "cause"),
+    _row(r"failed to allocate Metal buffer of (?P<bytes>\d+) bytes", "metal", "device_oom", None, None, "cause"),
+    _row(r"(?:error: )?(?:buffer|requested) … (?:exceeds|larger than|is greater than) …maxBufferLength", "metal", "device_oom", None, "retry_other", "cause"),
+    _row(r"(?:error: )?Insufficient Memory", "metal", "device_oom", "runtime", None, "serving"),
+    _row(r"(?:error: )?…kIOGPUCommandBufferCallbackErrorOutOfMemory", "metal", "device_oom", "runtime", None, "serving"),
+    _row(r"can't allocate (?P<bytes>\d+) Bytes of memory on (?:device|GPU|shared)", "sycl", "device_oom", None, None, "cause"),
+    _row(r"…(?:UR_RESULT_ERROR|PI_ERROR|PI_RESULT_ERROR|OPENCL_ERROR)_OUT_OF_(?:DEVICE_MEMORY|RESOURCES)", "sycl", "device_oom", None, None, "fatal"),
+    _row(r"(?:dpct_malloc: out of memory|…UR_RESULT_ERROR_MEM_OBJECT_ALLOCATION_FAILURE)", "sycl", "device_oom", None, None, "fatal"),
+    _row(r"…\bCL_(?:MEM_OBJECT_ALLOCATION_FAILURE|OUT_OF_RESOURCES|INVALID_BUFFER_SIZE)\b", "opencl", "device_oom", None, None, "cause"),
+    _row(r"failed to allocate (?:HBM|VTCM|device) buffer", "any", "device_oom", None, None, "cause"),
+    # Device memory: the stage that needed it. Host buffers have rows of their own, which come first.
+    _row(r"(?:error loading model: )?unable to allocate (?:backend )?(?P<device>" + _HOST_BUFFER + r") buffer", "cpu", "host_oom", "load", None, "cause"),
+    _row(r"failed to allocate (?P<device>" + _HOST_BUFFER + r") buffer of size (?P<bytes>\d+)", "cpu", "host_oom", None, None, "cause"),
+    _row(r"Failed to allocate buffer type (?P<device>" + _HOST_BUFFER + r")\b", "cpu", "host_oom", "load", None, "cause"),
+    _row(r"(?:error loading model: )?unable to allocate (?P<device>\S+) buffer", "any", "device_oom", "load", None, "cause"),
+    _row(r"error loading model: unable to allocate (?:backend )?(?:\S+ )?buffer", "any", "device_oom", "load", None, "cause"),
+    _row(r"Failed to allocate buffer type (?P<device>\S+)", "any", "device_oom", "load", None, "cause"),
+    _row(r"error loading model: failed to allocate (?:\S+ )?buffer", "any", "device_oom", "load", None, "cause"),
+    _row(r"failed to allocate (?P<device>(?!output|compute)[A-Za-z]\S*) buffer of size (?P<bytes>\d+)", "any", "device_oom", None, None, "cause"),
+    _row(r"(?:failed to initialize the context: )?failed to allocate buffer for (?:the )?(?:kv|rs|KV|DSV4|shadow|per-step|recurrent)\b", "any", "device_oom", "kv", None, "cause"),
+    _row(r"llama_kv_cache_\w*\(\) failed for ", "any", "device_oom", "kv", None, "cause"),
+    _row(r"failed to (?:allocate|preallocate) …(?:shadow|checkpoint)", "any", "device_oom", "kv", None, "cause"),
+    _row(r"(?:failed to initialize the context: )?failed to allocate compute (?:\w+ )?buffers?", "any", "device_oom", "compute", None, "cause"),
+    _row(r"(?:failed to initialize the context: )?(?:graph allocation: )?failed to (?:reserve|allocate) (?:graph|memory|compute graph|initial output buffer)", "any", "device_oom", "compute", None, "cause"),
+    _row(r"failed to allocate output buffer of size " + _MIB, "any", "device_oom", "compute", None, "cause"),
+    _row(r"failed to allocate buffer for (?:lora adapter|control vector|graph copy)", "any", "device_oom", "load", None, "cause"),
+    _row(r"error: unable to (?:allocate|reserve) …(?:VRAM|device memory)", "any", "device_oom", None, None, "cause"),
+    _row(r"(?:error loading model: )?Unable to auto-fit model", "any", "device_oom", "load", "retry_other", "cause"),
+    _row(r"(?:Required memory " + _MIB + r"|Required memory (?P<mib2>\d+) MiB in device \d+) is still greater than available", "any", "device_oom", "load", "retry_other", "cause"),
+    _row(r"(?:No MoE tensors in … required memory (?P<mib>\d+) MiB|Not enough memory in device \d+ to offload)", "any", "device_oom", "load", "retry_other", "cause"),
+    _row(_SOURCE + r"GGML_ASSERT\((?:base|buf|buffer|backend_buf\w*) != (?:NULL|nullptr)\b", "any", "device_oom", None, None, "fatal"),
+    # Host memory.
+    _row(r"(?:ggml_aligned_malloc: )?insufficient memory \(attempted to allocate +" + _MIB, "cpu", "host_oom", None, None, "cause"),
+    _row(r"failed to allocate buffer of size (?P<bytes>\d+)", "cpu", "host_oom", None, None, "cause"),
+    _row(r"can't allocate (?P<bytes>\d+) Bytes of memory on host", "sycl", "host_oom", None, None, "cause"),
+    _row(r"(?:error loading model: )?(?:mmap failed: |posix_memalign failed|MapViewOfFile failed: |CreateFileMapping\w* failed: )…(?:allocate memory|error 12|memory|paging file|commitment limit)", "cpu", "host_oom", "load", None, "cause"),
+    _row(r"(?:…: )?(?:std::)?bad_alloc\b", "cpu", "host_oom", None, None, "fatal"),
+    _row(r"(?:error loading model: |failed to initialize the context: |…what\(\): +)(?:std::bad_alloc|bad allocation|…[Cc]annot allocate memory)", "cpu", "host_oom", None, None, "fatal"),
+    _row(r"terminate called after throwing an instance of 'std::bad_alloc'", "cpu", "host_oom", None, None, "fatal"),
+    _row(_SOURCE + r"GGML_ASSERT\(ctx->mem_buffer != (?:NULL|nullptr)\)", "cpu", "host_oom", None, None, "fatal"),
+    _row(r"failed to allocate +" + _MIB + r"$", "cpu", "host_oom", None, None, "cause"),
+    _row(r"\S*UR_RESULT_ERROR_OUT_OF_HOST_MEMORY", "sycl", "host_oom", None, None, "fatal"),
+    # Models.
+    _row(r"invalid magic characters?:? ", "any", "bad_model", "load", None, "fatal"),
+    _row(r"(?:tensor '[^']*' (?:has invalid ggml type|of type \d+|data is not within|has invalid|has offset|not found)|Found \d+ bad tensors)", "any", "bad_model", "load", None, "fatal"),
+    _row(r"failed to read (?:magic|header|tensor info|key-value|tensor data|key)", "any", "bad_model", "load", None, "cause"),
+    _row(r"Error while loading tensor ", "any", "bad_model", "load", None, "fatal"),
+    _row(r"(?:this GGUF file is version|bad GGUF version|GGUFv1 is no longer supported|failed to read GGUF)", "any", "bad_model", "load", None, "fatal"),
+    _row(r"error loading model: (?!llama_model_loader: failed to load (?:model|GGUF split))", "any", "bad_model", "load", None, "fatal"),
+    _row(r"failed to initialize the context: ", "any", "bad_model", "load", None, "fatal"),
+    _row(r"(?:context type MTP requested but model doesn't contain MTP|MTP speculative stage requested, but|target GGUF contains no MTP tail)", "any", "bad_model", "load", None, "cause"),
+    _row(_SOURCE + r"GGML_ASSERT\(.*(?:hparams\.|n_expert|n_layer|n_vocab|vocab|arch)\b.*\) failed", "any", "bad_model", "load", None, "fatal"),
+    _row(r"(?:failed to load (?:multimodal|draft) model|failed to create (?:MTP )?context|failed to load clip model|clip_init: failed)", "any", "bad_model", "load", None, "weak"),
+    _row(r"(?:model does not support different K|[KV] cache type \S+ with block size \d+ does not divide)", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"chat template parsing error: ", "any", "bad_model", "load", None, "cause"),
+    # Drivers and devices.
+    _row(_GPU + r" error: (?:no kernel image is available|invalid device function|device kernel image is invalid|the provided PTX was compiled|named symbol not found|…unsupported toolchain|…not compiled for)", "cuda", "driver", "runtime", None, "fatal"),
+    _row(_GPU + r" error: (?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
+    _row(_GPU + r" error: (?:…uncorrectable|…fallen off|…GPU is lost|…device is lost|…hardware stack error)", "cuda", "driver", "runtime", "give_up", "fatal"),
+    _row(r"rocBLAS error: Cannot read …TensileLibrary|rocblas_abort", "cuda", "driver", "runtime", None, "fatal"),
+    _row(r"failed to initialize (?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)\d+\b", "any", "driver", "load", None, "fatal"),
+    _row(r"failed to initialize (?:the )?(?:Metal|Vulkan|SYCL|CUDA|ROCm|MUSA|\S+) backend", "any", "driver", "load", None, "weak"),
+    _row(r"failed to initialize (?:CUDA|ROCm|MUSA|HIP): ", "cuda", "driver", "none", "continue", "notice"),
+    _row(r"(?:warning: )?no (?:usable GPU|CUDA devices|ROCm devices|GPU) found", "any", "driver", "none", "continue", "notice"),
+    _row(r"ggml_vulkan: No devices found|ggml_vulkan: Error: No (?:devices|suitable)", "vulkan", "driver", "none", "continue", "notice"),
+    _row(r"…(?:ErrorIncompatibleDriver|ErrorInitializationFailed|ErrorFeatureNotPresent|VK_ERROR_INCOMPATIBLE_DRIVER)", "vulkan", "driver", "load", None, "cause"),
+    _row(r"(?:…ErrorDeviceLost|ggml_vulkan: device lost)", "vulkan", "driver", "runtime", "restart", "cause"),
+    _row(r"(?:NVRM: Xid|…NVRM: Xid |…GPU has fallen off the bus|…UR_RESULT_ERROR_DEVICE_LOST|…amdgpu: GPU reset)", "kernel", "driver", "runtime", "give_up", "fatal"),
+    _row(r"(?:error: )?(?:default device is nil|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
+    _row(r"(?:what\(\): +)?No device of requested type available", "sycl", "driver", "load", None, "fatal"),
+    _row(r"(?:RPC handshake failed|Failed to connect to \S+:\d+|RPC server version mismatch)", "rpc", "driver", "load", None, "cause"),
+    # Processors.
+    _row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
+    # The engine's own faults.
+    _row(_GPU + r" error: ", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:CUDA|ROCm|MUSA|cuBLAS) error \d+ at ", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"Memory access fault by GPU", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
+    _row(r"(?:error: )?command buffer \d+ failed with status", "metal", "engine_bug", "runtime", "restart", "serving"),
+    _row(r"(?:error: )?(?:failed to initialize the Metal library|Error Domain=MTLLibraryErrorDomain|failed to build '…' library)", "metal", "engine_bug", "compute", "give_up", "cause"),
+    _row(r"(?:Remote RPC server crashed|…Remote RPC server crashed or returned)", "rpc", "engine_bug", "runtime", None, "fatal"),
+    _row(_SOURCE + r"(?:CUDA|ROCm|MUSA|HIP|SYCL|CANN) error$", "any", "engine_bug", "runtime", None, "weak"),
+    _row(r"GGML_ASSERT: …!\"(?:CUDA|ROCm|MUSA) error\"", "any", "engine_bug", "runtime", None, "weak"),
+    _row(_SOURCE + r"(?:GGML_ASSERT\(.*(?:!= ?(?:nullptr|NULL)|supported|implemented)|.*(?:[Nn]ot (?:supported|implemented)|[Uu]n(?:supported|implemented)|missing|invalid type))", "any", "engine_bug", None, "give_up", "fatal"),
+    _row(r"(?:GGML_ASSERT: )?" + _SOURCE + r"(?!(?:In function|note|warning|error|required from)\b)", "any", "engine_bug", None, None, "fatal"),
+    _row(r"(?:GGML_ASSERT|GGML_ABORT)\b", "any", "engine_bug", None, None, "fatal"),
+    _row(r"(?:\S+: )?(?:op not supported|error: unsupported op)", "any", "engine_bug", "runtime", "give_up", "cause"),
+    _row(r"(?:terminate called after throwing|terminating due to uncaught|libc\+\+abi: terminating|terminate called without)", "any", "engine_bug", None, None, "weak"),
+    _row(r"what\(\): ", "any", "engine_bug", None, None, "cause"),
+    _row(r"(?:double free or corruption|free\(\): invalid|malloc\(\): |corrupted (?:size|double|unsorted)|munmap_chunk\(\)|\*\*\* stack smashing)", "any", "engine_bug", None, None, "weak"),
+    # A request that failed on a server that lives. A full KV cache or context is the request's business, not listed.
+    _row(r"(?:graph_compute: )?ggml_backend_sched_graph_compute\w* failed with error", "any", "engine_bug", "runtime", "restart", "serving"),
+    _row(r"failed to compute graph, compute status: -?\d+", "any", "engine_bug", "runtime", "restart", "serving"),
+    _row(r"(?:pre_|post_)?decode\(\) failed: ", "any", "engine_bug", "runtime", "restart", "serving"),
+    _row(r"(?:backend is in error state from a previous|Compute error\.)", "any", "engine_bug", "runtime", "restart", "serving"),
+    # Said by somebody else about the process.
+    _row(r"(?:…: )?(?:Memory cgroup out of memory|Out of memory): Kill(?:ed)? process|…\boom[-_]kill\w*[:=]|…OOM killer|…OOMKilled|…Failed with result 'oom-kill'", "kernel", "killed", None, "retry_other", "fatal"),
+    _row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:Killed|killed)(?:: 9)?(?:$| +)", "shell", "killed", None, None, "fatal"),
+    _row(r"(?:…\b)?(?:signal: killed|terminated by signal SIGKILL|code=killed, status=9/KILL)", "shell", "killed", None, None, "fatal"),
+    _row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:[Ss]egmentation fault|[Aa]borted|abort|[Bb]us error|[Ff]loating point exception|IOT instruction|Trace/BPT trap)\b", "shell", "engine_bug", None, None, "weak"),
+    _row(r"(?:…\b)?(?:signal: (?:segmentation fault|aborted|abort trap|bus error)|(?:received|by) signal SIG(?:SEGV|ABRT|BUS|FPE|TRAP)|status=(?:6/ABRT|11/SEGV|7/BUS|8/FPE))", "shell", "engine_bug", None, None, "weak"),
+    # Loading failed, and the reason stood before.
+    _row(r"(?:error: )?(?:failed|unable) to load model|exiting due to model loading error|error: unable to load model", "any", "bad_model", "load", None, "weak"),
+    _row(r"(?:error: )?failed to create[_ ]context with model|Failed to create llama_context", "any", "bad_model", "compute", None, "weak"),
+)  # fmt: skip
+"""In order: the first row that matches a line is what the line says."""
+
+HARMLESS = re.compile(
+    r".*pinned memory|failed to register .*(?:host|pinned|buffer)|(?:warning: )?failed to m(?:un)?lock|warning: failed to"
+    r"|(?:failed to fit params|encountered an error while trying to fit)|failed to allocate memory for prompt cache"
+    r"|.*retrying without pipeline parallelism|failed to find free space in the KV cache|.*failed to process image"
+    r"|failed to allocate \d+ bytes for reorder|failed to allocate host buffer for async uploads|.* - fallback to CPU"
+    r"|(?:.* )?cannot be used with preferred buffer type|failed to allocate graph, reserving|failed to reserve .* worst"
+)
+"""Lines that read like a failure and end nothing."""
+
+MILESTONES: tuple[tuple[re.Pattern[str], int], ...] = (
+    (re.compile(r"(?:offloaded \d+/\d+ layers|.*\bmodel buffer size *=|\S+ +buffer size *=)"), 1),
+    (re.compile(r"(?:\S+ +KV buffer size *=|KV self size *=|size *=.*cells|\S+ +RS buffer size *=)"), 2),
+    (re.compile(r"(?:\S+ +compute buffer size *=|graph (?:nodes|splits)|.*retrying without pipeline parallelism)"), 3),
+    (re.compile(r"(?:model loaded|new slot|initializing slots|loaded multimodal model|warming up the model)"), 4),
+    (re.compile(r"(?:server is listening|listening on http|HTTP server listening|all slots are idle)"), 5),
+    (re.compile(r"(?:slot is processing task|processing task|prompt processing progress|kv cache rm)"), 6),
+    (re.compile(r"(?:prompt eval time *=|(?:generation )?eval time *=|total time *=)"), 7),
+    (re.compile(r"(?:done request: POST \S+ \S+ 200|slot released|release: .*stop processing)"), 7),
+)
+"""What an engine prints when it got somewhere: weights, KV cache, compute buffers, loaded, serving, busy, answered."""
+
+LOADED, SERVING, ANSWERED = 4, 5, 7
+
+CONTEXT_BEGUN = re.compile(r"(?:n_ctx(?:_seq|_per_seq)? *=|constructing llama_context|n_seq_max *=|KV self size)")
+LOAD_BEGUN = re.compile(r"(?:loading model|loaded meta data|load the model|print_info: |llm_load_print_meta|projected to use|- type +\S+:)")
+CLEAN_STOP = re.compile(r"cleaning up before exit")
+NEW_START = re.compile(r"(?:build: \d+ \(|build = \d+ \(|build info\b|build_info: )")
+"""The first thing that a start prints: what stands before it was another process."""
+
+PLACED_BY_HAND = re.compile(r"failed to fit params to free device memory: .*already set by user")
+DEVICE_TOTAL = re.compile(r"Device (?P<index>\d+): .*VRAM: (?P<total>\d+) MiB")
+DEVICE_FREE = re.compile(r"using device (?P<device>[A-Za-z]+(?P<index>\d+)).* - +(?P<free>\d+) MiB free")
+DEVICE_SEEN = re.compile(
+    r"(?:ggml_cuda_init: found [1-9]|found \d+ (?:CUDA|ROCm|MUSA) devices|ggml_vulkan: (?:Found [1-9]|0 = )"
+    r"|ggml_metal_init: found device|using device |found device: |Device \d+: \S)"
+)
+CURRENT_DEVICE = re.compile(r"current device: (?P<index>\d+), in function")
+METAL_SEEN = re.compile(r"(?:ggml_metal|Metal +(?:KV|compute|model)? ?buffer|\S*MTL\d)")
+ROCM_SEEN = re.compile(r"(?:.*\bfound \d+ ROCm devices|.*\bROCm\d|ROCm error)")
+
+TOLD_SIGNALS: tuple[tuple[re.Pattern[str], int], ...] = (
+    (re.compile(r".*\b(?:[Ss]egmentation fault|SIGSEGV|status=11/SEGV)"), 11),
+    (re.compile(r"(?:.*[\d:] +)?(?:[Aa]borted|abort)\b|.*(?:SIGABRT|signal: abort|status=6/ABRT)"), 6),
+    (re.compile(r".*(?:[Ii]llegal instruction|SIGILL)"), 4),
+    (re.compile(r"(?:.*[\d:] +)?(?:Killed|killed)(?:: 9)?(?:$| +)|.*(?:SIGKILL|signal: killed|status=9/KILL)"), 9),
+    (re.compile(r".*(?:[Bb]us error|SIGBUS)"), 7),
+)
+"""What a shell, a debugger or systemd says of a signal, for logs that come without an exit status."""
+
+TRIGGER = re.compile(
+    r"fail|err|unable|cannot|can't|couldn't|insufficient|out.?of|alloc|memory|assert|abort|fatal|terminat|kill|segm|fault"
+    r"|illegal|invalid|unknown|unsupported|not |no |bind|address|librar|version|buffer|listening|slot|model|time *=|request"
+    r"|size *=|n_ctx|build|device|what\(|stoi|stof|sig|legacy|dyld|metal|rocm|xid|\.c(?:u|pp)?[:(]|loading|clean|oom|free"
+    r"|required|speculative|layers|kv |graph|cumem|cudam|hip|cublas|\.h:|\.m:|cuh:|mm:|hpp:|bus|exception|n_seq|type|print_info",
+    re.IGNORECASE,
+)
+"""A line without any of these is no signature and no milestone: it is not looked at again."""
