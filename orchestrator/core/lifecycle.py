@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.core.ladder import Rung, next_rung
-from orchestrator.core.restart import GiveUp, RestartPolicy, Retry, after_crash
+from orchestrator.core.restart import CrashRecord, GiveUp, RestartPolicy, Retry, after_crash
 from orchestrator.core.states import (
     KEPT_ATTEMPTS,
     Attempt,
@@ -95,17 +95,18 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             return _ended(course, event.failure, 0.0, now, policy, state.instance)
         case Starting(pid=None), Spawned():
             return replace(state, pid=event.pid), (WatchLoading(state.instance),)
-        case Starting(), Loaded():
+        case Starting(pid=int(), loaded=False), Loaded():
             return replace(state, loaded=True), (SendCanary(state.instance),)
-        case Starting(pid=int(pid)), CanaryPassed():
+        case Starting(pid=int(pid), loaded=True), CanaryPassed():
             course = _outcome(state.course, "ready")
             kept = Survived(state.instance, course.rung or Rung())
             return Ready(course, state.instance, pid, now), (kept,)
-        case Starting(), CheckFailed():
-            return Stopping(state.course, state.instance, None, event.failure), (StopProcess(state.instance),)
-        case Ready(), CheckFailed():
-            ready_for_s = now - state.since
-            stopping = Stopping(state.course, state.instance, None, event.failure, ready_for_s)
+        case Starting() | Ready(), CheckFailed():
+            ready_for_s = now - state.since if isinstance(state, Ready) else 0.0
+            stopping = Stopping(_failed(state.course, event.failure), state.instance, None, event.failure, ready_for_s)
+            return stopping, (StopProcess(state.instance),)
+        case Draining(), CheckFailed():  # it answers nobody: no use in waiting for those in flight
+            stopping = Stopping(_failed(state.course, event.failure), state.instance, state.then)
             return stopping, (StopProcess(state.instance),)
         case Starting(), NotStarted() | Exited():
             return _ended(state.course, event.failure, 0.0, now, policy, state.instance)
@@ -114,10 +115,13 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
         case Draining(), Drained():
             return Stopping(state.course, state.instance, state.then), (StopProcess(state.instance),)
         case Draining(), Exited():
-            return _stopped(state.course, state.then, state.instance)
+            return _stopped(_failed(state.course, event.failure), state.then, state.instance)
+        case Stopping(), Spawned():
+            return state, (StopProcess(state.instance),)  # asked for before there was a process to stop
         case Stopping(), Exited() | NotStarted():
             if state.failure is not None and state.then is None:
-                return _ended(state.course, state.failure, state.ready_for_s, now, policy, state.instance)
+                failure = _reason(state.failure, event.failure)
+                return _ended(state.course, failure, state.ready_for_s, now, policy, state.instance)
 
             return _stopped(state.course, state.then, state.instance)
         case _:
@@ -126,12 +130,12 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
 
 def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
     match state:
-        case Stopped() | Backoff() | Failed():
+        case Stopped():
             return _prepare(Course(event.target), event.instance)
         case Preparing() | Starting() | Ready() if state.course.target == event.target:
             return state, ()  # it is on its way already
-        case Preparing():
-            return _prepare(Course(event.target), event.instance)
+        case Preparing() | Backoff() | Failed():
+            return _prepare(Course(event.target), _successor(state.instance))
         case Starting():
             return Stopping(state.course, state.instance, event.target), (StopProcess(state.instance),)
         case Ready():
@@ -172,8 +176,12 @@ def _wake(state: State, now: float) -> tuple[State, Effects]:
     match state:
         case Backoff(until=until) | Failed(until=float(until)) if now >= until:
             return _prepare(state.course, _successor(state.instance))
+        case Backoff(until=until) | Failed(until=float(until)):
+            # The timer of an earlier wait, or one that is early (uvloop's count whole milliseconds): without another
+            # one, nothing would end this wait.
+            return state, (WakeAt(until),)
         case _:
-            return state, ()  # the timer of an earlier wait, or a person was quicker
+            return state, ()  # a person was quicker
 
 
 def _prepare(course: Course, instance: str) -> tuple[State, Effects]:
@@ -190,8 +198,24 @@ def _outcome(course: Course, outcome: str, failure: Failure | None = None, next:
     return replace(course, attempts=(*course.attempts[:-1], last))
 
 
+def _failed(course: Course, failure: Failure) -> Course:
+    return _outcome(course, failure.failure_class, failure)
+
+
+def _reason(check: Failure, death: Failure) -> Failure:
+    """Why a process failed that was being stopped because of a failed check.
+
+    What its own log says comes first: the abort of a process that ran out of memory cuts off the canary, which is
+    noticed before the exit. The log of one that merely hung says nothing, and its exit status is of our making.
+    """
+    told = death.evidence is not None and death.failure_class not in ("ok", "killed")
+    return death if told and not check.permanent else check
+
+
 def _stopped(course: Course, then: Target | None, instance: str) -> tuple[State, Effects]:
-    course = _outcome(course, "stopped")
+    if course.attempts[-1].failure is None:
+        course = _outcome(course, "stopped")
+
     if then is None:
         return Stopped(course), ()
 
@@ -203,11 +227,15 @@ def _ended(
 ) -> tuple[State, Effects]:
     """The process ended by itself, or was ended because it failed: decide what follows, in this order.
 
-    1. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
-    2. Something that the same start would meet again: failed, until a person changes it.
-    3. Anything else: the restart budget decides between a wait and a rest.
+    1. After a long healthy time, this is a new recovery: earlier crashes and climbs are forgotten, the rung is kept.
+    2. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
+    3. Something that the same start would meet again: failed, until a person changes it.
+    4. Anything else: the restart budget decides between a wait and a rest.
     """
-    if failure.failure_class == "device_oom":
+    if ready_for_s >= policy.stable_s:
+        course = replace(course, climbed=0, crashes=CrashRecord())
+
+    if failure.failure_class == "device_oom" and failure.action != "give_up":
         rung = None
         if course.climbed + 1 < course.recovery.max_attempts:
             rung = next_rung(
@@ -243,5 +271,5 @@ def _ended(
 
 def _successor(instance: str) -> str:
     """A fresh id for the process that replaces this one: `1a2b.1` is followed by `1a2b.2`."""
-    stem, _, number = instance.partition(".")
-    return f"{stem}.{int(number or 1) + 1}"
+    stem, dot, number = instance.rpartition(".")
+    return f"{stem}.{int(number) + 1}" if dot and number.isdecimal() else f"{instance}.2"

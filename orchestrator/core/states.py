@@ -148,7 +148,10 @@ State = Stopped | Preparing | Starting | Ready | Draining | Stopping | Backoff |
 
 @dataclass(frozen=True, slots=True)
 class StartRequested:
-    """A person or a client wants this target. `instance` is a fresh id for the first process."""
+    """A person wants this target: what failed before is forgotten, and no wait is waited out.
+
+    `instance` names the first process where there was none before, `slot.1`; else the name is derived.
+    """
 
     target: Target
     instance: str
@@ -257,13 +260,15 @@ class SendCanary:
 
 @dataclass(frozen=True, slots=True)
 class AwaitDrain:
-    """Wait, bounded, until no request is in flight on the instance."""
+    """Wait, bounded, until no request is in flight on the instance. Takes the place of an earlier wait for it."""
 
     instance: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopProcess:
+    """End the process, or the attempt to spawn it. Asking twice is the same as once; one answer, `Exited`, follows."""
+
     instance: str
 
 
