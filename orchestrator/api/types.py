@@ -62,6 +62,7 @@ class Status(TypedDict):
     since: str
     cause: str | None
     hint: str | None
+    switching: bool
     progress: str
     daemon_pid: int
     generation: int

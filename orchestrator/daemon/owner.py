@@ -15,15 +15,10 @@ from time import monotonic
 from typing import Protocol
 
 from orchestrator.core.restart import RestartPolicy
-from orchestrator.core.states import Backoff, Effect, Failed, Ready, Starting, State, Stopping, Target
+from orchestrator.core.states import Backoff, Effect, Failed, Ready, Starting, State, Stopping
 from orchestrator.core.switching import (
-    CancelRequested,
-    DownRequested,
     SlotWoke,
-    Strategy,
     SwitchFinished,
-    SwitchRequested,
-    UpRequested,
     WakeSlot,
     World,
     WorldEvent,
@@ -59,7 +54,7 @@ class Owner:
     def __init__(
         self, journal: Journal, on_finished: Callable[[SwitchFinished], None], policy: RestartPolicy | None = None
     ) -> None:
-        self._queue: asyncio.Queue[WorldEvent] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[WorldEvent, asyncio.Future[None] | None]] = asyncio.Queue()
         self._journal = journal
         self._on_finished = on_finished
         self._policy = policy or RestartPolicy()
@@ -72,28 +67,27 @@ class Owner:
         return self.published.value.world
 
     def post(self, event: WorldEvent) -> None:
-        self._queue.put_nowait(event)
+        """Hand over an event; it is taken in its turn."""
+        self._queue.put_nowait((event, None))
 
-    def request_up(self, target: Target) -> None:
-        self.post(UpRequested(target, fresh_slot()))
+    async def ask(self, event: WorldEvent) -> World:
+        """Hand over an event and wait until it was taken.
 
-    def request_down(self, *, force: bool = False) -> None:
-        self.post(DownRequested(force))
-
-    def request_switch(self, target: Target, strategy: Strategy) -> str:
-        """:return: the id of the operation, to follow or to cancel it by"""
-        slot = fresh_slot()
-        self.post(SwitchRequested(target, slot, strategy))
-        return slot
-
-    def request_cancel(self, operation: str) -> None:
-        self.post(CancelRequested(operation))
+        :return: the world right after it
+        """
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((event, taken))
+        await taken
+        return self.world
 
     async def run(self, performer: Performer) -> None:
         """Take events for ever. An error in here is a bug: it ends the daemon rather than leave half of it alive."""
         self._performer = performer
         while True:
-            self._apply(await self._queue.get())
+            event, taken = await self._queue.get()
+            self._apply(event)
+            if taken is not None and not taken.done():
+                taken.set_result(None)
 
     def _apply(self, event: WorldEvent) -> None:
         now = monotonic()

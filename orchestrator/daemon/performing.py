@@ -5,21 +5,23 @@ Holds the live processes by instance. Each effect runs as a task of its own; non
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from orchestrator.adapters.guard import Guard
 from orchestrator.adapters.http import EngineProbe
 from orchestrator.adapters.log_store import InstanceLog
 from orchestrator.adapters.ports import owned_by
-from orchestrator.adapters.process import Child, Exit, LaunchSpec, SpawnError, spawn
-from orchestrator.adapters.process_guard import Guard
-from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.adapters.process import Child, Exit, LaunchSpec, spawn
+from orchestrator.adapters.spawning import SpawnError
+from orchestrator.core.errors import OrchError
 from orchestrator.core.failures import diagnose
 from orchestrator.core.states import (
     AwaitDrain,
@@ -27,9 +29,9 @@ from orchestrator.core.states import (
     CheckFailed,
     Drained,
     Effect,
-    Event,
     Exited,
     Failure,
+    InstanceEvent,
     Loaded,
     NotStarted,
     Prepare,
@@ -42,16 +44,23 @@ from orchestrator.core.states import (
     WakeAt,
     WatchLoading,
 )
-from orchestrator.daemon.loading import Ended, send_canary, watch_loading
-from orchestrator.daemon.preparing import BrokenModelError, Launch, MissingModelError, Preparer
+from orchestrator.daemon.loading import send_canary, watch_loading
+from orchestrator.daemon.preparing import HOST, BrokenModelError, Launch, MissingModelError, Preparer
 from orchestrator.gateway.contract import Endpoint
-
-_log = logging.getLogger(__name__)
 
 DIAGNOSED_LINES = 2000
 """The end of an attempt's log that its failure is read from."""
 
-_SPAWN_CLASSES = {"not_found": "missing_file", "not_executable": "missing_file", "exec_format": "illegal_instruction"}
+_DRAFTS = re.compile(r"draft acceptance(?: rate)? = *[\d.]+ *\( *\d+ accepted / *(\d+) generated\)")
+"""Both engines print this per request; the fork's spring 2026 build says it nowhere else."""
+
+_SPAWN_CLASSES = {
+    "not_found": "missing_file",
+    "missing_interpreter": "missing_library",
+    "not_executable": "missing_file",
+    "exec_format": "illegal_instruction",
+    "no_memory": "host_oom",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +74,38 @@ class Limits:
 
 @dataclass(slots=True)
 class Run:
-    """One process and what belongs to it. `spawned` is set once it is known whether there is a process."""
+    """One process and what belongs to it.
+
+    :ivar log: this process's lines alone
+    :ivar decided: set once it is known whether there is a process
+    :ivar checks: loading and canary; cancelled as soon as the process is to end
+    """
 
     launch: Launch
-    log_start: int
+    log: InstanceLog = field(default_factory=lambda: InstanceLog(max_lines=DIAGNOSED_LINES))
     child: Child | None = None
-    spawned: anyio.Event = field(default_factory=anyio.Event)
-    checks: anyio.CancelScope | None = None
+    decided: anyio.Event = field(default_factory=anyio.Event)
+    checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def owns(self, port: int) -> bool | None:
-        child = self.child
-        return owned_by(port, child.tree()) if child is not None else None
+        return owned_by(port, self.child.tree()) if self.child is not None else None
 
     def work_done(self) -> int:
-        child = self.child
-        return child.work_done() if child is not None else 0
+        if self.child is None:
+            return 0
+
+        return (self.child.read_bytes() or 0) + self.child.rss_bytes() + self.log.next_seq
+
+
+class Tee:
+    """A process's lines go to its own log, which its failure is read from, and to the one that people read."""
+
+    def __init__(self, *logs: InstanceLog) -> None:
+        self._logs = logs
+
+    def write(self, lines: Sequence[str]) -> None:
+        for log in self._logs:
+            log.write(lines)
 
 
 class EnginePerformer:
@@ -94,13 +120,12 @@ class EnginePerformer:
     def __init__(
         self,
         tasks: TaskGroup,
-        post: Callable[[Event], None],
+        post: Callable[[InstanceEvent], None],
         preparer: Preparer,
         log: InstanceLog,
         guard: Guard,
         limits: Limits,
-        daemon_id: str,
-        drain: Callable[[str, float], object],
+        drain: Callable[[str, float], Awaitable[bool]],
         on_progress: Callable[[], None],
     ) -> None:
         self._tasks = tasks
@@ -109,7 +134,166 @@ class EnginePerformer:
         self._log = log
         self._guard = guard
         self._limits = limits
-        self._daemon_id = daemon_id
         self._drain = drain
         self._on_progress = on_progress
         self._runs: dict[str, Run] = {}
+
+    def perform(self, effect: Effect) -> None:
+        """Start performing; returns at once."""
+        match effect:
+            case Prepare():
+                self._tasks.start_soon(self._prepare, effect)
+            case Spawn(instance=instance):
+                self._tasks.start_soon(self._spawn, self._runs[instance])
+            case WatchLoading(instance=instance):
+                self._tasks.start_soon(self._watch, self._runs[instance])
+            case SendCanary(instance=instance):
+                self._tasks.start_soon(self._canary, self._runs[instance])
+            case AwaitDrain(instance=instance):
+                self._tasks.start_soon(self._await_drain, instance)
+            case StopProcess(instance=instance):
+                self._tasks.start_soon(self._stop, self._runs[instance])
+            case Survived() | WakeAt():
+                pass  # the owner keeps the timers; what survived is remembered by the margin store
+            case _:
+                assert_never(effect)
+
+    def endpoint(self, instance: str) -> Endpoint:
+        launch = self._runs[instance].launch
+        return Endpoint(instance, launch.target.profile, launch.target.engine, HOST, launch.port, launch.api_key)
+
+    def build(self, instance: str | None) -> str | None:
+        run = self._runs.get(instance or "")
+        return run.launch.rendered.build if run else None
+
+    def loading(self, instance: str | None) -> str:
+        """How far a loading engine is, as far as its reads tell; empty when they do not (a cached file is not read)."""
+        run = self._runs.get(instance or "")
+        read = run.child.read_bytes() if run and run.child else None
+        if run is None or not read or not run.launch.model_bytes:
+            return ""
+
+        return f"{min(read * 100 // run.launch.model_bytes, 99)} % read"
+
+    async def _prepare(self, effect: Prepare) -> None:
+        try:
+            launch = await anyio.to_thread.run_sync(self._preparer.prepare, effect.instance, effect.target, effect.rung)
+        except OrchError as error:
+            self._post(NotStarted(effect.instance, _failure_of(error)))
+            return
+
+        self._runs[effect.instance] = Run(launch)
+        self._post(Prepared(effect.instance, launch.rung, launch.profile.recovery))
+
+    async def _spawn(self, run: Run) -> None:
+        launch = run.launch
+        rendered = launch.rendered
+        spec = LaunchSpec(argv=tuple(rendered.argv), env=dict(rendered.env), cwd="/", instance=launch.instance)
+        try:
+            run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
+        except SpawnError as error:
+            run.decided.set()
+            self._forget(run)
+            failure = _failure_of(error)
+            name = _SPAWN_CLASSES.get(error.kind, "engine_bug")
+            action = "restart" if error.retryable else "give_up"
+            self._post(NotStarted(launch.instance, replace(failure, failure_class=name, action=action)))
+            return
+
+        run.decided.set()
+        self._post(Spawned(launch.instance, run.child.pid))
+        exit = await run.child.wait()
+        run.checks.cancel()
+        failure = await self._diagnose(run, exit)
+        self._forget(run)
+        self._post(Exited(launch.instance, failure))
+
+    async def _watch(self, run: Run) -> None:
+        launch = run.launch
+        with run.checks:
+            async with engine_probe(launch) as probe:
+                stall_s = self._limits.load_stall_s
+                ended = await watch_loading(run, probe, launch.port, stall_s, self._on_progress)
+
+            self._post(CheckFailed(launch.instance, ended.failure) if ended else Loaded(launch.instance))
+
+    async def _canary(self, run: Run) -> None:
+        launch = run.launch
+        settings = launch.profile.settings
+        with run.checks:
+            async with engine_probe(launch) as probe:
+                ended = await send_canary(
+                    probe,
+                    embeddings=settings.get("server.embeddings") is True,
+                    reranking=settings.get("server.reranking") is True,
+                    mtp=launch.mtp,
+                    drafts_in_log=lambda: drafts_counted(lines_of(run)),
+                )
+
+            self._post(CheckFailed(launch.instance, ended.failure) if ended else CanaryPassed(launch.instance))
+
+    async def _await_drain(self, instance: str) -> None:
+        await self._drain(instance, self._limits.drain_s)
+        self._post(Drained(instance))
+
+    async def _stop(self, run: Run) -> None:
+        run.checks.cancel()
+        await run.decided.wait()
+        if run.child is not None:
+            await run.child.stop(self._limits.stop_grace_s)
+
+    async def _diagnose(self, run: Run, exit: Exit) -> Failure:
+        lines = lines_of(run)
+        found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
+        return Failure(
+            failure_class=found.failure_class,
+            message=found.message,
+            evidence=found.evidence,
+            action=found.action,
+            phase=found.phase,
+            device=found.device,
+            requested_mib=found.requested_mib,
+            hint=found.hint,
+        )
+
+    def _forget(self, run: Run) -> None:
+        self._preparer.forget(run.launch)
+        self._runs.pop(run.launch.instance, None)
+
+
+def lines_of(run: Run) -> list[str]:
+    return [line.text for line in run.log.tail(DIAGNOSED_LINES)]
+
+
+@asynccontextmanager
+async def engine_probe(launch: Launch) -> AsyncIterator[EngineProbe]:
+    probe = EngineProbe(HOST, launch.port, launch.api_key)
+    try:
+        yield probe
+    finally:
+        with anyio.CancelScope(shield=True):
+            await probe.aclose()
+
+
+def drafts_counted(lines: Sequence[str]) -> int:
+    """Drafts that the engine says it generated, in the newest line about it (both engines' wording)."""
+    for line in reversed(lines):
+        found = _DRAFTS.search(line)
+        if found:
+            return int(found.group(1))
+
+    return 0
+
+
+def _failure_of(error: OrchError) -> Failure:
+    """A mistake that was found before anything ran: the same start would meet it again."""
+    match error:
+        case MissingModelError():
+            name = "missing_file"
+        case BrokenModelError():
+            name = "bad_model"
+        case _:
+            name = "bad_flag"
+
+    evidence = error.details[0] if error.details else None
+    return Failure(name, error.message, evidence, action="give_up", hint=error.hint)

@@ -9,7 +9,7 @@ import os
 import secrets
 from dataclasses import dataclass
 
-from orchestrator.adapters.gguf import GgufError, read_header
+from orchestrator.adapters.gguf import GgufError, read_splits
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.ports import free_port
 from orchestrator.adapters.profile_files import ProfileStore
@@ -26,14 +26,14 @@ HOST = "127.0.0.1"
 class Launch:
     """All that is needed to start a process and to talk to it.
 
-    :param launch: what was rendered, argv with the binary first
+    :param rendered: argv with the binary first, and the environment
     :param model_bytes: size of the model's files, to show how far loading is
     """
 
     instance: str
     target: Target
     profile: EngineProfile
-    launch: RenderedLaunch
+    rendered: RenderedLaunch
     rung: Rung
     port: int
     api_key: str
@@ -58,7 +58,7 @@ class Preparer:
         :return: the target, and notices for whoever asked
         :raises OrchError: whatever would keep it from starting
         """
-        profile = self._profiles.find(name)
+        profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
         rendered = render_profile(self._paths, profile, target.engine)
         self._check_model(rendered.profile)
@@ -66,7 +66,7 @@ class Preparer:
 
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
-        profile = self._profiles.find(target.profile)
+        profile = self._profiles.load(target.profile)
         if rung is None:
             rung = first_rung(profile.for_engine(target.engine))
 
@@ -108,25 +108,32 @@ class Preparer:
         """The model's size in bytes, once its header could be read and has what the profile asks for."""
         path = model_path(self._paths, profile.model)
         if not os.path.exists(path):
-            hint = "make it with `orch demo`" if profile.model == "orch:demo" else f"`orch profile set {profile.name} model=PATH`"
-            raise MissingModelError(f"profile `{profile.name}`: the model file does not exist", details=(path,), hint=hint)
+            hint = (
+                "make it with `orch demo`"
+                if profile.model == "orch:demo"
+                else f"`orch profile set {profile.name} model=PATH`"
+            )
+            raise MissingModelError(
+                f"profile `{profile.name}`: the model file does not exist", details=(path,), hint=hint
+            )
 
         try:
-            header = read_header(path)
+            parts = read_splits(path)
         except GgufError as error:
             raise BrokenModelError(
                 f"profile `{profile.name}`: {error.message}", details=error.details, hint=error.hint
             ) from error
 
-        if profile.settings.get("speculative.type") == "mtp" and not header.has_mtp:
-            if profile.settings.get("speculative.draft_model") is None:
-                raise UsageError(
-                    f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
-                    details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
-                    hint='take a file that keeps the MTP layers, or set speculative.type = "none"',
-                )
+        header = parts[0]
+        wants_mtp = profile.settings.get("speculative.type") == "mtp"
+        if wants_mtp and not header.has_mtp and "speculative.draft_model" not in profile.settings:
+            raise UsageError(
+                f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
+                details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
+                hint='take a file that keeps the MTP layers, or set speculative.type = "none"',
+            )
 
-        return header.file_size
+        return sum(part.file_size for part in parts)
 
 
 class MissingModelError(UsageError):

@@ -1,0 +1,215 @@
+"""The control API: HTTP and JSON on the unix socket. Its clients are the CLI and the TUI.
+
+    GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
+    POST /v1/up       {"profile"?, "engine"?}    start, or replace what runs
+    POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
+    GET  /v1/logs?lines=N&follow=0|1             JSON Lines
+    GET  /v1/events?lines=N&follow=0|1           JSON Lines
+
+A failure answers `{"error": {"message", "details", "hint", "code"}}`; `code` is the exit code for the CLI.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import parse_qs
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from orchestrator.adapters.http1 import Request, Response
+from orchestrator.adapters.log_store import InstanceLog, LogLine
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
+from orchestrator.core.states import Target
+from orchestrator.core.switching import DownRequested, UpRequested, target_of
+from orchestrator.daemon.journal import Journal
+from orchestrator.daemon.owner import Owner, fresh_slot
+from orchestrator.daemon.preparing import Preparer
+from orchestrator.daemon.service import Service
+
+_log = logging.getLogger(__name__)
+
+MAX_WAIT_S = 60.0
+_JSON = [(b"content-type", b"application/json")]
+_LINES = [(b"content-type", b"application/x-ndjson")]
+_STATUSES: tuple[tuple[type[OrchError], int, int], ...] = (
+    (UsageError, 400, 2),
+    (NotRunningError, 409, 3),
+    (TimedOutError, 504, 4),
+    (OrchError, 500, 1),
+)
+
+
+class UpBody(msgspec.Struct, forbid_unknown_fields=True):
+    profile: str | None = None
+    engine: str | None = None
+
+
+class DownBody(msgspec.Struct, forbid_unknown_fields=True):
+    force: bool = False
+    all: bool = False
+
+
+B = TypeVar("B")
+
+
+class Control:
+    """Routes of the control API.
+
+    :param fallback: the target to start when a request names none
+    :param end: ends the daemon, once the answer is out
+    :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        service: Service,
+        preparer: Preparer,
+        journal: Journal,
+        log: InstanceLog,
+        fallback: Callable[[], Target | None],
+        end: Callable[[], None],
+        ends_with_engine: bool,
+    ) -> None:
+        self._owner = owner
+        self._service = service
+        self._preparer = preparer
+        self._journal = journal
+        self._log = log
+        self._fallback = fallback
+        self._end = end
+        self._ends_with_engine = ends_with_engine
+        self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
+            ("GET", "/v1/status"): self._status,
+            ("POST", "/v1/up"): self._up,
+            ("POST", "/v1/down"): self._down,
+            ("GET", "/v1/logs"): self._logs,
+            ("GET", "/v1/events"): self._events,
+        }
+
+    async def handle(self, request: Request, response: Response) -> None:
+        route = self._routes.get((request.method, request.path))
+        try:
+            if route is None:
+                known = ", ".join(f"{method} {path}" for method, path in self._routes)
+                raise UsageError(f"no such request: {request.method} {request.path}", details=(f"known: {known}",))
+
+            await route(request, response)
+        except OrchError as error:
+            status, code = next((status, code) for kind, status, code in _STATUSES if isinstance(error, kind))
+            body = {"message": error.message, "details": list(error.details), "hint": error.hint, "code": code}
+            response.send(status, _JSON, msgspec.json.encode({"error": body}))
+
+    async def _status(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        if "after" in query:
+            wait_s = min(_number(query, "wait_s", 20.0), MAX_WAIT_S)
+            with anyio.move_on_after(wait_s):
+                await self._service.changed(int(_number(query, "after", 0)))
+
+        response.send(200, _JSON, msgspec.json.encode(await self._service.full_status()))
+
+    async def _up(self, request: Request, response: Response) -> None:
+        body = await _body(request, UpBody)
+        target, notes = await self._resolve(body)
+        await self._service.refresh_models()
+        generation = self._service.views.generation
+        await self._owner.ask(UpRequested(target, fresh_slot()))
+        self._service.refresh()
+        answer = {"generation": generation, "target": str(target), "notes": notes}
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _resolve(self, body: UpBody) -> tuple[Target, tuple[str, ...]]:
+        name, engine = body.profile, body.engine
+        if name is None:
+            fallback = self._fallback()
+            if fallback is None:
+                raise UsageError(
+                    "no profile was named, and none ran before",
+                    hint="`orch up PROFILE`; `orch profile list` shows them",
+                )
+
+            name, engine = fallback.profile, engine or fallback.engine
+
+        return await anyio.to_thread.run_sync(self._preparer.resolve, name, engine)
+
+    async def _down(self, request: Request, response: Response) -> None:
+        body = await _body(request, DownBody)
+        target = target_of(self._owner.world.state) if self._owner.world.slots else None
+        ends = body.all or self._ends_with_engine
+        status = self._service.status()
+        running = status["state"] not in ("stopped", "failed")
+        await self._owner.ask(DownRequested(body.force))
+        answer = {
+            "target": str(target) if target is not None and running else None,
+            "daemon_ends": ends,
+            "daemon_pid": status["daemon_pid"],
+        }
+        response.send(200, _JSON, msgspec.json.encode(answer))
+        if ends:
+            self._end()
+
+    async def _logs(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        lines = self._log.tail(int(_number(query, "lines", 100)))
+        response.start(200, _LINES)
+        for line in lines:
+            response.write(_log_line(line))
+
+        if _number(query, "follow", 0):
+            start = lines[-1].seq + 1 if lines else None
+            async for item in self._log.subscribe(start):
+                if isinstance(item, LogLine):
+                    response.write(_log_line(item))
+                else:
+                    text = f"[{item.dropped} lines were too many for this reader]"
+                    response.write(msgspec.json.encode({"seq": None, "text": text}) + b"\n")
+
+                await response.drain()
+
+        response.end()
+
+    async def _events(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        count = int(_number(query, "lines", 50))
+        events = self._journal.after(0)[-count:] if count else []
+        seen = self._journal.news.value
+        response.start(200, _LINES)
+        generation = self._journal.news.generation
+        while True:
+            for event in events:
+                response.write(msgspec.json.encode(event) + b"\n")
+
+            if not _number(query, "follow", 0):
+                break
+
+            await response.drain()
+            await self._journal.news.changed(generation)
+            generation = self._journal.news.generation
+            events = self._journal.after(seen)
+            seen = self._journal.news.value
+
+        response.end()
+
+
+def _log_line(line: LogLine) -> bytes:
+    return msgspec.json.encode({"seq": line.seq, "text": line.text}) + b"\n"
+
+
+def _number(query: dict[str, list[str]], name: str, default: float) -> float:
+    text = query.get(name, [str(default)])[-1]
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"`{name}` must be a number, found `{text}`") from None
+
+
+async def _body(request: Request, kind: type[B]) -> B:
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the request's body is wrong: {error}") from None

@@ -1,0 +1,346 @@
+"""`orch serve`: takes the lock, opens the sockets, starts the owner, and takes everything down again in order.
+
+Who ends the daemon: TERM or INT (running requests may end first), a second one (at once), `orch down`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import stat
+import sys
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+import uvloop
+
+from orchestrator.adapters.config_file import load_config
+from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
+from orchestrator.adapters.http1 import HttpServer
+from orchestrator.adapters.http1 import Limits as HttpLimits
+from orchestrator.adapters.linux import become_subreaper, check_platform
+from orchestrator.adapters.lock import DaemonLock
+from orchestrator.adapters.log_file import LogFile
+from orchestrator.adapters.log_store import InstanceLog
+from orchestrator.adapters.paths import Paths, find_paths, make_private
+from orchestrator.adapters.state_file import load_state, save_state
+from orchestrator.core.config import Config
+from orchestrator.core.errors import OrchError
+from orchestrator.core.states import Stopped, Target
+from orchestrator.core.switching import DownRequested, UpRequested
+from orchestrator.daemon.control import Control
+from orchestrator.daemon.journal import Journal
+from orchestrator.daemon.owner import Owner, fresh_slot
+from orchestrator.daemon.performing import EnginePerformer, Limits
+from orchestrator.daemon.preparing import Preparer
+from orchestrator.daemon.service import Service
+from orchestrator.gateway.server import Gateway, GatewayConfig
+
+_log = logging.getLogger(__name__)
+
+UNKILLABLE_ALLOWANCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the daemon was started.
+
+    :param profile: start this at once instead of what ran before
+    :param started_by_up: it ends with the engine
+    """
+
+    profile: str | None = None
+    engine: str | None = None
+    started_by_up: bool = False
+
+
+def serve(options: Options) -> int:
+    """Run the daemon until it is told to end.
+
+    :raises OrchError: when it cannot start; nothing is left behind then
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per health probe otherwise
+    logging.raiseExceptions = False  # a full disk must not fill the terminal with tracebacks
+    check_platform()
+    paths = find_paths()
+    for directory in paths:
+        make_private(directory)
+
+    config = load_config(paths)
+    lock = DaemonLock(paths.lock_file)
+    lock.acquire()
+    try:
+        with contextlib.ExitStack() as stack:
+            gateway_socket = stack.enter_context(bind_gateway(config.gateway.host, config.gateway.port))
+            control_socket = stack.enter_context(bind_control(paths.control_socket))
+            become_subreaper()
+            leftovers = sweep_leftovers(home_id(paths.state))
+            if leftovers:
+                _log.warning("ended %d processes that an earlier daemon left", len(leftovers))
+
+            daemon = Daemon(paths, config, options)
+            uvloop.run(daemon.run(gateway_socket, control_socket))
+            os.unlink(paths.control_socket)
+    finally:
+        lock.release()
+
+    return 0
+
+
+def bind_gateway(host: str, port: int) -> socket.socket:
+    """:raises OrchError: when the address is taken or not ours"""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    # Connections of an earlier daemon in TIME_WAIT do not keep the address; a live listener still does.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise OrchError(
+            f"the gateway cannot listen on {host}:{port}: {error.strerror}",
+            hint="stop what listens there, or set `gateway.port` (`orch config path` shows the file)",
+        ) from None
+
+    sock.setblocking(False)
+    return sock
+
+
+def bind_control(path: str) -> socket.socket:
+    """The control socket, 0600 from birth. Only called with the daemon's lock held: a live one is never replaced."""
+    if os.path.lexists(path):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OrchError("the control socket's place is taken by something else", details=(path,))
+
+        os.unlink(path)
+
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(mask)
+
+    sock.listen(128)
+    sock.setblocking(False)
+    return sock
+
+
+class Daemon:
+    """Wires the parts together and owns their lifetimes."""
+
+    def __init__(self, paths: Paths, config: Config, options: Options) -> None:
+        self._paths = paths
+        self._config = config
+        self._options = options
+        self._remembered, notice = load_state(paths.state_file)
+        if notice:
+            _log.warning("%s", notice)
+
+        self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
+        self._owner = Owner(self._journal, lambda finished: None)
+        self._preparer = Preparer(paths)
+        self._log = InstanceLog(
+            LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
+        )
+        self._ending = anyio.Event()
+        self._forced = anyio.Event()
+
+    async def run(self, gateway_socket: socket.socket, control_socket: socket.socket) -> None:
+        guard = Guard(secrets.token_hex(16), home_id(self._paths.state), on_death=self._guard_died)
+        await guard.start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                service = self._build(tasks, guard)
+                gateway = Gateway(gateway_config(self._config), service)
+                service.gateway = gateway
+                service.gateway_url = url_of(gateway_socket)
+                control = HttpServer(self._control(service).handle, HttpLimits(idle_timeout_s=600.0))
+                await service.refresh_models()
+                tasks.start_soon(service.follow)
+                tasks.start_soon(self._save_wanted)
+                tasks.start_soon(self._heed_signals)
+                await gateway.start([gateway_socket])
+                await control.serve(control_socket)
+                _log.info("the gateway listens on %s", service.gateway_url)
+                self._journal.add("started", f"daemon {os.getpid()}, gateway {service.gateway_url}")
+                await self._start_first()
+                await self._ending.wait()
+                await self._take_down(service, gateway)
+                await control.shutdown(1.0)
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await guard.close()
+                await self._log.aclose()
+
+        self._journal.add("ended", f"daemon {os.getpid()}")
+
+    def _build(self, tasks: anyio.abc.TaskGroup, guard: Guard) -> Service:
+        config = self._config
+        limits = Limits(config.daemon.stop_grace_s, config.daemon.drain_s)
+
+        async def drain(instance: str, timeout_s: float) -> bool:
+            assert service.gateway is not None
+            return await service.gateway.wait_idle(instance, timeout_s)
+
+        performer = EnginePerformer(
+            tasks, self._owner.post, self._preparer, self._log, guard, limits, drain, lambda: service.refresh()
+        )
+        service = Service(self._paths, self._owner, performer)
+        tasks.start_soon(self._owner.run, performer)
+        return service
+
+    def _guard_died(self) -> None:
+        _log.error("the guard process died and is started again")
+        self._journal.add("guard_died", "the guard process died and is started again")
+
+    def _control(self, service: Service) -> Control:
+        return Control(
+            self._owner,
+            service,
+            self._preparer,
+            self._journal,
+            self._log,
+            fallback=self._fallback,
+            end=self._ending.set,
+            ends_with_engine=self._options.started_by_up,
+        )
+
+    def _fallback(self) -> Target | None:
+        """What to run when nobody says: what ran last, else the configured default."""
+        last = self._remembered.get("last")
+        if isinstance(last, dict):
+            return Target(str(last["profile"]), str(last["engine"]))
+
+        name = self._config.daemon.default_profile
+        return self._preparer.resolve(name, None)[0] if name else None
+
+    async def _start_first(self) -> None:
+        """What was asked for on the command line, else what ran when the daemon died, else the configured default."""
+        options = self._options
+        try:
+            if options.profile:
+                target, _ = await anyio.to_thread.run_sync(self._preparer.resolve, options.profile, options.engine)
+            elif options.started_by_up:
+                return  # the request follows
+            else:
+                wanted = self._remembered.get("wanted")
+                name = self._config.daemon.default_profile
+                if isinstance(wanted, dict):
+                    target = Target(str(wanted["profile"]), str(wanted["engine"]))
+                elif name:
+                    target, _ = await anyio.to_thread.run_sync(self._preparer.resolve, name, None)
+                else:
+                    return
+        except OrchError as error:
+            # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
+            _log.error("%s: %s", error.message, "; ".join(error.details))
+            self._journal.add("refused", error.message)
+            return
+
+        self._owner.post(UpRequested(target, fresh_slot()))
+
+    async def _save_wanted(self) -> None:
+        """Remember what is to run, each time that changes."""
+        generation = 0
+        saved: Target | None = None
+        first = True
+        while True:
+            published = await self._owner.published.changed(generation)
+            generation = self._owner.published.generation
+            wanted = published.world.wanted
+            if wanted == saved and not first:
+                continue
+
+            saved, first = wanted, False
+            if wanted is not None:
+                self._remembered["last"] = {"profile": wanted.profile, "engine": wanted.engine}
+
+            self._remembered["wanted"] = self._remembered.get("last") if wanted is not None else None
+            try:
+                await anyio.to_thread.run_sync(save_state, self._paths.state_file, dict(self._remembered))
+            except OSError as error:
+                _log.warning("state not saved: %s", error)
+
+    async def _heed_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if self._ending.is_set():
+                    _log.warning("%s again: ending at once", signal.Signals(number).name)
+                    self._forced.set()
+                else:
+                    _log.info("%s: running requests may end; once more ends at once", signal.Signals(number).name)
+                    self._ending.set()
+
+    async def _take_down(self, service: Service, gateway: Gateway) -> None:
+        service.close()
+        gateway.stop_accepting()
+        # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
+        wanted = self._owner.world.wanted
+        await self._owner.ask(DownRequested())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._force_when_asked)
+            limit_s = self._config.daemon.drain_s + self._config.daemon.stop_grace_s + UNKILLABLE_ALLOWANCE_S
+            with anyio.move_on_after(limit_s):
+                await self._until_stopped()
+
+            tasks.cancel_scope.cancel()
+
+        await gateway.stop(0.5)
+        if wanted is not None and not self._options.started_by_up:
+            self._remembered["wanted"] = {"profile": wanted.profile, "engine": wanted.engine}
+            save_state(self._paths.state_file, dict(self._remembered))
+
+    async def _until_stopped(self) -> None:
+        generation = 0
+        while any(not isinstance(state, Stopped) for state in self._owner.world.slots.values()):
+            await self._owner.published.changed(generation)
+            generation = self._owner.published.generation
+
+    async def _force_when_asked(self) -> None:
+        await self._forced.wait()
+        await self._owner.ask(DownRequested(force=True))
+
+
+def gateway_config(config: Config) -> GatewayConfig:
+    return GatewayConfig(
+        host=config.gateway_host,
+        port=config.gateway_port,
+        api_keys=read_keys(config.api_key_file),
+        allowed_hosts=config.allowed_hosts,
+        max_queued=config.max_queued,
+        hold_timeout_s=config.hold_timeout_s,
+    )
+
+
+def read_keys(path: str) -> tuple[str, ...]:
+    """The keys in a file, one a line; `#` starts a comment. No path, no keys."""
+    if not path:
+        return ()
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except OSError as error:
+        raise OrchError(f"the key file cannot be read: {error.strerror}", details=(path,)) from None
+
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise OrchError("the key file has no key", details=(path,), hint="`openssl rand -hex 32 > FILE`")
+
+    return keys
+
+
+def url_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,204 @@
+"""The daemon's face: what the gateway sees of it, and what the control API asks of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from time import monotonic, time
+
+import anyio.to_thread
+
+from orchestrator import __version__
+from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.profile_files import ProfileStore
+from orchestrator.api.types import Gateway as GatewayStatus
+from orchestrator.api.types import Gpu, Status
+from orchestrator.core.states import Ready, Stopped, instance_of
+from orchestrator.core.switching import World
+from orchestrator.daemon.owner import Owner
+from orchestrator.daemon.performing import EnginePerformer
+from orchestrator.daemon.publisher import Publisher
+from orchestrator.daemon.snapshot import (
+    Clock,
+    attempts_of,
+    course_of,
+    describe,
+    failure_of,
+    name_of,
+    pid_of,
+    progress_of,
+    refusal_of,
+)
+from orchestrator.daemon.speed import SpeedMeter
+from orchestrator.gateway.contract import Finished, Model, Refusal, View
+from orchestrator.gateway.server import Gateway
+
+CREATED = int(time())
+
+
+class Service:
+    """Answers for the daemon. Reads the owner's world, never changes it."""
+
+    def __init__(self, paths: Paths, owner: Owner, performer: EnginePerformer) -> None:
+        self._owner = owner
+        self._performer = performer
+        self._profiles = ProfileStore(paths)
+        self._gpus = NvmlReader()
+        self._speed = SpeedMeter()
+        self._outcomes: Counter[str] = Counter()
+        self._models: tuple[Model, ...] = ()
+        self._closing = False
+        self._clock = Clock(time() - monotonic())
+        self.gateway: Gateway | None = None
+        self.gateway_url = ""
+        self.views: Publisher[View] = Publisher(View(1, None, Refusal("starting", "starting", 1), "starting", ()))
+
+    # What the gateway asks (gateway/contract.py).
+
+    def view(self) -> View:
+        return self.views.value
+
+    async def changed(self, generation: int) -> View:
+        return await self.views.changed(generation)
+
+    def finished(self, record: Finished) -> None:
+        self._outcomes[record.outcome] += 1
+        self._speed.add(record)
+
+    def metrics(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        gateway = self.gateway
+        lines = [
+            "# HELP orch_info The running orch.",
+            "# TYPE orch_info gauge",
+            f'orch_info{{version="{__version__}"}} 1',
+            "# HELP orch_ready Whether an instance is ready.",
+            "# TYPE orch_ready gauge",
+            f"orch_ready {int(isinstance(self._owner.world.state, Ready))}",
+            "# HELP orch_requests_in_flight Requests that an instance is answering.",
+            "# TYPE orch_requests_in_flight gauge",
+            f"orch_requests_in_flight {gateway.total_in_flight if gateway else 0}",
+            "# HELP orch_requests_queued Requests that wait for an instance.",
+            "# TYPE orch_requests_queued gauge",
+            f"orch_requests_queued {gateway.queued if gateway else 0}",
+            "# HELP orch_requests_total Requests that ended, by outcome.",
+            "# TYPE orch_requests_total counter",
+            *(f'orch_requests_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self._outcomes.items())),
+        ]
+        return ("\n".join(lines) + "\n").encode()
+
+    # What happens inside the daemon.
+
+    async def follow(self) -> None:
+        """Republish the owner's world as the gateway's view, for ever."""
+        generation = 0
+        while True:
+            await self._owner.published.changed(generation)
+            generation = self._owner.published.generation
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Publish the view anew: the world, the models or the progress changed."""
+        self.views.publish(self._view())
+
+    async def refresh_models(self) -> None:
+        self._models = await anyio.to_thread.run_sync(self._read_models)
+        self.refresh()
+
+    def close(self) -> None:
+        """From now on nothing is on its way: the daemon stops."""
+        self._closing = True
+        self.refresh()
+
+    def status(self) -> Status:
+        """The answer of `orch status`, without the devices (`add_gpus`)."""
+        published = self._owner.published.value
+        world = published.world
+        state = world.state
+        course = course_of(state)
+        shown = course if not isinstance(state, Stopped) else None
+        instance = instance_of(state)
+        failure = failure_of(state)
+        last = course.attempts[-1].failure if course and course.attempts else None
+        gateway = self.gateway
+        return Status(
+            version=1,
+            state=name_of(state),
+            profile=shown.target.profile if shown else None,
+            engine=shown.target.engine if shown else None,
+            build=self._performer.build(instance),
+            pid=pid_of(state),
+            margin_mib=shown.rung.margin_mib if shown and shown.rung else None,
+            attempts=attempts_of(course, self._clock),
+            gateway=GatewayStatus(
+                url=self.gateway_url,
+                queued=gateway.queued if gateway else 0,
+                in_flight=gateway.total_in_flight if gateway else 0,
+            ),
+            speed=self._speed.read(instance),
+            gpus=[],
+            since=self._clock.rfc3339(published.since),
+            cause=describe(failure) if failure else None,
+            hint=failure.hint if failure else (last.hint if last else None),
+            switching=world.switch is not None,
+            progress=self._progress(world),
+            daemon_pid=os.getpid(),
+            generation=self.views.generation,
+        )
+
+    async def full_status(self) -> Status:
+        status = self.status()
+        readings = await anyio.to_thread.run_sync(self._gpus.read)
+        status["gpus"] = [
+            Gpu(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib) for each in readings
+        ]
+        return status
+
+    def _view(self) -> View:
+        world = self._owner.world
+        state = world.state
+        view = View(
+            generation=self.views.generation + 1,
+            serving=None,
+            refusal=None,
+            progress=self._progress(world),
+            models=self._with_status(world),
+        )
+        if self._closing:
+            return replace(view, refusal=Refusal("orch is stopping", "stopping", 5))
+
+        if world.holding:
+            return view
+
+        if isinstance(state, Ready):
+            return replace(view, serving=self._performer.endpoint(state.instance))
+
+        return replace(view, refusal=refusal_of(state, monotonic()))
+
+    def _progress(self, world: World) -> str:
+        state = world.state
+        text = progress_of(state, self._performer.loading(instance_of(state)))
+        if world.switch is None:
+            return text
+
+        return f"switching to {world.switch.operation.target}: {text}"
+
+    def _with_status(self, world: World) -> tuple[Model, ...]:
+        state = world.state
+        course = course_of(state)
+        if course is None or isinstance(state, Stopped):
+            return self._models
+
+        status = "loaded" if isinstance(state, Ready) else "unloaded" if failure_of(state) else "loading"
+        return tuple(
+            replace(model, status=status) if model.name == course.target.profile else model for model in self._models
+        )
+
+    def _read_models(self) -> tuple[Model, ...]:
+        profiles, _ = self._profiles.load_all()
+        return tuple(
+            Model(profile.name, profile.aliases, profile.description, "unloaded", CREATED)
+            for profile in sorted(profiles, key=lambda each: each.name)
+        )
