@@ -1,4 +1,4 @@
-"""What orch says about a failure: one sentence on what happened, one on what orch does, one on what a person can do."""
+"""What orch says of a failure: one sentence each on what happened, what orch does, and what a person can do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HINTS: dict[FailureClass, str] = {
     "missing_file": "check the profile's paths: `orch profile check NAME`",
     "port_in_use": "see who listens there (`ss -ltnp`), or let orch choose the engine's port",
     "missing_library": "run `ldd` on the engine, then install what is missing or rebuild: `orch engines build ID`",
-    "driver": "check the driver (`nvidia-smi`, `rocminfo`, `vulkaninfo`), or rebuild for this device: `orch engines build ID`",
+    "driver": "check the driver (`nvidia-smi`, `rocminfo`, `vulkaninfo`), or rebuild: `orch engines build ID`",
     "illegal_instruction": "rebuild on this machine: `orch engines build ID`",
     "engine_bug": "try another build: `orch engines update ID`, or `orch switch` to the other engine",
     "killed": "look for the kernel's reason: `journalctl -k | grep -i oom`",

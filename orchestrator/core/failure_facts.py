@@ -60,7 +60,7 @@ class Facts:
         return next((hit for hit in self.causes if hit.signature.failure_class == failure_class), None)
 
     def stage_of(self, hit: Hit) -> Phase:
-        """The phase a line names, else the one that a line of the same failure names, else how far the start had come."""
+        """The phase that the line names, else one that the same failure names later, else how far the start came."""
         if hit.signature.phase is not None:
             return hit.signature.phase
 
@@ -85,12 +85,9 @@ def _last_start(lines: list[LogLine]) -> int:
     beginning = 0
     settled = False
     for index, line in enumerate(lines):
-        if not line.texts:
-            continue
-
         if settled and _matches(table.NEW_START, line):
             beginning, settled = index, False
-        elif not settled and table.TRIGGER.search(line.texts[-1]):
+        elif not settled:
             settled = (_rank(line) or 0) >= table.LOADED or _find(line) is not None
 
     return beginning
@@ -104,15 +101,17 @@ def _gather(lines: list[LogLine]) -> Facts:
     total: dict[str, int] = {}
     phase: Phase = "none"
     for line in lines:
-        if not line.texts or not table.TRIGGER.search(line.texts[0]):
-            continue
-
         rank = _rank(line)
         if rank is not None:
             milestones.append((line.number, rank))
 
-        phase = _later(phase, _phase_of(line, rank))
-        _note(facts, line, free, total)
+        signs = _matches(table.ANY_SIGN, line)
+        if signs:
+            _note(facts, line, free, total)
+
+        if signs or rank is not None:
+            phase = _later(phase, _phase_of(line, rank))
+
         found = _find(line)
         if found is not None:
             hits.append(Hit(line, *found, phase))
@@ -126,11 +125,14 @@ def _gather(lines: list[LogLine]) -> Facts:
 
 
 def _rank(line: LogLine) -> int | None:
-    return next((rank for pattern, rank in table.MILESTONES if _matches(pattern, line)), None)
+    if not _matches(table.ANY_MILESTONE, line):
+        return None
+
+    return next(rank for pattern, rank in table.MILESTONES if _matches(pattern, line))
 
 
 def _find(line: LogLine) -> tuple[Signature, re.Match[str]] | None:
-    if line.level in _QUIET_LEVELS or _matches(table.HARMLESS, line):
+    if line.level in _QUIET_LEVELS or not _matches(table.ANY_SIGNATURE, line) or _matches(table.HARMLESS, line):
         return None
 
     for signature in table.SIGNATURES:
@@ -143,7 +145,7 @@ def _find(line: LogLine) -> tuple[Signature, re.Match[str]] | None:
 
 
 def _matches(pattern: re.Pattern[str], line: LogLine) -> bool:
-    return any(pattern.match(text) for text in line.texts)
+    return any(map(pattern.match, line.texts))
 
 
 _PHASES: tuple[Phase, ...] = ("none", "load", "kv", "compute", "runtime")

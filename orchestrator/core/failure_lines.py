@@ -16,43 +16,50 @@ MAX_TEXT = 4096
 """Characters of a line that are looked at: signatures match from the beginning."""
 
 _SEQUENCES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
-"""CSI, OSC and other string sequences, lone escapes, and every control character but tab and newline."""
+"""CSI, OSC and other string sequences, lone escapes, control characters but tab and newline, direction overrides."""
 
 _ENGINE_PREFIX = re.compile(r"(?:\d+\.\d{2}\.\d{3}\.\d{3} +(?P<stamped>[IWETD])|(?P<bare>[IWETD])) +(?=\S)")
 """Upstream since b9246 (`0.00.220.380 E `), and older builds or copies of it without the time."""
 
-_WRAPPERS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S* (?:std(?:out|err) [FP] )?",  # ISO 8601 and the CRI of Kubernetes
-        r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? ",  # syslog and journald
-        r"[\w.-]+ [\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
-        r"(?:(?:llama|ollama|systemd|kernel)[\w@.-]*)(?:\[\d+\])?: (?=\S+: )",
-        r"\[\d{1,2}:\d\d:\d\d[^\]]{0,16}\] ",
-        r"\[ *\d{2,7}(?:\.\d+)?\] +",  # the router's port, and dmesg's seconds
-        r"\[\d{4}-[^\]]{6,40}\] ?",
-        r"\[(?i:debug|info|warn|warning|error|err|stdout|stderr|server|llama[\w. -]*|lm ?studio[\w ]*)\]:? ?",
-        r"(?:\d\d:\d\d:\d\d )?[\w.-]+ *\| (?=\S| )",  # compose and foreman: `name  | `
-        r"\d{1,2}:\d\d(?::\d\d)?(?:[AP]M)? (?:DBG|INF|WRN|ERR|DEBUG|INFO|WARN|ERROR) ",
-        r"(?:DBG|INF|WRN|ERR) ",
-        r"(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)(?: - |: +|\s+(?!\[))",
-        r"GRPC\([^)]{1,80}\): std(?:out|err) ",  # LocalAI
-        r"std(?:out|err): ",
-        r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
-        r"(?:Error: )?llama runner process has terminated: (?:(?:exit status|signal: [\w ()]+|signal arrived)\S* ?)?",
-        r"(?:srv|slot|que|res|cmn|spec) +[\w~():<>,]+: +",  # upstream's server, by component
-        r"id +-?\d+ \| task +-?\d+ \| +",
-        r"(?:[A-Za-z]\w*_\w*|\w+(?:::[\w~]+)+|operator\(\)|main|init|start|load)(?:\(\))? ?: +",  # `%s: `, __func__
+_WRAPPERS = re.compile(
+    "|".join(
+        (
+            r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S* (?:std(?:out|err) [FP] )?",  # ISO 8601; Kubernetes
+            r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? ",  # syslog and journald
+            r"[\w.-]+ [\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
+            r"(?:(?:llama|ollama|systemd|kernel)[\w@.-]*)(?:\[\d+\])?: (?=\S+: )",
+            r"\[\d{1,2}:\d\d:\d\d[^\]]{0,16}\] ",
+            r"\[? *\d{2,7}(?:\.\d+)?\] +",  # the router's port, and dmesg's seconds
+            r"\[\d{4}-[^\]]{6,40}\] ?",
+            r"\[(?i:debug|info|warn|warning|error|err|stdout|stderr|server|llama[\w. -]*|lm ?studio[\w ]*)\]:? ?",
+            r"(?:\d\d:\d\d:\d\d )?[\w.-]+ *\| (?=\S| )",  # compose and foreman: `name  | `
+            r"\d{1,2}:\d\d(?::\d\d)?(?:[AP]M)? (?:DBG|INF|WRN|ERR|DEBUG|INFO|WARN|ERROR) ",
+            r"(?:DBG|INF|WRN|ERR) ",
+            r"- (?:[\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) - ",  # Python's logging
+            r"(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)(?: - |: +|\s+(?!\[))",
+            r"GRPC\([^)]{1,80}\): std(?:out|err) ",  # LocalAI
+            r"std(?:out|err): ",
+            r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
+            r"(?:Error: )?llama runner process has terminated: (?:(?:exit status|signal)[\w: ()]*? )?",
+            r"(?:srv|slot|que|res|cmn|spec) +[\w~():<>,]+: +",  # upstream's server, by component
+            r"id +-?\d+ \| task +-?\d+ \| +",
+            r"(?:[A-Za-z]\w*_\w*|\w+(?:::[\w~]+)+|operator\(\)|main|init|start|load)(?:\(\))? ?: +",  # `%s: `, __func__
+        )
     )
 )
+"""What others put before a line, most specific first."""
 
 _IK_SERVER = re.compile(r"(?P<level>INFO|WARN|ERR|VERB|ERROR|WARNING) *\[ *\w+\] +(?P<message>.*?)(?: +\| +tid=.*)?$")
 """The fork's server: what follows `| tid=` are values, a client's text among them."""
 
 _LOGFMT = re.compile(r"(?:\S+ +){0,2}?(?:time|ts|t|level|lvl|msg|source)=")
 _LOGFMT_VALUE = re.compile(r"\b(?:msg|error|err|line|stderr)=\"((?:[^\"\\]|\\.)*)\"")
+
+_JSON_LEVELS = {"error": "E", "warn": "W", "info": "I", "debug": "D", "trace": "T"}
+"""Upstream's `--log-jsonl`."""
 
 _ECHO = re.compile(
     r"(?:Parsing (?:input|chat message|PEG input)\b|Parsed message\b|=== BEGIN ===|(?:formatted |full )?prompt *[:=]"
@@ -156,10 +163,11 @@ class _Echo:
         return any(_SERVER_HEAD.match(text) for text in texts)
 
 
-def _read(stripped: str) -> tuple[tuple[str, ...], str | None]:
-    if stripped.startswith("{"):
-        return _read_json(stripped)
+def _read(stripped: str, nested: int = 2) -> tuple[tuple[str, ...], str | None]:
+    """What a signature may match in a line, and the engine's own level.
 
+    :param nested: records inside of records that are still opened
+    """
     if stripped.startswith(('"', "data: ")):
         return (), None  # a member of a request printed over several lines, or an event of a stream
 
@@ -171,20 +179,27 @@ def _read(stripped: str) -> tuple[tuple[str, ...], str | None]:
 
     last = texts[-1]
     if last.startswith("{"):
-        inner, inner_level = _read_json(last)
-        return (*texts[:-1], *inner), inner_level or level
-
-    server = _IK_SERVER.match(last) or _IK_SERVER.match(texts[0])
-    if server is not None:
-        return (server["message"],), None
-
-    if _LOGFMT.match(last) or _LOGFMT.match(texts[0]):
+        # Peeling cuts from the front alone: the whole record is the tail of the line.
+        inner, inner_level = _read_record(stripped[stripped.index("{") :])
+    elif _LOGFMT.match(last) or _LOGFMT.match(stripped):
         # Only the values of known keys: a supervisor prints requests into others.
         values = [re.sub(r"\\(.)", r"\1", found.partition("\\n")[0]) for found in _LOGFMT_VALUE.findall(stripped)]
-        inside = tuple(text for value in values for text, _ in _peel(value.strip()[:MAX_TEXT]))
-        return inside, None
+        inner, inner_level, texts = values, None, []
+    elif server := _IK_SERVER.match(last) or _IK_SERVER.match(stripped):
+        return (server["message"],), None
+    else:
+        return tuple(texts), level
 
-    return tuple(texts), level
+    if last.startswith("{"):
+        texts.pop()
+
+    for message in inner:
+        if nested and message.strip():
+            deeper, deeper_level = _read(message.strip(), nested - 1)
+            texts += deeper
+            inner_level = inner_level or deeper_level
+
+    return tuple(texts), inner_level or level
 
 
 def _peel(text: str) -> Iterator[tuple[str, str | None]]:
@@ -196,7 +211,7 @@ def _peel(text: str) -> Iterator[tuple[str, str | None]]:
             yield text, prefix["stamped"] or prefix["bare"]
             continue
 
-        match = next((found for found in (wrapper.match(text) for wrapper in _WRAPPERS) if found), None)
+        match = _WRAPPERS.match(text)
         if match is None:
             return
 
@@ -207,24 +222,20 @@ def _peel(text: str) -> Iterator[tuple[str, str | None]]:
         yield text, None
 
 
-def _read_json(text: str) -> tuple[tuple[str, ...], str | None]:
+def _read_record(text: str) -> tuple[list[str], str | None]:
     """A structured log record gives its message; any other document is a request or an answer, and gives nothing."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        return (), None
+        return [], None
 
     if not isinstance(record, dict) or not {"level", "type", "lvl", "stream"} & record.keys():
-        return (), None
+        return [], None
 
     message = next((record[key] for key in ("msg", "message", "log") if isinstance(record.get(key), str)), None)
     if message is None:
-        return (), None
+        return [], None
 
-    level = {"error": "E", "err": "E", "warn": "W", "warning": "W", "debug": "D", "trace": "T"}.get(
-        str(record.get("level", "")).lower()
-    )
-    first = neutralise(message.strip().partition("\n")[0]).strip()
-    texts = tuple(part for part, _ in _peel(first[:MAX_TEXT]))
-    # The fork's and old upstream's records put the function beside the message, not into it.
-    return texts, level if record.get("type") == "log" else None
+    # Of a message of several lines the first is the engine's, the others are what it quotes.
+    level = _JSON_LEVELS.get(str(record.get("level", "")).lower()) if record.get("type") == "log" else None
+    return [neutralise(message.strip().partition("\n")[0])], level

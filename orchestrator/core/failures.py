@@ -201,7 +201,7 @@ def _device_memory(case: _Case, hit: Hit) -> _Verdict:
 
 
 def _killed(case: _Case, hit: Hit | None) -> _Verdict:
-    """A kill without words is most often the kernel's, for host memory; where device and host share it, margin helps."""
+    """A kill without words is mostly the kernel's, for host memory; where device and host share it, margin helps."""
     action = (hit.signature.action if hit is not None else None) or DEFAULT_ACTIONS["killed"]
     if action == "retry_other" and case.facts.metal and (hit is None or hit.signature.action is None):
         action = "retry_margin"
