@@ -24,11 +24,13 @@ class UpstreamError(OrchError):
     """Raised when the engine cannot be reached, breaks off, or breaks the framing.
 
     :ivar stage: `connect`: nothing was sent; `before_response`: sent, nothing came; `during_response`: cut
+    :ivar malformed: it spoke, and not HTTP
     """
 
-    def __init__(self, message: str, stage: Stage) -> None:
+    def __init__(self, message: str, stage: Stage, *, malformed: bool = False) -> None:
         super().__init__(message)
         self.stage = stage
+        self.malformed = malformed
 
 
 class StaleError(Exception):
@@ -119,7 +121,7 @@ class UpstreamResponse:
             self._connection.resume()
 
     def abort(self, reason: str = "the request was cancelled") -> None:
-        """Drop the connection, which tells the engine to stop; a running `relay` raises."""
+        """Drop the connection unless all has come, which tells the engine to stop; a running `relay` raises."""
         if not self.complete:
             self._connection.fail(reason)
 
@@ -134,7 +136,8 @@ class UpstreamResponse:
             self._sink(self.take())
 
     def ended(self, failure: UpstreamError | None = None) -> None:
-        self._failure = failure
+        # The first failure is the cause; losing the connection follows from it.
+        self._failure = self._failure or failure
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
 
@@ -199,15 +202,15 @@ class UpstreamConnection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, malformed: bool = False) -> None:
         """End the exchange with an error, and the connection with it."""
         self._transport.abort()
         response = self._response
         if response is None:
             if self._head is not None and not self._head.done():
-                self._head.set_exception(UpstreamError(reason, "before_response"))
+                self._head.set_exception(UpstreamError(reason, "before_response", malformed=malformed))
         elif not response.complete:
-            response.ended(UpstreamError(reason, "during_response"))
+            response.ended(UpstreamError(reason, "during_response", malformed=malformed))
 
     # What the transport calls.
 
@@ -241,7 +244,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return
 
         if problem is not None:
-            self.fail(problem)
+            self.fail(problem, malformed=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True

@@ -83,7 +83,10 @@ class Finished:
 
 
 class Supervisor(Protocol):
-    """The daemon as the gateway sees it. `view` never blocks; `changed` returns the first view newer than `generation`."""
+    """The daemon as the gateway sees it.
+
+    `view` never blocks; `changed` returns the first view newer than `generation`.
+    """
 
     def view(self) -> View: ...
 

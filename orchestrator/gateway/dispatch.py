@@ -1,0 +1,215 @@
+"""What all requests share: the view, the queue, the connections to each instance, and who is using it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from orchestrator.adapters.http1 import UpstreamPool
+from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.contract import Endpoint, Supervisor, View
+from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.hold import Hold, Ticket
+
+
+class Stoppable(Protocol):
+    """A request that can be told that its time is up."""
+
+    def stop(self) -> None: ...
+
+
+class Dispatcher:
+    """Lets requests through to the serving instance, in order, and counts them there.
+
+    :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
+    :ivar stopping: true once draining is over: held requests are refused, running ones are cut
+    """
+
+    def __init__(self, config: GatewayConfig, supervisor: Supervisor) -> None:
+        self.config = config
+        self.supervisor = supervisor
+        self.hold = Hold(config.max_queued)
+        self.accepting = True
+        self.stopping = False
+        self.active: set[Stoppable] = set()
+        self._quiet = asyncio.Event()
+        self._in_flight: dict[str, int] = {}
+        self._idle: dict[str, asyncio.Event] = {}
+        self._pools: dict[str, UpstreamPool] = {}
+        self._watcher: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Cut what still runs, and wait until each request has said so to its client."""
+        self.stopping = True
+        self.hold.release()
+        for exchange in tuple(self.active):
+            exchange.stop()
+
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait((self._watcher,))
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+        self._pools.clear()
+
+    def begin(self, exchange: Stoppable) -> None:
+        self.active.add(exchange)
+
+    def end(self, exchange: Stoppable) -> None:
+        self.active.discard(exchange)
+        if not self.active:
+            self._quiet.set()
+
+    async def wait_quiet(self, timeout_s: float) -> bool:
+        """Whether no request is held or running any more within that time."""
+        self._quiet.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self.active:
+                    await self._quiet.wait()
+        except TimeoutError:
+            return False
+
+        return True
+
+    # Admission.
+
+    async def admit(self, check: Callable[[Endpoint], None], progress: Callable[[View], None] | None) -> Endpoint:
+        """The endpoint to send to, at once or after a wait in the queue; counted in flight from here on.
+
+        :param check: says whether this endpoint will do, by raising
+        :param progress: called while waiting, for clients that can be told
+        :raises GatewayError: when nothing is expected, the queue is full, or the wait is too long
+        """
+        view = self.supervisor.view()
+        if not self.accepting:
+            raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
+
+        if view.serving is not None and len(self.hold):
+            # The view has changed and those who wait for it have not been woken yet: they go first.
+            self.hold.release()
+            await asyncio.sleep(0)
+            view = self.supervisor.view()
+
+        if view.serving is None and view.refusal is None:
+            view = await self._held(view, progress)
+
+        if view.serving is None:
+            raise refused(view)
+
+        check(view.serving)
+        self.enter(view.serving.instance)
+        return view.serving
+
+    async def moved_on(self, endpoint: Endpoint, timeout_s: float) -> bool:
+        """Whether the daemon stops sending requests to this endpoint within that time."""
+        view = self.supervisor.view()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while view.serving is not None and view.serving.instance == endpoint.instance:
+                    view = await self.supervisor.changed(view.generation)
+        except TimeoutError:
+            return False
+
+        return True
+
+    def pool(self, endpoint: Endpoint) -> UpstreamPool:
+        pool = self._pools.get(endpoint.instance)
+        if pool is None:
+            pool = self._pools[endpoint.instance] = UpstreamPool(endpoint.host, endpoint.port)
+
+        return pool
+
+    # Counting.
+
+    def enter(self, instance: str) -> None:
+        self._in_flight[instance] = self._in_flight.get(instance, 0) + 1
+
+    def leave(self, instance: str) -> None:
+        left = self._in_flight[instance] - 1
+        if left:
+            self._in_flight[instance] = left
+            return
+
+        del self._in_flight[instance]
+        idle = self._idle.pop(instance, None)
+        if idle is not None:
+            idle.set()
+
+    def in_flight(self, instance: str) -> int:
+        return self._in_flight.get(instance, 0)
+
+    async def wait_idle(self, instance: str, timeout_s: float) -> bool:
+        """Whether the last request of an instance has ended within that time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while instance in self._in_flight:
+                    await self._idle.setdefault(instance, asyncio.Event()).wait()
+        except TimeoutError:
+            return False
+
+        return True
+
+    # Waiting.
+
+    async def _held(self, view: View, progress: Callable[[View], None] | None) -> View:
+        loop, config = asyncio.get_running_loop(), self.config
+        ticket = self.hold.enter(view.progress)
+        deadline = loop.time() + config.hold_timeout_s
+        told_next = loop.time() + config.comment_after_s if progress is not None else deadline
+        try:
+            while view.serving is None and view.refusal is None:
+                now = loop.time()
+                if await ticket.wait(min(deadline, told_next) - now):
+                    view = self._decided(ticket)
+                elif loop.time() >= deadline:
+                    raise GatewayError(
+                        "hold_timeout", f"no engine was ready in {config.hold_timeout_s:g} s ({view.progress})",
+                        retry_after_s=30,
+                    )  # fmt: skip
+                elif progress is not None:
+                    view = self.supervisor.view()
+                    progress(view)
+                    told_next = loop.time() + config.comment_every_s
+        finally:
+            self.hold.leave(ticket)
+
+        return view
+
+    def _decided(self, ticket: Ticket) -> View:
+        if self.stopping:
+            raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
+
+        view = self.supervisor.view()
+        if view.serving is None and view.refusal is None:
+            self.hold.enter_again(ticket)
+
+        return view
+
+    async def _watch(self) -> None:
+        view = self.supervisor.view()
+        while True:
+            if view.serving is not None or view.refusal is not None:
+                self.hold.release()
+
+            for instance in tuple(self._pools):
+                if view.serving is None or view.serving.instance != instance:
+                    self._pools.pop(instance).close()
+
+            view = await self.supervisor.changed(view.generation)
+
+
+def refused(view: View) -> GatewayError:
+    """What a client is told that cannot, or does not want to, wait for an instance."""
+    refusal = view.refusal
+    if refusal is None:
+        return GatewayError("loading", f"no engine is ready ({view.progress})", retry_after_s=2)
+
+    return GatewayError(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)

@@ -1,0 +1,229 @@
+"""One request on its way to the engine and back: held, sent, relayed, accounted for.
+
+Once a byte of an answer is out, the status is no longer ours to choose: a failure is then an event of the client's
+dialect on a stream, and a cut on anything else. Never a `[DONE]` that the engine did not send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError, UpstreamResponse
+from orchestrator.gateway import forward
+from orchestrator.gateway.contract import Endpoint, Finished, View
+from orchestrator.gateway.dispatch import Dispatcher, refused
+from orchestrator.gateway.errors import GatewayError, render, sse_event
+from orchestrator.gateway.models import check_loaded, profile_for
+from orchestrator.gateway.routes import Match
+from orchestrator.gateway.timings import Tail, figures
+
+_ERROR_BYTES = 256 * 1024
+"""What is read of an engine's error body when it has to become an event."""
+
+_CAUSE_S = 1.0
+"""How long an error waits for the daemon to name the cause of an engine's death."""
+
+_CLIENT_GONE = 499
+"""nginx's number for a client that left before its answer; on our books only."""
+
+_SSE_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Exchange:
+    """Serves one request that the engine answers."""
+
+    def __init__(self, dispatcher: Dispatcher, request: Request, response: Response, match: Match) -> None:
+        self._dispatcher = dispatcher
+        self._request = request
+        self._response = response
+        self._match = match
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._began = self._loop.time()
+        self._held_s = 0.0
+        self._first_byte_s: float | None = None
+        self._instance: str | None = None
+        self._upstream: UpstreamResponse | None = None
+        self._stopping = False
+        self._event_stream = False
+        self._tail = Tail()
+        self._failed = False
+
+    async def run(self) -> None:
+        """Serve it. Only cancellation, by the client's leaving, gets out of here."""
+        self._dispatcher.begin(self)
+        try:
+            await self._serve()
+        except GatewayError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            if not self._stopping or self._response.client_gone:
+                raise
+
+            self._fail(GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5))
+        finally:
+            self._dispatcher.end(self)
+            if self._match.route.kind == "inference":
+                self._dispatcher.supervisor.finished(self._record())
+
+    def stop(self) -> None:
+        """End it now: the gateway stops."""
+        self._stopping = True
+        if self._upstream is not None:
+            self._upstream.abort("the gateway is shutting down")
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        match, dispatcher = self._match, self._dispatcher
+        body = await self._request.body()
+        name, wants_stream = forward.peek(body) if body and match.route.json_body else (None, False)
+        view = dispatcher.supervisor.view()
+        profile = profile_for(match.model or name, view.models)
+        if match.route.kind == "monitor" and view.serving is None:
+            raise refused(view)
+
+        progress = self._comment if wants_stream and match.route.streams else None
+        while True:
+            waited_from = self._loop.time()
+            endpoint = await dispatcher.admit(lambda serving: check_loaded(profile, serving), progress)
+            self._held_s += self._loop.time() - waited_from
+            self._instance = endpoint.instance
+            try:
+                await self._relay(await self._send(endpoint, body))
+            except UpstreamError as error:
+                failure = error
+            else:
+                return
+            finally:
+                dispatcher.leave(endpoint.instance)
+
+            # Nothing was sent, so nothing is done twice: wait for the next instance instead. A request that was sent
+            # could be sent again here, too, as long as none of its answer is out: its body is kept.
+            unsent = failure.stage == "connect" and not self._stopping
+            if not (unsent and await dispatcher.moved_on(endpoint, dispatcher.config.recover_s)):
+                raise await self._explained(failure, endpoint)
+
+    async def _send(self, endpoint: Endpoint, body: bytes) -> UpstreamResponse:
+        request, match = self._request, self._match
+        target = f"{match.path}?{request.query}" if request.query else match.path
+        headers = forward.request_headers(request.headers, endpoint.api_key)
+        return await self._dispatcher.pool(endpoint).request(request.method, target, headers, body)
+
+    async def _relay(self, upstream: UpstreamResponse) -> None:
+        self._upstream = upstream
+        try:
+            await self._pass_back(upstream)
+        finally:
+            upstream.abort()
+
+    async def _pass_back(self, upstream: UpstreamResponse) -> None:
+        response = self._response
+        streams = forward.is_event_stream(upstream.headers)
+        if response.started and not (upstream.status == 200 and streams):
+            # The client was given a 200 while it waited; what the engine says instead has to be an event.
+            message = forward.error_message(await upstream.read(_ERROR_BYTES), upstream.status)
+            raise GatewayError("engine_refused", message)
+
+        if not response.started:
+            headers = forward.response_headers(upstream.headers)
+            if upstream.complete:
+                body = upstream.take()
+                self._first_byte_s = self._loop.time() - self._began
+                self._tail.add(body)
+                response.send(upstream.status, headers, body)
+                return
+
+            self._event_stream = streams
+            length = upstream.header(b"content-length")
+            response.start(upstream.status, headers, length=None if length is None else int(length))
+
+        response.flow = upstream
+        if response.paused:
+            upstream.pause()
+
+        await upstream.relay(self._pass_on)
+        response.end()
+
+    def _pass_on(self, data: bytes) -> None:
+        # Runs once for each read from the engine, inside the event loop's callback: nothing here waits or parses.
+        if self._first_byte_s is None:
+            self._first_byte_s = self._loop.time() - self._began
+
+        self._tail.add(data)
+        self._response.write(data)
+
+    def _comment(self, view: View) -> None:
+        """Keep a waiting stream alive, and say what it waits for."""
+        if not self._response.started:
+            self._response.start(200, _SSE_HEADERS)
+            self._event_stream = True
+
+        text = "".join(char if char.isprintable() else " " for char in view.progress)
+        self._response.write(f": orch: {text}\n\n".encode())
+
+    async def _explained(self, failure: UpstreamError, endpoint: Endpoint) -> GatewayError:
+        if self._stopping:
+            return GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
+
+        if failure.malformed:
+            return GatewayError("engine_protocol", failure.message, retry_after_s=5)
+
+        message = failure.message
+        if await self._dispatcher.moved_on(endpoint, _CAUSE_S):
+            view = self._dispatcher.supervisor.view()
+            if view.refusal is not None:
+                message = f"{message}: {view.refusal.message}"
+            elif view.serving is None:
+                message = f"{message}; {view.progress}"
+
+        code = "engine_unreachable" if failure.stage == "connect" else "engine_died"
+        return GatewayError(code, message, retry_after_s=5)
+
+    def _fail(self, error: GatewayError) -> None:
+        self._failed = True
+        response, family = self._response, self._match.route.family
+        if not response.started:
+            if not self._dispatcher.accepting:
+                response.close_after()
+
+            response.send(*render(family, error))
+        elif self._event_stream:
+            tail = self._tail.value()
+            if tail and not tail.endswith((b"\n\n", b"\r\n\r\n")):
+                response.write(b"\n\n")
+
+            response.write(sse_event(family, error))
+            response.close_after()
+            response.end()
+        else:
+            response.abort()
+
+    def _record(self) -> Finished:
+        response = self._response
+        outcome, status = "complete", response.status
+        if response.client_gone:
+            outcome, status = "client_gone", response.status or _CLIENT_GONE
+        elif self._failed or status >= 400:
+            outcome = "error"
+
+        found = figures(self._tail.value())
+        return Finished(
+            instance=self._instance,
+            route=self._match.path,
+            status=status,
+            outcome=outcome,
+            held_s=self._held_s,
+            first_byte_s=self._first_byte_s,
+            total_s=self._loop.time() - self._began,
+            prompt_tokens=found.prompt_tokens,
+            prompt_ms=found.prompt_ms,
+            predicted_tokens=found.predicted_tokens,
+            predicted_ms=found.predicted_ms,
+            draft_tokens=found.draft_tokens,
+            draft_accepted=found.draft_accepted,
+        )

@@ -1,0 +1,100 @@
+"""What of a request goes to the engine, and what of its answer comes back. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from orchestrator.adapters.http1 import HOP_BY_HOP, Headers, connection_options
+from orchestrator.gateway.errors import GatewayError
+
+_NOT_SENT = HOP_BY_HOP | frozenset(
+    (
+        b"host", b"content-length", b"expect",
+        # The client's secrets are for us, and cookies for nobody.
+        b"authorization", b"x-api-key", b"cookie", b"forwarded", b"x-real-ip",
+        # The engine must see no page: it answers any Origin with permission.
+        b"origin", b"referer",
+        # A compressed stream is held back by its compressor.
+        b"accept-encoding",
+        # llama-server would go on generating after the client has left.
+        b"x-conversation-id",
+    )
+)  # fmt: skip
+_NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"access-control-")
+
+_NOT_RETURNED = HOP_BY_HOP | frozenset(
+    (b"content-length", b"date", b"server", b"set-cookie", b"x-powered-by", b"process-start-time-unix", b"via")
+)
+_NOT_RETURNED_PREFIXES = (b"access-control-",)
+
+
+class Peek(msgspec.Struct):
+    """The two fields of a body that matter here; msgspec skips the rest without building it."""
+
+    model: Any = None
+    stream: Any = None
+
+
+_decoder = msgspec.json.Decoder(Peek)
+
+
+def peek(body: bytes) -> tuple[str | None, bool]:
+    """The model that a body names, and whether it asks for a stream.
+
+    A body that is no JSON object names nothing: the engine says what is wrong with it.
+
+    :raises GatewayError: when the body is nested so deep that parsers recurse to death
+    """
+    try:
+        found = _decoder.decode(body)
+    except ValueError:
+        return None, False
+    except RecursionError:
+        raise GatewayError("invalid_json", "the body is nested too deeply") from None
+
+    return found.model if isinstance(found.model, str) else None, found.stream is True
+
+
+def request_headers(headers: Headers, api_key: str | None) -> Headers:
+    """The end-to-end fields of a request, with the engine's key instead of the client's."""
+    named = connection_options(headers)
+    sent = [
+        field
+        for field in headers
+        if field[0] not in _NOT_SENT and not field[0].startswith(_NOT_SENT_PREFIXES) and field[0] not in named
+    ]
+    if api_key is not None:
+        sent.append((b"authorization", b"Bearer " + api_key.encode()))
+
+    return sent
+
+
+def response_headers(headers: Headers) -> Headers:
+    """The end-to-end fields of an answer. Permissions for web pages are ours to give, and we give none."""
+    named = connection_options(headers)
+    returned = [
+        field
+        for field in headers
+        if field[0] not in _NOT_RETURNED and not field[0].startswith(_NOT_RETURNED_PREFIXES) and field[0] not in named
+    ]
+    if is_event_stream(headers):
+        returned.append((b"x-accel-buffering", b"no"))
+
+    return returned
+
+
+def is_event_stream(headers: Headers) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
+def error_message(body: bytes, status: int) -> str:
+    """What an engine's error body says."""
+    try:
+        decoded = msgspec.json.decode(body)
+        message = decoded["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = None
+
+    return message if isinstance(message, str) else f"the engine answered {status}"

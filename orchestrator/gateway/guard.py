@@ -1,0 +1,131 @@
+"""Who may ask at all: Host allowlist, cross-site requests, keys, content types. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from orchestrator.adapters.http1 import Request
+from orchestrator.gateway.errors import GatewayError
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
+"""What a form on a foreign page can send without asking first. The third such type, `x-www-form-urlencoded`, is curl's
+default; a browser that sends it says where the page is from, and that is checked before."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own; a name other than localhost may point anywhere."""
+    name = _plain(host)
+    if name == "localhost":
+        return True
+
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """The checks that come before any route, built once from the configuration.
+
+    :param hosts: names that clients may use beside this machine's own, the bind address among them
+    """
+
+    def __init__(self, hosts: Iterable[str], keys: Iterable[str]) -> None:
+        names = {_plain(host) for host in hosts}
+        # On a wildcard address any literal address may be ours. Rebinding needs a name, so a literal is no danger.
+        self._any_literal = bool(names & {"0.0.0.0", "::"})
+        self._hosts = frozenset(names)
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    def check_host(self, request: Request) -> None:
+        """
+        :raises GatewayError: when the Host is not ours, as after DNS rebinding
+        """
+        host = request.header(b"host")
+        if host is None or not self._ours(host.decode("latin-1")):
+            raise GatewayError("host_not_allowed", "this Host is not allowed; add it to allowed_hosts")
+
+    def check_site(self, request: Request) -> None:
+        """
+        :raises GatewayError: when a browser says that a page from elsewhere sends this
+        """
+        if request.header(b"sec-fetch-site") == b"cross-site":
+            raise GatewayError("cross_site", "requests from another site's pages are not allowed")
+
+        origin = request.header(b"origin")
+        if origin is not None:
+            scheme, _, host = origin.decode("latin-1").partition("://")
+            if scheme not in ("http", "https") or not self._ours(host):
+                raise GatewayError("cross_site", "requests from another site's pages are not allowed")
+
+    def check_key(self, request: Request) -> None:
+        """
+        :raises GatewayError: when keys are configured and none of them is shown
+        """
+        if not self._digests:
+            return
+
+        shown = _digest(_token(request))
+        known = False
+        for digest in self._digests:
+            # Each key is compared, in constant time: how long it takes says nothing.
+            known |= hmac.compare_digest(digest, shown)
+
+        if not known:
+            raise GatewayError(
+                "invalid_api_key", "the API key is missing or wrong", headers=[(b"www-authenticate", b"Bearer")]
+            )
+
+    def _ours(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+
+        name = _plain(match["name"])
+        if name in self._hosts or is_loopback(name):
+            return True
+
+        return self._any_literal and _is_literal(name)
+
+
+def check_content(request: Request, *, json_body: bool) -> None:
+    """
+    :raises GatewayError: when a form's content type comes to a JSON route, or the body is compressed
+    """
+    coding = request.header(b"content-encoding")
+    if coding is not None and coding.lower() != b"identity":
+        raise GatewayError("unsupported_media_type", "compressed request bodies are not supported")
+
+    kind = (request.header(b"content-type") or b"").split(b";")[0].strip().lower().decode("latin-1")
+    if json_body and kind in _SIMPLE_TYPES:
+        raise GatewayError("unsupported_media_type", f"send application/json, not {kind}")
+
+
+def _plain(host: str) -> str:
+    return host.strip("[]").lower().removesuffix(".")
+
+
+def _is_literal(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+
+    return True
+
+
+def _token(request: Request) -> bytes:
+    scheme, _, token = (request.header(b"authorization") or b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return token.strip()
+
+    return request.header(b"x-api-key") or b""
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

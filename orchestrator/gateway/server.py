@@ -1,0 +1,103 @@
+"""The gateway: one address for clients, whatever is behind it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
+from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.contract import Supervisor
+from orchestrator.gateway.dispatch import Dispatcher
+from orchestrator.gateway.errors import GatewayError, family_of, render
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.guard import Guard, check_content
+from orchestrator.gateway.models import model_json, models_json, running_json
+from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
+
+_JSON: Headers = [(b"content-type", b"application/json")]
+_METRICS: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+_CLEANUP_S = 2.0
+"""How long clients may take to read what they were told when the gateway stopped."""
+
+
+class Gateway:
+    """Serves clients on sockets that the daemon bound, going by what the supervisor says."""
+
+    def __init__(self, config: GatewayConfig, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._dispatcher = Dispatcher(config, supervisor)
+        self._guard = Guard((config.host, *config.allowed_hosts), config.api_keys)
+        self._server = HttpServer(self._handle, config.limits)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for an instance."""
+        return len(self._dispatcher.hold)
+
+    @property
+    def active(self) -> int:
+        """Requests that are held or being answered by an engine."""
+        return len(self._dispatcher.active)
+
+    def in_flight(self, instance: str) -> int:
+        """Requests that were sent to an instance and have not ended."""
+        return self._dispatcher.in_flight(instance)
+
+    async def wait_idle(self, instance: str, timeout_s: float) -> bool:
+        """Whether the last request of an instance has ended within that time."""
+        return await self._dispatcher.wait_idle(instance, timeout_s)
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        self._dispatcher.start()
+        for sock in sockets:
+            await self._server.serve(sock)
+
+    def stop_accepting(self) -> None:
+        """Refuse new connections and new requests; held and running ones go on."""
+        self._dispatcher.accepting = False
+        self._server.close_listeners()
+
+    async def stop(self, drain_s: float) -> None:
+        """Stop after at most `drain_s` seconds; requests that have not ended by then are told so."""
+        self.stop_accepting()
+        await self._dispatcher.wait_quiet(drain_s)
+        await self._dispatcher.stop()
+        await self._server.shutdown(_CLEANUP_S)
+        self._dispatcher.close()
+
+    async def _handle(self, request: Request, response: Response) -> None:
+        try:
+            match = self._admit(request)
+            if match.route.kind in ("inference", "monitor"):
+                await Exchange(self._dispatcher, request, response, match).run()
+            else:
+                self._answer(match, response)
+        except GatewayError as error:
+            response.send(*render(family_of(request.path), error))
+
+    def _admit(self, request: Request) -> Match:
+        self._guard.check_host(request)
+        own = OWN_ROUTES.get(request.path)
+        if own is None or own.kind != "health":
+            self._guard.check_key(request)
+
+        match = find_route(request.method, request.path, self._supervisor.view().models)
+        if request.method == "POST":
+            self._guard.check_site(request)
+            check_content(request, json_body=match.route.json_body)
+
+        return match
+
+    def _answer(self, match: Match, response: Response) -> None:
+        kind, models = match.route.kind, self._supervisor.view().models
+        if kind == "health":
+            response.send(200, _JSON, b'{"status":"ok"}')
+        elif kind == "models":
+            response.send(200, _JSON, models_json(models))
+        elif kind == "model":
+            response.send(200, _JSON, model_json(match.path, models))
+        elif kind == "running":
+            response.send(200, _JSON, running_json(models))
+        else:
+            response.send(200, _METRICS, self._supervisor.metrics())

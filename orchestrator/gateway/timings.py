@@ -1,0 +1,101 @@
+"""The engine's own figures, read from the end of a response without parsing what comes before. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+
+TAIL_BYTES = 16 * 1024
+"""Both engines write `timings` last, in the last object or the last event."""
+
+_TIMINGS = b'"timings":{'
+_USAGE = b'"usage":{'
+_decoder = json.JSONDecoder()
+
+
+class Tail:
+    """Keeps the last bytes of a body, in the parts in which they came."""
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self) -> None:
+        self._parts: deque[bytes] = deque()
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        if len(data) > TAIL_BYTES:
+            data = data[-TAIL_BYTES:]
+
+        self._parts.append(data)
+        self._size += len(data)
+        while self._size - len(self._parts[0]) >= TAIL_BYTES:
+            self._size -= len(self._parts.popleft())
+
+    def value(self) -> bytes:
+        return b"".join(self._parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the engine counted; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    prompt_ms: float | None = None
+    predicted_tokens: int | None = None
+    predicted_ms: float | None = None
+    draft_tokens: int | None = None
+    draft_accepted: int | None = None
+
+
+def figures(tail: bytes) -> Figures:
+    """Read llama-server's `timings`; from an answer that has none, the counts of `usage`.
+
+    Generated text cannot fake either: inside a JSON string the quotes are escaped.
+    """
+    found = _object_after(tail, _TIMINGS)
+    if found is not None:
+        return Figures(
+            prompt_tokens=_whole(found, "prompt_n"),
+            prompt_ms=_number(found, "prompt_ms"),
+            predicted_tokens=_whole(found, "predicted_n"),
+            predicted_ms=_number(found, "predicted_ms"),
+            draft_tokens=_whole(found, "draft_n"),
+            draft_accepted=_whole(found, "draft_n_accepted"),
+        )
+
+    found = _object_after(tail, _USAGE)
+    if found is not None:
+        return Figures(
+            prompt_tokens=_whole(found, "prompt_tokens", "input_tokens"),
+            predicted_tokens=_whole(found, "completion_tokens", "output_tokens"),
+        )
+
+    return Figures()
+
+
+def _object_after(tail: bytes, key: bytes) -> dict[str, object] | None:
+    at = tail.rfind(key)
+    if at < 0:
+        return None
+
+    try:
+        value, _ = _decoder.raw_decode(tail[at + len(key) - 1 :].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+    return value if isinstance(value, dict) else None
+
+
+def _whole(found: dict[str, object], *names: str) -> int | None:
+    for name in names:
+        value = found.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+
+    return None
+
+
+def _number(found: dict[str, object], name: str) -> float | None:
+    value = found.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
