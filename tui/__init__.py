@@ -1,0 +1,1 @@
+"""The dashboard. It talks to the daemon through `orchestrator.api` alone."""
