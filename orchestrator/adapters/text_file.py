@@ -6,7 +6,7 @@ import os
 import stat
 
 from orchestrator.adapters.state_file import write_atomically
-from orchestrator.core.errors import UsageError
+from orchestrator.core.errors import OrchError, UsageError
 
 MAX_BYTES = 1024 * 1024
 """No configuration file is this long; a device or a model given by mistake is."""
@@ -42,11 +42,11 @@ def read_text(path: str) -> str:
 def write_text(path: str, text: str) -> None:
     """Replace a file whole, keeping its mode; the file behind a link, not the link.
 
-    :raises UsageError: when it cannot be written; the old text stays
+    :raises OrchError: when it cannot be written; the old text stays
     """
     path = os.path.realpath(path)
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o644
         write_atomically(path, text.encode(), mode=mode)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", details=("the file is as it was",)) from error
+        raise OrchError(f"cannot write {path}: {error.strerror}", details=("the file is as it was",)) from error

@@ -32,7 +32,9 @@ class Problem:
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         text = f"{place}: {self.message}" if place else self.message
-        return f"{text} ({self.hint})" if self.hint else text
+        text = f"{text} ({self.hint})" if self.hint else text
+        # Keys and values are quoted from the file: they must not move a terminal's cursor.
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class ProblemsError(UsageError):

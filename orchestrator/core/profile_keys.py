@@ -10,7 +10,12 @@ HEAD: Mapping[str, Setting] = {
     row.path: row
     for row in (
         Setting("schema", ("int",), "version of this format"),
-        Setting("description", ("string",), "one line for people"),
+        Setting(
+            "description",
+            ("string",),
+            "one line for people",
+            form=(r"[^\x00-\x1f\x7f-\x9f]*", "one line of printable text"),
+        ),
         Setting("model", ("path",), "GGUF file (the first split), relative to this file; `~` is your home"),
         Setting(
             "aliases",

@@ -61,7 +61,7 @@ _DEVICE = (r"[^-,\s][^,\s]*", "one device's name")
 _PLACEMENT = (r"[^-=,][^=,]*=[^=,\s]+", "`regex=buffer` without a comma")
 _ADDRESS = (r"[^-,\s][^,\s]*:[0-9]{1,5}", "`host:port`")
 _WORD = (r"[A-Za-z0-9_]+", "one word")
-_TEMPLATE = (r"(?s)[^-].*", "text that does not begin with `-`")
+_TEMPLATE = (r"[^-][\s\S]*", "text that does not begin with `-`")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("context.size", ("int",), "tokens of context over all slots; 0 takes the model's own", minimum=0, maximum=_INT31),

@@ -1,0 +1,44 @@
+"""Reads `orch.toml`; a file that is not there means the defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.text_file import read_text
+from orchestrator.adapters.toml_lines import line_finder, parse
+from orchestrator.core.config import Config, LoadedConfig, read_config
+from orchestrator.core.problems import Problems, ProblemsError
+
+
+def load_config(paths: Paths, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration in force.
+
+    :param environment: by default this process's
+    :raises ProblemsError: with everything that is wrong with the file and the environment
+    """
+    return load_with_origins(paths, environment).config
+
+
+def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None) -> LoadedConfig:
+    """As `load_config`, with where each value comes from."""
+    environment = os.environ if environment is None else environment
+    in_file, in_environment = Problems(paths.config_file), Problems("environment")
+    document: Mapping[str, object] | None = {}
+    if os.path.lexists(paths.config_file):
+        text = read_text(paths.config_file)
+        document = parse(text, in_file)
+        in_file.line_of = line_finder(text)
+
+    loaded = read_config(document or {}, environment, in_file, in_environment, lambda path: _absolute(path, paths))
+    found = (*in_file.found, *in_environment.found)
+    if found:
+        count = "a problem" if len(found) == 1 else f"{len(found)} problems"
+        raise ProblemsError(f"the configuration has {count}", found, hint=f"edit {paths.config_file}")
+
+    return loaded
+
+
+def _absolute(path: str, paths: Paths) -> str:
+    return os.path.normpath(os.path.join(paths.config, os.path.expanduser(path)))

@@ -1,0 +1,198 @@
+"""The configuration of the daemon and its gateway, `orch.toml`: one table of keys, and what must not be combined."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
+from orchestrator.core.profile import NAME_RULE, is_name
+from orchestrator.core.settings import Setting, Value
+from orchestrator.core.values import found_words, read_value
+
+Origin = Literal["default", "file", "environment"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where clients are served, and the limits that keep one of them from harming the rest."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key_file: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    max_queued: int = 256
+    hold_timeout_s: float = 600.0
+    header_timeout_s: float = 15.0
+    max_body_mib: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    default_profile: str = ""
+    log_max_mib: int = 16
+    stop_grace_s: float = 15.0
+    drain_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration; paths are absolute, or empty."""
+
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    daemon: DaemonConfig = field(default_factory=DaemonConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A configuration with where each value comes from, by dotted key."""
+
+    config: Config
+    values: Mapping[str, Value]
+    origins: Mapping[str, Origin]
+
+
+_HOST = (r"[^-\s,/][^\s,/]*", "an address or a host name")
+
+CONFIG_SETTINGS: tuple[Setting, ...] = (
+    Setting("gateway.host", ("string",), "address to listen on; beyond this machine only with a key", form=_HOST),
+    Setting("gateway.port", ("int",), "port to listen on; 0 takes a free one", minimum=0, maximum=65535),
+    Setting("gateway.api_key_file", ("path",), "file with the keys that clients must send, one a line; empty for none"),
+    Setting("gateway.allowed_hosts", ("strings",), "more names that a client's Host header may hold", form=_HOST),
+    Setting("gateway.max_queued", ("int",), "requests held while no engine is ready", minimum=0, maximum=65536),
+    Setting("gateway.hold_timeout_s", ("float",), "how long a request is held, s", minimum=1, maximum=86400),
+    Setting("gateway.header_timeout_s", ("float",), "time for a client to send its head, s", minimum=1, maximum=300),
+    Setting("gateway.max_body_mib", ("int",), "the largest request body, MiB", minimum=1, maximum=4096),
+    Setting("daemon.default_profile", ("string",), "profile that is started when none is named; empty for none"),
+    Setting("daemon.log_max_mib", ("int",), "size at which an engine's log is rotated, MiB", minimum=1, maximum=4096),
+    Setting("daemon.stop_grace_s", ("float",), "time to stop before an engine is killed, s", minimum=0, maximum=600),
+    Setting("daemon.drain_s", ("float",), "time for requests before an engine stops, s", minimum=0, maximum=86400),
+)  # fmt: skip
+
+_BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
+_TABLES = tuple(dict.fromkeys(setting.table for setting in CONFIG_SETTINGS))
+
+ENVIRONMENT: Mapping[str, str] = {"ORCH_GATEWAY_HOST": "gateway.host", "ORCH_GATEWAY_PORT": "gateway.port"}
+"""Variables that override the file."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on this address can be reached from this machine alone.
+
+    A name counts only if it is `localhost`: what another resolves to can change. Short forms such as `0` and `127.1`
+    are no addresses here, and count as names.
+    """
+    if host.lower().rstrip(".") == "localhost":
+        return True
+
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def read_config(
+    document: Mapping[str, object],
+    environment: Mapping[str, str],
+    file_problems: Problems,
+    environment_problems: Problems,
+    resolve: Callable[[str], str],
+) -> LoadedConfig:
+    """Read the parsed file and lay the environment over it; problems are collected, and the defaults stand in.
+
+    :param resolve: turns a path as written in the file into an absolute one
+    """
+    values: dict[str, Value] = {path: _default(path) for path in _BY_PATH}
+    origins: dict[str, Origin] = dict.fromkeys(_BY_PATH, "default")
+    for path, value in _read_tables(document, file_problems).items():
+        values[path], origins[path] = value, "file"
+
+    for name, path in ENVIRONMENT.items():
+        if environment.get(name):
+            read = read_value(_BY_PATH[path], _number_or_text(environment[name]), (name,), environment_problems)
+            if read is not None:
+                values[path], origins[path] = read, "environment"
+
+    default_profile = str(values["daemon.default_profile"])
+    if default_profile and not is_name(default_profile):
+        message = f"`daemon.default_profile`: expected {NAME_RULE}, found `{ascii(default_profile)[1:-1][:64]}`"
+        file_problems.add(("daemon", "default_profile"), message)
+
+    _check_reach(values, origins, file_problems, environment_problems)
+    if values["gateway.api_key_file"]:
+        values["gateway.api_key_file"] = resolve(str(values["gateway.api_key_file"]))
+
+    return LoadedConfig(_build(values), values, origins)
+
+
+def _read_tables(document: Mapping[str, object], problems: Problems) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for table, content in document.items():
+        if table not in _TABLES:
+            problems.add((table,), f"unknown table `{table}`", hint=did_you_mean(table, _TABLES))
+        elif not isinstance(content, dict):
+            problems.add((table,), f"`{table}`: expected a table, found {found_words(content)}")
+        else:
+            for key, raw in content.items():
+                place: Key = (table, key)
+                setting = _BY_PATH.get(f"{table}.{key}")
+                if setting is None:
+                    allowed = [each.key for each in CONFIG_SETTINGS if each.table == table]
+                    problems.add(place, f"unknown key `{dotted(place)}`", hint=did_you_mean(key, allowed))
+                    continue
+
+                value = read_value(setting, raw, place, problems, allow_empty=True)
+                if value is not None:
+                    values[setting.path] = value
+
+    return values
+
+
+def _check_reach(
+    values: Mapping[str, Value], origins: Mapping[str, Origin], in_file: Problems, in_environment: Problems
+) -> None:
+    host = str(values["gateway.host"])
+    if is_loopback(host) or values["gateway.api_key_file"]:
+        return
+
+    message = f"`gateway.host`: `{host}` can be reached from other machines, and there is no `gateway.api_key_file`"
+    hint = "name a file with keys, or listen on 127.0.0.1"
+    if origins["gateway.host"] == "environment":
+        in_environment.add(("ORCH_GATEWAY_HOST",), message, hint=hint)
+    else:
+        in_file.add(("gateway", "host"), message, hint=hint)
+
+
+def _number_or_text(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+
+
+def _default(path: str) -> Value:
+    table, _, key = path.partition(".")
+    return cast(Value, getattr(getattr(_DEFAULTS, table), key))
+
+
+_DEFAULTS = Config()
+
+
+def _build(values: Mapping[str, Value]) -> Config:
+    return Config(
+        gateway=GatewayConfig(
+            host=str(values["gateway.host"]).removeprefix("[").removesuffix("]"),
+            port=cast(int, values["gateway.port"]),
+            api_key_file=str(values["gateway.api_key_file"]),
+            allowed_hosts=cast("tuple[str, ...]", values["gateway.allowed_hosts"]),
+            max_queued=cast(int, values["gateway.max_queued"]),
+            hold_timeout_s=cast(float, values["gateway.hold_timeout_s"]),
+            header_timeout_s=cast(float, values["gateway.header_timeout_s"]),
+            max_body_mib=cast(int, values["gateway.max_body_mib"]),
+        ),
+        daemon=DaemonConfig(
+            default_profile=str(values["daemon.default_profile"]),
+            log_max_mib=cast(int, values["daemon.log_max_mib"]),
+            stop_grace_s=cast(float, values["daemon.stop_grace_s"]),
+            drain_s=cast(float, values["daemon.drain_s"]),
+        ),
+    )
