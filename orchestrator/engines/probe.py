@@ -1,0 +1,224 @@
+"""Asks a program what it is and what it accepts. Evidence only: its name says nothing.
+
+Blocking: a first look takes two runs of the program (some more for the fork), later ones read the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.core.capabilities import Capabilities, Flag
+from orchestrator.core.environment import child_environment
+from orchestrator.core.errors import OrchError
+from orchestrator.core.help_text import capabilities, parse_help
+from orchestrator.engines import probe_cache
+from orchestrator.engines.ask import MAX_BYTES, TIMEOUT_S, Answer, ask
+from orchestrator.engines.fork_flags import LEGACY, STAGE, UNLISTED, Question
+
+_AT_ONCE = 4
+_SHOWN_LINES = 3
+_SHOWN_CHARACTERS = 200
+
+_MISSING_LIBRARY = re.compile(
+    r"error while loading shared libraries: ([^:\s]+)|Library not loaded: (\S+)|(version `[^']+' not found)"
+    r"|symbol lookup error: (.+)"
+)
+"""What ld.so and dyld print before the program itself runs."""
+
+_SERVER_FLAGS = ("--host", "--port")
+"""Upstream's other programs print the same layout without them."""
+
+
+class NotAnEngineError(OrchError):
+    """Raised when a program is there and is not an engine that can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One binary, as it describes itself.
+
+    :param path: absolute, as it was given (a link stays one)
+    """
+
+    path: str
+    sha256: str
+    capabilities: Capabilities
+
+
+def probe(path: str, paths: Paths, *, timeout_s: float = TIMEOUT_S) -> Build:
+    """What the program at this path is, from the cache if it has not changed.
+
+    :raises NotAnEngineError: with what it printed and how it ended
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    _check_file(path)
+    stamp = probe_cache.stamp_of(path)
+    kept = probe_cache.load(paths, stamp)
+    if kept is not None:
+        return Build(path, *kept)
+
+    found = _Asker(path, paths, timeout_s).capabilities()
+    sha256 = probe_cache.sha256_of(path)
+    probe_cache.save(paths, stamp, sha256, found)
+    return Build(path, sha256, found)
+
+
+def _check_file(path: str) -> None:
+    if os.path.isdir(path):
+        inside = os.path.join(path, "llama-server")
+        hint = f"give the program: {inside}" if os.path.isfile(inside) else "give the path of the program itself"
+        raise NotAnEngineError(f"{path} is a directory", hint=hint)
+
+    if not os.path.exists(path):
+        raise NotAnEngineError(f"there is no file {path}", hint="run `orch engines list` to see what was found")
+
+    if not os.path.isfile(path):
+        raise NotAnEngineError(f"{path} is not a regular file")
+
+    if not os.access(path, os.X_OK):
+        raise NotAnEngineError(f"{path} is not executable", hint=f"run `chmod +x {path}` if it is an engine")
+
+
+class _Asker:
+    def __init__(self, path: str, paths: Paths, timeout_s: float) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        # The probe asks what the program accepts, not what the machine has: without devices it answers at once.
+        # LD_LIBRARY_PATH alone comes from outside, as it does for the engine itself.
+        parent = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        hidden = {"CUDA_VISIBLE_DEVICES": "-1"}
+        self._env = child_environment(parent, state_dir=paths.state, extra=hidden)
+        self._cwd = probe_cache.directory(paths)
+        make_private(self._cwd)
+
+    def capabilities(self) -> Capabilities:
+        version = self._run("--version")
+        printed = self._run("--help")
+        kind, flags = parse_help(printed.text)
+        if kind == "unknown":
+            raise self._no_engine("it does not print an engine's help", "--help", printed)
+
+        if any(flag not in flags for flag in _SERVER_FLAGS):
+            raise self._no_engine("it is a program of llama.cpp without a server", "--help", printed)
+
+        if kind != "ik":
+            return capabilities(printed.text, version.text)
+
+        listed = [_narrowed(question, flags.__contains__) for question in LEGACY]
+        legacy = {spelling for question in listed for spelling in question.spellings}
+        return capabilities(
+            printed.text,
+            version.text,
+            self._unlisted(flags),
+            refused=legacy - self._accepted(listed),
+            spec_stages=self._accepts([STAGE]),
+        )
+
+    def _unlisted(self, flags: dict[str, Flag]) -> list[Flag]:
+        asked = [_narrowed(question, lambda spelling: spelling not in flags) for question in UNLISTED]
+        accepted = self._accepted(asked)
+        found = []
+        for question, whole in zip(asked, UNLISTED, strict=True):
+            spellings = tuple(spelling for spelling in question.spellings if spelling in accepted)
+            if spellings:
+                # One spelling that the help lists connects the others with its entry.
+                known = tuple(spelling for spelling in whole.spellings if spelling in flags)
+                name, *aliases = sorted({*spellings, *known}, key=whole.spellings.index)
+                found.append(Flag(name, tuple(aliases), value=question.sample is not None, listed=False))
+
+        return found
+
+    def _accepted(self, questions: Iterable[Question]) -> set[str]:
+        """The spellings that the program takes: all are asked at once, and one by one when that is refused."""
+        single = [Question((spelling,), question.sample) for question in questions for spelling in question.spellings]
+        if not single or self._accepts(single):
+            return {question.spellings[0] for question in single}
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = pool.map(lambda question: self._accepts([question]), single)
+            return {question.spellings[0] for question, yes in zip(single, answers, strict=True) if yes}
+
+    def _accepts(self, questions: Iterable[Question]) -> bool:
+        words = [word for question in questions for word in _words(question)]
+        answer = self._run(*words, "--version")
+        return answer.returncode == 0 and "version: " in answer.text
+
+    def _run(self, *words: str) -> Answer:
+        try:
+            answer = ask(self._path, words, env=self._env, cwd=self._cwd, timeout_s=self._timeout_s)
+        except OSError as error:
+            raise NotAnEngineError(
+                f"{self._path} cannot be run: {error.strerror}",
+                details=("it exists; its interpreter or loader is missing",) if error.errno == 2 else (),
+                hint="is it a program for this machine?",
+            ) from error
+
+        if answer.too_long:
+            raise self._no_engine(f"it printed more than {MAX_BYTES} bytes", words[-1], answer)
+
+        if answer.returncode is None:
+            raise self._no_engine(f"it did not answer within {self._timeout_s:g} s", words[-1], answer)
+
+        missing = _MISSING_LIBRARY.search(answer.stderr)
+        if missing is not None and answer.returncode != 0:
+            what = next(group for group in missing.groups() if group)
+            advice = "install the library, or set LD_LIBRARY_PATH to where it is"
+            raise self._no_engine(f"a library is missing: {_printable(what)}", words[-1], answer, advice)
+
+        # Words of ours can make the fork abort, and then they are refused; on its own questions it must not.
+        if answer.returncode < 0 and len(words) == 1:
+            hint = "it was built for another processor: build it on this machine" if _is_sigill(answer) else None
+            raise self._no_engine("it crashed", words[-1], answer, hint)
+
+        return answer
+
+    def _no_engine(self, reason: str, word: str, answer: Answer, hint: str | None = None) -> NotAnEngineError:
+        return NotAnEngineError(
+            f"{self._path} cannot be used as an engine: {reason}",
+            details=(f"`{word}` {_ending(answer)}", *_excerpt(answer)),
+            hint=hint or "give the path of a llama-server, upstream's or ik_llama.cpp's",
+        )
+
+
+def _narrowed(question: Question, wanted: Callable[[str], bool]) -> Question:
+    return question._replace(spellings=tuple(filter(wanted, question.spellings)))
+
+
+def _words(question: Question) -> Iterator[str]:
+    for spelling in question.spellings:
+        yield spelling
+        if question.sample is not None:
+            yield question.sample
+
+
+def _is_sigill(answer: Answer) -> bool:
+    return answer.returncode == -signal.SIGILL
+
+
+def _ending(answer: Answer) -> str:
+    code = answer.returncode
+    if code is None:
+        return "was ended by orch"
+
+    return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+
+
+def _excerpt(answer: Answer) -> Iterator[str]:
+    lines = [line.strip() for line in answer.text.splitlines() if line.strip()]
+    if not lines:
+        yield "it printed nothing"
+
+    # A failure is explained at the end, a greeting comes first.
+    for line in lines[-_SHOWN_LINES:] if answer.returncode else lines[:_SHOWN_LINES]:
+        yield f"it printed: {_printable(line)}"
+
+
+def _printable(text: str) -> str:
+    shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
