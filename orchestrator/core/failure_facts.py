@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from orchestrator.core import failure_signatures as table
 from orchestrator.core.failure_lines import LogLine
@@ -82,15 +83,13 @@ def gather(lines: list[LogLine]) -> Facts:
 
 def _last_start(lines: list[LogLine]) -> int:
     """Where the newest start begins, if an earlier one had come to something before it."""
-    beginning = 0
-    settled = False
-    for index, line in enumerate(lines):
-        if settled and _matches(table.NEW_START, line):
-            beginning, settled = index, False
-        elif not settled:
-            settled = (_rank(line) or 0) >= table.LOADED or _find(line) is not None
+    starts = [index for index, line in enumerate(lines) if _matches(table.NEW_START, line)]
+    for before, index in reversed(list(pairwise([0, *starts]))):
+        came_to_something = ((_rank(line) or 0) >= table.LOADED or _find(line) for line in lines[before:index])
+        if any(came_to_something):
+            return index
 
-    return beginning
+    return 0
 
 
 def _gather(lines: list[LogLine]) -> Facts:
@@ -101,6 +100,9 @@ def _gather(lines: list[LogLine]) -> Facts:
     total: dict[str, int] = {}
     phase: Phase = "none"
     for line in lines:
+        if not line.texts:
+            continue
+
         rank = _rank(line)
         if rank is not None:
             milestones.append((line.number, rank))
@@ -111,6 +113,10 @@ def _gather(lines: list[LogLine]) -> Facts:
 
         if signs or rank is not None:
             phase = _later(phase, _phase_of(line, rank))
+
+        for text in line.texts if _suspicious(line) else ():
+            if told := next((signal for pattern, signal in table.TOLD_SIGNALS if pattern.match(text)), None):
+                facts.told_signal = told
 
         found = _find(line)
         if found is not None:
@@ -132,7 +138,10 @@ def _rank(line: LogLine) -> int | None:
 
 
 def _find(line: LogLine) -> tuple[Signature, re.Match[str]] | None:
-    if line.level in _QUIET_LEVELS or not _matches(table.ANY_SIGNATURE, line) or _matches(table.HARMLESS, line):
+    if line.level in _QUIET_LEVELS or not _suspicious(line) or not _matches(table.ANY_SIGNATURE, line):
+        return None
+
+    if _matches(table.HARMLESS, line):
         return None
 
     for signature in table.SIGNATURES:
@@ -142,6 +151,10 @@ def _find(line: LogLine) -> tuple[Signature, re.Match[str]] | None:
                 return signature, match
 
     return None
+
+
+def _suspicious(line: LogLine) -> bool:
+    return bool(line.texts) and any(map(line.texts[0].lower().__contains__, table.BAD_WORDS))
 
 
 def _matches(pattern: re.Pattern[str], line: LogLine) -> bool:
@@ -175,9 +188,6 @@ def _note(facts: Facts, line: LogLine, free: dict[str, int], total: dict[str, in
     facts.placed_by_hand = facts.placed_by_hand or _matches(table.PLACED_BY_HAND, line)
     facts.metal = facts.metal or _matches(table.METAL_SEEN, line)
     for text in line.texts:
-        if told := next((signal for pattern, signal in table.TOLD_SIGNALS if pattern.match(text)), None):
-            facts.told_signal = told
-
         if match := table.DEVICE_TOTAL.match(text):
             total[match["index"]] = int(match["total"])
         elif match := table.DEVICE_FREE.match(text):

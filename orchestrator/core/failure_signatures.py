@@ -280,7 +280,19 @@ def _any_of(patterns: Iterable[re.Pattern[str]]) -> re.Pattern[str]:
 
 ANY_SIGNATURE = _any_of(signature.pattern for signature in SIGNATURES)
 ANY_MILESTONE = _any_of(pattern for pattern, _ in MILESTONES)
-ANY_SIGN = _any_of((
-    CLEAN_STOP, DEVICE_SEEN, PLACED_BY_HAND, METAL_SEEN, DEVICE_TOTAL, DEVICE_FREE, CONTEXT_BEGUN, LOAD_BEGUN,
-    *(pattern for pattern, _ in TOLD_SIGNALS),
-))  # fmt: skip
+ANY_SIGN = _any_of(
+    (
+        CLEAN_STOP, DEVICE_SEEN, PLACED_BY_HAND, METAL_SEEN, DEVICE_TOTAL, DEVICE_FREE, CONTEXT_BEGUN, LOAD_BEGUN,
+    )
+)  # fmt: skip
+
+BAD_WORDS = (
+    "err", "fail", "unable", "cannot", "can't", "couldn't", "insufficient", "out of", "outof", "out_of", "alloc", "memory",
+    "assert", "abort", "terminat", "kill", "fault", "illegal", "invalid", "unknown", "unsupport", "unrecog", "legacy", "no ",
+    "not ", "in use", "bind", "sto", "what(", "lost", "xid", ".dll", "oom", "sig", "bus ", "exceed", "requir", "must be",
+    "needs", "cumem", "cudam", "hipm", "cudagraph", "cublas", "hipblas", "free", "corrupt", "magic", "version", "bad",
+    ".c:", ".cc:", ".cpp:", ".cu:", ".cuh:", ".m:", ".mm:", ".h:", ".hpp:", ".metal:", ".c(", ".cpp(", ".cu(", "ggml_a",
+    "relocating", "proceed", "lookup", "library", "exception", "smash", "sycl", "hsa", "status", "limited", "support",
+    "crash", "discarded", "interactivity", "caused", "option", "argument", "trap", "floating", "iot ", "mtp", "nil",
+)  # fmt: skip
+"""Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""
