@@ -92,3 +92,25 @@ class ErrorBody(TypedDict):
     details: list[str]
     hint: str | None
     code: int
+
+
+class TargetName(TypedDict):
+    profile: str
+    engine: str
+
+
+SwitchResult = TypedDict(
+    "SwitchResult",
+    {
+        "ok": bool,
+        "from": TargetName | None,
+        "to": TargetName,
+        "rolled_back": bool,
+        "held_requests": int,
+        "gap_s": float,
+        "total_s": float,
+        "strategy": str,
+        "cause": str | None,
+    },
+)
+"""The answer of `orch switch --json`. `gap_s` is how long new requests had to wait, 0 when they did not."""

@@ -15,6 +15,7 @@ from orchestrator.core.errors import OrchError, UsageError
 VERBS: dict[str, str] = {
     "up": "start the engine of a profile, and the daemon if none runs",
     "down": "stop the engine",
+    "switch": "change engine or profile without losing a request",
     "status": "show what is running",
     "logs": "show the engine's log",
     "events": "show what happened",

@@ -36,7 +36,8 @@ def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
         wait_s = min(left_s, LONG_POLL_S)
         answer = client.request(path, f"/v1/status?after={generation}&wait_s={wait_s:.3f}", timeout_s=wait_s + 10)
         news: Status = json.loads(answer)
-        if news["generation"] > after and news["state"] in ("ready", "failed", "stopped"):
+        settled = news["state"] in ("ready", "failed", "stopped") and not news["switching"]
+        if settled and news["generation"] > after:
             diagnostics.clear_progress()
             return news
 

@@ -2,6 +2,9 @@
 
     GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
     POST /v1/up       {"profile"?, "engine"?}    start, or replace what runs
+    POST /v1/switch   {"target", "strategy"?, "dry_run"?}   begin a switch; with dry_run, say what it would do
+    GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
+    POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
     GET  /v1/logs?lines=N&follow=0|1             JSON Lines
     GET  /v1/events?lines=N&follow=0|1           JSON Lines
@@ -19,16 +22,18 @@ from urllib.parse import parse_qs
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 
 from orchestrator.adapters.http1 import Request, Response
 from orchestrator.adapters.log_store import InstanceLog, LogLine
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.states import Target
-from orchestrator.core.switching import DownRequested, UpRequested, target_of
+from orchestrator.core.switching import DownRequested, Strategy, UpRequested, target_of
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner, fresh_slot
-from orchestrator.daemon.preparing import Preparer
+from orchestrator.daemon.preparing import Preparer, Resolved
 from orchestrator.daemon.service import Service
+from orchestrator.daemon.switcher import Switcher, name_of
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +51,12 @@ _STATUSES: tuple[tuple[type[OrchError], int, int], ...] = (
 class UpBody(msgspec.Struct, forbid_unknown_fields=True):
     profile: str | None = None
     engine: str | None = None
+
+
+class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
+    target: str
+    strategy: Strategy | None = None
+    dry_run: bool = False
 
 
 class DownBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -66,8 +77,10 @@ class Control:
 
     def __init__(
         self,
+        tasks: TaskGroup,
         owner: Owner,
         service: Service,
+        switcher: Switcher,
         preparer: Preparer,
         journal: Journal,
         log: InstanceLog,
@@ -75,8 +88,10 @@ class Control:
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
+        self._tasks = tasks
         self._owner = owner
         self._service = service
+        self._switcher = switcher
         self._preparer = preparer
         self._journal = journal
         self._log = log
@@ -86,6 +101,9 @@ class Control:
         self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
             ("GET", "/v1/status"): self._status,
             ("POST", "/v1/up"): self._up,
+            ("POST", "/v1/switch"): self._switch,
+            ("GET", "/v1/switch"): self._switch_state,
+            ("POST", "/v1/cancel"): self._cancel,
             ("POST", "/v1/down"): self._down,
             ("GET", "/v1/logs"): self._logs,
             ("GET", "/v1/events"): self._events,
@@ -115,15 +133,22 @@ class Control:
 
     async def _up(self, request: Request, response: Response) -> None:
         body = await _body(request, UpBody)
-        target, notes = await self._resolve(body)
+        resolved = await self._resolve(body)
         await self._service.refresh_models()
         generation = self._service.views.generation
-        await self._owner.ask(UpRequested(target, fresh_slot()))
+        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
         self._service.refresh()
-        answer = {"generation": generation, "target": str(target), "notes": notes}
+        target = resolved.target
+        answer = {
+            "generation": generation,
+            "target": str(target),
+            "profile": target.profile,
+            "engine": target.engine,
+            "notes": resolved.notes,
+        }
         response.send(200, _JSON, msgspec.json.encode(answer))
 
-    async def _resolve(self, body: UpBody) -> tuple[Target, tuple[str, ...]]:
+    async def _resolve(self, body: UpBody) -> Resolved:
         name, engine = body.profile, body.engine
         if name is None:
             fallback = self._fallback()
@@ -136,6 +161,47 @@ class Control:
             name, engine = fallback.profile, engine or fallback.engine
 
         return await anyio.to_thread.run_sync(self._preparer.resolve, name, engine)
+
+    async def _switch(self, request: Request, response: Response) -> None:
+        """Preflight here and now: a mistake is answered before anything has moved."""
+        body = await _body(request, SwitchBody)
+        running = target_of(self._owner.world.state) if self._owner.world.slots else None
+        resolved = await anyio.to_thread.run_sync(self._preparer.resolve_text, body.target, running)
+        strategy, reason = await self._switcher.plan(resolved, body.strategy)
+        answer: dict[str, object] = {
+            "from": name_of(running) if running else None,
+            "to": name_of(resolved.target),
+            "strategy": strategy,
+            "reason": reason,
+            "notes": resolved.notes,
+        }
+        if body.dry_run:
+            before = None
+            if running is not None:
+                before = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+
+            answer |= {"argv_before": before.argv if before else None, "argv_after": resolved.argv}
+        else:
+            await self._service.refresh_models()
+            operation = self._switcher.begin(resolved, strategy, reason)
+            self._tasks.start_soon(self._switcher.run, operation, resolved)
+            answer |= {"operation": operation.id}
+
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _switch_state(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        operation = self._switcher.find(query.get("operation", [""])[-1])
+        with anyio.move_on_after(min(_number(query, "wait_s", 0.0), MAX_WAIT_S)):
+            await operation.done.wait()
+
+        progress = "reading the model ahead" if operation.phase == "reading" else self._service.status()["progress"]
+        answer = {"phase": operation.phase, "progress": progress, "result": operation.result}
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _cancel(self, request: Request, response: Response) -> None:
+        operation = self._switcher.cancel()
+        response.send(200, _JSON, msgspec.json.encode({"operation": operation.id, "to": name_of(operation.target)}))
 
     async def _down(self, request: Request, response: Response) -> None:
         body = await _body(request, DownBody)

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import anyio
 import anyio.to_thread
 import uvloop
+from anyio.abc import TaskGroup
 
 from orchestrator.adapters.config_file import load_config
+from orchestrator.adapters.gpu import NvmlReader
 from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
 from orchestrator.adapters.http1 import HttpServer
 from orchestrator.adapters.http1 import Limits as HttpLimits
@@ -39,7 +41,9 @@ from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.performing import EnginePerformer, Limits
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.service import Service
-from orchestrator.gateway.server import Gateway, GatewayConfig
+from orchestrator.daemon.switcher import Switcher
+from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.server import Gateway
 
 _log = logging.getLogger(__name__)
 
@@ -147,8 +151,11 @@ class Daemon:
             _log.warning("%s", notice)
 
         self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
-        self._owner = Owner(self._journal, lambda finished: None)
+        self._gpus = NvmlReader()
         self._preparer = Preparer(paths)
+        self._owner = Owner(self._journal, lambda finished: self._switcher.finished(finished))
+        self._gateway: Gateway | None = None
+        self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
         self._log = InstanceLog(
             LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
         )
@@ -162,11 +169,10 @@ class Daemon:
             async with anyio.create_task_group() as tasks:
                 service = self._build(tasks, guard)
                 gateway = Gateway(gateway_config(self._config), service)
-                service.gateway = gateway
+                self._gateway = service.gateway = gateway
                 service.gateway_url = url_of(gateway_socket)
-                control = HttpServer(self._control(service).handle, HttpLimits(idle_timeout_s=600.0))
+                control = HttpServer(self._control(tasks, service).handle, HttpLimits(idle_timeout_s=600.0))
                 await service.refresh_models()
-                tasks.start_soon(service.follow)
                 tasks.start_soon(self._save_wanted)
                 tasks.start_soon(self._heed_signals)
                 await gateway.start([gateway_socket])
@@ -185,18 +191,17 @@ class Daemon:
 
         self._journal.add("ended", f"daemon {os.getpid()}")
 
-    def _build(self, tasks: anyio.abc.TaskGroup, guard: Guard) -> Service:
+    def _build(self, tasks: TaskGroup, guard: Guard) -> Service:
         config = self._config
         limits = Limits(config.daemon.stop_grace_s, config.daemon.drain_s)
 
         async def drain(instance: str, timeout_s: float) -> bool:
-            assert service.gateway is not None
-            return await service.gateway.wait_idle(instance, timeout_s)
+            return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)
 
         performer = EnginePerformer(
             tasks, self._owner.post, self._preparer, self._log, guard, limits, drain, lambda: service.refresh()
         )
-        service = Service(self._paths, self._owner, performer)
+        service = Service(self._paths, self._owner, performer, self._gpus)
         tasks.start_soon(self._owner.run, performer)
         return service
 
@@ -204,10 +209,15 @@ class Daemon:
         _log.error("the guard process died and is started again")
         self._journal.add("guard_died", "the guard process died and is started again")
 
-    def _control(self, service: Service) -> Control:
+    def _held(self) -> int:
+        return self._gateway.held_total if self._gateway is not None else 0
+
+    def _control(self, tasks: TaskGroup, service: Service) -> Control:
         return Control(
+            tasks,
             self._owner,
             service,
+            self._switcher,
             self._preparer,
             self._journal,
             self._log,
@@ -223,32 +233,34 @@ class Daemon:
             return Target(str(last["profile"]), str(last["engine"]))
 
         name = self._config.daemon.default_profile
-        return self._preparer.resolve(name, None)[0] if name else None
+        return self._preparer.resolve(name, None).target if name else None
 
     async def _start_first(self) -> None:
         """What was asked for on the command line, else what ran when the daemon died, else the configured default."""
         options = self._options
-        try:
-            if options.profile:
-                target, _ = await anyio.to_thread.run_sync(self._preparer.resolve, options.profile, options.engine)
-            elif options.started_by_up:
+        wanted = self._remembered.get("wanted")
+        name, engine = options.profile, options.engine
+        if name is None:
+            if options.started_by_up:
                 return  # the request follows
+
+            if isinstance(wanted, dict):
+                name, engine = str(wanted["profile"]), str(wanted["engine"])
             else:
-                wanted = self._remembered.get("wanted")
-                name = self._config.daemon.default_profile
-                if isinstance(wanted, dict):
-                    target = Target(str(wanted["profile"]), str(wanted["engine"]))
-                elif name:
-                    target, _ = await anyio.to_thread.run_sync(self._preparer.resolve, name, None)
-                else:
-                    return
+                name = self._config.daemon.default_profile or None
+
+        if name is None:
+            return
+
+        try:
+            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, name, engine)
         except OrchError as error:
             # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
             _log.error("%s: %s", error.message, "; ".join(error.details))
             self._journal.add("refused", error.message)
             return
 
-        self._owner.post(UpRequested(target, fresh_slot()))
+        self._owner.post(UpRequested(resolved.target, fresh_slot()))
 
     async def _save_wanted(self) -> None:
         """Remember what is to run, each time that changes."""
@@ -313,13 +325,15 @@ class Daemon:
 
 
 def gateway_config(config: Config) -> GatewayConfig:
+    gateway = config.gateway
     return GatewayConfig(
-        host=config.gateway_host,
-        port=config.gateway_port,
-        api_keys=read_keys(config.api_key_file),
-        allowed_hosts=config.allowed_hosts,
-        max_queued=config.max_queued,
-        hold_timeout_s=config.hold_timeout_s,
+        host=gateway.host,
+        port=gateway.port,
+        api_keys=read_keys(gateway.api_key_file),
+        allowed_hosts=gateway.allowed_hosts,
+        max_queued=gateway.max_queued,
+        hold_timeout_s=gateway.hold_timeout_s,
+        limits=HttpLimits(header_timeout_s=gateway.header_timeout_s, body_bytes=gateway.max_body_mib << 20),
     )
 
 

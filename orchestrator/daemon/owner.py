@@ -60,11 +60,18 @@ class Owner:
         self._policy = policy or RestartPolicy()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._performer: Performer | None = None
+        self._observers: list[Callable[[], None]] = []
         self.published: Publisher[Published] = Publisher(Published(World(), monotonic()))
 
     @property
     def world(self) -> World:
         return self.published.value.world
+
+    def observe(self, observer: Callable[[], None]) -> None:
+        """Have this called on each change, before the effects are performed: whoever routes by the world must know
+        that an instance no longer serves before its last requests are waited for.
+        """
+        self._observers.append(observer)
 
     def post(self, event: WorldEvent) -> None:
         """Hand over an event; it is taken in its turn."""
@@ -96,6 +103,9 @@ class Owner:
         if world != before.world:
             moved = name_of(world.state) != name_of(before.world.state)
             self.published.publish(Published(world, now if moved else before.since))
+            for observer in self._observers:
+                observer()
+
             for slot, state in world.slots.items():
                 self._record(before.world.slots.get(slot), state)
 

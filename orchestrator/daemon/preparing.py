@@ -17,6 +17,7 @@ from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.ladder import Rung, first_rung, on_rung
 from orchestrator.core.profile import EngineProfile, Profile
 from orchestrator.core.states import Target
+from orchestrator.engines.registry import EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, model_path, render_profile
 
 HOST = "127.0.0.1"
@@ -45,6 +46,21 @@ class Launch:
         return self.profile.settings.get("speculative.type") == "mtp"
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A target that has been checked as far as that goes without starting it.
+
+    :param notes: what whoever asked should know
+    """
+
+    target: Target
+    profile: EngineProfile
+    argv: tuple[str, ...]
+    model_path: str
+    model_bytes: int
+    notes: tuple[str, ...]
+
+
 class Preparer:
     """Prepares launches for one installation."""
 
@@ -52,17 +68,37 @@ class Preparer:
         self._paths = paths
         self._profiles = ProfileStore(paths)
 
-    def resolve(self, name: str, engine: str | None) -> tuple[Target, tuple[str, ...]]:
-        """The target that a name and an engine stand for, checked as far as that goes without starting it.
+    def resolve(self, name: str, engine: str | None) -> Resolved:
+        """What a name (or an alias, or a file) and an engine stand for.
 
-        :return: the target, and notices for whoever asked
         :raises OrchError: whatever would keep it from starting
         """
         profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
         rendered = render_profile(self._paths, profile, target.engine)
-        self._check_model(rendered.profile)
-        return target, rendered.notes
+        model_bytes = self._check_model(rendered.profile)
+        path = model_path(self._paths, rendered.profile.model)
+        return Resolved(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
+
+    def resolve_text(self, text: str, running: Target | None) -> Resolved:
+        """What the TARGET of `orch switch` stands for: `profile@engine`, an engine, or a profile.
+
+        :param running: an engine alone means its profile
+        """
+        name, at, engine = text.rpartition("@")
+        if at:
+            return self.resolve(name, engine)
+
+        if text in EngineRegistry(self._paths).ids():
+            if running is None:
+                raise UsageError(
+                    f"`{text}` is an engine, and no profile runs that could be switched to it",
+                    hint=f"`orch switch PROFILE@{text}`",
+                )
+
+            return self.resolve(running.profile, text)
+
+        return self.resolve(text, None)
 
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""

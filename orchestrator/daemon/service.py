@@ -41,11 +41,11 @@ CREATED = int(time())
 class Service:
     """Answers for the daemon. Reads the owner's world, never changes it."""
 
-    def __init__(self, paths: Paths, owner: Owner, performer: EnginePerformer) -> None:
+    def __init__(self, paths: Paths, owner: Owner, performer: EnginePerformer, gpus: NvmlReader) -> None:
         self._owner = owner
         self._performer = performer
         self._profiles = ProfileStore(paths)
-        self._gpus = NvmlReader()
+        self._gpus = gpus
         self._speed = SpeedMeter()
         self._outcomes: Counter[str] = Counter()
         self._models: tuple[Model, ...] = ()
@@ -53,6 +53,7 @@ class Service:
         self._clock = Clock(time() - monotonic())
         self.gateway: Gateway | None = None
         self.gateway_url = ""
+        owner.observe(self.refresh)
         self.views: Publisher[View] = Publisher(View(1, None, Refusal("starting", "starting", 1), "starting", ()))
 
     # What the gateway asks (gateway/contract.py).
@@ -79,7 +80,7 @@ class Service:
             f"orch_ready {int(isinstance(self._owner.world.state, Ready))}",
             "# HELP orch_requests_in_flight Requests that an instance is answering.",
             "# TYPE orch_requests_in_flight gauge",
-            f"orch_requests_in_flight {gateway.total_in_flight if gateway else 0}",
+            f"orch_requests_in_flight {gateway.active - gateway.queued if gateway else 0}",
             "# HELP orch_requests_queued Requests that wait for an instance.",
             "# TYPE orch_requests_queued gauge",
             f"orch_requests_queued {gateway.queued if gateway else 0}",
@@ -90,14 +91,6 @@ class Service:
         return ("\n".join(lines) + "\n").encode()
 
     # What happens inside the daemon.
-
-    async def follow(self) -> None:
-        """Republish the owner's world as the gateway's view, for ever."""
-        generation = 0
-        while True:
-            await self._owner.published.changed(generation)
-            generation = self._owner.published.generation
-            self.refresh()
 
     def refresh(self) -> None:
         """Publish the view anew: the world, the models or the progress changed."""
@@ -135,7 +128,7 @@ class Service:
             gateway=GatewayStatus(
                 url=self.gateway_url,
                 queued=gateway.queued if gateway else 0,
-                in_flight=gateway.total_in_flight if gateway else 0,
+                in_flight=gateway.active - gateway.queued if gateway else 0,
             ),
             speed=self._speed.read(instance),
             gpus=[],

@@ -42,6 +42,8 @@ class Hold:
         self._max_queued = max_queued
         self._tickets: list[Ticket] = []
         self._numbers = itertools.count()
+        self.entered = 0
+        """Requests that have ever taken a place."""
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -57,6 +59,7 @@ class Hold:
                 "queue_full", f"{queued} requests are waiting already ({progress})", retry_after_s=_RETRY_AFTER_S
             )
 
+        self.entered += 1
         ticket = Ticket(next(self._numbers))
         self._tickets.append(ticket)
         return ticket

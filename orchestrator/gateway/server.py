@@ -36,6 +36,11 @@ class Gateway:
         return len(self._dispatcher.hold)
 
     @property
+    def held_total(self) -> int:
+        """Requests that have ever had to wait for an instance."""
+        return self._dispatcher.hold.entered
+
+    @property
     def active(self) -> int:
         """Requests that are held or being answered by an engine."""
         return len(self._dispatcher.active)

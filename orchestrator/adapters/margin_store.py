@@ -1,0 +1,99 @@
+"""Margins that survived: what the ladder learned, kept across restarts.
+
+A margin holds for one build, model, context, KV type, parallelism, speculation and set of devices. It is written only
+after a start became ready, and it only ever grows; `forget` is the one way back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.adapters.state_file import load_state, save_state
+from orchestrator.core.profile import EngineProfile
+
+KEYED_SETTINGS = (
+    "context.size", "context.parallel", "context.unified_kv", "batch.size", "batch.ubatch", "kv.k", "kv.v",
+    "kv.offload", "attention.flash", "speculative.type", "speculative.draft_max", "speculative.draft_model",
+    "speculative.kv_k", "speculative.kv_v", "memory.split", "memory.devices", "multimodal.mmproj",
+)  # fmt: skip
+"""The settings that device memory depends on, beside the placement that the margin is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarginKey:
+    """What a margin was learned for; `digest` names it."""
+
+    build: str
+    model: str
+    settings: Mapping[str, object]
+    devices: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps([self.build, self.model, sorted(self.settings.items()), self.devices], default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def margin_key(profile: EngineProfile, model_path: str, build: str, devices: tuple[str, ...]) -> MarginKey:
+    """:param build: names the binary, not its version alone (two builds of one commit differ in their flags)"""
+    stat = os.stat(model_path)
+    model = f"{os.path.basename(model_path)}:{stat.st_size}:{stat.st_mtime_ns}"
+    settings = {path: profile.settings[path] for path in KEYED_SETTINGS if path in profile.settings}
+    return MarginKey(build, model, settings, devices)
+
+
+class MarginStore:
+    """Reads and writes the file of learned margins."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def entries(self) -> dict[str, dict[str, object]]:
+        """Digest to what was learned: profile, engine, model, margin_mib, learned (RFC 3339)."""
+        state, _ = load_state(self._path)
+        entries = state.get("margins")
+        return entries if isinstance(entries, dict) else {}
+
+    def learned(self, key: MarginKey) -> int | None:
+        """The margin that survived, MiB."""
+        margin = self.entries().get(key.digest, {}).get("margin_mib")
+        return margin if isinstance(margin, int) else None
+
+    def remember(self, key: MarginKey, margin_mib: int, profile: EngineProfile, now: str) -> bool:
+        """Keep a margin unless a larger one is kept already.
+
+        :return: whether it was new
+        """
+        entries = self.entries()
+        before = self.learned(key)
+        if before is not None and before >= margin_mib:
+            return False
+
+        entries[key.digest] = {
+            "profile": profile.name,
+            "engine": profile.engine,
+            "build": key.build,
+            "model": key.model.partition(":")[0],
+            "settings": dict(key.settings),
+            "devices": list(key.devices),
+            "margin_mib": margin_mib,
+            "learned": now,
+        }
+        save_state(self._path, {"margins": entries})
+        return True
+
+    def forget(self, digest: str | None = None) -> int:
+        """Drop one entry, or all of them.
+
+        :return: how many
+        """
+        entries = self.entries()
+        kept = {} if digest is None else {name: entry for name, entry in entries.items() if name != digest}
+        if len(kept) != len(entries):
+            save_state(self._path, {"margins": kept})
+
+        return len(entries) - len(kept)

@@ -1,0 +1,132 @@
+"""`orch switch`."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.adapters.paths import find_paths
+from orchestrator.api import client
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import OrchError, TimedOutError
+
+HELP = "change engine or profile without losing a request"
+EXAMPLES = """\
+  orch switch ik-fork                    # the same profile on another engine
+  orch switch qwen3.6-27b-24gb           # another profile
+  orch switch qwen3.6-27b-24gb@upstream
+  orch switch ik-fork --dry-run          # what would change
+  orch switch --cancel                   # end the switch under way; what ran before serves on"""
+
+POLL_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", nargs="?", help="an engine, a profile, or profile@engine")
+    parser.add_argument(
+        "--strategy",
+        choices=("auto", "beside", "replace"),
+        default="auto",
+        help="start the new engine beside the old one, or hold requests and replace it (auto: beside when both fit)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would change in the command line")
+    parser.add_argument("--cancel", action="store_true", help="end the switch under way")
+    parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from orchestrator.core.errors import UsageError
+
+    path = find_paths().control_socket
+    if args.cancel:
+        answer = json.loads(client.request(path, "/v1/cancel", b"{}"))
+        diagnostics.note(f"cancelling the switch to {_name(answer['to'])}")
+        return diagnostics.OK
+
+    if args.target is None:
+        raise UsageError("say what to switch to", hint="`orch engines list` and `orch profile list` show what there is")
+
+    body: dict[str, object] = {"target": args.target, "dry_run": args.dry_run}
+    if args.strategy != "auto":
+        body["strategy"] = args.strategy
+
+    answer = json.loads(client.request(path, "/v1/switch", json.dumps(body).encode(), timeout_s=120))
+    for notice in answer["notes"]:
+        diagnostics.warn(notice)
+
+    if args.dry_run:
+        return _show_plan(answer, as_json=args.json)
+
+    result = _follow(path, answer["operation"], args.timeout)
+    if args.json:
+        output.json_data(result)
+
+    if result["ok"]:
+        if not args.json:
+            held = f"{result['held_requests']} requests held" if result["held_requests"] else "no request held"
+            output.line(
+                f"switched to {_name(result['to'])}: {held}, gap {result['gap_s']:.2f} s ({answer['strategy']})"
+            )
+
+        return diagnostics.OK
+
+    back = f"rolled back: {_name(result['from'])} serves" if result["rolled_back"] and result["from"] else None
+    raise OrchError(
+        f"the switch to {_name(result['to'])} failed: {result['cause']}",
+        details=(back,) if back else (),
+        hint="look at `orch events` and `orch logs`",
+    )
+
+
+def _follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
+    import json
+    import time
+
+    deadline = time.monotonic() + timeout_s
+    while True:
+        news = json.loads(client.request(path, f"/v1/switch?operation={operation}&wait_s={POLL_S}", timeout_s=30))
+        if news["result"] is not None:
+            diagnostics.clear_progress()
+            result: dict[str, object] = news["result"]
+            return result
+
+        diagnostics.progress(news["progress"])
+        if time.monotonic() > deadline:
+            diagnostics.clear_progress()
+            raise TimedOutError(
+                f"not switched after {timeout_s:g} s; it goes on", hint="`orch switch --cancel` ends it"
+            )
+
+
+def _show_plan(answer: dict[str, object], *, as_json: bool) -> int:
+    if as_json:
+        output.json_data(answer)
+        return diagnostics.OK
+
+    import difflib
+
+    before, after = (_words(answer[name]) for name in ("argv_before", "argv_after"))
+    output.line(f"{_name(answer['from'])} -> {_name(answer['to'])}: {answer['strategy']} ({answer['reason']})")
+    for line in difflib.ndiff(before, after):
+        if not line.startswith("? "):
+            output.line(line)
+
+    return diagnostics.OK
+
+
+def _words(argv: object) -> list[str]:
+    """One line for each flag with its value."""
+    lines: list[str] = []
+    for word in argv if isinstance(argv, list) else []:
+        if lines and not word.startswith("-") and lines[-1].startswith("-") and " " not in lines[-1]:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(str(word))
+
+    return lines
+
+
+def _name(target: object) -> str:
+    return f"{target['profile']}@{target['engine']}" if isinstance(target, dict) else "nothing"
