@@ -117,6 +117,9 @@ class Connection(asyncio.Protocol):
         # A client that has shut its side down is taken for gone: only so is a closed connection noticed while the
         # engine has nothing to say yet. The transport closes itself once what was written has left.
         self._end(within_s=self._limits.linger_s)
+        if self._response is not None:
+            self._response.lost()
+
         self.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:

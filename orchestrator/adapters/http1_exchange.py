@@ -84,7 +84,7 @@ class Request:
 class Response:
     """Writes one response. Nothing here blocks; writes after the client is gone are dropped.
 
-    :ivar client_gone: the connection is lost; the handler's task has been cancelled
+    :ivar client_gone: the client left before the end of its answer; the handler's task has been cancelled
     :ivar flow: told to pause and resume as the client's buffer fills and drains
     """
 
@@ -182,9 +182,10 @@ class Response:
             self._drained.set_result(None)
 
     def lost(self) -> None:
-        """Called by the connection when the client is gone."""
-        self.client_gone = True
-        self.ended = True
+        """Called by the connection when the client is gone; one that has its whole answer may go."""
+        if not self.ended:
+            self.client_gone = self.ended = True
+
         self.pressed(False)
 
     @property
@@ -221,5 +222,5 @@ class Response:
         return head
 
     def _write(self, data: bytes) -> None:
-        if not self.client_gone and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._transport.write(data)

@@ -7,6 +7,7 @@ dialect on a stream, and a cut on anything else. Never a `[DONE]` that the engin
 from __future__ import annotations
 
 import asyncio
+import time
 
 from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError, UpstreamResponse
 from orchestrator.gateway import forward
@@ -41,9 +42,8 @@ class Exchange:
         self._request = request
         self._response = response
         self._match = match
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._began = self._loop.time()
+        self._began = time.monotonic()  # the loop counts in milliseconds only
         self._held_s = 0.0
         self._first_byte_s: float | None = None
         self._instance: str | None = None
@@ -89,9 +89,9 @@ class Exchange:
 
         progress = self._comment if wants_stream and match.route.streams else None
         while True:
-            waited_from = self._loop.time()
+            waited_from = time.monotonic()
             endpoint = await dispatcher.admit(lambda serving: check_loaded(profile, serving), progress)
-            self._held_s += self._loop.time() - waited_from
+            self._held_s += time.monotonic() - waited_from
             self._instance = endpoint.instance
             try:
                 await self._relay(await self._send(endpoint, body))
@@ -133,7 +133,7 @@ class Exchange:
             headers = forward.response_headers(upstream.headers)
             if upstream.complete:
                 body = upstream.take()
-                self._first_byte_s = self._loop.time() - self._began
+                self._first_byte_s = time.monotonic() - self._began
                 self._tail.add(body)
                 response.send(upstream.status, headers, body)
                 return
@@ -152,7 +152,7 @@ class Exchange:
     def _pass_on(self, data: bytes) -> None:
         # Runs once for each read from the engine, inside the event loop's callback: nothing here waits or parses.
         if self._first_byte_s is None:
-            self._first_byte_s = self._loop.time() - self._began
+            self._first_byte_s = time.monotonic() - self._began
 
         self._tail.add(data)
         self._response.write(data)
@@ -219,7 +219,7 @@ class Exchange:
             outcome=outcome,
             held_s=self._held_s,
             first_byte_s=self._first_byte_s,
-            total_s=self._loop.time() - self._began,
+            total_s=time.monotonic() - self._began,
             prompt_tokens=found.prompt_tokens,
             prompt_ms=found.prompt_ms,
             predicted_tokens=found.predicted_tokens,
