@@ -43,12 +43,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from orchestrator.cli.launching import ensure_daemon
-    from orchestrator.engines.known_model import write_demo_model
+    from orchestrator.engines.demo_model import ensure_demo_model
 
     paths = find_paths()
     _step("1. A model: qwen35moe with an MTP head, written here and now")
-    model = write_demo_model(paths.cache)
-    output.line(f"   {model.path}, {os.path.getsize(model.path) / 2**20:.1f} MiB")
+    model = ensure_demo_model(paths)
+    output.line(f"   {model}, {os.path.getsize(model) / 2**20:.1f} MiB")
 
     _step("2. The profile `demo`, turned into the engine's own flags")
     _render()
