@@ -58,6 +58,8 @@ _IK_SERVER = re.compile(r"(?P<level>INFO|WARN|ERR|VERB|ERROR|WARNING) *\[ *\w+\]
 _LOGFMT = re.compile(r"(?:\S+ +){0,2}?(?:time|ts|t|level|lvl|msg|source)=")
 _LOGFMT_VALUE = re.compile(r"\b(?:msg|error|err|line|stderr)=\"((?:[^\"\\]|\\.)*)\"")
 
+_ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))")
+
 _JSON_LEVELS = {"error": "E", "warn": "W", "info": "I", "debug": "D", "trace": "T"}
 """Upstream's `--log-jsonl`."""
 
@@ -183,7 +185,7 @@ def _read(stripped: str, nested: int = 2) -> tuple[tuple[str, ...], str | None]:
         inner, inner_level = _read_record(stripped[stripped.index("{") :])
     elif _LOGFMT.match(last) or _LOGFMT.match(stripped):
         # Only the values of known keys: a supervisor prints requests into others.
-        values = [re.sub(r"\\(.)", r"\1", found.partition("\\n")[0]) for found in _LOGFMT_VALUE.findall(stripped)]
+        values = [_unquote(found) for found in _LOGFMT_VALUE.findall(stripped)]
         inner, inner_level, texts = values, None, []
     elif server := _IK_SERVER.match(last) or _IK_SERVER.match(stripped):
         return (server["message"],), None
@@ -200,6 +202,16 @@ def _read(stripped: str, nested: int = 2) -> tuple[tuple[str, ...], str | None]:
             inner_level = inner_level or deeper_level
 
     return tuple(texts), inner_level or level
+
+
+def _unquote(text: str) -> str:
+    """The first line of Go's %q, without what a terminal would act on."""
+
+    def character(found: re.Match[str]) -> str:
+        code = found[1] or found[2]
+        return chr(int(code, 16)) if code else {"n": "\n", "t": "\t", "r": "\r"}.get(found[3], found[3])
+
+    return neutralise(_ESCAPED.sub(character, text).strip().partition("\n")[0])
 
 
 def _peel(text: str) -> Iterator[tuple[str, str | None]]:
