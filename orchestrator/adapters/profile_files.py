@@ -105,12 +105,13 @@ class ProfileStore:
         :param name_or_file: a name, or a path: what contains a `/` or ends in `.toml`
         :raises UsageError: when there is none, or the name could leave the directory
         """
-        if "/" in name_or_file or name_or_file.endswith(SUFFIX):
+        is_path = "/" in name_or_file or name_or_file.endswith(SUFFIX)
+        if is_path and "\0" not in name_or_file:
             path = os.path.abspath(os.path.expanduser(name_or_file))
             stem = os.path.basename(path).removesuffix(SUFFIX)
             return Source(stem if is_name(stem) else _name_of(path), path, self._is_shipped(path))
 
-        if not is_name(name_or_file):
+        if is_path or not is_name(name_or_file):
             raise UsageError(
                 f"`{_shown(name_or_file)}` is not the name of a profile",
                 details=(f"allowed: {NAME_RULE}",),

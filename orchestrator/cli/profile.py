@@ -200,9 +200,8 @@ def _render(args: argparse.Namespace) -> int:
     for note in launch.notes:
         diagnostics.note(f"note: {note}")
 
-    words = list(launch.argv) if launch.argv[:1] == [launch.binary] else [launch.binary, *launch.argv]
-    settings = [f"{name}={shlex.quote(value)}" for name, value in launch.env.items()]
-    output.line(" ".join([*settings, shlex.join(words)]))
+    environment = [f"{name}={value}" for name, value in launch.env.items()]
+    output.line(shlex.join(["env", "-i", *environment, *launch.argv]))
     return diagnostics.OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -111,7 +112,9 @@ def read_config(
 
     for name, path in ENVIRONMENT.items():
         if environment.get(name):
-            read = read_value(_BY_PATH[path], _number_or_text(environment[name]), (name,), environment_problems)
+            setting, text = _BY_PATH[path], environment[name]
+            raw = int(text) if "int" in setting.types and re.fullmatch(r"[0-9]{1,9}", text) else text
+            read = read_value(setting, raw, (name,), environment_problems)
             if read is not None:
                 values[path], origins[path] = read, "environment"
 
@@ -163,10 +166,6 @@ def _check_reach(
         in_environment.add(("ORCH_GATEWAY_HOST",), message, hint=hint)
     else:
         in_file.add(("gateway", "host"), message, hint=hint)
-
-
-def _number_or_text(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
 
 
 def _default(path: str) -> Value:

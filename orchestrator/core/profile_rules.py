@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.capabilities import Kind
+from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key
 from orchestrator.core.profile import EngineProfile
 from orchestrator.core.settings import Value
@@ -82,6 +83,20 @@ def findings(profile: EngineProfile, kind: Kind) -> list[Finding]:
             found.append(Finding(tuple(_key(path) for path in paths), message, check in _ABOUT_MISSING))
 
     return found
+
+
+def refuse_combinations(profile: EngineProfile, kind: Kind) -> None:
+    """For an engine that a profile does not name itself, once its kind is known.
+
+    :raises UsageError: with every combination that cannot work there
+    """
+    found = findings(profile, kind)
+    if found:
+        raise UsageError(
+            f"profile `{profile.name}` cannot work on the engine `{profile.engine}`",
+            details=tuple(finding.message for finding in found),
+            hint=f"say what differs there in a table `[engine.{profile.engine}]`",
+        )
 
 
 def _key(path: str) -> Key:
