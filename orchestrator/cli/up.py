@@ -33,9 +33,16 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.cli.launching import ensure_daemon
 
     paths = find_paths()
-    ensure_daemon(paths)
+    started = ensure_daemon(paths)
     body = {name: value for name, value in (("profile", args.profile), ("engine", args.engine)) if value}
-    answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
+    try:
+        answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
+    except OrchError:
+        if started:  # nothing was running, and nothing shall stay behind a mistake
+            client.request(paths.control_socket, "/v1/down", b'{"all": true}')
+
+        raise
+
     for notice in answer["notes"]:
         diagnostics.warn(notice)
 
@@ -47,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.json_data(status)
 
-    if status["state"] == "ready":
+    wanted = status["profile"] == answer["profile"] and status["engine"] == answer["engine"]
+    if status["state"] == "ready" and wanted:
         if not args.json:
             output.line(f"{status['profile']} on {status['engine']} answers at {status['gateway']['url']}/v1")
 
@@ -56,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.detach:
         return diagnostics.OK
 
+    cause = status["cause"] or f"{status['profile']} on {status['engine']} is {status['state']}"
     raise OrchError(
-        f"{answer['target']} did not start: {status['cause'] or status['state']}",
+        f"{answer['target']} did not start: {cause}",
         details=tuple(
             f"attempt {attempt['number']}: {attempt['outcome']}: {attempt['evidence'] or attempt['cause'] or ''}"
             for attempt in status["attempts"]

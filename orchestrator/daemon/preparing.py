@@ -15,8 +15,9 @@ from orchestrator.adapters.ports import free_port
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.ladder import Rung, first_rung, on_rung
-from orchestrator.core.profile import EngineProfile, Profile
+from orchestrator.core.profile import DEMO_MODEL, EngineProfile, Profile
 from orchestrator.core.states import Target
+from orchestrator.engines.demo_model import ensure_demo_model
 from orchestrator.engines.registry import EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, model_path, render_profile
 
@@ -143,15 +144,12 @@ class Preparer:
     def _check_model(self, profile: EngineProfile) -> int:
         """The model's size in bytes, once its header could be read and has what the profile asks for."""
         path = model_path(self._paths, profile.model)
+        if profile.model == DEMO_MODEL:
+            ensure_demo_model(self._paths)
+
         if not os.path.exists(path):
-            hint = (
-                "make it with `orch demo`"
-                if profile.model == "orch:demo"
-                else f"`orch profile set {profile.name} model=PATH`"
-            )
-            raise MissingModelError(
-                f"profile `{profile.name}`: the model file does not exist", details=(path,), hint=hint
-            )
+            message = f"profile `{profile.name}`: the model file does not exist"
+            raise MissingModelError(message, details=(path,), hint=f"`orch profile set {profile.name} model=PATH`")
 
         try:
             parts = read_splits(path)

@@ -15,6 +15,7 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.api.types import Gateway as GatewayStatus
 from orchestrator.api.types import Gpu, Status
+from orchestrator.core.profile import DEMO_MODEL
 from orchestrator.core.states import Ready, Stopped, instance_of
 from orchestrator.core.switching import World
 from orchestrator.daemon.owner import Owner
@@ -190,8 +191,10 @@ class Service:
         )
 
     def _read_models(self) -> tuple[Model, ...]:
+        """The profiles that could be started: a shipped profile without its model file is nothing to offer."""
         profiles, _ = self._profiles.load_all()
         return tuple(
             Model(profile.name, profile.aliases, profile.description, "unloaded", CREATED)
             for profile in sorted(profiles, key=lambda each: each.name)
+            if profile.model == DEMO_MODEL or os.path.exists(profile.model)
         )
