@@ -13,7 +13,7 @@ from orchestrator.adapters.toml_lines import line_finder, parse
 from orchestrator.core.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Problems, did_you_mean
-from orchestrator.core.profile import NAME_PATTERN
+from orchestrator.core.profile import is_name
 from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, locate, variable_of
 from orchestrator.engines.probe import Build, NotAnEngineError, probe
 
@@ -88,7 +88,7 @@ class EngineRegistry:
         :raises UsageError: when the name cannot be one
         :raises NotAnEngineError: when the program is no engine, or not of the kind that the name promises
         """
-        if not NAME_PATTERN.fullmatch(name) or ".." in name:
+        if not is_name(name):
             raise UsageError(
                 f"`{name}` cannot be the name of an engine",
                 details=("allowed: lower-case letters, digits, `.`, `_` and `-`, 64 at most, no path",),
