@@ -157,6 +157,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answered = False
         self._until_eof = False
         self._keep_alive = False
+        self._in_step = True
         self._head: asyncio.Future[UpstreamResponse] | None = None
         self._response: UpstreamResponse | None = None
         self._headers: Headers = []
@@ -231,6 +232,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
+            self._in_step = False
             problem = f"the engine sent malformed HTTP: {error.__context__ or error}"
 
         response = self._response
@@ -240,7 +242,7 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             response.flush()
             if response.complete:
-                self._finish(response, in_step=problem is None)
+                self._finish(response)
                 return
 
         if problem is not None:
@@ -261,6 +263,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        if self._response is not None:
+            # A second answer to one request; nothing that comes on this connection can be trusted any more.
+            self._in_step = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is None:
             self._headers.append((name.lower(), value))
@@ -269,6 +276,9 @@ class UpstreamConnection(asyncio.Protocol):
         status, headers = self._parser.get_status_code(), self._headers
         if status == 101:
             raise ValueError("an upgrade that nobody asked for")
+
+        if self._response is not None:
+            raise ValueError("a second response")
 
         if status < 200:
             self._headers = []
@@ -295,11 +305,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._response.complete = True
             self._keep_alive = self._parser.should_keep_alive()
 
-    def _finish(self, response: UpstreamResponse, *, in_step: bool) -> None:
+    def _finish(self, response: UpstreamResponse) -> None:
         self._head = None
         response.ended()
         sent = self._transport.get_write_buffer_size() == 0
-        if in_step and sent and self._keep_alive and not self._transport.is_closing():
+        if self._in_step and sent and self._keep_alive and not self._transport.is_closing():
             self._reused = True
             self._keeper.release(self)
         else:

@@ -29,6 +29,7 @@ class UpstreamPool:
         self._unanswered: dict[UpstreamConnection, float] = {}
         self._loop = asyncio.get_running_loop()
         self._relief: asyncio.TimerHandle | None = None
+        self._connecting = asyncio.Lock()
         self._closed = False
 
     @property
@@ -118,7 +119,8 @@ class UpstreamPool:
     async def _connect(self) -> UpstreamConnection:
         where = f"{self._host}:{self._port}"
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            # One after the other: requests that were queued in an order reach the engine in this order.
+            async with asyncio.timeout(self._connect_timeout_s), self._connecting:
                 _, connection = await self._loop.create_connection(
                     lambda: UpstreamConnection(self, self._head_bytes), self._host, self._port
                 )

@@ -10,7 +10,7 @@ from orchestrator.adapters.http1 import UpstreamPool
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.contract import Endpoint, Supervisor, View
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.hold import Hold, Ticket
+from orchestrator.gateway.hold import Hold
 
 
 class Stoppable(Protocol):
@@ -93,7 +93,7 @@ class Dispatcher:
             raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
 
         if view.serving is not None and len(self.hold):
-            # The view has changed and those who wait for it have not been woken yet: they go first.
+            # The view has changed, and those who waited for that have not run yet: they go first.
             self.hold.release()
             await asyncio.sleep(0)
             view = self.supervisor.view()
@@ -168,7 +168,7 @@ class Dispatcher:
             while view.serving is None and view.refusal is None:
                 now = loop.time()
                 if await ticket.wait(min(deadline, told_next) - now):
-                    view = self._decided(ticket)
+                    view = self._looked_again()
                 elif loop.time() >= deadline:
                     raise GatewayError(
                         "hold_timeout", f"no engine was ready in {config.hold_timeout_s:g} s ({view.progress})",
@@ -183,15 +183,11 @@ class Dispatcher:
 
         return view
 
-    def _decided(self, ticket: Ticket) -> View:
+    def _looked_again(self) -> View:
         if self.stopping:
             raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
 
-        view = self.supervisor.view()
-        if view.serving is None and view.refusal is None:
-            self.hold.enter_again(ticket)
-
-        return view
+        return self.supervisor.view()
 
     async def _watch(self) -> None:
         view = self.supervisor.view()

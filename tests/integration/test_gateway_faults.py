@@ -1,0 +1,286 @@
+"""Engines that lie, break off or die: an error before the first byte, a visible end after it, no connection reused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from orchestrator.gateway.contract import Refusal
+from tests.integration.gateway_support import Client, Visit, ask, drive, engine, gateway, post, until
+
+CHAT = "/v1/chat/completions"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+BEFORE_THE_FIRST_BYTE = {
+    "nothing at all": b"",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-",
+    "not HTTP": b"<html>\r\n\r\n",
+    "a length that is no number": OK + b"Content-Length: abc\r\n\r\n{}",
+    "two lengths": OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a length beside chunks": OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "an unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nxx",
+    "a megabyte of header": OK + b"X: " + b"a" * 2**20 + b"\r\nContent-Length: 2\r\n\r\n{}",
+    "a CR in a header": OK + b"X: a\rSet-Cookie: evil\r\nContent-Length: 2\r\n\r\n{}",
+    "a bare LF in a header": OK + b"X: a\nSet-Cookie: evil\r\nContent-Length: 2\r\n\r\n{}",
+    "a NUL in a header": OK + b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}",
+    "a folded header": OK + b"X: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
+    "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_FIRST_BYTE)
+def test_a_broken_answer_is_an_error_with_its_cause(name: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(BEFORE_THE_FIRST_BYTE[name])
+        visit.writer.close()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            here.supervisor.show(refusal=None, progress="loading demo, attempt 2")
+            here.supervisor.show(serving=there.endpoint())
+            answer = await ask(here.port, post(CHAT, {}))
+            assert answer.status == 502
+            assert answer.json["error"]["code"] in ("engine_died", "engine_protocol")
+            assert answer.json["error"]["message"]
+            assert 0 < int(answer.headers["retry-after"]) <= 120
+            assert "set-cookie" not in answer.headers
+            assert len(there.visits) == 1
+            assert here.gateway.in_flight("i-1") == 0
+
+    drive(work())
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a body shorter than its length", OK + b'Content-Length: 100\r\n\r\n{"a":1'),
+        ("a chunk that is no chunk", OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\n{}}\r\nzz\r\n"),
+        ("chunks without an end", OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+    ],
+)
+def test_a_body_that_breaks_is_cut_where_the_client_sees_it(name: str, data: bytes) -> None:
+    started = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        await visit.send(head + b"\r\n\r\n")
+        await started.wait()
+        await visit.send(rest)
+        visit.writer.close()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            client = await Client.open(here.port)
+            await client.send(post(CHAT, {}))
+            status, headers = await client.head()
+            assert status == 200
+            started.set()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await (client.chunks() if "transfer-encoding" in headers else client.reader.readexactly(100))
+
+            await until(lambda: here.supervisor.records)
+            assert here.supervisor.records[0].outcome == "error"
+
+    drive(work())
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (CHAT, b'data: {"error":{'),
+        ("/completion", b'data: {"error":{'),
+        ("/v1/responses", b"event: response.failed\n"),
+        ("/v1/messages", b"event: error\n"),
+    ],
+)
+def test_an_engine_that_dies_in_mid_stream_ends_in_an_event_and_no_done(path: str, expected: bytes) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b'data: {"n":1}\n\ndata: {"n"')
+        visit.hang_up()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            asked = asyncio.ensure_future(ask(here.port, post(path, {"stream": True})))
+            await until(lambda: there.visits)
+            here.supervisor.show(refusal=Refusal("out of device memory on CUDA0", "crashed", None))
+            answer = await asked
+            assert answer.status == 200
+            before, event, rest = answer.body.rsplit(b"\n\n", 2)
+            assert before == b'data: {"n":1}\n\ndata: {"n"'
+            assert rest == b""
+            assert (event + b"\n").startswith(expected)
+            assert b"out of device memory on CUDA0" in event
+            json.loads(event.split(b"data: ")[1])
+            assert b"[DONE]" not in answer.body
+
+    drive(work())
+
+
+def test_the_cause_of_a_death_is_named_once_the_daemon_knows_it() -> None:
+    async def script(visit: Visit) -> None:
+        visit.hang_up()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            asked = asyncio.ensure_future(ask(here.port, post(CHAT, {})))
+            await until(lambda: there.visits)
+            here.supervisor.show(progress="restarting after an illegal instruction")
+            answer = await asked
+            assert answer.status == 502
+            assert "illegal instruction" in answer.json["error"]["message"]
+
+    drive(work())
+
+
+def test_a_connection_closed_at_the_instant_of_its_reuse_is_replaced_unseen() -> None:
+    async def script(visit: Visit) -> None:
+        if visit.connection == 1 and len(there_visits) == 1:
+            visit.hang_up()
+            return
+
+        there_visits.append(visit)
+        await visit.answer(visit.body)
+
+    there_visits: list[Visit] = []
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            for number in range(3):
+                assert (await ask(here.port, post(CHAT, {"n": number}))).json == {"n": number}
+
+            assert there.connections == 2
+
+    drive(work())
+
+
+def test_a_fresh_connection_that_is_closed_is_not_tried_again() -> None:
+    async def script(visit: Visit) -> None:
+        visit.hang_up()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            answer = await ask(here.port, post(CHAT, {}))
+            assert (answer.status, answer.json["error"]["code"]) == (502, "engine_died")
+            assert there.connections == 1
+
+    drive(work())
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_an_engine_may_close_after_a_number_of_requests(says_so: bool) -> None:
+    served: dict[int, int] = {}
+
+    async def script(visit: Visit) -> None:
+        served[visit.connection] = served.get(visit.connection, 0) + 1
+        last = served[visit.connection] == 10
+        close = b"Connection: close\r\n" if last and says_so else b""
+        await visit.send(OK, close, b"Content-Length: 2\r\n\r\n{}")
+        if last:
+            visit.writer.close()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            client = await Client.open(here.port)
+            for _ in range(45):
+                await client.send(post(CHAT, {}))
+                assert (await client.answer()).status == 200
+
+            assert there.connections == 5
+
+    drive(work())
+
+
+def test_bytes_after_the_end_cost_the_connection_and_never_reach_the_next_client() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(OK + b"Content-Length: 2\r\n\r\n{}" + OK + b'Content-Length: 6\r\n\r\n"evil"')
+        await visit.gone()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            for _ in range(3):
+                assert (await ask(here.port, post(CHAT, {}))).body == b"{}"
+
+            assert there.connections == 3
+
+    drive(work())
+
+
+def test_interim_responses_are_not_taken_for_the_answer() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        await visit.answer(b'{"a":1}')
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            answer = await ask(here.port, post(CHAT, {}))
+            assert (answer.status, answer.body) == (200, b'{"a":1}')
+            assert "link" not in answer.headers
+
+    drive(work())
+
+
+def test_an_answer_that_ends_with_the_connection_is_whole() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(OK + b'\r\n{"a":')
+        await visit.send(b"1}")
+        visit.writer.close()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            assert (await ask(here.port, post(CHAT, {}))).body == b'{"a":1}'
+
+    drive(work())
+
+
+def test_an_html_page_with_status_200_is_passed_on_as_it_is() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.answer(b"<html>", kind="text/html")
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            answer = await ask(here.port, post(CHAT, {}))
+            assert (answer.headers["content-type"], answer.body) == ("text/html", b"<html>")
+
+    drive(work())
+
+
+def test_an_engine_with_few_threads_is_not_starved_by_idle_connections() -> None:
+    threads = asyncio.Semaphore(2)
+    held: dict[int, bool] = {}
+
+    async def script(visit: Visit) -> None:
+        # cpp-httplib: a connection has a thread from its first request until it is closed.
+        if not held.get(visit.connection):
+            await threads.acquire()
+            held[visit.connection] = True
+            asyncio.get_running_loop().create_task(release(visit))
+
+        await visit.answer(b"{}")
+
+    async def release(visit: Visit) -> None:
+        await until(visit.reader.at_eof)
+        threads.release()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            async with asyncio.timeout(3.0):
+                answers = await asyncio.gather(*(ask(here.port, post(CHAT, {})) for _ in range(12)))
+
+            assert [answer.status for answer in answers] == [200] * 12
+
+    drive(work())
