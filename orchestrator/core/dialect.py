@@ -181,7 +181,7 @@ def _take_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sh
     row = Row(
         "memory.mmap",
         (Form(Shape.VALUE, ("--load-mode",), words=LOAD_MODES),),
-        nearest="`memory.mmap` or `memory.mlock` alone",
+        nearest="nearest here `memory.mmap` or `memory.mlock` alone",
     )
     result = spell(row, mode, caps)
     if isinstance(result, Refused):

@@ -96,10 +96,13 @@ def text(value: Value) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
 
+    if isinstance(value, float):
+        # No exponent: `stof` refuses what a 32-bit float cannot hold.
+        whole, _, decimals = f"{value:.9f}".partition(".")
+        return f"{whole}.{decimals.rstrip('0') or '0'}"
+
     if isinstance(value, tuple):
-        return ",".join(
-            str(int(part)) if isinstance(part, float) and part.is_integer() else str(part) for part in value
-        )
+        return ",".join(text(part) for part in value)
 
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -198,10 +201,6 @@ def _explained(row: Row, value: Value, caps: Capabilities, fault: str) -> str:
         known = next((flag for form in row.forms for flag in form.flags if caps.find(flag)), None)
         parts.append(f"`{known}` does not say it here" if known else "no flag for it")
 
-    parts.append(f"nearest here {row.substitutes[word]}" if word in row.substitutes else _nearest(row, caps))
-    return "; ".join(parts)
-
-
-def _nearest(row: Row, caps: Capabilities) -> str:
     nearest = row.nearest_for.get(caps.kind, row.nearest)
-    return nearest if nearest.startswith(("drop", "use ")) else f"nearest here: {nearest}"
+    parts.append(f"nearest here {row.substitutes[word]}" if word in row.substitutes else nearest)
+    return "; ".join(parts)

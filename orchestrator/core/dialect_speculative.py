@@ -29,7 +29,7 @@ TYPE = Row("speculative.type", (
     ),
     Form(Shape.BARE, ("-mtp",), when=("mtp",)),
     Form(Shape.OMIT, when=("draft",), beside=("--model-draft=",), note="the draft model's flag alone turns it on here"),
-), nearest="`draft` with a draft model, or another build",
+), nearest="nearest here `draft` with a draft model, or another build",
    only={"suffix": ONLY_FORK, "eagle3": ONLY_UPSTREAM})  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def _ngram(part: str, mod: str, old: str) -> tuple[Form, ...]:
     return (*forms, Form(Shape.VALUE, (old,)))
 
 
-_AS_M = "`speculative.ngram_m`, the length of what is drafted"
+_AS_M = "nearest here `speculative.ngram_m`, the length of what is drafted"
 
 ROWS: tuple[Row, ...] = (
     Row("speculative.draft_model", (Form(Shape.VALUE, ("--spec-draft-model", "--model-draft")),)),
@@ -55,10 +55,13 @@ ROWS: tuple[Row, ...] = (
         Form(Shape.VALUE, ("--spec-draft-n-min",), types=_DRAFTING),
         Form(Shape.VALUE, ("--draft-min",), types=("mtp",), beside=("-mtp!",), note="this build takes 0 for MTP"),
         Form(Shape.VALUE, ("--draft-min",)),
-    ), nearest="`speculative.ngram_min_hits`, which keeps rare drafts away"),
+    ), nearest="nearest here `speculative.ngram_min_hits`, which keeps rare drafts away"),
     Row("speculative.draft_p_min", (Form(Shape.VALUE, ("--spec-draft-p-min", "--draft-p-min")),)),
     Row("speculative.ngram_n", _ngram("size-n", "--spec-ngram-mod-n-match", "--spec-ngram-size-n")),
-    Row("speculative.ngram_m", _ngram("size-m", "", "--spec-ngram-size-m"), nearest="`speculative.draft_max`"),
+    Row(
+        "speculative.ngram_m", _ngram("size-m", "", "--spec-ngram-size-m"),
+        nearest="nearest here `speculative.draft_max`",
+    ),
     Row("speculative.ngram_min_hits", _ngram("min-hits", "", "--spec-ngram-min-hits")),
     layers("speculative.draft_gpu_layers", "--spec-draft-ngl", "--n-gpu-layers-draft", "--gpu-layers-draft"),
     Row("speculative.draft_devices", (
@@ -67,11 +70,11 @@ ROWS: tuple[Row, ...] = (
     )),
     kv("speculative.kv_k", "--cache-type-k-draft", "--spec-draft-type-k"),
     kv("speculative.kv_v", "--cache-type-v-draft", "--spec-draft-type-v"),
-    Row("speculative.autotune", option("--spec-autotune"), nearest="a fixed `speculative.draft_max`"),
+    Row("speculative.autotune", option("--spec-autotune"), nearest="nearest here a fixed `speculative.draft_max`"),
     Row("speculative.checkpoint_mode", (
         Form(Shape.VALUE, ("--spec-ckpt-mode", "--recurrent-ckpt-mode")),
         Form(Shape.OMIT, when=("auto",), note="nothing to pass, this build chooses by itself"),
-    ), nearest="auto"),
+    ), nearest="nearest here auto"),
 )  # fmt: skip
 
 _ALWAYS = ("speculative.autotune", "speculative.checkpoint_mode")

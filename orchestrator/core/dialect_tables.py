@@ -66,7 +66,7 @@ class Form:
 class Row:
     """One setting.
 
-    :param nearest: the nearest thing that a build without it can do
+    :param nearest: the nearest thing that a build without it can do, as the end of a sentence
     :param nearest_for: the same where it differs by dialect
     :param substitutes: the nearest value that such a build takes, for a value that it does not take
     :param only: values that one dialect alone has, and which
@@ -129,7 +129,7 @@ def layers(setting: str, *flags: str) -> Row:
         Form(Shape.VALUE, flags, of=int),
         Form(Shape.VALUE, flags, when=("all",), spelled={"all": "999"}, note="`all` is written 999: this build takes a number only"),
         Form(Shape.OMIT, when=("auto",), kinds=_FORK, note="left out: this build's default is every layer, and `--fit` places them if it is asked to"),
-    ), nearest="a number of layers")  # fmt: skip
+    ), nearest="nearest here a number of layers")  # fmt: skip
 
 
 _SPLITS_FORK = ("none", "layer", "attn", "graph")
@@ -160,10 +160,10 @@ PLACEMENT: tuple[Row, ...] = (
     Row("cpu.threads_batch", value("--threads-batch")),
     Row("cpu.numa", value("--numa")),
     layers("memory.gpu_layers", "--n-gpu-layers", "--gpu-layers"),
-    Row("memory.cpu_moe", option("--cpu-moe"), nearest='`memory.tensor_overrides = ["exps=CPU"]`'),
-    Row("memory.n_cpu_moe", value("--n-cpu-moe"), nearest="`memory.tensor_overrides` with a regex for those layers"),
-    Row("memory.n_cpu_ffn", value("--n-cpu-ffn"), nearest="`memory.tensor_overrides` with a regex for those layers"),
-    Row("memory.tensor_overrides", value("--override-tensor"), nearest="`memory.n_cpu_moe`"),
+    Row("memory.cpu_moe", option("--cpu-moe"), nearest='nearest here `memory.tensor_overrides = ["exps=CPU"]`'),
+    Row("memory.n_cpu_moe", value("--n-cpu-moe"), nearest="nearest here `memory.tensor_overrides` with a regex for those layers"),
+    Row("memory.n_cpu_ffn", value("--n-cpu-ffn"), nearest="nearest here `memory.tensor_overrides` with a regex for those layers"),
+    Row("memory.tensor_overrides", value("--override-tensor"), nearest="nearest here `memory.n_cpu_moe`"),
     Row("memory.split", (
         Form(Shape.VALUE, ("--split-mode",), kinds=_UPSTREAM, words=_SPLITS_UPSTREAM),
         Form(Shape.VALUE, ("--split-mode",), kinds=_FORK, words=_SPLITS_FORK),
@@ -174,8 +174,8 @@ PLACEMENT: tuple[Row, ...] = (
     Row("memory.devices", (
         Form(Shape.VALUE, ("--device",), kinds=_FORK, forbid="-"),
         Form(Shape.VALUE, ("--device",), kinds=_UPSTREAM),
-    ), nearest="CUDA_VISIBLE_DEVICES in the daemon's environment"),
-    Row("memory.rpc", value("--rpc"), nearest="a build with GGML_RPC"),
+    ), nearest="nearest here CUDA_VISIBLE_DEVICES in the daemon's environment"),
+    Row("memory.rpc", value("--rpc"), nearest="use a build with GGML_RPC"),
 )  # fmt: skip
 """What comes before the load mode: context, threads and placement."""
 
@@ -185,7 +185,7 @@ LOAD_FLAGS: tuple[Row, ...] = (
     Row(
         "memory.direct_io",
         option("--direct-io"),
-        nearest="`memory.mmap = false` reads the file, through the page cache",
+        nearest="nearest here `memory.mmap = false` reads the file, through the page cache",
     ),
 )
 """For builds without `--load-mode`."""
@@ -201,12 +201,12 @@ FITTING: tuple[Row, ...] = (
     Row("memory.defer_experts", (
         Form(Shape.BARE, ("--defer-experts",), when=(True,), note="it turns the warm-up off"),
         Form(Shape.OMIT, when=(False,), note="nothing to pass, experts are read while loading"),
-    ), nearest="`memory.mmap = true`, where the kernel reads pages when they are first touched"),
-    Row("memory.op_offload", switch("--op-offload", "--no-op-offload", default=True), nearest_for={"ik": "`extra_args` with `-op`, by operation"}),
+    ), nearest="nearest here `memory.mmap = true`, where the kernel reads pages when they are first touched"),
+    Row("memory.op_offload", switch("--op-offload", "--no-op-offload", default=True), nearest_for={"ik": "nearest here `extra_args` with `-op`, by operation"}),
     Row("memory.fused_moe", (
         Form(Shape.BARE, ("--fused-moe",), when=(True,)),
         *switch(None, "--no-fused-moe", default=True),
-    ), nearest="upstream has no such kernels; drop it, or set it under `[engine.ik-fork.memory]`"),
+    ), nearest="upstream has no such kernels; drop it, or set it for the fork alone"),
     Row("memory.graph_reuse", (
         *switch("--graph-reuse", "--no-graph-reuse", default=True),
         Form(Shape.OMIT, when=(True,), kinds=_UPSTREAM, note="nothing to pass, this build always reuses graphs where it can"),
@@ -218,12 +218,12 @@ FITTING: tuple[Row, ...] = (
         Form(Shape.ON_OFF, ("--fit",)),
         Form(Shape.BARE, ("--fit",), when=(True,)),
         Form(Shape.OMIT, when=(False,), absent=("--fit=",), note="nothing to pass, this build does not fit unless asked"),
-    ), nearest="place the model with `memory.gpu_layers` and `memory.n_cpu_moe`"),
+    ), nearest="place the model by hand with `memory.gpu_layers` and `memory.n_cpu_moe`"),
     Row("memory.fit_margin", (
         Form(Shape.VALUE, ("--fit-target",)),
         Form(Shape.VALUE, ("--fit-margin",), of=int),
         Form(Shape.INDEXED, ("--gpu-fit-margin",), of=tuple),
-    ), nearest="drop it; this build has no fit", nearest_for={"ik": "one number, which holds for every device"}),
+    ), nearest="drop it; this build has no fit", nearest_for={"ik": "nearest here one number, which holds for every device"}),
 )  # fmt: skip
 """What comes between the load mode and speculation."""
 
@@ -240,9 +240,9 @@ REST: tuple[Row, ...] = (
         Form(Shape.BARE, ("--no-flash-attn",), when=(False, "off")),
         Form(Shape.OMIT, when=(False, "off"), beside=("--flash-attn",), absent=("--flash-attn=",), note=DEFAULT),
         Form(Shape.OMIT, when=(True, "on", "auto"), beside=("--no-flash-attn",), absent=("--flash-attn",), note=DEFAULT),
-    ), nearest="`true` or `false`"),
+    ), nearest="nearest here `true` or `false`"),
     Row("attention.mla", value("--mla-use"), nearest="upstream chooses the mode itself; drop it"),
-    Row("attention.max_batch_mib", value("--attention-max-batch"), nearest="`batch.ubatch`, which the compute buffers grow with"),
+    Row("attention.max_batch_mib", value("--attention-max-batch"), nearest="nearest here `batch.ubatch`, which the compute buffers grow with"),
     Row("multimodal.mmproj", value("--mmproj")),
     Row("multimodal.offload", switch("--mmproj-offload", "--no-mmproj-offload", default=True)),
     # Before the templates: upstream takes other than its built-in ones only when this came first.
@@ -258,12 +258,12 @@ REST: tuple[Row, ...] = (
     Row("reasoning.mode", (
         Form(Shape.VALUE, ("--reasoning",), words=("on", "off", "auto")),
         Form(Shape.OMIT, when=("auto",), note="nothing to pass, the template decides here"),
-    ), nearest="`reasoning.budget = 0` turns thinking off, -1 leaves it to the template"),
+    ), nearest="nearest here `reasoning.budget = 0` turns thinking off, -1 leaves it to the template"),
     Row("reasoning.budget", (
         Form(Shape.VALUE, ("--reasoning-budget",), beside=("--reasoning-budget-message=",)),  # both came together
         Form(Shape.VALUE, ("--reasoning-budget",), when=(-1, 0)),
-    ), nearest="-1 (no limit) or 0 (no thinking)"),
-    Row("reasoning.effort", value("--reasoning-effort"), nearest='`chat.template_kwargs = { reasoning_effort = "..." }`'),
+    ), nearest="nearest here -1 (no limit) or 0 (no thinking)"),
+    Row("reasoning.effort", value("--reasoning-effort"), nearest='nearest here `chat.template_kwargs = { reasoning_effort = "..." }`'),
     Row("cache.prompt_ram_mib", (
         *value("--cache-ram"),
         Form(Shape.OMIT, when=(0,), note="nothing to pass, this build keeps no prompts in host memory"),

@@ -8,10 +8,17 @@ help of August 2026. `NAME.accepted.txt` holds one `flag[ value-hint]` a line: a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from orchestrator.core.capabilities import Capabilities, Flag
+from orchestrator.core.dialect import Rendered, UnsupportedError, render
+from orchestrator.core.dialect_speculative import ROWS as SPECULATIVE_ROWS
+from orchestrator.core.dialect_speculative import STAGE_KEYS, TYPE
+from orchestrator.core.dialect_tables import FITTING, LOAD_FLAGS, PLACEMENT, REST, Row
 from orchestrator.core.help_text import capabilities
 from orchestrator.core.profile import EngineProfile, Recovery
 from orchestrator.core.settings import Value
@@ -35,6 +42,23 @@ BUILDS = (
     FORK_STAGES,
     FORK_SDIST,
 )
+
+
+ROWS: Mapping[str, Row] = {
+    row.setting: row for row in (*PLACEMENT, *LOAD_FLAGS, *FITTING, TYPE, *SPECULATIVE_ROWS, *REST)
+}
+
+
+def flags_of(setting: str, on: Capabilities) -> frozenset[str]:
+    """Every spelling that a setting may have on the command line of this build."""
+    spellings = {flag for form in ROWS[setting].forms for flag in form.flags}
+    if any(row.setting == setting for row in LOAD_FLAGS):
+        spellings.add("--load-mode")
+
+    if on.spec_stages and setting in STAGE_KEYS:
+        spellings.add("--spec-type")
+
+    return frozenset(spellings)
 
 
 @cache
@@ -63,3 +87,29 @@ def profile(
         recovery=Recovery(),
         extra_args=extra_args,
     )
+
+
+def rendered(on: str, what: EngineProfile, *, host: str = "127.0.0.1", api_key_file: str | None = None) -> Rendered:
+    return render(
+        what, build(on), build=on, model="/models/qwen.gguf", host=host, port="18200", api_key_file=api_key_file
+    )
+
+
+def argv(on: str, **settings: Value) -> str:
+    """The command line for these settings, `memory__fit=True` standing for `memory.fit`, padded by spaces."""
+    return f" {' '.join(rendered(on, profile(dotted(settings))).argv)} "
+
+
+def notes(on: str, **settings: Value) -> str:
+    return "\n".join(rendered(on, profile(dotted(settings))).notes)
+
+
+def refusal(on: str, **settings: Value) -> str:
+    with pytest.raises(UnsupportedError) as caught:
+        rendered(on, profile(dotted(settings)))
+
+    return "\n".join(caught.value.details)
+
+
+def dotted(settings: dict[str, Value]) -> dict[str, Value]:
+    return {name.replace("__", "."): value for name, value in settings.items()}
