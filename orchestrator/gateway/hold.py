@@ -37,10 +37,14 @@ class Ticket:
 
 
 class Hold:
-    """The queue. Whoever enters also leaves."""
+    """The queue. Whoever enters also leaves.
+
+    :ivar entered: how many have ever waited
+    """
 
     def __init__(self, max_queued: int) -> None:
         self._max_queued = max_queued
+        self.entered = 0
         self._tickets: list[Ticket] = []
 
     def __len__(self) -> int:
@@ -57,6 +61,7 @@ class Hold:
                 "queue_full", f"{queued} requests are waiting already ({progress})", retry_after_s=_RETRY_AFTER_S
             )
 
+        self.entered += 1
         ticket = Ticket()
         self._tickets.append(ticket)
         return ticket
