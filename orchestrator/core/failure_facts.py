@@ -39,6 +39,7 @@ class Facts:
     :param unserved: failed requests after which none went well
     :param weak: lines that tell a failure without its reason
     :param notice: the first driver warning that ends nothing
+    :param traced: what the engine was doing by its stack trace
     :param free_share: the part of the device's memory that was free before anything was loaded
     """
 
@@ -49,6 +50,7 @@ class Facts:
     served: bool = False
     stopped_cleanly: bool = False
     phase_at_end: Phase = "none"
+    traced: Phase | None = None
     device_seen: bool = False
     placed_by_hand: bool = False
     metal: bool = False
@@ -66,9 +68,11 @@ class Facts:
             return hit.signature.phase
 
         chain = [each for each in (*self.causes, *self.weak) if each.line.number >= hit.line.number]
-        same = (each for each in chain if each.signature.failure_class in (hit.signature.failure_class, "bad_model"))
+        memory = {"device_oom", "host_oom", "bad_model"}  # the loader's last words are the same whatever failed
+        wake = memory if hit.signature.failure_class in memory else {hit.signature.failure_class}
+        same = (each for each in chain if each.signature.failure_class in wake)
         named = next((each.signature.phase for each in same if each.signature.phase not in (None, "runtime")), None)
-        return named or (hit.phase_before if hit.phase_before != "none" else "load")
+        return named or self.traced or (hit.phase_before if hit.phase_before != "none" else "load")
 
 
 def gather(lines: list[LogLine]) -> Facts:
@@ -101,6 +105,12 @@ def _gather(lines: list[LogLine]) -> Facts:
     phase: Phase = "none"
     for line in lines:
         if not line.texts:
+            continue
+
+        if hits and _matches(table.TRACE_LINE, line):
+            frame = next((phase for pattern, phase in table.TRACE_PHASES if pattern.search(line.raw)), None)
+            # A decode reserves graphs too: it is the outer call, and printed later.
+            facts.traced = frame if frame == "runtime" else facts.traced or frame
             continue
 
         rank = _rank(line)

@@ -42,6 +42,7 @@ _WRAPPERS = re.compile(
             r"(?:DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)(?: - |: +|\s+(?!\[))",
             r"GRPC\([^)]{1,80}\): std(?:out|err) ",  # LocalAI
             r"std(?:out|err): ",
+            r"(?:Error|error): (?=[a-z]+_\w+: )",  # a supervisor's, before the engine's own line
             r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
             r"(?:Error: )?llama runner process has terminated: (?:(?:exit status|signal)[\w: ()]*? )?",
             r"(?:srv|slot|que|res|cmn|spec) +[\w~():<>,]+: +",  # upstream's server, by component

@@ -57,7 +57,7 @@ def _row(
     return Signature(re.compile(pattern.replace("…", '[^"{}]*')), backend, failure_class, phase, action, strength)
 
 
-_GPU = r"(?P<backend>CUDA|ROCm|MUSA|HIP)"
+_GPU = r"(?:CUDA|ROCm|MUSA|HIP|[Hh]ip|hipBLAS\w*|rocBLAS|rocblas|cuBLAS|MIOpen)"
 _HOST_BUFFER = r"(?:CPU(?:_\w+)?|(?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)_Host)"
 _MIB = r"(?P<mib>\d+(?:\.\d+)?) Mi?B"
 _SOURCE = r"(?:[A-Za-z]:)?[^:\"'|{}]*\.(?:c|cc|cpp|cu|cuh|m|mm|h|hpp|metal)(?::\d+|\(\d+\)): "
@@ -102,7 +102,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:error loading model: )?(?:\w+: )?no CPU backend found", "any", "missing_library", "load", None, "fatal"),
     # Device memory: the allocation itself.
     _row(r"allocating " + _MIB + r" on device (?P<index>\d+):", "cuda", "device_oom", None, None, "cause"),
-    _row(_GPU + r" error: (?:out of memory|…[Mm]emory ?[Aa]llocation|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)|the resource allocation failed|the library was not initialized|hipErrorOutOfMemory|HIPBLAS_STATUS_ALLOC_FAILED|HIPBLAS_STATUS_NOT_INITIALIZED)", "cuda", "device_oom", "runtime", None, "fatal"),
+    _row(_GPU + r" error: '?(?:out of memory|…[Mm]emory ?[Aa]llocation|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)|the resource allocation failed|the library was not initialized|hipErrorOutOfMemory|HIPBLAS_STATUS_ALLOC_FAILED|HIPBLAS_STATUS_NOT_INITIALIZED)", "cuda", "device_oom", "runtime", None, "fatal"),
     _row(r"(?:CUDA|ROCm|MUSA|HIP|cuBLAS) error \d+ at …: (?:out of memory|the resource allocation failed|the library was not initialized)", "cuda", "device_oom", "runtime", None, "fatal"),
     _row(r"(?:cuMemCreate|cuMemAddressReserve|cuMemMap|cuMemSetAccess|cudaMalloc\w*|hipMalloc\w*|cudaGraphInstantiate|cublasCreate\w*|hipblasCreate\w*|ggml_cuda_device_malloc)\(", "cuda", "device_oom", "runtime", None, "weak"),
     _row(r"ggml_vulkan: Device memory allocation of size (?P<bytes>\d+) failed", "vulkan", "device_oom", None, None, "cause"),
@@ -128,7 +128,8 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:error loading model: )?unable to allocate (?P<device>\S+) buffer", "any", "device_oom", "load", None, "cause"),
     _row(r"error loading model: unable to allocate (?:backend )?(?:\S+ )?buffer", "any", "device_oom", "load", None, "cause"),
     _row(r"Failed to allocate buffer type (?P<device>\S+)", "any", "device_oom", "load", None, "cause"),
-    _row(r"error loading model: failed to allocate (?:\S+ )?buffer", "any", "device_oom", "load", None, "cause"),
+    # No allocator said anything before it: no buffer was made for a type at all, and another try makes none either.
+    _row(r"error loading model: failed to allocate buffer", "cpu", "host_oom", "load", "give_up", "cause"),
     _row(r"failed to allocate (?P<device>(?!output|compute)[A-Za-z]\S*) buffer of size (?P<bytes>\d+)", "any", "device_oom", None, None, "cause"),
     _row(r"(?:failed to initialize the context: )?failed to allocate buffer for (?:the )?(?:kv|rs|KV|DSV4|shadow|per-step|recurrent)\b", "any", "device_oom", "kv", None, "cause"),
     _row(r"llama_kv_cache_\w*\(\) failed for ", "any", "device_oom", "kv", None, "cause"),
@@ -167,9 +168,9 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:model does not support different K|[KV] cache type \S+ with block size \d+ does not divide)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"chat template parsing error: ", "any", "bad_model", "load", None, "cause"),
     # Drivers and devices.
-    _row(_GPU + r" error: (?:no kernel image is available|invalid device function|device kernel image is invalid|the provided PTX was compiled|named symbol not found|…unsupported toolchain|…not compiled for)", "cuda", "driver", "runtime", None, "fatal"),
-    _row(_GPU + r" error: (?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
-    _row(_GPU + r" error: (?:…uncorrectable|…fallen off|…GPU is lost|…device is lost|…hardware stack error)", "cuda", "driver", "runtime", "give_up", "fatal"),
+    _row(_GPU + r" error: '?(?:no kernel image is available|invalid device function|device kernel image is invalid|the provided PTX was compiled|named symbol not found|…unsupported toolchain|…not compiled for)", "cuda", "driver", "runtime", None, "fatal"),
+    _row(_GPU + r" error: '?(?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
+    _row(_GPU + r" error: '?(?:…uncorrectable|…fallen off|…GPU is lost|…device is lost|…hardware stack error)", "cuda", "driver", "runtime", "give_up", "fatal"),
     _row(r"rocBLAS error: Cannot read …TensileLibrary|rocblas_abort", "cuda", "driver", "runtime", None, "fatal"),
     _row(r"failed to initialize (?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)\d+\b", "any", "driver", "load", None, "fatal"),
     _row(r"failed to initialize (?:the )?(?:Metal|Vulkan|SYCL|CUDA|ROCm|MUSA|\S+) backend", "any", "driver", "load", None, "weak"),
@@ -185,8 +186,9 @@ SIGNATURES: tuple[Signature, ...] = (
     # Processors.
     _row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
     # The engine's own faults.
-    _row(_GPU + r" error: ", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(_GPU + r" error: '?", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:CUDA|ROCm|MUSA|cuBLAS) error \d+ at ", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:SYCL|CANN|OpenCL) error\b|Native API failed", "sycl", "engine_bug", "runtime", None, "fatal"),
     _row(r"Memory access fault by GPU", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
@@ -260,6 +262,17 @@ DEVICE_SEEN = re.compile(
 CURRENT_DEVICE = re.compile(r"current device: (?P<index>\d+), in function")
 METAL_SEEN = re.compile(r"(?:ggml_metal|Metal +(?:KV|compute|model)? ?buffer|\S*MTL\d)")
 ROCM_SEEN = re.compile(r"(?:.*\bfound \d+ ROCm devices|.*\bROCm\d|ROCm error)")
+
+TRACE_PHASES: tuple[tuple[re.Pattern[str], Phase], ...] = (
+    (re.compile(r"\b(?:\w*\d)?(?:llama_decode|llama_encode)\b"), "runtime"),
+    (
+        re.compile(r"(?:graph_reserve|llama_init_from_model|llama_new_context_with_model|llama_contextC[12]E)"),
+        "compute",
+    ),
+    (re.compile(r"(?:llama_model_load|llama_load_model|load_tensors)"), "load"),
+)
+TRACE_LINE = re.compile(r"(?:#\d+ |0x[0-9a-f]+ in |\S+\([\w.@]*\+?(?:0x[0-9a-f]+)?\) ?\[0x|\d+ +\S+ +0x[0-9a-f]{8,} )")
+"""A frame of a stack trace: glibc's, gdb's and macOS'. Its functions tell what the engine was doing."""
 
 TOLD_SIGNALS: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r".*\b(?:[Ss]egmentation fault|SIGSEGV|status=11/SEGV)"), 11),

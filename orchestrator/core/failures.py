@@ -228,7 +228,7 @@ def _bug(case: _Case) -> _Verdict | None:
 
 def _crashed(case: _Case, hit: Hit | None) -> _Verdict:
     """The same start fails the same way, so a crash before the first request is worth one only where it can vary."""
-    phase: Phase = (hit.signature.phase if hit is not None else None) or case.facts.phase_at_end
+    phase: Phase = (hit.signature.phase if hit is not None else None) or case.facts.traced or case.facts.phase_at_end
     if phase == "none":
         phase = "runtime"
 
