@@ -43,9 +43,6 @@ def run(args: argparse.Namespace) -> int:
 
         raise
 
-    for notice in answer["notes"]:
-        diagnostics.warn(notice)
-
     if args.detach:
         status = waiting.status(paths.control_socket)
     else:

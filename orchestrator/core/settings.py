@@ -132,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("sampling.top_k", ("int",), "default top-k; 0 is off", minimum=0, maximum=_INT31),
     Setting("sampling.top_p", ("float",), "default top-p; 1 is off", minimum=0, maximum=1),
     Setting("sampling.min_p", ("float",), "default min-p; 0 is off", minimum=0, maximum=1),
-    Setting("sampling.repeat_penalty", ("float",), "default repeat penalty; 1 is off", minimum=0, maximum=100),
+    Setting("sampling.repeat_penalty", ("float",), "default repeat penalty; 1 is off", minimum=0.01, maximum=100),
     Setting("sampling.presence_penalty", ("float",), "default presence penalty; 0 is off", minimum=-100, maximum=100),
     Setting("sampling.seed", ("int",), "default seed; -1 is random", minimum=-1, maximum=2**32 - 1),
     Setting("sampling.max_tokens", ("int",), "tokens per answer when the client sets no limit; -1 unlimited", minimum=-1, maximum=_INT31),
