@@ -55,6 +55,7 @@ class Facts:
     placed_by_hand: bool = False
     metal: bool = False
     told_signal: int | None = None
+    told_code: int | None = None
     device: str | None = None
     requested_mib: float | None = None
     free_share: float | None = None
@@ -103,7 +104,9 @@ def _gather(lines: list[LogLine]) -> Facts:
     free: dict[str, int] = {}
     total: dict[str, int] = {}
     phase: Phase = "none"
+    previous: LogLine | None = None
     for line in lines:
+        before, previous = previous, line
         if not line.texts:
             continue
 
@@ -124,9 +127,11 @@ def _gather(lines: list[LogLine]) -> Facts:
         if signs or rank is not None:
             phase = _later(phase, _phase_of(line, rank))
 
-        for text in line.texts if _suspicious(line) else ():
-            if told := next((signal for pattern, signal in table.TOLD_SIGNALS if pattern.match(text)), None):
-                facts.told_signal = told
+        if _suspicious(line):
+            _note_exit(facts, line)
+
+        if before and _matches(table.PINNED, before) and _matches(table.VULKAN_REASON, line):
+            continue
 
         found = _find(line)
         if found is not None:
@@ -202,6 +207,16 @@ def _note(facts: Facts, line: LogLine, free: dict[str, int], total: dict[str, in
             total[match["index"]] = int(match["total"])
         elif match := table.DEVICE_FREE.match(text):
             free[match["index"]] = int(match["free"])
+
+
+def _note_exit(facts: Facts, line: LogLine) -> None:
+    for text in line.texts:
+        if told := next((signal for pattern, signal in table.TOLD_SIGNALS if pattern.match(text)), None):
+            facts.told_signal = told
+
+        if code := table.TOLD_CODE.match(text):
+            told_code = int(code["code"], 16 if code["code"].startswith("0x") else 10)
+            facts.told_code = told_code or facts.told_code
 
 
 def _least_share(free: dict[str, int], total: dict[str, int]) -> float | None:

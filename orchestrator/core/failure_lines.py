@@ -32,7 +32,7 @@ _WRAPPERS = re.compile(
             r"[\w.-]+ [\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
             r"(?:(?:llama|ollama|systemd|kernel)[\w@.-]*)(?:\[\d+\])?: (?=\S+: )",
             r"\[\d{1,2}:\d\d:\d\d[^\]]{0,16}\] ",
-            r"\[? *\d{2,7}(?:\.\d+)?\] +",  # the router's port, and dmesg's seconds
+            r"\[? *\d{2,10}(?:\.\d+)?\] +",  # the router's port, dmesg's seconds, a time stamp
             r"\[\d{4}-[^\]]{6,40}\] ?",
             r"\[(?i:debug|info|warn|warning|error|err|stdout|stderr|server|llama[\w. -]*|lm ?studio[\w ]*)\]:? ?",
             r"(?:\d\d:\d\d:\d\d )?[\w.-]+ *\| (?=\S| )",  # compose and foreman: `name  | `

@@ -86,7 +86,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"error loading model: llama_model_loader: failed to load model from ", "any", "missing_file", "load", None, "weak"),
     _row(r"(?:error: )?(?:file not found|file does not exist|failed to open file|preset file does not exist|could not open file|model file … (?:not found|does not exist))", "any", "missing_file", "load", None, "cause"),
     _row(r"(?:required file is not available in cache|file '…' not found in repository|no GGUF files found in repository)", "any", "missing_file", "load", None, "fatal"),
-    _row(r"(?:bash: |sh: |zsh: |env: |exec: )?(?:…: )?(?:command not found|No such file or directory)\b…llama-", "shell", "missing_file", "none", None, "weak"),
+    _row(r"(?:\S*/)?(?:bash|sh|zsh|fish|env|exec)\b:…(?:llama\S*: (?:command not found|No such file or directory)|(?:command not found|no such file or directory): \S*llama|llama\S*'?: No such file)", "shell", "missing_file", "none", None, "fatal"),
     # The address.
     _row(r"couldn't bind (?:HTTP server|to server|to) ?socket", "any", "port_in_use", "none", None, "fatal"),
     _row(r"(?:\[Errno (?:98|48|10048)\]|(?:error: |OSError: |listen \S+ \S+ )?bind: |…\bEADDRINUSE\b|…: bind: address already in use)", "any", "port_in_use", "none", None, "fatal"),
@@ -109,7 +109,8 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"ggml_vulkan: (?:Requested buffer size exceeds|…exceeds device …limit|…exceeds max\w* )", "vulkan", "device_oom", None, "retry_other", "cause"),
     _row(r"ggml_vulkan: …(?:ErrorOutOf(?:Device|Host|Pool)Memory|ErrorFragmentation|No suitable memory type)", "vulkan", "device_oom", None, None, "cause"),
     _row(r"(?:MESA\S*: )?(?:…: )?VK_ERROR_OUT_OF_(?:DEVICE|HOST|POOL)_MEMORY", "vulkan", "device_oom", None, None, "cause"),
-    _row(r"(?:what\(\): +|(?:pre_|post_)?decode\(\) failed: |got exception: |error loading model: |failed to initialize the context: )?vk::\S+ ?(?::: ?)?…ErrorOutOf(?:Device|Host|Pool)Memory", "vulkan", "device_oom", None, None, "fatal"),
+    _row(r"(?:what\(\): +|(?:pre_|post_)?decode\(\) failed: |got exception: |error loading model: |failed to initialize the context: )vk::\S+ ?(?::: ?)?…ErrorOutOf(?:Device|Host|Pool)Memory", "vulkan", "device_oom", None, None, "fatal"),
+    _row(r"vk::\S+ …ErrorOutOf(?:Device|Host|Pool)Memory", "vulkan", "device_oom", None, None, "cause"),
     _row(r"terminate called after throwing an instance of 'vk::OutOf\w*Memory", "vulkan", "device_oom", None, None, "fatal"),
     _row(r"(?:error: )?failed to allocate (?:Metal )?buffer, size = +" + _MIB, "metal", "device_oom", None, None, "cause"),
     _row(r"failed to allocate Metal buffer of (?P<bytes>\d+) bytes", "metal", "device_oom", None, None, "cause"),
@@ -131,6 +132,7 @@ SIGNATURES: tuple[Signature, ...] = (
     # No allocator said anything before it: no buffer was made for a type at all, and another try makes none either.
     _row(r"error loading model: failed to allocate buffer", "cpu", "host_oom", "load", "give_up", "cause"),
     _row(r"failed to allocate (?P<device>(?!output|compute)[A-Za-z]\S*) buffer of size (?P<bytes>\d+)", "any", "device_oom", None, None, "cause"),
+    _row(r"failed to allocate (?P<device>(?:CUDA|ROCm|MUSA|Vulkan|SYCL|Metal|MTL|RPC|GPUOpenCL|CANN)\S*) buffer\b", "any", "device_oom", None, None, "cause"),
     _row(r"(?:failed to initialize the context: )?failed to allocate buffer for (?:the )?(?:kv|rs|KV|DSV4|shadow|per-step|recurrent)\b", "any", "device_oom", "kv", None, "cause"),
     _row(r"llama_kv_cache_\w*\(\) failed for ", "any", "device_oom", "kv", None, "cause"),
     _row(r"failed to (?:allocate|preallocate) …(?:shadow|checkpoint)", "any", "device_oom", "kv", None, "cause"),
@@ -153,13 +155,14 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"terminate called after throwing an instance of 'std::bad_alloc'", "cpu", "host_oom", None, None, "fatal"),
     _row(_SOURCE + r"GGML_ASSERT\(ctx->mem_buffer != (?:NULL|nullptr)\)", "cpu", "host_oom", None, None, "fatal"),
     _row(r"failed to allocate +" + _MIB + r"$", "cpu", "host_oom", None, None, "cause"),
-    _row(r"\S*UR_RESULT_ERROR_OUT_OF_HOST_MEMORY", "sycl", "host_oom", None, None, "fatal"),
+    _row(r"…(?:UR_RESULT_ERROR|PI_ERROR|PI_RESULT_ERROR)_OUT_OF_HOST_MEMORY", "sycl", "host_oom", None, None, "fatal"),
     # Models.
     _row(r"invalid magic characters?:? ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:tensor '[^']*' (?:has invalid ggml type|of type \d+|data is not within|has invalid|has offset|not found)|Found \d+ bad tensors)", "any", "bad_model", "load", None, "fatal"),
     _row(r"failed to read (?:magic|header|tensor info|key-value|tensor data|key)", "any", "bad_model", "load", None, "cause"),
     _row(r"Error while loading tensor ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:this GGUF file is version|bad GGUF version|GGUFv1 is no longer supported|failed to read GGUF)", "any", "bad_model", "load", None, "fatal"),
+    _row(r"error loading model: vk::", "vulkan", "driver", "load", None, "fatal"),
     _row(r"error loading model: (?!llama_model_loader: failed to load (?:model|GGUF split))", "any", "bad_model", "load", None, "fatal"),
     _row(r"failed to initialize the context: ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:context type MTP requested but model doesn't contain MTP|MTP speculative stage requested, but|target GGUF contains no MTP tail)", "any", "bad_model", "load", None, "cause"),
@@ -169,7 +172,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"chat template parsing error: ", "any", "bad_model", "load", None, "cause"),
     # Drivers and devices.
     _row(_GPU + r" error: '?(?:no kernel image is available|invalid device function|device kernel image is invalid|the provided PTX was compiled|named symbol not found|…unsupported toolchain|…not compiled for)", "cuda", "driver", "runtime", None, "fatal"),
-    _row(_GPU + r" error: '?(?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
+    _row(_GPU + r" error: '?(?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|shared object (?:initialization failed|symbol not found)|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
     _row(_GPU + r" error: '?(?:…uncorrectable|…fallen off|…GPU is lost|…device is lost|…hardware stack error)", "cuda", "driver", "runtime", "give_up", "fatal"),
     _row(r"rocBLAS error: Cannot read …TensileLibrary|rocblas_abort", "cuda", "driver", "runtime", None, "fatal"),
     _row(r"failed to initialize (?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)\d+\b", "any", "driver", "load", None, "fatal"),
@@ -274,6 +277,15 @@ TRACE_PHASES: tuple[tuple[re.Pattern[str], Phase], ...] = (
 TRACE_LINE = re.compile(r"(?:#\d+ |0x[0-9a-f]+ in |\S+\([\w.@]*\+?(?:0x[0-9a-f]+)?\) ?\[0x|\d+ +\S+ +0x[0-9a-f]{8,} )")
 """A frame of a stack trace: glibc's, gdb's and macOS'. Its functions tell what the engine was doing."""
 
+PINNED = re.compile(r".*pinned memory")
+VULKAN_REASON = re.compile(r"(?:ggml_vulkan: )?vk::")
+"""The exception's own line, which follows what it is about."""
+
+TOLD_CODE = re.compile(
+    r"[^\"{}]*\b(?:exit(?:ed)?(?: with)?(?: (?:exit )?(?:code|status))?|no longer running|terminated):? \(?(?P<code>0x[0-9a-fA-F]+|-?\d+)\b"
+)
+"""What a supervisor says of the exit."""
+
 TOLD_SIGNALS: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r".*\b(?:[Ss]egmentation fault|SIGSEGV|status=11/SEGV)"), 11),
     (re.compile(r"(?:.*[\d:] +)?(?:[Aa]borted|abort)\b|.*(?:SIGABRT|signal: abort|status=6/ABRT)"), 6),
@@ -306,6 +318,6 @@ BAD_WORDS = (
     "needs", "cumem", "cudam", "hipm", "cudagraph", "cublas", "hipblas", "free", "corrupt", "magic", "version", "bad",
     ".c:", ".cc:", ".cpp:", ".cu:", ".cuh:", ".m:", ".mm:", ".h:", ".hpp:", ".metal:", ".c(", ".cpp(", ".cu(", "ggml_a",
     "relocating", "proceed", "lookup", "library", "exception", "smash", "sycl", "hsa", "status", "limited", "support",
-    "crash", "discarded", "interactivity", "caused", "option", "argument", "trap", "floating", "iot ", "mtp", "nil",
+    "crash", "discarded", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
 )  # fmt: skip
 """Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""

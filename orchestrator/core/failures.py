@@ -127,8 +127,8 @@ def diagnose(lines: Sequence[str], exit: ExitStatus | int | None, *, alive: bool
     """
     facts = gather(read_lines(lines))
     status = ExitStatus.of(exit) if isinstance(exit, int) else exit
-    if status is None and alive is not True and facts.told_signal is not None:
-        status = ExitStatus(signal=facts.told_signal)
+    if status is None and alive is not True:
+        status = _told_exit(facts)
 
     case = _Case(facts, status, alive)
     verdict = next(found for found in (rule(case) for rule in _RULES) if found is not None)
@@ -147,6 +147,14 @@ def diagnose(lines: Sequence[str], exit: ExitStatus | int | None, *, alive: bool
     return Diagnosis(
         verdict.failure_class, verdict.phase, device, requested_mib, evidence, verdict.action, message, hint
     )
+
+
+def _told_exit(facts: Facts) -> ExitStatus | None:
+    """What a shell, systemd or a supervisor printed of the exit, where nobody else knows it."""
+    if facts.told_signal is not None:
+        return ExitStatus(signal=facts.told_signal)
+
+    return None if facts.told_code is None else ExitStatus.of(facts.told_code)
 
 
 def _went_on(case: _Case) -> _Verdict | None:
