@@ -31,6 +31,10 @@ _MAIN = 0.75
 """Probability of the text's own next piece where others could follow as well."""
 
 
+_DRAFT_TOP_K = 10
+"""The drafter's own sampler keeps so many candidates, and `p_min` is compared with the share among them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drafting:
     """Tokens drafted and accepted during a generation, as `timings.draft_n` and `draft_n_accepted` count them."""
@@ -88,9 +92,6 @@ class KnownModel:
     def greedy_text(self, prompt: str, count: int) -> str:
         return "".join(self.vocabulary[token] for token in self.greedy_tokens(prompt, count))
 
-    def text_of(self, tokens: list[int]) -> str:
-        return "".join(self.vocabulary[token] for token in tokens)
-
     def drafting(self, prompt: str, count: int, draft_max: int, p_min: float = 0.0) -> Drafting:
         """Drafts and acceptances while `count` tokens are generated at temperature 0.
 
@@ -118,7 +119,8 @@ class KnownModel:
         while len(draft) < limit:
             row = self.draft_rows[self.state[token]]
             token = self._best(row)
-            if self.rows[row][token] < p_min:
+            candidates = sorted(self.rows[row].values(), reverse=True)[:_DRAFT_TOP_K]
+            if candidates[0] / sum(candidates) < p_min:
                 break
 
             draft.append(token)

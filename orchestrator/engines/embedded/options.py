@@ -52,7 +52,7 @@ class Option:
 
     :param flags: every spelling, in the order of the help
     :param doc: one sentence or more; line breaks are kept
-    :param read: turns the value into assignments, or raises ValueError in upstream's words; gets `on` where there is none
+    :param read: turns the value (`on` where there is none) into assignments, or raises ValueError in upstream's words
     :param hint: how the help shows the value; None for a bare flag
     :param off: spellings that mean the opposite; `read` is given `off`
     :param command: done as soon as it is read, and nothing after it is looked at
