@@ -82,9 +82,11 @@ async def spawn(spec: LaunchSpec, log: LogSink, guard: Guard | None = None) -> C
     :param guard: ends the child if this process is killed, and gives the tags by which it is found
     :raises SpawnError: when it could not be started; nothing is left behind
     """
-    env = {**spec.env, "ORCH_INSTANCE": spec.instance, **(guard.tags if guard else {})}
-    start = start_shim(spec.argv, env, spec.cwd, spec.oom_score_adj)
-    child = Child(spec.instance, start, log, guard)
+    # Instance names may be the same in another home: what is killed by its tag is found by one that is drawn here.
+    token = os.urandom(8).hex()
+    tags = {"ORCH_INSTANCE": spec.instance, "ORCH_SPAWN": token, **(guard.tags if guard else {})}
+    start = start_shim(spec.argv, {**spec.env, **tags}, spec.cwd, spec.oom_score_adj)
+    child = Child(spec.instance, token, start, log, guard)
     try:
         error = await start.outcome()
     except BaseException:
@@ -101,7 +103,7 @@ async def spawn(spec: LaunchSpec, log: LogSink, guard: Guard | None = None) -> C
 class Child:
     """A started program. Made by `spawn`; used on the loop's thread."""
 
-    def __init__(self, instance: str, start: ShimStart, log: LogSink, guard: Guard | None) -> None:
+    def __init__(self, instance: str, token: str, start: ShimStart, log: LogSink, guard: Guard | None) -> None:
         self.instance = instance
         self.pid = start.pid
         self.pgid = start.pid
@@ -111,6 +113,7 @@ class Child:
         self.log_reader = LogReader(start.log_fd, log)
         self._loop = asyncio.get_running_loop()
         self._pidfd = start.pidfd
+        self._tag = f"ORCH_SPAWN={token}".encode()
         self._tree = ProcessTree(self.pid, self.start_time_ticks)
         self._guard = guard
         self._reaped = False
@@ -177,8 +180,7 @@ class Child:
 
     async def _stop(self, kill_allowance_s: float) -> Exit:
         if self._leader_exit is None:
-            self.signal_group(SIGTERM)  # once: the fork takes a second one for "exit now"
-            self._signal_strays(SIGTERM)
+            self._signal_all(SIGTERM)  # once: the fork takes a second one for "exit now"
             self.signal_group(SIGCONT)  # a stopped process would not see it
 
         while not self._settled.done():
@@ -193,8 +195,7 @@ class Child:
 
         if self._leader_exit is None:
             self._killed_after_grace = True
-            self.signal_group(SIGKILL)
-            self._signal_strays(SIGKILL)
+            self._signal_all(SIGKILL)
 
         await asyncio.wait((self._settled,), timeout=kill_allowance_s)
         if self._settled.done():
@@ -250,15 +251,15 @@ class Child:
 
     async def _kill_rest(self) -> bool:
         """Kill until nothing is found, since what is killed may just have forked; False when some will not die."""
-        tag = os.fsencode(f"ORCH_INSTANCE={self.instance}")
         deadline = self._loop.time() + SWEEP_S
         while True:
-            self.signal_group(SIGKILL)
-            self._signal_strays(SIGKILL)
+            self._signal_all(SIGKILL)
             left_s = max(deadline - self._loop.time(), POLL_S)
-            tagged = await _within(left_s, lambda: linux.kill_tagged(tag))
+            tagged = await _within(left_s, lambda: linux.kill_tagged(self._tag))
+            self._tree.add(tagged)
+            rest = self._members()
             self._tree.reap_adopted()
-            if not tagged and not self._members():
+            if not tagged and not rest:
                 return True
 
             if self._loop.time() >= deadline:
@@ -272,9 +273,14 @@ class Child:
         except OSError:
             return {}  # out of descriptors: the group is killed without looking
 
-    def _signal_strays(self, sig: Signals) -> None:
+    def _signal_all(self, sig: Signals) -> None:
+        strays: list[linux.Stat] = []
         with contextlib.suppress(OSError):  # as above
-            self._tree.signal_strays(sig)
+            strays = self._tree.strays()  # first: when the leader dies, the tie to a descendant is cut
+
+        self.signal_group(sig)
+        for stat in strays:
+            linux.send_to(stat.pid, stat.start_ticks, sig)
 
 
 async def _within(timeout_s: float, look: Callable[[], list[T]]) -> list[T]:

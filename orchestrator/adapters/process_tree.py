@@ -7,7 +7,6 @@ adopted it.
 from __future__ import annotations
 
 import os
-import signal
 
 from orchestrator.adapters import linux, reaper
 
@@ -42,13 +41,16 @@ class ProcessTree:
         self._seen = {pid: stats[pid].start_ticks for pid in known}
         return {pid: stats[pid] for pid in known if not stats[pid].dead}
 
-    def strays(self) -> dict[int, linux.Stat]:
+    def strays(self) -> list[linux.Stat]:
         """Members that a signal to the leader's group does not reach."""
-        return {pid: stat for pid, stat in self.members().items() if stat.pgrp != self.pid}
+        return [stat for stat in self.members().values() if stat.pgrp != self.pid]
 
-    def signal_strays(self, sig: signal.Signals) -> None:
-        for pid, stat in self.strays().items():
-            linux.send_to(pid, stat.start_ticks, sig)
+    def add(self, pids: list[int]) -> None:
+        """Remember processes that were identified in another way."""
+        for pid in pids:
+            stat = linux.stat_of(pid)
+            if stat is not None:
+                self._seen[pid] = stat.start_ticks
 
     def reap_adopted(self) -> None:
         """Reap the dead among those known that have become children of this process."""
