@@ -113,7 +113,7 @@ HELP = Path(__file__).parents[1] / "fixtures" / "help"
 @pytest.mark.parametrize(
     ("engine", "recorded", "expected"),
     [
-        ("ik-fork", "ik-8337e4cd3-gpu", ["--fit", "--fit-margin", "1664", "mtp:n_max=3,p_min=0.75"]),
+        ("ik-fork", "ik-b4840", ["--fit", "--fit-margin", "1664", "mtp:n_max=3,p_min=0.75"]),
         ("upstream", "upstream-b11434", ["--fit-target", "1664", "draft-mtp", "--spec-draft-n-max", "3", "0.75"]),
     ],
 )

@@ -12,7 +12,7 @@ HELP = Path(__file__).parent.parent / "fixtures" / "help"
 
 UPSTREAM = "upstream-b11434"
 FORK_OLD = "ik-0.1.5-sdist"
-FORK_NEW = "ik-8337e4cd3-gpu"
+FORK_NEW = "ik-b4840"
 
 STAGE = "mtp:n_max=1,p_min=0.0"
 
