@@ -1,4 +1,4 @@
-"""Bytes that two parsers could read in two ways, and clients that take their time: refused, closed, not answered twice."""
+"""Bytes that two parsers could read in two ways, and clients that take their time: refused and closed."""
 
 from __future__ import annotations
 
