@@ -39,6 +39,13 @@ class NvmlReader:
         if self._available is False or monotonic() - self._read_at < self._max_age_s:
             return self._last
 
+        return self.read_now()
+
+    def read_now(self) -> tuple[GpuReading, ...]:
+        """As `read`, however fresh the last reading is."""
+        if self._available is False:
+            return ()
+
         if not self._busy.acquire(blocking=False):
             return self._last
 

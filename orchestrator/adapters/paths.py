@@ -49,6 +49,10 @@ class Paths(NamedTuple):
         return os.path.join(self.state, "state.json")
 
     @property
+    def margins_file(self) -> str:
+        return os.path.join(self.state, "margins.json")
+
+    @property
     def logs(self) -> str:
         return os.path.join(self.state, "logs")
 

@@ -152,7 +152,7 @@ class Daemon:
 
         self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
         self._gpus = NvmlReader()
-        self._preparer = Preparer(paths)
+        self._preparer = Preparer(paths, self._gpus)
         self._owner = Owner(self._journal, lambda finished: self._switcher.finished(finished))
         self._gateway: Gateway | None = None
         self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
@@ -199,7 +199,16 @@ class Daemon:
             return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)
 
         performer = EnginePerformer(
-            tasks, self._owner.post, self._preparer, self._log, guard, limits, drain, lambda: service.refresh()
+            tasks,
+            self._owner.post,
+            self._preparer,
+            self._log,
+            guard,
+            limits,
+            drain,
+            self._gpus,
+            self._journal.add,
+            lambda: service.refresh(),
         )
         service = Service(self._paths, self._owner, performer, self._gpus)
         tasks.start_soon(self._owner.run, performer)

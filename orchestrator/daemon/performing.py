@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from orchestrator.adapters.gpu import NvmlReader
 from orchestrator.adapters.guard import Guard
 from orchestrator.adapters.http import EngineProbe
 from orchestrator.adapters.log_store import InstanceLog
@@ -23,6 +24,7 @@ from orchestrator.adapters.process import Child, Exit, LaunchSpec, spawn
 from orchestrator.adapters.spawning import SpawnError
 from orchestrator.core.errors import OrchError
 from orchestrator.core.failures import diagnose
+from orchestrator.core.ladder import Rung
 from orchestrator.core.states import (
     AwaitDrain,
     CanaryPassed,
@@ -44,12 +46,16 @@ from orchestrator.core.states import (
     WakeAt,
     WatchLoading,
 )
+from orchestrator.daemon.device_memory import DeviceMemory
 from orchestrator.daemon.loading import send_canary, watch_loading
 from orchestrator.daemon.preparing import HOST, BrokenModelError, Launch, MissingModelError, Preparer
 from orchestrator.gateway.contract import Endpoint
 
 DIAGNOSED_LINES = 2000
 """The end of an attempt's log that its failure is read from."""
+
+MEMORY_WAIT_S = 15.0
+"""Drivers give memory back within seconds of a process's end; Ollama waits 5 s and sometimes too short."""
 
 _DRAFTS = re.compile(r"draft acceptance(?: rate)? = *[\d.]+ *\( *\d+ accepted / *(\d+) generated\)")
 """Both engines print this per request; the fork's spring 2026 build says it nowhere else."""
@@ -114,6 +120,7 @@ class EnginePerformer:
     :param tasks: the daemon's task group; effects end with it
     :param post: gives an event to the owner
     :param drain: waits until nothing is in flight on an instance, at most so many seconds
+    :param record: notes an event for people: its kind, and a sentence
     :param on_progress: called when a loading engine has moved
     """
 
@@ -126,6 +133,8 @@ class EnginePerformer:
         guard: Guard,
         limits: Limits,
         drain: Callable[[str, float], Awaitable[bool]],
+        gpus: NvmlReader,
+        record: Callable[[str, str], None],
         on_progress: Callable[[], None],
     ) -> None:
         self._tasks = tasks
@@ -135,6 +144,8 @@ class EnginePerformer:
         self._guard = guard
         self._limits = limits
         self._drain = drain
+        self._memory = DeviceMemory(gpus)
+        self._record = record
         self._on_progress = on_progress
         self._runs: dict[str, Run] = {}
 
@@ -153,8 +164,10 @@ class EnginePerformer:
                 self._tasks.start_soon(self._await_drain, instance)
             case StopProcess(instance=instance):
                 self._tasks.start_soon(self._stop, self._runs[instance])
-            case Survived() | WakeAt():
-                pass  # the owner keeps the timers; what survived is remembered by the margin store
+            case Survived(instance=instance, rung=rung):
+                self._tasks.start_soon(self._remember, self._runs[instance], rung)
+            case WakeAt():
+                pass  # the owner keeps the timers
             case _:
                 assert_never(effect)
 
@@ -176,6 +189,10 @@ class EnginePerformer:
         return f"{min(read * 100 // run.launch.model_bytes, 99)} % read"
 
     async def _prepare(self, effect: Prepare) -> None:
+        left_mib = await self._memory.until_released(MEMORY_WAIT_S)
+        if left_mib:
+            self._record("memory_kept", f"{left_mib} MiB of device memory were not given back in {MEMORY_WAIT_S:g} s")
+
         try:
             launch = await anyio.to_thread.run_sync(self._preparer.prepare, effect.instance, effect.target, effect.rung)
         except OrchError as error:
@@ -188,6 +205,7 @@ class EnginePerformer:
     async def _spawn(self, run: Run) -> None:
         launch = run.launch
         rendered = launch.rendered
+        await self._memory.before_start()
         spec = LaunchSpec(argv=tuple(rendered.argv), env=dict(rendered.env), cwd="/", instance=launch.instance)
         try:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
@@ -204,6 +222,7 @@ class EnginePerformer:
         self._post(Spawned(launch.instance, run.child.pid))
         exit = await run.child.wait()
         run.checks.cancel()
+        self._memory.ended()
         failure = await self._diagnose(run, exit)
         self._forget(run)
         self._post(Exited(launch.instance, failure))
@@ -231,6 +250,18 @@ class EnginePerformer:
                 )
 
             self._post(CheckFailed(launch.instance, ended.failure) if ended else CanaryPassed(launch.instance))
+
+    async def _remember(self, run: Run, rung: Rung) -> None:
+        """Best effort: a margin that could not be written is learned again."""
+        try:
+            learned = await anyio.to_thread.run_sync(self._preparer.survived, run.launch, rung)
+        except (OSError, OrchError) as error:
+            self._record("margin_lost", f"the margin that survived could not be kept: {error}")
+            return
+
+        if learned:
+            text = f"{run.launch.target} survived with {rung}; the next start begins there"
+            self._record("margin_learned", text)
 
     async def _await_drain(self, instance: str) -> None:
         await self._drain(instance, self._limits.drain_s)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from orchestrator.adapters.gguf import GgufError, read_splits
+from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.margin_store import MarginKey, MarginStore, margin_key
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.ports import free_port
 from orchestrator.adapters.profile_files import ProfileStore
@@ -41,6 +44,7 @@ class Launch:
     api_key: str
     key_file: str
     model_bytes: int
+    margin_key: MarginKey
 
     @property
     def mtp(self) -> bool:
@@ -65,9 +69,11 @@ class Resolved:
 class Preparer:
     """Prepares launches for one installation."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, gpus: NvmlReader) -> None:
         self._paths = paths
         self._profiles = ProfileStore(paths)
+        self._gpus = gpus
+        self._margins = MarginStore(paths.margins_file)
 
     def resolve(self, name: str, engine: str | None) -> Resolved:
         """What a name (or an alias, or a file) and an engine stand for.
@@ -104,14 +110,31 @@ class Preparer:
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
         profile = self._profiles.load(target.profile)
+        chosen = profile.for_engine(target.engine)
+        model_bytes = self._check_model(chosen)
+        engine = EngineRegistry(self._paths).resolve(target.engine)
+        devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
+        key = margin_key(chosen, model_path(self._paths, chosen.model), f"{engine.build} {engine.sha256[:12]}", devices)
         if rung is None:
-            rung = first_rung(profile.for_engine(target.engine))
+            rung = first_rung(chosen, self._margins.learned(key))
 
-        model_bytes = self._check_model(profile.for_engine(target.engine))
         port = free_port()
         key_file, api_key = self._new_key(instance)
         rendered = self._render(profile, target, rung, port, key_file)
-        return Launch(instance, target, rendered.profile, rendered, rung, port, api_key, key_file, model_bytes)
+        return Launch(instance, target, rendered.profile, rendered, rung, port, api_key, key_file, model_bytes, key)
+
+    def survived(self, launch: Launch, rung: Rung) -> bool:
+        """Remember the margin of a start that became ready, where the ladder had to climb to it.
+
+        :return: whether something new was learned
+        """
+        margin_mib = rung.margin_mib
+        first = first_rung(self._profiles.load(launch.target.profile).for_engine(launch.target.engine))
+        if margin_mib is None or margin_mib == first.margin_mib:
+            return False
+
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return self._margins.remember(launch.margin_key, margin_mib, launch.profile, now)
 
     def forget(self, launch: Launch) -> None:
         """Remove what was made for a process that is gone."""

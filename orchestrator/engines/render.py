@@ -10,6 +10,7 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect import render
 from orchestrator.core.environment import child_environment
 from orchestrator.core.profile import DEMO_MODEL, EngineProfile, Profile
+from orchestrator.core.profile_rules import refuse_combinations
 from orchestrator.engines.registry import Engine, EngineRegistry
 
 PORT_PLACEHOLDER = "PORT"
@@ -55,6 +56,7 @@ def render_profile(
     """
     engine = EngineRegistry(paths).resolve(engine_id or profile.engine)
     chosen = profile.for_engine(engine.id)
+    refuse_combinations(chosen, engine.capabilities.kind)
     if adjust is not None:
         chosen = adjust(chosen)
 
