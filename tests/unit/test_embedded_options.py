@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.help_text import parse_help
 from orchestrator.engines.embedded.help_layout import entry, help_text
 from orchestrator.engines.embedded.option_table import CACHE_TYPES, OPTIONS, SPECULATIVE_TYPES, completed
 from orchestrator.engines.embedded.options import ArgumentError, Option, apply, parse, text
@@ -84,6 +85,17 @@ def test_the_help_has_upstreams_sections_in_its_order() -> None:
         line for line in FIXTURE.read_text().splitlines() if line.startswith("-----")
     ]
     assert all(len(line) <= 40 + 70 for line in lines if line.startswith(" " * 40))
+
+
+def test_the_probe_reads_the_help_as_upstreams() -> None:
+    kind, flags = parse_help(help_text(OPTIONS))
+    assert kind == "upstream"
+    for option in OPTIONS:
+        for spelling in (*option.flags, *option.off):
+            assert flags[spelling].value is (option.hint is not None), spelling
+
+    assert flags["-ctk"].choices == CACHE_TYPES
+    assert not any(flag.removed for flag in flags.values())
 
 
 def test_a_long_entry_puts_its_text_on_the_next_line() -> None:
