@@ -37,22 +37,23 @@ class InstanceLog:
         self.next_seq = 0
         self._max_lines = max_lines
         self._max_bytes = max_bytes
-        self._lines: deque[LogLine] = deque()
+        self._lines: deque[str] = deque()
         self._bytes = 0
         self._closed = False
         self._changed: asyncio.Future[None] | None = None
 
     def write(self, lines: Sequence[str]) -> None:
-        for text in lines:
-            self._lines.append(LogLine(self.next_seq, text))
-            self.next_seq += 1
-            self._bytes += len(text)
+        if not lines:
+            return
 
+        self._lines.extend(lines)
+        self.next_seq += len(lines)
+        self._bytes += sum(map(len, lines))
         while len(self._lines) > self._max_lines or (self._bytes > self._max_bytes and len(self._lines) > 1):
-            self._bytes -= len(self._lines.popleft().text)
+            self._bytes -= len(self._lines.popleft())
 
         if self.file is not None:
-            self.file.write("".join(f"{text}\n" for text in lines).encode("utf-8", "replace"))
+            self.file.write(("\n".join(lines) + "\n").encode("utf-8", "replace"))
 
         self._wake()
 
@@ -60,7 +61,7 @@ class InstanceLog:
         """The newest lines, oldest first."""
         newest = list(islice(reversed(self._lines), max(count, 0)))
         newest.reverse()
-        return newest
+        return [LogLine(seq, text) for seq, text in enumerate(newest, self.next_seq - len(newest))]
 
     def since(self, seq: int) -> tuple[int, list[LogLine]]:
         """The lines from number `seq` on, and how many of those asked for are gone already."""

@@ -104,12 +104,25 @@ def test_no_line_holds_a_control_character_or_grows_past_its_bound(chunks: list[
         assert len(line) <= max_line + len(" …[+1000 bytes]")
 
 
-@given(st.binary(max_size=200), st.lists(st.integers(min_value=0, max_value=200)))
+PLAIN_AND_NOT = st.lists(st.sampled_from([b"a", b"bcd", b" ", b"\n", b"\n\n", b"\t", b"\x1b", b"\xc3", b"\xa9"])).map(
+    b"".join
+)
+
+
+@given(st.binary(max_size=200) | PLAIN_AND_NOT, st.lists(st.integers(min_value=0, max_value=200)))
 def test_where_the_chunks_are_cut_makes_no_difference(data: bytes, cuts: list[int]) -> None:
     data = data.replace(b"\r", b"x")  # an empty line in "\r", "\n" is dropped, in "\r\n" it is not
     ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
     starts = [0, *ends[:-1]]
-    assert split(*(data[start:end] for start, end in zip(starts, ends, strict=True))) == split(data)
+    chunks = [data[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert split(*chunks, max_line=7) == split(data, max_line=7)
+
+
+@given(PLAIN_AND_NOT)
+def test_plain_lines_come_out_as_they_went_in_and_none_is_lost(data: bytes) -> None:
+    lines = split(data + b"\n")
+    assert len(lines) == data.count(b"\n") + 1
+    assert lines == [neutralise(raw.decode("utf-8", "replace")) for raw in data.split(b"\n")]
 
 
 @pytest.mark.asyncio
