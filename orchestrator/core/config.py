@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile import NAME_RULE, is_name
+from orchestrator.core.restart import RestartPolicy
 from orchestrator.core.settings import Setting, Value
 from orchestrator.core.values import found_words, read_value
 
@@ -36,6 +37,7 @@ class DaemonConfig:
     log_max_mib: int = 16
     stop_grace_s: float = 15.0
     drain_s: float = 120.0
+    load_stall_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Config:
 
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,13 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.log_max_mib", ("int",), "size at which an engine's log is rotated, MiB", minimum=1, maximum=4096),
     Setting("daemon.stop_grace_s", ("float",), "time to stop before an engine is killed, s", minimum=0, maximum=600),
     Setting("daemon.drain_s", ("float",), "time for requests before an engine stops, s", minimum=0, maximum=86400),
+    Setting("daemon.load_stall_s", ("float",), "loading without progress is given up, s", minimum=1, maximum=86400),
+    Setting("restart.first_delay_s", ("float",), "wait after the first crash, doubling, s", minimum=0, maximum=3600),
+    Setting("restart.max_delay_s", ("float",), "the wait grows no longer than this, s", minimum=0, maximum=86400),
+    Setting("restart.stable_s", ("float",), "ready for so long, crashes are forgotten, s", minimum=0.1, maximum=86400),
+    Setting("restart.intensity", ("int",), "starts within `window_s` until a rest is due", minimum=1, maximum=1000),
+    Setting("restart.window_s", ("float",), "time in which crashes are counted, s", minimum=1, maximum=86400),
+    Setting("restart.cooldown_s", ("float",), "rest before one more try, doubling, s", minimum=0, maximum=86400),
 )  # fmt: skip
 
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
@@ -193,5 +203,14 @@ def _build(values: Mapping[str, Value]) -> Config:
             log_max_mib=cast(int, values["daemon.log_max_mib"]),
             stop_grace_s=cast(float, values["daemon.stop_grace_s"]),
             drain_s=cast(float, values["daemon.drain_s"]),
+            load_stall_s=cast(float, values["daemon.load_stall_s"]),
+        ),
+        restart=RestartPolicy(
+            first_delay_s=cast(float, values["restart.first_delay_s"]),
+            max_delay_s=cast(float, values["restart.max_delay_s"]),
+            stable_s=cast(float, values["restart.stable_s"]),
+            intensity=cast(int, values["restart.intensity"]),
+            window_s=cast(float, values["restart.window_s"]),
+            cooldown_s=cast(float, values["restart.cooldown_s"]),
         ),
     )

@@ -30,6 +30,7 @@ from orchestrator.adapters.lock import DaemonLock
 from orchestrator.adapters.log_file import LogFile
 from orchestrator.adapters.log_store import InstanceLog
 from orchestrator.adapters.paths import Paths, find_paths, make_private
+from orchestrator.adapters.reaper import reap_adopted
 from orchestrator.adapters.state_file import load_state, save_state
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
@@ -48,6 +49,7 @@ from orchestrator.gateway.server import Gateway
 _log = logging.getLogger(__name__)
 
 UNKILLABLE_ALLOWANCE_S = 10.0
+REAP_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Daemon:
         self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
         self._gpus = NvmlReader()
         self._preparer = Preparer(paths, self._gpus)
-        self._owner = Owner(self._journal, lambda finished: self._switcher.finished(finished))
+        self._owner = Owner(self._journal, lambda finished: self._switcher.finished(finished), config.restart)
         self._gateway: Gateway | None = None
         self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
         self._log = InstanceLog(
@@ -175,6 +177,7 @@ class Daemon:
                 await service.refresh_models()
                 tasks.start_soon(self._save_wanted)
                 tasks.start_soon(self._heed_signals)
+                tasks.start_soon(reap_regularly)
                 await gateway.start([gateway_socket])
                 await control.serve(control_socket)
                 _log.info("the gateway listens on %s", service.gateway_url)
@@ -193,7 +196,7 @@ class Daemon:
 
     def _build(self, tasks: TaskGroup, guard: Guard) -> Service:
         config = self._config
-        limits = Limits(config.daemon.stop_grace_s, config.daemon.drain_s)
+        limits = Limits(config.daemon.stop_grace_s, config.daemon.drain_s, config.daemon.load_stall_s)
 
         async def drain(instance: str, timeout_s: float) -> bool:
             return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)
@@ -210,7 +213,7 @@ class Daemon:
             self._journal.add,
             lambda: service.refresh(),
         )
-        service = Service(self._paths, self._owner, performer, self._gpus)
+        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus)
         tasks.start_soon(self._owner.run, performer)
         return service
 
@@ -331,6 +334,13 @@ class Daemon:
     async def _force_when_asked(self) -> None:
         await self._forced.wait()
         await self._owner.ask(DownRequested(force=True))
+
+
+async def reap_regularly() -> None:
+    """Take leave of dead grandchildren that became ours: uvloop keeps SIGCHLD to itself."""
+    while True:
+        await anyio.sleep(REAP_EVERY_S)
+        reap_adopted()
 
 
 def gateway_config(config: Config) -> GatewayConfig:
