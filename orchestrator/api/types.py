@@ -62,13 +62,17 @@ class Status(TypedDict):
     since: str
     cause: str | None
     hint: str | None
+    stale: list[str]
     switching: bool
     progress: str
     daemon_pid: int
     generation: int
 
 
-"""The answer of `orch status --json`. `since` is when `state` was entered, RFC 3339."""
+"""The answer of `orch status --json`.
+
+`since` is when `state` was entered, RFC 3339; `stale` lists what the profile's text says differently by now.
+"""
 
 
 class Event(TypedDict):

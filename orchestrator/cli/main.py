@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "up": "start the engine of a profile, and the daemon if none runs",
     "down": "stop the engine",
     "switch": "change engine or profile without losing a request",
+    "reload": "read the profiles anew, and restart the engine if its own has changed",
     "status": "show what is running",
     "logs": "show the engine's log",
     "events": "show what happened",

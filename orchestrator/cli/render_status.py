@@ -33,6 +33,9 @@ def lines(status: Status) -> Iterator[str]:
     if status["margin_mib"] is not None:
         yield f"  margin    {status['margin_mib']} MiB"
 
+    if status["stale"]:
+        yield f"  stale     the profile changed: {', '.join(status['stale'])}; `orch reload` applies it"
+
     gateway = status["gateway"]
     yield f"  gateway   {gateway['url']} ({gateway['in_flight']} in flight, {gateway['queued']} queued)"
     speed = status["speed"]

@@ -59,16 +59,21 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _show_plan(answer, as_json=args.json)
 
-    result = _follow(path, answer["operation"], args.timeout)
-    if args.json:
+    return report(follow(path, answer["operation"], args.timeout), as_json=args.json)
+
+
+def report(result: dict[str, object], *, as_json: bool) -> int:
+    """Print how a switch ended.
+
+    :raises OrchError: when it failed
+    """
+    if as_json:
         output.json_data(result)
 
     if result["ok"]:
-        if not args.json:
+        if not as_json:
             held = f"{result['held_requests']} requests held" if result["held_requests"] else "no request held"
-            output.line(
-                f"switched to {_name(result['to'])}: {held}, gap {result['gap_s']:.2f} s ({answer['strategy']})"
-            )
+            output.line(f"switched to {_name(result['to'])}: {held}, gap {result['gap_s']} s ({result['strategy']})")
 
         return diagnostics.OK
 
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def _follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
+def follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
     import json
     import time
 

@@ -111,11 +111,12 @@ class DownRequested:
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequested:
-    """`slot` is a fresh id, and the id of the operation."""
+    """`slot` is a fresh id, and the id of the operation. `again` starts anew what runs already: its profile changed."""
 
     target: Target
     slot: str
     strategy: Strategy
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

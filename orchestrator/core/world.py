@@ -132,7 +132,7 @@ class _Turn:
         state = world.state
         origin = target_of(state) if state_is_active(state) else None
         operation = Operation(event.slot, origin, event.target, event.strategy, self.now)
-        if origin == event.target:
+        if origin == event.target and not event.again:
             self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
         elif origin is None or world.current is None:
             operation = replace(operation, held_since=self.now)

@@ -5,6 +5,7 @@
     POST /v1/switch   {"target", "strategy"?, "dry_run"?}   begin a switch; with dry_run, say what it would do
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
     POST /v1/cancel   {}                         cancel the switch under way
+    POST /v1/reload   {}                         read the profiles anew, restart what changed
     POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
     GET  /v1/logs?lines=N&follow=0|1             JSON Lines
     GET  /v1/events?lines=N&follow=0|1           JSON Lines
@@ -28,7 +29,7 @@ from orchestrator.adapters.http1 import Request, Response
 from orchestrator.adapters.log_store import InstanceLog, LogLine
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.states import Target
-from orchestrator.core.switching import DownRequested, Strategy, UpRequested, target_of
+from orchestrator.core.switching import DownRequested, Strategy, UpRequested, state_is_active, target_of
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.preparing import Preparer, Resolved
@@ -104,6 +105,7 @@ class Control:
             ("POST", "/v1/switch"): self._switch,
             ("GET", "/v1/switch"): self._switch_state,
             ("POST", "/v1/cancel"): self._cancel,
+            ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/down"): self._down,
             ("GET", "/v1/logs"): self._logs,
             ("GET", "/v1/events"): self._events,
@@ -187,6 +189,27 @@ class Control:
             self._tasks.start_soon(self._switcher.run, operation, resolved)
             answer |= {"operation": operation.id}
 
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _reload(self, request: Request, response: Response) -> None:
+        """The running instance is replaced only if its own profile says something else now, and that is valid."""
+        await self._service.refresh_models()
+        running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
+        changed: tuple[str, ...] = ()
+        operation = None
+        if running is not None:
+            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+            changed = await self._service.stale()
+            if changed:
+                strategy, reason = await self._switcher.plan(resolved, None)
+                operation = self._switcher.begin(resolved, strategy, reason, again=True)
+                self._tasks.start_soon(self._switcher.run, operation, resolved)
+
+        answer = {
+            "running": name_of(running) if running else None,
+            "changed": changed,
+            "operation": operation.id if operation else None,
+        }
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _switch_state(self, request: Request, response: Response) -> None:

@@ -101,7 +101,7 @@ class Owner:
         before = self.published.value
         world, effects = step_world(before.world, event, now, self._policy)
         if world != before.world:
-            moved = name_of(world.state) != name_of(before.world.state)
+            moved = name_of(world.state) != name_of(before.world.state) or world.current != before.world.current
             self.published.publish(Published(world, now if moved else before.since))
             for observer in self._observers:
                 observer()

@@ -175,9 +175,13 @@ class EnginePerformer:
         launch = self._runs[instance].launch
         return Endpoint(instance, launch.target.profile, launch.target.engine, HOST, launch.port, launch.api_key)
 
-    def build(self, instance: str | None) -> str | None:
+    def launch(self, instance: str | None) -> Launch | None:
         run = self._runs.get(instance or "")
-        return run.launch.rendered.build if run else None
+        return run.launch if run else None
+
+    def build(self, instance: str | None) -> str | None:
+        launch = self.launch(instance)
+        return launch.rendered.build if launch else None
 
     def loading(self, instance: str | None) -> str:
         """How far a loading engine is, as far as its reads tell; empty when they do not (a cached file is not read)."""

@@ -31,12 +31,14 @@ HOST = "127.0.0.1"
 class Launch:
     """All that is needed to start a process and to talk to it.
 
+    :param written: the profile as its text says; `profile` is with the rung laid over it
     :param rendered: argv with the binary first, and the environment
     :param model_bytes: size of the model's files, to show how far loading is
     """
 
     instance: str
     target: Target
+    written: EngineProfile
     profile: EngineProfile
     rendered: RenderedLaunch
     rung: Rung
@@ -121,7 +123,9 @@ class Preparer:
         port = free_port()
         key_file, api_key = self._new_key(instance)
         rendered = self._render(profile, target, rung, port, key_file)
-        return Launch(instance, target, rendered.profile, rendered, rung, port, api_key, key_file, model_bytes, key)
+        return Launch(
+            instance, target, chosen, rendered.profile, rendered, rung, port, api_key, key_file, model_bytes, key
+        )
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
         """Remember the margin of a start that became ready, where the ladder had to climb to it.
@@ -135,6 +139,18 @@ class Preparer:
 
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return self._margins.remember(launch.margin_key, margin_mib, launch.profile, now)
+
+    def changes(self, launch: Launch) -> tuple[str, ...]:
+        """What the profile's text says differently from when the launch was prepared: dotted keys.
+
+        :raises OrchError: when the text is wrong by now, or gone
+        """
+        before = launch.written
+        after = self._profiles.load(launch.target.profile).for_engine(launch.target.engine)
+        keys = before.settings.keys() | after.settings.keys()
+        changed = sorted(key for key in keys if before.settings.get(key) != after.settings.get(key))
+        heads = ("model", "aliases", "recovery", "extra_args")
+        return (*(head for head in heads if getattr(before, head) != getattr(after, head)), *changed)
 
     def forget(self, launch: Launch) -> None:
         """Remove what was made for a process that is gone."""

@@ -15,11 +15,13 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.api.types import Gateway as GatewayStatus
 from orchestrator.api.types import Gpu, Status
+from orchestrator.core.errors import OrchError
 from orchestrator.core.profile import DEMO_MODEL
 from orchestrator.core.states import Ready, Stopped, instance_of
 from orchestrator.core.switching import World
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer
+from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.publisher import Publisher
 from orchestrator.daemon.snapshot import (
     Clock,
@@ -42,8 +44,11 @@ CREATED = int(time())
 class Service:
     """Answers for the daemon. Reads the owner's world, never changes it."""
 
-    def __init__(self, paths: Paths, owner: Owner, performer: EnginePerformer, gpus: NvmlReader) -> None:
+    def __init__(
+        self, paths: Paths, owner: Owner, preparer: Preparer, performer: EnginePerformer, gpus: NvmlReader
+    ) -> None:
         self._owner = owner
+        self._preparer = preparer
         self._performer = performer
         self._profiles = ProfileStore(paths)
         self._gpus = gpus
@@ -136,6 +141,7 @@ class Service:
             since=self._clock.rfc3339(published.since),
             cause=describe(failure) if failure else None,
             hint=failure.hint if failure else (last.hint if last else None),
+            stale=[],
             switching=world.switch is not None,
             progress=self._progress(world),
             daemon_pid=os.getpid(),
@@ -143,12 +149,25 @@ class Service:
         )
 
     async def full_status(self) -> Status:
+        """As `status`, with the devices and with what has changed in the profile's text."""
         status = self.status()
+        status["stale"] = list(await self.stale())
         readings = await anyio.to_thread.run_sync(self._gpus.read)
         status["gpus"] = [
             Gpu(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib) for each in readings
         ]
         return status
+
+    async def stale(self) -> tuple[str, ...]:
+        """What the running instance's profile says differently by now; a text that is wrong counts as unchanged."""
+        launch = self._performer.launch(instance_of(self._owner.world.state))
+        if launch is None:
+            return ()
+
+        try:
+            return await anyio.to_thread.run_sync(self._preparer.changes, launch)
+        except OrchError:
+            return ()
 
     def _view(self) -> View:
         world = self._owner.world

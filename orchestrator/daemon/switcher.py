@@ -40,6 +40,7 @@ class Operation:
     target: Target
     strategy: Strategy
     reason: str
+    again: bool = False
     phase: Literal["reading", "switching", "done"] = "reading"
     held_before: int = 0
     cancelled: bool = False
@@ -83,9 +84,10 @@ class Switcher:
         available_mib = psutil.virtual_memory().available >> 20
         return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
 
-    def begin(self, resolved: Resolved, strategy: Strategy, reason: str) -> Operation:
+    def begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> Operation:
         """Register a switch. `run` carries it out.
 
+        :param again: start anew what runs already
         :raises OrchError: when another one is under way
         """
         busy = self.current
@@ -96,7 +98,8 @@ class Switcher:
             )
 
         origin = target_of(self._owner.world.state) if self._owner.world.slots else None
-        operation = Operation(fresh_slot(), origin, resolved.target, strategy, reason, held_before=self._held())
+        slot = fresh_slot()
+        operation = Operation(slot, origin, resolved.target, strategy, reason, again, held_before=self._held())
         self._operations[operation.id] = operation
         for old in list(self._operations)[:-KEPT_RESULTS]:
             del self._operations[old]
@@ -116,7 +119,8 @@ class Switcher:
             return
 
         operation.phase = "switching"
-        await self._owner.ask(SwitchRequested(operation.target, operation.id, operation.strategy))
+        request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again)
+        await self._owner.ask(request)
 
     def cancel(self) -> Operation:
         """:raises OrchError: when no switch is under way"""
