@@ -92,9 +92,9 @@ def test_children_do_not_inherit_the_lock(path: str) -> None:
     lock.acquire()
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, close_fds=False) as child:
         targets = set()
-    for name in os.listdir(f"/proc/{child.pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):  # closed since it was listed: the lock would not be
-            targets.add(os.readlink(f"/proc/{child.pid}/fd/{name}"))
+        for name in os.listdir(f"/proc/{child.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed: the lock would not be
+                targets.add(os.readlink(f"/proc/{child.pid}/fd/{name}"))
 
         lock.release()
         assert path not in targets
