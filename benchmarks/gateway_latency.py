@@ -17,6 +17,7 @@ import hashlib
 import json
 import shlex
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -190,10 +191,10 @@ def changed(body: bytes) -> bool:
 
 @dataclass
 class Side:
-    """What was measured on one side, over all of its blocks."""
+    """What was measured on one side: a list for each of its blocks."""
 
-    latencies_ms: list[float] = field(default_factory=list)
-    delays_ms: list[float] = field(default_factory=list)
+    latencies_ms: list[list[float]] = field(default_factory=list)
+    delays_ms: list[list[float]] = field(default_factory=list)
     wrong: int = 0
     wall_s: float = 0.0
     cpu_ns: int = 0
@@ -244,10 +245,10 @@ async def run_block(load: Load, port: int, pid: int, side: Side, *, known: bool)
     await asyncio.gather(*(work(client, began + each * index, interval_s) for index, client in enumerate(clients)))
     side.wall_s += time.monotonic() - began
     side.cpu_ns += cpu_ns(pid) - cpu
+    side.latencies_ms.append([value for client in clients for value in client.latencies_ms])
+    side.delays_ms.append([value for client in clients for value in client.delays_ms])
     for client in clients:
         client.close()
-        side.latencies_ms += client.latencies_ms
-        side.delays_ms += client.delays_ms
         side.wrong += client.refused + (sum(changed(body) for body in client.bodies) if known else 0)
 
 
@@ -257,20 +258,25 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def report(load: Load, direct: Side, through: Side) -> dict[str, float | int | str]:
-    """Figures of one load; `added` is the difference of the two sides' percentiles."""
-    figures: dict[str, float | int | str] = {"load": load.name, "requests": len(through.latencies_ms)}
-    delays = bool(direct.delays_ms)
-    for share in (0.5, 0.99):
-        ours = percentile(through.delays_ms if delays else through.latencies_ms, share)
-        theirs = percentile(direct.delays_ms if delays else direct.latencies_ms, share)
-        name = f"p{share * 100:g}_ms"
-        figures[f"direct_{name}"], figures[f"through_{name}"] = round(theirs, 3), round(ours, 3)
-        figures[f"added_{name}"] = round(ours - theirs, 3)
+    """Figures of one load, each the median over its blocks.
 
-    units = len(through.delays_ms) if delays else len(through.latencies_ms)
+    `added` is the median, over pairs of neighbouring blocks, of the difference of their percentiles: a disturbance that
+    hits one block of many does not decide the figure.
+    """
+    delays = any(direct.delays_ms)
+    theirs, ours = (side.delays_ms if delays else side.latencies_ms for side in (direct, through))
+    units = sum(map(len, ours))
+    figures: dict[str, float | int | str] = {"load": load.name, "count": units}
+    for share in (0.5, 0.99):
+        pairs = [(percentile(one, share), percentile(other, share)) for one, other in zip(theirs, ours, strict=True)]
+        name = f"p{share * 100:g}_ms"
+        figures[f"direct_{name}"] = round(statistics.median(pair[0] for pair in pairs), 3)
+        figures[f"through_{name}"] = round(statistics.median(pair[1] for pair in pairs), 3)
+        figures[f"added_{name}"] = round(statistics.median(pair[1] - pair[0] for pair in pairs), 3)
+
     figures["cpu_us_per_chunk" if delays else "cpu_us_per_request"] = round(through.cpu_ns / units / 1000, 1)
     figures["per_s"] = round(units / through.wall_s)
-    figures["direct_per_s"] = round((len(direct.delays_ms) if delays else len(direct.latencies_ms)) / direct.wall_s)
+    figures["direct_per_s"] = round(sum(map(len, theirs)) / direct.wall_s)
     figures["wrong"] = direct.wrong + through.wrong
     return figures
 
@@ -333,14 +339,14 @@ async def measure(args: argparse.Namespace, engine: tuple[int, int], proxy: tupl
 
 def show(results: list[dict[str, object]]) -> None:
     for result in results:
-        print(f"\n{result['load']} ({result['requests']} requests)")
+        unit = "chunk" if "cpu_us_per_chunk" in result else "request"
+        print(f"\n{result['load']} ({result['count']} {unit}s through the gateway)")
         for name in ("p50_ms", "p99_ms"):
             print(
                 f"  {name[:3]}  direct {result[f'direct_{name}']:>8} ms   through {result[f'through_{name}']:>8} ms"
                 f"   added {result[f'added_{name}']:>8} ms"
             )
 
-        unit = "chunk" if "cpu_us_per_chunk" in result else "request"
         print(f"  CPU of the gateway: {result[f'cpu_us_per_{unit}']} us for each {unit}")
         print(f"  {unit}s a second: direct {result['direct_per_s']}, through {result['per_s']}")
         print(f"  answers changed or refused: {result['wrong']}")

@@ -111,12 +111,13 @@ def _find(path: str, models: Sequence[Model]) -> Match | None:
 
 
 def _find_upstream(rest: str, models: Sequence[Model]) -> Match | None:
-    # Aliases may hold slashes, so the name is found from the known names and not from the first slash.
+    # Aliases may hold slashes, so where the name ends is known from the names, not from the first slash.
     names = [name for model in models for name in (model.name, *model.aliases)]
     for at in range(len(rest)):
         if rest[at] == "/" and unquote(rest[:at], errors="replace") in names:
             path = rest[at:]
             route = ENGINE_ROUTES.get(path) or _UPSTREAM_ONLY.get(path)
-            return Match(route, path, unquote(rest[:at])) if route is not None else None
+            if route is not None:
+                return Match(route, path, unquote(rest[:at]))
 
     return None

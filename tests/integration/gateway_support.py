@@ -46,8 +46,10 @@ class Supervised:
         self._view = view
         self._changed = asyncio.Event()
         self.records: list[Finished] = []
+        self.looks = 0
 
     def view(self) -> View:
+        self.looks += 1
         return self._view
 
     async def changed(self, generation: int) -> View:
