@@ -1,13 +1,12 @@
 """Where orch keeps its files.
 
 `ORCH_HOME` puts everything below one directory. Otherwise the directories that systemd gives to a service, otherwise
-XDG's. Uses `os.path` and no dataclass on purpose: `orch status` pays for this import.
+XDG's. Uses `os.path` and a plain class on purpose: `orch status` pays for this import.
 """
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from orchestrator.core.errors import OrchError
 
@@ -15,14 +14,21 @@ MAX_SOCKET_PATH = 107
 """Bytes that fit in `sockaddr_un.sun_path` beside its final NUL (unix(7))."""
 
 
-class Paths(NamedTuple):
+class Paths:
     """Absolute directories; none of them need exist yet."""
 
-    config: str
-    state: str
-    data: str
-    cache: str
-    runtime: str
+    __slots__ = ("cache", "config", "data", "runtime", "state")
+
+    def __init__(self, config: str, state: str, data: str, cache: str, runtime: str) -> None:
+        self.config = config
+        self.state = state
+        self.data = data
+        self.cache = cache
+        self.runtime = runtime
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        return (self.config, self.state, self.data, self.cache, self.runtime)
 
     @property
     def config_file(self) -> str:

@@ -7,10 +7,11 @@ import argparse
 from orchestrator.cli import diagnostics, output
 
 HELP = "print a completion script for a shell"
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 EXAMPLES = """\
   orch completions bash > ~/.local/share/bash-completion/completions/orch
-  orch completions zsh > ~/.zfunc/_orch"""
+  orch completions zsh > ~/.zfunc/_orch
+  orch completions fish > ~/.config/fish/completions/orch.fish"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,7 @@ def _path(args: argparse.Namespace) -> int:
         "engines_file": paths.engines_file,
         "control_socket": paths.control_socket,
         "logs": paths.logs,
-        **paths._asdict(),
+        **{name: getattr(paths, name) for name in ("config", "state", "data", "cache", "runtime")},
     }
     if args.json:
         output.json_data({"version": 1, **places})

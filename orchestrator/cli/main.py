@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
 
 from orchestrator import __version__
 from orchestrator.cli import diagnostics, output
 from orchestrator.core.errors import OrchError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` costs `orch status` as much as argparse does
+    from collections.abc import Iterator, Sequence
+    from typing import Any, NoReturn
 
 VERBS: dict[str, str] = {
     "up": "start the engine of a profile, and the daemon if none runs",
@@ -29,6 +33,18 @@ VERBS: dict[str, str] = {
     "completions": "print a completion script for a shell",
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Finds the terminal's width without `shutil`, which argparse would import for each option of each parser."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+        except (OSError, ValueError):
+            width = 80
+
+        super().__init__(prog, width=width - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,7 +129,7 @@ def build_parser(verb: str, prog: str | None = None) -> Parser:
         prog=prog or f"orch {verb}",
         description=module.HELP,
         epilog=f"examples:\n{module.EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     module.add_arguments(parser)
     return parser

@@ -77,7 +77,7 @@ def serve(options: Options) -> int:
     logging.raiseExceptions = False  # a full disk must not fill the terminal with tracebacks
     check_platform()
     paths = find_paths()
-    for directory in paths:
+    for directory in paths.directories:
         make_private(directory)
 
     config = load_config(paths)

@@ -1,0 +1,43 @@
+"""What the idle daemon costs: CPU time of its process with a ready engine and nobody asking.
+
+python benchmarks/idle_cost.py
+python benchmarks/idle_cost.py --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from tests.support import new_home, until
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    seconds = parser.parse_args().seconds
+    with new_home() as home:
+        home.serve("demo")
+        until(lambda: home.status()["state"] == "ready", "the demo is ready")
+        assert home.daemon is not None
+        before = cpu_s(home.daemon.pid)
+        time.sleep(seconds)
+        share = (cpu_s(home.daemon.pid) - before) / seconds
+
+    print(f"idle daemon: {share:.3%} of a core over {seconds:g} s (limit 1 %)")
+    return 0 if share < 0.01 else 1
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process, from the scheduler's own count in nanoseconds (proc(5), schedstat), all threads."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+            total += int(file.read().split()[0])
+
+    return total / 1e9
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""What starting costs: CPU time of a bare interpreter, of each import, and of `orch status --json`.
+
+User and system time of a child process, the least of several runs; CPU time because the machine may be shared.
+
+    python benchmarks/import_cost.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests.support import ORCH, new_home
+
+RUNS = 15
+IMPORTS = (
+    "argparse", "json, socket", "http.client", "click", "msgspec", "tomllib", "tomlkit", "anyio", "httptools",
+    "httpx", "uvloop", "psutil", "pynvml", "shtab",
+)  # fmt: skip
+
+
+def main() -> int:
+    bare_ms = cost_ms([sys.executable, "-c", "pass"], {})
+    print(f"{'python -c pass':28} {bare_ms:6.1f} ms")
+    for names in IMPORTS:
+        text = f"import {names}"
+        code = f"try:\n {text}\nexcept ImportError:\n raise SystemExit(3)"
+        total_ms = cost_ms([sys.executable, "-c", code], {})
+        shown = "not installed" if total_ms < 0 else f"{total_ms - bare_ms:+6.1f} ms"
+        print(f"{text:28} {shown}")
+
+    with new_home() as home:
+        home.serve()
+        env = home.env
+        status_ms = cost_ms([*ORCH, "status", "--json"], env, allowed=(0, 3))
+
+    ratio = status_ms / bare_ms
+    print(f"{'orch status --json':28} {status_ms:6.1f} ms, {ratio:.2f} times the bare interpreter (limit 4)")
+    return 0 if ratio <= 4 else 1
+
+
+def cost_ms(argv: list[str], env: dict[str, str], allowed: tuple[int, ...] = (0,)) -> float:
+    """The least CPU time of several runs, ms; negative when the program could not do it."""
+    best = float("inf")
+    null = os.open(os.devnull, os.O_RDWR)
+    actions = [(os.POSIX_SPAWN_DUP2, null, target) for target in (0, 1, 2)]
+    for _ in range(RUNS):
+        pid = os.posix_spawn(argv[0], argv, env or os.environ, file_actions=actions)
+        _, status, usage = os.wait4(pid, 0)
+        if os.waitstatus_to_exitcode(status) not in allowed:
+            best = -1.0
+            break
+
+        best = min(best, (usage.ru_utime + usage.ru_stime) * 1000)
+
+    os.close(null)
+    return best
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
