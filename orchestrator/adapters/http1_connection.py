@@ -213,6 +213,8 @@ class Connection(asyncio.Protocol):
             response.pressed(True)
 
         self._task = self._loop.create_task(self._run(request, response))
+        # Not a `finally` in the task: one that is cancelled before its first step never enters its `try`.
+        self._task.add_done_callback(lambda _: self._answered(request, response))
 
     async def _run(self, request: Request, response: Response) -> None:
         try:
@@ -227,8 +229,6 @@ class Connection(asyncio.Protocol):
                 response.abort()
             else:
                 response.send(500, *refusal_body(Refused(500, "internal error")))
-        finally:
-            self._answered(request, response)
 
     def _answered(self, request: Request, response: Response) -> None:
         self._task = self._answering = None
