@@ -311,26 +311,6 @@ def test_connections_beyond_the_limit_are_closed_at_once() -> None:
     drive(work())
 
 
-def test_a_client_that_asks_and_leaves_in_one_packet_is_forgotten() -> None:
-    async def handler(request: Request, response: Response) -> None:
-        await asyncio.Event().wait()
-
-    async def work() -> None:
-        server = HttpServer(handler)
-        sock = socket.create_server(("127.0.0.1", 0))
-        with socket.create_connection(sock.getsockname()) as client:
-            # All of it is there before the server looks, so the handler is cancelled before its first step.
-            client.sendall(get("/"))
-            client.shutdown(socket.SHUT_WR)
-            await server.serve(sock)
-            assert await asyncio.to_thread(client.recv, 100) == b""
-
-        await until(lambda: server.connections == 0)
-        await server.shutdown(0.0)
-
-    drive(work())
-
-
 def test_a_flood_of_garbage_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with counting() as (port, _):
