@@ -12,8 +12,11 @@ during a switch and while a replaced instance finishes its streams.
                              taking --new failed-> returning --old target ready--> rolled back
                                                              --that failed too---> failed
 
-Invariants, checked by the property tests: in hold and replace no process is started before the other is gone; a slot is
-dropped only when it has no process; every switch ends in exactly one `SwitchFinished`.
+A replaced instance may end its streams while the next switch begins. Then the new slot waits for it as well, so that
+there are never three processes.
+
+Invariants, checked by the property tests: in hold and replace no process is started before the others are gone; a slot
+is dropped only when it has no process; every switch that was asked for ends in exactly one `SwitchFinished`.
 """
 
 from __future__ import annotations
@@ -95,25 +98,32 @@ class _Turn:
         self.effects: list[WorldEffect] = []
 
     def up(self, event: UpRequested) -> None:
-        state = self.world.state
-        if self.world.switch is None and state_is_active(state):
+        switch = self.world.switch
+        if switch is not None:
+            if isinstance(switch, Beside):
+                self.tell(switch.new, StopRequested(force=True))
+
+            self._finish(False, False, f"replaced by a start of {event.target}")
+
+        if not isinstance(switch, Clearing | Taking | Returning) and state_is_active(self.world.state):
             self.switch(SwitchRequested(event.target, event.slot, "replace"))
             return
 
-        if self.world.switch is not None:
-            self._finish(False, False, f"replaced by a start of {event.target}")
-
         self.world = replace(self.world, wanted=event.target)
         busy = [slot for slot, each in self.world.slots.items() if has_process(each)]
-        if busy:
-            # Something is on its way out: the slot starts the new target when its process is gone.
-            self.world = replace(self.world, current=busy[-1])
-            for slot in busy[:-1]:
+        for slot in self.world.slots:
+            if [slot] != busy:
                 self.tell(slot, StopRequested())
 
-            self.tell(busy[-1], StartRequested(event.target, f"{busy[-1]}.1"))
-        else:
+        if not busy:
             self._open(event.slot, event.target)
+        elif len(busy) == 1:
+            # Something is on its way out: the slot starts the new target when its process is gone.
+            self.world = replace(self.world, current=busy[0])
+            self.tell(busy[0], StartRequested(event.target, f"{busy[0]}.1"))
+        else:
+            operation = Operation(event.slot, None, event.target, "replace", self.now, self.now)
+            self.world = replace(self.world, current=busy[-1], switch=Clearing(operation, busy[-1]))
 
     def down(self, event: DownRequested) -> None:
         if self.world.switch is not None:
@@ -124,30 +134,28 @@ class _Turn:
             self.tell(slot, StopRequested(event.force))
 
     def switch(self, event: SwitchRequested) -> None:
-        """1. Under way already: nothing. 2. Nothing runs: a plain start. 3. It runs already: done. 4. Switch."""
+        """1. Under way already: refused. 2. It runs already: done. 3. Nothing runs: a plain start. 4. Switch."""
         world = self.world
-        if world.switch is not None:
-            return
-
         state = world.state
-        origin = target_of(state) if state_is_active(state) else None
+        active = state_is_active(state)
+        running = target_of(state) if active or isinstance(state, Backoff) else None
+        origin = running if active or running != event.target else None
         operation = Operation(event.slot, origin, event.target, event.strategy, self.now)
-        if origin == event.target and not event.again:
+        if world.switch is not None:
+            if world.switch.operation.id != event.slot:
+                cause = f"a switch to {world.switch.operation.target} is under way"
+                self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
+        elif active and running == event.target and not event.again:
             self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
-        elif origin is None or world.current is None:
-            operation = replace(operation, held_since=self.now)
-            for slot in tuple(world.slots):
-                self.tell(slot, StopRequested())
-
-            self._open(event.slot, event.target)
-            self.world = replace(self.world, switch=Taking(operation, event.slot))
-        elif event.strategy == "beside":
-            self._open(event.slot, event.target, current=False)
-            self.world = replace(self.world, switch=Beside(operation, world.current, event.slot))
+        elif world.current is None:
+            self._take(replace(operation, held_since=self.now))
+        elif origin is not None and event.strategy == "beside":
+            self.world = replace(world, switch=Beside(operation, world.current, event.slot))
         else:
             operation = replace(operation, held_since=self.now)
             self.world = replace(world, switch=Clearing(operation, world.current))
-            self.tell(world.current, StopRequested())
+            for slot in world.slots:
+                self.tell(slot, StopRequested())
 
     def cancel(self, event: CancelRequested) -> None:
         switch = self.world.switch
@@ -156,8 +164,10 @@ class _Turn:
 
         match switch:
             case Beside():
-                self.tell(switch.new, StopRequested(force=True))
-                self._finish(False, True, "cancelled")
+                self._drop_beside(switch, "cancelled")
+            case Clearing(operation=Operation(origin=None)):
+                self._finish(False, False, "cancelled")
+                self.world = replace(self.world, wanted=None)
             case Clearing():
                 self.tell(switch.old, ResumeRequested())
                 if isinstance(self.world.slots[switch.old], Ready):
@@ -200,21 +210,22 @@ class _Turn:
     def _advance(self, switch: Switch) -> None:
         match switch:
             case Beside():
-                new = self.world.slots[switch.new]
-                if isinstance(new, Ready):
+                new = self.world.slots.get(switch.new)
+                if new is None:
+                    if not self._processes(besides=switch.old):
+                        self._open(switch.new, switch.operation.target, current=False)
+                elif isinstance(new, Ready):
                     self.world = replace(self.world, current=switch.new)
                     self.tell(switch.old, StopRequested())
                     self._finish(True, False, None)
                 elif (cause := _over(new)) is not None:
-                    self.tell(switch.new, StopRequested(force=True))
-                    self._finish(False, True, cause)
+                    self._drop_beside(switch, cause)
             case Clearing():
-                if isinstance(self.world.slots[switch.old], Stopped):
+                if not self._processes():
                     if switch.cancelled:
                         self._return(switch.operation, "cancelled")
                     else:
-                        self._open(switch.operation.id, switch.operation.target)
-                        self.world = replace(self.world, switch=Taking(switch.operation, switch.operation.id))
+                        self._take(switch.operation)
             case Taking():
                 new = self.world.slots[switch.new]
                 if isinstance(new, Ready):
@@ -235,6 +246,17 @@ class _Turn:
             case _:
                 assert_never(switch)
 
+    def _processes(self, besides: str | None = None) -> bool:
+        return any(has_process(state) for slot, state in self.world.slots.items() if slot != besides)
+
+    def _take(self, operation: Operation) -> None:
+        self._open(operation.id, operation.target)
+        self.world = replace(self.world, switch=Taking(operation, operation.id))
+
+    def _drop_beside(self, switch: Beside, cause: str) -> None:
+        self.tell(switch.new, StopRequested(force=True))
+        self._finish(False, not isinstance(self.world.slots[switch.old], Failed), cause)
+
     def _drop_new(self, switch: Taking, cause: str) -> None:
         self.world = replace(self.world, switch=replace(switch, cause=cause))
         self.tell(switch.new, StopRequested(force=True))
@@ -242,6 +264,7 @@ class _Turn:
     def _return(self, operation: Operation, cause: str) -> None:
         if operation.origin is None:
             self._finish(False, False, cause)
+            self.world = replace(self.world, wanted=None)  # a cancelled start: there is nothing to go back to
             return
 
         slot = f"{operation.id}r"
