@@ -18,7 +18,7 @@ from orchestrator.core.profile import EngineProfile
 KEYED_SETTINGS = (
     "context.size", "context.parallel", "context.unified_kv", "batch.size", "batch.ubatch", "kv.k", "kv.v",
     "kv.offload", "attention.flash", "speculative.type", "speculative.draft_max", "speculative.draft_model",
-    "speculative.kv_k", "speculative.kv_v", "memory.split", "memory.devices", "multimodal.mmproj",
+    "speculative.kv_k", "speculative.kv_v", "memory.split", "memory.devices", "memory.rpc", "multimodal.mmproj",
 )  # fmt: skip
 """The settings that device memory depends on, beside the placement that the margin is for."""
 
