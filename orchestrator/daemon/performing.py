@@ -280,11 +280,13 @@ class EnginePerformer:
     async def _diagnose(self, run: Run, exit: Exit) -> Failure:
         lines = lines_of(run)
         found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
+        # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
+        action = "restart" if found.failure_class == "port_in_use" else found.action
         return Failure(
             failure_class=found.failure_class,
             message=found.message,
             evidence=found.evidence,
-            action=found.action,
+            action=action,
             phase=found.phase,
             device=found.device,
             requested_mib=found.requested_mib,
