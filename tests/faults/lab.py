@@ -323,7 +323,7 @@ def table_of(build: str) -> dict[str, object]:
 
 
 def descriptors(pid: int) -> Counter[str]:
-    """What a process has open, by kind; log files are opened when there is something to write."""
+    """What a process has open, by kind; not the files that it opens when there is something to write."""
     found: Counter[str] = Counter()
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -331,7 +331,7 @@ def descriptors(pid: int) -> Counter[str]:
         except FileNotFoundError:
             continue
 
-        if not target.endswith((".log", ".jsonl")):
+        if not target.endswith((".log", ".jsonl")) and "/.state.json." not in target:
             found[re.sub(r":\[\d+\]", "", target)] += 1
 
     return found

@@ -20,6 +20,7 @@ class Faults:
 
     :param load_s: how long loading takes
     :param load_moves: whether loading shows progress (log lines)
+    :param bind_after_s: how long it waits before it takes its port
     :param die_at: spawn, load, ready, health (after the first good answer), first-byte, mid-stream, request
     :param after: tokens before `mid-stream`, requests before `request`, seconds after `ready`. `first-byte` and
         `mid-stream` spare the canary, and so does `hang: infer`
@@ -35,10 +36,11 @@ class Faults:
     :param grandchild: leaves a process that holds the log's pipe: pgid (same group) or setsid (escaped)
     :param log_lines_s: lines printed per second while it lives
     :param log_bytes: garbage of this size on one line, invalid UTF-8 and terminal sequences in it
-    :param prompt_s: time before the first token
+    :param prompt_s: time before the first token of a client's request
     :param tokens_s: tokens per second
     """
 
+    bind_after_s: float = 0.0
     load_s: float = 0.0
     load_moves: bool = True
     die_at: str = ""

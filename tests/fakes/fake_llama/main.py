@@ -59,6 +59,7 @@ def run(build: Build, given: dict[str, str], argv: list[str], log: Log) -> None:
     if faults.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
+    time.sleep(faults.bind_after_s)
     listener = bind(build, port, log, share=faults.reuseport)
     with open(given["--api-key-file"], encoding="ascii") as file:
         key = file.read().strip()

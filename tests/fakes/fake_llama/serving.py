@@ -115,7 +115,8 @@ class Engine:
         body: dict[str, Any] = json.loads(request.body)
         count = answers.tokens_wanted(body)
         began = time.monotonic()
-        while (left_s := began + faults.prompt_s - time.monotonic()) > 0:
+        prompt_s = faults.prompt_s if request.id else 0.0
+        while (left_s := began + prompt_s - time.monotonic()) > 0:
             request.check()
             time.sleep(min(left_s, LOOK_S))
 
@@ -145,7 +146,7 @@ class Engine:
 
         drafted = count * 2 if self._drafts else None
         took_s = time.monotonic() - first
-        figures = answers.timings(count, faults.prompt_s, took_s, upstream=self._upstream, drafted=drafted)
+        figures = answers.timings(count, prompt_s, took_s, upstream=self._upstream, drafted=drafted)
         if streams:
             for event in answers.closing(family, count, self._model, figures):
                 request.chunk(event)

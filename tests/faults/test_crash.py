@@ -1,0 +1,137 @@
+"""Engines that die: scenarios 2 to 6."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from tests.faults.lab import QUICK, Lab, read_answer
+from tests.support import until
+
+FOUR = "[context]\nparallel = 4\n"
+
+
+# 2. In mid-stream.
+
+
+def test_a_crash_in_mid_stream_ends_the_streams_visibly_and_those_who_wait_are_served(lab: Lab) -> None:
+    lab.run("m", faults=[{"die_at": "mid-stream", "after": 40, "signal": "SEGV", "tokens_s": 100}, {}], more=FOUR)
+    first = lab.starts("m")[0]["instance"]
+    streams = [lab.begin_asking(f"s{index}", 200, stream=True) for index in range(4)]
+    until(lambda: lab.status()["state"] != "ready", "the crash is noticed")
+    queued = [lab.begin_asking(f"q{index}", 8, stream=index % 2 == 1) for index in range(4)]
+    for stream in streams:
+        answer = stream.result()
+        assert answer.status == 200
+        assert f" {first}:20" in answer.text
+        assert "error" in answer.events[-1] and "crashed" in answer.events[-1]["error"]["message"]
+        assert not any(event.get("stop") for event in answer.events)
+
+    for request in queued:
+        request.result().check_complete(8)
+
+    status = lab.ready("m")
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["engine_bug", "ready"]
+    assert {row["instance"] for row in lab.requests("m", "accepted") if row["id"][0] == "q"} == {
+        lab.starts("m")[1]["instance"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "event"),
+    [("/v1/chat/completions", b'data: {"error":'), ("/v1/messages", b"event: error\ndata: ")],
+    ids=["openai", "anthropic"],
+)
+def test_a_cut_stream_ends_in_its_own_dialect(lab: Lab, path: str, event: bytes) -> None:
+    lab.run("m", faults=[{"die_at": "mid-stream", "after": 3, "signal": "SEGV"}, {}])
+    body = {"max_tokens": 50, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    with lab.open("s", body, path) as response:
+        answer = read_answer(response)
+
+    assert event in answer.body
+    assert b"[DONE]" not in answer.body and b"message_stop" not in answer.body
+
+
+# 3 and 4. Before the first byte.
+
+
+@pytest.mark.xfail(strict=True, reason="a request is not sent again after a crash yet")
+def test_a_death_before_the_first_byte_is_not_seen_by_the_client(lab: Lab) -> None:
+    lab.replayed.add("r")
+    lab.run("m", faults=[{"die_at": "first-byte", "signal": "SEGV"}, {}])
+    lab.ask("r").check_complete(8)
+    assert len(lab.requests("m", "accepted")) == 2
+
+
+@pytest.mark.xfail(strict=True, reason="no request is put into quarantine yet")
+def test_a_request_that_kills_each_engine_is_refused_and_the_others_are_served(lab: Lab) -> None:
+    lab.replayed.update({"poison", "bystander 0", "bystander 1", "bystander 2"})
+    lab.run("m", faults={"poison": "POISON", "signal": "ABRT", "tokens_s": 100}, more=FOUR)
+    bystanders = [lab.begin_asking(f"bystander {index}", 100) for index in range(3)]
+    until(lambda: len(lab.requests("m", "accepted")) == 3, "the bystanders are being answered")
+    answer = lab.ask("poison", prompt="POISON")
+    assert (answer.status, answer.headers.get("x-should-retry")) == (502, "false")
+    for bystander in bystanders:
+        bystander.result().check_complete(100)
+
+    assert lab.ask("poison again", prompt="POISON").status == 502
+    assert len(lab.starts("m")) == 3
+    assert lab.ready("m")
+
+
+def test_a_death_before_the_first_byte_is_an_error_with_its_cause(lab: Lab) -> None:
+    lab.run("m", faults={"poison": "POISON", "signal": "ABRT"})
+    answer = lab.ask("r", prompt="POISON")
+    assert answer.status == 502
+    assert "crashed" in answer.json["error"]["message"]
+    lab.ask("next").check_complete(8)
+
+
+# 5 and 6. Again and again.
+
+
+def test_a_crash_loop_is_answered_with_growing_waits_then_a_rest_then_single_tries(lab: Lab) -> None:
+    lab.configure(
+        "[restart]\nfirst_delay_s = 0.2\nmax_delay_s = 0.8\nstable_s = 5\nintensity = 5\nwindow_s = 60\n"
+        "cooldown_s = 1.5\n"
+    )
+    lab.model("m", {"die_at": "ready", "after": 0.2, "exit": 3})
+    lab.serve("m")
+    until(lambda: len(lab.starts("m")) == 7, "five starts and two single tries")
+    times = [start["time"] for start in lab.starts("m")]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    living_s = min(gaps) - 0.2  # start, canary and the 0.2 s; the waits come on top
+    waits = [gap - living_s for gap in gaps]
+    assert waits[1] > waits[0] * 1.25 and waits[2] > waits[1] * 1.25, waits
+    assert waits[3] < waits[4] < waits[5], waits
+    nexts = [attempt["next"] for attempt in lab.state("failed")["attempts"]]
+    assert nexts[:4] == [f"start again in {seconds} s" for seconds in ("0.2", "0.4", "0.8", "0.8")]
+    assert nexts[4] == "rest for 1.5 s, then one more try" and nexts[5].startswith("rest for 3 s")
+    refused = lab.ask("r")
+    assert refused.status == 503 and 1 <= int(refused.headers["retry-after"]) <= 120
+
+
+def test_restarts_that_a_person_asks_for_do_not_spend_the_budget(lab: Lab) -> None:
+    lab.configure(QUICK + "intensity = 3\n")
+    lab.run("m")
+    for _ in range(6):
+        lab.control("/v1/down", {})
+        lab.up("m")
+        lab.ready("m")
+
+    lab.ask("r").check_complete(8)
+    assert len(lab.starts("m")) == 7
+
+
+def test_a_start_that_a_person_asks_for_ends_a_rest(lab: Lab) -> None:
+    lab.configure("[restart]\nfirst_delay_s = 0.05\nintensity = 2\ncooldown_s = 600\n")
+    lab.model("m", {"die_at": "load", "signal": "KILL"})
+    lab.serve("m")
+    lab.state("failed")
+    lab.faults("m", {})
+    began = time.monotonic()
+    lab.up("m")
+    lab.ready("m")
+    assert time.monotonic() - began < 10
