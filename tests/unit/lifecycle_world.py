@@ -6,27 +6,41 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from orchestrator.core.ladder import Rung
+from orchestrator.core.lifecycle import step
 from orchestrator.core.profile import Recovery
+from orchestrator.core.restart import RestartPolicy
 from orchestrator.core.states import (
+    KEPT_ATTEMPTS,
     AwaitDrain,
+    Backoff,
     CanaryPassed,
     CheckFailed,
+    Course,
     Drained,
     Effect,
     Event,
     Exited,
+    Failed,
     Failure,
+    InstanceEvent,
     Loaded,
     NotStarted,
     Prepare,
     Prepared,
+    Ready,
     SendCanary,
     Spawn,
     Spawned,
+    StartRequested,
+    State,
+    Stopped,
     StopProcess,
     Survived,
+    Target,
     WakeAt,
     WatchLoading,
+    Woke,
+    instance_of,
 )
 
 FIRST = Rung(512)
@@ -48,7 +62,7 @@ class SimulatedEngines:
     recovery: Recovery = field(default_factory=Recovery)
     live: dict[str, int] = field(default_factory=dict)
     spawning: set[str] = field(default_factory=set)
-    outbox: list[Event] = field(default_factory=list)
+    outbox: list[InstanceEvent] = field(default_factory=list)
     _jobs: list[Job] = field(default_factory=list)
     _rungs: dict[str, Rung] = field(default_factory=dict)
     _pids: int = 0
@@ -109,8 +123,13 @@ class SimulatedEngines:
             case _:
                 self.dies(instance, failure or TERMINATED)
 
-    def check_fails(self, instance: str, failure: Failure) -> None:
-        self.outbox.append(CheckFailed(instance, failure))
+    def break_down(self, failure: Failure, *, dies: bool) -> None:
+        """The process that lives dies by itself, or a check on it fails."""
+        (instance,) = self.live
+        if dies:
+            self.dies(instance, failure)
+        else:
+            self.outbox.append(CheckFailed(instance, failure))
 
     def dies(self, instance: str, failure: Failure) -> None:
         del self.live[instance]
@@ -119,3 +138,141 @@ class SimulatedEngines:
     def _forget(self, kind: str, instance: str) -> None:
         if (kind, instance) in self._jobs:
             self._jobs.remove((kind, instance))
+
+
+@dataclass(slots=True)
+class Simulation:
+    """The owner in small: one lifecycle, one timer, and `SimulatedEngines`. Every step is checked."""
+
+    policy: RestartPolicy
+    recovery: Recovery
+    engines: SimulatedEngines = field(init=False)
+    state: State = field(default_factory=Stopped)
+    now: float = 0.0
+    timer: float | None = None
+    delivered: list[InstanceEvent] = field(default_factory=list)
+    _slots: int = 0
+    _prepared: set[str] = field(default_factory=set)
+    _retries: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engines = SimulatedEngines(self.recovery)
+
+    def start(self, wanted: Target) -> None:
+        self._slots += 1
+        self.take(StartRequested(wanted, f"{self._slots}.1"))
+
+    def fire_timer(self, early_s: float) -> None:
+        assert self.timer is not None
+        self.now = max(self.now, self.timer - early_s)
+        self.timer = None
+        self.take(Woke())
+
+    def deliver(self, index: int) -> None:
+        event = self.engines.outbox.pop(index)
+        self.delivered.append(event)
+        self.take(event)
+
+    def deliver_everything(self) -> None:
+        while self.engines.outbox:
+            self.deliver(0)
+
+    def settle(self) -> None:
+        """Let everything go well from here on until nothing is left to happen."""
+        for _ in range(200):
+            if not self.go_well():
+                return
+
+        raise AssertionError(f"it never comes to rest: {self.state}")
+
+    def go_well(self, early_s: float = 0.0) -> bool:
+        """The oldest thing under way takes its good course; a timer comes last. False when nothing was under way."""
+        if self.engines.outbox:
+            self.deliver(0)
+        elif jobs := self.engines.work():
+            self.engines.finish(jobs[0], None)
+        elif self.timer is not None:
+            self.fire_timer(early_s)
+        else:
+            return False
+
+        return True
+
+    def take(self, event: Event) -> None:
+        before = self.state
+        after, effects = step(before, event, self.now, self.policy)
+        assert step(before, event, self.now, self.policy) == (after, effects), "the same question, another answer"
+        self.state = after
+        for effect in effects:
+            self._check_effect(before, event, effect)
+            if isinstance(effect, WakeAt):
+                self.timer = effect.time
+
+            self.engines.perform(effect)
+
+        if isinstance(after, Ready) and not isinstance(before, Ready):
+            self._check_ready(after.instance)
+
+        if isinstance(after, Backoff) and not isinstance(before, Backoff):
+            self._check_delay(after)
+
+        if not isinstance(before, Stopped) and not isinstance(after, Stopped):
+            _check_course(before.course, after.course)
+
+    def _check_effect(self, before: State, event: Event, effect: Effect) -> None:
+        if isinstance(effect, Prepare):
+            assert effect.instance not in self._prepared, "an id was used twice"
+            self._prepared.add(effect.instance)
+            if not isinstance(event, StartRequested):
+                self._check_restart(before)
+        elif isinstance(effect, Spawn):
+            assert not self.engines.live
+
+        assert isinstance(effect, WakeAt) or effect.instance == instance_of(self.state)
+
+    def _check_restart(self, before: State) -> None:
+        assert not isinstance(before, Failed) or (before.until is not None and self.now >= before.until)
+        if isinstance(before, Backoff):
+            assert self.now >= before.until
+            if before.course.crashes.count == 1:
+                self._retries.clear()
+
+            self._retries = [time for time in self._retries if self.now - time < self.policy.window_s]
+            self._retries.append(self.now)
+            assert len(self._retries) < self.policy.intensity
+
+    def _check_ready(self, instance: str) -> None:
+        order = [type(event) for event in self.delivered if event.instance == instance]
+        wanted: list[type[InstanceEvent]] = [Prepared, Spawned, Loaded, CanaryPassed]
+        places = [order.index(each) for each in wanted]
+        assert places == sorted(places)
+
+    def _check_delay(self, after: Backoff) -> None:
+        assert not after.failure.permanent
+        assert after.failure.failure_class != "device_oom"
+        delay_s = self.policy.first_delay_s * 2 ** (after.course.crashes.count - 1)
+        assert abs(after.until - self.now - min(delay_s, self.policy.max_delay_s)) < 1e-6
+
+
+def _check_course(before: Course, after: Course) -> None:
+    numbers = [attempt.number for attempt in after.attempts]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
+    assert len(numbers) <= KEPT_ATTEMPTS
+    if not after.attempts or not before.attempts or after.attempts[-1].number < before.attempts[-1].number:
+        return  # another course
+
+    assert after.attempts[-1].number - before.attempts[-1].number in (0, 1)
+    assert after.climbed < max(after.recovery.max_attempts, 1)
+    if before.rung is not None and after.rung is not None and after.rung != before.rung:
+        _check_climb(before.rung, after.rung)
+        assert after.attempts[-1].outcome == "device_oom"
+        assert after.climbed in (1, before.climbed + 1)
+
+
+def _check_climb(below: Rung, above: Rung) -> None:
+    """Strictly up, and one thing at a time."""
+    if above.steps == below.steps:
+        assert (above.margin_mib or 0) > (below.margin_mib or 0)
+    else:
+        assert above.margin_mib == below.margin_mib
+        assert above.steps[:-1] == below.steps
