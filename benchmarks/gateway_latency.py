@@ -110,6 +110,9 @@ class Always:
     def metrics(self) -> bytes:
         return b""
 
+    def demanded(self) -> None:
+        return
+
 
 async def run_engine(port: int) -> None:
     server = await asyncio.get_running_loop().create_server(EngineStandIn, "127.0.0.1", port, backlog=1024)

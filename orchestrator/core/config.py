@@ -29,6 +29,9 @@ class GatewayConfig:
     hold_timeout_s: float = 600.0
     header_timeout_s: float = 15.0
     max_body_mib: int = 64
+    switch_on_request: bool = True
+    switch_min_stay_s: float = 5.0
+    switch_patience_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,9 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.hold_timeout_s", ("float",), "how long a request is held, s", minimum=1, maximum=86400),
     Setting("gateway.header_timeout_s", ("float",), "time for a client to send its head, s", minimum=1, maximum=300),
     Setting("gateway.max_body_mib", ("int",), "the largest request body, MiB", minimum=1, maximum=4096),
+    Setting("gateway.switch_on_request", ("bool",), "a client that names another profile is served by it"),
+    Setting("gateway.switch_min_stay_s", ("float",), "least stay before that, s", minimum=0, maximum=86400),
+    Setting("gateway.switch_patience_s", ("float",), "longest wait for a busy one, s", minimum=0, maximum=86400),
     Setting("daemon.default_profile", ("string",), "profile that is started when none is named; empty for none"),
     Setting("daemon.log_max_mib", ("int",), "size at which an engine's log is rotated, MiB", minimum=1, maximum=4096),
     Setting("daemon.stop_grace_s", ("float",), "time to stop before an engine is killed, s", minimum=0, maximum=600),

@@ -185,7 +185,7 @@ class Control:
             answer |= {"argv_before": before.argv if before else None, "argv_after": resolved.argv}
         else:
             await self._service.refresh_models()
-            operation = self._switcher.begin(resolved, strategy, reason)
+            operation = await self._switcher.begin(resolved, strategy, reason)
             self._tasks.start_soon(self._switcher.run, operation, resolved)
             answer |= {"operation": operation.id}
 
@@ -202,7 +202,7 @@ class Control:
             changed = await self._service.stale()
             if changed:
                 strategy, reason = await self._switcher.plan(resolved, None)
-                operation = self._switcher.begin(resolved, strategy, reason, again=True)
+                operation = await self._switcher.begin(resolved, strategy, reason, again=True)
                 self._tasks.start_soon(self._switcher.run, operation, resolved)
 
         answer = {

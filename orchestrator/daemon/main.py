@@ -33,10 +33,12 @@ from orchestrator.adapters.paths import Paths, find_paths, make_private
 from orchestrator.adapters.reaper import reap_adopted
 from orchestrator.adapters.state_file import load_state, save_state
 from orchestrator.core.config import Config
+from orchestrator.core.demand import DemandPolicy
 from orchestrator.core.errors import OrchError
 from orchestrator.core.states import Stopped, Target
 from orchestrator.core.switching import DownRequested, UpRequested
 from orchestrator.daemon.control import Control
+from orchestrator.daemon.demand import DemandScheduler
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.performing import EnginePerformer, Limits
@@ -173,6 +175,7 @@ class Daemon:
                 gateway = Gateway(gateway_config(self._config), service)
                 self._gateway = service.gateway = gateway
                 service.gateway_url = url_of(gateway_socket)
+                self._serve_on_request(tasks, service, gateway)
                 control = HttpServer(self._control(tasks, service).handle, HttpLimits(idle_timeout_s=600.0))
                 await service.refresh_models()
                 tasks.start_soon(self._save_wanted)
@@ -220,6 +223,14 @@ class Daemon:
     def _guard_died(self) -> None:
         _log.error("the guard process died and is started again")
         self._journal.add("guard_died", "the guard process died and is started again")
+
+    def _serve_on_request(self, tasks: TaskGroup, service: Service, gateway: Gateway) -> None:
+        settings = self._config.gateway
+        policy = DemandPolicy(settings.switch_min_stay_s, settings.switch_patience_s)
+        scheduler = DemandScheduler(self._owner, service, self._switcher, self._preparer, gateway, policy)
+        service.on_request = settings.switch_on_request
+        service.on_demand = scheduler.ask
+        tasks.start_soon(scheduler.run)
 
     def _held(self) -> int:
         return self._gateway.held_total if self._gateway is not None else 0

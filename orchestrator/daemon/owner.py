@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Protocol
 
 from orchestrator.core.restart import RestartPolicy
-from orchestrator.core.states import Backoff, Effect, Failed, Ready, Starting, State, Stopping
+from orchestrator.core.states import Backoff, Effect, Failed, Preparing, Ready, Starting, State, Stopping
 from orchestrator.core.switching import (
     SlotWoke,
     SwitchFinished,
@@ -153,6 +153,11 @@ class Owner:
                 message = f"{course.target} is ready"
             case Starting(course=course):
                 message = f"{course.target}: attempt {course.attempts[-1].number}, {course.rung}"
+            case Preparing(course=course) if isinstance(before, Starting | Ready | Stopping) and course.attempts:
+                # The ladder goes on at once; without this, only `orch status` would know why, and not for long.
+                last = course.attempts[-1]
+                why = describe(last.failure) if last.failure else last.outcome
+                message = f"{course.target}: attempt {last.number}: {why}; {last.next}"
             case Failed() | Backoff():
                 message = f"{state.course.target}: {describe(state.failure)}; {state.course.attempts[-1].next}"
             case Stopping(failure=failure) if failure is not None:

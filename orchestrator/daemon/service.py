@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic, time
 
@@ -56,6 +59,9 @@ class Service:
         self._outcomes: Counter[str] = Counter()
         self._models: tuple[Model, ...] = ()
         self._closing = False
+        self._unavailable: dict[str, Refusal] = {}
+        self.on_request = False
+        self.on_demand: Callable[[], None] = lambda: None
         self._clock = Clock(time() - monotonic())
         self.gateway: Gateway | None = None
         self.gateway_url = ""
@@ -69,6 +75,9 @@ class Service:
 
     async def changed(self, generation: int) -> View:
         return await self.views.changed(generation)
+
+    def demanded(self) -> None:
+        self.on_demand()
 
     def finished(self, record: Finished) -> None:
         self._outcomes[record.outcome] += 1
@@ -105,6 +114,17 @@ class Service:
     async def refresh_models(self) -> None:
         self._models = await anyio.to_thread.run_sync(self._read_models)
         self.refresh()
+
+    def mark_unavailable(self, profile: str, cause: str, for_s: float) -> None:
+        """Refuse requests for a profile that did not start, for a while; nobody waits for it in vain."""
+        self._unavailable[profile] = Refusal(cause, "load_failed", math.ceil(for_s), profile)
+        self.refresh()
+
+        def available_again() -> None:
+            self._unavailable.pop(profile, None)
+            self.refresh()
+
+        asyncio.get_running_loop().call_later(for_s, available_again)
 
     def close(self) -> None:
         """From now on nothing is on its way: the daemon stops."""
@@ -178,6 +198,8 @@ class Service:
             refusal=None,
             progress=self._progress(world),
             models=self._with_status(world),
+            on_request=self.on_request,
+            unavailable=dict(self._unavailable),
         )
         if self._closing:
             return replace(view, refusal=Refusal("orch is stopping", "stopping", 5))

@@ -90,7 +90,8 @@ def refusal_of(state: State, now: float) -> Refusal | None:
             return Refusal("the model is being stopped", "stopping", None)
         case Failed(failure=failure, until=until):
             retry_s = None if until is None else min(max(math.ceil(until - now), 1), MAX_RETRY_AFTER_S)
-            return Refusal(f"{state.course.target} failed: {describe(failure)}", failure.failure_class, retry_s)
+            message = f"{state.course.target} failed: {describe(failure)}"
+            return Refusal(message, failure.failure_class, retry_s, state.course.target.profile)
         case _:
             return None
 

@@ -84,18 +84,13 @@ class Switcher:
         available_mib = psutil.virtual_memory().available >> 20
         return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
 
-    def begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> Operation:
-        """Register a switch. `run` carries it out.
+    async def begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> Operation:
+        """Register a switch, after the one that is under way. `run` carries it out.
 
         :param again: start anew what runs already
-        :raises OrchError: when another one is under way
         """
-        busy = self.current
-        if busy is not None:
-            raise OrchError(
-                f"a switch to {busy.target} is under way",
-                hint="wait for it, or end it with `orch switch --cancel`",
-            )
+        while (busy := self.current) is not None:
+            await busy.done.wait()
 
         origin = target_of(self._owner.world.state) if self._owner.world.slots else None
         slot = fresh_slot()
@@ -117,6 +112,9 @@ class Switcher:
         if operation.cancelled:
             self._settle(operation, ok=False, rolled_back=True, cause="cancelled", gap_s=0.0, total_s=0.0)
             return
+
+        while self._owner.world.switch is not None:  # `orch up` replaces what runs by a switch of its own
+            await self._owner.published.changed(self._owner.published.generation)
 
         operation.phase = "switching"
         request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -35,11 +36,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why nothing is ready and nothing is expected: what a client is told."""
+    """Why nothing is ready and nothing is expected: what a client is told.
+
+    :param profile: the profile that it is about; clients that name another one may still be helped
+    """
 
     message: str
     code: str
     retry_after_s: int | None
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class View:
 
     :param generation: grows by one with each change
     :param progress: what a held client is told, `loading demo`
+    :param on_request: clients that name a profile which does not serve wait until it does
+    :param unavailable: profiles that did not start a moment ago, and why
     """
 
     generation: int
@@ -58,6 +65,33 @@ class View:
     refusal: Refusal | None
     progress: str
     models: tuple[Model, ...]
+    on_request: bool = False
+    unavailable: Mapping[str, Refusal] = field(default_factory=dict)
+
+    def serves(self, profile: str | None) -> bool:
+        """Whether a request for this profile can be sent now; None takes what serves."""
+        return self.serving is not None and profile in (None, self.serving.profile)
+
+    def refuses(self, profile: str | None) -> Refusal | None:
+        """Why a request for this profile need not wait, if so."""
+        if profile is None or not self.on_request:
+            return self.refusal
+
+        if profile in self.unavailable:
+            return self.unavailable[profile]
+
+        # Nothing runs, or something else failed: what the client asks for can be started for it.
+        helped = (
+            self.refusal is None or self.refusal.code == "not_running" or self.refusal.profile not in (None, profile)
+        )
+        return None if helped else self.refusal
+
+    def decided(self, profile: str | None) -> bool:
+        """Whether a request for this profile has nothing to wait for: it can be sent, or it is refused."""
+        if self.serves(profile) or self.refuses(profile) is not None:
+            return True
+
+        return self.serving is not None and not self.on_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +129,7 @@ class Supervisor(Protocol):
     def finished(self, record: Finished) -> None: ...
 
     def metrics(self) -> bytes: ...
+
+    def demanded(self) -> None:
+        """A request has begun to wait for a profile that does not serve (`Gateway.demand`)."""
+        ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -45,7 +46,7 @@ class Dispatcher:
     async def stop(self) -> None:
         """Cut what still runs, and wait until each request has said so to its client."""
         self.stopping = True
-        self.hold.release()
+        self.hold.release(lambda profile: True)
         for exchange in tuple(self.active):
             exchange.stop()
 
@@ -81,10 +82,10 @@ class Dispatcher:
 
     # Admission.
 
-    async def admit(self, check: Callable[[Endpoint], None], progress: Callable[[View], None] | None) -> Endpoint:
+    async def admit(self, profile: str | None, progress: Callable[[View], None] | None) -> Endpoint:
         """The endpoint to send to, at once or after a wait in the queue; counted in flight from here on.
 
-        :param check: says whether this endpoint will do, by raising
+        :param profile: the profile that the request names; None takes what serves
         :param progress: called while waiting, for clients that can be told
         :raises GatewayError: when nothing is expected, the queue is full, or the wait is too long
         """
@@ -92,19 +93,17 @@ class Dispatcher:
         if not self.accepting:
             raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
 
-        if view.serving is not None and len(self.hold):
+        if len(self.hold) and self.hold.release(view.decided):
             # The view has changed, and those who waited for that have not run yet: they go first.
-            self.hold.release()
             await asyncio.sleep(0)
             view = self.supervisor.view()
 
-        if view.serving is None and view.refusal is None:
-            view = await self._held(view, progress)
+        if not view.decided(profile):
+            view = await self._held(view, profile, progress)
 
-        if view.serving is None:
-            raise refused(view)
+        if view.serving is None or not view.serves(profile):
+            raise refused(view, profile)
 
-        check(view.serving)
         self.enter(view.serving.instance)
         return view.serving
 
@@ -159,13 +158,16 @@ class Dispatcher:
 
     # Waiting.
 
-    async def _held(self, view: View, progress: Callable[[View], None] | None) -> View:
+    async def _held(self, view: View, profile: str | None, progress: Callable[[View], None] | None) -> View:
         loop, config = asyncio.get_running_loop(), self.config
-        ticket = self.hold.enter(view.progress)
+        ticket = self.hold.enter(profile, time.monotonic(), view.progress)
+        if profile is not None:
+            self.supervisor.demanded()
+
         deadline = loop.time() + config.hold_timeout_s
         told_next = loop.time() + config.comment_after_s if progress is not None else deadline
         try:
-            while view.serving is None and view.refusal is None:
+            while not view.decided(profile):
                 now = loop.time()
                 if await ticket.wait(min(deadline, told_next) - now):
                     view = self._looked_again()
@@ -192,9 +194,7 @@ class Dispatcher:
     async def _watch(self) -> None:
         view = self.supervisor.view()
         while True:
-            if view.serving is not None or view.refusal is not None:
-                self.hold.release()
-
+            self.hold.release(view.decided)
             for instance in tuple(self._pools):
                 if view.serving is None or view.serving.instance != instance:
                     self._pools.pop(instance).close()
@@ -202,9 +202,16 @@ class Dispatcher:
             view = await self.supervisor.changed(view.generation)
 
 
-def refused(view: View) -> GatewayError:
+def refused(view: View, profile: str | None) -> GatewayError:
     """What a client is told that cannot, or does not want to, wait for an instance."""
-    refusal = view.refusal
+    refusal = view.refuses(profile)
+    if view.serving is not None and refusal is None:
+        return GatewayError(
+            "model_not_loaded",
+            f"`{profile}` is not loaded, `{view.serving.profile}` is; run `orch switch {profile}`",
+            param="model",
+        )
+
     if refusal is None:
         return GatewayError("loading", f"no engine is ready ({view.progress})", retry_after_s=2)
 

@@ -14,7 +14,7 @@ from orchestrator.gateway import forward
 from orchestrator.gateway.contract import Endpoint, Finished, View
 from orchestrator.gateway.dispatch import Dispatcher, refused
 from orchestrator.gateway.errors import GatewayError, render, sse_event
-from orchestrator.gateway.models import check_loaded, profile_for
+from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.routes import Match
 from orchestrator.gateway.timings import Tail, figures
 
@@ -85,12 +85,12 @@ class Exchange:
         view = dispatcher.supervisor.view()
         profile = profile_for(match.model or name, view.models)
         if match.route.kind == "monitor" and view.serving is None:
-            raise refused(view)
+            raise refused(view, profile)
 
         progress = self._comment if wants_stream and match.route.streams else None
         while True:
             waited_from = time.monotonic()
-            endpoint = await dispatcher.admit(lambda serving: check_loaded(profile, serving), progress)
+            endpoint = await dispatcher.admit(profile, progress)
             self._held_s += time.monotonic() - waited_from
             self._instance = endpoint.instance
             try:

@@ -7,6 +7,7 @@ waiting in the same place when that has changed once more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from orchestrator.gateway.errors import GatewayError
 
@@ -16,9 +17,11 @@ _RETRY_AFTER_S = 10
 class Ticket:
     """One place in the queue, kept until the request is let through or gives up."""
 
-    __slots__ = ("_released",)
+    __slots__ = ("_released", "profile", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, profile: str | None, since: float) -> None:
+        self.profile = profile
+        self.since = since
         self._released = asyncio.Event()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -50,9 +53,11 @@ class Hold:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def enter(self, progress: str) -> Ticket:
+    def enter(self, profile: str | None, since: float, progress: str) -> Ticket:
         """Take a place at the end.
 
+        :param profile: the profile that it waits for; None takes any
+        :param since: monotonic time
         :raises GatewayError: `queue_full`
         """
         queued = len(self._tickets)
@@ -62,14 +67,30 @@ class Hold:
             )
 
         self.entered += 1
-        ticket = Ticket()
+        ticket = Ticket(profile, since)
         self._tickets.append(ticket)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
         self._tickets.remove(ticket)
 
-    def release(self) -> None:
-        """Wake all, the oldest first; woken in this order they run in this order."""
-        for ticket in self._tickets:
+    def release(self, decided: Callable[[str | None], bool]) -> int:
+        """Wake those for whose profile something was decided, the oldest first; woken in this order they run in it.
+
+        :return: how many
+        """
+        woken = [ticket for ticket in self._tickets if decided(ticket.profile)]
+        for ticket in woken:
             ticket.release()
+
+        return len(woken)
+
+    def waiting(self) -> dict[str, tuple[int, float]]:
+        """Profile to how many wait for it, and since when the oldest does (monotonic)."""
+        found: dict[str, tuple[int, float]] = {}
+        for ticket in self._tickets:
+            if ticket.profile is not None:
+                count, since = found.get(ticket.profile, (0, ticket.since))
+                found[ticket.profile] = (count + 1, min(since, ticket.since))
+
+        return found

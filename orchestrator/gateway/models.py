@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from orchestrator.core.problems import nearest
-from orchestrator.gateway.contract import Endpoint, Model
+from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import GatewayError
 
 
@@ -27,21 +27,6 @@ def profile_for(name: str | None, models: Sequence[Model]) -> str | None:
     hint = f"did you mean `{match}`? " if match else ""
     listed = ", ".join(model.name for model in models) or "none"
     raise GatewayError("model_not_found", f"there is no model `{name}`; {hint}known models: {listed}", param="model")
-
-
-def check_loaded(profile: str | None, serving: Endpoint) -> None:
-    """Let pass what the serving instance can answer. The one place that says what a request for another profile does.
-
-    :raises GatewayError: `model_not_loaded`
-    """
-    if profile is None or profile == serving.profile:
-        return
-
-    raise GatewayError(
-        "model_not_loaded",
-        f"`{profile}` is not loaded, `{serving.profile}` is; run `orch switch {profile}`",
-        param="model",
-    )
 
 
 def model_entry(model: Model) -> dict[str, object]:

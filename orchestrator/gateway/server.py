@@ -40,6 +40,10 @@ class Gateway:
         """Requests that have ever had to wait for an instance."""
         return self._dispatcher.hold.entered
 
+    def demand(self) -> dict[str, tuple[int, float]]:
+        """Profile to how many requests wait for it, and since when the oldest does (monotonic)."""
+        return self._dispatcher.hold.waiting()
+
     @property
     def active(self) -> int:
         """Requests that are held or being answered by an engine."""

@@ -47,6 +47,7 @@ class Supervised:
         self._changed = asyncio.Event()
         self.records: list[Finished] = []
         self.looks = 0
+        self.demands = 0
 
     def view(self) -> View:
         self.looks += 1
@@ -63,6 +64,9 @@ class Supervised:
 
     def metrics(self) -> bytes:
         return b"orch_up 1\n"
+
+    def demanded(self) -> None:
+        self.demands += 1
 
     def show(self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, progress: str = "") -> None:
         self._view = replace(

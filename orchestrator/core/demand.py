@@ -1,0 +1,59 @@
+"""When clients ask for a profile that is not loaded: whether to switch now. Pure.
+
+Two things would be wrong: to switch at each request of clients that alternate between models, and to let those of one
+model wait for ever because those of the other never stop. So:
+
+1. The profile whose oldest request has waited longest is next.
+2. What serves stays for `min_stay_s`, so that a switch is paid back by at least some answers.
+3. Then it goes as soon as it has nothing to do; requests for the next profile pile up meanwhile and are answered in one
+   batch.
+4. A request that has waited for `patience_s` ends the stay of a profile that is never idle.
+
+Hence each request waits at most `patience_s` for its turn, plus the time to drain and to load, for each profile ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DemandPolicy:
+    """Times in seconds."""
+
+    min_stay_s: float = 5.0
+    patience_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Requests that wait for one profile."""
+
+    profile: str
+    count: int
+    oldest_s: float
+
+
+def next_profile(
+    waiting: Sequence[Demand], serving: str | None, in_flight: int, stayed_s: float, policy: DemandPolicy
+) -> str | None:
+    """The profile to switch to now, or None while what serves goes on.
+
+    :param waiting: what clients wait for
+    :param serving: the profile that serves; None when nothing does
+    :param in_flight: requests that it is answering
+    :param stayed_s: how long it has been ready
+    """
+    others = [demand for demand in waiting if demand.profile != serving]
+    if not others:
+        return None
+
+    first = max(others, key=lambda demand: (demand.oldest_s, demand.count, demand.profile))
+    if serving is None:
+        return first.profile
+
+    if stayed_s < policy.min_stay_s:
+        return None
+
+    return first.profile if in_flight == 0 or first.oldest_s >= policy.patience_s else None
