@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from orchestrator.adapters.paths import find_paths
+from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output, waiting
 from orchestrator.core.errors import OrchError
@@ -67,11 +67,17 @@ def _show(args: argparse.Namespace) -> int:
         _step(f"4. A streamed chat through the gateway: “{QUESTION}”")
         _chat(url, args.tokens)
 
-        _step("5. orch status")
+        _step("5. A switch to another profile while 8 clients ask without a pause")
+        _switch_under_load(paths, url)
+
+        _step("6. A recovery: the engine is killed, and a client that asks right then is still answered")
+        _recover(paths, url)
+
+        _step("7. orch status")
         _status(paths.control_socket)
     finally:
         if not args.keep:
-            _step("6. A clean stop")
+            _step("8. A clean stop")
             down = _post(paths.control_socket, "/v1/down", {"all": True})
             waiting.until_stopped(paths.control_socket, int(str(down["daemon_pid"])), daemon_ends=True, timeout_s=60)
             output.line("   no process is left")
@@ -137,6 +143,84 @@ def _chat(url: str, tokens: int) -> None:
     share = f"{accepted / drafted:.0%} of {drafted} drafts accepted" if drafted else "nothing drafted"
     speed = (count - 1) * 1000 / milliseconds
     output.line(f"\n   {count} tokens, {speed:.0f} tok/s, first after {(first_s or 0) * 1000:.0f} ms, {share}")
+
+
+def _switch_under_load(paths: Paths, url: str) -> None:
+    """Clients count what they get while `orch switch` replaces the engine twice, once by each strategy."""
+    import threading
+
+    from orchestrator.cli.switch import follow
+
+    os.makedirs(paths.profiles, exist_ok=True)
+    with open(os.path.join(paths.profiles, "demo-long.toml"), "w", encoding="utf-8") as file:
+        file.write('schema = 1\nextends = "demo"\nmodel = "orch:demo"\n\n[context]\nsize = 16384\n')
+
+    stop = threading.Event()
+    answered: list[str | None] = []
+    failed: list[str | None] = []
+
+    def client() -> None:
+        while not stop.is_set():
+            problem = _ask(url, 12)
+            (failed if problem else answered).append(problem)
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for thread in clients:
+        thread.start()
+
+    try:
+        for target, strategy in (("demo-long", "beside"), ("demo", "replace")):
+            answer = _post(paths.control_socket, "/v1/switch", {"target": target, "strategy": strategy})
+            result = follow(paths.control_socket, str(answer["operation"]), 120)
+            held = f"{result['held_requests']} requests held, gap {result['gap_s']} s"
+            output.line(f"   {strategy}: now {target}, {held}, {'ok' if result['ok'] else result['cause']}")
+    finally:
+        stop.set()
+        for thread in clients:
+            thread.join()
+
+    output.line(f"   {len(answered)} requests answered, {len(failed)} failed")
+    if failed:
+        raise OrchError("requests failed during the switches", details=tuple(map(str, failed[:3])))
+
+
+def _recover(paths: Paths, url: str) -> None:
+    import signal
+
+    before = waiting.status(paths.control_socket)
+    assert before["pid"] is not None
+    os.kill(before["pid"], signal.SIGKILL)
+    began = time.monotonic()
+    problem = _ask(url, 12)
+    if problem:
+        raise OrchError(f"the request was not answered: {problem}")
+
+    after = waiting.status(paths.control_socket)
+    took_s = time.monotonic() - began
+    output.line(f"   process {before['pid']} was killed, {after['pid']} serves: answered after {took_s:.1f} s")
+
+
+def _ask(url: str, tokens: int) -> str | None:
+    """One short completion.
+
+    :return: what went wrong, or None
+    """
+    import http.client
+    import json
+    from urllib.parse import urlsplit
+
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+    body = {"prompt": QUESTION, "n_predict": tokens, "temperature": 0}
+    try:
+        connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        connection.close()
+
+    return None if response.status == 200 and json.loads(answer)["content"] else f"{response.status}: {answer[:200]!r}"
 
 
 def _status(path: str) -> None:
