@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import diagnostics, engines_build, output
 from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.paths import Paths
     from orchestrator.engines.registry import Engine, EngineRegistry
 
 HELP = "list, add, remove and probe engines"
 EXAMPLES = """\
   orch engines list
   orch engines add ik-fork ~/ik_llama.cpp/build/bin/llama-server
-  orch engines probe upstream --json
-  orch engines remove ik-fork"""
+  orch engines build upstream --pypi
+  orch engines rollback upstream
+  orch engines probe upstream --json"""
 
 _NONE = "-"
 
@@ -29,13 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         added.add_argument("--json", action="store_true", help="print JSON")
         return added
 
-    action("list", "list every engine, and where it was found")
+    listing = action("list", "list every engine, where it was found, and what orch built")
+    listing.add_argument("--builds", action="store_true", help="the installed builds, with what they take on disk")
     add = action("add", "give a program a name")
     add.add_argument("id", metavar="ID", help="a new name, or the one of a built-in engine")
     add.add_argument("path", metavar="PATH", help="the llama-server program")
-    action("remove", "forget an engine that was added; the program stays").add_argument("id", metavar="ID")
+    remove = action("remove", "forget an engine that was added (the program stays), or delete what orch built")
+    remove.add_argument("id", metavar="ID")
+    remove.add_argument("--build", metavar="BUILD", help="delete this installed build alone")
     probe = action("probe", "show what an engine is, and every flag it accepts")
     probe.add_argument("engine", metavar="ID_OR_PATH", help="a name, or a path with a slash in it")
+    engines_build.add_actions(action)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,10 +49,17 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.engines.registry import EngineRegistry
 
     actions = {"list": _list, "add": _add, "remove": _remove, "probe": _probe}
-    return actions[args.action](EngineRegistry(find_paths()), args)
+    if args.action not in actions:
+        return engines_build.run_action(args)
+
+    paths = find_paths()
+    return actions[args.action](EngineRegistry(paths), paths, args)
 
 
-def _list(registry: EngineRegistry, args: argparse.Namespace) -> int:
+def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
+    if args.builds:
+        return engines_build.list_builds(paths, registry.ids(), args)
+
     rows: list[tuple[str, Engine | OrchError]] = []
     for name in registry.ids():
         try:
@@ -55,7 +68,9 @@ def _list(registry: EngineRegistry, args: argparse.Namespace) -> int:
             rows.append((name, error))
 
     if args.json:
-        output.json_data([_missing(name, it) if isinstance(it, OrchError) else _described(it) for name, it in rows])
+        described = (_missing(name, it) if isinstance(it, OrchError) else _described(it) for name, it in rows)
+        builds = (engines_build.described_builds(name, paths) for name, _ in rows)
+        output.json_data([{**each, "builds": installed} for each, installed in zip(described, builds, strict=True)])
         return diagnostics.OK
 
     output.table(("ID", "KIND", "VERSION", "COMMIT", "PATH", "FOUND"), (_row(name, it) for name, it in rows))
@@ -65,10 +80,11 @@ def _list(registry: EngineRegistry, args: argparse.Namespace) -> int:
         elif found.changed:
             diagnostics.warn(f"{found.path} is not the program that was added as `{found.id}`")
 
+    engines_build.note_disk_use(paths, registry.ids())
     return diagnostics.OK
 
 
-def _add(registry: EngineRegistry, args: argparse.Namespace) -> int:
+def _add(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
     engine = registry.add(args.id, args.path)
     if args.json:
         output.json_data(_described(engine))
@@ -78,7 +94,10 @@ def _add(registry: EngineRegistry, args: argparse.Namespace) -> int:
     return diagnostics.OK
 
 
-def _remove(registry: EngineRegistry, args: argparse.Namespace) -> int:
+def _remove(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
+    if args.build is not None or (not registry.was_added(args.id) and engines_build.has_builds(paths, args.id)):
+        return engines_build.remove_builds(paths, args)
+
     registry.remove(args.id)
     if args.json:
         output.json_data({"removed": args.id})
@@ -88,7 +107,7 @@ def _remove(registry: EngineRegistry, args: argparse.Namespace) -> int:
     return diagnostics.OK
 
 
-def _probe(registry: EngineRegistry, args: argparse.Namespace) -> int:
+def _probe(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
     engine = registry.resolve(args.engine)
     flags = list(engine.capabilities.each())
     if args.json:

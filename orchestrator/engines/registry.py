@@ -82,6 +82,9 @@ class EngineRegistry:
         changed = entry is not None and found.source == "added" and entry.sha256 != build.sha256
         return _engine(id_or_path, build, found.source, changed=changed)
 
+    def was_added(self, name: str) -> bool:
+        return name in self._added()
+
     def add(self, name: str, path: str) -> Engine:
         """Remember a program under a name, after probing it. The name of a built-in engine may be given.
 
