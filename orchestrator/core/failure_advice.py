@@ -76,6 +76,10 @@ def describe(
     if failure_class == "driver" and action == "continue":
         message = "no device can be used: the engine goes on, on the processor"
 
+    unreachable = failure_class == "driver" and phase == "load" and action == "restart"
+    if unreachable:
+        message = "a remote device cannot be reached"
+
     if _WHERE[phase] and failure_class in ("device_oom", "host_oom", "engine_bug", "killed"):
         message += f" {_WHERE[phase]}"
 
@@ -88,5 +92,7 @@ def describe(
     hint = _HINTS.get(failure_class)
     if failure_class == "device_oom" and action == "retry_other":
         hint = _OTHER_MEMORY
+    elif unreachable:
+        hint = "see whether the ggml-rpc-server of `memory.rpc` runs"
 
     return message, hint

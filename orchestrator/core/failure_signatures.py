@@ -185,7 +185,8 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:NVRM: Xid|…NVRM: Xid |…GPU has fallen off the bus|…UR_RESULT_ERROR_DEVICE_LOST|…amdgpu: GPU reset)", "kernel", "driver", "runtime", "give_up", "fatal"),
     _row(r"(?:error: )?(?:default device is nil|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
     _row(r"(?:what\(\): +)?No device of requested type available", "sycl", "driver", "load", None, "fatal"),
-    _row(r"(?:RPC handshake failed|Failed to connect to \S+:\d+|RPC server version mismatch)", "rpc", "driver", "load", None, "cause"),
+    _row(r"(?:" + _SOURCE + r")?Failed to connect to \S+:\d+", "rpc", "driver", "load", "restart", "cause"),
+    _row(r"(?:" + _SOURCE + r")?RPC (?:handshake failed|server version mismatch)", "rpc", "driver", "load", None, "cause"),
     # Processors.
     _row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
     # The engine's own faults.
@@ -197,7 +198,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?command buffer \d+ failed with status", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?(?:failed to initialize the Metal library|Error Domain=MTLLibraryErrorDomain|failed to build '…' library)", "metal", "engine_bug", "compute", "give_up", "cause"),
-    _row(r"(?:Remote RPC server crashed|…Remote RPC server crashed or returned)", "rpc", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:" + _SOURCE + r")?Remote RPC server crashed", "rpc", "engine_bug", "runtime", None, "fatal"),
     _row(_SOURCE + r"(?:CUDA|ROCm|MUSA|HIP|SYCL|CANN) error$", "any", "engine_bug", "runtime", None, "weak"),
     _row(r"GGML_ASSERT: …!\"(?:CUDA|ROCm|MUSA) error\"", "any", "engine_bug", "runtime", None, "weak"),
     _row(_SOURCE + r"(?:GGML_ASSERT\(.*(?:!= ?(?:nullptr|NULL)|supported|implemented)|.*(?:[Nn]ot (?:supported|implemented)|[Uu]n(?:supported|implemented)|missing|invalid type))", "any", "engine_bug", None, "give_up", "fatal"),
