@@ -1,7 +1,7 @@
 """The daemon's memory across restarts: one small JSON file, replaced whole.
 
-A reader always finds the old content or the new one. Content that cannot be read is kept aside as `.bad`, never
-deleted; content of a newer orch is refused and left alone.
+A reader always finds the old content or the new one. Content that cannot be read is kept aside as `.bad` (then
+`.bad2`, ...), never deleted; content of a newer orch is refused and left alone.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
 
     try:
         state = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):  # a thousand brackets in a row are no JSON of ours
         state = None
 
     if not isinstance(state, dict) or not isinstance(state.get("version"), int):
-        aside = f"{path}.bad"
+        aside = _free_name(f"{path}.bad")
         os.replace(path, aside)
         return {}, f"{path} could not be read and is kept as {aside}; starting without it"
 
@@ -69,3 +69,12 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
         )
 
     return state, None
+
+
+def _free_name(path: str) -> str:
+    name, number = path, 1
+    while os.path.exists(name):
+        number += 1
+        name = f"{path}{number}"
+
+    return name
