@@ -56,7 +56,10 @@ class MarginStore:
         """Digest to what was learned: profile, engine, model, margin_mib, learned (RFC 3339)."""
         state, _ = load_state(self._path)
         entries = state.get("margins")
-        return entries if isinstance(entries, dict) else {}
+        if not isinstance(entries, dict):
+            return {}
+
+        return {digest: entry for digest, entry in entries.items() if isinstance(entry, dict)}
 
     def learned(self, key: MarginKey) -> int | None:
         """The margin that survived, MiB."""
