@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 
 BLOCK_BYTES = 8 << 20
 
+_log = logging.getLogger(__name__)
+
 
 def warm(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], bool]) -> int:
     """Read files in order, sequentially. Blocks: call it in a thread.
 
-    :param limit_bytes: stop there, so that nothing that is in use is pushed out
+    Best effort: a file that cannot be read is left to the engine, which says what is wrong with it.
+
+    :param limit_bytes: stop there (at most a block later), so that nothing that is in use is pushed out
     :param cancelled: asked between blocks
     :return: bytes read
     """
     done = 0
     buffer = bytearray(BLOCK_BYTES)
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            while done < limit_bytes and not cancelled():
-                read = os.readv(descriptor, [buffer])
-                if not read:
-                    break
-
-                done += read
-        finally:
-            os.close(descriptor)
+            with open(path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                while done < limit_bytes and not cancelled() and (read := file.readinto(buffer)):
+                    done += read
+        except OSError as error:
+            _log.info("%s is not read ahead: %s", path, error)
 
     return done

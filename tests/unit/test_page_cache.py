@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.page_cache import BLOCK_BYTES, warm
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Two files, of two and a half blocks and of half a block."""
+    paths = [tmp_path / "m-00001-of-00002.gguf", tmp_path / "m-00002-of-00002.gguf"]
+    for path, size in zip(paths, (BLOCK_BYTES * 5 // 2, BLOCK_BYTES // 2), strict=True):
+        with open(path, "wb") as file:
+            file.truncate(size)
+
+    return [str(path) for path in paths]
+
+
+def test_every_byte_of_every_file_is_read(files: list[str]) -> None:
+    assert warm(files, 1 << 40, never) == 3 * BLOCK_BYTES
+
+
+def test_reading_ends_within_a_block_of_the_limit(files: list[str]) -> None:
+    limit_bytes = BLOCK_BYTES + 1
+    assert limit_bytes <= warm(files, limit_bytes, never) < limit_bytes + BLOCK_BYTES
+
+
+def test_a_limit_of_nothing_reads_nothing(files: list[str]) -> None:
+    assert warm(files, 0, never) == 0
+
+
+def test_reading_ends_with_the_block_in_which_it_is_cancelled(files: list[str]) -> None:
+    asked = iter([False, True])
+    assert warm(files, 1 << 40, lambda: next(asked, True)) == BLOCK_BYTES
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_what_cannot_be_read_is_left_to_the_engine_and_the_rest_is_read(
+    tmp_path: Path, files: list[str], kind: str
+) -> None:
+    bad = tmp_path / "bad"
+    if kind == "folder":
+        bad.mkdir()
+
+    assert warm([str(bad), *files], 1 << 40, never) == 3 * BLOCK_BYTES
+
+
+def test_the_files_are_closed(files: list[str]) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    warm(files, 1 << 40, never)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
