@@ -251,9 +251,9 @@ class Daemon:
 
     def _fallback(self) -> Target | None:
         """What to run when nobody says: what ran last, else the configured default."""
-        last = self._remembered.get("last")
-        if isinstance(last, dict):
-            return Target(str(last["profile"]), str(last["engine"]))
+        last = remembered_target(self._remembered.get("last"))
+        if last is not None:
+            return last
 
         name = self._config.daemon.default_profile
         return self._preparer.resolve(name, None).target if name else None
@@ -261,14 +261,14 @@ class Daemon:
     async def _start_first(self) -> None:
         """What was asked for on the command line, else what ran when the daemon died, else the configured default."""
         options = self._options
-        wanted = self._remembered.get("wanted")
+        wanted = remembered_target(self._remembered.get("wanted"))
         name, engine = options.profile, options.engine
         if name is None:
             if options.started_by_up:
                 return  # the request follows
 
-            if isinstance(wanted, dict):
-                name, engine = str(wanted["profile"]), str(wanted["engine"])
+            if wanted is not None:
+                name, engine = wanted.profile, wanted.engine
             else:
                 name = self._config.daemon.default_profile or None
 
@@ -352,6 +352,15 @@ async def reap_regularly() -> None:
     while True:
         await anyio.sleep(REAP_EVERY_S)
         reap_adopted()
+
+
+def remembered_target(value: object) -> Target | None:
+    """A target as the state file keeps it; None for anything else, since anyone may have written there."""
+    match value:
+        case {"profile": str(profile), "engine": str(engine)}:
+            return Target(profile, engine)
+        case _:
+            return None
 
 
 def gateway_config(config: Config) -> GatewayConfig:
