@@ -96,7 +96,7 @@ class Lab(Home):
     """A home with fake engines `fake-upstream` and `fake-fork`, and models that say how they fail.
 
     :ivar replayed: ids of requests that may reach engines more than once
-    :ivar baseline: the daemon's descriptors before it did anything
+    :ivar baseline: the first daemon's descriptors before it did anything
     """
 
     def __init__(self, root: str, workshop: str) -> None:
@@ -188,8 +188,10 @@ class Lab(Home):
         self._gateway_url = ""
         super().serve()
         assert self.daemon is not None
-        self.baseline = descriptors(self.daemon.pid)
-        self.baseline_threads = len(os.listdir(f"/proc/{self.daemon.pid}/task"))
+        if self.baseline is None:  # a later daemon goes on with what the first one ran
+            self.baseline = descriptors(self.daemon.pid)
+            self.baseline_threads = len(os.listdir(f"/proc/{self.daemon.pid}/task"))
+
         for profile in args:
             self.up(profile)
 
