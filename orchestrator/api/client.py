@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 
+_LOOK = "look at `orch logs --daemon`"
 _ERRORS: dict[int, type[OrchError]] = {1: OrchError, 2: UsageError, 3: NotRunningError, 4: TimedOutError}
 
 
@@ -28,8 +29,11 @@ def request(path: str, target: str, body: bytes | None = None, *, timeout_s: flo
         while chunk := _receive(connection, timeout_s):
             parts.append(chunk)
 
-    head, _, rest = b"".join(parts).partition(b"\r\n\r\n")
-    _check(head, rest)
+    head, end, rest = b"".join(parts).partition(b"\r\n\r\n")
+    _check(head if end else b"", rest)
+    if len(rest) < _length(head):
+        raise OrchError("the daemon closed the connection in the middle of its answer", hint=_LOOK)
+
     return rest
 
 
@@ -44,12 +48,12 @@ def stream(path: str, target: str) -> Iterator[bytes]:
 
             data += chunk
 
-        head, _, data = data.partition(b"\r\n\r\n")
+        head, end, data = data.partition(b"\r\n\r\n")
         if not head.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")):
             while chunk := _receive(connection, None):
                 data += chunk
 
-        _check(head, data)
+        _check(head if end else b"", data)
         while True:
             *lines, data = data.split(b"\n")
             yield from lines
@@ -74,9 +78,11 @@ def _send(path: str, target: str, body: bytes | None, timeout_s: float | None) -
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         raise NotRunningError("no daemon is running", details=(path,), hint="start one: `orch up PROFILE`") from None
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # the latter: so many wait already that it takes no more
         connection.close()
         raise _silent(timeout_s) from None
+    except (BrokenPipeError, ConnectionResetError):
+        return connection  # it did not read to the end; its answer, if there is one, says why
     except PermissionError:
         connection.close()
         raise OrchError(
@@ -99,7 +105,17 @@ def _receive(connection: socket.socket, timeout_s: float | None) -> bytes:
 
 
 def _silent(timeout_s: float | None) -> TimedOutError:
-    return TimedOutError(f"the daemon did not answer within {timeout_s:g} s", hint="look at `orch logs --daemon`")
+    return TimedOutError(f"the daemon did not answer within {timeout_s:g} s", hint=_LOOK)
+
+
+def _length(head: bytes) -> int:
+    """What Content-Length promises; 0 without one."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+
+    return 0
 
 
 def _check(head: bytes, body: bytes) -> None:
@@ -108,7 +124,7 @@ def _check(head: bytes, body: bytes) -> None:
         return
 
     if not status:
-        raise OrchError("the daemon closed the connection without an answer", hint="look at `orch logs --daemon`")
+        raise OrchError("the daemon closed the connection without an answer", hint=_LOOK)
 
     import json
 
