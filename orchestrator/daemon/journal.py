@@ -26,6 +26,7 @@ class Journal:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        self._cut = False
         self._events: deque[Event] = deque(self._read(), maxlen=KEPT)
         self._next_id = self._events[-1]["id"] + 1 if self._events else 1
         self.news: Publisher[int] = Publisher(self._next_id - 1)
@@ -43,19 +44,25 @@ class Journal:
         return [event for event in self._events if event["id"] > event_id]
 
     def _read(self) -> list[Event]:
+        """What was recorded, oldest first. After it, `_cut` says whether the file ends in the middle of a line."""
         if self._path is None:
             return []
 
         events = []
-        try:
-            with open(self._path, "rb") as file:
-                for line in file:
-                    try:
-                        events.append(msgspec.json.decode(line, type=Event))
-                    except msgspec.DecodeError:  # the line that a crash cut short
-                        continue
-        except FileNotFoundError:
-            return []
+        for path in (f"{self._path}.1", self._path):
+            self._cut = False
+            try:
+                with open(path, "rb") as file:
+                    for line in file:
+                        self._cut = not line.endswith(b"\n")
+                        try:
+                            events.append(msgspec.json.decode(line, type=Event))
+                        except (msgspec.DecodeError, UnicodeDecodeError):  # the line that a crash cut short
+                            continue
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # old events are worth less than a daemon that starts
+                _log.warning("events not read: %s", error)
 
         return events
 
@@ -66,10 +73,12 @@ class Journal:
         try:
             if os.path.exists(self._path) and os.path.getsize(self._path) > MAX_FILE_BYTES:
                 os.replace(self._path, f"{self._path}.1")
+                self._cut = False
 
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, msgspec.json.encode(event) + b"\n")
+                data = (b"\n" if self._cut else b"") + msgspec.json.encode(event) + b"\n"
+                self._cut = os.write(descriptor, data) < len(data)
             finally:
                 os.close(descriptor)
         except OSError as error:  # a full disk costs the record of an event, never the engine
