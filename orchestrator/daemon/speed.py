@@ -14,32 +14,29 @@ from orchestrator.gateway.contract import Finished
 WINDOW = 32
 """Requests that the acceptance is pooled over."""
 
+KEPT_INSTANCES = 2
+"""A replaced instance ends its streams while the new one answers already: their records come mixed."""
+
 
 class SpeedMeter:
-    """Figures of one instance; those of an earlier one are forgotten."""
+    """Figures per instance; those of the ones before the last two are forgotten."""
 
     def __init__(self) -> None:
-        self._instance: str | None = None
-        self._recent: deque[Finished] = deque(maxlen=WINDOW)
+        self._recent: dict[str, deque[Finished]] = {}
 
     def add(self, record: Finished) -> None:
         if record.instance is None or record.predicted_tokens is None:
             return
 
-        if record.instance != self._instance:
-            self._instance = record.instance
-            self._recent.clear()
-
-        self._recent.append(record)
+        self._recent.setdefault(record.instance, deque(maxlen=WINDOW)).append(record)
+        for instance in list(self._recent)[:-KEPT_INSTANCES]:
+            del self._recent[instance]
 
     def read(self, instance: str | None) -> Speed:
         """The newest rates, and the acceptance over the recent requests; None where nothing was measured yet."""
-        if instance is None or instance != self._instance:
-            return Speed(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=None)
-
         decode = prompt = None
         drafted = accepted = 0
-        for record in self._recent:
+        for record in self._recent.get(instance or "", ()):
             if record.predicted_tokens and record.predicted_tokens > 1 and record.predicted_ms:
                 decode = (record.predicted_tokens - 1) * 1000 / record.predicted_ms
 
