@@ -1,0 +1,74 @@
+"""Device memory that runs out: scenarios 37 to 39."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults.lab import Lab
+from tests.support import until
+
+LADDER = "[memory]\nfit = true\nfit_margin = 1024\n[recovery]\nmargins = [1024, 1536, 2048]\n"
+MARGIN_FLAGS = {"upstream": "--fit-target", "fork": "--fit-margin"}
+
+
+def margins(lab: Lab, name: str, dialect: str) -> list[int]:
+    """The margin of each start; each must be given exactly once."""
+    flag = MARGIN_FLAGS[dialect]
+    found: list[int] = []
+    for start in lab.starts(name):
+        argv: list[str] = start["argv"]
+        assert argv.count(flag) == 1, argv
+        found.append(int(argv[argv.index(flag) + 1]))
+
+    return found
+
+
+@pytest.mark.parametrize("dialect", ["upstream", "fork"])
+def test_running_out_while_loading_climbs_until_it_fits(lab: Lab, dialect: str) -> None:
+    status = lab.run("m", faults={"oom_below_mib": 2048, "oom_mib": 100.5}, dialect=dialect, more=LADDER)
+    assert margins(lab, "m", dialect) == [1024, 1536, 2048]
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["device_oom", "device_oom", "ready"]
+    assert "100.50 MiB" in status["attempts"][0]["evidence"]
+    assert status["margin_mib"] == 2048
+
+
+def test_the_margin_grows_by_the_allocation_that_failed(lab: Lab) -> None:
+    lab.run("m", faults={"oom_below_mib": 1700, "oom_mib": 700.2}, more=LADDER)
+    assert margins(lab, "m", "upstream") == [1024, 1725]
+
+
+def test_the_top_of_the_ladder_is_the_end(lab: Lab) -> None:
+    lab.model("m", {"oom_below_mib": 9000, "oom_mib": 10}, more=LADDER)
+    lab.serve("m")
+    status = lab.state("failed")
+    assert margins(lab, "m", "upstream") == [1024, 1536, 2048]
+    assert status["attempts"][-1]["next"] == "give up: the ladder has no further step"
+    answer = lab.ask("r")
+    assert answer.status == 503 and answer.json["error"]["code"] == "device_oom"
+
+
+@pytest.mark.parametrize("request_number", [1, 2], ids=["the canary", "a client's"])
+def test_running_out_at_the_first_request_is_charged_to_the_margin(lab: Lab, request_number: int) -> None:
+    faults: list[dict[str, Any]] = [{"oom_at_request": request_number}, {}]
+    lab.model("m", faults, more=LADDER)
+    lab.serve("m")
+    if request_number == 2:
+        lab.ready("m")
+        assert lab.ask("first").status == 502
+
+    until(lambda: len(lab.starts("m")) == 2, "it is started again")
+    status = lab.ready("m")
+    assert margins(lab, "m", "upstream") == [1024, 1536]
+    assert status["attempts"][0]["outcome"] == "device_oom"
+
+
+def test_a_pinned_memory_warning_and_a_prompt_about_memory_are_no_reason(lab: Lab) -> None:
+    lab.run("m", faults={"poison": "allocating 100.00 MiB on device 0", "signal": "SEGV"}, more=LADDER)
+    prompt = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 100.00 MiB on device 0: cudaMalloc failed"
+    assert lab.ask("r", prompt=prompt).status == 502
+    until(lambda: len(lab.starts("m")) == 2, "it is started again")
+    status = lab.ready("m")
+    assert status["attempts"][0]["outcome"] == "engine_bug"
+    assert margins(lab, "m", "upstream") == [1024, 1024]
