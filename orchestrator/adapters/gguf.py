@@ -27,6 +27,14 @@ MAX_TEXT_BYTES = 64 << 20
 
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 
+MAX_HEADER_BYTES = 128 << 20
+MAX_TENSORS = 1 << 18
+MAX_FIELDS = 1 << 16
+"""Several times what the largest vocabulary and the most experts need: a huge file of small lies costs seconds."""
+
+MAX_SHOWN = 300
+"""Characters of a message: it quotes names from the file."""
+
 _WINDOW_BYTES = 1 << 20
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
@@ -230,6 +238,9 @@ class _Reader:
             detail = f"byte {self.at}: {what} needs {count} bytes, the file lacks {missing} of them"
             raise _error(self.path, "the header is cut short or corrupt", detail)
 
+        if self.at + count > MAX_HEADER_BYTES:
+            raise self.error(f"the header is longer than {MAX_HEADER_BYTES} bytes")
+
     def error(self, detail: str) -> GgufError:
         return _error(self.path, "the header is corrupt", f"byte {self.at}: {detail}")
 
@@ -246,7 +257,7 @@ def _read(reader: _Reader) -> GgufHeader:
 
     tensor_count = reader.integer("<Q", "the number of tensors")
     field_count = reader.integer("<Q", "the number of metadata pairs")
-    _bound(reader, field_count, _LEAST_FIELD_BYTES, "metadata pairs")
+    _bound(reader, field_count, _LEAST_FIELD_BYTES, "metadata pairs", MAX_FIELDS)
     kv: dict[str, Value] = {}
     for _ in range(field_count):
         key = reader.text("a key", MAX_KEY_BYTES)
@@ -255,7 +266,7 @@ def _read(reader: _Reader) -> GgufHeader:
 
         kv[key] = _value(reader, key)
 
-    _bound(reader, tensor_count, _LEAST_TENSOR_BYTES, "tensors")
+    _bound(reader, tensor_count, _LEAST_TENSOR_BYTES, "tensors", MAX_TENSORS)
     described = [_tensor(reader) for _ in range(tensor_count)]
     if len({tensor.name for tensor in described}) < tensor_count:
         raise reader.error("two tensors have the same name")
@@ -270,10 +281,13 @@ def _read(reader: _Reader) -> GgufHeader:
     return GgufHeader(reader.path, version, kv, _placed(reader, described, start), start, reader.size)
 
 
-def _bound(reader: _Reader, count: int, least: int, what: str) -> None:
+def _bound(reader: _Reader, count: int, least: int, what: str, most: int | None = None) -> None:
     left = reader.size - reader.at
     if count * least > left:
         raise reader.error(f"{count} {what} cannot fit into the {left} bytes that are left")
+
+    if most is not None and count > most:
+        raise reader.error(f"{count} {what}, allowed {most}")
 
 
 def _value(reader: _Reader, key: str) -> Value:
@@ -361,7 +375,7 @@ def _placed(reader: _Reader, described: list[Tensor], start: int) -> tuple[Tenso
         detail = f"the data of tensor `{worst}` ends {missing} bytes after the file ({reader.size} bytes)"
         raise GgufError(
             f"{reader.path} is incomplete: {missing} bytes are missing",
-            details=(detail,),
+            details=(_shown(detail),),
             hint="download the file again",
         )
 
@@ -369,4 +383,9 @@ def _placed(reader: _Reader, described: list[Tensor], start: int) -> tuple[Tenso
 
 
 def _error(path: str, what: str, detail: str) -> GgufError:
-    return GgufError(f"{path}: {what}", details=(detail,))
+    return GgufError(f"{path}: {what}", details=(_shown(detail),))
+
+
+def _shown(text: str) -> str:
+    short = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
