@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Sequence
 from typing import Protocol
+
+from orchestrator.core.terminal import neutralise
 
 MAX_LINE_BYTES = 8192
 
@@ -22,21 +23,6 @@ READS_PER_TURN = 4
 PIPE_BYTES = 1024 * 1024
 """A burst of this size fits while the loop is busy; the kernel's default is 64 KiB."""
 
-_SEQUENCE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor (ECMA-48 5.4)
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC, DCS, SOS, PM, APC: titles, clipboard, links
-    r"|\x1b[ -/]*[0-Z\\^-~]"  # two-character escapes
-)
-
-_VISIBLE: dict[int, int] = {
-    **{code: 0x2400 + code for code in range(0x20) if code != 0x09},  # U+2400: pictures of the control characters
-    0x7F: 0x2421,
-    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),  # C1: U+009B alone begins a sequence
-    **dict.fromkeys((0x2028, 0x2029), 0xFFFD),  # they would make two lines of one
-    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),  # they reorder what is read
-}
-
-
 _PLAIN = bytes((0x09, 0x0A, *range(0x20, 0x7F)))
 """Bytes that are shown as they are; nearly every line of an engine has no others."""
 
@@ -45,14 +31,6 @@ class LogSink(Protocol):
     """Takes the lines of one child, in order, on the loop's thread. Must not block."""
 
     def write(self, lines: Sequence[str]) -> None: ...
-
-
-def neutralise(text: str) -> str:
-    """The same line without anything that a terminal would obey."""
-    if text.isprintable():
-        return text
-
-    return _SEQUENCE.sub("", text).translate(_VISIBLE)
 
 
 class LineSplitter:

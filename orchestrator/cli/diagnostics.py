@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.cli.output import safe
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 
 OK = 0
@@ -30,12 +31,11 @@ def exit_code(error: OrchError) -> int:
 
 
 def note(text: str) -> None:
-    clear_progress()
-    _write(text + "\n")
+    _say("", text)
 
 
 def warn(text: str) -> None:
-    note(f"{_paint('warning', '33')}: {text}")
+    _say(f"{_paint('warning', '33')}: ", text)
 
 
 def report(error: OrchError) -> int:
@@ -43,12 +43,12 @@ def report(error: OrchError) -> int:
 
     :return: the exit code for it
     """
-    note(f"{_paint('error', '31')}: {error.message}")
+    _say(f"{_paint('error', '31')}: ", error.message)
     for detail in error.details:
         note(f"  {detail}")
 
     if error.hint:
-        note(f"\n{_paint('hint', '36')}: {error.hint}")
+        _say(f"\n{_paint('hint', '36')}: ", error.hint)
 
     return exit_code(error)
 
@@ -57,13 +57,19 @@ def progress(text: str) -> None:
     """One line that replaces itself, until `clear_progress` or the next note; silent where nobody watches."""
     global _progress_shown
     if _on_terminal():
-        _write(f"\r\x1b[2K{text}")
+        _write(f"\r\x1b[2K{safe(text)}")
         _progress_shown = bool(text)
 
 
 def clear_progress() -> None:
     if _progress_shown:
         progress("")
+
+
+def _say(label: str, text: str) -> None:
+    """:param label: ours, perhaps in colour; `text` may quote what others wrote"""
+    clear_progress()
+    _write(f"{label}{safe(text)}\n")
 
 
 def _write(text: str) -> None:

@@ -31,7 +31,17 @@ def raw(text: str) -> None:
 
 
 def line(text: str = "") -> None:
-    raw(text + "\n")
+    """Text for people. What others wrote in it (a log, the name of a tensor) cannot command the terminal."""
+    raw(safe(text) + "\n")
+
+
+def safe(text: str) -> str:
+    if text.isprintable():
+        return text
+
+    from orchestrator.core.terminal import neutralise_lines
+
+    return neutralise_lines(text)
 
 
 def json_data(value: object) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.log_reader import READ_BYTES, READS_PER_TURN, LineSplitter, LogReader, neutralise
+from orchestrator.adapters.log_reader import READ_BYTES, READS_PER_TURN, LineSplitter, LogReader
+from orchestrator.core.terminal import neutralise
 
 
 def split(*chunks: bytes, max_line: int = 8192) -> list[str]:
