@@ -10,6 +10,7 @@ from typing import cast
 
 import httptools
 
+from orchestrator.adapters.hardening import peer_uid
 from orchestrator.adapters.http1_exchange import Request, Response
 from orchestrator.adapters.http1_vetting import Refused, refusal_body, vet
 from orchestrator.adapters.http1_wire import STATUS_LINES, Headers, Limits, encode_head
@@ -24,11 +25,15 @@ _WRITE_LOW_WATER = 16 * 1024
 
 
 class Hub:
-    """What the connections of one server share."""
+    """What the connections of one server share.
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    :param uids: users whose processes may connect, on a unix socket; None lets everybody
+    """
+
+    def __init__(self, handler: Handler, limits: Limits, uids: frozenset[int] | None = None) -> None:
         self.handler = handler
         self.limits = limits
+        self.uids = uids
         self.draining = False
         self.connections: set[Connection] = set()
         self.empty = asyncio.Event()
@@ -45,7 +50,7 @@ class Hub:
         self._refused += 1
         now = asyncio.get_running_loop().time()
         if now - self._refusal_logged_at >= _REFUSAL_LOG_INTERVAL_S:
-            logger.warning("refused %d malformed request(s), the last from %s: %s", self._refused, peer, reason)
+            logger.warning("refused %d bad request(s), the last from %s: %s", self._refused, peer, reason)
             self._refused = 0
             self._refusal_logged_at = now
 
@@ -86,6 +91,11 @@ class Connection(asyncio.Protocol):
         self._peer = str(peer[0]) if isinstance(peer, tuple) else "a local client"
         self._hub.connections.add(self)
         if self._hub.draining or len(self._hub.connections) > self._limits.connections:
+            self._transport.abort()
+            return
+
+        if self._hub.uids is not None and peer_uid(transport.get_extra_info("socket")) not in self._hub.uids:
+            self._hub.log_refusal(self._peer, "it belongs to another user")
             self._transport.abort()
             return
 

@@ -19,10 +19,12 @@ class HttpServer:
     """Serves one handler on sockets that the caller bound.
 
     A handler's task is cancelled as soon as its client is gone.
+
+    :param uids: users whose processes may connect, on a unix socket; None lets everybody
     """
 
-    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
-        self._hub = Hub(handler, limits or Limits())
+    def __init__(self, handler: Handler, limits: Limits | None = None, uids: frozenset[int] | None = None) -> None:
+        self._hub = Hub(handler, limits or Limits(), uids)
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 

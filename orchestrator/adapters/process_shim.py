@@ -34,7 +34,7 @@ def main() -> int:
             return PARENT_GONE  # it died before the line above; whoever adopted us knows nothing of this engine
 
         raise_oom_score(oom_score_adj)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of an engine is as big as its model
+        dump_no_core()
         reset_signals()
         os.write(error_fd, b"+")
         os.execve(argv[0], argv, released(os.environb))
@@ -50,6 +50,13 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def dump_no_core() -> None:
+    """A core of an engine is as big as its model, and holds prompts. Why 1: see `hardening.dump_no_core`."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def raise_oom_score(wanted: int) -> None:
