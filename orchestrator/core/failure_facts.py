@@ -242,6 +242,10 @@ def _survived(hit: Hit, later: Iterable[int]) -> bool:
     A line about loading on a server that already serves is no engine's line: it was printed for a client.
     """
     phase = hit.signature.phase or hit.phase_before
+    if hit.phase_before == "runtime" and hit.line.level == "E" and hit.signature.strength == "cause":
+        # The engine's own word about a request: the next one being taken up says nothing, its answer does.
+        return table.ANSWERED in later
+
     if hit.signature.strength == "fatal":
         return any(rank >= table.LOADED for rank in later)
 

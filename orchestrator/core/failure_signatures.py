@@ -211,6 +211,7 @@ SIGNATURES: tuple[Signature, ...] = (
     # A request that failed on a server that lives. A full KV cache or context is the request's business, not listed.
     _row(r"(?:graph_compute: )?ggml_backend_sched_graph_compute\w* failed with error", "any", "engine_bug", "runtime", "restart", "serving"),
     _row(r"failed to compute graph, compute status: -?\d+", "any", "engine_bug", "runtime", "restart", "serving"),
+    _row(r"(?:pre_|post_)?decode\(\) failed: (?:failed to allocate|…out of memory)", "any", "device_oom", "runtime", None, "serving"),
     _row(r"(?:pre_|post_)?decode\(\) failed: ", "any", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:backend is in error state from a previous|Compute error\.)", "any", "engine_bug", "runtime", "restart", "serving"),
     # Said by somebody else about the process.

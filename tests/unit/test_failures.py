@@ -102,6 +102,27 @@ def test_a_server_that_lives_and_fails_every_request_has_failed() -> None:
     assert diagnose([*lines, answered], None, alive=True).failure_class == "ok"
 
 
+def test_an_allocation_that_fails_while_serving_is_behind_the_crash_on_the_next_request() -> None:
+    """Upstream b11434 answers 500 to the request that met it, and aborts on the one after."""
+    refused = [
+        "0.05.000.000 E ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 1774880",
+        "0.05.000.001 E graph_reserve: failed to allocate compute buffers",
+        "0.05.000.002 E srv  update_slots: decode() failed: failed to allocate compute pp buffers",
+    ]
+    taken_up = "0.06.000.000 I slot launch_slot_: id  0 | task 9 | processing task, is_child = 0"
+    abort = "/src/tools/server/server-context.cpp:3533: pos_min == -1, but n_past > 0 - should not happen"
+    answered = "0.09.000.000 I slot print_timing: id  0 | task 9 | prompt eval time =   1.00 ms /   2 tokens"
+    log = [*fixture("healthy-upstream"), *refused]
+
+    found = diagnose([*log, taken_up, abort], -6)
+    assert (*verdict(found), found.device, found.requested_mib) == (
+        "device_oom", "compute", "retry_margin", "CUDA0", 1.69
+    )  # fmt: skip
+    assert diagnose(log, None, alive=True).failure_class == "device_oom"
+    assert diagnose([*log, taken_up, answered], None, alive=True).failure_class == "ok"
+    assert diagnose([*log, taken_up, answered, abort], -6).failure_class == "engine_bug"
+
+
 @pytest.mark.parametrize(
     "line",
     [
