@@ -227,17 +227,17 @@ class Lab(Home):
     # What the fakes wrote.
 
     def starts(self, name: str) -> list[Any]:
-        return self._rows(f"{name}.gguf.starts")
+        return self.rows(name, "starts")
 
     def requests(self, name: str, event: str) -> list[Any]:
         """The requests of clients: `accepted` or `ended`."""
-        return [row for row in self._rows(f"{name}.gguf.requests") if row["event"] == event and row["id"]]
+        return [row for row in self.rows(name, "requests") if row["event"] == event and row.get("id")]
 
     def mark(self, name: str, mark: str) -> bool:
         return os.path.exists(os.path.join(self.root, f"{name}.gguf.{mark}"))
 
-    def _rows(self, path: str) -> list[Any]:
-        full = os.path.join(self.root, path)
+    def rows(self, name: str, kind: str) -> list[Any]:
+        full = os.path.join(self.root, f"{name}.gguf.{kind}")
         if not os.path.exists(full):
             return []
 

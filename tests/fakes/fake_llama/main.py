@@ -92,7 +92,7 @@ def run(build: Build, given: dict[str, str], argv: list[str], log: Log) -> None:
     if not build.is_upstream and faults.hang != "accept":
         accepting.start()
 
-    live(faults, log)
+    live(faults, files, log)
 
 
 def bind(build: Build, port: int, log: Log, *, share: bool) -> socket.socket:
@@ -137,7 +137,7 @@ def heed_term(faults: Faults, files: Files, log: Log) -> None:
     signal.signal(signal.SIGINT, end)
 
 
-def live(faults: Faults, log: Log) -> None:
+def live(faults: Faults, files: Files, log: Log) -> None:
     if faults.log_bytes:
         log.garbage(faults.log_bytes)
 
@@ -146,6 +146,7 @@ def live(faults: Faults, log: Log) -> None:
     while True:
         time.sleep(0.01 if faults.die_at == "ready" or faults.log_lines_s else 1000)
         if faults.die_at == "ready" and time.monotonic() - began >= faults.after:
+            files.note("died")
             die(faults, log)
 
         due = int((time.monotonic() - began) * faults.log_lines_s)
