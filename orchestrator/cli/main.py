@@ -17,13 +17,13 @@ if TYPE_CHECKING:  # `typing` costs `orch status` as much as argparse does
     from typing import Any, NoReturn
 
 VERBS: dict[str, str] = {
-    "up": "start the engine of a profile, and the daemon if none runs",
-    "down": "stop the engine",
+    "up": "start the engine of a profile and wait until it answers; starts the daemon if none runs",
+    "down": "stop the engine; running requests may end first",
     "switch": "change engine or profile without losing a request",
     "reload": "read the profiles anew, and restart the engine if its own has changed",
     "status": "show what is running",
     "logs": "show the engine's log",
-    "events": "show what happened",
+    "events": "show what happened: starts, failures, retries, stops",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
     "engines": "list, add, remove and probe engines",
