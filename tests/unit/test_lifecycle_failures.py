@@ -264,3 +264,13 @@ def test_a_crash_between_two_climbs_keeps_the_rung() -> None:
     machine.now += 1
     machine.take(Woke())
     assert machine.asked() == (Prepare("s.3", A, Rung(1792)),)
+
+
+def test_memory_that_runs_out_after_a_long_healthy_time_forgets_earlier_crashes() -> None:
+    machine = machine_in("backoff")
+    machine.now += 1
+    machine.take(Woke(), *start("s.2"))
+    machine.now += POLICY.stable_s
+    machine.take(Exited("s.2", OOM))
+    assert machine.asked() == (Prepare("s.3", A, Rung(1792)),)
+    assert machine.course.crashes == CrashRecord()
