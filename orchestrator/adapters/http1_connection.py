@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import cast
 
 import httptools
@@ -30,7 +30,7 @@ class Hub:
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     """
 
-    def __init__(self, handler: Handler, limits: Limits, uids: frozenset[int] | None = None) -> None:
+    def __init__(self, handler: Handler, limits: Limits, uids: Set[int] | None = None) -> None:
         self.handler = handler
         self.limits = limits
         self.uids = uids

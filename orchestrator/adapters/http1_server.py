@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Set
 
 from orchestrator.adapters.http1_connection import Connection, Handler, Hub
 from orchestrator.adapters.http1_wire import Limits
@@ -23,7 +24,7 @@ class HttpServer:
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     """
 
-    def __init__(self, handler: Handler, limits: Limits | None = None, uids: frozenset[int] | None = None) -> None:
+    def __init__(self, handler: Handler, limits: Limits | None = None, uids: Set[int] | None = None) -> None:
         self._hub = Hub(handler, limits or Limits(), uids)
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None

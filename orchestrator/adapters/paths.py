@@ -6,6 +6,7 @@ XDG's. Uses `os.path` and a plain class on purpose: `orch status` pays for this 
 
 from __future__ import annotations
 
+import errno
 import os
 
 from orchestrator.core.errors import OrchError
@@ -96,10 +97,32 @@ def find_paths(env: dict[str, str] | None = None) -> Paths:
 
 
 def make_private(directory: str) -> None:
-    """Create a directory that only its owner may enter; tighten one that exists."""
+    """Create a directory that only its owner may enter; tighten one that exists and is ours.
+
+    :raises PermissionError: when another user owns it, or a link in its place: who could then put anything there
+    """
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    if os.stat(directory).st_mode & 0o077:
+    link, found, me = os.lstat(directory), os.stat(directory), os.geteuid()
+    if not {link.st_uid, found.st_uid} <= {me, 0}:  # root's: systemd's ConfigurationDirectory
+        raise PermissionError(errno.EPERM, "it belongs to another user", directory)
+
+    if found.st_uid == me and found.st_mode & 0o077:
         os.chmod(directory, 0o700)
+
+
+def make_directories(paths: Paths) -> None:
+    """
+    :raises OrchError: when one of them cannot be made, or is another user's
+    """
+    for directory in paths.directories:
+        try:
+            make_private(directory)
+        except OSError as error:
+            raise OrchError(
+                "a directory of orch cannot be used",
+                details=(f"{directory}: {error.strerror}",),
+                hint="set ORCH_HOME to a directory of yours",
+            ) from error
 
 
 def _first(env: dict[str, str], name: str) -> str | None:

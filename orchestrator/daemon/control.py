@@ -16,6 +16,7 @@ A failure answers `{"error": {"message", "details", "hint", "code"}}`; `code` is
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from urllib.parse import parse_qs
@@ -292,9 +293,14 @@ def _log_line(line: LogLine) -> bytes:
 def _number(query: dict[str, list[str]], name: str, default: float) -> float:
     text = query.get(name, [str(default)])[-1]
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UsageError(f"`{name}` must be a number, found `{text}`") from None
+        number = math.nan
+
+    if not math.isfinite(number):
+        raise UsageError(f"`{name}` must be a number, found `{text}`")
+
+    return number
 
 
 async def _body(request: Request, kind: type[B]) -> B:

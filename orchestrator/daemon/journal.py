@@ -75,7 +75,9 @@ class Journal:
                 os.replace(self._path, f"{self._path}.1")
                 self._cut = False
 
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(
+                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
             try:
                 data = (b"\n" if self._cut else b"") + msgspec.json.encode(event) + b"\n"
                 self._cut = os.write(descriptor, data) < len(data)

@@ -23,13 +23,15 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.config_file import load_config
 from orchestrator.adapters.gpu import NvmlReader
 from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
+from orchestrator.adapters.hardening import dump_no_core
 from orchestrator.adapters.http1 import HttpServer
 from orchestrator.adapters.http1 import Limits as HttpLimits
+from orchestrator.adapters.key_file import read_keys
 from orchestrator.adapters.linux import become_subreaper, check_platform
 from orchestrator.adapters.lock import DaemonLock
 from orchestrator.adapters.log_file import LogFile
 from orchestrator.adapters.log_store import InstanceLog
-from orchestrator.adapters.paths import Paths, find_paths, make_private
+from orchestrator.adapters.paths import Paths, find_paths, make_directories
 from orchestrator.adapters.reaper import reap_adopted
 from orchestrator.adapters.state_file import load_state, save_state
 from orchestrator.core.config import Config
@@ -78,10 +80,9 @@ def serve(options: Options) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per health probe otherwise
     logging.raiseExceptions = False  # a full disk must not fill the terminal with tracebacks
     check_platform()
+    dump_no_core()
     paths = find_paths()
-    for directory in paths.directories:
-        make_private(directory)
-
+    make_directories(paths)
     config = load_config(paths)
     lock = DaemonLock(paths.lock_file)
     lock.acquire()
@@ -176,7 +177,9 @@ class Daemon:
                 self._gateway = service.gateway = gateway
                 service.gateway_url = url_of(gateway_socket)
                 self._serve_on_request(tasks, service, gateway)
-                control = HttpServer(self._control(tasks, service).handle, HttpLimits(idle_timeout_s=600.0))
+                control = HttpServer(
+                    self._control(tasks, service).handle, HttpLimits(idle_timeout_s=600.0), uids={0, os.geteuid()}
+                )
                 await service.refresh_models()
                 tasks.start_soon(self._save_wanted)
                 tasks.start_soon(self._heed_signals)
@@ -374,24 +377,6 @@ def gateway_config(config: Config) -> GatewayConfig:
         hold_timeout_s=gateway.hold_timeout_s,
         limits=HttpLimits(header_timeout_s=gateway.header_timeout_s, body_bytes=gateway.max_body_mib << 20),
     )
-
-
-def read_keys(path: str) -> tuple[str, ...]:
-    """The keys in a file, one a line; `#` starts a comment. No path, no keys."""
-    if not path:
-        return ()
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise OrchError(f"the key file cannot be read: {error.strerror}", details=(path,)) from None
-
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys:
-        raise OrchError("the key file has no key", details=(path,), hint="`openssl rand -hex 32 > FILE`")
-
-    return keys
 
 
 def url_of(sock: socket.socket) -> str:
