@@ -18,6 +18,9 @@ class GatewayConfig:
     :param max_queued: requests that may wait for an instance
     :param comment_after_s: a streaming client that has waited so long gets its first comment, and with it a status 200
     :param recover_s: how long to wait for the daemon to notice that an engine is gone
+    :param replay_bytes: a request with a larger body is not sent again when its engine dies
+    :param quarantine_s: how long a request that kills engines is refused
+    :param trial_s: how long a suspect keeps an engine for itself, at most
     :raises UsageError: when the address is open to others and no key is set
     """
 
@@ -30,6 +33,9 @@ class GatewayConfig:
     comment_after_s: float = 1.0
     comment_every_s: float = 5.0
     recover_s: float = 5.0
+    replay_bytes: int = 16 << 20
+    quarantine_s: float = 600.0
+    trial_s: float = 10.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -58,6 +58,7 @@ class View:
     :param progress: what a held client is told, `loading demo`
     :param on_request: clients that name a profile which does not serve wait until it does
     :param unavailable: profiles that did not start a moment ago, and why
+    :param fallen: the newest instances that ended by a failure of their own, not because somebody wanted them gone
     """
 
     generation: int
@@ -67,6 +68,7 @@ class View:
     models: tuple[Model, ...]
     on_request: bool = False
     unavailable: Mapping[str, Refusal] = field(default_factory=dict)
+    fallen: tuple[str, ...] = ()
 
     def serves(self, profile: str | None) -> bool:
         """Whether a request for this profile can be sent now; None takes what serves."""
@@ -99,6 +101,8 @@ class Finished:
     """One request that ended, for the speed figures and the history.
 
     Counts are None where the engine did not say. `outcome` is one of `complete`, `error`, `client_gone`.
+
+    :param replays: how often it was sent again because an engine died
     """
 
     instance: str | None
@@ -114,6 +118,7 @@ class Finished:
     predicted_ms: float | None = None
     draft_tokens: int | None = None
     draft_accepted: int | None = None
+    replays: int = 0
 
 
 class Supervisor(Protocol):

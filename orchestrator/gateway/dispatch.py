@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.adapters.http1 import UpstreamPool
+from orchestrator.core.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.contract import Endpoint, Supervisor, View
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
+from orchestrator.gateway.replay import Casualties, Identity
 
 
 class Stoppable(Protocol):
@@ -25,6 +27,7 @@ class Dispatcher:
 
     :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
     :ivar stopping: true once draining is over: held requests are refused, running ones are cut
+    :ivar relayed: instance to bytes of answers that it has given; comments of a stream are no answer
     """
 
     def __init__(self, config: GatewayConfig, supervisor: Supervisor) -> None:
@@ -34,6 +37,10 @@ class Dispatcher:
         self.accepting = True
         self.stopping = False
         self.active: set[Stoppable] = set()
+        self.relayed: dict[str, int] = {}
+        self.casualties = Casualties(
+            QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._look_again
+        )
         self._quiet = asyncio.Event()
         self._in_flight: dict[str, int] = {}
         self._idle: dict[str, asyncio.Event] = {}
@@ -82,15 +89,20 @@ class Dispatcher:
 
     # Admission.
 
-    async def admit(self, profile: str | None, progress: Callable[[View], None] | None) -> Endpoint:
+    async def admit(
+        self, profile: str | None, progress: Callable[[View], None] | None, identity: Identity | None = None,
+        arrived: float | None = None,
+    ) -> Endpoint:  # fmt: skip
         """The endpoint to send to, at once or after a wait in the queue; counted in flight from here on.
 
         :param profile: the profile that the request names; None takes what serves
         :param progress: called while waiting, for clients that can be told
-        :raises GatewayError: when nothing is expected, the queue is full, or the wait is too long
+        :param identity: None for a request that the engine answers without computing anything
+        :param arrived: when a request that was let through before arrived (monotonic): it comes back to its place
+        :raises GatewayError: when nothing is expected, the queue is full, the wait is too long, or it kills engines
         """
         view = self.supervisor.view()
-        if not self.accepting:
+        if not self.accepting and (arrived is None or self.stopping):
             raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
 
         if len(self.hold) and self.hold.release(view.decided):
@@ -98,13 +110,19 @@ class Dispatcher:
             await asyncio.sleep(0)
             view = self.supervisor.view()
 
-        if not view.decided(profile):
-            view = await self._held(view, profile, progress)
+        self._check(view, identity)
+        if self._waits(view, profile, identity):
+            view = await self._held(view, profile, progress, identity, arrived)
+            self._check(view, identity)
 
         if view.serving is None or not view.serves(profile):
             raise refused(view, profile)
 
-        self.enter(view.serving.instance)
+        instance = view.serving.instance
+        if identity is not None:
+            self.casualties.entered(identity, self.in_flight(instance), time.monotonic())
+
+        self.enter(instance)
         return view.serving
 
     async def moved_on(self, endpoint: Endpoint, timeout_s: float) -> bool:
@@ -158,16 +176,19 @@ class Dispatcher:
 
     # Waiting.
 
-    async def _held(self, view: View, profile: str | None, progress: Callable[[View], None] | None) -> View:
+    async def _held(
+        self, view: View, profile: str | None, progress: Callable[[View], None] | None, identity: Identity | None,
+        arrived: float | None,
+    ) -> View:  # fmt: skip
         loop, config = asyncio.get_running_loop(), self.config
-        ticket = self.hold.enter(profile, time.monotonic(), view.progress)
+        ticket = self.hold.enter(profile, time.monotonic(), view.progress, arrived=arrived)
         if profile is not None:
             self.supervisor.demanded()
 
         deadline = loop.time() + config.hold_timeout_s
         told_next = loop.time() + config.comment_after_s if progress is not None else deadline
         try:
-            while not view.decided(profile):
+            while self._waits(view, profile, identity):
                 now = loop.time()
                 if await ticket.wait(min(deadline, told_next) - now):
                     view = self._looked_again()
@@ -185,6 +206,27 @@ class Dispatcher:
 
         return view
 
+    def _waits(self, view: View, profile: str | None, identity: Identity | None) -> bool:
+        if not view.decided(profile):
+            return True
+
+        if identity is None or view.serving is None or not view.serves(profile):
+            return False
+
+        return not self.casualties.may_enter(identity, self.in_flight(view.serving.instance), time.monotonic())
+
+    def _check(self, view: View, identity: Identity | None) -> None:
+        if identity is not None:
+            now = time.monotonic()
+            self.casualties.attribute(view.fallen, now)
+            self.casualties.check(identity, now)
+
+    def _later(self, delay_s: float, work: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, work)
+
+    def _look_again(self) -> None:
+        self.hold.release(self.supervisor.view().decided)
+
     def _looked_again(self) -> View:
         if self.stopping:
             raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
@@ -198,6 +240,7 @@ class Dispatcher:
             for instance in tuple(self._pools):
                 if view.serving is None or view.serving.instance != instance:
                     self._pools.pop(instance).close()
+                    self.relayed.pop(instance, None)
 
             view = await self.supervisor.changed(view.generation)
 

@@ -33,6 +33,8 @@ CODES: dict[str, tuple[int, str]] = {
     "engine_died": (502, "server_error"),
     "engine_protocol": (502, "server_error"),
     "engine_refused": (502, "server_error"),
+    "request_quarantined": (502, "server_error"),
+    "not_replayed": (503, "unavailable_error"),
 }
 """What `error.code` says, with the HTTP status and `error.type`. A refusal of the daemon has codes of its own: 503."""
 

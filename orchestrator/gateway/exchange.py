@@ -1,7 +1,8 @@
 """One request on its way to the engine and back: held, sent, relayed, accounted for.
 
 Once a byte of an answer is out, the status is no longer ours to choose: a failure is then an event of the client's
-dialect on a stream, and a cut on anything else. Never a `[DONE]` that the engine did not send.
+dialect on a stream, and a cut on anything else. Never a `[DONE]` that the engine did not send. Until then the death of
+an engine need not be the client's: the request is sent once more, to the next instance.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from orchestrator.gateway.contract import Endpoint, Finished, View
 from orchestrator.gateway.dispatch import Dispatcher, refused
 from orchestrator.gateway.errors import GatewayError, render, sse_event
 from orchestrator.gateway.models import profile_for
+from orchestrator.gateway.replay import Identity
 from orchestrator.gateway.routes import Match
 from orchestrator.gateway.timings import Tail, figures
 
@@ -26,6 +28,9 @@ _CAUSE_S = 1.0
 
 _CLIENT_GONE = 499
 """nginx's number for a client that left before its answer; on our books only."""
+
+_WITHOUT_INFERENCE = frozenset(("/tokenize", "/detokenize", "/apply-template", "/v1/messages/count_tokens"))
+"""What an engine answers while its inference is dead: no sign of life."""
 
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
@@ -50,6 +55,9 @@ class Exchange:
         self._upstream: UpstreamResponse | None = None
         self._stopping = False
         self._event_stream = False
+        self._begun = False
+        self._replays = 0
+        self._computed = match.route.kind == "inference" and match.path not in _WITHOUT_INFERENCE
         self._tail = Tail()
         self._failed = False
 
@@ -88,25 +96,84 @@ class Exchange:
             raise refused(view, profile)
 
         progress = self._comment if wants_stream and match.route.streams else None
-        while True:
-            waited_from = time.monotonic()
-            endpoint = await dispatcher.admit(profile, progress)
-            self._held_s += time.monotonic() - waited_from
-            self._instance = endpoint.instance
-            try:
-                await self._relay(await self._send(endpoint, body))
-            except UpstreamError as error:
-                failure = error
-            else:
-                return
-            finally:
-                dispatcher.leave(endpoint.instance)
+        identity = Identity(self._request, match.path, body) if self._computed else None
+        arrived = None
+        try:
+            while True:
+                waited_from = time.monotonic()
+                endpoint = await dispatcher.admit(profile, progress, identity, arrived)
+                self._held_s += time.monotonic() - waited_from
+                failure = await self._attempt(endpoint, body, identity)
+                if failure is None:
+                    return
 
-            # Nothing was sent, so nothing is done twice: wait for the next instance instead. A request that was sent
-            # could be sent again here, too, as long as none of its answer is out: its body is kept.
-            unsent = failure.stage == "connect" and not self._stopping
-            if not (unsent and await dispatcher.moved_on(endpoint, dispatcher.config.recover_s)):
-                raise await self._explained(failure, endpoint)
+                await self._recover(failure, endpoint, body, identity)
+                arrived = self._began
+        finally:
+            if identity is not None:
+                dispatcher.casualties.left(identity)
+
+    async def _attempt(self, endpoint: Endpoint, body: bytes, identity: Identity | None) -> UpstreamError | None:
+        """Send it once.
+
+        :return: None when it was answered
+        """
+        dispatcher, response = self._dispatcher, self._response
+        self._instance = endpoint.instance
+        try:
+            await self._relay(await self._send(endpoint, body))
+        except UpstreamError as failure:
+            return failure
+        finally:
+            self._upstream = response.flow = None
+            dispatcher.leave(endpoint.instance)
+            if identity is not None:
+                dispatcher.casualties.left(identity)
+
+        if identity is not None and response.status == 200:
+            dispatcher.casualties.answered(identity)
+
+        return None
+
+    async def _recover(
+        self, failure: UpstreamError, endpoint: Endpoint, body: bytes, identity: Identity | None
+    ) -> None:
+        """Return when it is to be sent again, to another instance: at most once, unless it never got to the engine.
+
+        :raises GatewayError: when it is not
+        """
+        dispatcher = self._dispatcher
+        casualties, config = dispatcher.casualties, dispatcher.config
+        unsent = failure.stage == "connect"
+        if self._stopping or failure.malformed or (identity is None and not unsent):
+            raise await self._explained(failure, endpoint)
+
+        if identity is not None and not unsent:
+            casualties.lost(endpoint.instance, identity)
+
+        if not await dispatcher.moved_on(endpoint, config.recover_s):
+            casualties.spared(endpoint.instance)
+            raise await self._explained(failure, endpoint)
+
+        if identity is None or unsent:
+            return
+
+        error = await self._explained(failure, endpoint)
+        now = time.monotonic()
+        casualties.attribute(dispatcher.supervisor.view().fallen, now)
+        casualties.check(identity, now, error.message)
+        if self._begun:
+            raise error
+
+        if self._replays:
+            text = "two engines died while they answered this request and others"
+            raise GatewayError("not_replayed", f"{text}: {error.message}", retry_after_s=5)
+
+        if len(body) > config.replay_bytes:
+            text = f"a request of more than {config.replay_bytes >> 20} MiB is not sent again"
+            raise GatewayError("not_replayed", f"{error.message}; {text}", retry_after_s=5)
+
+        self._replays += 1
 
     async def _send(self, endpoint: Endpoint, body: bytes) -> UpstreamResponse:
         request, match = self._request, self._match
@@ -135,10 +202,14 @@ class Exchange:
                 body = upstream.take()
                 self._first_byte_s = time.monotonic() - self._began
                 self._tail.add(body)
+                if upstream.status == 200:
+                    self._count(body)
+
                 response.send(upstream.status, headers, body)
                 return
 
             self._event_stream = streams
+            self._begun = not streams
             length = upstream.header(b"content-length")
             response.start(upstream.status, headers, length=None if length is None else int(length))
 
@@ -154,8 +225,18 @@ class Exchange:
         if self._first_byte_s is None:
             self._first_byte_s = time.monotonic() - self._began
 
+        # Upstream says `:` while it reads a long prompt, and goes on saying it when it has stopped reading.
+        if not (self._event_stream and data.startswith(b":")):
+            self._begun = True
+            self._count(data)
+
         self._tail.add(data)
         self._response.write(data)
+
+    def _count(self, data: bytes) -> None:
+        if self._computed and self._instance is not None:
+            relayed = self._dispatcher.relayed
+            relayed[self._instance] = relayed.get(self._instance, 0) + len(data)
 
     def _comment(self, view: View) -> None:
         """Keep a waiting stream alive, and say what it waits for."""
@@ -226,4 +307,5 @@ class Exchange:
             predicted_ms=found.predicted_ms,
             draft_tokens=found.draft_tokens,
             draft_accepted=found.draft_accepted,
+            replays=self._replays,
         )

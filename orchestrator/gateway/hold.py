@@ -1,4 +1,4 @@
-"""Requests that wait for an instance: a bounded first-in-first-out queue, released by each change of the view.
+"""Requests that wait for an instance: a bounded queue in the order of arrival, released by each change of the view.
 
 A ticket waits for "something was decided", never for a value: whoever is released looks at the view again, and goes on
 waiting in the same place when that has changed once more.
@@ -7,6 +7,7 @@ waiting in the same place when that has changed once more.
 from __future__ import annotations
 
 import asyncio
+import bisect
 from collections.abc import Callable
 
 from orchestrator.gateway.errors import GatewayError
@@ -17,11 +18,12 @@ _RETRY_AFTER_S = 10
 class Ticket:
     """One place in the queue, kept until the request is let through or gives up."""
 
-    __slots__ = ("_released", "profile", "since")
+    __slots__ = ("_released", "arrived", "profile", "since")
 
-    def __init__(self, profile: str | None, since: float) -> None:
+    def __init__(self, profile: str | None, since: float, arrived: float) -> None:
         self.profile = profile
         self.since = since
+        self.arrived = arrived
         self._released = asyncio.Event()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -53,22 +55,23 @@ class Hold:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def enter(self, profile: str | None, since: float, progress: str) -> Ticket:
-        """Take a place at the end.
+    def enter(self, profile: str | None, since: float, progress: str, *, arrived: float | None = None) -> Ticket:
+        """Take a place behind those who arrived earlier.
 
         :param profile: the profile that it waits for; None takes any
         :param since: monotonic time
+        :param arrived: of a request that was let through before, and comes back: it keeps its place, and there is one
         :raises GatewayError: `queue_full`
         """
         queued = len(self._tickets)
-        if queued >= self._max_queued:
+        if queued >= self._max_queued and arrived is None:
             raise GatewayError(
                 "queue_full", f"{queued} requests are waiting already ({progress})", retry_after_s=_RETRY_AFTER_S
             )
 
         self.entered += 1
-        ticket = Ticket(profile, since)
-        self._tickets.append(ticket)
+        ticket = Ticket(profile, since, since if arrived is None else arrived)
+        bisect.insort(self._tickets, ticket, key=lambda each: each.arrived)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:

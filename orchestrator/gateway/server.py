@@ -53,6 +53,10 @@ class Gateway:
         """Requests that were sent to an instance and have not ended."""
         return self._dispatcher.in_flight(instance)
 
+    def relayed(self, instance: str) -> int:
+        """Bytes of answers that an instance has given to clients."""
+        return self._dispatcher.relayed.get(instance, 0)
+
     async def wait_idle(self, instance: str, timeout_s: float) -> bool:
         """Whether the last request of an instance has ended within that time."""
         return await self._dispatcher.wait_idle(instance, timeout_s)

@@ -131,9 +131,9 @@ def test_the_cause_of_a_death_is_named_once_the_daemon_knows_it() -> None:
             here.supervisor.show(serving=there.endpoint())
             asked = asyncio.ensure_future(ask(here.port, post(CHAT, {})))
             await until(lambda: there.visits)
-            here.supervisor.show(progress="restarting after an illegal instruction")
+            here.supervisor.show(refusal=Refusal("an illegal instruction", "crashed", None))
             answer = await asked
-            assert answer.status == 502
+            assert answer.status == 503
             assert "illegal instruction" in answer.json["error"]["message"]
 
     drive(work())

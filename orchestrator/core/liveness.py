@@ -1,0 +1,153 @@
+"""Whether an instance that is ready still works: a decision from one sample after the other. Pure.
+
+Three verdicts. `ok`. `unroute`: it does not answer at the moment, so new requests are held; nothing is ended.
+`hung`: it is ended and started again.
+
+Busy is never hung. What counts is progress, of whatever kind can be seen: tokens that reached clients, the counters of
+/slots, the engine's own lines about its prompt. A slow /health is no sign of death by itself: the fork answers it
+between two batches. An answer to /health is no sign of life either: both engines give it while inference is dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Kind = Literal["ok", "unroute", "hung"]
+
+_COUNTERS = ("id_task", "n_decoded", "n_past", "n_prompt_tokens", "n_prompt_tokens_processed", "is_processing", "state")
+"""Numbers of a slot that move with its work. Upstream has them in the slot and in a list `next_token`; the fork in the
+slot and in an object `next_token`."""
+
+_PROMPT_LINES = ("prompt processing", "kv cache rm [")
+"""What both engines print for each batch of a prompt, and not when they are merely asked something."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessPolicy:
+    """How patient the watch is.
+
+    :param every_s: time between two samples
+    :param timeout_s: how long an engine may take to answer one question
+    :param stall_s: without any progress for so long, an engine that should have made some is hung
+    :param unroute_after: samples in a row without an answer, until new requests are held
+    :param hung_after: samples in a row in which the process was stopped, until it is ended
+    """
+
+    every_s: float = 10.0
+    timeout_s: float = 5.0
+    stall_s: float = 120.0
+    unroute_after: int = 2
+    hung_after: int = 4
+
+    @property
+    def gap_s(self) -> float:
+        """A longer time between two samples says that nobody was there to take them."""
+        return 2 * (self.every_s + 2 * self.timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at an instance.
+
+    :param stopped: the process is stopped by a signal or a debugger
+    :param answered: /health was good in time
+    :param in_flight: requests that it has to answer
+    :param work: anything that changes when it makes progress, and only then
+    """
+
+    stopped: bool
+    answered: bool
+    in_flight: int
+    work: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the next sample is compared with.
+
+    :param moved_at: when it last made progress, or had nothing to do
+    :param silent: samples in a row without an answer or any progress; `stopped` likewise
+    """
+
+    looked_at: float
+    moved_at: float
+    work: Hashable = None
+    silent: int = 0
+    stopped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """:param reason: for people; empty when all is well"""
+
+    kind: Kind
+    reason: str = ""
+
+
+def begin(now: float) -> History:
+    """The history of an instance that has just become ready, or of one that nobody has looked at for a while."""
+    return History(now, now)
+
+
+def assess(history: History, sample: Sample, now: float, policy: LivenessPolicy) -> tuple[History, Verdict]:
+    """Judge a sample, in this order.
+
+    1. Nobody looked for a long time (the daemon was suspended): what was seen before, and this look, say nothing.
+    2. The process is stopped: no new requests at once; ended after `hung_after` looks.
+    3. Progress, or an answer with nothing to do: all is well.
+    4. No progress for `stall_s`, and it should have made some: hung.
+    5. No answer and no progress for `unroute_after` looks: no new requests.
+    """
+    if now - history.looked_at > policy.gap_s:
+        return replace(begin(now), work=sample.work), Verdict("ok")
+
+    moved = sample.work != history.work
+    idle = sample.in_flight == 0 and sample.answered
+    history = History(
+        looked_at=now,
+        moved_at=now if moved or idle else history.moved_at,
+        work=sample.work,
+        silent=0 if moved or sample.answered else history.silent + 1,
+        stopped=history.stopped + 1 if sample.stopped else 0,
+    )
+    if sample.stopped:
+        kind: Kind = "hung" if history.stopped >= policy.hung_after else "unroute"
+        return history, Verdict(kind, "the process is stopped (by SIGSTOP or a debugger)")
+
+    still_s = now - history.moved_at
+    if still_s >= policy.stall_s:
+        what = f"{sample.in_flight} requests in flight" if sample.in_flight else "/health unanswered"
+        return history, Verdict("hung", f"no progress for {still_s:.0f} s with {what}")
+
+    if history.silent >= policy.unroute_after:
+        return history, Verdict("unroute", f"/health was not answered {history.silent} times, and nothing moved")
+
+    return history, Verdict("ok")
+
+
+def slot_counters(answer: object) -> tuple[tuple[tuple[str, int], ...], ...] | None:
+    """The numbers in an answer to /slots that move with the work, of either engine; None where it has none."""
+    if not isinstance(answer, list):
+        return None
+
+    slots = tuple(tuple(_counters(slot)) for slot in answer if isinstance(slot, dict))
+    return slots if any(slots) else None
+
+
+def prompt_lines(lines: Iterable[str]) -> int:
+    """How many of these lines of a log speak of a prompt being read."""
+    return sum(any(sign in line for sign in _PROMPT_LINES) for line in lines)
+
+
+def _counters(slot: dict[object, object]) -> Iterable[tuple[str, int]]:
+    for name in _COUNTERS:
+        value = slot.get(name)
+        if isinstance(value, int):
+            yield name, int(value)
+
+    nested = slot.get("next_token")
+    for each in nested if isinstance(nested, list) else [nested]:
+        if isinstance(each, dict):
+            yield from _counters(each)
