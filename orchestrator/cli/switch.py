@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
         body["strategy"] = args.strategy
 
     answer = json.loads(client.request(path, "/v1/switch", json.dumps(body).encode(), timeout_s=120))
-    for notice in answer["notes"]:
-        diagnostics.warn(notice)
-
     if args.dry_run:
+        for notice in answer["notes"]:
+            diagnostics.note(f"note: {notice}")
+
         return _show_plan(answer, as_json=args.json)
 
     return report(follow(path, answer["operation"], args.timeout), as_json=args.json)
