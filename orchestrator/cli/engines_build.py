@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -187,6 +188,10 @@ def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Ins
 
     def say(text: str) -> None:
         (diagnostics.progress if text.startswith("\r") else diagnostics.note)(text.lstrip("\r"))
+
+    # The compilers are in a session of their own: what ends orch has to end them.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
 
     try:
         return install_engine(args.id, source, _wishes(args, before), look(), paths, Watcher(say, _show_step))

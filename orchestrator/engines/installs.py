@@ -30,8 +30,10 @@ _CURRENT = "current"
 _PREVIOUS = "previous"
 PARTIAL = ".partial"
 
-_verified: dict[str, tuple[int, int, int, str]] = {}
-"""Path to size, mtime_ns, inode and sha256 as they were when this process last read the file."""
+_Stamp = tuple[int, int, int, int]
+
+_verified: dict[str, tuple[_Stamp, str]] = {}
+"""Path to the stamp and sha256 as they were when this process last read the file."""
 
 
 class Install(NamedTuple):
@@ -295,12 +297,13 @@ def _files(directory: str) -> Iterator[str]:
 def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
-        stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
+        # ctime besides mtime: anyone who writes a file can set its mtime back.
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         kept = _verified.get(path)
-        if kept is not None and kept[:3] == stamp:
-            return kept[3]
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
 
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
 
-    _verified[path] = (*stamp, sha256)
+    _verified[path] = (stamp, sha256)
     return sha256

@@ -184,8 +184,9 @@ def test_the_other_engines_source_is_refused(home: Home, source: Path) -> None:
     assert "the source is not that of `ik-fork`" in failed.stderr
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_no_process_and_goes_on_where_it_stopped(
-    home: Home, source: Path, tmp_path: Path
+    home: Home, source: Path, tmp_path: Path, ending: signal.Signals
 ) -> None:
     gate, waiting = tmp_path / "gate", tmp_path / "waiting"
     with (source / "CMakeLists.txt").open("a") as file:
@@ -206,7 +207,7 @@ def test_an_interrupted_build_leaves_no_process_and_goes_on_where_it_stopped(
     assert second.returncode == 1
     assert "another orch is building" in second.stderr
 
-    running.send_signal(signal.SIGINT)
+    running.send_signal(ending)
     running.communicate(timeout=30)
     assert running.returncode == 130
     assert str(gate) not in "".join(_command_lines()), "nothing of the build runs on"
