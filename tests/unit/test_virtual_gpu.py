@@ -203,7 +203,7 @@ def test_whatever_is_asked_for_the_device_never_gives_more_than_its_budget(wishe
             memory.settle(client, size, pointer, size)
             held.setdefault(client, []).append(size)
         else:
-            memory.leave(client)
+            memory.leave(client, worked=True)
             held.pop(client, None)
 
         assert memory.used_bytes() == sum(map(sum, held.values())) <= memory.peak_bytes() <= 8000
@@ -224,11 +224,35 @@ def test_memory_lingers_after_its_client_and_then_is_free() -> None:
     memory = device(8 * MIB, linger_s=3.0, clock=clock)
     assert memory.reserve(6 * MIB)
     memory.settle("one", 6 * MIB, 1, 6 * MIB)
-    memory.leave("one")
+    memory.free("one", 1)
+    assert memory.used_bytes() == 0
+    memory.leave("one", worked=True)
     clock.append(2.9)
     assert (memory.used_bytes(), memory.told()[0], memory.reserve(3 * MIB)) == (6 * MIB, 24 * MIB, False)
     clock.append(3.0)
     assert (memory.used_bytes(), memory.told()[0], memory.reserve(3 * MIB)) == (0, 30 * MIB, True)
+
+
+def test_a_client_that_only_looked_leaves_nothing_behind() -> None:
+    memory = device(8 * MIB, linger_s=3.0)
+    assert memory.reserve(6 * MIB)
+    memory.settle("one", 6 * MIB, 1, 6 * MIB)
+    memory.leave("one", worked=False)
+    assert memory.used_bytes() == 0
+
+
+def test_the_relay_sees_whether_a_client_put_something_on_the_device(server: Server) -> None:
+    with relayed(server.address, reported_bytes=8 * MIB, granted_bytes=8 * MIB, linger_s=3600.0) as relay:
+        for worked in (False, True):
+            with connected(relay) as peer:
+                peer.allocate(MIB)
+                if worked:
+                    peer.send(Command.SET_TENSOR, b"weights")
+
+                peer.ask(Command.GET_ALIGNMENT, bytes(4))
+
+    # Closing has waited for both connections to end.
+    assert relay.memory.used_bytes() == MIB
 
 
 def recorded() -> list[Message]:

@@ -16,7 +16,8 @@ class DeviceMemory:
 
     :param reported_bytes: total and, with nothing allocated, free memory that clients are told
     :param granted_bytes: what all buffers together may take
-    :param linger_s: how long the bytes of a client that is gone stay taken, as drivers have it
+    :param linger_s: how long the most that a client held stays taken once it is gone, freed or not: drivers give
+        memory back a while after a process's end. Clients that only looked (a fit's probes) leave nothing.
     :param clock: monotonic seconds
     """
 
@@ -27,6 +28,7 @@ class DeviceMemory:
         self._linger_s = linger_s
         self._clock = clock
         self._held: dict[object, dict[int, int]] = {}
+        self._most: dict[object, int] = {}
         self._lingering: list[tuple[float, int]] = []
         self._reserved = 0
         self._peak = 0
@@ -70,7 +72,9 @@ class DeviceMemory:
         with self._lock:
             self._reserved -= reserved_bytes
             if pointer:
-                self._held.setdefault(client, {})[pointer] = size_bytes
+                held = self._held.setdefault(client, {})
+                held[pointer] = size_bytes
+                self._most[client] = max(self._most.get(client, 0), sum(held.values()))
 
             self._peak = max(self._peak, self._used())
 
@@ -78,12 +82,16 @@ class DeviceMemory:
         with self._lock:
             self._held.get(client, {}).pop(pointer, None)
 
-    def leave(self, client: object) -> None:
-        """The client is gone, and the server frees what it held."""
+    def leave(self, client: object, *, worked: bool) -> None:
+        """The client is gone, and the server frees what it held.
+
+        :param worked: whether it put anything on the device
+        """
         with self._lock:
-            left = sum(self._held.pop(client, {}).values())
-            if left and self._linger_s:
-                self._lingering.append((self._clock() + self._linger_s, left))
+            self._held.pop(client, None)
+            most = self._most.pop(client, 0)
+            if worked and self._linger_s:
+                self._lingering.append((self._clock() + self._linger_s, most))
 
     def _used(self) -> int:
         now = self._clock()

@@ -124,16 +124,18 @@ class Relay:
             thread.start()
 
     def _serve(self, client: socket.socket, number: int) -> None:
+        conversation = None
         try:
             with client, self._connected(client) as server:
-                _Conversation(client, server, number, self.memory, self._observe).run()
+                conversation = _Conversation(client, server, number, self.memory, self._observe)
+                conversation.run()
         except ProtocolError as error:
             self.failures.append(str(error))
         except OSError as error:
             if not self._closed and not isinstance(error, ConnectionError):
                 self.failures.append(str(error))
         finally:
-            self.memory.leave(number)
+            self.memory.leave(number, worked=conversation is not None and conversation.worked)
 
     @contextlib.contextmanager
     def _connected(self, client: socket.socket) -> Iterator[socket.socket]:
@@ -153,7 +155,10 @@ class Relay:
 
 
 class _Conversation:
-    """One connection: requests one after the other, each with its reply before the next, as the client has it."""
+    """One connection: requests one after the other, each with its reply before the next, as the client has it.
+
+    :ivar worked: whether the client has put anything on the device
+    """
 
     def __init__(
         self,
@@ -169,6 +174,7 @@ class _Conversation:
         self._memory = memory
         self._observe = observe
         self._answered: frozenset[Command] = frozenset({Command.HELLO})
+        self.worked = False
 
     def run(self) -> None:
         """:raises ProtocolError: what is not the protocol"""
@@ -181,6 +187,7 @@ class _Conversation:
 
                 self._exchange(command, _read(self._client, size))
             else:
+                self.worked = self.worked or command is Command.SET_TENSOR
                 self._observe(Message(self._number, ">", command, size, None))
                 self._server.sendall(HEADER.pack(command, size))
                 _stream(self._client, self._server, size)
