@@ -64,7 +64,8 @@ def find(package: str, version: str | None, env: Mapping[str, str] | None = None
     if version is None and found:
         return max(found.values(), key=lambda each: _order(each.version))
 
-    if version is None or version not in found:
+    wanted = next((each for each in found if version is not None and _same(each, version)), None)
+    if wanted is None:
         known = sorted(found, key=_order, reverse=True)
         raise UsageError(
             f"the index has no source archive of {package} {version or ''}".rstrip(),
@@ -72,7 +73,7 @@ def find(package: str, version: str | None, env: Mapping[str, str] | None = None
             hint=did_you_mean(version or "", known),
         )
 
-    return found[version]
+    return found[wanted]
 
 
 def archives(package: str, url: str, text: str, *, json_answer: bool) -> dict[str, Archive]:
@@ -219,3 +220,8 @@ def _sha256(path: str) -> str:
 
 def _order(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
+
+
+def _same(one: str, other: str) -> bool:
+    """`11434` is `11434.0.0` (PEP 440)."""
+    return re.sub(r"(\.0)+$", "", one) == re.sub(r"(\.0)+$", "", other)

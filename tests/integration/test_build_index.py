@@ -106,7 +106,7 @@ def test_the_newest_version_is_taken_by_its_numbers(index: Index) -> None:
         index.put(version, version.encode())
 
     assert find(index).version == "0.1.10"
-    assert find(index, "0.1.2").version == "0.1.2"
+    assert find(index, "0.1.2").version == find(index, "0.1.2.0").version == "0.1.2"
     with pytest.raises(UsageError, match=r"no source archive of ik-llama-cpp-python 0\.1\.11") as raised:
         find(index, "0.1.11")
 
