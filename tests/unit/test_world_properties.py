@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from orchestrator.core.profile import Recovery
 from orchestrator.core.restart import RestartPolicy
 from orchestrator.core.states import CheckFailed, Failure, Ready, Stopped, Target
-from orchestrator.core.switching import CancelRequested, SlotWoke, Strategy, target_of
+from orchestrator.core.switching import CancelRequested, SlotWoke, Strategy, slot_of, target_of
 from tests.unit.world_simulation import WorldSimulation
 
 TARGETS = st.sampled_from([Target("a", "upstream"), Target("a", "ik-fork"), Target("b", "upstream")])
@@ -37,9 +37,12 @@ class WorldMachine(RuleBasedStateMachine):
 
     world: WorldSimulation
 
-    @initialize(intensity=st.integers(1, 6), recovery=RECOVERIES)
-    def begin(self, intensity: int, recovery: Recovery) -> None:
+    @initialize(intensity=st.integers(1, 6), recovery=RECOVERIES, switches=st.integers(0, 2))
+    def begin(self, intensity: int, recovery: Recovery, switches: int) -> None:
+        """Nothing runs, or something serves, or what it replaced still streams beside it."""
         self.world = WorldSimulation(RestartPolicy(intensity=intensity), recovery)
+        for target in (Target("a", "upstream"), Target("a", "ik-fork"))[:switches]:
+            self.world.become_ready(self.world.switch(target, "beside"))
 
     @rule(wanted=TARGETS)
     def a_start_is_requested(self, wanted: Target) -> None:
@@ -90,6 +93,18 @@ class WorldMachine(RuleBasedStateMachine):
             self.world.deliver_everything()
             if work := self.world.engines.work():
                 self.world.engines.finish(data.draw(st.sampled_from(work)), None)
+
+    @precondition(lambda self: self.world.engines.work())
+    @rule(data=st.data())
+    def a_start_goes_well(self, data: st.DataObject) -> None:
+        """While others drain or stop: what they leave behind meets the next request."""
+        slot = data.draw(st.sampled_from(sorted({slot_of(instance) for _, instance in self.world.engines.work()})))
+        for kind in ("prepare", "spawn", "load", "canary"):
+            self.world.deliver_everything()
+            for job in self.world.jobs(kind, slot):
+                self.world.engines.finish(job, None)
+
+        self.world.deliver_everything()
 
     @precondition(lambda self: self.world.engines.live)
     @rule(data=st.data(), failure=FAILURES, dies=st.booleans(), at_once=st.booleans())
