@@ -190,13 +190,13 @@ def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Ins
         (diagnostics.progress if text.startswith("\r") else diagnostics.note)(text.lstrip("\r"))
 
     # The compilers are in a session of their own: what ends orch has to end them.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
-
+    before_this = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return install_engine(args.id, source, _wishes(args, before), look(), paths, Watcher(say, _show_step))
     finally:
         diagnostics.clear_progress()
+        for each, handler in before_this.items():
+            signal.signal(each, handler)
 
 
 def _wishes(args: argparse.Namespace, before: Install | None) -> Wishes:

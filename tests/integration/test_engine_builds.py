@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.paths import Paths, find_paths
+from orchestrator.cli.main import main
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.engines import build_git, installs
 from tests.integration.engine_source import EMBEDDED, commit_all, git, write_source
@@ -303,6 +304,39 @@ def test_a_commit_is_fetched_pinned_and_checked(home: Home, source: Path, tmp_pa
     assert build_git.count(repository, second) == 2
     between = build_git.between(repository, first, second)
     assert between is not None and between[0] == 1 and between[1][0].endswith("second")
+
+
+def test_an_update_from_git_shows_the_commits_in_between(
+    home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for function in (build_git.resolve, build_git.fetch, build_git.check_out):
+        assert function.__kwdefaults__ is not None
+        monkeypatch.setitem(function.__kwdefaults__, "protocols", ("file",))
+
+    monkeypatch.setenv("ORCH_HOME", home.root)
+    old = commit_all(source, "the first")
+    words = ["engines", "build", "upstream", "--git", f"file://{source}", "--branch", "main", "--json"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert f"main is pinned to {old}" in err
+    first = json.loads(out)
+    assert (first["version"], first["commit"]) == (f"0.6.0-dev (build 1, commit {old[:9]})", old)
+    assert first["build"].startswith("b1-cpu-")
+
+    for number in (1, 2):
+        (source / "bench.c").write_text(f"int main(void) {{ return {number}; }}\n")
+        new = commit_all(source, f"change {number}")
+
+    assert main(["engines", "update", "upstream", "--json"]) == 0
+    out, err = capsys.readouterr()
+    updated = json.loads(out)
+    assert updated["version"] == f"0.6.0-dev (build 3, commit {new[:9]})"
+    assert updated["update"]["commits"] == 2
+    assert [line.split(maxsplit=2)[2] for line in updated["update"]["log"]] == ["change 2", "change 1"]
+    assert "2 commits between them:" in err
+
+    assert main(["engines", "update", "upstream"]) == 0
+    assert "is the newest already" in capsys.readouterr().err
 
 
 def test_a_repository_cannot_make_git_run_something(source: Path, tmp_path: Path) -> None:
