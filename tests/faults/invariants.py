@@ -81,7 +81,7 @@ class Watch:
         assert len(os.listdir(f"/proc/{daemon}/task")) <= lab.baseline_threads + POOL_THREADS, "I3: threads"
 
     def _ask(self) -> None:
-        while not self._ended.wait(0.1):
+        while not self._ended.wait(0.25):
             if self._lab.daemon is None or self._lab.baseline is None:
                 continue
 

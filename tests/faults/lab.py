@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from orchestrator.api import client
 from orchestrator.core.errors import OrchError
 from orchestrator.core.help_text import parse_help
 from orchestrator.engines.known_model import write_known_model
-from tests.support import PATIENCE_S, Home, until
+from tests.support import PATIENCE_S, Home
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HELP = os.path.join(ROOT, "tests", "fixtures", "help")
@@ -200,19 +201,20 @@ class Lab(Home):
 
     def ready(self, profile: str, timeout_s: float = 40.0) -> Any:
         """Wait until a profile is ready."""
-
-        def look() -> Any:
-            status = self.status()
-            return status if status["state"] == "ready" and status["profile"] == profile else None
-
-        return until(look, f"{profile} is ready", timeout_s)
+        return self._reached(lambda status: (status["state"], status["profile"]) == ("ready", profile), timeout_s)
 
     def state(self, name: str, timeout_s: float = 40.0) -> Any:
-        def look() -> Any:
-            status = self.status()
-            return status if status["state"] == name else None
+        return self._reached(lambda status: bool(status["state"] == name), timeout_s)
 
-        return until(look, f"the state is {name}, not {self.status()['state']}", timeout_s)
+    def _reached(self, holds: Callable[[Any], bool], timeout_s: float) -> Any:
+        """The first status that is as wanted. Asked for as it changes: a test that polls slows what it waits for."""
+        deadline = time.monotonic() + timeout_s
+        status = self.status()
+        while not holds(status):
+            assert time.monotonic() < deadline, f"not within {timeout_s:g} s; the state is {status}"
+            status = self.control(f"/v1/status?after={status['generation']}&wait_s=0.5")
+
+        return status
 
     def run(self, profile: str, *, faults: object = None, dialect: str = "upstream", more: str = "") -> Any:
         """Start the daemon with a profile, and wait until it is ready."""

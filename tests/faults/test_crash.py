@@ -16,9 +16,12 @@ FOUR = "[context]\nparallel = 4\n"
 
 
 def test_a_crash_in_mid_stream_ends_the_streams_visibly_and_those_who_wait_are_served(lab: Lab) -> None:
-    lab.run("m", faults=[{"die_at": "mid-stream", "after": 40, "signal": "SEGV", "tokens_s": 100}, {}], more=FOUR)
+    lab.run("m", faults=[{"die_at": "mid-stream", "after": 60, "signal": "SEGV", "tokens_s": 60}, {}], more=FOUR)
     first = lab.starts("m")[0]["instance"]
     streams = [lab.begin_asking(f"s{index}", 200, stream=True) for index in range(4)]
+    until(lambda: len(lab.requests("m", "accepted")) == 4, "the slots are taken")
+    behind = [lab.begin_asking(f"b{index}", 8, prompt=f"behind {index}") for index in range(4)]
+    lab.replayed.update(each.id for each in (*streams, *behind))
     until(lambda: lab.status()["state"] != "ready", "the crash is noticed")
     queued = [lab.begin_asking(f"q{index}", 8, stream=index % 2 == 1) for index in range(4)]
     for stream in streams:
@@ -28,7 +31,7 @@ def test_a_crash_in_mid_stream_ends_the_streams_visibly_and_those_who_wait_are_s
         assert "error" in answer.events[-1] and "crashed" in answer.events[-1]["error"]["message"]
         assert not any(event.get("stop") for event in answer.events)
 
-    for request in queued:
+    for request in (*behind, *queued):
         request.result().check_complete(8)
 
     status = lab.ready("m")
@@ -56,7 +59,6 @@ def test_a_cut_stream_ends_in_its_own_dialect(lab: Lab, path: str, event: bytes)
 # 3 and 4. Before the first byte.
 
 
-@pytest.mark.xfail(strict=True, reason="a request is not sent again after a crash yet")
 def test_a_death_before_the_first_byte_is_not_seen_by_the_client(lab: Lab) -> None:
     lab.replayed.add("r")
     lab.run("m", faults=[{"die_at": "first-byte", "signal": "SEGV"}, {}])
@@ -64,7 +66,6 @@ def test_a_death_before_the_first_byte_is_not_seen_by_the_client(lab: Lab) -> No
     assert len(lab.requests("m", "accepted")) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="no request is put into quarantine yet")
 def test_a_request_that_kills_each_engine_is_refused_and_the_others_are_served(lab: Lab) -> None:
     lab.replayed.update({"poison", "bystander 0", "bystander 1", "bystander 2"})
     lab.run("m", faults={"poison": "POISON", "signal": "ABRT", "tokens_s": 100}, more=FOUR)
@@ -80,11 +81,13 @@ def test_a_request_that_kills_each_engine_is_refused_and_the_others_are_served(l
     assert lab.ready("m")
 
 
-def test_a_death_before_the_first_byte_is_an_error_with_its_cause(lab: Lab) -> None:
-    lab.run("m", faults={"poison": "POISON", "signal": "ABRT"})
-    answer = lab.ask("r", prompt="POISON")
-    assert answer.status == 502
+def test_a_request_that_is_too_large_to_be_kept_is_an_error_with_its_cause(lab: Lab) -> None:
+    lab.configure(QUICK + "[gateway]\nreplay_max_mib = 0\n")
+    lab.run("m", faults=[{"die_at": "first-byte", "signal": "SEGV"}, {}])
+    answer = lab.ask("r")
+    assert answer.status == 503
     assert "crashed" in answer.json["error"]["message"]
+    assert int(answer.headers["retry-after"]) >= 1
     lab.ask("next").check_complete(8)
 
 
