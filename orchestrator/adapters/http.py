@@ -60,6 +60,14 @@ class EngineProbe:
 
         return "ok" if response.status_code == 200 else "loading"
 
+    async def slots(self, timeout_s: float) -> object:
+        """What /slots says, as it came; None when it is switched off or was not answered in time."""
+        try:
+            response = await self._client.get("/slots", timeout=timeout_s)
+            return response.json() if response.status_code == 200 else None
+        except (httpx.HTTPError, ValueError):
+            return None
+
     async def complete(self, prompt: str, tokens: int, timeout_s: float) -> Canary:
         """Ask for a greedy completion, past the prompt cache."""
         body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False}

@@ -29,6 +29,8 @@ class GatewayConfig:
     hold_timeout_s: float = 600.0
     header_timeout_s: float = 15.0
     max_body_mib: int = 64
+    replay_max_mib: int = 16
+    quarantine_s: float = 600.0
     switch_on_request: bool = True
     switch_min_stay_s: float = 5.0
     switch_patience_s: float = 30.0
@@ -41,6 +43,8 @@ class DaemonConfig:
     stop_grace_s: float = 15.0
     drain_s: float = 120.0
     load_stall_s: float = 120.0
+    probe_s: float = 10.0
+    stall_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.hold_timeout_s", ("float",), "how long a request is held, s", minimum=1, maximum=86400),
     Setting("gateway.header_timeout_s", ("float",), "time for a client to send its head, s", minimum=1, maximum=300),
     Setting("gateway.max_body_mib", ("int",), "the largest request body, MiB", minimum=1, maximum=4096),
+    Setting("gateway.replay_max_mib", ("int",), "largest body sent again after a crash, MiB", minimum=0, maximum=4096),
+    Setting("gateway.quarantine_s", ("float",), "a request that kills engines is refused, s", minimum=0, maximum=86400),
     Setting("gateway.switch_on_request", ("bool",), "a client that names another profile is served by it"),
     Setting("gateway.switch_min_stay_s", ("float",), "least stay before that, s", minimum=0, maximum=86400),
     Setting("gateway.switch_patience_s", ("float",), "longest wait for a busy one, s", minimum=0, maximum=86400),
@@ -80,6 +86,8 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.stop_grace_s", ("float",), "time to stop before an engine is killed, s", minimum=0, maximum=600),
     Setting("daemon.drain_s", ("float",), "time for requests before an engine stops, s", minimum=0, maximum=86400),
     Setting("daemon.load_stall_s", ("float",), "loading without progress is given up, s", minimum=1, maximum=86400),
+    Setting("daemon.probe_s", ("float",), "time between two looks at a ready engine, s", minimum=0.1, maximum=3600),
+    Setting("daemon.stall_s", ("float",), "answering without progress is given up, s", minimum=1, maximum=86400),
     Setting("restart.first_delay_s", ("float",), "wait after the first crash, doubling, s", minimum=0, maximum=3600),
     Setting("restart.max_delay_s", ("float",), "the wait grows no longer than this, s", minimum=0, maximum=86400),
     Setting("restart.stable_s", ("float",), "ready for so long, crashes are forgotten, s", minimum=0.1, maximum=86400),
@@ -203,6 +211,11 @@ def _build(values: Mapping[str, Value]) -> Config:
             hold_timeout_s=cast(float, values["gateway.hold_timeout_s"]),
             header_timeout_s=cast(float, values["gateway.header_timeout_s"]),
             max_body_mib=cast(int, values["gateway.max_body_mib"]),
+            replay_max_mib=cast(int, values["gateway.replay_max_mib"]),
+            quarantine_s=cast(float, values["gateway.quarantine_s"]),
+            switch_on_request=cast(bool, values["gateway.switch_on_request"]),
+            switch_min_stay_s=cast(float, values["gateway.switch_min_stay_s"]),
+            switch_patience_s=cast(float, values["gateway.switch_patience_s"]),
         ),
         daemon=DaemonConfig(
             default_profile=str(values["daemon.default_profile"]),
@@ -210,6 +223,8 @@ def _build(values: Mapping[str, Value]) -> Config:
             stop_grace_s=cast(float, values["daemon.stop_grace_s"]),
             drain_s=cast(float, values["daemon.drain_s"]),
             load_stall_s=cast(float, values["daemon.load_stall_s"]),
+            probe_s=cast(float, values["daemon.probe_s"]),
+            stall_s=cast(float, values["daemon.stall_s"]),
         ),
         restart=RestartPolicy(
             first_delay_s=cast(float, values["restart.first_delay_s"]),

@@ -37,6 +37,7 @@ from orchestrator.adapters.state_file import load_state, save_state
 from orchestrator.core.config import Config
 from orchestrator.core.demand import DemandPolicy
 from orchestrator.core.errors import OrchError
+from orchestrator.core.liveness import LivenessPolicy
 from orchestrator.core.states import Stopped, Target
 from orchestrator.core.switching import DownRequested, UpRequested
 from orchestrator.daemon.control import Control
@@ -47,6 +48,7 @@ from orchestrator.daemon.performing import EnginePerformer, Limits
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.service import Service
 from orchestrator.daemon.switcher import Switcher
+from orchestrator.daemon.watching import Watcher
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.server import Gateway
 
@@ -177,6 +179,7 @@ class Daemon:
                 self._gateway = service.gateway = gateway
                 service.gateway_url = url_of(gateway_socket)
                 self._serve_on_request(tasks, service, gateway)
+                tasks.start_soon(self._watcher(service, gateway).run)
                 control = HttpServer(
                     self._control(tasks, service).handle, HttpLimits(idle_timeout_s=600.0), uids={0, os.geteuid()}
                 )
@@ -234,6 +237,11 @@ class Daemon:
         service.on_request = settings.switch_on_request
         service.on_demand = scheduler.ask
         tasks.start_soon(scheduler.run)
+
+    def _watcher(self, service: Service, gateway: Gateway) -> Watcher:
+        every_s = self._config.daemon.probe_s
+        policy = LivenessPolicy(every_s, min(max(every_s / 2, 1.0), 5.0), self._config.daemon.stall_s)
+        return Watcher(self._owner, service.performer, gateway, policy, service.unroute, self._journal.add)
 
     def _held(self) -> int:
         return self._gateway.held_total if self._gateway is not None else 0
@@ -374,6 +382,8 @@ def gateway_config(config: Config) -> GatewayConfig:
         api_keys=read_keys(gateway.api_key_file),
         allowed_hosts=gateway.allowed_hosts,
         max_queued=gateway.max_queued,
+        replay_bytes=gateway.replay_max_mib << 20,
+        quarantine_s=gateway.quarantine_s,
         hold_timeout_s=gateway.hold_timeout_s,
         limits=HttpLimits(header_timeout_s=gateway.header_timeout_s, body_bytes=gateway.max_body_mib << 20),
     )

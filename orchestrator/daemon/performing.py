@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from orchestrator.adapters import linux
 from orchestrator.adapters.gpu import NvmlReader
 from orchestrator.adapters.guard import Guard
 from orchestrator.adapters.http import EngineProbe
@@ -96,6 +97,11 @@ class Run:
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None
 
+    def stopped(self) -> bool:
+        """Whether it is stopped by a signal or a debugger."""
+        stat = linux.stat_of(self.child.pid) if self.child is not None else None
+        return stat is not None and stat.state in "Tt"
+
     def work_done(self) -> int:
         if self.child is None:
             return 0
@@ -170,6 +176,9 @@ class EnginePerformer:
                 pass  # the owner keeps the timers
             case _:
                 assert_never(effect)
+
+    def run(self, instance: str) -> Run | None:
+        return self._runs.get(instance)
 
     def endpoint(self, instance: str) -> Endpoint:
         launch = self._runs[instance].launch

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic, time
 
@@ -20,7 +20,7 @@ from orchestrator.api.types import Gateway as GatewayStatus
 from orchestrator.api.types import Gpu, Status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.profile import DEMO_MODEL
-from orchestrator.core.states import Ready, Stopped, instance_of
+from orchestrator.core.states import Draining, Ready, State, Stopped, Stopping, instance_of
 from orchestrator.core.switching import World
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer
@@ -42,6 +42,7 @@ from orchestrator.gateway.contract import Finished, Model, Refusal, View
 from orchestrator.gateway.server import Gateway
 
 CREATED = int(time())
+KEPT_FALLEN = 16
 
 
 class Service:
@@ -52,7 +53,7 @@ class Service:
     ) -> None:
         self._owner = owner
         self._preparer = preparer
-        self._performer = performer
+        self.performer = performer
         self._profiles = ProfileStore(paths)
         self._gpus = gpus
         self._speed = SpeedMeter()
@@ -60,6 +61,10 @@ class Service:
         self._models: tuple[Model, ...] = ()
         self._closing = False
         self._unavailable: dict[str, Refusal] = {}
+        self._replayed = 0
+        self._unrouted: set[str] = set()
+        self._before: Mapping[str, State] = {}
+        self._fallen: tuple[str, ...] = ()
         self.on_request = False
         self.on_demand: Callable[[], None] = lambda: None
         self._clock = Clock(time() - monotonic())
@@ -81,6 +86,7 @@ class Service:
 
     def finished(self, record: Finished) -> None:
         self._outcomes[record.outcome] += 1
+        self._replayed += record.replays
         self._speed.add(record)
 
     def metrics(self) -> bytes:
@@ -102,6 +108,9 @@ class Service:
             "# HELP orch_requests_total Requests that ended, by outcome.",
             "# TYPE orch_requests_total counter",
             *(f'orch_requests_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self._outcomes.items())),
+            "# HELP orch_requests_replayed_total Requests that were sent again because an engine died.",
+            "# TYPE orch_requests_replayed_total counter",
+            f"orch_requests_replayed_total {self._replayed}",
         ]
         return ("\n".join(lines) + "\n").encode()
 
@@ -109,6 +118,13 @@ class Service:
 
     def refresh(self) -> None:
         """Publish the view anew: the world, the models or the progress changed."""
+        slots = self._owner.world.slots
+        if slots is not self._before:
+            fallen = (fallen_between(each, slots.get(slot)) for slot, each in self._before.items())
+            self._fallen = (*self._fallen, *filter(None, fallen))[-KEPT_FALLEN:]
+            self._unrouted.intersection_update(filter(None, map(instance_of, slots.values())))
+            self._before = slots
+
         self.views.publish(self._view())
 
     async def refresh_models(self) -> None:
@@ -125,6 +141,15 @@ class Service:
             self.refresh()
 
         asyncio.get_running_loop().call_later(for_s, available_again)
+
+    def unroute(self, instance: str, unrouted: bool) -> None:
+        """Hold new requests for an instance that does not answer, or let them go there again."""
+        if unrouted:
+            self._unrouted.add(instance)
+        else:
+            self._unrouted.discard(instance)
+
+        self.refresh()
 
     def close(self) -> None:
         """From now on nothing is on its way: the daemon stops."""
@@ -147,7 +172,7 @@ class Service:
             state=name_of(state),
             profile=shown.target.profile if shown else None,
             engine=shown.target.engine if shown else None,
-            build=self._performer.build(instance),
+            build=self.performer.build(instance),
             pid=pid_of(state),
             margin_mib=shown.rung.margin_mib if shown and shown.rung else None,
             attempts=attempts_of(course, self._clock),
@@ -180,7 +205,7 @@ class Service:
 
     async def stale(self) -> tuple[str, ...]:
         """What the running instance's profile says differently by now; a text that is wrong counts as unchanged."""
-        launch = self._performer.launch(instance_of(self._owner.world.state))
+        launch = self.performer.launch(instance_of(self._owner.world.state))
         if launch is None:
             return ()
 
@@ -200,21 +225,25 @@ class Service:
             models=self._with_status(world),
             on_request=self.on_request,
             unavailable=dict(self._unavailable),
+            fallen=self._fallen,
         )
         if self._closing:
             return replace(view, refusal=Refusal("orch is stopping", "stopping", 5))
 
-        if world.holding:
+        if world.holding or (isinstance(state, Ready) and state.instance in self._unrouted):
             return view
 
         if isinstance(state, Ready):
-            return replace(view, serving=self._performer.endpoint(state.instance))
+            return replace(view, serving=self.performer.endpoint(state.instance))
 
         return replace(view, refusal=refusal_of(state, monotonic()))
 
     def _progress(self, world: World) -> str:
         state = world.state
-        text = progress_of(state, self._performer.loading(instance_of(state)))
+        text = progress_of(state, self.performer.loading(instance_of(state)))
+        if isinstance(state, Ready) and state.instance in self._unrouted:
+            text = f"{state.course.target} does not answer at the moment"
+
         if world.switch is None:
             return text
 
@@ -239,3 +268,12 @@ class Service:
             for profile in sorted(profiles, key=lambda each: each.name)
             if profile.model == DEMO_MODEL or os.path.exists(profile.model)
         )
+
+
+def fallen_between(before: State, state: State | None) -> str | None:
+    """The instance that served and does so no more by a failure of its own; None when somebody wanted its end."""
+    if not isinstance(before, Ready) or isinstance(state, Ready | Draining | None):
+        return None
+
+    asked = isinstance(state, Stopping) and state.failure is None
+    return None if asked else before.instance

@@ -1,0 +1,154 @@
+"""Watches the instances that are ready: looks at each every few seconds, and acts on what `core/liveness.py` decides.
+
+An engine that has something to do and shows progress is asked one thing a look: /health. Its /slots are read only when
+no answer moved since the last look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+import anyio
+
+from orchestrator.adapters.http import EngineProbe
+from orchestrator.core.liveness import (
+    History,
+    LivenessPolicy,
+    Sample,
+    Verdict,
+    assess,
+    begin,
+    prompt_lines,
+    slot_counters,
+)
+from orchestrator.core.states import CheckFailed, Draining, Failure, Ready
+from orchestrator.daemon.owner import Owner
+from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe
+
+_log = logging.getLogger(__name__)
+
+
+class Traffic(Protocol):
+    """What clients do with an instance (`gateway/server.py`)."""
+
+    def in_flight(self, instance: str) -> int: ...
+
+    def relayed(self, instance: str) -> int: ...
+
+
+@dataclass(slots=True)
+class Look:
+    """What was seen of an instance; a question that was not answered leaves the last answer."""
+
+    relayed: int = 0
+    slots: Hashable = None
+    lines: int = 0
+    next_line: int = 0
+
+    @property
+    def work(self) -> Hashable:
+        return self.relayed, self.slots, self.lines
+
+
+@dataclass(slots=True)
+class Watched:
+    """One instance under watch."""
+
+    run: Run
+    probe: EngineProbe
+    look: Look = field(default_factory=Look)
+
+
+class Watcher:
+    """Looks at whatever is ready or ends its streams.
+
+    :param unroute: told of each instance whether new requests shall be held, when that changes
+    :param record: notes an event for people: its kind, and a sentence
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        performer: EnginePerformer,
+        traffic: Traffic,
+        policy: LivenessPolicy,
+        unroute: Callable[[str, bool], None],
+        record: Callable[[str, str], None],
+    ) -> None:
+        self._owner = owner
+        self._performer = performer
+        self._traffic = traffic
+        self._policy = policy
+        self._unroute = unroute
+        self._record = record
+        self._watched: set[str] = set()
+
+    async def run(self) -> None:
+        """Watch each instance from when it becomes ready until it is gone. For ever."""
+        generation = 0
+        async with anyio.create_task_group() as tasks:
+            while True:
+                published = await self._owner.published.changed(generation)
+                generation = self._owner.published.generation
+                for state in published.world.slots.values():
+                    if isinstance(state, Ready) and state.instance not in self._watched:
+                        self._watched.add(state.instance)
+                        tasks.start_soon(self._watch, state.instance)
+
+    async def _watch(self, instance: str) -> None:
+        run = self._performer.run(instance)
+        if run is not None:
+            async with engine_probe(run.launch) as probe:
+                await self._look_until_gone(instance, Watched(run, probe))
+
+        self._watched.discard(instance)
+
+    async def _look_until_gone(self, instance: str, watched: Watched) -> None:
+        history = begin(monotonic())
+        routed = True
+        while True:
+            await anyio.sleep(self._policy.every_s)
+            if not self._serves(instance):
+                return
+
+            history, verdict = await self._assess(instance, watched, history)
+            if not self._serves(instance):
+                return
+
+            if verdict.kind == "hung":
+                message = f"the engine hangs: {verdict.reason}"
+                self._owner.post(CheckFailed(instance, Failure("engine_bug", message, phase="runtime")))
+                return
+
+            if routed != (verdict.kind == "ok"):
+                routed = not routed
+                self._tell(instance, routed, verdict)
+
+    async def _assess(self, instance: str, watched: Watched, history: History) -> tuple[History, Verdict]:
+        policy, look = self._policy, watched.look
+        stopped = watched.run.stopped()
+        # A stopped process answers nobody, and each question would leave one more connection in its backlog.
+        answered = not stopped and await watched.probe.health(policy.timeout_s) == "ok"
+        look.relayed = self._traffic.relayed(instance)
+        look.lines += prompt_lines(line.text for line in watched.run.log.since(look.next_line)[1])
+        look.next_line = watched.run.log.next_seq
+        in_flight = self._traffic.in_flight(instance)
+        if in_flight and answered and look.work == history.work:
+            counters = slot_counters(await watched.probe.slots(policy.timeout_s))
+            look.slots = look.slots if counters is None else counters
+
+        return assess(history, Sample(stopped, answered, in_flight, look.work), monotonic(), policy)
+
+    def _serves(self, instance: str) -> bool:
+        slots = self._owner.world.slots.values()
+        return any(isinstance(state, Ready | Draining) and state.instance == instance for state in slots)
+
+    def _tell(self, instance: str, routed: bool, verdict: Verdict) -> None:
+        message = "the engine answers again" if routed else f"new requests wait: {verdict.reason}"
+        _log.warning("%s: %s", instance, message)
+        self._record("routed" if routed else "unrouted", message)
+        self._unroute(instance, not routed)
