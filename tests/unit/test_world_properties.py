@@ -150,6 +150,22 @@ class WorldMachine(RuleBasedStateMachine):
         assert world.finished[operation].ok
         assert isinstance(world.world.state, Ready)
 
+    @rule(wanted=TARGETS, strategy=STRATEGIES, current_too=st.booleans())
+    def from_here_starts_that_are_quicker_than_every_drain_and_stop_still_wait_for_them(
+        self, wanted: Target, strategy: Strategy, current_too: bool
+    ) -> None:
+        world = deepcopy(self.world)
+        world.deliver_everything()
+        slow = {slot for slot in world.world.slots if current_too or slot != world.world.current}
+        world.switch(wanted, strategy)
+        while quick := [
+            (kind, of) for kind, of in world.engines.work() if kind not in ("drain", "stop") or slot_of(of) not in slow
+        ]:
+            world.engines.finish(quick[0], None)
+            world.deliver_everything()
+
+        world.settle()
+
     @rule(force=st.booleans())
     def from_here_a_stop_ends_with_nothing_running(self, force: bool) -> None:
         world = deepcopy(self.world)
