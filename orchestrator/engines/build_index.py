@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from html.parser import HTMLParser
+from http.client import HTTPResponse
 from typing import NamedTuple
 from urllib.parse import urldefrag, urljoin, urlsplit
 
@@ -192,25 +193,31 @@ class _Links(HTMLParser):
             self.found.append(attributes["href"] or "")
 
 
-def _open(url: str, env: Mapping[str, str], accept: str):  # type: ignore[no-untyped-def]
-    parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise UsageError(f"the package index is to be asked over https: {url}", hint="set PIP_INDEX_URL")
-
+def _open(url: str, env: Mapping[str, str], accept: str) -> HTTPResponse:
+    _check_scheme(url)
     request = urllib.request.Request(url, headers={"Accept": accept, "User-Agent": "orch"})
     context = ssl.create_default_context(cafile=env.get("PIP_CERT") or env.get("SSL_CERT_FILE") or None)
     try:
-        return urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context)
+        response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context)
     except urllib.error.HTTPError as error:
         error.close()
         raise OrchError(f"{url} answered {error.code}", hint="is the name of the version right?") from error
     except (urllib.error.URLError, TimeoutError) as error:
         reason = getattr(error, "reason", error)
         raise OrchError(
-            f"the package index cannot be reached: {parts.hostname}",
+            f"the package index cannot be reached: {urlsplit(url).hostname}",
             details=(str(reason),),
             hint="`--path CHECKOUT` builds without a network",
         ) from error
+
+    _check_scheme(response.url)  # redirects are followed
+    return response
+
+
+def _check_scheme(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise UsageError(f"the package index is to be asked over https: {url}", hint="set PIP_INDEX_URL")
 
 
 def _sha256(path: str) -> str:
