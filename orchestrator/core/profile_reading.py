@@ -33,7 +33,7 @@ ENGINE_DEFAULT: Key = ("engine", "default")
 _NOT_INHERITED = frozenset({("schema",), ("extends",), ("description",), ("aliases",)})
 """An alias belongs to one profile, and a description is about one file."""
 
-_STEP = re.compile(r"(kv):(\w+)|(context):(\d{1,9})|(n_cpu_moe):\+?(\d{1,5})")
+_STEP = re.compile(r"(kv):(\w+)|(context):([0-9]{1,9})|(n_cpu_moe):\+?([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the model has an MTP head is the GGUF's. Evidence for each rule: the engines' ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from orchestrator.core.settings import Value
 
 _KINDS: Mapping[str, Kind] = {"upstream": "upstream", "embedded": "upstream", "ik-fork": "ik"}
 
+_CONTEXT_STEP = re.compile(r"context:([0-9]{1,9})")
 _PLAIN_TYPES = ("f32", "f16", "bf16")
 _NEEDS_DRAFT_MODEL = ("draft", "eagle3", "dflash", "dspark")
 
@@ -202,8 +204,8 @@ def _step_against_fit(facts: _Facts) -> str | None:
 def _step_does_not_shrink(facts: _Facts) -> str | None:
     size = facts.get("context.size")
     for step in facts.profile.recovery.then:
-        context = step.removeprefix("context:")
-        if context != step and isinstance(size, int) and 0 < size <= int(context):
+        context = _CONTEXT_STEP.fullmatch(step)  # a step that cannot be read was said to be wrong where it was read
+        if context is not None and isinstance(size, int) and 0 < size <= int(context[1]):
             return f"the recovery step `{step}` saves nothing: `context.size` is {size}"
 
     return None
