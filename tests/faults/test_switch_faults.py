@@ -19,7 +19,7 @@ from tests.faults.lab import QUICK, Answer, Lab
 from tests.support import alive, until
 
 STREAMS = 8
-SHORTS = 12
+SHORTS = 8
 STREAM_TOKENS = 40
 SHORT_TOKENS = 4
 SWITCHES = 20
@@ -104,6 +104,7 @@ def switch(lab: Lab, target: str, strategy: str) -> Any:
     return until(look, f"the switch to {target} ends")
 
 
+@pytest.mark.timeout(180)
 @strategies
 def test_twenty_switches_under_load_lose_and_cut_nothing(lab: Lab, strategy: str) -> None:
     lab.model("a", SPEED, more=MANY)
@@ -217,10 +218,10 @@ def test_switches_between_real_engines_lose_nothing_and_every_text_is_the_known_
     lab.serve("one")
     lab.ready("one")
     with traffic(lab, is_known, streams=4, shorts=4, prompt=prompt, temperature=0, cache_prompt=False) as clients:
-        results = [switch(lab, name, strategy) for name in ("two", "one")]
+        result = switch(lab, "two", strategy)
 
     assert clients.problems == []
-    assert [result["ok"] for result in results] == [True] * 2
+    assert result["ok"]
 
 
 def margin(start: Any) -> int:
