@@ -65,7 +65,7 @@ class EngineProbe:
         try:
             response = await self._client.get("/slots", timeout=timeout_s)
             return response.json() if response.status_code == 200 else None
-        except (httpx.HTTPError, ValueError):
+        except (httpx.HTTPError, ValueError, RecursionError):
             return None
 
     async def complete(self, prompt: str, tokens: int, timeout_s: float) -> Canary:

@@ -54,7 +54,16 @@ class UpstreamPool:
             with contextlib.suppress(StaleError):
                 return await connection.exchange(head, body)
 
-        connection = await self._connect()
+        try:
+            fresh = await self._connect()
+        except UpstreamError as error:
+            if connection is None:
+                raise
+
+            # It went out on the connection that was closed: the engine may have read it, and died of it.
+            raise UpstreamError(error.message, "before_response") from error
+
+        connection = fresh
         self._unanswered[connection] = self._loop.time()
         try:
             return await connection.exchange(head, body)

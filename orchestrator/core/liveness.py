@@ -142,12 +142,10 @@ def prompt_lines(lines: Iterable[str]) -> int:
 
 
 def _counters(slot: dict[object, object]) -> Iterable[tuple[str, int]]:
-    for name in _COUNTERS:
-        value = slot.get(name)
-        if isinstance(value, int):
-            yield name, int(value)
-
     nested = slot.get("next_token")
-    for each in nested if isinstance(nested, list) else [nested]:
+    for each in (slot, *(nested if isinstance(nested, list) else [nested])):
         if isinstance(each, dict):
-            yield from _counters(each)
+            for name in _COUNTERS:
+                value = each.get(name)
+                if isinstance(value, int):
+                    yield name, int(value)
