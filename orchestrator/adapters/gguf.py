@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,8 +29,7 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 
 MAX_HEADER_BYTES = 128 << 20
-MAX_TENSORS = 1 << 18
-MAX_FIELDS = 1 << 16
+MAX_TENSORS, MAX_FIELDS = 1 << 18, 1 << 16
 """Several times what the largest vocabulary and the most experts need: a huge file of small lies costs seconds."""
 
 MAX_SHOWN = 300
@@ -142,14 +142,23 @@ def read_gguf(path: str) -> GgufHeader:
     :raises GgufError: when it cannot be opened, is no GGUF, is cut short, or contradicts itself
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _error(path, "not a GGUF file", "it is no regular file")
+
+            size = status.st_size
             if size < 24:
                 raise _error(path, "not a GGUF file", f"{size} bytes, and a header alone has 24")
 
             return _read(_Reader(path, file.fileno(), size))
     except OSError as error:
         raise GgufError(f"cannot read {path}", details=(error.strerror or str(error),)) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A FIFO without a writer would hold the open for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def split_paths(path: str) -> tuple[str, ...]:
