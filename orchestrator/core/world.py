@@ -36,6 +36,7 @@ from orchestrator.core.states import (
     StartRequested,
     State,
     Stopped,
+    Stopping,
     StopRequested,
     Target,
     WakeAt,
@@ -137,15 +138,16 @@ class _Turn:
         """1. Under way already: refused. 2. It runs already: done. 3. Nothing runs: a plain start. 4. Switch."""
         world = self.world
         state = world.state
-        active = state_is_active(state)
-        running = target_of(state) if active or isinstance(state, Backoff) else None
-        origin = running if active or running != event.target else None
+        running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
+        # What is failing is started anew by the same target; there is nothing to return to.
+        failing = isinstance(state, Stopping | Backoff)
+        origin = None if failing and running == event.target else running
         operation = Operation(event.slot, origin, event.target, event.strategy, self.now)
         if world.switch is not None:
             if world.switch.operation.id != event.slot:
                 cause = f"a switch to {world.switch.operation.target} is under way"
                 self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
-        elif active and running == event.target and not event.again:
+        elif origin == event.target and not event.again:
             self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
         elif world.current is None:
             self._take(replace(operation, held_since=self.now))

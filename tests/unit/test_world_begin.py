@@ -6,10 +6,12 @@ import pytest
 
 from orchestrator.core.states import (
     Backoff,
+    CheckFailed,
     Draining,
     Failed,
     Ready,
     Stopped,
+    Stopping,
 )
 from orchestrator.core.switching import (
     Clearing,
@@ -215,3 +217,17 @@ def test_the_names_of_instances_carry_their_slot() -> None:
     assert world.running == {"s1.1"}
     assert slot_of("s1.1") == "s1"
     assert slot_of("s2r.3") == "s2r"
+
+
+@pytest.mark.parametrize("how", ["up", "beside", "replace"])
+def test_a_start_of_what_is_just_failing_forgets_the_failure_when_its_process_is_gone(how: str) -> None:
+    world = serving()
+    world.take(CheckFailed("s1.1", BAD_MODEL))
+    assert isinstance(world.world.state, Stopping)
+    slot = world.up(A) if how == "up" else world.switch(A, "beside" if how == "beside" else "replace")
+    assert slot not in world.finished
+    assert not world.jobs("prepare", slot)
+    world.perform("stop", "s1")
+    world.become_ready(slot)
+    assert result(world, slot).ok
+    assert isinstance(world.world.state, Ready)
