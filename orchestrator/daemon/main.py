@@ -213,6 +213,7 @@ class Daemon:
         performer = EnginePerformer(
             tasks,
             self._owner.post,
+            self._owner.ask,
             self._preparer,
             self._log,
             guard,

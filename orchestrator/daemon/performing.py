@@ -86,6 +86,8 @@ class Run:
     :ivar log: this process's lines alone
     :ivar decided: set once it is known whether there is a process
     :ivar checks: loading and canary; cancelled as soon as the process is to end
+    :ivar wanted: the owner asked for the process; a launch that it no longer wanted is forgotten
+    :ivar drain: the wait for the last request; a later one takes its place
     """
 
     launch: Launch
@@ -93,6 +95,8 @@ class Run:
     child: Child | None = None
     decided: anyio.Event = field(default_factory=anyio.Event)
     checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    wanted: bool = False
+    drain: anyio.CancelScope | None = None
 
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None
@@ -125,6 +129,7 @@ class EnginePerformer:
 
     :param tasks: the daemon's task group; effects end with it
     :param post: gives an event to the owner
+    :param ask: the same, and waits until the owner has taken it
     :param drain: waits until nothing is in flight on an instance, at most so many seconds
     :param record: notes an event for people: its kind, and a sentence
     :param on_progress: called when a loading engine has moved
@@ -134,6 +139,7 @@ class EnginePerformer:
         self,
         tasks: TaskGroup,
         post: Callable[[InstanceEvent], None],
+        ask: Callable[[InstanceEvent], Awaitable[object]],
         preparer: Preparer,
         log: InstanceLog,
         guard: Guard,
@@ -145,6 +151,7 @@ class EnginePerformer:
     ) -> None:
         self._tasks = tasks
         self._post = post
+        self._ask = ask
         self._preparer = preparer
         self._log = log
         self._guard = guard
@@ -161,13 +168,15 @@ class EnginePerformer:
             case Prepare():
                 self._tasks.start_soon(self._prepare, effect)
             case Spawn(instance=instance):
-                self._tasks.start_soon(self._spawn, self._runs[instance])
+                run = self._runs[instance]
+                run.wanted = True
+                self._tasks.start_soon(self._spawn, run)
             case WatchLoading(instance=instance):
                 self._tasks.start_soon(self._watch, self._runs[instance])
             case SendCanary(instance=instance):
                 self._tasks.start_soon(self._canary, self._runs[instance])
             case AwaitDrain(instance=instance):
-                self._tasks.start_soon(self._await_drain, instance)
+                self._tasks.start_soon(self._await_drain, self._runs[instance])
             case StopProcess(instance=instance):
                 self._tasks.start_soon(self._stop, self._runs[instance])
             case Survived(instance=instance, rung=rung):
@@ -212,8 +221,10 @@ class EnginePerformer:
             self._post(NotStarted(effect.instance, _failure_of(error)))
             return
 
-        self._runs[effect.instance] = Run(launch)
-        self._post(Prepared(effect.instance, launch.rung, launch.profile.recovery))
+        run = self._runs[effect.instance] = Run(launch)
+        await self._ask(Prepared(effect.instance, launch.rung, launch.profile.recovery))
+        if not run.wanted:  # stopped, or replaced by another target, while it was being prepared
+            self._forget(run)
 
     async def _spawn(self, run: Run) -> None:
         launch = run.launch
@@ -224,11 +235,12 @@ class EnginePerformer:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
         except SpawnError as error:
             run.decided.set()
-            self._forget(run)
-            failure = _failure_of(error)
+            self._memory.ended()
             name = _SPAWN_CLASSES.get(error.kind, "engine_bug")
             action = "restart" if error.retryable else "give_up"
-            self._post(NotStarted(launch.instance, replace(failure, failure_class=name, action=action)))
+            failure = replace(_failure_of(error), failure_class=name, action=action)
+            await self._ask(NotStarted(launch.instance, failure))
+            self._forget(run)
             return
 
         run.decided.set()
@@ -237,8 +249,9 @@ class EnginePerformer:
         run.checks.cancel()
         self._memory.ended()
         failure = await self._diagnose(run, exit)
+        # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.
+        await self._ask(Exited(launch.instance, failure))
         self._forget(run)
-        self._post(Exited(launch.instance, failure))
 
     async def _watch(self, run: Run) -> None:
         launch = run.launch
@@ -276,15 +289,26 @@ class EnginePerformer:
             text = f"{run.launch.target} survived with {rung}; the next start begins there"
             self._record("margin_learned", text)
 
-    async def _await_drain(self, instance: str) -> None:
-        await self._drain(instance, self._limits.drain_s)
-        self._post(Drained(instance))
+    async def _await_drain(self, run: Run) -> None:
+        if run.drain is not None:
+            run.drain.cancel()
+
+        with anyio.CancelScope() as run.drain:
+            await self._drain(run.launch.instance, self._limits.drain_s)
+            self._post(Drained(run.launch.instance))
 
     async def _stop(self, run: Run) -> None:
         run.checks.cancel()
         await run.decided.wait()
-        if run.child is not None:
-            await run.child.stop(self._limits.stop_grace_s)
+        if run.child is None:
+            return
+
+        exit = await run.child.stop(self._limits.stop_grace_s)
+        if exit.unkillable:
+            # Stuck in the kernel. Its memory stays taken, but the rest goes on; when it ends, nobody waits for it.
+            text = f"process {run.child.pid} survived SIGKILL: it is stuck in the kernel, and keeps its memory"
+            self._record("unkillable", text)
+            await self._ask(Exited(run.launch.instance, Failure("engine_bug", text, action="give_up")))
 
     async def _diagnose(self, run: Run, exit: Exit) -> Failure:
         lines = lines_of(run)

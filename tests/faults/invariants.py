@@ -56,7 +56,7 @@ class Watch:
         check_state_file(lab)
         for path in lab.models:
             for start in lab.starts(os.path.basename(path).removesuffix(".gguf")):
-                assert not listener_pids(start["port"]) & _children(os.getpid()), f"I7: port {start['port']}"
+                assert not listener_pids(start["port"]), f"I7: port {start['port']}"
                 assert not alive(start["pid"]), f"I2: engine {start['pid']} lives"
 
         assert self.slowest_s < LAG_S, f"I6: the control API took {self.slowest_s:.1f} s"

@@ -58,9 +58,8 @@ def test_a_queue_that_is_full_refuses_and_one_who_leaves_makes_room(lab: Lab) ->
 # 57. Two models by turns.
 
 
-@pytest.mark.xfail(strict=True, reason="a request for another profile does not switch to it yet")
 def test_requests_for_two_models_by_turns_are_all_served_with_few_switches(lab: Lab) -> None:
-    lab.configure(QUICK + "[gateway]\nswitch_by_model = true\n")
+    lab.configure(QUICK + "[gateway]\nswitch_min_stay_s = 0\n")
     lab.run("a")
     lab.model("b")
     requests = [lab.begin_asking(f"r{index}", model="ab"[index % 2]) for index in range(40)]
