@@ -187,6 +187,7 @@ class Daemon:
                 tasks.start_soon(self._save_wanted)
                 tasks.start_soon(self._heed_signals)
                 tasks.start_soon(reap_regularly)
+                tasks.start_soon(service.watch_profiles)
                 await gateway.start([gateway_socket])
                 await control.serve(control_socket)
                 _log.info("the gateway listens on %s", service.gateway_url)
@@ -332,6 +333,7 @@ class Daemon:
     async def _take_down(self, service: Service, gateway: Gateway) -> None:
         service.close()
         gateway.stop_accepting()
+        self._switcher.abandon()
         # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
         wanted = self._owner.world.wanted
         await self._owner.ask(DownRequested())

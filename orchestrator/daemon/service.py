@@ -42,6 +42,7 @@ from orchestrator.gateway.contract import Finished, Model, Refusal, View
 from orchestrator.gateway.server import Gateway
 
 CREATED = int(time())
+LOOK_FOR_PROFILES_S = 2.0
 KEPT_FALLEN = 16
 
 
@@ -55,6 +56,7 @@ class Service:
         self._preparer = preparer
         self.performer = performer
         self._profiles = ProfileStore(paths)
+        self._profiles_directory = paths.profiles
         self._gpus = gpus
         self._speed = SpeedMeter()
         self._outcomes: Counter[str] = Counter()
@@ -126,6 +128,23 @@ class Service:
             self._before = slots
 
         self.views.publish(self._view())
+
+    async def watch_profiles(self) -> None:
+        """List new and changed profiles within seconds, for ever. What runs is not touched: that is `orch reload`."""
+        seen = self._profiles_stamp()
+        while True:
+            await anyio.sleep(LOOK_FOR_PROFILES_S)
+            stamp = self._profiles_stamp()
+            if stamp != seen:
+                seen = stamp
+                await self.refresh_models()
+
+    def _profiles_stamp(self) -> list[tuple[str, int]]:
+        try:
+            with os.scandir(self._profiles_directory) as entries:
+                return sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries)
+        except OSError:  # no directory yet, or an editor replacing a file right now
+            return []
 
     async def refresh_models(self) -> None:
         self._models = await anyio.to_thread.run_sync(self._read_models)

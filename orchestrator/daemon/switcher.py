@@ -109,16 +109,21 @@ class Switcher:
             paths = split_paths(resolved.model_path)
             await anyio.to_thread.run_sync(warm, paths, limit_bytes, lambda: operation.cancelled)
 
+        while self._owner.world.switch is not None:  # `orch up` replaces what runs by a switch of its own
+            await self._owner.published.changed(self._owner.published.generation)
+
         if operation.cancelled:
             self._settle(operation, ok=False, rolled_back=True, cause="cancelled", gap_s=0.0, total_s=0.0)
             return
 
-        while self._owner.world.switch is not None:  # `orch up` replaces what runs by a switch of its own
-            await self._owner.published.changed(self._owner.published.generation)
-
         operation.phase = "switching"
         request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again)
         await self._owner.ask(request)
+
+    def abandon(self) -> None:
+        """The daemon ends: no more reading ahead."""
+        if self.current is not None:
+            self.current.cancelled = True
 
     def cancel(self) -> Operation:
         """:raises OrchError: when no switch is under way"""

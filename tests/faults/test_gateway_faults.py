@@ -62,6 +62,7 @@ def test_requests_for_two_models_by_turns_are_all_served_with_few_switches(lab: 
     lab.configure(QUICK + "[gateway]\nswitch_min_stay_s = 0\n")
     lab.run("a")
     lab.model("b")
+    lab.control("/v1/reload", {})
     requests = [lab.begin_asking(f"r{index}", model="ab"[index % 2]) for index in range(40)]
     for request in requests:
         request.result().check_complete(8)
