@@ -23,12 +23,12 @@ MAX_ARRAY_VALUES = 1024
 """Arrays of numbers up to this length are read (per-layer settings); longer ones (vocabularies) only counted."""
 
 MAX_KEY_BYTES = 65535  # the format's own limit
-MAX_TEXT_BYTES = 64 << 20
+MAX_TEXT_BYTES = 16 << 20
 """No chat template comes near; a longer string would only fill our memory."""
 
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 
-MAX_HEADER_BYTES = 128 << 20
+MAX_HEADER_BYTES = 64 << 20
 MAX_TENSORS, MAX_FIELDS = 1 << 18, 1 << 16
 """Several times what the largest vocabulary and the most experts need: a huge file of small lies costs seconds."""
 
