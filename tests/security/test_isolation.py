@@ -1,0 +1,75 @@
+"""What one client's key can do to another's: nothing beyond taking its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.adapters.http1 import Request
+from orchestrator.core.quarantine import QuarantinePolicy
+from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.replay import Casualties, Identity
+from tests.integration.gateway_support import Client, ask, drive, gateway, post, until
+
+BODY = b'{"prompt":"x"}'
+
+
+def identity(*headers: tuple[bytes, bytes]) -> Identity:
+    request = Request(
+        "POST", "/completion", "1.1", list(headers), keep_alive=True, peer="", transport=asyncio.Transport()
+    )
+    return Identity(request, "/completion", BODY)
+
+
+def never(_after_s: float, _call: Callable[[], None]) -> None:
+    return
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"x-api-key"])
+def test_a_request_that_is_refused_for_one_key_is_not_for_another(name: bytes) -> None:
+    casualties = Casualties(QuarantinePolicy(), 10.0, never, lambda: None)
+    mine, same, other = (
+        identity((name, b"Bearer one")),
+        identity((name, b"Bearer one")),
+        identity((name, b"Bearer two")),
+    )
+    for number in range(3):
+        casualties.lost(f"i-{number}", mine)
+        casualties.attribute([f"i-{number}"], float(number))
+
+    for refused in (mine, same):
+        with pytest.raises(GatewayError) as caught:
+            casualties.check(refused, 3.0)
+
+        assert caught.value.code == "request_quarantined"
+
+    casualties.check(other, 3.0)
+    assert casualties.may_enter(other, 5, 3.0)
+
+
+def test_a_part_of_a_key_cannot_pass_for_a_part_of_a_body() -> None:
+    assert identity((b"authorization", b"a")).digest != identity((b"x-api-key", b"a")).digest
+    assert identity((b"authorization", b"ab")).digest != identity((b"authorization", b"a"), (b"x-api-key", b"b")).digest
+
+
+def test_a_full_queue_is_refused_at_once_and_the_gateway_answers_on() -> None:
+    config = GatewayConfig(max_queued=4, api_keys=("one", "two"))
+
+    async def work() -> None:
+        async with gateway(config=config) as here:
+            waiting = [await Client.open(here.port) for _ in range(4)]
+            for client in waiting:
+                await client.send(post("/completion", {}, "Authorization: Bearer one"))
+
+            await until(lambda: here.gateway.queued == 4)
+            for key in ("one", "two"):
+                answer = await ask(here.port, post("/completion", {}, f"Authorization: Bearer {key}"))
+                assert (answer.status, answer.json["error"]["code"]) == (503, "queue_full")
+                assert int(answer.headers["retry-after"]) >= 1
+
+            assert here.gateway.queued == 4
+
+    drive(work())
