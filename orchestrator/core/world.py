@@ -135,7 +135,7 @@ class _Turn:
             self.tell(slot, StopRequested(event.force))
 
     def switch(self, event: SwitchRequested) -> None:
-        """1. Under way already: refused. 2. It runs already: done. 3. Nothing runs: a plain start. 4. Switch."""
+        """1. Under way already: refused. 2. It runs: done. 3. Nothing runs: a plain start. 4. Switch."""
         world = self.world
         state = world.state
         running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
@@ -147,6 +147,10 @@ class _Turn:
             if world.switch.operation.id != event.slot:
                 cause = f"a switch to {world.switch.operation.target} is under way"
                 self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
+        elif origin == event.target and not event.again and world.current is not None and not isinstance(state, Ready):
+            # It is on its way already: done once it is proven.
+            operation = replace(operation, origin=None, held_since=self.now)
+            self.world = replace(world, switch=Taking(operation, world.current))
         elif origin == event.target and not event.again:
             self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
         elif world.current is None:
