@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import threading
+from collections.abc import Iterator
 
 import pytest
 
+from orchestrator.engines.known_model import known_model
 from tests.faults.lab import QUICK, Lab, read_answer
-from tests.support import until
+from tests.support import Home, new_home, until
 
 FOUR = "[context]\nparallel = 4\n"
 BOTH = pytest.mark.parametrize("dialect", ["upstream", "fork"])
@@ -152,3 +157,33 @@ def test_a_stream_that_is_refused_says_so_in_its_own_dialect(lab: Lab) -> None:
     event = answer.body.split(b"event: error\ndata: ")[1]
     assert json.loads(event)["type"] == "error"
     assert b"message_stop" not in answer.body
+
+
+# The same with a real engine.
+
+
+@pytest.fixture
+def real() -> Iterator[Home]:
+    """A daemon that looks often, with the demo on the embedded engine."""
+    with new_home() as home:
+        home.write("config/orch.toml", "[daemon]\nprobe_s = 0.3\n\n[restart]\nfirst_delay_s = 0.1\n")
+        home.serve("demo")
+        until(lambda: home.status()["state"] == "ready", "the demo is ready")
+        yield home
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGSTOP], ids=["crash", "stop"])
+def test_a_real_engine_that_ends_under_a_request_loses_nothing_of_it(real: Home, number: signal.Signals) -> None:
+    url, pid = real.url, real.status()["pid"]
+    answers: list[bytes] = []
+    body = {"prompt": "A supervisor", "n_predict": 1500, "temperature": 0, "cache_prompt": False, "ignore_eos": True}
+    asking = threading.Thread(target=lambda: answers.append(real.request("POST", "/completion", body, url=url)[2]))
+    asking.start()
+    until(lambda: real.status()["gateway"]["in_flight"], "it is being answered")
+    os.kill(pid, number)
+    asking.join()
+    answer = json.loads(answers[0])
+    assert answer["tokens_predicted"] == 1500
+    assert answer["content"] == known_model().greedy_text("A supervisor", 1500)
+    assert real.status()["pid"] != pid
+    assert b"orch_requests_replayed_total 1\n" in real.request("GET", "/metrics", url=url)[2]
