@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types layers bench clean
+.PHONY: demo test check lint types layers engine-tests bench soak fuzz clean
 
 demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or compiler needed
 	@$(BIN)/orch demo
@@ -24,8 +24,20 @@ types: $(STAMP)
 layers: $(STAMP)
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
-	$(BIN)/python benchmarks/gateway_latency.py
+engine-tests: $(STAMP)  ## tests on both real engines, which are built the first time (kept in .cache/engines)
+	$(BIN)/python -m pytest -m engine tests/engines
+
+bench: $(STAMP)         ## what the gateway, a switch, the CLI and the idle daemon cost
+	$(BIN)/python -m benchmarks.gateway_latency
+	$(BIN)/python -m benchmarks.switch_cost
+	$(BIN)/python -m benchmarks.import_cost
+	$(BIN)/python -m benchmarks.idle_cost
+
+soak: $(STAMP)          ## 500 switches and 5000 requests with random faults
+	$(BIN)/python -m benchmarks.soak
+
+fuzz: $(STAMP)          ## 100000 mutated requests, and the profile loader
+	$(BIN)/python -m benchmarks.fuzz
 
 $(STAMP): pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""How well `diagnose` reads real logs: `python benchmarks/classifier.py [PATH]`.
+"""How well `diagnose` reads real logs: `python -m benchmarks.classifier [PATH]`.
 
 Prints accuracy, confusion matrices and the misses by id. Exits 1 when class is below 95 %, action below 90 %, or a log
 labelled `ok` is answered with a restart or a retry. By default the classifier is told what `orch explain` is told: the

@@ -1,7 +1,7 @@
 """Sends mutated requests through the gateway, and mutated profiles through their reader; exit code 1 when any is wrong.
 
-python benchmarks/fuzz.py                     # 100 000 requests and 5 000 profiles: about two minutes on two cores
-python benchmarks/fuzz.py --requests 1000000 --seed 7
+python -m benchmarks.fuzz                     # 100 000 requests and 5 000 profiles: about two minutes on two cores
+python -m benchmarks.fuzz --requests 1000000 --seed 7
 """
 
 from __future__ import annotations

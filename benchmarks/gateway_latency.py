@@ -4,9 +4,9 @@ Three processes beside this one share the machine: a fast engine stand-in, the g
 alternate as direct, gateway, gateway, direct, so that a drift of the machine hits both sides alike. CPU time is the
 gateway process's own, from the kernel's scheduler, in nanoseconds.
 
-    python benchmarks/gateway_latency.py
-    python benchmarks/gateway_latency.py --engine http://127.0.0.1:8081 --path /completion --body '{"prompt":"a"}'
-    python benchmarks/gateway_latency.py --proxy './other-proxy --listen {listen} --to {upstream}'
+    python -m benchmarks.gateway_latency
+    python -m benchmarks.gateway_latency --engine http://127.0.0.1:8081 --path /completion --body '{"prompt":"a"}'
+    python -m benchmarks.gateway_latency --proxy './other-proxy --listen {listen} --to {upstream}'
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the idle daemon costs: CPU time of its process with a ready engine and nobody asking.
 
-python benchmarks/idle_cost.py
-python benchmarks/idle_cost.py --seconds 60
+python -m benchmarks.idle_cost
+python -m benchmarks.idle_cost --seconds 60
 """
 
 from __future__ import annotations

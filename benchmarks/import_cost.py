@@ -2,7 +2,7 @@
 
 User and system time of a child process, the least of several runs; CPU time because the machine may be shared.
 
-    python benchmarks/import_cost.py
+    python -m benchmarks.import_cost
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def written(report: Report, seed: int, cycles: int, requests: int, lag_s: float,
     """
     parts = [
         "# Soak",
-        "What `benchmarks/soak.py` printed; `python benchmarks/soak.py --help` says what it does.",
-        f"```\npython benchmarks/soak.py --cycles {cycles} --requests {requests} --seed {seed}\n```",
+        "What `benchmarks/soak.py` printed; `python -m benchmarks.soak --help` says what it does.",
+        f"```\npython -m benchmarks.soak --cycles {cycles} --requests {requests} --seed {seed}\n```",
         _summary(report, cycles, lag_s, loads),
         "## Requests",
         _requests(report),

@@ -5,8 +5,8 @@ directly (time until it answers /health and a one-token request) and by `orch sw
 the moment requests wait to the moment the new engine serves). Likewise an engine that dies out of memory: alone, and as
 a step of the ladder.
 
-    python benchmarks/switch_cost.py
-    python benchmarks/switch_cost.py --rounds 10
+    python -m benchmarks.switch_cost
+    python -m benchmarks.switch_cost --rounds 10
 """
 
 from __future__ import annotations
