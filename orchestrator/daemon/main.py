@@ -12,7 +12,6 @@ import secrets
 import signal
 import socket
 import stat
-import sys
 from dataclasses import dataclass
 
 import anyio
@@ -40,6 +39,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.liveness import LivenessPolicy
 from orchestrator.core.states import Stopped, Target
 from orchestrator.core.switching import DownRequested, UpRequested
+from orchestrator.daemon import own_log
 from orchestrator.daemon.control import Control
 from orchestrator.daemon.demand import DemandScheduler
 from orchestrator.daemon.journal import Journal
@@ -76,11 +76,7 @@ def serve(options: Options) -> int:
 
     :raises OrchError: when it cannot start; nothing is left behind then
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per health probe otherwise
-    logging.raiseExceptions = False  # a full disk must not fill the terminal with tracebacks
+    own_log.configure()
     check_platform()
     dump_no_core()
     paths = find_paths()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from orchestrator.adapters.gguf import GgufError, read_gguf
 from orchestrator.cli import diagnostics, output, render_status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.terminal import neutralise, neutralise_lines
+from orchestrator.daemon.own_log import PlainFormatter
 from tests.support import Home, new_home
 
 HOSTILE = {
@@ -103,3 +106,19 @@ def test_names_out_of_a_model_file_are_quoted_as_text(tmp_path: Path, name: str)
     [detail] = caught.value.details
     assert detail.isprintable()
     assert len(detail) < 1000
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_daemons_own_log_has_one_clean_line_for_each_message(name: str) -> None:
+    hostile = f"{HOSTILE[name]}\n12:00:00 ERROR forged"
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        failure = sys.exc_info()
+
+    formatter = PlainFormatter("%(levelname)s %(message)s")
+    plain = formatter.format(logging.LogRecord("n", logging.INFO, "", 0, "cannot read %s", (hostile,), None))
+    assert not {"\n", *COMMANDS} & set(plain)
+    with_traceback = formatter.format(logging.LogRecord("n", logging.ERROR, "", 0, "%s", (hostile,), failure))
+    assert not COMMANDS & set(with_traceback)
+    assert "Traceback" in with_traceback
