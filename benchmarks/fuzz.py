@@ -1,6 +1,6 @@
 """Sends mutated requests through the gateway, and mutated profiles through their reader; exit code 1 when any is wrong.
 
-python -m benchmarks.fuzz                     # 100 000 requests and 5 000 profiles: about two minutes on two cores
+python -m benchmarks.fuzz                     # 100 000 requests and 5 000 profiles: about a minute on two cores
 python -m benchmarks.fuzz --requests 1000000 --seed 7
 """
 
