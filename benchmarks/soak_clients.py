@@ -259,9 +259,9 @@ def _whole_text(ask: Ask, answer: Any) -> str:
 
 
 def _code(answer: Any) -> str:
-    """The code of an error; Anthropic's dialect has types instead."""
+    """The code of an error; Anthropic's dialect has types alone."""
     error = answer["error"]
-    return str(error["code"] if "code" in error else error["type"])
+    return str(error["code"]) if "code" in error else f"{error['type']} (Anthropic)"
 
 
 def _events(body: bytes) -> Iterator[Any]:
