@@ -1,0 +1,149 @@
+"""What is sent again, in which order, and what no engine's death makes of it: scripted byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.gateway.config import GatewayConfig
+from tests.integration.gateway_support import LOADING, Supervised, Visit, ask, drive, engine, gateway, post, until
+
+CHAT = "/v1/chat/completions"
+QUICK = GatewayConfig(recover_s=0.3, trial_s=0.3)
+
+
+class Falling(Supervised):
+    """A supervisor that can say that an instance died by itself."""
+
+    def fall(self, *instances: str) -> None:
+        self._view = replace(self._view, fallen=(*self._view.fallen, *instances))
+        self.show(progress="starting again")
+
+
+async def hang_up(visit: Visit) -> None:
+    visit.hang_up()
+
+
+async def echo(visit: Visit) -> None:
+    await visit.answer(visit.body)
+
+
+def test_comments_of_the_engine_are_not_the_beginning_of_an_answer() -> None:
+    async def ping_and_die(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b":\n\n")
+        await visit.chunk(b":\n\n")
+        visit.hang_up()
+
+    async def stream(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b"data: [DONE]\n\n")
+        await visit.end_stream()
+
+    async def work() -> None:
+        supervisor = Falling()
+        async with engine(ping_and_die) as first, engine(stream) as second, gateway(supervisor, QUICK) as here:
+            supervisor.show(serving=first.endpoint("i-1"))
+            asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"stream": True})))
+            await until(lambda: first.visits)
+            assert here.gateway.relayed("i-1") == 0
+            supervisor.fall("i-1")
+            supervisor.show(serving=second.endpoint("i-2"))
+            answer = await asked
+            assert answer.status == 200
+            assert answer.body.endswith(b"data: [DONE]\n\n") and b"error" not in answer.body
+            await until(lambda: supervisor.records)
+            assert supervisor.records[0].replays == 1
+            assert here.gateway.relayed("i-2") == len(b"data: [DONE]\n\n")
+
+    drive(work())
+
+
+def test_a_connection_that_an_engine_closes_and_lives_on_is_an_error_and_no_death() -> None:
+    async def work() -> None:
+        supervisor = Falling()
+        async with engine(hang_up) as there, gateway(supervisor, QUICK) as here:
+            supervisor.show(serving=there.endpoint())
+            for _ in range(4):
+                answer = await ask(here.port, post(CHAT, {}))
+                assert answer.status == 502
+                assert answer.json["error"]["code"] == "engine_died"
+
+            assert len(there.visits) == 4
+            assert [record.replays for record in supervisor.records] == [0] * 4
+
+    drive(work())
+
+
+def test_an_instance_that_was_stopped_on_purpose_makes_no_suspects() -> None:
+    async def work() -> None:
+        supervisor = Falling()
+        async with engine(hang_up) as there, engine(echo) as last, gateway(supervisor, QUICK) as here:
+
+            def seen(count: int) -> bool:
+                return len(there.visits) == count
+
+            for number in range(3):
+                supervisor.show(serving=there.endpoint(f"i-{number}"))
+                asked = asyncio.ensure_future(ask(here.port, post(CHAT, {})))
+                await until(functools.partial(seen, number + 1))
+                supervisor.show(progress="switching")
+                supervisor.show(serving=last.endpoint(f"last-{number}"))
+                assert (await asked).status == 200
+
+    drive(work())
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/apply-template", "/v1/messages/count_tokens"])
+def test_an_answer_without_inference_is_no_progress(path: str) -> None:
+    async def work() -> None:
+        async with engine(echo) as there, gateway(Supervised(LOADING), QUICK) as here:
+            here.supervisor.show(serving=there.endpoint())
+            assert (await ask(here.port, post(path, {}))).status == 200
+            assert here.gateway.relayed("i-1") == 0
+            assert (await ask(here.port, post(CHAT, {"n": 1}))).status == 200
+            assert here.gateway.relayed("i-1") == len(b'{"n": 1}')
+
+    drive(work())
+
+
+def test_a_suspect_is_tried_alone_and_for_a_short_while_only() -> None:
+    """Two requests met a death. The first is tried, does not end, and gets company after `trial_s`."""
+    order: list[bytes] = []
+    released = asyncio.Event()
+
+    async def slow(visit: Visit) -> None:
+        order.append(visit.body)
+        if b"first" in visit.body:
+            await released.wait()
+
+        await visit.answer(visit.body)
+
+    async def work() -> None:
+        supervisor = Falling()
+
+        async def silent(visit: Visit) -> None:
+            await until(lambda: len(dying.visits) == 2)
+            visit.hang_up()
+
+        async with engine(silent) as dying, engine(slow) as next_one, gateway(supervisor, QUICK) as here:
+            supervisor.show(serving=dying.endpoint("i-1"))
+            first = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "first"})))
+            await until(lambda: dying.visits)
+            second = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "second"})))
+            await until(lambda: len(dying.visits) == 2)
+            supervisor.fall("i-1")
+            fresh = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "fresh"})))
+            await until(lambda: here.gateway.queued == 3)
+            supervisor.show(serving=next_one.endpoint("i-2"))
+            await until(lambda: order)
+            assert (order, here.gateway.queued) == ([b'{"n": "first"}'], 2)
+            await until(lambda: len(order) == 3)
+            released.set()
+            assert [(await each).status for each in (first, second, fresh)] == [200] * 3
+            assert [record.replays for record in supervisor.records if record.replays] == [1, 1]
+
+    drive(work())

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.hold import Hold
+
+
+def test_those_who_come_back_stand_where_they_stood() -> None:
+    hold = Hold(8)
+    woken: list[str] = []
+    for name, since in (("second", 20.0), ("third", 30.0)):
+        hold.enter(name, since, "")
+
+    hold.enter("back", 40.0, "", arrived=10.0)
+    hold.enter("fourth", 50.0, "")
+
+    def note(profile: str | None) -> bool:
+        woken.append(str(profile))
+        return True
+
+    assert hold.release(note) == 4
+    assert woken == ["back", "second", "third", "fourth"]
+
+
+def test_a_full_queue_has_room_for_those_who_come_back() -> None:
+    hold = Hold(1)
+    hold.enter(None, 1.0, "")
+    with pytest.raises(GatewayError, match="waiting already"):
+        hold.enter(None, 2.0, "")
+
+    hold.enter(None, 3.0, "", arrived=0.5)
+    assert len(hold) == 2
