@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
     from orchestrator.engines.registry import Engine, EngineRegistry
 
-HELP = "list, add, remove and probe engines"
+HELP = "find, build, update, roll back and probe engines"
 EXAMPLES = """\
   orch engines list
   orch engines add ik-fork ~/ik_llama.cpp/build/bin/llama-server

@@ -26,7 +26,7 @@ VERBS: dict[str, str] = {
     "events": "show what happened: starts, failures, retries, stops",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
-    "engines": "list, add, remove and probe engines",
+    "engines": "find, build, update, roll back and probe engines",
     "margins": "show or forget the memory margins that were learned",
     "explain": "say why an engine failed, from its log",
     "config": "show the configuration and where things are",

@@ -18,7 +18,6 @@ from orchestrator.core.states import Failure
 POLL_FIRST_S = 0.02
 POLL_SLOWEST_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
-CANARY_TIMEOUT_S = 120.0
 MTP_PROMPTS = (
     "one two three one two three one two three one two",
     "0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3",
@@ -59,12 +58,15 @@ async def watch_loading(
     pause_s = POLL_FIRST_S
     work = -1
     moved_at = monotonic()
+    foreign = False
     while True:
         owner = process.owns(port)
-        if owner is False:
+        if owner is False and foreign:
             message = f"another process listens on port {port}; the engine that was started does not"
             return Ended(Failure("port_in_use", message, action="restart"))
 
+        # Once may be the moment in which our own process dies: its files are gone then, and its listener is not yet.
+        foreign = owner is False
         if owner and await probe.health(HEALTH_TIMEOUT_S) == "ok" and process.owns(port):
             return None
 
@@ -82,20 +84,27 @@ async def watch_loading(
 
 
 async def send_canary(
-    probe: EngineProbe, *, embeddings: bool, reranking: bool, mtp: bool, drafts_in_log: Callable[[], int]
+    probe: EngineProbe,
+    *,
+    embeddings: bool,
+    reranking: bool,
+    mtp: bool,
+    drafts_in_log: Callable[[], int],
+    timeout_s: float,
 ) -> Ended | None:
     """Ask for a real answer; with MTP, until drafts were really counted.
 
     :param drafts_in_log: drafts that the engine's log has counted so far (builds that do not say so in their answers)
+    :param timeout_s: of each question; a process that is stopped right here answers none
     :return: None when it answered
     """
     if embeddings or reranking:
-        answer = await (probe.embed(CANARY_TIMEOUT_S) if embeddings else probe.rerank(CANARY_TIMEOUT_S))
+        answer = await (probe.embed(timeout_s) if embeddings else probe.rerank(timeout_s))
         return None if answer.ok else _unanswered(answer)
 
     prompts = MTP_PROMPTS if mtp else MTP_PROMPTS[:1]
     for prompt in prompts:
-        answer = await probe.complete(prompt, MTP_TOKENS if mtp else 1, CANARY_TIMEOUT_S)
+        answer = await probe.complete(prompt, MTP_TOKENS if mtp else 1, timeout_s)
         if not answer.ok:
             return _unanswered(answer)
 

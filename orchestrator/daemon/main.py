@@ -202,7 +202,8 @@ class Daemon:
 
     def _build(self, tasks: TaskGroup, guard: Guard) -> Service:
         config = self._config
-        limits = Limits(config.daemon.stop_grace_s, config.daemon.drain_s, config.daemon.load_stall_s)
+        times = config.daemon
+        limits = Limits(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s)
 
         async def drain(instance: str, timeout_s: float) -> bool:
             return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)

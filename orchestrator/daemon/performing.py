@@ -72,11 +72,12 @@ _SPAWN_CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds: of stopping, draining and of loading without progress."""
+    """Times in seconds: of stopping, draining, of loading without progress, and of a canary without an answer."""
 
     stop_grace_s: float = 15.0
     drain_s: float = 120.0
     load_stall_s: float = 120.0
+    stall_s: float = 120.0
 
 
 @dataclass(slots=True)
@@ -230,7 +231,9 @@ class EnginePerformer:
         launch = run.launch
         rendered = launch.rendered
         await self._memory.before_start()
-        spec = LaunchSpec(argv=tuple(rendered.argv), env=dict(rendered.env), cwd="/", instance=launch.instance)
+        spec = LaunchSpec(
+            argv=tuple(rendered.argv), env=dict(rendered.env), cwd=launch.directory, instance=launch.instance
+        )
         try:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
         except SpawnError as error:
@@ -273,6 +276,7 @@ class EnginePerformer:
                     reranking=settings.get("server.reranking") is True,
                     mtp=launch.mtp,
                     drafts_in_log=lambda: drafts_counted(lines_of(run)),
+                    timeout_s=self._limits.stall_s,
                 )
 
             self._post(CheckFailed(launch.instance, ended.failure) if ended else CanaryPassed(launch.instance))

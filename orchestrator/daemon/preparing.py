@@ -18,10 +18,12 @@ from orchestrator.adapters.ports import free_port
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.ladder import Rung, first_rung, on_rung
+from orchestrator.core.model_limits import refuse_model
 from orchestrator.core.profile import DEMO_MODEL, EngineProfile, Profile
 from orchestrator.core.states import Target
 from orchestrator.engines.demo_model import ensure_demo_model
-from orchestrator.engines.registry import EngineRegistry
+from orchestrator.engines.installs import verify
+from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, model_path, render_profile
 
 HOST = "127.0.0.1"
@@ -33,6 +35,7 @@ class Launch:
 
     :param written: the profile as its text says; `profile` is with the rung laid over it
     :param rendered: argv with the binary first, and the environment
+    :param directory: where the process runs: the fork leaves files there
     :param model_bytes: size of the model's files, to show how far loading is
     """
 
@@ -45,6 +48,7 @@ class Launch:
     port: int
     api_key: str
     key_file: str
+    directory: str
     model_bytes: int
     margin_key: MarginKey
 
@@ -85,7 +89,7 @@ class Preparer:
         profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
         rendered = render_profile(self._paths, profile, target.engine)
-        model_bytes = self._check_model(rendered.profile)
+        model_bytes = self._check_model(rendered.profile, self._check_engine(target.engine))
         path = model_path(self._paths, rendered.profile.model)
         return Resolved(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
 
@@ -113,18 +117,31 @@ class Preparer:
         """:raises OrchError: when the target cannot be started"""
         profile = self._profiles.load(target.profile)
         chosen = profile.for_engine(target.engine)
-        model_bytes = self._check_model(chosen)
-        engine = EngineRegistry(self._paths).resolve(target.engine)
+        engine = self._check_engine(target.engine)
+        model_bytes = self._check_model(chosen, engine)
         devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
         key = margin_key(chosen, model_path(self._paths, chosen.model), f"{engine.build} {engine.sha256[:12]}", devices)
         if rung is None:
             rung = first_rung(chosen, self._margins.learned(key))
 
+        directory = os.path.join(self._paths.state, "engine")
+        make_private(directory)
         port = free_port()
         key_file, api_key = self._new_key(instance)
         rendered = self._render(profile, target, rung, port, key_file)
         return Launch(
-            instance, target, chosen, rendered.profile, rendered, rung, port, api_key, key_file, model_bytes, key
+            instance=instance,
+            target=target,
+            written=chosen,
+            profile=rendered.profile,
+            rendered=rendered,
+            rung=rung,
+            port=port,
+            api_key=api_key,
+            key_file=key_file,
+            directory=directory,
+            model_bytes=model_bytes,
+            margin_key=key,
         )
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
@@ -180,8 +197,21 @@ class Preparer:
 
         return path, key
 
-    def _check_model(self, profile: EngineProfile) -> int:
-        """The model's size in bytes, once its header could be read and has what the profile asks for."""
+    def _check_engine(self, name: str) -> Engine:
+        """The engine, unless a file of an installed build is not what was installed."""
+        engine = EngineRegistry(self._paths).resolve(name)
+        changed = verify(engine.path)
+        if changed is not None:
+            raise OrchError(
+                f"the engine `{engine.id}` is not started: its build was changed",
+                details=(changed,),
+                hint=f"build it anew with `orch engines build {engine.id}`, or go back with `orch engines rollback`",
+            )
+
+        return engine
+
+    def _check_model(self, profile: EngineProfile, engine: Engine) -> int:
+        """The model's size in bytes, once its header was read and has what profile and engine need."""
         path = model_path(self._paths, profile.model)
         if profile.model == DEMO_MODEL:
             ensure_demo_model(self._paths)
@@ -204,6 +234,14 @@ class Preparer:
                 f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
                 details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
                 hint='take a file that keeps the MTP layers, or set speculative.type = "none"',
+            )
+
+        limit = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)
+        if limit is not None:
+            raise UsageError(
+                f"profile `{profile.name}` cannot run on `{engine.id}`",
+                details=(f"{path}: {limit}",),
+                hint="`orch engines list` shows the others",
             )
 
         return sum(part.file_size for part in parts)
