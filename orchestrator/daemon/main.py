@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import socket
-import stat
 from dataclasses import dataclass
 
 import anyio
@@ -47,6 +46,7 @@ from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.performing import EnginePerformer, Limits
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.service import Service
+from orchestrator.daemon.sockets import bind_control, bind_gateway, url_of
 from orchestrator.daemon.switcher import Switcher
 from orchestrator.daemon.watching import Watcher
 from orchestrator.gateway.config import GatewayConfig
@@ -100,46 +100,6 @@ def serve(options: Options) -> int:
         lock.release()
 
     return 0
-
-
-def bind_gateway(host: str, port: int) -> socket.socket:
-    """:raises OrchError: when the address is taken or not ours"""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, protocol)
-    # Connections of an earlier daemon in TIME_WAIT do not keep the address; a live listener still does.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(address)
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise OrchError(
-            f"the gateway cannot listen on {host}:{port}: {error.strerror}",
-            hint="stop what listens there, or set `gateway.port` (`orch config path` shows the file)",
-        ) from None
-
-    sock.setblocking(False)
-    return sock
-
-
-def bind_control(path: str) -> socket.socket:
-    """The control socket, 0600 from birth. Only called with the daemon's lock held: a live one is never replaced."""
-    if os.path.lexists(path):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OrchError("the control socket's place is taken by something else", details=(path,))
-
-        os.unlink(path)
-
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(mask)
-
-    sock.listen(128)
-    sock.setblocking(False)
-    return sock
 
 
 class Daemon:
@@ -387,8 +347,3 @@ def gateway_config(config: Config) -> GatewayConfig:
         hold_timeout_s=gateway.hold_timeout_s,
         limits=HttpLimits(header_timeout_s=gateway.header_timeout_s, body_bytes=gateway.max_body_mib << 20),
     )
-
-
-def url_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

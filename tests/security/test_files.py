@@ -16,8 +16,8 @@ from orchestrator.adapters.paths import find_paths, make_directories, make_priva
 from orchestrator.adapters.state_file import save_state
 from orchestrator.core.errors import OrchError
 from orchestrator.daemon.journal import Journal
-from orchestrator.daemon.main import bind_control
 from orchestrator.daemon.preparing import Preparer
+from orchestrator.daemon.sockets import bind_control
 
 
 def write_a_log(path: str) -> None:
