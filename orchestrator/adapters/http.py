@@ -52,7 +52,7 @@ class EngineProbe:
     async def health(self, timeout_s: float) -> Health:
         """`loading` on 503, `silent` when connected but not answered in time, `refused` when nobody listens."""
         try:
-            response = await self._client.get("/health", timeout=timeout_s)
+            response = await self._ask("GET", "/health", timeout_s)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             return "refused"
         except httpx.HTTPError:
@@ -63,7 +63,7 @@ class EngineProbe:
     async def slots(self, timeout_s: float) -> object:
         """What /slots says, as it came; None when it is switched off or was not answered in time."""
         try:
-            response = await self._client.get("/slots", timeout=timeout_s)
+            response = await self._ask("GET", "/slots", timeout_s)
             return response.json() if response.status_code == 200 else None
         except (httpx.HTTPError, ValueError, RecursionError):
             return None
@@ -102,7 +102,7 @@ class EngineProbe:
 
     async def _post(self, path: str, body: dict[str, object], timeout_s: float) -> dict[str, object] | Canary:
         try:
-            response = await self._client.post(path, json=body, timeout=timeout_s)
+            response = await self._ask("POST", path, timeout_s, body)
             answer = response.json() if response.status_code == 200 else None
         except httpx.TimeoutException:
             return Canary(False, f"no answer to POST {path} within {timeout_s:g} s")
@@ -113,6 +113,17 @@ class EngineProbe:
             return Canary(False, f"POST {path} answered {response.status_code}: {response.text[:300]}")
 
         return answer
+
+    async def _ask(
+        self, method: str, path: str, timeout_s: float, body: dict[str, object] | None = None
+    ) -> httpx.Response:
+        """:raises httpx.HTTPError: when there is no answer"""
+        try:
+            return await self._client.request(method, path, json=body, timeout=timeout_s)
+        except (AttributeError, OSError) as error:
+            # anyio asks a new connection for its addresses. When the engine died in that instant, uvloop has no socket
+            # any more, or the kernel no peer.
+            raise httpx.ConnectError(f"closed while it was being opened: {error}") from error
 
 
 def _count(value: object) -> int | None:
