@@ -90,10 +90,18 @@ def refusal_of(state: State, now: float) -> Refusal | None:
             return Refusal("the model is being stopped", "stopping", None)
         case Failed(failure=failure, until=until):
             retry_s = None if until is None else min(max(math.ceil(until - now), 1), MAX_RETRY_AFTER_S)
-            message = f"{state.course.target} failed: {describe(failure)}"
+            message = f"{state.course.target} failed: {describe(failure)}{_tried(state.course)}"
             return Refusal(message, failure.failure_class, retry_s, state.course.target.profile)
         case _:
             return None
+
+
+def _tried(course: Course) -> str:
+    """What a client is told of the attempts, when there was more than one."""
+    if len(course.attempts) < 2:
+        return ""
+
+    return "; tried: " + ", ".join(f"{each.number}. {each.rung}: {each.outcome}" for each in course.attempts)
 
 
 def progress_of(state: State, loading: str = "") -> str:
