@@ -156,6 +156,9 @@ class Dispatcher:
             return
 
         del self._in_flight[instance]
+        if instance not in self._pools:  # it was replaced while it still streamed
+            self.relayed.pop(instance, None)
+
         idle = self._idle.pop(instance, None)
         if idle is not None:
             idle.set()
