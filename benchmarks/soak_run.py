@@ -132,7 +132,7 @@ class Soak:
         clients = Clients(urlsplit(lab.url).netloc, CLIENTS)
         for number in range(1, self._cycles + 1):
             if time.monotonic() - self._began > limit_s:
-                report.cut = f"the limit of {limit_s / 60:g} minutes was reached before cycle {number}"
+                report.cut = f"The limit of {limit_s / 60:g} minutes was reached before cycle {number}."
                 break
 
             with self._noting(f"cycle {number}"):
@@ -143,8 +143,12 @@ class Soak:
                     self._look(number, clients)
 
             self._tell_problems(clients)
+            if not self._lives():
+                report.cut = f"The daemon ended in cycle {number}."
+                break
+
             if len(report.problems) >= MAX_PROBLEMS:
-                report.cut = f"too many violations up to cycle {number}"
+                report.cut = f"Too many violations up to cycle {number}."
                 break
 
         with self._noting("at the end"):
@@ -154,6 +158,9 @@ class Soak:
         self._settle_accounts(clients)
         report.took_s = time.monotonic() - self._began
         return report
+
+    def _lives(self) -> bool:
+        return self._lab.daemon is not None and self._lab.daemon.poll() is None
 
     @contextlib.contextmanager
     def _noting(self, place: str) -> Iterator[None]:
@@ -316,9 +323,11 @@ class Soak:
                 if fake and ends.get((request, fake), "never seen") in ("gone", "never seen"):
                     self._wrong(f"{request} is complete, and {fake} says {ends.get((request, fake))}")
 
-        page = lab.request("GET", "/metrics", url=lab.url)[2]
-        counted = re.search(rb"^orch_requests_replayed_total (\d+)$", page, re.M)
-        report.replayed = int(counted[1]) if counted else 0
+        if self._lives():
+            page = lab.request("GET", "/metrics", url=lab.url)[2]
+            counted = re.search(rb"^orch_requests_replayed_total (\d+)$", page, re.M)
+            report.replayed = int(counted[1]) if counted else 0
+
         twice = [request for request, count in accepted.items() if count > 1]
         if len(twice) > report.replayed or any(accepted[request] > 2 for request in twice):
             self._wrong(f"{report.replayed} requests were sent again, and engines got twice or more: {twice}")
@@ -328,11 +337,11 @@ class Soak:
             self._wrong(problem)
 
 
-def evidence(lab: Lab, lines: int = 15) -> str:
+def evidence(lab: Lab, lines: int = 20) -> str:
     """The last events, and the end of the daemon's log."""
     events = "it does not answer"
     if lab.daemon is not None and alive(lab.daemon.pid):
         done = lab.orch("events", "-n", str(lines), check=False)
         events = done.stdout + done.stderr
 
-    return f"last events:\n{events}\ndaemon's log:\n" + "\n".join(lab.daemon_log().splitlines()[-lines:])
+    return f"last events:\n{events}\ndaemon's log:\n" + "\n".join(lab.daemon_log().splitlines()[-2 * lines :])
