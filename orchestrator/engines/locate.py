@@ -168,5 +168,5 @@ def _missing(engine: str, env: Mapping[str, str], looked: list[str]) -> EngineMi
     return EngineMissingError(
         f"engine `{engine}` was not found",
         details=(*(place.strip() for place in places), *looked),
-        hint=f"run `orch engines add {engine} PATH`, or use `--engine embedded`",
+        hint=f"run `orch engines build {engine}` or `orch engines add {engine} PATH`, or use `--engine embedded`",
     )
