@@ -9,8 +9,8 @@ engine is stopped, and what the daemon holds then is compared: descriptors, thre
 
 The report (stdout) is docs/soak.md. Exit code 1 on any violation, with the last events and the daemon's log (stderr).
 
-    python benchmarks/soak.py > docs/soak.md
-    python benchmarks/soak.py --cycles 50 --requests 500 --seed 7
+    python -m benchmarks.soak > docs/soak.md
+    python -m benchmarks.soak --cycles 50 --requests 500 --seed 7
 """
 
 from __future__ import annotations
