@@ -1,7 +1,7 @@
 """Device memory through NVML, or nothing on a machine without an NVIDIA driver.
 
-NVML calls block, and a driver in trouble can hang them: one thread owns them, one call is under way at a time, and a
-caller gets the last reading when the current one is late.
+NVML calls block, and a driver in trouble can hang them: one thread is asking at a time, and a caller gets the last
+reading when the current one is late.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ class GpuReading:
 
 
 class NvmlReader:
-    """Reads in a thread of its own.
+    """Reads in a thread of its own, which may hang without anybody else.
 
     :param max_age_s: a reading younger than this is used again
+    :param patience_s: how long a caller waits for a call; for one that has taken longer nobody waits any more
     """
 
-    def __init__(self, max_age_s: float = 2.0) -> None:
+    def __init__(self, max_age_s: float = 2.0, patience_s: float = 1.0) -> None:
         self._max_age_s = max_age_s
+        self._patience_s = patience_s
         self._last: tuple[GpuReading, ...] = ()
         self._read_at = float("-inf")
-        self._busy = threading.Lock()
+        self._lock = threading.Lock()
+        self._answered: threading.Event | None = None
+        self._asked_at = 0.0
         self._available: bool | None = None
 
     def read(self) -> tuple[GpuReading, ...]:
-        """The devices now, or the last reading while another thread is still asking. Blocks: call it in a thread."""
+        """The devices now, or the last reading when the driver is late. Blocks: call it in a thread."""
         if self._available is False or monotonic() - self._read_at < self._max_age_s:
             return self._last
 
@@ -46,16 +50,30 @@ class NvmlReader:
         if self._available is False:
             return ()
 
-        if not self._busy.acquire(blocking=False):
-            return self._last
+        with self._lock:
+            answered = self._answered
+            if answered is None:
+                answered = self._answered = threading.Event()
+                self._asked_at = monotonic()
+                # Not one of a pool's: at the daemon's end it is not waited for.
+                threading.Thread(target=self._ask, args=(answered,), name="nvml", daemon=True).start()
 
+            rest_s = self._asked_at + self._patience_s - monotonic()
+
+        if rest_s > 0:
+            answered.wait(rest_s)
+
+        return self._last
+
+    def _ask(self, answered: threading.Event) -> None:
         try:
             self._last = self._query()
             self._read_at = monotonic()
         finally:
-            self._busy.release()
+            with self._lock:
+                self._answered = None
 
-        return self._last
+            answered.set()
 
     def _query(self) -> tuple[GpuReading, ...]:
         import pynvml
@@ -69,8 +87,13 @@ class NvmlReader:
 
             self._available = True
 
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError:  # the driver is gone, or being reset
+            return ()
+
         readings = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
+        for index in range(count):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
