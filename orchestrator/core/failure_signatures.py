@@ -77,6 +77,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:what\(\): +)?(?:Unsupported cache type: |unknown speculative type: |invalid device: |error: Unsupported cache type)", "any", "bad_flag", "none", None, "fatal"),
     _row(r"(?:failed to initialize the context: )?(?:quantized V cache (?:was requested|requires)|V cache quantization requires flash_attn)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"(?:--[a-z][\w-]+ (?:is|are) (?:not supported|incompatible|only supported)|SPLIT_MODE_\w+ (?:requires|needs|not)|LLAMA_SPLIT_MODE_\w+ (?:requires|needs|not))", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"=+ K cache \S+ coupled with V cache \S+ is not a supported combination on the CPU backend", "any", "bad_flag", "runtime", None, "fatal"),
     _row(r"invalid value for main_gpu: ", "any", "bad_flag", "load", None, "fatal"),
     _row(r"Speculative decoding is currently limited to a single server slot", "any", "bad_flag", "load", None, "fatal"),
     # Files. The loader's own line after it is weak: the reason stands here.

@@ -163,6 +163,11 @@ def test_what_a_client_sent_does_not_name_the_cause_of_a_crash() -> None:
         (["error: invalid argument: --foo"], 1, ("bad_flag", "none", "give_up")),
         (["error: unknown argument: --foo", "usage: llama-server [options]"], 1, ("bad_flag", "none", "give_up")),
         (
+            ["=== K cache q5_0 coupled with V cache f16 is not a supported combination on the CPU backend."],
+            -6,
+            ("bad_flag", "runtime", "give_up"),
+        ),
+        (
             ['error while handling argument "--draft-max": the argument has been removed. use --spec-draft-n-max'],
             1,
             ("bad_flag", "none", "give_up"),
