@@ -1,7 +1,8 @@
 """Margins that survived: what the ladder learned, kept across restarts.
 
-A margin holds for one build, model, context, KV type, parallelism, speculation and set of devices. It is written only
-after a start became ready, and it only ever grows; `forget` is the one way back.
+A margin holds for one build, model, context, KV type, parallelism, speculation and set of devices. It is one number, or
+one per device where the profile has a list; it is written only after a start proved healthy, and none of its numbers
+ever shrinks. `forget` is the one way back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.adapters.state_file import load_state, save_state
+from orchestrator.core.ladder import Margins, raised
 from orchestrator.core.profile import EngineProfile
 
 KEYED_SETTINGS = (
@@ -53,7 +55,10 @@ class MarginStore:
         self._path = path
 
     def entries(self) -> dict[str, dict[str, object]]:
-        """Digest to what was learned: profile, engine, model, margin_mib, learned (RFC 3339)."""
+        """Digest to what was learned: profile, engine, model, margin_mib (the largest), learned (RFC 3339).
+
+        With a margin per device there is also margins_mib.
+        """
         state, _ = load_state(self._path)
         entries = state.get("margins")
         if not isinstance(entries, dict):
@@ -61,20 +66,28 @@ class MarginStore:
 
         return {digest: entry for digest, entry in entries.items() if isinstance(entry, dict)}
 
-    def learned(self, key: MarginKey) -> int | None:
-        """The margin that survived, MiB."""
-        margin = self.entries().get(key.digest, {}).get("margin_mib")
+    def learned(self, key: MarginKey) -> Margins | None:
+        """The margins that survived, MiB."""
+        entry = self.entries().get(key.digest, {})
+        listed, margin = entry.get("margins_mib"), entry.get("margin_mib")
+        if isinstance(listed, list) and listed and all(isinstance(each, int) for each in listed):
+            return tuple(listed)
+
         return margin if isinstance(margin, int) else None
 
-    def remember(self, key: MarginKey, margin_mib: int, profile: EngineProfile, now: str) -> bool:
-        """Keep a margin unless a larger one is kept already.
+    def remember(self, key: MarginKey, margins_mib: Margins, profile: EngineProfile, now: str) -> bool:
+        """Keep margins unless as large ones are kept already.
 
-        :return: whether it was new
+        :return: whether anything was new
         """
         entries = self.entries()
         before = self.learned(key)
-        if before is not None and before >= margin_mib:
-            return False
+        kept = margins_mib
+        if before is not None:
+            kept = raised(margins_mib, before)
+            nothing = (0,) * len(margins_mib) if isinstance(margins_mib, tuple) else 0
+            if kept == raised(nothing, before):
+                return False
 
         entries[key.digest] = {
             "profile": profile.name,
@@ -83,7 +96,8 @@ class MarginStore:
             "model": key.model.partition(":")[0],
             "settings": dict(key.settings),
             "devices": list(key.devices),
-            "margin_mib": margin_mib,
+            "margin_mib": max(kept) if isinstance(kept, tuple) else kept,
+            **({"margins_mib": list(kept)} if isinstance(kept, tuple) else {}),
             "learned": now,
         }
         save_state(self._path, {"margins": entries})

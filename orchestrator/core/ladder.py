@@ -3,61 +3,112 @@
 A rung is a margin and the steps of `[recovery] then` that are in force. Climbing takes the next listed margin, at least
 larger by the allocation that failed when the log names it (that much was missing); after the last margin the steps of
 `then`, one by one, each only because the profile allows it.
+
+Where the profile has a margin per device, only that of the device that failed rises. Which one that is:
+
+1. With `memory.devices`, the place of its name there: upstream's list of margins has that order.
+2. With `memory.rpc` alone, upstream's list begins with the remote devices: `RPC1[host:port]` is the second. How many
+   there are is not known beyond one a server, so the place of a local device is not known either.
+3. Else the number in its name: `CUDA1` is the second.
+
+The limits: a number says nothing where back ends are mixed (`CUDA0`, `Vulkan0`) without `memory.devices`; and the
+fork's margins go by a GPU's index, whose order with `memory.devices` or remote devices is not documented, so that 1
+and 2 take it to be upstream's.
+
+A failure whose device, or whose place, is not known raises them all.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.core.profile import EngineProfile, Recovery
 from orchestrator.core.settings import Value
 
+Margins = int | tuple[int, ...]
+"""MiB: one for every device, or one per device in the engine's order."""
+
+_DEVICE = re.compile(r"(?P<name>(?P<backend>[A-Za-z]+)(?P<number>\d{1,3}))(?:\[.*\])?")
+"""A device as the engine's log names it, a remote one with its address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One step of the ladder.
 
-    :param margin_mib: device memory kept free when fitting, MiB; None where nothing is fitted or the engine decides
+    :param margin_mib: device memory kept free when fitting, MiB; None where nothing is fitted or the engine decides.
+        The largest, where there is one per device
     :param steps: the `then` steps in force, in the order taken
+    :param margins_mib: one per device, where the profile has a list
+    :param devices: names of the devices that `margins_mib` begins with, as far as the profile tells them
     """
 
     margin_mib: int | None = None
     steps: tuple[str, ...] = ()
+    margins_mib: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    @property
+    def margins(self) -> Margins | None:
+        return self.margins_mib or self.margin_mib
 
     def __str__(self) -> str:
-        parts = [f"margin {self.margin_mib} MiB"] if self.margin_mib is not None else []
+        margins = self.margins_mib or ((self.margin_mib,) if self.margin_mib is not None else ())
+        parts = [f"margin {', '.join(map(str, margins))} MiB"] if margins else []
         return ", ".join([*parts, *self.steps]) or "as the profile says"
 
 
-def first_rung(profile: EngineProfile, learned_mib: int | None = None) -> Rung:
+def raised(margins: Margins, floor: Margins) -> Margins:
+    """Margins of the same shape, none below the floor for its device.
+
+    Where the shapes differ it is not known which device is which, and the largest of the floor holds for each.
+    """
+    if isinstance(margins, int):
+        return max(margins, _largest(floor))
+
+    floors = floor if isinstance(floor, tuple) and len(floor) == len(margins) else (_largest(floor),) * len(margins)
+    return tuple(map(max, margins, floors))
+
+
+def first_rung(profile: EngineProfile, learned_mib: Margins | None = None) -> Rung:
     """Where a start begins: the profile's margin, or the larger one that survived before; none with fitting off."""
     if profile.settings.get("memory.fit") is False:
         return Rung()
 
-    margin = _scalar_margin(profile)
-    if margin is None and profile.settings.get("memory.fit") is True and profile.recovery.margins:
-        margin = profile.recovery.margins[0]
+    margins = _margins(profile)
+    if margins is None and profile.settings.get("memory.fit") is True and profile.recovery.margins:
+        margins = profile.recovery.margins[0]
 
-    if learned_mib is not None and (margin is None or learned_mib > margin):
-        margin = learned_mib
+    if learned_mib is not None:
+        margins = raised(0 if margins is None else margins, learned_mib)
 
-    return Rung(margin)
+    if isinstance(margins, tuple):
+        return Rung(max(margins), margins_mib=margins, devices=_devices(profile))
+
+    return Rung(margins)
 
 
-def next_rung(rung: Rung, recovery: Recovery, *, margin_helps: bool, requested_mib: float | None) -> Rung | None:
+def next_rung(
+    rung: Rung, recovery: Recovery, *, margin_helps: bool, requested_mib: float | None, device: str | None = None
+) -> Rung | None:
     """The rung above this one, or None at the top.
 
     :param margin_helps: False where a bigger margin cannot (nothing is fitted, one allocation is over a limit)
     :param requested_mib: the allocation that failed, MiB, where the log names it
+    :param device: that it failed on, where the log names it
     """
-    if margin_helps and rung.margin_mib is not None:
-        current = rung.margin_mib
-        listed = next((margin for margin in recovery.margins if margin > current), None)
-        if listed is not None:
-            missing = current + math.ceil(requested_mib) if requested_mib else 0
-            return replace(rung, margin_mib=max(listed, missing))
+    if margin_helps and rung.margins is not None:
+        margins = rung.margins_mib or (rung.margin_mib or 0,)
+        at = _place(device, rung)
+        higher = tuple(
+            _higher(margin, recovery, requested_mib) if at in (None, index) else margin
+            for index, margin in enumerate(margins)
+        )
+        if higher != margins:
+            return replace(rung, margin_mib=max(higher), margins_mib=higher if rung.margins_mib else ())
 
     for step in recovery.then:
         if step not in rung.steps:
@@ -72,12 +123,10 @@ def on_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
     No step takes more device memory than the profile: `context:65536` leaves a smaller context as it is.
     """
     changed: dict[str, Value] = dict(profile.settings)
-    if rung.margin_mib is not None:
-        margins = profile.settings.get("memory.fit_margin")
-        if isinstance(margins, tuple):
-            changed["memory.fit_margin"] = tuple(max(int(margin), rung.margin_mib) for margin in margins)
-        else:
-            changed["memory.fit_margin"] = rung.margin_mib
+    if rung.margins is not None:
+        margins = _margins(profile)
+        # The profile may have been edited since the first rung: its shape decides.
+        changed["memory.fit_margin"] = raised(margins if isinstance(margins, tuple) else 0, rung.margins)
 
     for step in rung.steps:
         name, _, value = step.partition(":")
@@ -93,14 +142,49 @@ def on_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
     return replace(profile, settings=changed)
 
 
+def _higher(margin_mib: int, recovery: Recovery, requested_mib: float | None) -> int:
+    """The next listed margin, or more where more was missing; the same after the last one."""
+    listed = next((each for each in recovery.margins if each > margin_mib), None)
+    if listed is None:
+        return margin_mib
+
+    return max(listed, margin_mib + math.ceil(requested_mib or 0))
+
+
+def _place(device: str | None, rung: Rung) -> int | None:
+    """Which of the rung's margins is the device's; None when that is not known."""
+    found = _DEVICE.fullmatch(device or "")
+    if found is None or not rung.margins_mib:
+        return None
+
+    if rung.devices:
+        place = rung.devices.index(found["name"]) if found["name"] in rung.devices else None
+    else:
+        place = None if found["backend"] == "RPC" else int(found["number"])
+
+    return place if place is not None and place < len(rung.margins_mib) else None
+
+
+def _devices(profile: EngineProfile) -> tuple[str, ...]:
+    listed, remote = (profile.settings.get(f"memory.{key}") for key in ("devices", "rpc"))
+    if isinstance(listed, tuple) and listed:
+        return tuple(map(str, listed))
+
+    return tuple(f"RPC{index}" for index, _ in enumerate(remote)) if isinstance(remote, tuple) else ()
+
+
+def _margins(profile: EngineProfile) -> Margins | None:
+    margins = profile.settings.get("memory.fit_margin")
+    if isinstance(margins, tuple):
+        return tuple(int(each) for each in margins)
+
+    return margins if isinstance(margins, int) else None
+
+
+def _largest(margins: Margins) -> int:
+    return margins if isinstance(margins, int) else max(margins)
+
+
 def _int(settings: Mapping[str, Value], key: str) -> int:
     value = settings.get(key)
     return value if isinstance(value, int) else 0
-
-
-def _scalar_margin(profile: EngineProfile) -> int | None:
-    margin = profile.settings.get("memory.fit_margin")
-    if isinstance(margin, tuple):
-        return max(int(each) for each in margin)
-
-    return margin if isinstance(margin, int) else None

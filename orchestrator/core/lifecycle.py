@@ -243,6 +243,7 @@ def _ended(
                 course.recovery,
                 margin_helps=failure.action == "retry_margin",
                 requested_mib=failure.requested_mib,
+                device=failure.device,
             )
 
         if rung is not None:

@@ -145,17 +145,16 @@ class Preparer:
         )
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
-        """Remember the margin of a start that became ready, where the ladder had to climb to it.
+        """Remember the margins of a start that proved healthy, where the ladder had to climb to them.
 
         :return: whether something new was learned
         """
-        margin_mib = rung.margin_mib
         first = first_rung(self._profiles.load(launch.target.profile).for_engine(launch.target.engine))
-        if margin_mib is None or margin_mib == first.margin_mib:
+        if rung.margins is None or rung.margins == first.margins:
             return False
 
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return self._margins.remember(launch.margin_key, margin_mib, launch.profile, now)
+        return self._margins.remember(launch.margin_key, rung.margins, launch.profile, now)
 
     def changes(self, launch: Launch) -> tuple[str, ...]:
         """What the profile's text says differently from when the launch was prepared: dotted keys.

@@ -39,6 +39,20 @@ def test_the_margin_grows_by_the_allocation_that_failed(lab: Lab) -> None:
     assert margins(lab, "m", "upstream") == [1024, 1725]
 
 
+def test_with_a_margin_per_device_only_that_of_the_device_that_failed_rises(lab: Lab) -> None:
+    """The fake names CUDA0, and fits by its margin."""
+    ladder = LADDER.replace("fit_margin = 1024", "fit_margin = [1024, 512]")
+    status = lab.run("m", faults={"oom_below_mib": 2048, "oom_mib": 100.5}, more=ladder)
+    targets = [start["argv"][start["argv"].index("--fit-target") + 1] for start in lab.starts("m")]
+    assert targets == ["1024,512", "1536,512", "2048,512"]
+    assert status["attempts"][0]["next"] == "try margin 1536, 512 MiB"
+    assert status["margin_mib"] == 2048
+    lab.orch("down")
+    lab.up("m")
+    assert [attempt["outcome"] for attempt in lab.ready("m")["attempts"]] == ["ready"]
+    assert lab.starts("m")[-1]["argv"].count("2048,512") == 1
+
+
 def test_the_top_of_the_ladder_is_the_end(lab: Lab) -> None:
     lab.model("m", {"oom_below_mib": 9000, "oom_mib": 10}, more=LADDER)
     lab.serve("m")

@@ -63,6 +63,43 @@ def test_a_margin_never_shrinks(tmp_path_factory: pytest.TempPathFactory, margin
         assert store.learned(KEY) == largest
 
 
+def test_a_margin_per_device_is_found_again_with_the_largest_as_the_one_that_is_shown(store: MarginStore) -> None:
+    assert store.remember(KEY, (512, 1792), profile(), NOW)
+    assert store.learned(KEY) == (512, 1792)
+    entry = store.entries()[KEY.digest]
+    assert (entry["margin_mib"], entry["margins_mib"]) == (1792, [512, 1792])
+
+
+@given(margins=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 20_000)), min_size=1, max_size=8))
+def test_no_margin_of_a_device_ever_shrinks(
+    tmp_path_factory: pytest.TempPathFactory, margins: list[tuple[int, int]]
+) -> None:
+    store = MarginStore(str(tmp_path_factory.mktemp("margins") / "margins.json"))
+    largest = (-1, -1)
+    for each in margins:
+        grown = (max(largest[0], each[0]), max(largest[1], each[1]))
+        assert store.remember(KEY, each, profile(), NOW) == (grown != largest)
+        assert store.learned(KEY) == (largest := grown)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [
+        (1792, (512, 1024), None),
+        (1792, (512, 2048), (1792, 2048)),
+        ((512, 1792), 1792, None),
+        ((512, 1792), 2048, 2048),
+        ((512, 1792), (1024, 1024, 2048), (1792, 1792, 2048)),
+    ],
+)
+def test_a_margin_of_another_shape_is_no_smaller_for_any_device(
+    store: MarginStore, before: int | tuple[int, ...], now: int | tuple[int, ...], kept: int | tuple[int, ...] | None
+) -> None:
+    store.remember(KEY, before, profile(), NOW)
+    assert store.remember(KEY, now, profile(), NOW) == (kept is not None)
+    assert store.learned(KEY) == (before if kept is None else kept)
+
+
 def test_margins_of_other_keys_are_left_alone(store: MarginStore) -> None:
     other = replace(KEY, build="upstream-b2")
     store.remember(KEY, 1792, profile(), NOW)
@@ -89,7 +126,10 @@ def test_all_margins_can_be_forgotten(store: MarginStore) -> None:
     assert store.entries() == {}
 
 
-@pytest.mark.parametrize("margins", [None, [], {KEY.digest: 7}, {KEY.digest: {"margin_mib": "much"}}])
+@pytest.mark.parametrize(
+    "margins",
+    [None, [], {KEY.digest: 7}, {KEY.digest: {"margin_mib": "much"}}, {KEY.digest: {"margins_mib": [1, "much"]}}],
+)
 def test_an_edited_file_without_sense_teaches_nothing_and_can_be_learned_over(tmp_path: Path, margins: object) -> None:
     path = tmp_path / "margins.json"
     path.write_text(json.dumps({"version": 1, "margins": margins}))
