@@ -1,0 +1,377 @@
+"""What the host does to the daemon, and what its owner writes: scenarios 19, 31, 32, 40, 50, 52 and 65."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.linux import stat_of
+from orchestrator.adapters.ports import HOST, free_port
+from orchestrator.engines.known_model import write_known_model
+from tests.faults.lab import QUICK, ROOT, Lab
+from tests.support import Home, new_home, until
+
+# 19. Many ports, one after the other.
+
+CYCLES = 60
+CUT = 200
+LOW, HIGH = 24000, 24219
+"""Hardly more ports than connections that are cut: each stays taken for a minute."""
+
+
+@pytest.mark.timeout(180)
+def test_sixty_starts_and_stops_with_connections_cut_meet_no_port_that_is_taken(lab: Lab) -> None:
+    lab.configure(QUICK.replace("drain_s = 5.0", "drain_s = 0.0"))
+    lab.run("m", faults={"tokens_s": 50}, more="[context]\nparallel = 4\n")
+    for cycle in range(CYCLES):
+        cut = [lab.begin_asking(f"{cycle} {index}", 5000, stream=True) for index in range(2)]
+        until(lambda: len(lab.requests("m", "accepted")) == 2 * (cycle + 1), "the streams have begun")  # noqa: B023
+        lab.control("/v1/down", {"force": True})
+        lab.state("stopped")
+        for each in cut:
+            assert not each.result().text.endswith(":4999")
+
+        lab.up("m")
+        assert [attempt["outcome"] for attempt in lab.ready("m")["attempts"]] == ["ready"]
+
+    assert len(lab.starts("m")) == CYCLES + 1
+    lab.ask("last").check_complete(8)
+
+
+def test_a_port_whose_connections_were_cut_is_not_given_out_until_it_can_be_bound() -> None:
+    given = []
+    for _ in range(CUT):
+        given.append(free_port(low=LOW, high=HIGH))
+        with socket.socket() as server, socket.socket() as client:
+            server.bind((HOST, given[-1]))  # as an engine without SO_REUSEADDR does
+            server.listen()
+            client.connect((HOST, given[-1]))
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+
+    assert len(set(given)) == CUT
+
+
+# 31. Host memory runs out.
+
+CGROUPS = "/sys/fs/cgroup/memory" if os.path.isdir("/sys/fs/cgroup/memory") else "/sys/fs/cgroup"
+LIMIT_FILE = "memory.limit_in_bytes" if CGROUPS.endswith("memory") else "memory.max"
+LIMIT_MIB = 300
+HOG = f"held = [b'x' * (number + (1 << 24)) for number in range({LIMIT_MIB})]"
+"""More than the limit, and of no use to anybody."""
+
+
+@pytest.fixture
+def cgroup() -> Iterator[str]:
+    """A memory cgroup with a limit that a daemon and a fake engine fit into."""
+    path = os.path.join(CGROUPS, f"orch-test-{os.getpid()}")
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+
+    try:
+        limit = os.path.join(path, LIMIT_FILE)
+        if not os.path.exists(limit):
+            pytest.skip("the memory controller is not given to children of the root cgroup here")
+
+        Path(limit).write_text(str(LIMIT_MIB << 20))
+        yield path
+    finally:
+        until(lambda: not Path(path, "cgroup.procs").read_text(), "the cgroup is empty")
+        os.rmdir(path)
+
+
+def kills_of(cgroup: str) -> int:
+    for name in ("memory.events", "memory.oom_control"):
+        if os.path.exists(os.path.join(cgroup, name)):
+            words = Path(cgroup, name).read_text().split()
+            return int(words[words.index("oom_kill") + 1])
+
+    raise AssertionError("no counter of kills")
+
+
+def test_the_kernel_takes_the_engine_and_not_the_daemon_when_memory_ends(lab: Lab, cgroup: str) -> None:
+    greedy = os.path.join(lab.root, "greedy")
+    Path(greedy).touch()
+    eats = f"if rm {greedy} 2>/dev/null; then exec {sys.executable} -c {shlex.quote(HOG)}; fi"
+    lab.fake("hungry", "upstream", wrapper=f'case "$*" in *--help*|*--version*) ;; *) {eats} ;; esac; exec {{}}')
+    lab.model("m", engine="hungry")
+    lab.serve()
+    assert lab.daemon is not None
+    Path(cgroup, "cgroup.procs").write_text(str(lab.daemon.pid))
+    lab.up("m")
+    status = lab.ready("m")
+    assert kills_of(cgroup) == 1
+    assert lab.daemon.poll() is None and status["daemon_pid"] == lab.daemon.pid
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["killed", "ready"]
+    assert score_of(status["pid"]) >= score_of(lab.daemon.pid) + 300
+    lab.ask("r").check_complete(8)
+    lab.end()
+
+
+def score_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+# 32. A task that the daemon cannot do without dies.
+
+FAILPOINT = """
+import asyncio, signal, sys
+from orchestrator.daemon import main
+
+class Failing(main.Daemon):
+    async def run(self, *sockets):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: self._owner.post("no event"))
+        await super().run(*sockets)
+
+main.Daemon = Failing
+sys.exit(main.serve(main.Options()))
+"""
+
+
+def test_a_daemon_whose_core_task_died_ends_at_once_and_says_why(lab: Lab) -> None:
+    lab.model("m")
+    with open(os.path.join(lab.root, "daemon.log"), "ab") as log:
+        lab.daemon = subprocess.Popen([sys.executable, "-c", FAILPOINT], env=lab.env, cwd=ROOT, stdout=log, stderr=log)
+
+    until(lab.answers, "the daemon answers")
+    lab.up("m")
+    engine = lab.ready("m")["pid"]
+    began = time.monotonic()
+    lab.daemon.send_signal(signal.SIGUSR1)
+    assert lab.daemon.wait(10) not in (0, -signal.SIGUSR1)
+    assert time.monotonic() - began < 3.0
+    assert "Traceback" in lab.daemon_log() and "in step_world" in lab.daemon_log()
+    until(lambda: stat_of(engine) is None, "its engine is gone too")
+
+
+# 50. A clock that jumps.
+
+WALL_CLOCK = {
+    ("adapters/http1_wire.py", "time"): "the Date header",
+    ("adapters/lock.py", "time"): "tells a person since when the lock is held",
+    ("daemon/journal.py", "now"): "the time of an event",
+    ("daemon/preparing.py", "now"): "the date beside a margin that was learned",
+    ("daemon/service.py", "time"): "`created` of the models, and turning monotonic times into dates",
+    ("gateway/errors.py", "time"): "`created_at` of an error",
+}
+"""Where a date is meant, and what for. Everything else counts with a clock that does not jump."""
+
+
+def wall_clock_calls(source: str) -> set[str]:
+    """Names of the functions called that read the clock on the wall."""
+    tree = ast.parse(source)
+    bare = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "time"
+        for alias in node.names
+        if alias.name in ("time", "time_ns", "localtime", "gmtime")
+    }
+    called = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in bare:
+                called.add(name)
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="time"), attr="time" | "time_ns" | "clock_gettime" as name)
+            ):
+                called.add(name)
+            case ast.Call(func=ast.Attribute(attr="now" | "utcnow" | "today" as name)):
+                called.add(name)
+
+    return called
+
+
+def test_no_timer_uses_the_clock_on_the_wall() -> None:
+    package = Path(ROOT, "orchestrator")
+    found = {
+        (str(path.relative_to(package)), name)
+        for part in ("core", "daemon", "gateway", "adapters")
+        for path in (package / part).rglob("*.py")
+        for name in wall_clock_calls(path.read_text())
+    }
+    assert found == set(WALL_CLOCK)
+
+
+def test_the_look_for_clocks_finds_them() -> None:
+    assert wall_clock_calls("import time\ntime.time()\ntime.monotonic()") == {"time"}
+    assert wall_clock_calls("from time import monotonic, time as now_s\nnow_s() - monotonic()") == {"now_s"}
+    assert wall_clock_calls("from datetime import UTC, datetime\ndatetime.now(UTC)") == {"now"}
+
+
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long shift_s(void) {
+    char text[32] = {0};
+    int error = errno, file = open(getenv("CLOCK_SHIFT"), O_RDONLY | O_CLOEXEC);
+    if (file >= 0) {
+        if (read(file, text, sizeof text - 1) < 0) text[0] = 0;
+        close(file);
+    }
+    errno = error;
+    return atol(text);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    long failed = syscall(SYS_clock_gettime, clock, now);
+    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += shift_s();
+    return failed;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec time;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &time);
+    now->tv_sec = time.tv_sec;
+    now->tv_usec = time.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *where) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (where) *where = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+"""Preloaded, it shifts the clock on the wall by the seconds in a file, and leaves the others alone."""
+
+DAY_S = 86_400
+
+
+def test_nothing_happens_because_the_clock_jumped_a_day(lab: Lab) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+
+    source, library = lab.write("clock.c", CLOCK), os.path.join(lab.root, "clock.so")
+    shift = Path(lab.write("clock.shift", "0"))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    lab.env |= {"LD_PRELOAD": library, "CLOCK_SHIFT": str(shift)}
+    lab.configure(QUICK.replace("[daemon]", "[daemon]\nprobe_s = 0.2\nstall_s = 1.5"))
+    pid = lab.run("m", faults={"tokens_s": 20})["pid"]
+    request = lab.begin_asking("r", 100, stream=True)
+    until(lambda: lab.requests("m", "accepted"), "it is being answered")
+    for jump_s in (DAY_S, -DAY_S):
+        shift.write_text(str(jump_s))
+        other = lab.ask(f"after {jump_s}", 20)
+        other.check_complete(20)
+
+    request.result().check_complete(100)
+    assert (lab.ready("m")["pid"], len(lab.starts("m"))) == (pid, 1)
+    assert not lab.events("unrouted")
+
+    os.kill(pid, signal.SIGKILL)  # a timer that runs, begun before the jump and due after it
+    shift.write_text(str(2 * DAY_S))
+    until(lambda: len(lab.starts("m")) == 2, "it is started again in its time", 5.0)
+    lab.ready("m")
+    rows = map(json.loads, lab.orch("events", "-n", "1", "--json").stdout.splitlines())
+    jumped = datetime.fromisoformat([row["time"] for row in rows][0]) - datetime.now(UTC)
+    assert jumped.total_seconds() > DAY_S  # the clock did jump
+
+
+# 52. The model is cut while an engine has it mapped.
+
+
+@pytest.fixture
+def real() -> Iterator[Home]:
+    with new_home() as home:
+        home.write("config/orch.toml", QUICK)
+        yield home
+
+
+def test_a_model_cut_under_a_real_engine_is_named_and_not_tried_until_it_is_whole(real: Home) -> None:
+    pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
+    model = os.path.join(real.root, "own.gguf")
+    write_known_model(model, "llama", layers=2)
+    whole = Path(model).read_bytes()
+    real.profile("own", f'schema = 1\nmodel = "{model}"\nengine = "embedded"\n[cpu]\nthreads = 1\n')
+    real.serve("own")
+    until(lambda: real.status()["state"] == "ready", "it is ready")
+    os.truncate(model, 0)
+    real.request("POST", "/completion", {"prompt": "A supervisor", "n_predict": 8, "temperature": 0})
+    status = until(lambda: (now := real.status())["state"] == "failed" and now, "it has failed for good")
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["bad_model"]
+    assert status["attempts"][0]["next"].startswith("give up")
+    refused = real.orch("up", "own", check=False)
+    assert refused.returncode == 1 and model in refused.stderr
+    Path(model).write_bytes(whole)
+    real.orch("up", "own")
+    assert real.status()["state"] == "ready"
+
+
+# 65. A bad text is reloaded.
+
+BAD = {
+    "syntax": ("schema = 1\nmodel = \n", 2),
+    "unknown key": ('schema = 1\nmodel = "{model}"\nengine = "fake-upstream"\n[context]\nsise = 4096\n', 5),
+    "key given twice": ('schema = 1\nmodel = "{model}"\nmodel = "{model}"\n', 3),
+    "half written": ('schema = 1\nmodel = "{model}"\nengine = "fake-upst', 3),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_profile_that_is_wrong_at_a_reload_is_told_with_its_line_and_changes_nothing(lab: Lab, kind: str) -> None:
+    pid = lab.run("m")["pid"]
+    text, line = BAD[kind]
+    lab.profile("m", text.replace("{model}", os.path.join(lab.root, "m.gguf")))
+    refused = lab.orch("reload", check=False)
+    assert refused.returncode == 2
+    assert f"m.toml:{line}" in refused.stderr
+    lab.ask("r").check_complete(8)
+    assert lab.ready("m")["pid"] == pid
+
+
+def test_a_configuration_that_is_wrong_at_a_reload_is_told_with_its_line_and_changes_nothing(lab: Lab) -> None:
+    pid = lab.run("m")["pid"]
+    lab.configure("[daemon]\nstop_grace_s = 1.0\ndrain = 3\n")
+    refused = lab.orch("reload", check=False)
+    assert refused.returncode == 2
+    assert "orch.toml:3" in refused.stderr
+    lab.ask("r").check_complete(8)
+    assert lab.ready("m")["pid"] == pid
+
+
+@pytest.mark.parametrize("text", ["[daemon]\nstop_grace_s = \n", "[daemon]\ndrain = 3\n"], ids=["syntax", "key"])
+def test_a_configuration_that_is_wrong_at_the_start_is_told_with_its_line(lab: Lab, text: str) -> None:
+    lab.configure(text)
+    refused = lab.orch("serve", check=False)
+    assert refused.returncode == 2
+    assert "orch.toml:2" in refused.stderr
+
+
+def test_a_profile_that_is_written_all_the_time_disturbs_nothing(lab: Lab) -> None:
+    pid = lab.run("m")["pid"]
+    path = Path(lab.root, "config", "profiles", "m.toml")
+    text = path.read_text()
+    for number in range(100):
+        path.write_text(text[: number * len(text) // 100])
+        time.sleep(0.01)
+
+    path.write_text(text)
+    lab.ask("r").check_complete(8)
+    assert "nothing" in lab.orch("reload").stdout
+    assert (lab.ready("m")["pid"], len(lab.starts("m"))) == (pid, 1)
