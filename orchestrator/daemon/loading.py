@@ -5,6 +5,7 @@ A process that makes progress is never given up: the limit is on time without an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -13,6 +14,7 @@ from typing import Protocol
 import anyio
 
 from orchestrator.adapters.http import Canary, EngineProbe
+from orchestrator.core.capabilities import Kind
 from orchestrator.core.states import Failure
 
 POLL_FIRST_S = 0.02
@@ -38,6 +40,12 @@ class Process(Protocol):
     def work_done(self) -> int:
         """A number that grows while the process makes progress."""
         ...
+
+
+_SERVERS: dict[Kind, str] = {"upstream": "llama.cpp", "ik": "ik_llama.cpp"}
+"""What each engine puts into its `Server` header."""
+
+_BUILD_INFO = re.compile(r"b(\d+)-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,29 @@ async def watch_loading(
 
         await anyio.sleep(pause_s)
         pause_s = min(pause_s * 1.5, POLL_SLOWEST_S)
+
+
+async def check_identity(probe: EngineProbe, kind: Kind, build_number: int | None) -> Ended | None:
+    """Whether the engine that answers is the build that was started, as far as it says who it is.
+
+    :param kind: the dialect that the build was started in
+    :param build_number: None when the build does not know
+    :return: None when nothing speaks against it
+    """
+    said = await probe.identity(HEALTH_TIMEOUT_S)
+    expected = _SERVERS.get(kind)
+    if said.server is not None and said.server in _SERVERS.values() and expected not in (None, said.server):
+        message = f"the engine that answers says that it is `{said.server}`; `{expected}` was started"
+    else:
+        found = _BUILD_INFO.match(said.build_info or "")
+        number = int(found.group(1)) if found else 0
+        # 0 and 1 are what builds say that do not know their number.
+        if number <= 1 or build_number is None or number == build_number:
+            return None
+
+        message = f"the engine that answers says that it is build {number}; build {build_number} was started"
+
+    return Ended(Failure("engine_bug", message, action="give_up", hint="run `orch engines probe ID` for what it is"))
 
 
 async def send_canary(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
@@ -9,7 +10,8 @@ import anyio
 import pytest
 
 from orchestrator.adapters.http import EngineProbe
-from orchestrator.daemon.loading import Ended, send_canary, watch_loading
+from orchestrator.core.capabilities import Kind
+from orchestrator.daemon.loading import Ended, check_identity, send_canary, watch_loading
 
 
 class Process:
@@ -77,3 +79,45 @@ async def test_a_canary_that_nobody_answers_has_an_end(mute: int, kind: str) -> 
 
     assert ended is not None and "within 0.2 s" in ended.failure.message
     assert ended.failure.action == "restart"
+
+
+class Answering:
+    """A server on loopback that answers every request with the same bytes."""
+
+    def __init__(self, head: str, body: str) -> None:
+        text = f"HTTP/1.1 200 OK\r\n{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self._answer = f"{text}Connection: close\r\n\r\n{body}".encode()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(self._answer)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "kind", "build_number", "words"),
+    [
+        ("Server: llama.cpp\r\n", '{"build_info": "b11434-abc"}', "upstream", 11434, None),
+        ("Server: llama.cpp\r\n", '{"build_info": "b0-unknown"}', "upstream", 11549, None),
+        ("Server: ik_llama.cpp\r\n", "{}", "ik", None, None),
+        ("", "{}", "upstream", 11434, None),
+        ("Server: ik_llama.cpp\r\n", "{}", "upstream", 11434, "ik_llama.cpp"),
+        ("Server: llama.cpp\r\n", "{}", "ik", 4409, "llama.cpp"),
+        ("Server: llama.cpp\r\n", '{"build_info": "b9000-abc"}', "upstream", 11434, "build 9000"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_an_engine_that_is_not_the_build_that_was_started_is_told(
+    head: str, body: str, kind: Kind, build_number: int | None, words: str | None
+) -> None:
+    server = await asyncio.start_server(Answering(head, body), "127.0.0.1", 0)
+    probe = EngineProbe("127.0.0.1", server.sockets[0].getsockname()[1], None)
+    try:
+        ended = await check_identity(probe, kind, build_number)
+    finally:
+        await probe.aclose()
+        server.close()
+
+    assert (ended is None) == (words is None)
+    assert ended is None or words is None or words in ended.failure.message
