@@ -45,6 +45,7 @@ class DaemonConfig:
     load_stall_s: float = 120.0
     probe_s: float = 10.0
     stall_s: float = 120.0
+    healthy_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.load_stall_s", ("float",), "loading without progress is given up, s", minimum=1, maximum=86400),
     Setting("daemon.probe_s", ("float",), "time between two looks at a ready engine, s", minimum=0.1, maximum=3600),
     Setting("daemon.stall_s", ("float",), "answering without progress is given up, s", minimum=1, maximum=86400),
+    Setting("daemon.healthy_s", ("float",), "ready for so long, its margin is learned, s", minimum=0.1, maximum=86400),
     Setting("restart.first_delay_s", ("float",), "wait after the first crash, doubling, s", minimum=0, maximum=3600),
     Setting("restart.max_delay_s", ("float",), "the wait grows no longer than this, s", minimum=0, maximum=86400),
     Setting("restart.stable_s", ("float",), "ready for so long, crashes are forgotten, s", minimum=0.1, maximum=86400),
@@ -225,11 +227,13 @@ def _build(values: Mapping[str, Value]) -> Config:
             load_stall_s=cast(float, values["daemon.load_stall_s"]),
             probe_s=cast(float, values["daemon.probe_s"]),
             stall_s=cast(float, values["daemon.stall_s"]),
+            healthy_s=cast(float, values["daemon.healthy_s"]),
         ),
         restart=RestartPolicy(
             first_delay_s=cast(float, values["restart.first_delay_s"]),
             max_delay_s=cast(float, values["restart.max_delay_s"]),
             stable_s=cast(float, values["restart.stable_s"]),
+            healthy_s=cast(float, values["daemon.healthy_s"]),
             intensity=cast(int, values["restart.intensity"]),
             window_s=cast(float, values["restart.window_s"]),
             cooldown_s=cast(float, values["restart.cooldown_s"]),

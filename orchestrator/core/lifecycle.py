@@ -17,6 +17,9 @@ Failures: out of device memory climbs the ladder at once; what cannot change by 
 fails; the rest spends the restart budget (`restart.py`). Every transition into `ready`, `failed` or `stopped` wakes
 every waiter: the owner publishes each state that it stores.
 
+What was learned: a rung has survived once its instance was ready for `healthy_s`, or was asked to end before that and
+had no failure until then. One that becomes ready and runs out of memory soon after teaches nothing.
+
 Who may call: the owner task alone. Events name the instance they speak of, and those of an earlier one are ignored.
 """
 
@@ -77,11 +80,13 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             return _stop(state, event)
         case ResumeRequested():
             if isinstance(state, Draining):
-                return Ready(state.course, state.instance, state.pid, state.since), ()
+                # The timer that `ready` had may have gone off meanwhile.
+                wake = WakeAt(state.since + policy.healthy_s)
+                return Ready(state.course, state.instance, state.pid, state.since), (wake,)
 
             return state, ()
         case Woke():
-            return _wake(state, now)
+            return _wake(state, now, policy)
         case _:
             if event.instance != instance_of(state):
                 return state, ()  # of an earlier instance, or of one that was given up
@@ -98,9 +103,8 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
         case Starting(pid=int(), loaded=False), Loaded():
             return replace(state, loaded=True), (SendCanary(state.instance),)
         case Starting(pid=int(pid), loaded=True), CanaryPassed():
-            course = _outcome(state.course, "ready")
-            kept = Survived(state.instance, course.rung or Rung())
-            return Ready(course, state.instance, pid, now), (kept,)
+            ready = Ready(_outcome(state.course, "ready"), state.instance, pid, now)
+            return ready, (WakeAt(now + policy.healthy_s),)
         case Starting() | Ready(), CheckFailed():
             ready_for_s = now - state.since if isinstance(state, Ready) else 0.0
             stopping = Stopping(_failed(state.course, event.failure), state.instance, None, event.failure, ready_for_s)
@@ -113,7 +117,7 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
         case Ready(), Exited():
             return _ended(state.course, event.failure, now - state.since, now, policy, state.instance)
         case Draining(), Drained():
-            return Stopping(state.course, state.instance, state.then), (StopProcess(state.instance),)
+            return _end_well(state, state.then)
         case Draining(), Exited():
             return _stopped(_failed(state.course, event.failure), state.then, state.instance)
         case Stopping(), Spawned():
@@ -157,13 +161,13 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
             return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
         case Ready():
             if event.force:
-                return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+                return _end_well(state, None)
 
             draining = Draining(state.course, state.instance, state.pid, state.since, None)
             return draining, (AwaitDrain(state.instance),)
         case Draining():
             if event.force:
-                return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+                return _end_well(state, None)
 
             return replace(state, then=None), ()
         case Stopping():
@@ -172,8 +176,20 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
             assert_never(state)
 
 
-def _wake(state: State, now: float) -> tuple[State, Effects]:
+def _end_well(state: Ready | Draining, then: Target | None) -> tuple[State, Effects]:
+    """End an instance that served without a failure until it was asked to stop."""
+    return Stopping(state.course, state.instance, then), (_survived(state), StopProcess(state.instance))
+
+
+def _survived(state: Ready | Draining) -> Survived:
+    return Survived(state.instance, state.course.rung or Rung())
+
+
+def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
     match state:
+        case Ready(since=since):
+            due = since + policy.healthy_s
+            return state, ((_survived(state),) if now >= due else (WakeAt(due),))
         case Backoff(until=until) | Failed(until=float(until)) if now >= until:
             return _prepare(state.course, _successor(state.instance))
         case Backoff(until=until) | Failed(until=float(until)):

@@ -21,6 +21,7 @@ class RestartPolicy:
     :param first_delay_s: wait after the first crash; doubles with each further one
     :param max_delay_s: the wait grows no longer than this
     :param stable_s: ready for this long, and earlier crashes are forgotten
+    :param healthy_s: ready for this long, and the margin that survived is kept for later starts
     :param intensity: starts within `window_s`, the first one included; when the last of them crashes, a rest is due
     :param cooldown_s: rest after the budget is spent, before one more try; doubles while that fails, up to tenfold
     """
@@ -28,6 +29,7 @@ class RestartPolicy:
     first_delay_s: float = 1.0
     max_delay_s: float = 30.0
     stable_s: float = 60.0
+    healthy_s: float = 30.0
     intensity: int = 5
     window_s: float = 300.0
     cooldown_s: float = 60.0

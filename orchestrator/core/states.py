@@ -279,7 +279,7 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class Survived:
-    """The instance became ready on this rung: what was learned may be kept."""
+    """The instance proved healthy on this rung: what was learned may be kept. May be said more than once."""
 
     instance: str
     rung: Rung

@@ -162,6 +162,7 @@ class EnginePerformer:
         self._record = record
         self._on_progress = on_progress
         self._runs: dict[str, Run] = {}
+        self._learning = anyio.Lock()
 
     def perform(self, effect: Effect) -> None:
         """Start performing; returns at once."""
@@ -217,7 +218,10 @@ class EnginePerformer:
             self._record("memory_kept", f"{left_mib} MiB of device memory were not given back in {MEMORY_WAIT_S:g} s")
 
         try:
-            launch = await anyio.to_thread.run_sync(self._preparer.prepare, effect.instance, effect.target, effect.rung)
+            async with self._learning:  # a start begins where the one before survived, however soon it follows
+                launch = await anyio.to_thread.run_sync(
+                    self._preparer.prepare, effect.instance, effect.target, effect.rung
+                )
         except OrchError as error:
             self._post(NotStarted(effect.instance, _failure_of(error)))
             return
@@ -284,7 +288,8 @@ class EnginePerformer:
     async def _remember(self, run: Run, rung: Rung) -> None:
         """Best effort: a margin that could not be written is learned again."""
         try:
-            learned = await anyio.to_thread.run_sync(self._preparer.survived, run.launch, rung)
+            async with self._learning:
+                learned = await anyio.to_thread.run_sync(self._preparer.survived, run.launch, rung)
         except (OSError, OrchError) as error:
             self._record("margin_lost", f"the margin that survived could not be kept: {error}")
             return

@@ -170,10 +170,13 @@ def test_the_ladder_climbs_to_the_margin_that_survives_and_the_next_start_begins
             assert any(re.search(ended, line) for line in told), told
 
         survived = last["margin_mib"]
-        assert any(line.startswith("margin_learned") and f"margin {survived} MiB" in line for line in told), told
         assert_answers(home)
 
         home.orch("down")
+        learned = f"survived with margin {survived} MiB"
+        until(
+            lambda: any(line.startswith("margin_learned") and learned in line for line in events(home)), "it is learned"
+        )
         until(lambda: relay.memory.used_bytes() == 0, "the engine's device memory is free")
         refused = relay.memory.refused_bytes()
         assert tried(settled(home)) == [(survived, "ready")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.lab import Lab
+from tests.faults.lab import QUICK, Lab
 from tests.support import until
 
 LADDER = "[memory]\nfit = true\nfit_margin = 1024\n[recovery]\nmargins = [1024, 1536, 2048]\n"
@@ -79,6 +79,39 @@ def test_running_out_at_the_first_request_is_charged_to_the_margin(lab: Lab, req
     status = lab.ready("m")
     assert margins(lab, "m", "upstream") == [1024, 1536]
     assert status["attempts"][0]["outcome"] == "device_oom"
+
+
+def test_a_margin_is_remembered_after_an_orderly_stop(lab: Lab) -> None:
+    lab.run("m", faults={"oom_below_mib": 1536, "oom_mib": 10}, more=LADDER)
+    assert not lab.events("margin_learned")
+    lab.orch("down")
+    until(lambda: lab.events("margin_learned"), "it is remembered")
+    lab.up("m")
+    lab.ready("m")
+    assert margins(lab, "m", "upstream") == [1024, 1536, 1536]
+
+
+def test_a_margin_is_remembered_once_it_was_ready_for_long_enough(lab: Lab) -> None:
+    lab.configure(QUICK.replace("[daemon]", "[daemon]\nhealthy_s = 0.2"))
+    lab.run("m", faults={"oom_below_mib": 1536, "oom_mib": 10}, more=LADDER)
+    (learned,) = until(lambda: lab.events("margin_learned"), "it is remembered while it serves")
+    assert learned == "m@fake-upstream survived with margin 1536 MiB; the next start begins there"
+    assert lab.status()["state"] == "ready"
+
+
+def test_a_start_that_becomes_ready_and_runs_out_of_memory_is_not_remembered(lab: Lab) -> None:
+    lab.model("m", [{"oom_below_mib": 1536, "oom_mib": 10}, {"oom_at_request": 2}, {}], more=LADDER)
+    lab.serve("m")
+    assert lab.ready("m")["margin_mib"] == 1536
+    lab.replayed.add("r")
+    lab.ask("r").check_complete(8)
+    status = lab.ready("m")
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["device_oom", "device_oom", "ready"]
+    assert margins(lab, "m", "upstream") == [1024, 1536, 2048]
+    assert not lab.events("margin_learned")
+    lab.orch("down")
+    (learned,) = until(lambda: lab.events("margin_learned"), "what survived is remembered")
+    assert "margin 2048 MiB" in learned
 
 
 def test_a_pinned_memory_warning_and_a_prompt_about_memory_are_no_reason(lab: Lab) -> None:

@@ -28,13 +28,16 @@ from orchestrator.core.states import (
     StopProcess,
     StopRequested,
     Survived,
+    WakeAt,
     WatchLoading,
+    Woke,
 )
 from tests.unit.lifecycle_machine import (
     CRASH,
     FIRST,
     HUNG,
     OOM,
+    POLICY,
     RECOVERY,
     STATES,
     TERMINATED,
@@ -75,13 +78,48 @@ def test_a_loaded_engine_is_sent_a_canary_and_is_not_ready_yet() -> None:
     assert machine.asked() == (SendCanary("s.1"),)
 
 
-def test_the_canary_makes_it_ready_and_what_was_learned_is_kept() -> None:
+def test_the_canary_makes_it_ready() -> None:
     machine = machine_in("loaded")
     machine.now = 130.0
     state = machine.take(CanaryPassed("s.1"))
     assert isinstance(state, Ready)
     assert (state.pid, state.since) == (42, 130.0)
     assert state.course.attempts[-1].outcome == "ready"
+    assert machine.asked() == (WakeAt(130.0 + POLICY.healthy_s),)
+
+
+def test_what_was_learned_is_kept_after_a_healthy_time_and_not_before() -> None:
+    machine = machine_in("ready")
+    due = machine.now + POLICY.healthy_s
+    machine.now = due - 1
+    before = machine.state
+    assert machine.take(Woke()) == before
+    assert machine.asked() == (WakeAt(due),)
+    machine.now = due
+    assert machine.take(Woke()) == before
+    assert machine.asked() == (Survived("s.1", FIRST),)
+
+
+@pytest.mark.parametrize("failure", [CheckFailed("s.1", HUNG), Exited("s.1", CRASH), Exited("s.1", OOM)])
+@pytest.mark.parametrize("name", ["ready", "draining"])
+def test_what_fails_soon_after_it_became_ready_teaches_nothing(name: str, failure: Event) -> None:
+    machine = machine_in(name)
+    kept = False
+    for event in (failure, StopRequested(force=True), Exited("s.1", TERMINATED)):
+        machine.take(event)
+        kept = kept or any(isinstance(effect, Survived) for effect in machine.asked())
+
+    assert not kept
+
+
+def test_a_healthy_time_that_passes_during_a_cancelled_drain_counts() -> None:
+    machine = machine_in("draining")
+    machine.now += POLICY.healthy_s
+    machine.take(Woke())
+    assert machine.asked() == ()
+    machine.take(ResumeRequested())
+    assert machine.asked() == (WakeAt(machine.now),)
+    machine.take(Woke())
     assert machine.asked() == (Survived("s.1", FIRST),)
 
 
@@ -103,7 +141,7 @@ def test_a_stop_drains_first_and_ends_the_process_when_drained() -> None:
     assert isinstance(machine.take(StopRequested()), Draining)
     assert machine.asked() == (AwaitDrain("s.1"),)
     assert isinstance(machine.take(Drained("s.1")), Stopping)
-    assert machine.asked() == (StopProcess("s.1"),)
+    assert machine.asked() == (Survived("s.1", FIRST), StopProcess("s.1"))
     state = machine.take(Exited("s.1", TERMINATED))
     assert isinstance(state, Stopped)
     assert state.last is not None
@@ -115,7 +153,7 @@ def test_a_stop_drains_first_and_ends_the_process_when_drained() -> None:
 def test_a_forced_stop_waits_for_no_request(name: str) -> None:
     machine = machine_in(name)
     assert isinstance(machine.take(StopRequested(force=True)), Stopping)
-    assert machine.asked() == (StopProcess("s.1"),)
+    assert machine.asked() == (Survived("s.1", FIRST), StopProcess("s.1"))
 
 
 @pytest.mark.parametrize("name", ["preparing", "backoff", "failed"])
