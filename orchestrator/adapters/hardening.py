@@ -6,6 +6,9 @@ import resource
 import socket
 import struct
 
+ENOUGH_DESCRIPTORS = 65_536
+"""Of 10⁹, which some container runtimes set, programs that walk over all descriptors never see the end."""
+
 _CREDENTIALS = struct.Struct("iII")
 """pid, uid, gid: `struct ucred` of unix(7)."""
 
@@ -18,6 +21,20 @@ def dump_no_core() -> None:
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     limit = 0 if hard == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def raise_descriptor_limit() -> int:
+    """Take as many descriptors as the hard limit allows, up to what anybody needs.
+
+    :return: how many this process may have
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= ENOUGH_DESCRIPTORS:
+        return ENOUGH_DESCRIPTORS
+
+    wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.config_file import load_config
 from orchestrator.adapters.gpu import NvmlReader
 from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
-from orchestrator.adapters.hardening import dump_no_core
+from orchestrator.adapters.hardening import dump_no_core, raise_descriptor_limit
 from orchestrator.adapters.http1 import HttpServer
 from orchestrator.adapters.http1 import Limits as HttpLimits
 from orchestrator.adapters.key_file import read_keys
@@ -56,6 +56,9 @@ _log = logging.getLogger(__name__)
 
 UNKILLABLE_ALLOWANCE_S = 10.0
 REAP_EVERY_S = 1.0
+CONTROL_CONNECTIONS = 64
+RESERVED_DESCRIPTORS = CONTROL_CONNECTIONS + 96
+"""Not for clients of the gateway: the control API's, and for files, pipes, probes and /proc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ def serve(options: Options) -> int:
     own_log.configure()
     check_platform()
     dump_no_core()
+    descriptors = raise_descriptor_limit()
     paths = find_paths()
     make_directories(paths)
     config = load_config(paths)
@@ -93,7 +97,7 @@ def serve(options: Options) -> int:
             if leftovers:
                 _log.warning("ended %d processes that an earlier daemon left", len(leftovers))
 
-            daemon = Daemon(paths, config, options)
+            daemon = Daemon(paths, config, options, descriptors)
             uvloop.run(daemon.run(gateway_socket, control_socket))
             os.unlink(paths.control_socket)
     finally:
@@ -105,8 +109,9 @@ def serve(options: Options) -> int:
 class Daemon:
     """Wires the parts together and owns their lifetimes."""
 
-    def __init__(self, paths: Paths, config: Config, options: Options) -> None:
+    def __init__(self, paths: Paths, config: Config, options: Options, descriptors: int) -> None:
         self._paths = paths
+        self._descriptors = descriptors
         self._config = config
         self._options = options
         self._remembered, notice = load_state(paths.state_file)
@@ -131,14 +136,13 @@ class Daemon:
         try:
             async with anyio.create_task_group() as tasks:
                 service = self._build(tasks, guard)
-                gateway = Gateway(gateway_config(self._config), service)
+                gateway = Gateway(gateway_config(self._config, self._descriptors), service)
                 self._gateway = service.gateway = gateway
                 service.gateway_url = url_of(gateway_socket)
                 self._serve_on_request(tasks, service, gateway)
                 tasks.start_soon(self._watcher(service, gateway).run)
-                control = HttpServer(
-                    self._control(tasks, service).handle, HttpLimits(idle_timeout_s=600.0), uids={0, os.geteuid()}
-                )
+                limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
+                control = HttpServer(self._control(tasks, service).handle, limits, uids={0, os.geteuid()})
                 await service.refresh_models()
                 tasks.start_soon(self._save_wanted)
                 tasks.start_soon(self._heed_signals)
@@ -322,7 +326,10 @@ async def reap_regularly() -> None:
     """Take leave of dead grandchildren that became ours: uvloop keeps SIGCHLD to itself."""
     while True:
         await anyio.sleep(REAP_EVERY_S)
-        reap_adopted()
+        try:
+            reap_adopted()
+        except OSError as error:  # no descriptor left to read /proc with, say; they can wait for the next time
+            _log.warning("dead grandchildren are not reaped: %s", error)
 
 
 def remembered_target(value: object) -> Target | None:
@@ -334,8 +341,10 @@ def remembered_target(value: object) -> Target | None:
             return None
 
 
-def gateway_config(config: Config) -> GatewayConfig:
+def gateway_config(config: Config, descriptors: int) -> GatewayConfig:
+    """:param descriptors: that this process may have; each client takes one, and one for its engine"""
     gateway = config.gateway
+    connections = min(HttpLimits().connections, max((descriptors - RESERVED_DESCRIPTORS) // 2, 1))
     return GatewayConfig(
         host=gateway.host,
         port=gateway.port,
@@ -345,5 +354,9 @@ def gateway_config(config: Config) -> GatewayConfig:
         replay_bytes=gateway.replay_max_mib << 20,
         quarantine_s=gateway.quarantine_s,
         hold_timeout_s=gateway.hold_timeout_s,
-        limits=HttpLimits(header_timeout_s=gateway.header_timeout_s, body_bytes=gateway.max_body_mib << 20),
+        limits=HttpLimits(
+            header_timeout_s=gateway.header_timeout_s,
+            body_bytes=gateway.max_body_mib << 20,
+            connections=connections,
+        ),
     )

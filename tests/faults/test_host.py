@@ -1,8 +1,9 @@
-"""What the host does to the daemon, and what its owner writes: scenarios 19, 31, 32, 40, 50, 52 and 65."""
+"""What the host and its parts do to the daemon: scenarios 19, 31, 32, 44, 50 and 52."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import shlex
@@ -15,14 +16,15 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from orchestrator.adapters.linux import stat_of
 from orchestrator.adapters.ports import HOST, free_port
 from orchestrator.engines.known_model import write_known_model
-from tests.faults.lab import QUICK, ROOT, Lab
-from tests.support import Home, new_home, until
+from tests.faults.lab import QUICK, ROOT, Lab, descriptors
+from tests.support import ORCH, Home, new_home, until
 
 # 19. Many ports, one after the other.
 
@@ -143,20 +145,66 @@ sys.exit(main.serve(main.Options()))
 """
 
 
-def test_a_daemon_whose_core_task_died_ends_at_once_and_says_why(lab: Lab) -> None:
-    lab.model("m")
+def serve_as(lab: Lab, *words: str) -> subprocess.Popen[bytes]:
+    """Start the daemon by a command of one's own."""
     with open(os.path.join(lab.root, "daemon.log"), "ab") as log:
-        lab.daemon = subprocess.Popen([sys.executable, "-c", FAILPOINT], env=lab.env, cwd=ROOT, stdout=log, stderr=log)
+        lab.daemon = subprocess.Popen(words, env=lab.env, cwd=ROOT, stdout=log, stderr=log)
 
     until(lab.answers, "the daemon answers")
+    lab.baseline = descriptors(lab.daemon.pid)
+    lab.baseline_threads = len(os.listdir(f"/proc/{lab.daemon.pid}/task"))
+    return lab.daemon
+
+
+def test_a_daemon_whose_core_task_died_ends_at_once_and_says_why(lab: Lab) -> None:
+    lab.model("m")
+    daemon = serve_as(lab, sys.executable, "-c", FAILPOINT)
     lab.up("m")
     engine = lab.ready("m")["pid"]
     began = time.monotonic()
-    lab.daemon.send_signal(signal.SIGUSR1)
-    assert lab.daemon.wait(10) not in (0, -signal.SIGUSR1)
+    daemon.send_signal(signal.SIGUSR1)
+    assert daemon.wait(10) not in (0, -signal.SIGUSR1)
     assert time.monotonic() - began < 3.0
     assert "Traceback" in lab.daemon_log() and "in step_world" in lab.daemon_log()
     until(lambda: stat_of(engine) is None, "its engine is gone too")
+
+
+# 44. Descriptors run out.
+
+DESCRIPTORS = 256
+CLIENTS = 300
+
+
+def test_clients_beyond_what_the_descriptors_are_enough_for_are_closed_and_nobody_else_suffers(lab: Lab) -> None:
+    lab.model("m", {"tokens_s": 40}, more="[context]\nparallel = 4\n")
+    daemon = serve_as(lab, "sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$@"', "sh", *ORCH, "serve")
+    lab.up("m")
+    lab.ready("m")
+    stream = lab.begin_asking("s", 120, stream=True)
+    until(lambda: lab.requests("m", "accepted"), "the stream has begun")
+    address = urlsplit(lab.url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(CLIENTS):
+            stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=5))
+
+        began, spent_s = time.monotonic(), processor_s(daemon.pid)
+        while not stream.done:
+            assert lab.status()["state"] == "ready"
+            assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < DESCRIPTORS - 50
+            time.sleep(0.1)
+
+        stream.result().check_complete(120)
+        assert processor_s(daemon.pid) - spent_s < 0.5 * (time.monotonic() - began)
+        os.kill(lab.status()["pid"], signal.SIGKILL)
+        until(lambda: len(lab.starts("m")) == 2, "an engine can be started")
+        lab.ready("m")
+
+    until(lambda: lab.ask("after").status == 200, "there is room again")
+
+
+def processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # 50. A clock that jumps.
@@ -321,57 +369,3 @@ def test_a_model_cut_under_a_real_engine_is_named_and_not_tried_until_it_is_whol
     Path(model).write_bytes(whole)
     real.orch("up", "own")
     assert real.status()["state"] == "ready"
-
-
-# 65. A bad text is reloaded.
-
-BAD = {
-    "syntax": ("schema = 1\nmodel = \n", 2),
-    "unknown key": ('schema = 1\nmodel = "{model}"\nengine = "fake-upstream"\n[context]\nsise = 4096\n', 5),
-    "key given twice": ('schema = 1\nmodel = "{model}"\nmodel = "{model}"\n', 3),
-    "half written": ('schema = 1\nmodel = "{model}"\nengine = "fake-upst', 3),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_a_profile_that_is_wrong_at_a_reload_is_told_with_its_line_and_changes_nothing(lab: Lab, kind: str) -> None:
-    pid = lab.run("m")["pid"]
-    text, line = BAD[kind]
-    lab.profile("m", text.replace("{model}", os.path.join(lab.root, "m.gguf")))
-    refused = lab.orch("reload", check=False)
-    assert refused.returncode == 2
-    assert f"m.toml:{line}" in refused.stderr
-    lab.ask("r").check_complete(8)
-    assert lab.ready("m")["pid"] == pid
-
-
-def test_a_configuration_that_is_wrong_at_a_reload_is_told_with_its_line_and_changes_nothing(lab: Lab) -> None:
-    pid = lab.run("m")["pid"]
-    lab.configure("[daemon]\nstop_grace_s = 1.0\ndrain = 3\n")
-    refused = lab.orch("reload", check=False)
-    assert refused.returncode == 2
-    assert "orch.toml:3" in refused.stderr
-    lab.ask("r").check_complete(8)
-    assert lab.ready("m")["pid"] == pid
-
-
-@pytest.mark.parametrize("text", ["[daemon]\nstop_grace_s = \n", "[daemon]\ndrain = 3\n"], ids=["syntax", "key"])
-def test_a_configuration_that_is_wrong_at_the_start_is_told_with_its_line(lab: Lab, text: str) -> None:
-    lab.configure(text)
-    refused = lab.orch("serve", check=False)
-    assert refused.returncode == 2
-    assert "orch.toml:2" in refused.stderr
-
-
-def test_a_profile_that_is_written_all_the_time_disturbs_nothing(lab: Lab) -> None:
-    pid = lab.run("m")["pid"]
-    path = Path(lab.root, "config", "profiles", "m.toml")
-    text = path.read_text()
-    for number in range(100):
-        path.write_text(text[: number * len(text) // 100])
-        time.sleep(0.01)
-
-    path.write_text(text)
-    lab.ask("r").check_complete(8)
-    assert "nothing" in lab.orch("reload").stdout
-    assert (lab.ready("m")["pid"], len(lab.starts("m"))) == (pid, 1)
