@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,35 @@ def test_the_files_are_closed(files: list[str]) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     warm(files, 1 << 40, never)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_thread_that_has_read_ahead_keeps_no_block(tmp_path: Path) -> None:
+    """In a fresh process, whose allocator is in the state that the first block leaves it in."""
+    path = tmp_path / "model"
+    path.write_bytes(bytes(BLOCK_BYTES))
+    code = """if True:
+        import sys, threading, psutil
+        from orchestrator.adapters.page_cache import warm
+
+        def work(ready, done, end):
+            ready.wait()
+            for _ in range(3):
+                warm([sys.argv[1]], 1 << 30, lambda: False)
+            done.set()
+            end.wait()
+
+        end = threading.Event()
+        threads = [(threading.Event(), threading.Event()) for _ in range(4)]
+        for ready, done in threads:
+            threading.Thread(target=work, args=(ready, done, end)).start()
+
+        before = psutil.Process().memory_info().rss
+        for ready, done in threads:
+            ready.set()
+            done.wait()
+
+        print(psutil.Process().memory_info().rss - before)
+        end.set()
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < BLOCK_BYTES
