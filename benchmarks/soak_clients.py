@@ -34,11 +34,13 @@ class Outcome:
     """How a request ended.
 
     :param code: of an error, as the client was told
+    :param detail: the error as it came
     :param instance: of a complete answer: the fake's own name for itself, or `REAL`
     """
 
     kind: Literal["complete", "error", "gone"]
     code: str = ""
+    detail: str = ""
     instance: str = ""
 
 
@@ -176,7 +178,7 @@ def judge(ask: Ask, status: int, kind: str, body: bytes) -> Outcome:
 
         answer = json.loads(body)
         if status != 200:
-            return Outcome("error", code=_code(answer))
+            return Outcome("error", code=_code(answer), detail=f"status {status}: {answer}")
 
         if ask.stream:
             raise Violation(f"not a stream: {body[-200:]!r}")
@@ -216,7 +218,7 @@ def _judge_stream(ask: Ask, status: int, events: list[Any]) -> Outcome:
         if complete or events[-1] is not errors[0]:
             raise Violation(f"an error in the middle of a stream: {events[-3:]}")
 
-        return Outcome("error", code=_code(errors[0]))
+        return Outcome("error", code=_code(errors[0]), detail=f"in a stream: {errors[0]}")
 
     if not complete:
         raise Violation(f"the stream stops without an end or an error: {events[-2:]}")

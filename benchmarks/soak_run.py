@@ -208,6 +208,9 @@ class Soak:
         clean = before["state"] == "ready" and (plan.trouble == "none" or not plan.during)
         self._judge(plan, target, result, clean, before)
         self.report.results.append({**result, "start": plan.start, "clean": clean})
+        if not result["ok"] and not result["rolled_back"]:
+            self._say(f"neither done nor rolled back: {result}")
+
         if plan.trouble != "none" and not plan.during:
             lab.state("ready", READY_S)
             time.sleep(plan.after_s)
@@ -308,6 +311,13 @@ class Soak:
         self._tell_problems(clients)
         report.slowest_s = clients.slowest_s
         report.outcomes, report.codes = clients.tally(), clients.codes()
+        for code in report.codes:
+            found = (
+                (name, each) for name, each in clients.outcomes.items() if (each.kind, each.code) == ("error", code)
+            )
+            name, first = next(found)
+            self._say(f"the first {code}: {name}, {first.detail}")
+
         if sum(report.outcomes.values()) + len(clients.problems) != self._sent:
             self._wrong(f"{self._sent} requests were sent, these have ended: {dict(report.outcomes)}")
 
