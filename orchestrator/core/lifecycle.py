@@ -132,6 +132,20 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             return state, ()
 
 
+def rung_after(course: Course, failure: Failure) -> Rung | None:
+    """Where the ladder goes on after device memory ran out; None at its top, or when the attempts are used up."""
+    if course.climbed + 1 >= course.recovery.max_attempts:
+        return None
+
+    return next_rung(
+        course.rung or Rung(),
+        course.recovery,
+        margin_helps=failure.action == "retry_margin",
+        requested_mib=failure.requested_mib,
+        device=failure.device,
+    )
+
+
 def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
     match state:
         case Stopped():
@@ -252,16 +266,7 @@ def _ended(
         course = replace(course, climbed=0, crashes=CrashRecord())
 
     if failure.failure_class == "device_oom" and failure.action != "give_up":
-        rung = None
-        if course.climbed + 1 < course.recovery.max_attempts:
-            rung = next_rung(
-                course.rung or Rung(),
-                course.recovery,
-                margin_helps=failure.action == "retry_margin",
-                requested_mib=failure.requested_mib,
-                device=failure.device,
-            )
-
+        rung = rung_after(course, failure)
         if rung is not None:
             course = _outcome(course, failure.failure_class, failure, f"try {rung}")
             return _prepare(replace(course, rung=rung, climbed=course.climbed + 1), _successor(instance))

@@ -24,7 +24,7 @@ from orchestrator.adapters.ports import owned_by
 from orchestrator.adapters.process import Child, Exit, LaunchSpec, spawn
 from orchestrator.adapters.spawning import SpawnError
 from orchestrator.core.errors import OrchError
-from orchestrator.core.failures import diagnose
+from orchestrator.core.failures import Diagnosis, diagnose
 from orchestrator.core.ladder import Rung
 from orchestrator.core.states import (
     AwaitDrain,
@@ -323,21 +323,25 @@ class EnginePerformer:
         lines = lines_of(run)
         found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
         # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
-        action = "restart" if found.failure_class == "port_in_use" else found.action
-        return Failure(
-            failure_class=found.failure_class,
-            message=found.message,
-            evidence=found.evidence,
-            action=action,
-            phase=found.phase,
-            device=found.device,
-            requested_mib=found.requested_mib,
-            hint=found.hint,
-        )
+        failure = failure_from(found)
+        return replace(failure, action="restart") if found.failure_class == "port_in_use" else failure
 
     def _forget(self, run: Run) -> None:
         self._preparer.forget(run.launch)
         self._runs.pop(run.launch.instance, None)
+
+
+def failure_from(found: Diagnosis) -> Failure:
+    return Failure(
+        failure_class=found.failure_class,
+        message=found.message,
+        evidence=found.evidence,
+        action=found.action,
+        phase=found.phase,
+        device=found.device,
+        requested_mib=found.requested_mib,
+        hint=found.hint,
+    )
 
 
 def lines_of(run: Run) -> list[str]:

@@ -1,7 +1,8 @@
 """Watches the instances that are ready: looks at each every few seconds, and acts on what `core/liveness.py` decides.
 
 An engine that has something to do and shows progress is asked one thing a look: /health. Its /slots are read only when
-no answer moved since the last look.
+no answer moved since the last look. Its new log lines are read for device memory that ran out under a request: where
+the ladder has a step left, it is ended for that; where not, it may still serve smaller requests.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from time import monotonic
 from typing import Protocol
 
 import anyio
+import anyio.to_thread
 
 from orchestrator.adapters.http import EngineProbe
+from orchestrator.core.lifecycle import rung_after
 from orchestrator.core.liveness import (
     History,
     LivenessPolicy,
@@ -25,9 +28,11 @@ from orchestrator.core.liveness import (
     prompt_lines,
     slot_counters,
 )
+from orchestrator.core.serving_failures import memory_ran_out
 from orchestrator.core.states import CheckFailed, Draining, Failure, Ready
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe
+from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe, failure_from, lines_of
+from orchestrator.daemon.snapshot import describe
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +47,16 @@ class Traffic(Protocol):
 
 @dataclass(slots=True)
 class Look:
-    """What was seen of an instance; a question that was not answered leaves the last answer."""
+    """What was seen of an instance; a question that was not answered leaves the last answer.
+
+    :ivar next_line: the first log line that was not counted; `judged_line` likewise, not read for failures
+    """
 
     relayed: int = 0
     slots: Hashable = None
     lines: int = 0
     next_line: int = 0
+    judged_line: int = 0
 
     @property
     def work(self) -> Hashable:
@@ -103,7 +112,7 @@ class Watcher:
         run = self._performer.run(instance)
         if run is not None:
             async with engine_probe(run.launch) as probe:
-                await self._look_until_gone(instance, Watched(run, probe))
+                await self._look_until_gone(instance, Watched(run, probe, Look(judged_line=run.log.next_seq)))
 
         self._watched.discard(instance)
 
@@ -112,12 +121,22 @@ class Watcher:
         routed = True
         while True:
             await anyio.sleep(self._policy.every_s)
-            if not self._serves(instance):
+            if self._state_of(instance) is None:
                 return
 
+            failure = await out_of_memory(watched)
             history, verdict = await self._assess(instance, watched, history)
-            if not self._serves(instance):
+            state = self._state_of(instance)
+            if state is None:
                 return
+
+            if failure is not None:
+                if rung_after(state.course, failure) is not None:
+                    self._owner.post(CheckFailed(instance, failure))
+                    return
+
+                text = f"{state.course.target}: {describe(failure)}; it serves on: the ladder has no further step"
+                self._record("out_of_memory", text)
 
             if verdict.kind == "hung":
                 message = f"the engine hangs: {verdict.reason}"
@@ -143,12 +162,28 @@ class Watcher:
 
         return assess(history, Sample(stopped, answered, in_flight, look.work), monotonic(), policy)
 
-    def _serves(self, instance: str) -> bool:
-        slots = self._owner.world.slots.values()
-        return any(isinstance(state, Ready | Draining) and state.instance == instance for state in slots)
+    def _state_of(self, instance: str) -> Ready | Draining | None:
+        """The state of an instance that serves, or ends its streams."""
+        for state in self._owner.world.slots.values():
+            if isinstance(state, Ready | Draining) and state.instance == instance:
+                return state
+
+        return None
 
     def _tell(self, instance: str, routed: bool, verdict: Verdict) -> None:
         message = "the engine answers again" if routed else f"new requests wait: {verdict.reason}"
         _log.warning("%s: %s", instance, message)
         self._record("routed" if routed else "unrouted", message)
         self._unroute(instance, not routed)
+
+
+async def out_of_memory(watched: Watched) -> Failure | None:
+    """Device memory that ran out since the last look, as far as the engine's own lines tell."""
+    log, look = watched.run.log, watched.look
+    new, look.judged_line = log.next_seq - look.judged_line, log.next_seq
+    if not new:
+        return None
+
+    lines = lines_of(watched.run)
+    found = await anyio.to_thread.run_sync(memory_ran_out, lines, min(new, len(lines)))
+    return failure_from(found) if found is not None else None

@@ -114,6 +114,29 @@ def test_a_start_that_becomes_ready_and_runs_out_of_memory_is_not_remembered(lab
     assert "margin 2048 MiB" in learned
 
 
+def test_an_engine_that_lives_on_after_it_ran_out_of_memory_is_started_again_with_a_larger_margin(lab: Lab) -> None:
+    lab.configure(QUICK.replace("[daemon]", "[daemon]\nprobe_s = 0.2"))
+    lab.run("m", faults=[{"oom_lives_at_request": 2}, {}], more=LADDER)
+    answer = lab.ask("r")
+    assert (answer.status, answer.json["error"]["message"]) == (500, "Compute error."), "the engine's own answer"
+    until(lambda: len(lab.starts("m")) == 2, "it is started again")
+    status = lab.ready("m")
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["device_oom", "ready"]
+    assert status["attempts"][0]["evidence"].endswith("failed to allocate CUDA0 buffer of size 104857600")
+    assert margins(lab, "m", "upstream") == [1024, 1536]
+    lab.ask("s").check_complete(8)
+
+
+def test_an_engine_that_lives_on_serves_on_where_the_ladder_has_no_further_step(lab: Lab) -> None:
+    lab.configure(QUICK.replace("[daemon]", "[daemon]\nprobe_s = 0.2"))
+    lab.run("m", faults={"oom_lives_at_request": 2})
+    assert lab.ask("r").status == 500
+    (told,) = until(lambda: lab.events("out_of_memory"), "it is told")
+    assert "it serves on: the ladder has no further step" in told
+    lab.ask("s").check_complete(8)
+    assert len(lab.starts("m")) == 1
+
+
 def test_a_pinned_memory_warning_and_a_prompt_about_memory_are_no_reason(lab: Lab) -> None:
     lab.run("m", faults={"poison": "allocating 100.00 MiB on device 0", "signal": "SEGV"}, more=LADDER)
     prompt = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 100.00 MiB on device 0: cudaMalloc failed"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.adapters.margin_store import KEYED_SETTINGS, MarginKey, MarginStore, margin_key
@@ -53,6 +53,7 @@ def test_what_survived_is_found_by_another_store_of_the_same_file(store: MarginS
     }
 
 
+@settings(deadline=None)  # the file is synced to a disk that others use, too
 @given(margins=st.lists(st.integers(0, 20_000), min_size=1, max_size=8))
 def test_a_margin_never_shrinks(tmp_path_factory: pytest.TempPathFactory, margins: list[int]) -> None:
     store = MarginStore(str(tmp_path_factory.mktemp("margins") / "margins.json"))
@@ -70,6 +71,7 @@ def test_a_margin_per_device_is_found_again_with_the_largest_as_the_one_that_is_
     assert (entry["margin_mib"], entry["margins_mib"]) == (1792, [512, 1792])
 
 
+@settings(deadline=None)  # the file is synced to a disk that others use, too
 @given(margins=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 20_000)), min_size=1, max_size=8))
 def test_no_margin_of_a_device_ever_shrinks(
     tmp_path_factory: pytest.TempPathFactory, margins: list[tuple[int, int]]

@@ -30,6 +30,7 @@ class Faults:
     :param oom_below_mib: loading runs out of device memory with a smaller margin
     :param oom_mib: the allocation that fails then
     :param oom_at_request: request N (the canary is the first) runs out of device memory: CUDA's abort
+    :param oom_lives_at_request: request N is answered with an error for want of device memory, and the engine lives on
     :param hang: health, infer, accept
     :param refuse: status that every inference is answered with
     :param slow_term_s: how long an orderly end takes
@@ -52,6 +53,7 @@ class Faults:
     oom_below_mib: int = 0
     oom_mib: float = 0
     oom_at_request: int = 0
+    oom_lives_at_request: int = 0
     hang: str = ""
     refuse: int = 0
     ignore_term: bool = False

@@ -108,6 +108,11 @@ class Engine:
 
     def _answer(self, request: Request, family: str, task: int) -> None:
         faults = self._faults
+        if task == faults.oom_lives_at_request:
+            self._log.decode_failed(task)
+            request.reply(500, answers.error(500, "server_error", "Compute error."))
+            return
+
         if faults.refuse:
             request.reply(faults.refuse, answers.error(faults.refuse, "server_error", "Compute error."))
             return

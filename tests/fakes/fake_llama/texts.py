@@ -100,6 +100,12 @@ class Log:
         self.line("  cuMemCreate(&handle, reserve_size, &prop, 0)", "E")
         self.bare("/src/ggml/src/ggml-cuda/ggml-cuda.cu:109: CUDA error")
 
+    def decode_failed(self, task: int) -> None:
+        """A compute buffer cannot be made larger: upstream ends the requests under way, and lives on."""
+        self.line("ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 104857600", "E")
+        self.line("graph_compute: failed to allocate compute buffers", "E")
+        self.line(f"srv    send_error: task id = {task}, error: Compute error.", "E")
+
     def request(self, task: int, text: str) -> None:
         self.server(f"slot launch_slot_: id  0 | task {task} | {text}", f"{text} {{id_task={task}}}")
 
