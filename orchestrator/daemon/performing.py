@@ -48,7 +48,7 @@ from orchestrator.core.states import (
     WatchLoading,
 )
 from orchestrator.daemon.device_memory import DeviceMemory
-from orchestrator.daemon.loading import send_canary, watch_loading
+from orchestrator.daemon.loading import check_identity, send_canary, watch_loading
 from orchestrator.daemon.preparing import HOST, BrokenModelError, Launch, MissingModelError, Preparer
 from orchestrator.gateway.contract import Endpoint
 
@@ -266,6 +266,9 @@ class EnginePerformer:
             async with engine_probe(launch) as probe:
                 stall_s = self._limits.load_stall_s
                 ended = await watch_loading(run, probe, launch.port, stall_s, self._on_progress)
+                if ended is None:
+                    build = launch.capabilities
+                    ended = await check_identity(probe, build.kind, build.build_number)
 
             self._post(CheckFailed(launch.instance, ended.failure) if ended else Loaded(launch.instance))
 

@@ -16,6 +16,7 @@ from orchestrator.adapters.margin_store import MarginKey, MarginStore, margin_ke
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.ports import free_port
 from orchestrator.adapters.profile_files import ProfileStore
+from orchestrator.core.capabilities import Capabilities
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.ladder import Rung, first_rung, on_rung
 from orchestrator.core.model_limits import refuse_model
@@ -51,6 +52,7 @@ class Launch:
     directory: str
     model_bytes: int
     margin_key: MarginKey
+    capabilities: Capabilities
 
     @property
     def mtp(self) -> bool:
@@ -142,6 +144,7 @@ class Preparer:
             directory=directory,
             model_bytes=model_bytes,
             margin_key=key,
+            capabilities=engine.capabilities,
         )
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
