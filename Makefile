@@ -10,7 +10,7 @@ demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or 
 	@$(BIN)/orch demo
 
 test: $(STAMP)          ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types layers test  ## everything a change must pass
 
