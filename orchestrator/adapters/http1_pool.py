@@ -67,6 +67,9 @@ class UpstreamPool:
         self._unanswered[connection] = self._loop.time()
         try:
             return await connection.exchange(head, body)
+        except StaleError as error:  # closed before a byte was written: the engine has not seen the request
+            where = f"{self._host}:{self._port}"
+            raise UpstreamError(f"the engine at {where} closed the connection at once", "connect") from error
         finally:
             self._unanswered.pop(connection, None)
 

@@ -12,6 +12,10 @@ import pytest
 import uvloop
 
 from orchestrator.adapters.http import EngineProbe
+from orchestrator.adapters.http1 import UpstreamError, UpstreamPool
+
+POOL_ROUNDS = 8000
+"""One in a thousand finds its fresh connection closed before it has written to it."""
 
 ROUNDS = 300
 """Without care, one in twenty finds the connection gone between its two halves of being opened."""
@@ -59,3 +63,21 @@ def test_an_engine_that_dies_while_it_is_connected_to_is_an_answer(dying: int) -
     uvloop.run(ask())
     assert set(found) <= {"refused", "silent"}
     assert found.total() == ROUNDS
+
+
+def test_a_request_whose_fresh_connection_is_closed_at_once_is_an_error_of_the_engine(dying: int) -> None:
+    found: Counter[str] = Counter()
+
+    async def ask() -> None:
+        pool = UpstreamPool("127.0.0.1", dying)
+        for _ in range(POOL_ROUNDS):
+            with pytest.raises(UpstreamError) as raised:
+                await pool.request("POST", "/completion", [], b"{}")
+
+            found[raised.value.stage] += 1
+
+        pool.close()
+
+    uvloop.run(ask())
+    assert set(found) <= {"connect", "before_response"}
+    assert found.total() == POOL_ROUNDS
