@@ -178,6 +178,9 @@ def judge(ask: Ask, status: int, kind: str, body: bytes) -> Outcome:
 
         answer = json.loads(body)
         if status != 200:
+            if answer["error"].get("code", "") is None:  # every error that is meant has a code
+                raise Violation(f"an exception that nobody caught: {answer}")
+
             return Outcome("error", code=_code(answer), detail=f"status {status}: {answer}")
 
         if ask.stream:

@@ -128,3 +128,9 @@ def test_memory_that_grows_is_told_from_memory_that_wavers() -> None:
     assert soak_samples.rss_growth(grows) == pytest.approx(12 * 450 / 90_600)
     assert "grew by 6.0%" in soak_samples.problems(grows, baseline_threads=4)[0]
     assert soak_samples.problems(wavers, baseline_threads=4) == []
+
+
+def test_an_exception_that_nobody_caught_is_no_error_that_says_so() -> None:
+    body = json.dumps({"error": {"message": "internal error", "type": "server_error", "code": None}}).encode()
+    with pytest.raises(Violation, match="nobody caught"):
+        judge(WHOLE, 500, "application/json", body)
