@@ -71,7 +71,8 @@ def run(build: Build, given: dict[str, str], argv: list[str], log: Log) -> None:
         faults, files, log, upstream=build.is_upstream, model=_first(given, "--alias", "-a") or model, key=key,
         slots=slots, drafts=drafts,
     )  # fmt: skip
-    extra = f"X-Fake-Instance: {files.instance}\r\nServer: llama.cpp\r\n".encode()
+    name = "llama.cpp" if build.is_upstream else "ik_llama.cpp"
+    extra = f"X-Fake-Instance: {files.instance}\r\nServer: {name}\r\n".encode()
     accepting = threading.Thread(target=accept_for_ever, args=(listener, engine.handle, extra), daemon=True)
     if build.is_upstream and faults.hang != "accept":
         accepting.start()
