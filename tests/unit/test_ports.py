@@ -113,10 +113,14 @@ def test_a_process_that_is_gone_owns_nothing() -> None:
 
 def test_the_kernel_lists_listeners_before_connections() -> None:
     """What the early end of the search relies on: it does not read ten thousand connections."""
-    with listening("127.0.0.1") as first, listening("127.0.0.1") as second:
-        with socket.create_connection(first.getsockname()), socket.create_connection(second.getsockname()):
-            with open("/proc/net/tcp", encoding="ascii") as table:
-                states = [row.split()[3] for row in table][1:]
+    with (
+        listening("127.0.0.1") as first,
+        listening("127.0.0.1") as second,
+        socket.create_connection(first.getsockname()),
+        socket.create_connection(second.getsockname()),
+        open("/proc/net/tcp", encoding="ascii") as table,
+    ):
+        states = [row.split()[3] for row in table][1:]
 
     listeners = states.count("0A")
     assert 2 <= listeners < len(states)
