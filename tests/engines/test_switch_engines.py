@@ -112,3 +112,18 @@ def test_a_model_that_the_fork_cannot_load_leaves_upstream_serving(home: Home) -
     assert done.returncode in (1, 2)
     assert "MTP" in done.stderr or "qwen35moe" in done.stderr
     assert home.status()["pid"] == pid
+
+
+@pytest.mark.parametrize("strategy", ["beside", "replace"])
+def test_a_fork_that_dies_at_its_first_token_is_rolled_back_to_upstream(home: Home, strategy: str) -> None:
+    """On a CPU it aborts on a K cache of q5_0 with flash attention, when it first computes."""
+    model = os.path.join(home.root, "llama.gguf")
+    home.profile("dies", PROFILE.format(model=model) + '\n[kv]\nk = "q5_0"\nv = "q5_0"\n')
+    home.orch("switch", "llama@upstream")
+    done = home.orch("switch", "dies@ik-fork", "--strategy", strategy, "--json", check=False)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and not result["ok"] and result["rolled_back"], result
+    assert "not a supported combination" in result["cause"]
+    status = home.status()
+    assert (status["state"], status["profile"], status["engine"]) == ("ready", "llama", "upstream")
+    assert home.complete("A supervisor", 4)["content"] == known_model("llama").greedy_text("A supervisor", 4)
