@@ -84,20 +84,6 @@ class Event(TypedDict):
     message: str
 
 
-class UpRequest(TypedDict, total=False):
-    profile: str
-    engine: str
-
-
-class ErrorBody(TypedDict):
-    """What a failed request answers: `code` is the exit code that the CLI ends with."""
-
-    message: str
-    details: list[str]
-    hint: str | None
-    code: int
-
-
 class TargetName(TypedDict):
     profile: str
     engine: str

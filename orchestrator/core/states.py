@@ -289,6 +289,11 @@ Effect = Prepare | Spawn | WatchLoading | SendCanary | AwaitDrain | StopProcess 
 Effects = tuple[Effect, ...]
 
 
+def describe(failure: Failure) -> str:
+    """A failure in one line: what happened, and the log line that shows it."""
+    return f"{failure.message} [{failure.evidence}]" if failure.evidence else failure.message
+
+
 def instance_of(state: State) -> str | None:
     """The instance that the state speaks of, if it has one."""
     match state:

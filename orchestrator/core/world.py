@@ -29,7 +29,6 @@ from orchestrator.core.restart import RestartPolicy
 from orchestrator.core.states import (
     Backoff,
     Failed,
-    Failure,
     InstanceEvent,
     Ready,
     ResumeRequested,
@@ -41,6 +40,7 @@ from orchestrator.core.states import (
     Target,
     WakeAt,
     Woke,
+    describe,
 )
 from orchestrator.core.switching import (
     Beside,
@@ -310,12 +310,8 @@ def _over(state: State) -> str | None:
     """Why a start that belongs to a switch is given up: it failed, would have to wait, or was stopped."""
     match state:
         case Failed(failure=failure) | Backoff(failure=failure):
-            return _describe(failure)
+            return describe(failure)
         case Stopped():
             return "it was stopped"
         case _:
             return None
-
-
-def _describe(failure: Failure) -> str:
-    return f"{failure.message} [{failure.evidence}]" if failure.evidence else failure.message

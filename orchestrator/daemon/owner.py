@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Protocol
 
 from orchestrator.core.restart import RestartPolicy
-from orchestrator.core.states import Backoff, Effect, Failed, Preparing, Ready, Starting, State, Stopping
+from orchestrator.core.states import Backoff, Effect, Failed, Preparing, Ready, Starting, State, Stopping, describe
 from orchestrator.core.switching import (
     SlotWoke,
     SwitchFinished,
@@ -26,7 +26,7 @@ from orchestrator.core.switching import (
 from orchestrator.core.world import step_world
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.publisher import Publisher
-from orchestrator.daemon.snapshot import describe, failure_of, name_of, progress_of
+from orchestrator.daemon.snapshot import failure_of, name_of, progress_of
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from orchestrator.api.types import Gateway as GatewayStatus
 from orchestrator.api.types import Gpu, Status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.profile import DEMO_MODEL
-from orchestrator.core.states import Draining, Ready, State, Stopped, Stopping, instance_of
+from orchestrator.core.states import Draining, Ready, State, Stopped, Stopping, describe, instance_of
 from orchestrator.core.switching import World
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer
@@ -30,7 +30,6 @@ from orchestrator.daemon.snapshot import (
     Clock,
     attempts_of,
     course_of,
-    describe,
     failure_of,
     name_of,
     pid_of,

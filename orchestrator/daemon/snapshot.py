@@ -21,6 +21,7 @@ from orchestrator.core.states import (
     State,
     Stopped,
     Stopping,
+    describe,
 )
 from orchestrator.gateway.contract import Refusal
 
@@ -119,10 +120,6 @@ def progress_of(state: State, loading: str = "") -> str:
             return f"loading {state.course.target}" + (f" ({loading})" if loading else "")
         case _:
             return f"{name_of(state)} {state.course.target}"
-
-
-def describe(failure: Failure) -> str:
-    return f"{failure.message} [{failure.evidence}]" if failure.evidence else failure.message
 
 
 def attempts_of(course: Course | None, clock: Clock) -> list[ApiAttempt]:

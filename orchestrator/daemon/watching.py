@@ -29,10 +29,9 @@ from orchestrator.core.liveness import (
     slot_counters,
 )
 from orchestrator.core.serving_failures import memory_ran_out
-from orchestrator.core.states import CheckFailed, Draining, Failure, Ready
+from orchestrator.core.states import CheckFailed, Draining, Failure, Ready, describe
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe, failure_from, lines_of
-from orchestrator.daemon.snapshot import describe
 
 _log = logging.getLogger(__name__)
 

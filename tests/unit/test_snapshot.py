@@ -17,13 +17,13 @@ from orchestrator.core.states import (
     Stopped,
     StopRequested,
     Woke,
+    describe,
 )
 from orchestrator.daemon.snapshot import (
     MAX_RETRY_AFTER_S,
     Clock,
     attempts_of,
     course_of,
-    describe,
     failure_of,
     name_of,
     pid_of,
