@@ -7,18 +7,36 @@ reading when the current one is late.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One device; memory in MiB as NVML counts it (v1: what the driver reserves is part of `used`)."""
+    """One device; memory in MiB as NVML counts it (v1: what the driver reserves is part of `used`).
+
+    What a driver does not tell is None. `processes` is pid to MiB; `utilization` 0 to 1.
+    """
 
     index: int
     name: str
     used_mib: int
     total_mib: int
+    uuid: str = ""
+    vendor: Literal["nvidia", "amd"] = "nvidia"
+    processes: Mapping[int, int] | None = None
+    utilization: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    temperature_c: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttle: tuple[str, ...] = ()
+    pcie_rx_mib_s: float | None = None
+    pcie_tx_mib_s: float | None = None
+    energy_j: float | None = None
 
 
 class NvmlReader:
