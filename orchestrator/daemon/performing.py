@@ -193,7 +193,8 @@ class EnginePerformer:
 
     def endpoint(self, instance: str) -> Endpoint:
         launch = self._runs[instance].launch
-        return Endpoint(instance, launch.target.profile, launch.target.engine, HOST, launch.port, launch.api_key)
+        target, build = launch.target, launch.rendered.build
+        return Endpoint(instance, target.profile, target.engine, HOST, launch.port, launch.api_key, build)
 
     def launch(self, instance: str | None) -> Launch | None:
         run = self._runs.get(instance or "")

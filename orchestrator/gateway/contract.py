@@ -13,6 +13,7 @@ class Endpoint:
 
     :param instance: id of the instance; requests are counted under it until they end
     :param api_key: the key that the engine wants; clients never see it
+    :param build: which build of the engine it is
     """
 
     instance: str
@@ -21,6 +22,7 @@ class Endpoint:
     host: str
     port: int
     api_key: str | None
+    build: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,16 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One request that ended, for the speed figures and the history.
+    """One request that ended, for the speed figures, the metrics and the history. Nothing of its text is in it.
 
     Counts are None where the engine did not say. `outcome` is one of `complete`, `error`, `client_gone`.
 
+    :param instance: the last one that it was sent to; None for a request that never got to one
+    :param held_s: time in the queue
+    :param first_token_s: from the request's arrival to the first token of a stream; None for a whole answer
     :param replays: how often it was sent again because an engine died
+    :param started: when it arrived (monotonic)
+    :param profile: what answered, else what the client asked for; `engine` and `build` are those of the instance
     """
 
     instance: str | None
@@ -110,7 +117,7 @@ class Finished:
     status: int
     outcome: str
     held_s: float
-    first_byte_s: float | None
+    first_token_s: float | None
     total_s: float
     prompt_tokens: int | None = None
     prompt_ms: float | None = None
@@ -119,6 +126,10 @@ class Finished:
     draft_tokens: int | None = None
     draft_accepted: int | None = None
     replays: int = 0
+    started: float = 0.0
+    profile: str | None = None
+    engine: str | None = None
+    build: str | None = None
 
 
 class Supervisor(Protocol):

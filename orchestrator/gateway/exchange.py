@@ -15,6 +15,7 @@ from orchestrator.gateway import forward
 from orchestrator.gateway.contract import Endpoint, Finished, View
 from orchestrator.gateway.dispatch import Dispatcher, refused
 from orchestrator.gateway.errors import GatewayError, render, sse_event
+from orchestrator.gateway.first_token import FirstToken
 from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.replay import Identity
 from orchestrator.gateway.routes import Match
@@ -50,8 +51,10 @@ class Exchange:
         self._task = asyncio.current_task()
         self._began = time.monotonic()  # the loop counts in milliseconds only
         self._held_s = 0.0
-        self._first_byte_s: float | None = None
-        self._instance: str | None = None
+        self._first_token = FirstToken()
+        self._first_token_s: float | None = None
+        self._profile: str | None = None
+        self._endpoint: Endpoint | None = None
         self._upstream: UpstreamResponse | None = None
         self._stopping = False
         self._event_stream = False
@@ -91,7 +94,7 @@ class Exchange:
         body = await self._request.body()
         name, wants_stream = forward.peek(body) if body and match.route.json_body else (None, False)
         view = dispatcher.supervisor.view()
-        profile = profile_for(match.model or name, view.models)
+        profile = self._profile = profile_for(match.model or name, view.models)
         if match.route.kind == "monitor" and view.serving is None:
             raise refused(view, profile)
 
@@ -119,7 +122,8 @@ class Exchange:
         :return: None when it was answered
         """
         dispatcher, response = self._dispatcher, self._response
-        self._instance = endpoint.instance
+        self._endpoint = endpoint
+        self._first_token = FirstToken()
         try:
             await self._relay(await self._send(endpoint, body))
         except UpstreamError as failure:
@@ -200,7 +204,7 @@ class Exchange:
             headers = forward.response_headers(upstream.headers)
             if upstream.complete:
                 body = upstream.take()
-                self._first_byte_s = time.monotonic() - self._began
+                self._look_for_token(body, streams=streams)
                 self._tail.add(body)
                 if upstream.status == 200:
                     self._count(body)
@@ -221,9 +225,10 @@ class Exchange:
         response.end()
 
     def _pass_on(self, data: bytes) -> None:
-        # Runs once for each read from the engine, inside the event loop's callback: nothing here waits or parses.
-        if self._first_byte_s is None:
-            self._first_byte_s = time.monotonic() - self._began
+        # Runs once for each read from the engine, inside the event loop's callback: nothing here waits, and nothing is
+        # parsed but what comes before the first token.
+        if self._first_token_s is None:
+            self._look_for_token(data, streams=self._event_stream)
 
         # Upstream says `:` while it reads a long prompt, and goes on saying it when it has stopped reading.
         if not (self._event_stream and data.startswith(b":")):
@@ -233,10 +238,14 @@ class Exchange:
         self._tail.add(data)
         self._response.write(data)
 
+    def _look_for_token(self, data: bytes, *, streams: bool) -> None:
+        if streams and self._first_token.within(data):
+            self._first_token_s = time.monotonic() - self._began
+
     def _count(self, data: bytes) -> None:
-        if self._computed and self._instance is not None:
-            relayed = self._dispatcher.relayed
-            relayed[self._instance] = relayed.get(self._instance, 0) + len(data)
+        if self._computed and self._endpoint is not None:
+            relayed, instance = self._dispatcher.relayed, self._endpoint.instance
+            relayed[instance] = relayed.get(instance, 0) + len(data)
 
     def _comment(self, view: View) -> None:
         """Keep a waiting stream alive, and say what it waits for."""
@@ -293,13 +302,14 @@ class Exchange:
             outcome = "error"
 
         found = figures(self._tail.value())
+        endpoint = self._endpoint
         return Finished(
-            instance=self._instance,
+            instance=endpoint.instance if endpoint else None,
             route=self._match.path,
             status=status,
             outcome=outcome,
             held_s=self._held_s,
-            first_byte_s=self._first_byte_s,
+            first_token_s=self._first_token_s,
             total_s=time.monotonic() - self._began,
             prompt_tokens=found.prompt_tokens,
             prompt_ms=found.prompt_ms,
@@ -308,4 +318,8 @@ class Exchange:
             draft_tokens=found.draft_tokens,
             draft_accepted=found.draft_accepted,
             replays=self._replays,
+            started=self._began,
+            profile=endpoint.profile if endpoint else self._profile,
+            engine=endpoint.engine if endpoint else None,
+            build=endpoint.build if endpoint else None,
         )

@@ -322,6 +322,7 @@ def test_the_engines_own_figures_are_recorded(streams: bool) -> None:
         supervisor = Supervised()
         async with engine(script) as there, gateway(supervisor) as here:
             supervisor.show(serving=there.endpoint())
+            before = time.monotonic()
             await ask(here.port, post(CHAT, {"stream": streams}))
             await until(lambda: supervisor.records)
             record = supervisor.records[0]
@@ -329,8 +330,52 @@ def test_the_engines_own_figures_are_recorded(streams: bool) -> None:
             assert (record.prompt_tokens, record.prompt_ms) == (7, 12.5)
             assert (record.predicted_tokens, record.predicted_ms) == (40, 400.0)
             assert (record.draft_tokens, record.draft_accepted) == (30, 21)
-            assert record.first_byte_s is not None
-            assert 0 < record.first_byte_s <= record.total_s
+            assert (record.profile, record.engine, record.build) == ("demo", "upstream", None)
+            assert before <= record.started <= record.started + record.total_s <= time.monotonic()
+
+    drive(work())
+
+
+def test_the_first_token_of_a_stream_is_neither_its_headers_nor_a_comment_nor_its_opening() -> None:
+    opening = {"choices": [{"delta": {"role": "assistant", "content": None}}]}
+    token_sent: list[float] = []
+    read = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b":\n\n")
+        await visit.chunk(b"data: " + json.dumps(opening).encode() + b"\n\n")
+        await read.wait()
+        token_sent.append(time.monotonic())
+        await visit.chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n')
+        await visit.end_stream()
+
+    async def work() -> None:
+        supervisor = Supervised()
+        async with engine(script) as there, gateway(supervisor) as here:
+            supervisor.show(serving=there.endpoint())
+            client = await Client.open(here.port)
+            await client.send(post(CHAT, {"stream": True}))
+            await client.head()
+            assert (await client.chunk()).startswith(b":")
+            read.set()
+            await client.chunks()
+            await until(lambda: supervisor.records)
+            record = supervisor.records[0]
+            assert record.first_token_s is not None
+            assert token_sent[0] <= record.started + record.first_token_s <= record.started + record.total_s
+
+    drive(work())
+
+
+def test_a_whole_answer_has_no_time_to_its_first_token() -> None:
+    async def work() -> None:
+        supervisor = Supervised()
+        async with engine(lambda visit: visit.answer(TIMINGS)) as there, gateway(supervisor) as here:
+            supervisor.show(serving=there.endpoint())
+            await ask(here.port, post(CHAT, {}))
+            await until(lambda: supervisor.records)
+            assert supervisor.records[0].first_token_s is None
 
     drive(work())
 

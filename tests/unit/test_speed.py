@@ -22,7 +22,7 @@ def answered(
         status=200,
         outcome="complete",
         held_s=0.0,
-        first_byte_s=0.1,
+        first_token_s=0.1,
         total_s=1.0,
         prompt_tokens=prompt[0] if prompt else None,
         prompt_ms=prompt[1] if prompt else None,
