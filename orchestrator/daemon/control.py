@@ -6,8 +6,11 @@
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
     POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/reload   {}                         read the profiles anew, restart what changed
+    POST /v1/restart  {}                         end what runs once its requests are done, and start the same again
+    GET  /v1/targets                             what could be started or switched to
+    GET  /v1/launch                              the command line, environment and log of what runs
     POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
-    GET  /v1/logs?lines=N&follow=0|1             JSON Lines
+    GET  /v1/logs?lines=N&follow=0|1&after=SEQ   JSON Lines; with `after`, those newer than this one
     GET  /v1/events?lines=N&follow=0|1           JSON Lines
 
 A failure answers `{"error": {"message", "details", "hint", "code"}}`; `code` is the exit code for the CLI.
@@ -28,13 +31,15 @@ from anyio.abc import TaskGroup
 
 from orchestrator.adapters.http1 import Request, Response
 from orchestrator.adapters.log_store import InstanceLog, LogLine
+from orchestrator.api.choices import LaunchFacts, Targets
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
-from orchestrator.core.states import Target
+from orchestrator.core.states import Target, instance_of
 from orchestrator.core.switching import DownRequested, Strategy, UpRequested, state_is_active, target_of
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.preparing import Preparer, Resolved
 from orchestrator.daemon.service import Service
+from orchestrator.daemon.snapshot import pid_of
 from orchestrator.daemon.switcher import Switcher, name_of
 
 _log = logging.getLogger(__name__)
@@ -73,6 +78,8 @@ class Control:
     """Routes of the control API.
 
     :param fallback: the target to start when a request names none
+    :param targets: what could be started; blocking, given what runs
+    :param drain_s: how long a stop waits for the requests that run
     :param end: ends the daemon, once the answer is out
     :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
     """
@@ -87,6 +94,8 @@ class Control:
         journal: Journal,
         log: InstanceLog,
         fallback: Callable[[], Target | None],
+        targets: Callable[[Target | None], Targets],
+        drain_s: float,
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
@@ -98,6 +107,8 @@ class Control:
         self._journal = journal
         self._log = log
         self._fallback = fallback
+        self._list_targets = targets
+        self._drain_s = drain_s
         self._end = end
         self._ends_with_engine = ends_with_engine
         self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
@@ -107,6 +118,9 @@ class Control:
             ("GET", "/v1/switch"): self._switch_state,
             ("POST", "/v1/cancel"): self._cancel,
             ("POST", "/v1/reload"): self._reload,
+            ("POST", "/v1/restart"): self._restart,
+            ("GET", "/v1/targets"): self._targets,
+            ("GET", "/v1/launch"): self._launch,
             ("POST", "/v1/down"): self._down,
             ("GET", "/v1/logs"): self._logs,
             ("GET", "/v1/events"): self._events,
@@ -213,6 +227,48 @@ class Control:
         }
         response.send(200, _JSON, msgspec.json.encode(answer))
 
+    async def _restart(self, request: Request, response: Response) -> None:
+        """The same target, as its profile says by now; a mistake in that is found before anything ends."""
+        running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
+        if running is None:
+            raise NotRunningError("nothing runs that could be restarted", hint="start something: `orch up PROFILE`")
+
+        await self._service.refresh_models()
+        resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+        strategy, reason = await self._switcher.plan(resolved, None)
+        operation = await self._switcher.begin(resolved, strategy, reason, again=True)
+        self._tasks.start_soon(self._switcher.run, operation, resolved)
+        answer = {"running": name_of(running), "strategy": strategy, "operation": operation.id}
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _targets(self, request: Request, response: Response) -> None:
+        running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
+        answer = await anyio.to_thread.run_sync(self._list_targets, running)
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _launch(self, request: Request, response: Response) -> None:
+        state = self._owner.world.state
+        launch = self._service.performer.launch(instance_of(state))
+        if launch is None:
+            raise NotRunningError(
+                "nothing runs, so there is no command line", hint="start something: `orch up PROFILE`"
+            )
+
+        answer = LaunchFacts(
+            profile=launch.target.profile,
+            engine=launch.target.engine,
+            build=launch.rendered.build,
+            pid=pid_of(state),
+            binary=launch.rendered.binary,
+            argv=list(launch.rendered.argv),
+            env=dict(launch.rendered.env),
+            directory=launch.directory,
+            log_file=self._log.file.path if self._log.file is not None else None,
+            drain_s=self._drain_s,
+            daemon_ends=self._ends_with_engine,
+        )
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
     async def _switch_state(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
         operation = self._switcher.find(query.get("operation", [""])[-1])
@@ -246,6 +302,10 @@ class Control:
     async def _logs(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
         lines = self._log.tail(int(_number(query, "lines", 100)))
+        if "after" in query:
+            after = _number(query, "after", -1)
+            lines = [line for line in lines if line.seq > after]
+
         response.start(200, _LINES)
         for line in lines:
             response.write(_log_line(line))

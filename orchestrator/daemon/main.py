@@ -48,6 +48,7 @@ from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.service import Service
 from orchestrator.daemon.sockets import bind_control, bind_gateway, url_of
 from orchestrator.daemon.switcher import Switcher
+from orchestrator.daemon.targets import list_targets
 from orchestrator.daemon.watching import Watcher
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.server import Gateway
@@ -219,6 +220,8 @@ class Daemon:
             self._journal,
             self._log,
             fallback=self._fallback,
+            targets=lambda running: list_targets(self._paths, running),
+            drain_s=self._config.daemon.drain_s,
             end=self._ending.set,
             ends_with_engine=self._options.started_by_up,
         )
