@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.failures import diagnose
 from orchestrator.engines.known_model import KnownModel, write_known_model
 
 pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
@@ -341,6 +342,23 @@ def test_without_the_wheel_it_says_what_to_install(directory: Path) -> None:
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert (found.returncode, found.stdout) == (1, "")
     assert 'pip install "llama-orch[embedded]"' in found.stderr
+
+
+def test_a_library_that_the_wheel_lacks_is_named_as_the_linker_names_it(directory: Path) -> None:
+    package = directory / "xllamacpp"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')\n")
+    done = subprocess.run(
+        [*SERVER, "--model", "m.gguf"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(directory), *sys.path[1:]))},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error while loading shared libraries: libgomp.so.1: cannot open" in done.stderr
+    assert diagnose(done.stderr.splitlines(), done.returncode).failure_class == "missing_library"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

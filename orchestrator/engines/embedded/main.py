@@ -42,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(help_text(OPTIONS))
         return OK
 
+    try:
+        import xllamacpp  # noqa: F401
+    except ImportError as error:  # a minimal system lacks libgomp; told as the dynamic linker tells it of a program
+        return _fail(
+            f"orch-embedded-server: error while loading shared libraries: {error}",
+            "hint: install what is missing with the system's packages (libgomp.so.1: `apt install libgomp1`)",
+        )
+
     if parsed.command == "version":
         sys.stderr.write(_version())
         return OK

@@ -1,0 +1,1 @@
+"""orch on a real systemd: a Debian root, booted with systemd-nspawn."""

@@ -1,0 +1,125 @@
+"""The root that the tests boot: Debian with systemd, and in /opt/orch what orch depends on.
+
+    python -m tests.systemd.root
+
+It is made once and kept in `.cache/systemd`; a change of the locked dependencies or of this file's list makes it anew.
+Needs root, debootstrap, systemd-nspawn, and the package indexes. orch itself is installed into the booted machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("ORCH_SYSTEMD_CACHE") or REPOSITORY / ".cache" / "systemd").absolute()
+ROOT = CACHE / "root"
+SUITE = "bookworm"
+MIRROR = "http://deb.debian.org/debian"
+PACKAGES = (
+    "systemd", "systemd-sysv", "libpam-systemd", "dbus", "dbus-user-session",
+    "python3", "python3-venv", "ca-certificates", "procps", "libgomp1",
+)  # fmt: skip
+VENV = "/opt/orch"
+NEEDED = ("debootstrap", "systemd-nspawn", "nsenter")
+
+
+def missing() -> str | None:
+    """Why no machine can be booted here; None when one can."""
+    if os.geteuid() != 0:
+        return "needs root: systemd-nspawn and debootstrap"
+
+    absent = [each for each in NEEDED if shutil.which(each) is None]
+    return f"not installed: {', '.join(absent)} (apt-get install systemd-container debootstrap)" if absent else None
+
+
+def key() -> str:
+    """What the root depends on."""
+    text = "\n".join([SUITE, *PACKAGES, (REPOSITORY / "uv.lock").read_text()])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def made() -> bool:
+    stamp = CACHE / "key"
+    return stamp.exists() and stamp.read_text() == key()
+
+
+def make() -> Path:
+    """The root, made when it is absent or old.
+
+    :raises subprocess.CalledProcessError: when a step fails; what it printed is on standard error
+    """
+    if made():
+        return ROOT
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (CACHE / "key").unlink(missing_ok=True)
+    if not (CACHE / "debian").exists():
+        shutil.rmtree(ROOT, ignore_errors=True)
+        include = ",".join(PACKAGES)
+        _run("debootstrap", "--variant=minbase", f"--include={include}", SUITE, str(ROOT), MIRROR)
+        (CACHE / "debian").touch()
+
+    _install_dependencies()
+    (CACHE / "key").write_text(key())
+    return ROOT
+
+
+def build_wheel(directory: Path) -> Path:
+    """orch as users get it."""
+    _run(_tool("uv"), "build", "--quiet", "--wheel", "--out-dir", str(directory), str(REPOSITORY))
+    return next(directory.glob("*.whl"))
+
+
+def _install_dependencies() -> None:
+    # The machine has no network of its own: the wheels are brought to it.
+    wheels, requirements = CACHE / "wheels", CACHE / "requirements.txt"
+    export = ("export", "--quiet", "--locked", "--no-dev", "--extra", "embedded", "--no-emit-project")
+    _run(_tool("uv"), *export, "--output-file", str(requirements), cwd=REPOSITORY)
+    python = subprocess.run(
+        ["chroot", str(ROOT), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    download = ("-m", "pip", "download", "--quiet", "--only-binary=:all:", f"--python-version={python}")
+    _run(sys.executable, *download, "--dest", str(wheels), "--requirement", str(requirements))
+    shutil.rmtree(f"{ROOT}{VENV}", ignore_errors=True)
+    _inside("python3", "-m", "venv", VENV)
+    install = (f"{VENV}/bin/pip", "install", "--quiet", "--no-index", "--no-deps", "--find-links=/mnt/wheels")
+    _inside(*install, "--requirement=/mnt/requirements.txt")
+
+
+def _inside(*words: str) -> None:
+    binds = (
+        f"--bind-ro={CACHE / 'wheels'}:/mnt/wheels",
+        f"--bind-ro={CACHE / 'requirements.txt'}:/mnt/requirements.txt",
+    )
+    nspawn = (
+        "systemd-nspawn",
+        "--quiet",
+        "--directory",
+        str(ROOT),
+        "--register=no",
+        "--keep-unit",
+        "--private-network",
+    )
+    _run(*nspawn, *binds, "--", *words)
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _run(*words: str, cwd: Path | None = None) -> None:
+    subprocess.run(words, stdout=sys.stderr, stdin=subprocess.DEVNULL, cwd=cwd, check=True)
+
+
+if __name__ == "__main__":
+    reason = missing()
+    if reason is not None:
+        sys.exit(reason)
+
+    make()
