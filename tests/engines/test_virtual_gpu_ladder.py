@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 import pytest
 
 from orchestrator.adapters.ports import free_port
 from orchestrator.engines.known_model import known_model, write_known_model
 from tests.support import Home, new_home, until
+from tests.virtual_gpu.cards import Card, events, refused_in, settled, tried, virtual_gpu
 from tests.virtual_gpu.memory import MIB
 from tests.virtual_gpu.peers import serving
-from tests.virtual_gpu.relay import Relay, relayed
-from tests.virtual_gpu.server import RpcBuild, find_rpc_build, rpc_server
+from tests.virtual_gpu.server import RpcBuild, find_rpc_build
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -52,15 +50,6 @@ draft_p_min = 0.0
 [recovery]
 margins = {margins}
 """
-
-
-class Card(NamedTuple):
-    """A device, and the margins and micro-batch to start with; memory in MiB."""
-
-    reported: int
-    granted: int
-    margins: list[int]
-    ubatch: int = 64
 
 
 SMALL = Card(16, 7, [1, 2, 4, 8])
@@ -96,40 +85,8 @@ def home(build: RpcBuild) -> Iterator[Home]:
         yield home
 
 
-@contextmanager
-def virtual_gpu(build: RpcBuild, card: Card, *, linger_s: float = 0.0, port: int = 0) -> Iterator[Relay]:
-    reported, granted = card.reported * MIB, card.granted * MIB
-    with (
-        rpc_server(build.rpc_server) as server,
-        relayed(server, reported_bytes=reported, granted_bytes=granted, linger_s=linger_s, port=port) as relay,
-    ):
-        yield relay
-
-
 def write_profile(home: Home, model: str, address: str, card: Card) -> None:
     home.profile("fitted", PROFILE.format(model=model, address=address, margins=card.margins, ubatch=card.ubatch))
-
-
-def settled(home: Home) -> Any:
-    """The status once `orch up` is over, however it ended."""
-    home.orch("up", "fitted", check=False, timeout_s=120)
-    return home.status()
-
-
-def tried(status: Any) -> list[tuple[int | None, str]]:
-    return [(attempt["margin_mib"], attempt["outcome"]) for attempt in status["attempts"]]
-
-
-def events(home: Home) -> list[str]:
-    """Kind and message of each."""
-    return [line.split(maxsplit=1)[1] for line in home.orch("events").stdout.splitlines()]
-
-
-def refused_in(evidence: str) -> int:
-    """The bytes that the failing line names."""
-    found = re.search(r"failed to allocate RPC0\S* buffer of size (\d+)", evidence)
-    assert found, evidence
-    return int(found[1])
 
 
 def assert_answers(home: Home) -> None:

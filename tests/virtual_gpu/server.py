@@ -1,4 +1,4 @@
-"""The real `ggml-rpc-server` of a build, and where such a build is."""
+"""The real RPC server of a build, and where such a build is."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.ports import free_port
+from orchestrator.core.capabilities import Capabilities
 from orchestrator.core.errors import OrchError
 from orchestrator.engines.locate import locate
 from tests.support import until
 from tests.virtual_gpu.relay import HOST
 
-SERVER_PROGRAM = "ggml-rpc-server"
+SERVER_PROGRAMS = ("ggml-rpc-server", "rpc-server")
+"""Upstream's name, and the older one, which the fork has."""
 
 
 class RpcBuild(NamedTuple):
@@ -34,11 +36,17 @@ def find_rpc_build() -> RpcBuild | str:
     except OrchError as error:
         return f"{error.message}; ORCH_ENGINE_UPSTREAM names a build's llama-server"
 
-    rpc_server = os.path.join(os.path.dirname(os.path.realpath(build.path)), SERVER_PROGRAM)
-    if "--rpc" not in build.capabilities.flags or not os.path.exists(rpc_server):
-        return f"{build.path} was built without GGML_RPC, or {SERVER_PROGRAM} is not beside it"
+    return rpc_build(build.path, build.capabilities)
 
-    return RpcBuild(build.path, rpc_server)
+
+def rpc_build(llama_server: str, capabilities: Capabilities) -> RpcBuild | str:
+    """A build with its own RPC server, or why it cannot be used."""
+    beside = [os.path.join(os.path.dirname(os.path.realpath(llama_server)), name) for name in SERVER_PROGRAMS]
+    found = next(filter(os.path.exists, beside), None)
+    if "--rpc" not in capabilities.flags or found is None:
+        return f"{llama_server} was built without GGML_RPC, or none of {', '.join(SERVER_PROGRAMS)} is beside it"
+
+    return RpcBuild(llama_server, found)
 
 
 @contextlib.contextmanager
@@ -54,7 +62,7 @@ def rpc_server(program: str) -> Iterator[tuple[str, int]]:
             [program, "--host", HOST, "--port", str(port), "--threads", "1"], stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            until(lambda: process.poll() is not None or _listens(port), f"{SERVER_PROGRAM} listens")
+            until(lambda: process.poll() is not None or _listens(port), "the RPC server listens")
             log.seek(0)
             assert process.poll() is None, log.read().decode(errors="replace")
             yield HOST, port
