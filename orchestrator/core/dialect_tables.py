@@ -128,7 +128,7 @@ def layers(setting: str, *flags: str) -> Row:
         Form(Shape.VALUE, flags, kinds=_UPSTREAM, beside=("--fit-target=",)),
         Form(Shape.VALUE, flags, of=int),
         Form(Shape.VALUE, flags, when=("all",), spelled={"all": "999"}, note="`all` is written 999: this build takes a number only"),
-        Form(Shape.OMIT, when=("auto",), kinds=_FORK, note="left out: this build's default is every layer, and `--fit` places them if it is asked to"),
+        Form(Shape.VALUE, flags, when=("auto",), kinds=_FORK, spelled={"auto": "999"}, note="`auto` is written 999: without a number, older builds of the fork leave every layer in host memory"),
     ), nearest="nearest here a number of layers")  # fmt: skip
 
 

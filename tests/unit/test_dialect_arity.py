@@ -98,8 +98,8 @@ def test_layers_are_words_upstream_and_numbers_in_the_fork() -> None:
     assert " --n-gpu-layers 20 " in argv(FORK_SDIST, memory__gpu_layers=20)
     assert " --n-gpu-layers 999 " in argv(FORK_SDIST, memory__gpu_layers="all")
     assert "`all` is written 999" in notes(FORK_SDIST, memory__gpu_layers="all")
-    assert "--n-gpu-layers" not in argv(FORK_SDIST, memory__gpu_layers="auto")
-    assert 'memory.gpu_layers = "auto": left out' in notes(FORK_SDIST, memory__gpu_layers="auto")
+    assert " --n-gpu-layers 999 " in argv(FORK_SDIST, memory__gpu_layers="auto")
+    assert "older builds of the fork leave every layer in host memory" in notes(FORK_SDIST, memory__gpu_layers="auto")
     assert "a number of layers" in refusal(UPSTREAM_BARE_FLASH, memory__gpu_layers="auto")
 
 
