@@ -1,23 +1,25 @@
-"""Device memory through NVML, or nothing on a machine without an NVIDIA driver.
+"""What the devices tell: one reading for every vendor, and a reader that a driver in trouble cannot hold up.
 
-NVML calls block, and a driver in trouble can hang them: one thread is asking at a time, and a caller gets the last
-reading when the current one is late.
+Drivers block, and can hang: one thread is asking at a time, and a caller gets the last reading when the current one is
+late. The sources are `gpu_nvml`, `gpu_amd` and `gpu_replay`; `gpu_sources` chooses.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Literal
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One device; memory in MiB as NVML counts it (v1: what the driver reserves is part of `used`).
+    """One device; memory in MiB.
 
-    What a driver does not tell is None. `processes` is pid to MiB; `utilization` 0 to 1.
+    `used_mib` is what nobody can allocate any more: what processes hold and `reserved_mib`, the driver's own, where it
+    tells that apart. What a driver does not tell is None. `processes` is pid to MiB, of those the driver tells about
+    (NVIDIA: everybody's, nobody's in most containers; AMD: those that were asked for). `utilization` is 0 to 1.
     """
 
     index: int
@@ -37,35 +39,74 @@ class GpuReading:
     pcie_rx_mib_s: float | None = None
     pcie_tx_mib_s: float | None = None
     energy_j: float | None = None
+    reserved_mib: int | None = None
 
 
-class NvmlReader:
+class GpuProvider(Protocol):
+    """What the daemon goes by."""
+
+    @property
+    def age_s(self) -> float | None:
+        """How old the last reading is; None before the first one."""
+        ...
+
+    def read(self) -> tuple[GpuReading, ...]:
+        """The devices now, or the last reading when the driver is late. Blocks: call it in a thread."""
+        ...
+
+    def read_now(self) -> tuple[GpuReading, ...]:
+        """As `read`, however fresh the last reading is."""
+        ...
+
+    def watch(self, pids: Collection[int]) -> None:
+        """Whose memory is wanted, for drivers that have to be asked about each process."""
+        ...
+
+
+class GpuSource(Protocol):
+    """One vendor's driver."""
+
+    def query(self, pids: Collection[int]) -> tuple[GpuReading, ...] | None:
+        """Ask it; None when there is no such driver, and it need not be asked again. Blocks, perhaps for ever."""
+        ...
+
+
+class GpuReader:
     """Reads in a thread of its own, which may hang without anybody else.
 
+    :param sources: their devices are numbered on, in this order
     :param max_age_s: a reading younger than this is used again
     :param patience_s: how long a caller waits for a call; for one that has taken longer nobody waits any more
     """
 
-    def __init__(self, max_age_s: float = 2.0, patience_s: float = 1.0) -> None:
+    def __init__(self, sources: Sequence[GpuSource], max_age_s: float = 2.0, patience_s: float = 1.0) -> None:
+        self._sources = dict.fromkeys(sources, 0)
+        """To how many devices each has ever had: one that is lost does not rename the others."""
         self._max_age_s = max_age_s
         self._patience_s = patience_s
         self._last: tuple[GpuReading, ...] = ()
-        self._read_at = float("-inf")
+        self._read_at: float | None = None
         self._lock = threading.Lock()
         self._answered: threading.Event | None = None
         self._asked_at = 0.0
-        self._available: bool | None = None
+        self._pids: frozenset[int] = frozenset()
+
+    @property
+    def age_s(self) -> float | None:
+        return None if self._read_at is None or not self._sources else monotonic() - self._read_at
+
+    def watch(self, pids: Collection[int]) -> None:
+        self._pids = frozenset(pids)
 
     def read(self) -> tuple[GpuReading, ...]:
-        """The devices now, or the last reading when the driver is late. Blocks: call it in a thread."""
-        if self._available is False or monotonic() - self._read_at < self._max_age_s:
+        age_s = self.age_s
+        if age_s is not None and age_s < self._max_age_s:
             return self._last
 
         return self.read_now()
 
     def read_now(self) -> tuple[GpuReading, ...]:
-        """As `read`, however fresh the last reading is."""
-        if self._available is False:
+        if not self._sources:
             return ()
 
         with self._lock:
@@ -74,7 +115,7 @@ class NvmlReader:
                 answered = self._answered = threading.Event()
                 self._asked_at = monotonic()
                 # Not one of a pool's: at the daemon's end it is not waited for.
-                threading.Thread(target=self._ask, args=(answered,), name="nvml", daemon=True).start()
+                threading.Thread(target=self._ask, args=(answered,), name="gpu", daemon=True).start()
 
             rest_s = self._asked_at + self._patience_s - monotonic()
 
@@ -94,32 +135,16 @@ class NvmlReader:
             answered.set()
 
     def _query(self) -> tuple[GpuReading, ...]:
-        import pynvml
-
-        if self._available is None:
-            try:
-                pynvml.nvmlInit()
-            except pynvml.NVMLError:  # no driver, or one that does not match: a machine without a GPU, to us
-                self._available = False
-                return ()
-
-            self._available = True
-
-        try:
-            count = pynvml.nvmlDeviceGetCount()
-        except pynvml.NVMLError:  # the driver is gone, or being reset
-            return ()
-
-        readings = []
-        for index in range(count):
-            try:
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-                name = pynvml.nvmlDeviceGetName(handle)
-            except pynvml.NVMLError:  # a device that fell off the bus; the others are still there
+        found: list[GpuReading] = []
+        counts: dict[GpuSource, int] = {}
+        for source, count in self._sources.items():
+            readings = source.query(self._pids)
+            if readings is None:
                 continue
 
-            text = name.decode() if isinstance(name, bytes) else str(name)
-            readings.append(GpuReading(index, text, int(memory.used) >> 20, int(memory.total) >> 20))
+            first = sum(counts.values())
+            counts[source] = max([count, *(reading.index + 1 for reading in readings)])
+            found += (replace(reading, index=first + reading.index) if first else reading for reading in readings)
 
-        return tuple(readings)
+        self._sources = counts
+        return tuple(found)

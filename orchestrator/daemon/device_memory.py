@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import anyio.to_thread
 
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu import GpuProvider
 
 POLL_S = 0.1
 SLACK_MIB = 64
@@ -15,7 +15,7 @@ SLACK_MIB = 64
 class DeviceMemory:
     """Compares what the devices use with what they used before an engine started. Nothing to do without a device."""
 
-    def __init__(self, gpus: NvmlReader) -> None:
+    def __init__(self, gpus: GpuProvider) -> None:
         self._gpus = gpus
         self._before: dict[int, int] = {}
         self._running = 0

@@ -19,7 +19,7 @@ import uvloop
 from anyio.abc import TaskGroup
 
 from orchestrator.adapters.config_file import load_config
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu_sources import open_gpus
 from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
 from orchestrator.adapters.hardening import dump_no_core, raise_descriptor_limit
 from orchestrator.adapters.http1 import HttpServer
@@ -120,7 +120,7 @@ class Daemon:
             _log.warning("%s", notice)
 
         self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
-        self._gpus = NvmlReader()
+        self._gpus = open_gpus(os.environ)
         self._preparer = Preparer(paths, self._gpus)
         self._owner = Owner(self._journal, lambda finished: self._switcher.finished(finished), config.restart)
         self._gateway: Gateway | None = None

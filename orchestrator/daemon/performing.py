@@ -16,7 +16,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from orchestrator.adapters import linux
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.guard import Guard
 from orchestrator.adapters.http import EngineProbe
 from orchestrator.adapters.log_store import InstanceLog
@@ -146,7 +146,7 @@ class EnginePerformer:
         guard: Guard,
         limits: Limits,
         drain: Callable[[str, float], Awaitable[bool]],
-        gpus: NvmlReader,
+        gpus: GpuProvider,
         record: Callable[[str, str], None],
         on_progress: Callable[[], None],
     ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.adapters.gguf import GgufError, read_splits
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.margin_store import MarginKey, MarginStore, margin_key
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.ports import free_port
@@ -77,7 +77,7 @@ class Resolved:
 class Preparer:
     """Prepares launches for one installation."""
 
-    def __init__(self, paths: Paths, gpus: NvmlReader) -> None:
+    def __init__(self, paths: Paths, gpus: GpuProvider) -> None:
         self._paths = paths
         self._profiles = ProfileStore(paths)
         self._gpus = gpus

@@ -13,7 +13,7 @@ from time import monotonic, time
 import anyio.to_thread
 
 from orchestrator import __version__
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.api.types import Gateway as GatewayStatus
@@ -49,7 +49,7 @@ class Service:
     """Answers for the daemon. Reads the owner's world, never changes it."""
 
     def __init__(
-        self, paths: Paths, owner: Owner, preparer: Preparer, performer: EnginePerformer, gpus: NvmlReader
+        self, paths: Paths, owner: Owner, preparer: Preparer, performer: EnginePerformer, gpus: GpuProvider
     ) -> None:
         self._owner = owner
         self._preparer = preparer

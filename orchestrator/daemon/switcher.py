@@ -16,7 +16,7 @@ import anyio.to_thread
 import psutil
 
 from orchestrator.adapters.gguf import split_paths
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.page_cache import warm
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
@@ -54,7 +54,7 @@ class Switcher:
     :param held: how many requests have ever been held by the gateway
     """
 
-    def __init__(self, owner: Owner, preparer: Preparer, gpus: NvmlReader, held: Callable[[], int]) -> None:
+    def __init__(self, owner: Owner, preparer: Preparer, gpus: GpuProvider, held: Callable[[], int]) -> None:
         self._owner = owner
         self._preparer = preparer
         self._gpus = gpus

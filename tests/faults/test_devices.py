@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,14 +10,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu_nvml import NvmlReader
 from orchestrator.daemon.device_memory import DeviceMemory
-from tests.faults.lab import ROOT, Lab
+from tests.fakes.nvml_driver import IDLE_MIB, Driver, install
+from tests.faults.lab import Lab
 from tests.support import PATIENCE_S, until
 
-IDLE_MIB = 300
 TAKEN_MIB = 7000
-TOTAL_MIB = 8192
 LATE_S = 3.0
 """Longer than the daemon waits for a driver, shorter than the invariants allow an answer to take."""
 
@@ -28,33 +24,6 @@ LOST = (
     "CUDA error: GPU is lost",
     "ggml/src/ggml-cuda/ggml-cuda.cu:98: CUDA error",
 )
-
-
-class Driver:
-    """What the stub of NVML in a directory says."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        os.makedirs(directory)
-        shutil.copyfile(os.path.join(ROOT, "tests", "fakes", "stub_nvml.py"), os.path.join(directory, "pynvml.py"))
-        self.says(IDLE_MIB)
-
-    def says(self, *used_mib: int, hang: bool = False, error: bool = False) -> None:
-        devices = [{"used_mib": used, "total_mib": TOTAL_MIB} for used in used_mib]
-        path = os.path.join(self._directory, "nvml.json")
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            json.dump({"devices": devices, "hang": hang, "error": error}, file)
-
-        os.replace(path + ".new", path)
-
-    @property
-    def calls(self) -> list[str]:
-        path = os.path.join(self._directory, "nvml.calls")
-        return Path(path).read_text().split() if os.path.exists(path) else []
-
-    @property
-    def unanswered(self) -> int:
-        return self.calls.count("asked") - self.calls.count("answered")
 
 
 @pytest.fixture
@@ -93,13 +62,7 @@ def test_a_start_waits_until_the_memory_of_the_engine_before_it_is_free(lab: Lab
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """The driver of this process."""
-    driver = Driver(str(tmp_path / "stub"))
-    spec = importlib.util.spec_from_file_location("pynvml", tmp_path / "stub" / "pynvml.py")
-    assert spec is not None and spec.loader is not None
-    stub = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "pynvml", stub)
-    spec.loader.exec_module(stub)
-    return driver
+    return install(str(tmp_path / "stub"), monkeypatch)
 
 
 def test_memory_that_does_not_come_back_is_waited_for_once_and_told(here: Driver) -> None:

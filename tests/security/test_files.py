@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gpu import NvmlReader
+from orchestrator.adapters.gpu_nvml import NvmlReader
 from orchestrator.adapters.key_file import read_keys
 from orchestrator.adapters.lock import DaemonLock, holder
 from orchestrator.adapters.log_file import LogFile
