@@ -1,7 +1,8 @@
 """Where orch keeps its files.
 
-`ORCH_HOME` puts everything below one directory. Otherwise the directories that systemd gives to a service, otherwise
-XDG's. Uses `os.path` and a plain class on purpose: `orch status` pays for this import.
+`ORCH_HOME` puts everything below one directory. Otherwise the directories that systemd gives to a service, which are
+also those of the service's own user outside of it (`sudo -u orch orch status`), otherwise XDG's. Uses `os.path` and a
+plain class on purpose: `orch status` pays for this import.
 """
 
 from __future__ import annotations
@@ -11,6 +12,18 @@ import os
 
 from orchestrator.core.errors import OrchError
 
+SERVICE_STATE = "/var/lib/orch"
+"""Whoever owns it is the user of the system service: one look at it instead of a question to the user database."""
+
+SERVICE_DIRECTORIES = {
+    "CONFIGURATION_DIRECTORY": "/etc/orch",
+    "STATE_DIRECTORY": SERVICE_STATE,
+    "CACHE_DIRECTORY": "/var/cache/orch",
+    "LOGS_DIRECTORY": "/var/log/orch",
+    "RUNTIME_DIRECTORY": "/run/orch",
+}
+"""What systemd gives to the system service (`systemd/system/orch.service`)."""
+
 MAX_SOCKET_PATH = 107
 """Bytes that fit in `sockaddr_un.sun_path` beside its final NUL (unix(7))."""
 
@@ -18,14 +31,15 @@ MAX_SOCKET_PATH = 107
 class Paths:
     """Absolute directories; none of them need exist yet."""
 
-    __slots__ = ("cache", "config", "data", "runtime", "state")
+    __slots__ = ("cache", "config", "data", "logs", "runtime", "state")
 
-    def __init__(self, config: str, state: str, data: str, cache: str, runtime: str) -> None:
+    def __init__(self, config: str, state: str, data: str, cache: str, runtime: str, logs: str | None = None) -> None:
         self.config = config
         self.state = state
         self.data = data
         self.cache = cache
         self.runtime = runtime
+        self.logs = logs or os.path.join(state, "logs")
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -60,8 +74,8 @@ class Paths:
         return os.path.join(self.state, "margins.json")
 
     @property
-    def logs(self) -> str:
-        return os.path.join(self.state, "logs")
+    def history_file(self) -> str:
+        return os.path.join(self.state, "history.sqlite3")
 
 
 def find_paths(env: dict[str, str] | None = None) -> Paths:
@@ -77,12 +91,16 @@ def find_paths(env: dict[str, str] | None = None) -> Paths:
         root = os.path.abspath(_expand(env, home))
         paths = Paths(*(os.path.join(root, name) for name in ("config", "state", "data", "cache", "run")))
     else:
+        if "STATE_DIRECTORY" not in env and is_service_user():
+            env = {**env, **SERVICE_DIRECTORIES}
+
         paths = Paths(
             config=_first(env, "CONFIGURATION_DIRECTORY") or _xdg(env, "XDG_CONFIG_HOME", ".config"),
             state=_first(env, "STATE_DIRECTORY") or _xdg(env, "XDG_STATE_HOME", ".local/state"),
             data=_data(env),
             cache=_first(env, "CACHE_DIRECTORY") or _xdg(env, "XDG_CACHE_HOME", ".cache"),
             runtime=_first(env, "RUNTIME_DIRECTORY") or _runtime(env),
+            logs=_first(env, "LOGS_DIRECTORY"),
         )
 
     length = len(os.fsencode(paths.control_socket))
@@ -94,6 +112,15 @@ def find_paths(env: dict[str, str] | None = None) -> Paths:
         )
 
     return paths
+
+
+def is_service_user() -> bool:
+    """Whether this process is the system service's user."""
+    me = os.geteuid()
+    try:
+        return me != 0 and os.stat(SERVICE_STATE).st_uid == me
+    except OSError:
+        return False
 
 
 def make_private(directory: str) -> None:

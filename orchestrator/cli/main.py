@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "explain": "say why an engine failed, from its log",
     "config": "show the configuration and where things are",
     "serve": "run the daemon in the foreground",
+    "service": "install, remove and watch orch as a systemd service",
     "completions": "print a completion script for a shell",
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""

@@ -101,7 +101,11 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
 _TABLES = tuple(dict.fromkeys(setting.table for setting in CONFIG_SETTINGS))
 
-ENVIRONMENT: Mapping[str, str] = {"ORCH_GATEWAY_HOST": "gateway.host", "ORCH_GATEWAY_PORT": "gateway.port"}
+ENVIRONMENT: Mapping[str, str] = {
+    "ORCH_GATEWAY_HOST": "gateway.host",
+    "ORCH_GATEWAY_PORT": "gateway.port",
+    "ORCH_DEFAULT_PROFILE": "daemon.default_profile",
+}
 """Variables that override the file."""
 
 
