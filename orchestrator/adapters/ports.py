@@ -6,6 +6,7 @@ connections out between them. Hence the plain bind as a probe, and the look at w
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -42,6 +43,25 @@ def port_is_free(port: int) -> bool:
             probe.bind((HOST, port))
         except OSError:
             return False
+
+        return True
+
+
+def can_listen(host: str, port: int) -> bool:
+    """Whether a server could take this address, as the gateway does: connections in TIME_WAIT do not count.
+
+    :raises OSError: when the address is not one of this machine's
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+
+            raise
 
         return True
 

@@ -54,9 +54,27 @@ def system_paths() -> Paths:
     return find_paths(dict(SERVICE_DIRECTORIES))
 
 
-def systemd_runs() -> bool:
-    """As sd_booted(3)."""
-    return os.path.isdir("/run/systemd/system")
+def check_systemd(flavour: Flavour, tools: Tools) -> None:
+    """:raises OrchError: when no systemd answers that could run the service"""
+    try:
+        system = tools.attempt(("systemctl", "is-system-running")).stdout.strip()
+    except OrchError:  # there is no systemctl
+        system = "offline"
+
+    if system in ("offline", ""):
+        raise OrchError(
+            "systemd does not run here",
+            hint="in a container, run `orch serve` itself and let the container's manager restart it",
+        )
+
+    if flavour == "user":
+        done = tools.attempt(("systemctl", "--user", "is-system-running"))
+        if done.stdout.strip() in ("offline", ""):
+            raise OrchError(
+                "this shell has no user session: the user's systemd does not answer",
+                details=(*done.stderr.splitlines()[:3], "`su` and `sudo -u` begin no session"),
+                hint=f"log in as that user, or `export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}` if it lingers",
+            )
 
 
 def systemd_version(tools: Tools) -> int:

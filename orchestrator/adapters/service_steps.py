@@ -14,9 +14,6 @@ from orchestrator.adapters.user_database import ids_of
 from orchestrator.core.errors import OrchError
 from orchestrator.core.service_plan import MakeDirectory, RemoveFile, RemoveTree, Run, Step, WriteFile
 
-COMMAND_LIMIT_S = 400.0
-"""Stopping drains first, which the unit itself bounds; nothing that goes on for longer ends by waiting."""
-
 Undo = Callable[[], None]
 
 
@@ -28,9 +25,10 @@ class Tools:
         path = os.environ.get("PATH", os.defpath)
         self.path = os.pathsep.join([path, "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
-    def run(self, argv: tuple[str, ...], limit_s: float = COMMAND_LIMIT_S) -> str:
+    def run(self, argv: tuple[str, ...], limit_s: float | None = None) -> str:
         """The output of a command.
 
+        :param limit_s: none for what starts and stops units: that takes as long as the unit allows
         :raises OrchError: when it is not there, fails, or does not end
         """
         done = self.attempt(argv, limit_s)
@@ -40,7 +38,7 @@ class Tools:
 
         return done.stdout
 
-    def attempt(self, argv: tuple[str, ...], limit_s: float = 10.0) -> subprocess.CompletedProcess[str]:
+    def attempt(self, argv: tuple[str, ...], limit_s: float | None = 10.0) -> subprocess.CompletedProcess[str]:
         """As `run`; a command that fails is an answer, too."""
         program = shutil.which(argv[0], path=self.path)
         if program is None:

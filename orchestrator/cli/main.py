@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "config": "show the configuration and where things are",
     "serve": "run the daemon in the foreground",
     "service": "install, remove and watch orch as a systemd service",
+    "doctor": "look for what is wrong with this machine and this installation",
     "completions": "print a completion script for a shell",
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""

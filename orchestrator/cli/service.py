@@ -80,7 +80,12 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
     if args.dry_run:
         return _show(args, machine, steps, warnings)
 
-    perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+    try:
+        perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+    except OrchError as error:
+        error.hint = error.hint or f"what the service said is in `orch service logs --{flavour}`"
+        raise
+
     return _done(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
 
 
@@ -111,28 +116,17 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
 
 
 def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Machine:
-    from orchestrator.adapters.service_machine import look, systemd_runs
+    from orchestrator.adapters.service_machine import check_systemd, look
 
     root = os.path.abspath(args.root)
     if root != "/" and flavour == "user":
         raise UsageError("--root is for the system's service", hint="add --system")
 
-    if root == "/" and not systemd_runs():
-        raise OrchError(
-            "systemd does not run here",
-            details=("/run/systemd/system is missing",),
-            hint="in a container, run `orch serve` itself and let the container's manager restart it",
-        )
-
     if flavour == "system" and os.geteuid() != 0 and not args.dry_run:
         raise OrchError("the system's service needs root", hint=f"`sudo {_again(args)}`, or leave `--system` out")
 
-    if flavour == "user" and not os.environ.get("XDG_RUNTIME_DIR"):
-        raise OrchError(
-            "this shell has no user session: XDG_RUNTIME_DIR is not set",
-            details=("`su` and `sudo -u` begin none",),
-            hint=f"log in as that user, or `export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}` if it lingers",
-        )
+    if root == "/":
+        check_systemd(flavour, tools)
 
     return look(flavour, tools, root)
 
