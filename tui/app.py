@@ -1,0 +1,378 @@
+"""The dashboard: asks the daemon for a frame once an interval, and gives it to the panels.
+
+While no daemon answers it says so and goes on asking; the last figures stay, dimmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+from textual import events
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from orchestrator.api.frames import Frame
+from orchestrator.core.errors import NotRunningError, OrchError
+from tui import keys
+from tui.operator import Operator
+from tui.screens.text import TextScreen
+from tui.source import Source, frame_target, words
+from tui.text import BLANK, Line, line
+from tui.views import header, requests
+from tui.widgets.journal import Journal
+from tui.widgets.lines import Fixed, Scrolled
+from tui.widgets.panels import Devices, Engine, Requests, Speed
+
+POINTS = 240
+REQUESTS = 100
+LOG_LINES = 500
+LEAST = (60, 18)
+WIDE = (110, 32)
+INTERVALS_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Dashboard(App[None]):
+    """
+    :param interval_s: seconds between two frames
+    :param readonly: refuse every action that changes what runs
+    :param keys: other keys for actions, by their names
+    """
+
+    TITLE = "orch top"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings()]
+
+    def __init__(
+        self, source: Source, *, interval_s: float = 1.0, readonly: bool = False, keys: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.frame: Frame | None = None
+        self.frames_seen = 0
+        self.lost: tuple[str, str, str] | None = None
+        self._interval_s = interval_s
+        self._readonly = readonly
+        self._keymap_asked = dict(keys or {})
+        self._paused = False
+        self._newest_log: int | None = None
+        self._log_of: int | None = None
+        self._lower = 4
+        self._zoomed: int | None = None
+        self._nudge = asyncio.Event()
+        self.operator = Operator(self)
+
+    def compose(self) -> ComposeResult:
+        self.head = Fixed(id="head")
+        self.journal = Journal(self.nudge)
+        self.speed, self.memory, self.engine, self.requests = Speed(), Devices("memory"), Engine("engine"), Requests()
+        self.panels: dict[int, Widget] = dict(
+            enumerate((self.speed, self.memory, self.engine, self.requests, self.journal), 1)
+        )
+        for number, title in ((1, "Speed"), (2, "Memory"), (3, "Engine"), (4, "Requests")):
+            self.panels[number].border_title = f"{number} {title}"
+
+        yield self.head
+        with Vertical(id="body"):
+            yield Horizontal(self.speed, self.memory, id="upper")
+            yield Horizontal(self.engine, self.requests, self.journal, id="lower")
+
+        yield Static(id="too-small", markup=False)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        if self._keymap_asked:
+            self.set_keymap(self._keymap_asked)
+
+        self._arrange()
+        self.requests.focus()
+        self.draw_head()
+        self.run_worker(self._watch(), group="feed", exit_on_error=True)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._arrange()
+        self.draw_head()
+
+    # The feed.
+
+    async def _watch(self) -> None:
+        while True:
+            self._nudge.clear()
+            try:
+                frame = await asyncio.to_thread(self.source.get, frame_target(POINTS, REQUESTS))
+                log = await self._new_log(frame)
+            except OrchError as error:
+                self._no_answer(error)
+            else:
+                self._take(frame, log)
+
+            with contextlib.suppress(TimeoutError):  # nobody was in a hurry
+                await asyncio.wait_for(self._nudge.wait(), self._interval_s)
+
+    async def _new_log(self, frame: Frame) -> list[dict[str, Any]]:
+        """The lines since the last look; none while nobody sees them."""
+        if not self.journal.display or self.journal.tab != "log":
+            return []
+
+        daemon = frame["status"]["daemon_pid"]
+        if daemon != self._log_of:  # another daemon counts its lines from 0 again
+            self._log_of, self._newest_log = daemon, None
+            self.journal.tails["log"].clear()
+
+        after = "" if self._newest_log is None else f"&after={self._newest_log}"
+        found: list[dict[str, Any]] = await asyncio.to_thread(self.source.get, f"/v1/logs?lines={LOG_LINES}{after}")
+        return found
+
+    def _take(self, frame: Frame, log: list[dict[str, Any]]) -> None:
+        if self.lost is not None:
+            self.lost = None
+            self.screen_stack[0].remove_class("-stale")
+            if self.frame is not None:
+                self.tell("the daemon answers again")
+
+        if log:
+            first, before = log[0]["seq"], self._newest_log
+            self._newest_log = log[-1]["seq"]
+            missed = first - before - 1 if before is not None else 0
+            gap = [f"[{missed} lines came too quickly to be shown; they are in the file]"] if missed > 0 else []
+            self.journal.add_log([*gap, *(each["text"] for each in log)])
+
+        self.frames_seen += 1
+        if not self._paused:
+            self.frame = frame
+            self.draw()
+
+    def _no_answer(self, error: OrchError) -> None:
+        message, _, hint = words(error)
+        if self.lost is None:
+            self.lost = (message, hint, datetime.now().strftime("%H:%M:%S"))
+            self.screen_stack[0].add_class("-stale")
+            if not isinstance(error, NotRunningError):
+                self.operator.note(error)
+        else:
+            self.lost = (message, hint, self.lost[2])
+
+        self.draw_head()
+
+    def nudge(self) -> None:
+        """Look now rather than at the next interval."""
+        self._nudge.set()
+
+    # Drawing.
+
+    def draw(self) -> None:
+        frame = self.frame
+        if frame is None:
+            return
+
+        self.draw_head()
+        for panel in (self.speed, self.memory, self.engine, self.requests):
+            panel.update_frame(frame)
+
+        self.journal.add_events(frame["events"])
+
+    def draw_head(self) -> None:
+        width = max(self.size.width - 2, 10)
+        if self.lost is not None:
+            message, hint, since = self.lost
+            lines = header.lost(self.frame, message, hint, since, width)
+        elif self.frame is None:
+            lines = [line("asking the daemon …", "dim")]
+        else:
+            lines = header.head(self.frame, width)
+            if self.operator.activity:
+                lines[2] = line(f"⇄ {self.operator.activity}", "accent")
+
+            marks = [*(["paused"] if self._paused else []), *(["read-only"] if self._readonly else [])]
+            if marks:
+                lines[2] = header.spread(lines[2], line(", ".join(marks), "warn"), width)
+
+        self.head.show(lines)
+
+    def _arrange(self) -> None:
+        """Which panels have a place: all on a large terminal, three on a small one, one while it is zoomed."""
+        width, height = self.size
+        base = self.screen_stack[0]
+        tiny = width < LEAST[0] or height < LEAST[1]
+        base.set_class(tiny, "-tiny")
+        if tiny:
+            text = f"the dashboard needs {LEAST[0]} x {LEAST[1]} cells, this terminal has {width} x {height}"
+            base.query_one("#too-small", Static).update(text)
+            return
+
+        wide = width >= WIDE[0] and height >= WIDE[1]
+        base.set_class(wide and self._zoomed is None, "-wide")
+        base.set_class(self._zoomed is not None, "-zoomed")
+        for number, panel in self.panels.items():
+            panel.display = number == self._zoomed if self._zoomed else number <= 2 or wide or number == self._lower
+
+        base.query_one("#upper").display = self._zoomed in (None, 1, 2)
+        base.query_one("#lower").display = self._zoomed not in (1, 2)
+        others = [] if wide or self._zoomed else [n for n in (3, 4, 5) if n != self._lower]
+        names = {3: "Engine", 4: "Requests", 5: "Log"}
+        also = "  ".join(f"{number} {names[number]}" for number in others)
+        for number in (3, 4):
+            self.panels[number].border_subtitle = also
+
+        self.journal.mention(also)
+        self.call_after_refresh(self.draw)
+
+    # What the keys do (keys.py).
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self._readonly and any(each.changes and each.name == action for each in keys.ACTIONS))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        for each in keys.ACTIONS:
+            if each.name not in ("command_palette", "back") and not (self._readonly and each.changes):
+                yield SystemCommand(each.title, each.help, self._runner(each.name))
+
+    def _runner(self, action: str) -> Any:
+        async def run() -> None:
+            await self.run_action(action)
+
+        return run
+
+    def tell(self, text: str) -> None:
+        self.notify(text, markup=False, timeout=4)
+
+    def complain(self, text: str) -> None:
+        self.notify(text, title="E shows it again", severity="error", markup=False, timeout=8)
+
+    def action_switch(self) -> None:
+        self.operator.start(self.operator.switch)
+
+    def action_start_stop(self) -> None:
+        self.operator.start(self.operator.start_stop)
+
+    def action_restart(self) -> None:
+        self.operator.start(self.operator.restart)
+
+    def action_stop_now(self) -> None:
+        self.operator.start(self.operator.stop_now)
+
+    def action_cancel_switch(self) -> None:
+        self.operator.start(self.operator.cancel)
+
+    def action_engine_menu(self) -> None:
+        self.operator.start(self.operator.menu)
+
+    def action_copy_command(self) -> None:
+        self.operator.start(self.operator.command_line)
+
+    def action_last_error(self) -> None:
+        self.operator.errors()
+
+    def action_help(self) -> None:
+        lines: list[Line] = []
+        for each in keys.ACTIONS:
+            shown = " ".join(self.get_key_display(binding) for binding in self._bindings_of(each.name))
+            refused = self._readonly and each.changes
+            text = f"{each.help}{' (refused: --readonly)' if refused else ''}"
+            name = keys.id_of(each)
+            lines.append(((f"{shown:<14}", "accent"), (f"{name:<18}", "dim" if refused else "strong"), (text, "")))
+
+        lines += [BLANK, *(((f"{shown:<14}", "accent"), (f"{'':<18}{text}", "")) for shown, text in keys.LIST_KEYS)]
+        lines += [BLANK, line("another key for an action: orch top --key NAME=KEY", "dim")]
+        self.push_screen(TextScreen("Keys", lines))
+
+    def _bindings_of(self, action: str) -> list[Any]:
+        return [each for _, each in self._bindings if each.action == action]
+
+    def action_panel(self, number: int) -> None:
+        if number >= 3:
+            self._lower = number
+
+        if self._zoomed is not None:
+            self._zoomed = number
+
+        self._arrange()
+        self._focus(number)
+
+    def _focus(self, number: int) -> None:
+        panel = self.panels[number]
+        (self.journal.tail if panel is self.journal else panel).focus()
+
+    def action_previous_tab(self) -> None:
+        self.journal.next_tab(-1)
+        self.action_panel(5)
+
+    def action_next_tab(self) -> None:
+        self.journal.next_tab(1)
+        self.action_panel(5)
+
+    def action_open_log(self) -> None:
+        self._zoomed = 5
+        self.journal.show_tab("log")
+        self.action_panel(5)
+
+    def action_zoom(self) -> None:
+        focused = self.focused
+        number = next(
+            (n for n, panel in self.panels.items() if focused is not None and panel in focused.ancestors_with_self),
+            None,
+        )
+        self._zoomed = None if self._zoomed is not None else number or self._lower
+        if self._zoomed is not None and self._zoomed >= 3:
+            self._lower = self._zoomed
+
+        self._arrange()
+
+    async def action_back(self) -> None:
+        if self.journal.close_filter():
+            return
+
+        if self._zoomed is not None:
+            self._zoomed = None
+            self._arrange()
+
+    def action_filter(self) -> None:
+        self.action_panel(5)
+        self.journal.open_filter()
+
+    def action_follow(self) -> None:
+        self.journal.tail.follow = not self.journal.tail.follow
+
+    def action_pause(self) -> None:
+        self._paused = not self._paused
+        self.draw_head()
+        self.nudge()
+
+    def action_faster(self) -> None:
+        slower = [each for each in INTERVALS_S if each < self._interval_s]
+        self._set_interval(slower[-1] if slower else self._interval_s)
+
+    def action_slower(self) -> None:
+        longer = [each for each in INTERVALS_S if each > self._interval_s]
+        self._set_interval(longer[0] if longer else self._interval_s)
+
+    def _set_interval(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self.tell(f"a look every {interval_s:g} s")
+        self.nudge()
+
+    def action_sort_left(self) -> None:
+        self.requests.sort_by(-1)
+
+    def action_sort_right(self) -> None:
+        self.requests.sort_by(1)
+
+    def action_reverse_sort(self) -> None:
+        self.requests.reverse()
+
+    def on_scrolled_chosen(self, message: Scrolled.Chosen) -> None:
+        if message.source is self.requests:
+            row = self.requests.chosen
+            if row is not None:
+                self.push_screen(TextScreen(f"Request {row['id']}", requests.details(row)))
+        elif isinstance(self.screen, TextScreen):
+            self.screen.dismiss()
+        else:
+            self.push_screen(TextScreen("Line", [message.source.lines[message.index]]))

@@ -1,0 +1,229 @@
+"""What a person has done: asks first, tells the daemon, follows what comes of it, and keeps what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from orchestrator.api.types import Gateway
+from orchestrator.core.errors import NotRunningError, OrchError
+from tui.screens.confirm import ConfirmScreen, MenuScreen
+from tui.screens.switch import SwitchScreen
+from tui.screens.text import TextScreen, facts
+from tui.source import words
+from tui.text import BLANK, Line, line
+from tui.views.preview import many, verb
+from tui.views.preview import words as flags_of
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+KEPT_ERRORS = 20
+FOLLOW_S = 1.0
+RESTING = ("stopped", "failed")
+
+
+class Problem(NamedTuple):
+    time: str
+    message: str
+    details: list[str]
+    hint: str
+
+
+class Operator:
+    """The actions that talk to the daemon. Each runs as a worker of the app; none of them raises what the daemon says.
+
+    :ivar activity: what is under way, for the head; empty without
+    """
+
+    def __init__(self, app: Dashboard) -> None:
+        self._app = app
+        self._source = app.source
+        self.problems: deque[Problem] = deque(maxlen=KEPT_ERRORS)
+        self.activity = ""
+
+    def start(self, action: Callable[[], Awaitable[None]]) -> None:
+        self._app.run_worker(self._guarded(action), group="operator", exit_on_error=False)
+
+    async def switch(self) -> None:
+        targets = await self._get("/v1/targets")
+        target = await self._app.push_screen_wait(SwitchScreen(targets, self._source, self._gateway()))
+        if target is not None:
+            answer = await self._post("/v1/switch", {"target": target})
+            await self._follow(answer["operation"], f"switching to {target}")
+
+    async def start_stop(self) -> None:
+        status = self._app.frame["status"] if self._app.frame else None
+        if status is None or status["state"] in RESTING:
+            answer = await self._post("/v1/up", {})
+            self._app.tell(f"starting {answer['target']}")
+            return
+
+        facts = await self._launch()
+        limit = f", {facts['drain_s']:g} s at most" if facts else ""
+        flying, queued = self._flying(), self._queued()
+        consequences = [f"{many(flying, 'running request')} may end first{limit}; whatever runs then is cut off"]
+        consequences += _refused(queued)
+        if await self._sure("Stop", consequences, facts):
+            await self._down(force=False)
+
+    async def stop_now(self) -> None:
+        facts = await self._launch()
+        flying, queued = self._flying(), self._queued()
+        consequences = [f"cuts off {many(flying, 'running request')}", *_refused(queued)]
+        if await self._sure("Stop at once", consequences, facts):
+            await self._down(force=True)
+
+    async def restart(self) -> None:
+        flying = self._flying()
+        end, they = verb(flying, "ends", "end"), verb(flying, "it", "they")
+        consequences = [
+            f"{many(flying, 'running request')} {end} first, on the engine {they} began on",
+            "new requests wait, if both engines do not fit side by side",
+        ]
+        if await self._sure("Restart", consequences, None):
+            answer = await self._post("/v1/restart", {})
+            await self._follow(answer["operation"], "restarting")
+
+    async def cancel(self) -> None:
+        answer = await self._post("/v1/cancel", {})
+        self._app.tell(f"cancelling the switch to {_name(answer['to'])}")
+
+    async def menu(self) -> None:
+        choices = (
+            ("switch", "w  switch engine or profile"),
+            ("restart", "r  restart"),
+            ("start_stop", "s  start, or stop once the running requests are done"),
+            ("stop_now", "K  stop at once"),
+            ("cancel_switch", "c  cancel the switch under way"),
+            ("copy_command", "y  show and copy the command line"),
+        )
+        action = await self._app.push_screen_wait(MenuScreen("Engine", choices))
+        if action is not None:
+            await self._app.run_action(action)
+
+    async def command_line(self) -> None:
+        facts_ = await self._get("/v1/launch")
+        text = shlex.join(facts_["argv"])
+        self._app.copy_to_clipboard(text)
+        self._app.tell("the command line is in the clipboard")
+        first, *flags = flags_of(facts_["argv"])
+        lines = [line(first, "strong"), *(line(f"  {each}") for each in flags), BLANK]
+        lines += facts(
+            [
+                ("build", facts_["build"]),
+                ("process", str(facts_["pid"] or "none")),
+                ("directory", facts_["directory"]),
+                ("log", facts_["log_file"] or "none"),
+                *((name, value) for name, value in facts_["env"].items()),
+            ],
+            24,
+        )
+        title = f"{facts_['profile']}@{facts_['engine']}"
+        self._app.push_screen(TextScreen(title, lines, copy=text))
+
+    def errors(self) -> None:
+        """What went wrong, the newest first; what the daemon itself says of now comes before that."""
+        lines: list[Line] = []
+        status = self._app.frame["status"] if self._app.frame else None
+        if status is not None and status["cause"]:
+            lines += [line(f"now: {status['cause']}", "bad"), line(status["hint"] or "", "accent"), BLANK]
+
+        for each in reversed(self.problems):
+            lines += [((f"{each.time}  ", "dim"), (each.message, "bad"))]
+            lines += [(("          ", ""), (detail, "")) for detail in each.details]
+            lines += [(("          ", ""), (each.hint, "accent"))] if each.hint else []
+
+        self._app.push_screen(TextScreen("Errors", lines or [line("nothing went wrong so far", "good")]))
+
+    def note(self, error: OrchError) -> None:
+        """Keep an error, so that it can be read later."""
+        problem = Problem(datetime.now().strftime("%H:%M:%S"), *words(error))
+        self.problems.append(problem)
+        self._app.complain(problem.message)
+
+    async def _guarded(self, action: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await action()
+        except OrchError as error:
+            self.note(error)
+
+    async def _down(self, *, force: bool) -> None:
+        answer = await self._post("/v1/down", {"force": force})
+        target = answer["target"]
+        self._app.tell(f"stopping {target}" if target else "nothing was running")
+
+    async def _follow(self, operation: str, doing: str) -> None:
+        """Until a switch has ended, whatever its end."""
+        self._show(doing)
+        try:
+            while True:
+                news = await self._get(f"/v1/switch?operation={quote(operation)}&wait_s={FOLLOW_S}")
+                result = news["result"]
+                if result is not None:
+                    break
+
+                self._show(f"{doing}: {news['progress'].removeprefix(doing + ': ')} (c cancels)")
+        finally:
+            self._show("")
+
+        if result["ok"]:
+            held = many(result["held_requests"], "request")
+            self._app.tell(
+                f"{_name(result['to'])} serves: {held} held, gap {result['gap_s']:g} s ({result['strategy']})"
+            )
+            return
+
+        back = f"rolled back: {_name(result['from'])} serves" if result["rolled_back"] and result["from"] else ""
+        raise OrchError(
+            f"{doing} failed: {result['cause']}", details=(back,) if back else (), hint="l shows the engine's log"
+        )
+
+    def _show(self, activity: str) -> None:
+        self.activity = activity
+        self._app.draw_head()
+
+    async def _sure(self, what: str, consequences: list[str], facts: Any) -> bool:
+        status = self._app.frame["status"] if self._app.frame else None
+        target = f" {status['profile']}@{status['engine']}" if status and status["profile"] else ""
+        if facts and facts["daemon_ends"]:
+            consequences.append("the daemon ends with it, as `orch up` started it")
+
+        answer: bool | None = await self._app.push_screen_wait(ConfirmScreen(f"{what}{target}?", consequences, what))
+        return answer is True
+
+    async def _launch(self) -> Any:
+        try:
+            return await self._get("/v1/launch")
+        except NotRunningError:  # between two attempts there is no process
+            return None
+
+    async def _get(self, target: str) -> Any:
+        return await asyncio.to_thread(self._source.get, target)
+
+    async def _post(self, target: str, body: dict[str, object]) -> Any:
+        return await asyncio.to_thread(self._source.post, target, body)
+
+    def _gateway(self) -> Gateway | None:
+        return self._app.frame["status"]["gateway"] if self._app.frame else None
+
+    def _flying(self) -> int:
+        gateway = self._gateway()
+        return gateway["in_flight"] if gateway else 0
+
+    def _queued(self) -> int:
+        gateway = self._gateway()
+        return gateway["queued"] if gateway else 0
+
+
+def _refused(queued: int) -> list[str]:
+    return [f"refuses {many(queued, 'request')} that {verb(queued, 'waits', 'wait')}"] if queued else []
+
+
+def _name(target: Any) -> str:
+    return f"{target['profile']}@{target['engine']}" if target else "nothing"

@@ -1,0 +1,1 @@
+"""From a frame to lines of text: pure functions, without Textual."""

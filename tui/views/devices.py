@@ -1,0 +1,134 @@
+"""Device and host memory as bars, with power and temperature.
+
+A bar tells whose memory it is by its signs as well as by colour: `█` our engines, `▓` others, `·` free, `┆` where the
+margin begins that is to stay free.
+"""
+
+from __future__ import annotations
+
+from orchestrator.api.frames import Frame, GpuFigures, HostFigures
+from tui import figures
+from tui.text import BLANK, Line, Role, Span, cells, cut, joined, line, plain
+
+STALE_S = 5.0
+HOT_C = 85.0
+_SIGNS: tuple[tuple[str, Role], ...] = (("█", "engine"), ("▓", "others"), ("·", "free"))
+
+
+def devices(frame: Frame, width: int) -> list[Line]:
+    lines: list[Line] = []
+    if not frame["gpus"]:
+        lines += [line("no GPU driver found: engines run on the CPU", "dim"), BLANK]
+
+    margin_mib = frame["status"]["margin_mib"]
+    for gpu in frame["gpus"]:
+        lines += _gpu(gpu, margin_mib, width)
+
+    stale_s = frame["gpus_stale_s"]
+    if stale_s is not None and stale_s > STALE_S:
+        lines.append(line(f"! the driver has not answered for {figures.duration(stale_s)}", "warn"))
+
+    return lines + _host(frame["host"], width)
+
+
+def memory_bar(parts: tuple[float, float], total: float, mark: float | None, width: int) -> Line:
+    """A bar of `width` cells.
+
+    :param parts: what our engines and what others hold
+    :param mark: where to draw the margin's line, in the unit of the rest
+    """
+    if total <= 0 or width <= 0:
+        return BLANK
+
+    ends = [round(min(sum(parts[: count + 1]) / total, 1.0) * width) for count in range(2)]
+    for index, part in enumerate(parts):  # whoever holds something is seen
+        if part > 0 and ends[index] == (ends[index - 1] if index else 0):
+            ends[index] = min(ends[index] + 1, width)
+
+    ends[1] = max(ends)
+    signs = [_SIGNS[0]] * ends[0] + [_SIGNS[1]] * (ends[1] - ends[0]) + [_SIGNS[2]] * (width - ends[1])
+    if mark is not None and 0 < mark < total:
+        at = min(round(mark / total * width), width - 1)
+        signs[at] = ("┆", "warn")
+
+    return _grouped(signs)
+
+
+def _gpu(gpu: GpuFigures, margin_mib: int | None, width: int) -> list[Line]:
+    temperature = gpu["temperature_c"]
+    facts: list[Line] = [
+        line("" if gpu["utilization"] is None else f"{figures.share(gpu['utilization'])} busy"),
+        line(figures.watts(gpu["power_w"], gpu["power_limit_w"])),
+        line(figures.celsius(temperature), "warn" if temperature is not None and temperature >= HOT_C else ""),
+        line(f"! {', '.join(gpu['throttle'])}" if gpu["throttle"] else "", "warn"),
+    ]
+    right = joined([fact for fact in facts if plain(fact)])
+    name = gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ")
+    title = f"GPU {gpu['index']} {name}"
+    room = width - cells(plain(right)) - 2
+    if room < 6:
+        head = [line(cut(title, width), "strong"), right]
+    else:
+        head = [((cut(title, room), "strong"), ("  ", ""), *right)]
+
+    total, used = gpu["total_mib"], gpu["used_mib"]
+    ours = gpu["engine_mib"]
+    # Where the driver does not tell whose memory it is, all of it may be ours.
+    others = gpu["others_mib"] if gpu["others_mib"] is not None else max(used - ours, 0) if ours is not None else 0
+    amount = f" {figures.of_mib(used, total)}"
+    mark = None if margin_mib is None else total - margin_mib
+    bar = memory_bar((used - others if ours is None else ours, others), total, mark, width - cells(amount))
+    legend: list[Span] = []
+    if ours is not None:
+        legend = [(f"█ engine {figures.mib(ours)}", "engine"), (f"  ▓ others {figures.mib(others)}", "others")]
+
+    free = f"  · free {figures.mib(max(total - used, 0))}"
+    return [*head, (*bar, (amount, "")), _cut((*legend, (free if legend else free.strip(), "dim")), width)]
+
+
+def _host(host: HostFigures, width: int) -> list[Line]:
+    total = host["memory_total_mib"]
+    if total <= 0:
+        return []
+
+    used = total - host["memory_available_mib"]
+    ours = min(host["engine_rss_mib"] or 0, used)
+    amount = f" {figures.of_mib(used, total)}"
+    label = "host "
+    bar = memory_bar((ours, used - ours), total, None, width - len(label) - cells(amount))
+    notes: list[Line] = []
+    if host["model_mib"] is not None and host["model_resident_mib"] is not None:
+        part = min(host["model_resident_mib"] / max(host["model_mib"], 1), 1.0)
+        notes.append(line(f"model {figures.share(part)} in page cache", "dim"))
+
+    if host["swap_used_mib"]:
+        notes.append(line(f"swap {figures.mib(host['swap_used_mib'])}", "warn"))
+
+    if host["pressure_some"] is not None and host["pressure_some"] >= 0.05:
+        notes.append(line(f"! stalls {figures.share(host['pressure_some'])}", "warn"))
+
+    lines: list[Line] = [((label, "strong"), *bar, (amount, ""))]
+    return lines + ([_cut(joined(notes), width)] if notes else [])
+
+
+def _cut(spans: Line, width: int) -> Line:
+    """As many whole spans as fit."""
+    kept: list[Span] = []
+    for text, role in spans:
+        if cells(plain(tuple(kept))) + cells(text) > width:
+            break
+
+        kept.append((text, role))
+
+    return tuple(kept)
+
+
+def _grouped(signs: list[tuple[str, Role]]) -> Line:
+    spans: list[Span] = []
+    for sign, role in signs:
+        if spans and spans[-1][1] == role:
+            spans[-1] = (spans[-1][0] + sign, role)
+        else:
+            spans.append((sign, role))
+
+    return tuple(spans)

@@ -1,0 +1,109 @@
+"""The head: what runs, where clients reach it, and what is under way or wrong."""
+
+from __future__ import annotations
+
+from orchestrator.api.frames import Frame
+from orchestrator.api.types import Status
+from tui import figures
+from tui.text import Line, Role, Span, cells, cut, joined, line, plain
+
+
+def head(frame: Frame, width: int) -> list[Line]:
+    """Three lines: what, where, and news."""
+    status = frame["status"]
+    return [
+        spread(_what(frame), _margin(frame), width),
+        spread(_where(status), line(status["build"] or "", "dim"), width),
+        news(status, width),
+    ]
+
+
+def lost(frame: Frame | None, problem: str, hint: str, since: str, width: int) -> list[Line]:
+    """The head while the daemon does not answer.
+
+    :param frame: the last one that there was
+    :param since: a time of day
+    """
+    first: Line = (("✗ ", "bad"), (problem, "bad"), (f" since {since}", ""))
+    second: Line = line(hint, "accent")
+    if frame is None:
+        return [first, second, line("the dashboard goes on by itself as soon as a daemon answers", "dim")]
+
+    status = frame["status"]
+    seen = f"{status['state']} {_target(status)}".rstrip()
+    text = f"below is what was seen at {figures.clock(frame['taken'])}: {seen}"
+    return [first, second, line(cut(text, width), "dim")]
+
+
+def state(status: Status) -> Line:
+    symbol, role = figures.STATES.get(status["state"], ("?", "warn"))
+    return ((f"{symbol} {status['state']}", role),)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """The left part at the left, the right one at the right; where there is no room for it, without it."""
+    space = width - cells(plain(left)) - cells(plain(right))
+    if space < 2:
+        return left
+
+    return (*left, (" " * space, ""), *right)
+
+
+def news(status: Status, width: int) -> Line:
+    """What a person should know now: a failure, a switch, a start under way, a profile that has changed; or nothing."""
+    text, role = news_text(status)
+    if cells(text) > width:
+        return ((cut(text, width - 9), role), ("  E: more", "dim"))
+
+    return line(text, role)
+
+
+def news_text(status: Status) -> tuple[str, Role]:
+    if status["switching"]:
+        return f"⇄ {status['progress']} (c cancels)", "accent"
+
+    if status["cause"]:
+        hint = f"; {status['hint']}" if status["hint"] else ""
+        return f"✗ {status['cause']}{hint}", "bad" if status["state"] == "failed" else "warn"
+
+    if status["state"] in ("preparing", "starting", "draining", "stopping"):
+        return f"◌ {status['progress']}", "accent"
+
+    if status["state"] == "stopped":
+        return "nothing runs: s starts what ran last, w chooses", "dim"
+
+    if status["stale"]:
+        return f"! the profile has changed ({', '.join(status['stale'])}): r restarts with it", "warn"
+
+    return "", ""
+
+
+def _what(frame: Frame) -> Line:
+    status = frame["status"]
+    lasted = figures.age_s(status["since"], frame["taken"])
+    since = "" if lasted is None else f" {figures.duration(lasted)}"
+    what: list[Span] = [(_target(status), "strong")] if status["profile"] else []
+    return joined([(*state(status), (since, "dim")), tuple(what)])
+
+
+def _target(status: Status) -> str:
+    return f"{status['profile']}@{status['engine']}" if status["profile"] else ""
+
+
+def _margin(frame: Frame) -> Line:
+    margin = frame["status"]["margin_mib"]
+    if margin is None:
+        return ()
+
+    origin = frame["margin_origin"]
+    return ((f"margin {margin} MiB", ""), (f" ({origin})" if origin else "", "dim"))
+
+
+def _where(status: Status) -> Line:
+    gateway = status["gateway"]
+    queued = gateway["queued"]
+    return (
+        (gateway["url"], "accent"),
+        (f"  {gateway['in_flight']} in flight", ""),
+        (f"  {queued} queued", "warn" if queued else ""),
+    )

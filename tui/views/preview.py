@@ -1,0 +1,88 @@
+"""What a switch would change, before anybody is disturbed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.api.types import Gateway
+from tui.text import BLANK, Line, line, wrap
+
+
+def preview(plan: dict[str, Any], gateway: Gateway | None, width: int) -> list[Line]:
+    """The lines for an answer of `POST /v1/switch` with `dry_run`.
+
+    :param gateway: how many requests run and wait right now
+    """
+    origin, target = plan["from"], plan["to"]
+    before = f"{origin['profile']}@{origin['engine']}" if origin else "nothing"
+    lines: list[Line] = [((f"{before} → ", ""), (f"{target['profile']}@{target['engine']}", "strong"))]
+    lines += [line(part, "accent") for part in wrap(f"{plan['strategy']}: {plan['reason']}", width)]
+    for text in consequences(plan["strategy"], gateway, runs=origin is not None):
+        lines += [line(part) for part in wrap(text, width)]
+
+    for note in plan["notes"]:
+        lines += [line(part, "warn") for part in wrap(f"note: {note}", width)]
+
+    return [*lines, BLANK, *difference(plan["argv_before"], plan["argv_after"])]
+
+
+def consequences(strategy: str, gateway: Gateway | None, *, runs: bool) -> list[str]:
+    """What it does to the requests of now."""
+    if not runs:
+        return ["nothing runs, so no request is disturbed"]
+
+    if gateway is None:
+        return []
+
+    flying, queued = gateway["in_flight"], gateway["queued"]
+    if strategy == "beside":
+        return [
+            f"interrupts none, holds none: {many(flying, 'running request')} {verb(flying, 'ends', 'end')} on the old"
+        ]
+
+    waiting = f"; {many(queued, 'request')} {verb(queued, 'waits', 'wait')} already" if queued else ""
+    return [
+        f"interrupts none: {many(flying, 'running request')} may end first",
+        f"holds every new request until the new engine answers{waiting}",
+    ]
+
+
+def difference(before: Sequence[str] | None, after: Sequence[str]) -> list[Line]:
+    """Flags that go and flags that come; those that stay are counted."""
+    old, new = words(before or ()), words(after)
+    lines: list[Line] = []
+    same = 0
+    for text in difflib.ndiff(old, new):
+        if text.startswith("- "):
+            lines.append(line(text, "bad"))
+        elif text.startswith("+ "):
+            lines.append(line(text, "good"))
+        elif not text.startswith("? "):
+            same += 1
+
+    if not lines:
+        return [line("the command line stays as it is", "dim")]
+
+    return [*lines, line(f"  {same} more stay as they are", "dim")] if same else lines
+
+
+def words(argv: Sequence[str]) -> list[str]:
+    """One text for each flag with its value."""
+    texts: list[str] = []
+    for word in argv:
+        if texts and not word.startswith("-") and texts[-1].startswith("-") and " " not in texts[-1]:
+            texts[-1] += f" {word}"
+        else:
+            texts.append(word)
+
+    return texts
+
+
+def many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def verb(count: int, one: str, more: str) -> str:
+    return one if count == 1 else more

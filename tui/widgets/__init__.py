@@ -1,0 +1,1 @@
+"""What the lines are shown in."""
