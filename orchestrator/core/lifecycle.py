@@ -214,8 +214,14 @@ def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effec
             return state, ()  # a person was quicker
 
 
-def _prepare(course: Course, instance: str) -> tuple[State, Effects]:
-    return Preparing(course, instance), (Prepare(instance, course.target, course.rung),)
+def _prepare(course: Course, instance: str, settle_s: float = 0.0) -> tuple[State, Effects]:
+    return Preparing(course, instance), (Prepare(instance, course.target, course.rung, settle_s),)
+
+
+def _repeated(course: Course) -> bool:
+    """Whether the attempt before the last one ran out of memory on the same rung."""
+    before = course.attempts[-2] if len(course.attempts) > 1 else None
+    return before is not None and before.outcome == "device_oom" and before.rung == course.attempts[-1].rung
 
 
 def _begin(course: Course, rung: Rung, now: float) -> Course:
@@ -258,14 +264,22 @@ def _ended(
     """The process ended by itself, or was ended because it failed: decide what follows, in this order.
 
     1. After a long healthy time, this is a new recovery: earlier crashes and climbs are forgotten, the rung is kept.
-    2. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
-    3. Something that the same start would meet again: failed, until a person changes it.
-    4. Anything else: the restart budget decides between a wait and a rest.
+    2. Out of device memory that a dead engine still held: the same rung once more, after a wait. It says nothing of
+       the rung, and a margin learned from it would be kept for good.
+    3. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
+    4. Something that the same start would meet again: failed, until a person changes it.
+    5. Anything else: the restart budget decides between a wait and a rest.
     """
     if ready_for_s >= policy.stable_s:
         course = replace(course, climbed=0, crashes=CrashRecord())
 
     if failure.failure_class == "device_oom" and failure.action != "give_up":
+        if failure.kept_mib and not ready_for_s and not _repeated(course):
+            wait = f"try the same again in {policy.settle_s:g} s"
+            why = f"{failure.kept_mib} MiB were not given back yet by what ran before"
+            course = _outcome(course, failure.failure_class, failure, f"{wait}: {why}")
+            return _prepare(course, _successor(instance), policy.settle_s)
+
         rung = rung_after(course, failure)
         if rung is not None:
             course = _outcome(course, failure.failure_class, failure, f"try {rung}")

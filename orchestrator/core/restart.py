@@ -24,6 +24,7 @@ class RestartPolicy:
     :param healthy_s: ready for this long, and the margin that survived is kept for later starts
     :param intensity: starts within `window_s`, the first one included; when the last of them crashes, a rest is due
     :param cooldown_s: rest after the budget is spent, before one more try; doubles while that fails, up to tenfold
+    :param settle_s: wait before a start is repeated that met device memory which a dead engine still held
     """
 
     first_delay_s: float = 1.0
@@ -33,6 +34,7 @@ class RestartPolicy:
     intensity: int = 5
     window_s: float = 300.0
     cooldown_s: float = 60.0
+    settle_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a start or a run ended. Fields as in `core/failures.py`."""
+    """Why a start or a run ended. Fields as in `core/failures.py`.
+
+    `kept_mib` is what a dead engine still held of the devices when this one began, see `core/kept_memory.py`.
+    """
 
     failure_class: str
     message: str
@@ -42,6 +45,7 @@ class Failure:
     device: str | None = None
     requested_mib: float | None = None
     hint: str | None = None
+    kept_mib: int = 0
 
     @property
     def permanent(self) -> bool:
@@ -236,11 +240,15 @@ Event = StartRequested | StopRequested | ResumeRequested | Woke | InstanceEvent
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Resolve the target and make ready what a process needs. `rung` is None for the first attempt."""
+    """Resolve the target and make ready what a process needs. `rung` is None for the first attempt.
+
+    `settle_s` is waited before: devices give memory back a while after a process's end.
+    """
 
     instance: str
     target: Target
     rung: Rung | None
+    settle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

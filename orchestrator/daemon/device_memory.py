@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.gpu import GpuProvider
+from orchestrator.core.kept_memory import still_taken_mib
 
 POLL_S = 0.1
 SLACK_MIB = 64
@@ -19,13 +22,19 @@ class DeviceMemory:
         self._gpus = gpus
         self._before: dict[int, int] = {}
         self._running = 0
+        self._told: dict[str, int] = {}
 
-    async def before_start(self) -> None:
-        """Take the measure, unless another engine's memory would be in it."""
-        if not self._running:
+    async def before_start(self) -> bool:
+        """Take the measure, unless another engine's memory would be in it.
+
+        :return: whether no other engine runs
+        """
+        alone = not self._running
+        if alone:
             self._before = await self._used()
 
         self._running += 1
+        return alone
 
     def ended(self) -> None:
         self._running -= 1
@@ -47,6 +56,15 @@ class DeviceMemory:
         excess_mib = await self._excess()
         self._before = await self._used()  # whatever it is, it is there to stay
         return excess_mib
+
+    def told(self, free_mib: Mapping[str, int]) -> int:
+        """An engine that began while no other ran has told what its devices had free then.
+
+        :return: MiB of it that were free for the engine before, and are not for this one
+        """
+        kept_mib = still_taken_mib(self._told, free_mib)
+        self._told |= free_mib
+        return kept_mib
 
     async def _excess(self) -> int:
         used = await self._used()

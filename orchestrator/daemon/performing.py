@@ -25,6 +25,7 @@ from orchestrator.adapters.process import Child, Exit, LaunchSpec, spawn
 from orchestrator.adapters.spawning import SpawnError
 from orchestrator.core.errors import OrchError
 from orchestrator.core.failures import Diagnosis, diagnose
+from orchestrator.core.kept_memory import free_told
 from orchestrator.core.ladder import Rung
 from orchestrator.core.states import (
     AwaitDrain,
@@ -89,6 +90,8 @@ class Run:
     :ivar checks: loading and canary; cancelled as soon as the process is to end
     :ivar wanted: the owner asked for the process; a launch that it no longer wanted is forgotten
     :ivar drain: the wait for the last request; a later one takes its place
+    :ivar alone: no other engine ran when it was started
+    :ivar kept_mib: device memory that a dead engine still held when this one began; None until it is known
     """
 
     launch: Launch
@@ -98,6 +101,8 @@ class Run:
     checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     wanted: bool = False
     drain: anyio.CancelScope | None = None
+    alone: bool = False
+    kept_mib: int | None = None
 
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None
@@ -214,6 +219,7 @@ class EnginePerformer:
         return f"{min(read * 100 // run.launch.model_bytes, 99)} % read"
 
     async def _prepare(self, effect: Prepare) -> None:
+        await anyio.sleep(effect.settle_s)
         left_mib = await self._memory.until_released(MEMORY_WAIT_S)
         if left_mib:
             self._record("memory_kept", f"{left_mib} MiB of device memory were not given back in {MEMORY_WAIT_S:g} s")
@@ -235,7 +241,7 @@ class EnginePerformer:
     async def _spawn(self, run: Run) -> None:
         launch = run.launch
         rendered = launch.rendered
-        await self._memory.before_start()
+        run.alone = await self._memory.before_start()
         spec = LaunchSpec(
             argv=tuple(rendered.argv), env=dict(rendered.env), cwd=launch.directory, instance=launch.instance
         )
@@ -270,6 +276,11 @@ class EnginePerformer:
                 if ended is None:
                     build = launch.capabilities
                     ended = await check_identity(probe, build.kind, build.build_number)
+
+            self._note_device_memory(run)
+            if run.kept_mib:
+                text = f"{run.kept_mib} MiB of device memory were still taken when {launch.target} began"
+                self._record("memory_kept", f"{text}: it may have placed less there than it could")
 
             self._post(CheckFailed(launch.instance, ended.failure) if ended else Loaded(launch.instance))
 
@@ -327,8 +338,14 @@ class EnginePerformer:
         lines = lines_of(run)
         found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
         # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
-        failure = failure_from(found)
+        self._note_device_memory(run)
+        failure = replace(failure_from(found), kept_mib=run.kept_mib or 0)
         return replace(failure, action="restart") if found.failure_class == "port_in_use" else failure
+
+    def _note_device_memory(self, run: Run) -> None:
+        """Once, while the beginning of its log is there."""
+        if run.alone and run.kept_mib is None:
+            run.kept_mib = self._memory.told(free_told(lines_of(run)))
 
     def _forget(self, run: Run) -> None:
         self._preparer.forget(run.launch)

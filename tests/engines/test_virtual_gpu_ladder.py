@@ -8,7 +8,9 @@ works.
 from __future__ import annotations
 
 import math
+import os
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -149,6 +151,31 @@ def test_with_enough_memory_the_first_margin_is_kept_and_nothing_is_learned(
         assert tried(settled(home)) == [(1, "ready")]
         assert 8 * MIB < relay.memory.peak_bytes() <= 15 * MIB, "most of the model, and the margin is free"
         assert not [line for line in events(home) if line.startswith("margin_learned")]
+        assert_answers(home)
+        home.orch("down")
+
+
+def test_memory_that_an_engine_leaves_behind_for_seconds_does_not_take_the_next_one_up_the_ladder(
+    build: RpcBuild, home: Home, model: str
+) -> None:
+    """Nothing reads this device: that memory was still taken is in what the engines themselves tell of it."""
+    card = Card(20, 20, [])
+    with virtual_gpu(build, card, linger_s=4.0) as relay:
+        text = PROFILE.format(model=model, address=relay.address, margins=[], ubatch=card.ubatch)
+        placed = text.replace("fit = true", 'fit = false\ngpu_layers = "all"')
+        home.profile("fitted", placed.replace("margins = []", 'then = ["kv:q4_0"]'))
+        first = settled(home)
+        assert tried(first) == [(None, "ready")]
+        used = relay.memory.used_bytes()
+        os.kill(first["pid"], signal.SIGKILL)
+        status = until(lambda: home.status()["attempts"][2:] and home.status(), "the start is repeated")
+        assert tried(status)[:2] == [(None, "killed"), (None, "device_oom")]
+        (kept,) = re.findall(
+            r"^try the same again in 10 s: (\d+) MiB were not given back yet", status["attempts"][1]["next"]
+        )
+        assert int(kept) == pytest.approx(used / MIB, abs=1)
+        until(lambda: home.status()["state"] == "ready", "it is ready")
+        assert home.status()["attempts"][2]["steps"] == []
         assert_answers(home)
         home.orch("down")
 

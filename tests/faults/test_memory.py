@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -63,6 +65,32 @@ def test_the_top_of_the_ladder_is_the_end(lab: Lab) -> None:
     assert answer.status == 503 and answer.json["error"]["code"] == "device_oom"
     message = answer.json["error"]["message"]
     assert all(f"margin {margin} MiB: device_oom" in message for margin in (1024, 1536, 2048)), message
+
+
+@pytest.mark.parametrize("dialect", ["upstream", "fork"])
+def test_memory_that_the_engine_before_still_held_is_waited_for_and_the_margin_stays(lab: Lab, dialect: str) -> None:
+    """No device is read here: what the engines say of their devices is the measure."""
+    out = {"oom_below_mib": 9000, "oom_mib": 100.5}
+    faults: list[dict[str, Any]] = [{"free_mib": 11000}, {"free_mib": 4000, **out}, {"free_mib": 11000}]
+    first = lab.run("m", faults=faults, dialect=dialect, more=LADDER)
+    os.kill(first["pid"], signal.SIGKILL)
+    until(lambda: len(lab.starts("m")) == 3, "the start is repeated")
+    status = lab.ready("m")
+    assert margins(lab, "m", dialect) == [1024, 1024, 1024]
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["killed", "device_oom", "ready"]
+    told = "try the same again in 10 s: 7000 MiB were not given back yet by what ran before"
+    assert status["attempts"][1]["next"] == told
+
+
+def test_memory_that_never_comes_back_is_waited_for_once_a_rung(lab: Lab) -> None:
+    out = {"oom_below_mib": 1536, "oom_mib": 10}
+    faults: list[dict[str, Any]] = [{"free_mib": 11000}, {"free_mib": 4000, **out}, {"free_mib": 3000, **out}]
+    lab.model("m", faults, more=LADDER)
+    lab.serve("m")
+    os.kill(lab.ready("m")["pid"], signal.SIGKILL)
+    until(lambda: len(lab.starts("m")) == 4, "it climbs")
+    lab.ready("m")
+    assert margins(lab, "m", "upstream") == [1024, 1024, 1024, 1536]
 
 
 @pytest.mark.parametrize("request_number", [1, 2], ids=["the canary", "a client's"])

@@ -274,3 +274,25 @@ def test_memory_that_runs_out_after_a_long_healthy_time_forgets_earlier_crashes(
     machine.take(Exited("s.2", OOM))
     assert machine.asked() == (Prepare("s.3", A, Rung(1792)),)
     assert machine.course.crashes == CrashRecord()
+
+
+def test_memory_that_a_dead_engine_still_held_is_waited_for_once_on_the_same_rung() -> None:
+    machine = machine_in("starting")
+    kept = replace(OOM, kept_mib=7000)
+    state = machine.take(Exited("s.1", kept))
+    assert isinstance(state, Preparing)
+    assert machine.asked() == (Prepare("s.2", A, FIRST, POLICY.settle_s),)
+    assert state.course.climbed == 0
+    told = "try the same again in 10 s: 7000 MiB were not given back yet by what ran before"
+    assert state.course.attempts[-1].next == told
+    machine.take(*spawn("s.2"), Exited("s.2", kept))
+    assert machine.asked() == (Prepare("s.3", A, Rung(1792)),)
+    machine.take(*spawn("s.3", Rung(1792)), Exited("s.3", kept))
+    assert machine.asked() == (Prepare("s.4", A, Rung(1792), POLICY.settle_s),)
+
+
+def test_memory_that_was_still_held_is_no_reason_to_wait_once_the_engine_was_ready() -> None:
+    machine = machine_in("ready")
+    machine.now += 1
+    machine.take(Exited("s.1", replace(OOM, kept_mib=7000)))
+    assert machine.asked() == (Prepare("s.2", A, Rung(1792)),)

@@ -34,6 +34,7 @@ FAILURES = (
     Failure("device_oom", "out of memory", evidence="cudaMalloc failed", action="retry_margin"),
     Failure("device_oom", "out of memory", evidence="600 MiB", action="retry_margin", requested_mib=600.5),
     Failure("device_oom", "out of memory", evidence="one buffer", action="retry_other"),
+    Failure("device_oom", "out of memory", evidence="kept", action="retry_margin", kept_mib=700),
     Failure("bad_model", "the file is no GGUF", evidence="invalid magic", action="give_up"),
 )
 RECOVERIES = st.builds(

@@ -21,6 +21,7 @@ FAILURES = st.sampled_from(
         Failure("engine_bug", "the engine crashed", evidence="GGML_ASSERT"),
         Failure("device_oom", "out of memory", evidence="cudaMalloc failed", action="retry_margin"),
         Failure("device_oom", "out of memory", evidence="one buffer", action="retry_other"),
+        Failure("device_oom", "out of memory", evidence="kept", action="retry_margin", kept_mib=700),
         Failure("bad_model", "the file is no GGUF", evidence="invalid magic", action="give_up"),
     ]
 )

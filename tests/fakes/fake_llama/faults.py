@@ -29,6 +29,7 @@ class Faults:
     :param say: lines on stderr right before the end
     :param oom_below_mib: loading runs out of device memory with a smaller margin
     :param oom_mib: the allocation that fails then
+    :param free_mib: what its device has free when it begins, as it says
     :param oom_at_request: request N (the canary is the first) runs out of device memory: CUDA's abort
     :param oom_lives_at_request: request N is answered with an error for want of device memory, and the engine lives on
     :param hang: health, infer, accept
@@ -52,6 +53,7 @@ class Faults:
     say: tuple[str, ...] = ()
     oom_below_mib: int = 0
     oom_mib: float = 0
+    free_mib: int = 0
     oom_at_request: int = 0
     oom_lives_at_request: int = 0
     hang: str = ""

@@ -77,6 +77,9 @@ def run(build: Build, given: dict[str, str], argv: list[str], log: Log) -> None:
     if build.is_upstream and faults.hang != "accept":
         accepting.start()
 
+    if faults.free_mib:
+        log.device(faults.free_mib)
+
     log.loading(model)
     load(faults, log)
     if faults.oom_below_mib and int((margin or "0").split(",")[0]) < faults.oom_below_mib:

@@ -43,6 +43,14 @@ class Log:
     def bare(self, text: str) -> None:
         write(sys.stderr.fileno(), f"{text}\n".encode())
 
+    def device(self, free_mib: int) -> None:
+        if self._upstream:
+            self.line(
+                f"llama_prepare_model_devices: using device CUDA0 (Fake) (0000:01:00.0) - {free_mib} MiB free", "T"
+            )
+        else:
+            self.line(f"CUDA0: using device CUDA0 - {free_mib} MiB free")
+
     def loading(self, model: str) -> None:
         if self._upstream:
             self.line(f"srv    load_model: loading model '{model}'")
