@@ -57,7 +57,7 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
         state = None
 
     if not isinstance(state, dict) or not isinstance(state.get("version"), int):
-        aside = _free_name(f"{path}.bad")
+        aside = free_name(f"{path}.bad")
         os.replace(path, aside)
         return {}, f"{path} could not be read and is kept as {aside}; starting without it"
 
@@ -71,7 +71,8 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
     return state, None
 
 
-def _free_name(path: str) -> str:
+def free_name(path: str) -> str:
+    """The path, or the first of `path2`, `path3` ... that nothing has."""
     name, number = path, 1
     while os.path.exists(name):
         number += 1

@@ -41,6 +41,7 @@ from orchestrator.core.switching import DownRequested, UpRequested
 from orchestrator.daemon import own_log
 from orchestrator.daemon.control import Control
 from orchestrator.daemon.demand import DemandScheduler
+from orchestrator.daemon.history import History
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.performing import EnginePerformer, Limits
@@ -128,6 +129,7 @@ class Daemon:
         self._log = InstanceLog(
             LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
         )
+        self._history = History(paths.history_file)
         self._ending = anyio.Event()
         self._forced = anyio.Event()
 
@@ -162,6 +164,7 @@ class Daemon:
             with anyio.CancelScope(shield=True):
                 await guard.close()
                 await self._log.aclose()
+                await anyio.to_thread.run_sync(self._history.close)
 
         self._journal.add("ended", f"daemon {os.getpid()}")
 
@@ -186,7 +189,7 @@ class Daemon:
             self._journal.add,
             lambda: service.refresh(),
         )
-        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus)
+        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus, self._history)
         tasks.start_soon(self._owner.run, performer)
         return service
 

@@ -22,6 +22,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.profile import DEMO_MODEL
 from orchestrator.core.states import Draining, Ready, State, Stopped, Stopping, describe, instance_of
 from orchestrator.core.switching import World
+from orchestrator.daemon.history import History, record_of
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer
 from orchestrator.daemon.preparing import Preparer
@@ -49,7 +50,13 @@ class Service:
     """Answers for the daemon. Reads the owner's world, never changes it."""
 
     def __init__(
-        self, paths: Paths, owner: Owner, preparer: Preparer, performer: EnginePerformer, gpus: GpuProvider
+        self,
+        paths: Paths,
+        owner: Owner,
+        preparer: Preparer,
+        performer: EnginePerformer,
+        gpus: GpuProvider,
+        history: History,
     ) -> None:
         self._owner = owner
         self._preparer = preparer
@@ -58,6 +65,7 @@ class Service:
         self._profiles_directory = paths.profiles
         self._gpus = gpus
         self._speed = SpeedMeter()
+        self._history = history
         self._outcomes: Counter[str] = Counter()
         self._models: tuple[Model, ...] = ()
         self._closing = False
@@ -89,6 +97,7 @@ class Service:
         self._outcomes[record.outcome] += 1
         self._replayed += record.replays
         self._speed.add(record)
+        self._history.add_request(record_of(record, time(), monotonic()))
 
     def metrics(self) -> bytes:
         """Prometheus text format 0.0.4."""

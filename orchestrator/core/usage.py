@@ -1,0 +1,125 @@
+"""What was asked of the engines, summed up from the records of single requests. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request that ended, as the history keeps it: figures and names, nothing that was asked or answered.
+
+    Counts are None where the engine did not say. `outcome` is `complete`, `error` or `client_gone`.
+
+    :param started_s: Unix time
+    :param prompt_ms: the engine's time for the prompt, as `output_ms` for what it generated
+    :param first_token_s: from the request's arrival; None for an answer that was no stream
+    """
+
+    started_s: float
+    profile: str | None
+    engine: str | None
+    build: str | None
+    route: str
+    outcome: str
+    status: int
+    held_s: float
+    total_s: float
+    first_token_s: float | None = None
+    prompt_tokens: int | None = None
+    prompt_ms: float | None = None
+    output_tokens: int | None = None
+    output_ms: float | None = None
+    draft_tokens: int | None = None
+    draft_accepted: int | None = None
+    replays: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Requests taken together. Rates and quantiles are None where nothing was measured.
+
+    Rates weigh each token alike, not each request: tokens and times are added up first. As in `orch status`, n tokens
+    count n - 1 steps, because the last step of the prompt yields the first token.
+
+    :param name: the engine, profile or build; None for requests that never got to one
+    :param held_s: time in the queue, all requests together
+    """
+
+    name: str | None
+    requests: int
+    complete: int
+    error: int
+    client_gone: int
+    replays: int
+    prompt_tokens: int
+    output_tokens: int
+    first_token_p50_s: float | None
+    first_token_p95_s: float | None
+    prompt_tok_s: float | None
+    decode_tok_s: float | None
+    draft_tokens: int
+    draft_accepted: int
+    draft_acceptance: float | None
+    held_requests: int
+    held_s: float
+
+
+HELD_S = 0.05
+"""A request that waited for less went straight through."""
+
+
+def summed(name: str | None, records: Sequence[RequestRecord]) -> Usage:
+    """What these requests come to."""
+    outcomes = Counter(each.outcome for each in records)
+    drafted = sum(each.draft_tokens or 0 for each in records)
+    accepted = sum(each.draft_accepted or 0 for each in records)
+    firsts = sorted(each.first_token_s for each in records if each.first_token_s is not None)
+    return Usage(
+        name=name,
+        requests=len(records),
+        complete=outcomes["complete"],
+        error=outcomes["error"],
+        client_gone=outcomes["client_gone"],
+        replays=sum(each.replays for each in records),
+        prompt_tokens=sum(each.prompt_tokens or 0 for each in records),
+        output_tokens=sum(each.output_tokens or 0 for each in records),
+        first_token_p50_s=quantile(firsts, 0.50),
+        first_token_p95_s=quantile(firsts, 0.95),
+        prompt_tok_s=_rate((each.prompt_tokens, each.prompt_ms) for each in records),
+        decode_tok_s=_rate(
+            (each.output_tokens - 1, each.output_ms) for each in records if each.output_tokens is not None
+        ),
+        draft_tokens=drafted,
+        draft_accepted=accepted,
+        draft_acceptance=round(accepted / drafted, 4) if drafted else None,
+        held_requests=sum(each.held_s >= HELD_S for each in records),
+        held_s=round(math.fsum(each.held_s for each in records), 3),
+    )
+
+
+def summed_by(field: str, records: Iterable[RequestRecord]) -> list[Usage]:
+    """One for each value of the field, the busiest first.
+
+    :param field: `engine`, `profile` or `build`
+    """
+    groups: dict[str | None, list[RequestRecord]] = {}
+    for each in records:
+        groups.setdefault(getattr(each, field), []).append(each)
+
+    return sorted((summed(name, group) for name, group in groups.items()), key=lambda each: -each.requests)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float | None:
+    """The nearest rank: the least value that this share of them does not exceed."""
+    return round(ordered[max(math.ceil(share * len(ordered)), 1) - 1], 4) if ordered else None
+
+
+def _rate(pairs: Iterable[tuple[int | None, float | None]]) -> float | None:
+    """Tokens a second, from tokens and milliseconds; a pair that lacks either is no measurement."""
+    measured = [(tokens, ms) for tokens, ms in pairs if tokens and tokens > 0 and ms and ms > 0]
+    tokens, ms = sum(each[0] for each in measured), math.fsum(each[1] for each in measured)
+    return round(tokens * 1000 / ms, 2) if measured else None
