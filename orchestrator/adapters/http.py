@@ -87,6 +87,15 @@ class EngineProbe:
         except (httpx.HTTPError, ValueError, RecursionError):
             return None
 
+    async def metrics(self, timeout_s: float) -> str | None:
+        """What /metrics says, as it came; None when it is switched off or was not answered in time."""
+        try:
+            response = await self._ask("GET", "/metrics", timeout_s)
+        except httpx.HTTPError:
+            return None
+
+        return response.text if response.status_code == 200 else None
+
     async def complete(self, prompt: str, tokens: int, timeout_s: float) -> Canary:
         """Ask for a greedy completion, past the prompt cache."""
         body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False}

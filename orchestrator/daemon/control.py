@@ -1,6 +1,7 @@
 """The control API: HTTP and JSON on the unix socket. Its clients are the CLI and the TUI.
 
     GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
+    GET  /v1/frame?points=N&requests=N           what a dashboard shows (`api/frames.py`); asked for each second
     POST /v1/up       {"profile"?, "engine"?}    start, or replace what runs
     POST /v1/switch   {"target", "strategy"?, "dry_run"?}   begin a switch; with dry_run, say what it would do
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
@@ -32,6 +33,7 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.http1 import Request, Response
 from orchestrator.adapters.log_store import InstanceLog, LogLine
 from orchestrator.api.choices import LaunchFacts, Targets
+from orchestrator.api.frames import Frame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.states import Target, instance_of
 from orchestrator.core.switching import DownRequested, Strategy, UpRequested, state_is_active, target_of
@@ -80,6 +82,7 @@ class Control:
     :param fallback: the target to start when a request names none
     :param targets: what could be started; blocking, given what runs
     :param drain_s: how long a stop waits for the requests that run
+    :param frame: what a dashboard shows, with at most so many points and requests
     :param end: ends the daemon, once the answer is out
     :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
     """
@@ -96,6 +99,7 @@ class Control:
         fallback: Callable[[], Target | None],
         targets: Callable[[Target | None], Targets],
         drain_s: float,
+        frame: Callable[[int, int], Awaitable[Frame]],
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
@@ -109,10 +113,12 @@ class Control:
         self._fallback = fallback
         self._list_targets = targets
         self._drain_s = drain_s
+        self._build_frame = frame
         self._end = end
         self._ends_with_engine = ends_with_engine
         self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
             ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/frame"): self._frame,
             ("POST", "/v1/up"): self._up,
             ("POST", "/v1/switch"): self._switch,
             ("GET", "/v1/switch"): self._switch_state,
@@ -147,6 +153,11 @@ class Control:
                 await self._service.changed(int(_number(query, "after", 0)))
 
         response.send(200, _JSON, msgspec.json.encode(await self._service.full_status()))
+
+    async def _frame(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        counts = (int(_number(query, name, default)) for name, default in (("points", 120), ("requests", 20)))
+        response.send(200, _JSON, msgspec.json.encode(await self._build_frame(*counts)))
 
     async def _up(self, request: Request, response: Response) -> None:
         body = await _body(request, UpBody)

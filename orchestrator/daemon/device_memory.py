@@ -36,6 +36,11 @@ class DeviceMemory:
         self._running += 1
         return alone
 
+    @property
+    def before(self) -> dict[int, int]:
+        """Device to MiB in use before the engines were started that run now; empty where nobody knows."""
+        return dict(self._before)
+
     def ended(self) -> None:
         self._running -= 1
 

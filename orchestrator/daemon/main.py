@@ -41,6 +41,7 @@ from orchestrator.core.switching import DownRequested, UpRequested
 from orchestrator.daemon import own_log
 from orchestrator.daemon.control import Control
 from orchestrator.daemon.demand import DemandScheduler
+from orchestrator.daemon.frame import Frames
 from orchestrator.daemon.history import History
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner, fresh_slot
@@ -50,6 +51,7 @@ from orchestrator.daemon.service import Service
 from orchestrator.daemon.sockets import bind_control, bind_gateway, url_of
 from orchestrator.daemon.switcher import Switcher
 from orchestrator.daemon.targets import list_targets
+from orchestrator.daemon.telemetry import Telemetry
 from orchestrator.daemon.watching import Watcher
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.server import Gateway
@@ -225,9 +227,16 @@ class Daemon:
             fallback=self._fallback,
             targets=lambda running: list_targets(self._paths, running),
             drain_s=self._config.daemon.drain_s,
+            frame=self._frames(tasks, service).frame,
             end=self._ending.set,
             ends_with_engine=self._options.started_by_up,
         )
+
+    def _frames(self, tasks: TaskGroup, service: Service) -> Frames:
+        assert service.gateway is not None
+        telemetry = Telemetry(self._paths, self._owner, service.performer, service.gateway, self._gpus)
+        tasks.start_soon(telemetry.run)
+        return Frames(self._owner, service, telemetry, self._journal)
 
     def _fallback(self) -> Target | None:
         """What to run when nobody says: what ran last, else the configured default."""

@@ -196,6 +196,15 @@ class EnginePerformer:
     def run(self, instance: str) -> Run | None:
         return self._runs.get(instance)
 
+    def children(self) -> list[Child]:
+        """The engines' processes."""
+        return [run.child for run in self._runs.values() if run.child is not None]
+
+    @property
+    def used_before_mib(self) -> dict[int, int]:
+        """Device to what was in use before the engines were started that run now; empty where nobody knows."""
+        return self._memory.before
+
     def endpoint(self, instance: str) -> Endpoint:
         launch = self._runs[instance].launch
         target, build = launch.target, launch.rendered.build

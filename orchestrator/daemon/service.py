@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic, time
@@ -44,10 +44,14 @@ from orchestrator.gateway.server import Gateway
 CREATED = int(time())
 LOOK_FOR_PROFILES_S = 2.0
 KEPT_FALLEN = 16
+KEPT_REQUESTS = 64
 
 
 class Service:
-    """Answers for the daemon. Reads the owner's world, never changes it."""
+    """Answers for the daemon. Reads the owner's world, never changes it.
+
+    :ivar recent: the requests that ended last
+    """
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class Service:
         self._profiles_directory = paths.profiles
         self._gpus = gpus
         self._speed = SpeedMeter()
+        self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
         self._history = history
         self._outcomes: Counter[str] = Counter()
         self._models: tuple[Model, ...] = ()
@@ -97,6 +102,7 @@ class Service:
         self._outcomes[record.outcome] += 1
         self._replayed += record.replays
         self._speed.add(record)
+        self.recent.append(record)
         self._history.add_request(record_of(record, time(), monotonic()))
 
     def metrics(self) -> bytes:

@@ -109,6 +109,7 @@ class Finished:
     :param first_token_s: from the request's arrival to the first token of a stream; None for a whole answer
     :param replays: how often it was sent again because an engine died
     :param started: when it arrived (monotonic)
+    :param id: counts the requests of this daemon
     :param profile: what answered, else what the client asked for; `engine` and `build` are those of the instance
     """
 
@@ -127,9 +128,28 @@ class Finished:
     draft_accepted: int | None = None
     replays: int = 0
     started: float = 0.0
+    id: int = 0
     profile: str | None = None
     engine: str | None = None
     build: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """One request that has not ended; fields as of `Finished`.
+
+    :param waits: it is in the queue
+    """
+
+    id: int
+    route: str
+    waits: bool
+    held_s: float
+    first_token_s: float | None
+    started: float
+    profile: str | None
+    engine: str | None
+    build: str | None
 
 
 class Supervisor(Protocol):

@@ -10,7 +10,7 @@ from typing import Protocol
 from orchestrator.adapters.http1 import UpstreamPool
 from orchestrator.core.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayConfig
-from orchestrator.gateway.contract import Endpoint, Supervisor, View
+from orchestrator.gateway.contract import Endpoint, Supervisor, Underway, View
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
 from orchestrator.gateway.replay import Casualties, Identity
@@ -20,6 +20,8 @@ class Stoppable(Protocol):
     """A request that can be told that its time is up."""
 
     def stop(self) -> None: ...
+
+    def underway(self, now: float) -> Underway | None: ...
 
 
 class Dispatcher:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import count
 
 from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError, UpstreamResponse
 from orchestrator.gateway import forward
-from orchestrator.gateway.contract import Endpoint, Finished, View
+from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
 from orchestrator.gateway.dispatch import Dispatcher, refused
 from orchestrator.gateway.errors import GatewayError, render, sse_event
 from orchestrator.gateway.first_token import FirstToken
@@ -33,6 +34,8 @@ _CLIENT_GONE = 499
 _WITHOUT_INFERENCE = frozenset(("/tokenize", "/detokenize", "/apply-template", "/v1/messages/count_tokens"))
 """What an engine answers while its inference is dead: no sign of life."""
 
+_IDS = count(1)
+
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
@@ -50,7 +53,9 @@ class Exchange:
         self._match = match
         self._task = asyncio.current_task()
         self._began = time.monotonic()  # the loop counts in milliseconds only
+        self._id = next(_IDS)
         self._held_s = 0.0
+        self._waits_since: float | None = None
         self._first_token = FirstToken()
         self._first_token_s: float | None = None
         self._profile: str | None = None
@@ -89,6 +94,25 @@ class Exchange:
         elif self._task is not None:
             self._task.cancel()
 
+    def underway(self, now: float) -> Underway | None:
+        """How it stands; None for what is not for the books: an engine's own pages."""
+        if self._match.route.kind != "inference":
+            return None
+
+        waited_s = now - self._waits_since if self._waits_since is not None else 0.0
+        endpoint = self._endpoint
+        return Underway(
+            id=self._id,
+            route=self._match.path,
+            waits=self._waits_since is not None,
+            held_s=self._held_s + waited_s,
+            first_token_s=self._first_token_s,
+            started=self._began,
+            profile=endpoint.profile if endpoint else self._profile,
+            engine=endpoint.engine if endpoint else None,
+            build=endpoint.build if endpoint else None,
+        )
+
     async def _serve(self) -> None:
         match, dispatcher = self._match, self._dispatcher
         body = await self._request.body()
@@ -103,8 +127,9 @@ class Exchange:
         arrived = None
         try:
             while True:
-                waited_from = time.monotonic()
+                waited_from = self._waits_since = time.monotonic()
                 endpoint = await dispatcher.admit(profile, progress, identity, arrived)
+                self._waits_since = None
                 self._held_s += time.monotonic() - waited_from
                 failure = await self._attempt(endpoint, body, identity)
                 if failure is None:
@@ -319,6 +344,7 @@ class Exchange:
             draft_accepted=found.draft_accepted,
             replays=self._replays,
             started=self._began,
+            id=self._id,
             profile=endpoint.profile if endpoint else self._profile,
             engine=endpoint.engine if endpoint else None,
             build=endpoint.build if endpoint else None,

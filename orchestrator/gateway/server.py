@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from time import monotonic
 
 from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
 from orchestrator.gateway.config import GatewayConfig
-from orchestrator.gateway.contract import Supervisor
+from orchestrator.gateway.contract import Supervisor, Underway
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
@@ -48,6 +49,12 @@ class Gateway:
     def active(self) -> int:
         """Requests that are held or being answered by an engine."""
         return len(self._dispatcher.active)
+
+    def underway(self) -> list[Underway]:
+        """The requests that wait or run, in the order in which they came."""
+        now = monotonic()
+        found = (each.underway(now) for each in self._dispatcher.active)
+        return sorted((each for each in found if each is not None), key=lambda each: each.id)
 
     def in_flight(self, instance: str) -> int:
         """Requests that were sent to an instance and have not ended."""

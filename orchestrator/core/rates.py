@@ -1,0 +1,241 @@
+"""What an engine does right now, from how its raw counts moved between two samples. Pure.
+
+A rate is tokens over the wall time between two samples, whatever the engines call a rate themselves: they count n or
+n - 1 steps, over the time of a request, and their gauges are emptied by whoever asks.
+
+Two counts are put together. The slots (`GET /slots`) show a request's tokens while it runs, and a slot's last request
+after it ended; what began and ended between two samples they may not show. The totals (`GET /metrics`) have every
+request, but only once it has ended. So the tokens ever generated are the total plus those of the slots that are busy.
+The totals are asked first: a request that ends between the two answers is then in neither, never in both, and what was
+missed is counted at the next sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+MIN_S = 0.2
+"""Samples closer to each other say little: one token more or less is a large part."""
+
+MAX_S = 15.0
+"""Over a longer time a rate is no longer what the engine does right now; an engine may take seconds to answer."""
+
+PREDICTED = "tokens_predicted_total"
+PROMPT = "prompt_tokens_total"
+PROMPT_SECONDS = "prompt_seconds_total"
+DRAFTED = "spec_decode_num_draft_tokens_total"
+ACCEPTED = "spec_decode_num_accepted_tokens_total"
+DEFERRED = "requests_deferred"
+KV_USED = "kv_cache_usage_ratio"
+_PREFIX = "llamacpp:"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot; None where the engine does not tell.
+
+    :param task: what it works on, or has worked on last
+    :param decoded: tokens generated for it so far
+    :param prompt_read: tokens of its prompt that were computed, without those `cached`
+    :param prompt: tokens of its prompt or, in upstream since autumn 2026, all that the slot holds
+    """
+
+    id: int
+    busy: bool
+    context: int
+    task: int | None = None
+    decoded: int | None = None
+    prompt_read: int | None = None
+    cached: int = 0
+    prompt: int | None = None
+
+    @property
+    def reading(self) -> bool:
+        return self.busy and not self.decoded
+
+    @property
+    def prompt_done(self) -> float | None:
+        """How much of the prompt was read, 0 to 1; None where the engine does not tell its length."""
+        if not self.busy or self.prompt_read is None or self.prompt is None:
+            return None
+
+        if not self.reading:
+            return 1.0
+
+        read = self.prompt_read + self.cached
+        # Equal: read whole, or a count of what was read so far.
+        return read / self.prompt if 0 < read < self.prompt else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What an engine answered.
+
+    :param taken_s: when, monotonic
+    :param slots: None where it has no `/slots`
+    :param totals: by name, without the prefix; empty where it has no `/metrics`
+    """
+
+    taken_s: float
+    slots: tuple[Slot, ...] | None
+    totals: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rates in tokens per second; `draft_acceptance` and `kv_used` are 0 to 1. None where it is not known."""
+
+    decode_tok_s: float | None = None
+    prompt_tok_s: float | None = None
+    draft_acceptance: float | None = None
+    processing: int | None = None
+    deferred: int | None = None
+    kv_used: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What the next sample is compared with: the last one, and the tokens that were counted until then."""
+
+    last: Sample
+    decoded: float
+    prompt: float
+
+
+def begin(sample: Sample) -> tuple[Meter, Measured]:
+    """The first sample of an instance: there is no rate yet."""
+    decoded, prompt = _ever_decoded(sample), sample.totals.get(PROMPT, 0.0)
+    return Meter(sample, decoded, prompt), _now(sample)
+
+
+def idle(meter: Meter, now: float) -> Meter:
+    """Nothing was in flight since the last sample, so that its counts still hold now."""
+    return replace(meter, last=replace(meter.last, taken_s=now))
+
+
+def advance(meter: Meter, sample: Sample) -> tuple[Meter, Measured]:
+    """Compare a sample with the one before it.
+
+    Samples that are too close to each other leave the meter; with a gap between them, or counts that fell (the engine
+    is another one), it begins anew. Rates are then None.
+    """
+    last = meter.last
+    elapsed_s = sample.taken_s - last.taken_s
+    if elapsed_s < MIN_S:
+        return meter, _now(sample)
+
+    if not sample.totals:  # they were not answered this time
+        sample = replace(sample, totals=last.totals)
+
+    if elapsed_s > MAX_S or _fell(last.totals, sample.totals) or (sample.totals and not last.totals):
+        return begin(sample)
+
+    decoded = max(_moved(last.slots, sample.slots, _decoded), _ever_decoded(sample) - meter.decoded)
+    prompt = max(_moved(last.slots, sample.slots, _prompt_read), sample.totals.get(PROMPT, 0.0) - meter.prompt)
+    # A prompt that is counted only when it was read may have taken longer than the time between two samples.
+    prompt_s = max(elapsed_s, _risen(last.totals, sample.totals, PROMPT_SECONDS))
+    drafted = _risen(last.totals, sample.totals, DRAFTED)
+    measured = replace(
+        _now(sample),
+        decode_tok_s=decoded / elapsed_s,
+        prompt_tok_s=prompt / prompt_s,
+        draft_acceptance=_risen(last.totals, sample.totals, ACCEPTED) / drafted if drafted else None,
+    )
+    return Meter(sample, meter.decoded + decoded, meter.prompt + prompt), measured
+
+
+def read_slots(answer: object) -> tuple[Slot, ...] | None:
+    """An answer to `GET /slots`, of either engine; None when it is none.
+
+    Upstream tells `is_processing`, the prompt's counts and a list `next_token`; the fork `state` (1 is at work) and an
+    object `next_token`.
+    """
+    if not isinstance(answer, list):
+        return None
+
+    return tuple(_slot(each) for each in answer if isinstance(each, dict) and isinstance(each.get("id"), int))
+
+
+def read_totals(text: str) -> dict[str, float]:
+    """An answer to `GET /metrics`, of either engine: what has no labels, by name."""
+    totals = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name.startswith(_PREFIX):
+            try:
+                totals[name.removeprefix(_PREFIX)] = float(value)
+            except ValueError:  # labels, or something newer
+                continue
+
+    return totals
+
+
+def _slot(found: dict[str, object]) -> Slot:
+    next_token = found.get("next_token")
+    nested = next_token[0] if isinstance(next_token, list) and next_token else next_token
+    processing = found.get("is_processing")
+    return Slot(
+        id=_whole(found, "id") or 0,
+        busy=processing if isinstance(processing, bool) else found.get("state") == 1,
+        context=_whole(found, "n_ctx") or 0,
+        task=_whole(found, "id_task"),
+        decoded=_whole(nested, "n_decoded") if isinstance(nested, dict) else None,
+        prompt_read=_whole(found, "n_prompt_tokens_processed"),
+        cached=_whole(found, "n_prompt_tokens_cache") or 0,
+        prompt=_whole(found, "n_prompt_tokens"),
+    )
+
+
+def _now(sample: Sample) -> Measured:
+    slots, totals = sample.slots, sample.totals
+    deferred, kv_used = totals.get(DEFERRED), totals.get(KV_USED)
+    if kv_used is None and slots and any(slot.prompt is not None for slot in slots):
+        context = sum(slot.context for slot in slots)
+        kv_used = sum(slot.prompt or 0 for slot in slots) / context if context else None
+
+    return Measured(
+        processing=None if slots is None else sum(slot.busy for slot in slots),
+        deferred=None if deferred is None else int(deferred),
+        kv_used=None if kv_used is None else min(kv_used, 1.0),
+    )
+
+
+def _ever_decoded(sample: Sample) -> float:
+    running = sum(slot.decoded or 0 for slot in sample.slots or () if slot.busy)
+    return sample.totals[PREDICTED] + running if PREDICTED in sample.totals else 0.0
+
+
+def _decoded(slot: Slot) -> int:
+    return slot.decoded or 0
+
+
+def _prompt_read(slot: Slot) -> int:
+    return slot.prompt_read or 0
+
+
+def _moved(before: Iterable[Slot] | None, after: Iterable[Slot] | None, count: Callable[[Slot], int]) -> int:
+    """Tokens that the slots themselves show to be new: no more than there were."""
+    known = {slot.id: slot for slot in before or ()}
+    moved = 0
+    for slot in after or ():
+        last = known.get(slot.id)
+        if last is not None and last.task == slot.task:
+            moved += max(count(slot) - count(last), 0)
+        elif last is not None and slot.busy:
+            moved += count(slot)
+
+    return moved
+
+
+def _risen(before: Mapping[str, float], after: Mapping[str, float], name: str) -> float:
+    return max(after[name] - before[name], 0.0) if name in before and name in after else 0.0
+
+
+def _fell(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    return any(after.get(name, before[name]) < before[name] for name in before if name.endswith("_total"))
+
+
+def _whole(found: Mapping[str, object], name: str) -> int | None:
+    value = found.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,215 @@
+"""Puts together what a dashboard shows (`api/frames.py`), from what the parts of the daemon know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import monotonic, time
+from typing import Literal
+
+from orchestrator.api.frames import Frame, GpuFigures, HostFigures, Rates, RequestRow, SlotFigures
+from orchestrator.api.types import Gpu
+from orchestrator.core.ladder import first_rung
+from orchestrator.core.rates import Measured, Slot
+from orchestrator.core.states import State, instance_of
+from orchestrator.daemon.device_share import engine_mib, others_mib
+from orchestrator.daemon.journal import Journal
+from orchestrator.daemon.owner import Owner
+from orchestrator.daemon.preparing import Launch
+from orchestrator.daemon.service import Service
+from orchestrator.daemon.snapshot import Clock, course_of
+from orchestrator.daemon.telemetry import Look, Telemetry, rounded
+from orchestrator.gateway.contract import Finished, Underway
+
+EVENTS = 20
+STALE_S = 5.0
+"""A profile's text is compared with what runs so often: reading it is the dearest part of a frame."""
+
+
+class Frames:
+    """Answers `GET /v1/frame`."""
+
+    def __init__(self, owner: Owner, service: Service, telemetry: Telemetry, journal: Journal) -> None:
+        self._owner = owner
+        self._service = service
+        self._telemetry = telemetry
+        self._journal = journal
+        self._clock = Clock(time() - monotonic())
+        self._stale: list[str] = []
+        self._stale_at = float("-inf")
+
+    async def frame(self, points: int, requests: int) -> Frame:
+        """:param points: how many at most, as `requests`"""
+        await self._telemetry.wanted()
+        if monotonic() - self._stale_at > STALE_S:
+            self._stale = list(await self._service.stale())
+            self._stale_at = monotonic()
+
+        look, work = self._telemetry.look, self._telemetry.work
+        status = self._service.status()
+        status["stale"] = self._stale
+        status["gpus"] = [
+            Gpu(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
+            for each in look.gpus
+        ]  # fmt: skip
+        state = self._owner.world.state
+        gateway = self._service.gateway
+        return Frame(
+            version=1,
+            taken=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            status=status,
+            margin_origin=margin_origin(state, self._service.performer.launch(instance_of(state))),
+            rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
+            gpus=_gpus(look),
+            gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
+            host=self._host(look),
+            slots=[_slot(each) for each in work.slots],
+            requests=self._requests(gateway.underway() if gateway is not None else (), requests),
+            attempts=status["attempts"],
+            events=self._journal.after(0)[-EVENTS:],
+            points=self._telemetry.points(points),
+        )
+
+    def _host(self, look: Look) -> HostFigures:
+        host, model = look.host, self._telemetry.model
+        return HostFigures(
+            memory_total_mib=host.memory_total_mib if host else 0,
+            memory_available_mib=host.memory_available_mib if host else 0,
+            swap_used_mib=host.swap_used_mib if host else 0,
+            pressure_some=host.pressure_some if host else None,
+            pressure_full=host.pressure_full if host else None,
+            model_mib=model.total_mib if model else None,
+            model_resident_mib=model.resident_mib if model else None,
+            engine_rss_mib=look.rss_mib,
+        )
+
+    def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
+        """The newest first, those that have not ended before the others."""
+        now = monotonic()
+        rows = [_underway(each, self._clock, now) for each in reversed(underway)]
+        rows += [_finished(each, self._clock) for each in reversed(self._service.recent)]
+        return rows[: max(count, 0)]
+
+
+def margin_origin(state: State, launch: Launch | None) -> Literal["profile", "learned", "ladder"] | None:
+    """How the margin in force was found: climbed to after a failure of this run, remembered from an earlier one, or
+    written in the profile. None without a margin, and while nothing has been started.
+    """
+    course = course_of(state)
+    if course is None or launch is None or course.rung is None or course.rung.margins is None:
+        return None
+
+    if course.attempts and course.attempts[0].rung.margins != course.rung.margins:
+        return "ladder"
+
+    return "profile" if first_rung(launch.written).margins == course.rung.margins else "learned"
+
+
+def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:
+    """:param pooled_acceptance: of the last requests, for an engine that counts drafts in its answers alone"""
+    acceptance = measured.draft_acceptance
+    return Rates(
+        decode_tok_s=rounded(measured.decode_tok_s),
+        prompt_tok_s=rounded(measured.prompt_tok_s),
+        draft_acceptance=pooled_acceptance if acceptance is None else round(acceptance, 4),
+        processing=measured.processing,
+        deferred=measured.deferred,
+        kv_used=None if measured.kv_used is None else round(measured.kv_used, 4),
+    )
+
+
+def _gpus(look: Look) -> list[GpuFigures]:
+    figures = []
+    for each in look.gpus:
+        ours = engine_mib(each, look.engines, look.alive, look.before_mib.get(each.index))
+        figures.append(
+            GpuFigures(
+                index=each.index,
+                uuid=each.uuid,
+                name=each.name,
+                vendor=each.vendor,
+                total_mib=each.total_mib,
+                used_mib=each.used_mib,
+                engine_mib=ours,
+                others_mib=others_mib(each, ours),
+                utilization=each.utilization,
+                power_w=rounded(each.power_w),
+                power_limit_w=rounded(each.power_limit_w),
+                temperature_c=each.temperature_c,
+                sm_clock_mhz=each.sm_clock_mhz,
+                memory_clock_mhz=each.memory_clock_mhz,
+                throttle=list(each.throttle),
+                pcie_rx_mib_s=rounded(each.pcie_rx_mib_s),
+                pcie_tx_mib_s=rounded(each.pcie_tx_mib_s),
+                energy_j=rounded(each.energy_j),
+            )
+        )
+
+    return figures
+
+
+def _slot(slot: Slot) -> SlotFigures:
+    return SlotFigures(
+        id=slot.id,
+        busy=slot.busy,
+        used_tokens=slot.prompt,
+        context_tokens=slot.context,
+        decoded_tokens=slot.decoded,
+        prompt_done=None if slot.prompt_done is None else round(slot.prompt_done, 4),
+    )
+
+
+def _underway(request: Underway, clock: Clock, now: float) -> RequestRow:
+    return RequestRow(
+        id=request.id,
+        started=clock.rfc3339(request.started),
+        profile=request.profile,
+        engine=request.engine,
+        build=request.build,
+        route=request.route,
+        outcome="held" if request.waits else "running",
+        status=None,
+        prompt_tokens=None,
+        output_tokens=None,
+        first_token_s=_seconds(request.first_token_s),
+        prompt_tok_s=None,
+        decode_tok_s=None,
+        draft_tokens=None,
+        draft_accepted=None,
+        held_s=round(request.held_s, 3),
+        total_s=round(now - request.started, 3),
+    )
+
+
+def _finished(record: Finished, clock: Clock) -> RequestRow:
+    """Rates are counted anew from the engine's counts and times, as `speed.py` says."""
+    prompt = decode = None
+    if record.prompt_tokens and record.prompt_ms:
+        prompt = record.prompt_tokens * 1000 / record.prompt_ms
+
+    if record.predicted_tokens and record.predicted_tokens > 1 and record.predicted_ms:
+        decode = (record.predicted_tokens - 1) * 1000 / record.predicted_ms
+
+    return RequestRow(
+        id=record.id,
+        started=clock.rfc3339(record.started),
+        profile=record.profile,
+        engine=record.engine,
+        build=record.build,
+        route=record.route,
+        outcome=record.outcome,
+        status=record.status,
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=record.predicted_tokens,
+        first_token_s=_seconds(record.first_token_s),
+        prompt_tok_s=rounded(prompt),
+        decode_tok_s=rounded(decode),
+        draft_tokens=record.draft_tokens,
+        draft_accepted=record.draft_accepted,
+        held_s=round(record.held_s, 3),
+        total_s=round(record.total_s, 3),
+    )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
