@@ -20,6 +20,7 @@ from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 from typing import TypeVar
 
 from orchestrator.adapters import linux, reaper
+from orchestrator.adapters.cgroup import Leaf
 from orchestrator.adapters.guard import Guard
 from orchestrator.adapters.log_reader import LogReader, LogSink
 from orchestrator.adapters.process_tree import ProcessTree
@@ -46,14 +47,16 @@ T = TypeVar("T")
 class LaunchSpec:
     """What to run. `env` is the whole environment; `argv[0]` is a path.
 
-    :param oom_score_adj: raises the kernel's wish to kill this one first (proc(5)); never lowers it
+    :param oom_score_raise: the kernel's wish to kill this one first, above this process's (proc_pid_oom_score_adj(5))
+    :param group: a control group for it alone, empty so far; None where there is none
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
     instance: str
-    oom_score_adj: int = 300
+    oom_score_raise: int = 500
+    group: Leaf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,9 @@ async def spawn(spec: LaunchSpec, log: LogSink, guard: Guard | None = None) -> C
     # Instance names may be the same in another home: what is killed by its tag is found by one that is drawn here.
     token = os.urandom(8).hex()
     tags = {"ORCH_INSTANCE": spec.instance, "ORCH_SPAWN": token, **(guard.tags if guard else {})}
-    start = start_shim(spec.argv, {**spec.env, **tags}, spec.cwd, spec.oom_score_adj)
-    child = Child(spec.instance, token, start, log, guard)
+    procs_file = spec.group.procs_file if spec.group is not None else None
+    start = start_shim(spec.argv, {**spec.env, **tags}, spec.cwd, spec.oom_score_raise, procs_file)
+    child = Child(spec.instance, token, start, log, guard, spec.group)
     try:
         error = await start.outcome()
     except BaseException:
@@ -97,19 +101,28 @@ async def spawn(spec: LaunchSpec, log: LogSink, guard: Guard | None = None) -> C
         await child.stop(0.0)
         raise error
 
+    if not start.joined:
+        child.group = None
+
     return child
 
 
 class Child:
-    """A started program. Made by `spawn`; used on the loop's thread."""
+    """A started program. Made by `spawn`; used on the loop's thread.
 
-    def __init__(self, instance: str, token: str, start: ShimStart, log: LogSink, guard: Guard | None) -> None:
+    :ivar group: the control group that it is in alone; None also when it could not enter it
+    """
+
+    def __init__(
+        self, instance: str, token: str, start: ShimStart, log: LogSink, guard: Guard | None, group: Leaf | None
+    ) -> None:
         self.instance = instance
         self.pid = start.pid
         self.pgid = start.pid
         self.started_monotonic = time.monotonic()
         self.start_time_ticks = start.start_ticks
         self.exit: Exit | None = None
+        self.group = group
         self.log_reader = LogReader(start.log_fd, log)
         self._loop = asyncio.get_running_loop()
         self._pidfd = start.pidfd
@@ -259,7 +272,7 @@ class Child:
             self._tree.add(tagged)
             rest = self._members()
             self._tree.reap_adopted()
-            if not tagged and not rest:
+            if not tagged and not rest and not (self.group is not None and self.group.populated()):
                 return True
 
             if self._loop.time() >= deadline:
@@ -279,6 +292,10 @@ class Child:
             strays = self._tree.strays()  # first: when the leader dies, the tie to a descendant is cut
 
         self.signal_group(sig)
+        if sig == SIGKILL and self.group is not None:
+            with contextlib.suppress(OSError):
+                self.group.kill()  # also those whose tie to us was never seen
+
         for stat in strays:
             linux.send_to(stat.pid, stat.start_ticks, sig)
 

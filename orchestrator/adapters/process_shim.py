@@ -1,7 +1,9 @@
-"""Runs in the child, between fork and the engine: `python -I -S process_shim.py PPID OOM_SCORE_ADJ ERROR_FD -- ARGV`.
+"""Runs in the child, between fork and the engine:
+`python -I -S process_shim.py PPID OOM_SCORE_RAISE ERROR_FD [CGROUP_PROCS] -- ARGV`.
 
 Sets what only the child can set for itself and then becomes the engine, keeping the pid. Stands alone: it imports
-nothing of orch. On ERROR_FD it writes `+` before it executes, and one line of JSON when that or an earlier step failed.
+nothing of orch. On ERROR_FD it writes `!` if it could not enter the control group whose `cgroup.procs` it was given,
+`+` before it executes, and one line of JSON when that or an earlier step failed.
 Variables for the dynamic linker and the locale arrive with `ORCH_EXEC_` in front: they are not for this interpreter.
 """
 
@@ -17,6 +19,8 @@ PR_SET_PDEATHSIG = 1
 
 HELD_PREFIX = b"ORCH_EXEC_"
 
+MAX_OOM_SCORE = 1000
+
 PARENT_GONE = 125
 """Exit status; the daemon died before it could be told."""
 
@@ -25,15 +29,19 @@ NOT_EXECUTED = 126
 
 
 def main() -> int:
-    expected_ppid, oom_score_adj, error_fd = (int(word) for word in sys.argv[1:4])
-    argv = sys.argv[5:]
+    dashes = sys.argv.index("--")
+    expected_ppid, oom_score_raise, error_fd = (int(word) for word in sys.argv[1:4])
+    argv = sys.argv[dashes + 1 :]
     os.set_inheritable(error_fd, False)
     try:
         die_with_parent()
         if os.getppid() != expected_ppid:
             return PARENT_GONE  # it died before the line above; whoever adopted us knows nothing of this engine
 
-        raise_oom_score(oom_score_adj)
+        if any(not enter_group(procs_file) for procs_file in sys.argv[4:dashes]):
+            os.write(error_fd, b"!")
+
+        raise_oom_score(oom_score_raise)
         dump_no_core()
         reset_signals()
         os.write(error_fd, b"+")
@@ -59,8 +67,25 @@ def dump_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
-def raise_oom_score(wanted: int) -> None:
-    """The kernel should take the engine before the daemon. Lowering needs a privilege, and is never wanted."""
+def enter_group(procs_file: str) -> bool:
+    """Before the engine is executed, so that all its memory is counted there, and all that it starts is in there."""
+    try:
+        fd = os.open(procs_file, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+
+    try:
+        os.write(fd, b"0")  # the writer itself
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+    return True
+
+
+def raise_oom_score(by: int) -> None:
+    """The kernel should take the engine before the daemon, whose score was inherited (proc_pid_oom_score_adj(5))."""
     path = "/proc/self/oom_score_adj"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -68,8 +93,7 @@ def raise_oom_score(wanted: int) -> None:
         return  # /proc is restricted: the engine runs all the same
 
     try:
-        if int(os.read(fd, 32)) < wanted:
-            os.write(fd, str(wanted).encode())
+        os.write(fd, str(min(int(os.read(fd, 32)) + by, MAX_OOM_SCORE)).encode())
     except OSError:
         return
     finally:

@@ -76,13 +76,17 @@ _HINTS: dict[Kind, str] = {
 
 
 class ShimStart:
-    """A forked shim that has not said yet how it went. Owns `_report_fd`; the rest goes to the `Child`."""
+    """A forked shim that has not said yet how it went. Owns `_report_fd`; the rest goes to the `Child`.
+
+    :ivar joined: whether it is in the control group that it was given, once `outcome` has returned
+    """
 
     def __init__(self, program: str, pid: int, pidfd: int, start_ticks: int, log_fd: int, report_fd: int) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.start_ticks = start_ticks
         self.log_fd = log_fd
+        self.joined = True
         self._program = program
         self._report_fd = report_fd
 
@@ -109,6 +113,8 @@ class ShimStart:
             loop.remove_reader(self._report_fd)
             os.close(self._report_fd)
 
+        self.joined = not report.startswith(b"!")
+        report = report.removeprefix(b"!")
         if report == b"+":
             return None
 
@@ -119,9 +125,12 @@ class ShimStart:
         return SpawnError.from_errno(failure["errno"], self._program, failure["message"])
 
 
-def start_shim(argv: tuple[str, ...], env: dict[str, str], cwd: str, oom_score_adj: int) -> ShimStart:
+def start_shim(
+    argv: tuple[str, ...], env: dict[str, str], cwd: str, oom_score_raise: int, procs_file: str | None = None
+) -> ShimStart:
     """Fork the shim.
 
+    :param procs_file: of the control group to enter; that it could not does not stop the start
     :raises SpawnError: when even that failed; nothing is left behind
     :raises RuntimeError: on another thread than the main one, whose end would kill the child
     """
@@ -136,7 +145,8 @@ def start_shim(argv: tuple[str, ...], env: dict[str, str], cwd: str, oom_score_a
         try:
             log_fd, log_writer = _pipe(on_error, writers)
             report_fd, report_writer = _pipe(on_error, writers)
-            words = [str(os.getpid()), str(oom_score_adj), str(report_writer), "--", *argv]
+            group = [procs_file] if procs_file is not None else []
+            words = [str(os.getpid()), str(oom_score_raise), str(report_writer), *group, "--", *argv]
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", SHIM, *words],
                 stdin=subprocess.DEVNULL,

@@ -46,6 +46,7 @@ class DaemonConfig:
     probe_s: float = 10.0
     stall_s: float = 120.0
     healthy_s: float = 30.0
+    engine_memory_max_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.probe_s", ("float",), "time between two looks at a ready engine, s", minimum=0.1, maximum=3600),
     Setting("daemon.stall_s", ("float",), "answering without progress is given up, s", minimum=1, maximum=86400),
     Setting("daemon.healthy_s", ("float",), "ready for so long, its margin is learned, s", minimum=0.1, maximum=86400),
+    Setting("daemon.engine_memory_max_mib", ("int",), "host memory limit, MiB; 0: none", minimum=0, maximum=1 << 30),
     Setting("restart.first_delay_s", ("float",), "wait after the first crash, doubling, s", minimum=0, maximum=3600),
     Setting("restart.max_delay_s", ("float",), "the wait grows no longer than this, s", minimum=0, maximum=86400),
     Setting("restart.stable_s", ("float",), "ready for so long, crashes are forgotten, s", minimum=0.1, maximum=86400),
@@ -232,6 +234,7 @@ def _build(values: Mapping[str, Value]) -> Config:
             probe_s=cast(float, values["daemon.probe_s"]),
             stall_s=cast(float, values["daemon.stall_s"]),
             healthy_s=cast(float, values["daemon.healthy_s"]),
+            engine_memory_max_mib=cast(int, values["daemon.engine_memory_max_mib"]),
         ),
         restart=RestartPolicy(
             first_delay_s=cast(float, values["restart.first_delay_s"]),

@@ -18,6 +18,7 @@ import anyio.to_thread
 import uvloop
 from anyio.abc import TaskGroup
 
+from orchestrator.adapters.cgroup import EngineGroups, take_over
 from orchestrator.adapters.config_file import load_config
 from orchestrator.adapters.gpu_sources import open_gpus
 from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
@@ -101,7 +102,8 @@ def serve(options: Options) -> int:
             if leftovers:
                 _log.warning("ended %d processes that an earlier daemon left", len(leftovers))
 
-            daemon = Daemon(paths, config, options, descriptors)
+            groups = take_engine_groups(config.daemon.engine_memory_max_mib)
+            daemon = Daemon(paths, config, options, descriptors, groups)
             uvloop.run(daemon.run(gateway_socket, control_socket))
             os.unlink(paths.control_socket)
     finally:
@@ -113,7 +115,8 @@ def serve(options: Options) -> int:
 class Daemon:
     """Wires the parts together and owns their lifetimes."""
 
-    def __init__(self, paths: Paths, config: Config, options: Options, descriptors: int) -> None:
+    def __init__(self, paths: Paths, config: Config, options: Options, descriptors: int, groups: EngineGroups) -> None:
+        self._groups = groups
         self._paths = paths
         self._descriptors = descriptors
         self._config = config
@@ -188,6 +191,7 @@ class Daemon:
             limits,
             drain,
             self._gpus,
+            self._groups,
             self._journal.add,
             lambda: service.refresh(),
         )
@@ -335,6 +339,20 @@ class Daemon:
     async def _force_when_asked(self) -> None:
         await self._forced.wait()
         await self._owner.ask(DownRequested(force=True))
+
+
+def take_engine_groups(memory_max_mib: int) -> EngineGroups:
+    groups = take_over(memory_max_mib)
+    if groups.root is not None:
+        _log.info("engines get control groups of their own, below %s", groups.root)
+
+    if memory_max_mib and not groups.can_limit:
+        _log.warning(
+            "daemon.engine_memory_max_mib is not in force: no control group with a memory controller was given to this "
+            "daemon; run it as a systemd service with Delegate=yes (`orch service install`)"
+        )
+
+    return groups
 
 
 async def reap_regularly() -> None:

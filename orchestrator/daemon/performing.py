@@ -16,15 +16,18 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from orchestrator.adapters import linux
+from orchestrator.adapters.cgroup import EngineGroups, Leaf
 from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.guard import Guard
 from orchestrator.adapters.http import EngineProbe
 from orchestrator.adapters.log_store import InstanceLog
+from orchestrator.adapters.oom_counter import counter_for
 from orchestrator.adapters.ports import owned_by
 from orchestrator.adapters.process import Child, Exit, LaunchSpec, spawn
 from orchestrator.adapters.spawning import SpawnError
 from orchestrator.core.errors import OrchError
-from orchestrator.core.failures import Diagnosis, diagnose
+from orchestrator.core.exit_evidence import OomKills, judge_kill
+from orchestrator.core.failures import Diagnosis, ExitStatus, diagnose
 from orchestrator.core.kept_memory import free_told
 from orchestrator.core.ladder import Rung
 from orchestrator.core.states import (
@@ -137,6 +140,7 @@ class EnginePerformer:
     :param post: gives an event to the owner
     :param ask: the same, and waits until the owner has taken it
     :param drain: waits until nothing is in flight on an instance, at most so many seconds
+    :param groups: control groups for engines, where there are any
     :param record: notes an event for people: its kind, and a sentence
     :param on_progress: called when a loading engine has moved
     """
@@ -152,6 +156,7 @@ class EnginePerformer:
         limits: Limits,
         drain: Callable[[str, float], Awaitable[bool]],
         gpus: GpuProvider,
+        groups: EngineGroups,
         record: Callable[[str, str], None],
         on_progress: Callable[[], None],
     ) -> None:
@@ -164,6 +169,8 @@ class EnginePerformer:
         self._limits = limits
         self._drain = drain
         self._memory = DeviceMemory(gpus)
+        self._groups = groups
+        self._groups_failed = False
         self._record = record
         self._on_progress = on_progress
         self._runs: dict[str, Run] = {}
@@ -251,13 +258,21 @@ class EnginePerformer:
         launch = run.launch
         rendered = launch.rendered
         run.alone = await self._memory.before_start()
+        group = await self._make_group(launch.instance)
+        counter = counter_for(group)
+        killed_before = counter.read()
         spec = LaunchSpec(
-            argv=tuple(rendered.argv), env=dict(rendered.env), cwd=launch.directory, instance=launch.instance
+            argv=tuple(rendered.argv),
+            env=dict(rendered.env),
+            cwd=launch.directory,
+            instance=launch.instance,
+            group=group,
         )
         try:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
         except SpawnError as error:
             run.decided.set()
+            await self._remove_group(group)
             self._memory.ended()
             name = _SPAWN_CLASSES.get(error.kind, "engine_bug")
             action = "restart" if error.retryable else "give_up"
@@ -267,11 +282,18 @@ class EnginePerformer:
             return
 
         run.decided.set()
+        if run.child.group != group:
+            self._group_failed("the engine could not enter it")
+            counter = counter_for(None)
+            killed_before = counter.read()
+
         self._post(Spawned(launch.instance, run.child.pid))
         exit = await run.child.wait()
         run.checks.cancel()
         self._memory.ended()
-        failure = await self._diagnose(run, exit)
+        kills = OomKills(counter.source, counter.scope, killed_before, counter.read())
+        await self._remove_group(group)
+        failure = await self._diagnose(run, exit, kills)
         # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.
         await self._ask(Exited(launch.instance, failure))
         self._forget(run)
@@ -343,9 +365,29 @@ class EnginePerformer:
             self._record("unkillable", text)
             await self._ask(Exited(run.launch.instance, Failure("engine_bug", text, action="give_up")))
 
-    async def _diagnose(self, run: Run, exit: Exit) -> Failure:
+    async def _make_group(self, instance: str) -> Leaf | None:
+        try:
+            return await anyio.to_thread.run_sync(self._groups.make, instance)
+        except OSError as error:
+            self._group_failed(str(error))
+            return None
+
+    def _group_failed(self, why: str) -> None:
+        """Once: nothing depends on it, and the next start would say the same."""
+        if not self._groups_failed:
+            self._groups_failed = True
+            self._record("no_group", f"the engine runs without a control group of its own, and without a limit: {why}")
+
+    async def _remove_group(self, group: Leaf | None) -> None:
+        if group is not None and not await anyio.to_thread.run_sync(group.remove):
+            self._record("group_kept", f"{group.path} is still in use; the next start of the daemon removes it")
+
+    async def _diagnose(self, run: Run, exit: Exit, kills: OomKills) -> Failure:
         lines = lines_of(run)
         found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
+        if exit.returncode is not None:
+            found = judge_kill(found, ExitStatus.of(exit.returncode), exit.killed_after_grace, kills)
+
         # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
         self._note_device_memory(run)
         failure = replace(failure_from(found), kept_mib=run.kept_mib or 0)

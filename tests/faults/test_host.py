@@ -1,4 +1,4 @@
-"""What the host and its parts do to the daemon: scenarios 19, 31, 32, 44, 50 and 52."""
+"""What the host and its parts do to the daemon: scenarios 19, 32, 44, 50 and 52."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -65,68 +64,6 @@ def test_a_port_whose_connections_were_cut_is_not_given_out_until_it_can_be_boun
             assert client.recv(1) == b""
 
     assert len(set(given)) == CUT
-
-
-# 31. Host memory runs out.
-
-CGROUPS = "/sys/fs/cgroup/memory" if os.path.isdir("/sys/fs/cgroup/memory") else "/sys/fs/cgroup"
-LIMIT_FILE = "memory.limit_in_bytes" if CGROUPS.endswith("memory") else "memory.max"
-LIMIT_MIB = 300
-HOG = f"held = [b'x' * (number + (1 << 24)) for number in range({LIMIT_MIB})]"
-"""More than the limit, and of no use to anybody."""
-
-
-@pytest.fixture
-def cgroup() -> Iterator[str]:
-    """A memory cgroup with a limit that a daemon and a fake engine fit into."""
-    path = os.path.join(CGROUPS, f"orch-test-{os.getpid()}")
-    try:
-        os.mkdir(path)
-    except OSError as error:
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-
-    try:
-        limit = os.path.join(path, LIMIT_FILE)
-        if not os.path.exists(limit):
-            pytest.skip("the memory controller is not given to children of the root cgroup here")
-
-        Path(limit).write_text(str(LIMIT_MIB << 20))
-        yield path
-    finally:
-        until(lambda: not Path(path, "cgroup.procs").read_text(), "the cgroup is empty")
-        os.rmdir(path)
-
-
-def kills_of(cgroup: str) -> int:
-    for name in ("memory.events", "memory.oom_control"):
-        if os.path.exists(os.path.join(cgroup, name)):
-            words = Path(cgroup, name).read_text().split()
-            return int(words[words.index("oom_kill") + 1])
-
-    raise AssertionError("no counter of kills")
-
-
-def test_the_kernel_takes_the_engine_and_not_the_daemon_when_memory_ends(lab: Lab, cgroup: str) -> None:
-    greedy = os.path.join(lab.root, "greedy")
-    Path(greedy).touch()
-    eats = f"if rm {greedy} 2>/dev/null; then exec {sys.executable} -c {shlex.quote(HOG)}; fi"
-    lab.fake("hungry", "upstream", wrapper=f'case "$*" in *--help*|*--version*) ;; *) {eats} ;; esac; exec {{}}')
-    lab.model("m", engine="hungry")
-    lab.serve()
-    assert lab.daemon is not None
-    Path(cgroup, "cgroup.procs").write_text(str(lab.daemon.pid))
-    lab.up("m")
-    status = lab.ready("m")
-    assert kills_of(cgroup) == 1
-    assert lab.daemon.poll() is None and status["daemon_pid"] == lab.daemon.pid
-    assert [attempt["outcome"] for attempt in status["attempts"]] == ["killed", "ready"]
-    assert score_of(status["pid"]) >= score_of(lab.daemon.pid) + 300
-    lab.ask("r").check_complete(8)
-    lab.end()
-
-
-def score_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
 # 32. A task that the daemon cannot do without dies.
