@@ -31,7 +31,14 @@ def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None
         document = parse(text, in_file)
         in_file.line_of = line_finder(text)
 
-    loaded = read_config(document or {}, environment, in_file, in_environment, lambda path: _absolute(path, paths))
+    loaded = read_config(
+        document or {},
+        environment,
+        in_file,
+        in_environment,
+        lambda path: _absolute(path, paths, environment),
+        _credential(environment),
+    )
     found = (*in_file.found, *in_environment.found)
     if found:
         count = "a problem" if len(found) == 1 else f"{len(found)} problems"
@@ -40,5 +47,24 @@ def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None
     return loaded
 
 
-def _absolute(path: str, paths: Paths) -> str:
+CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
+"""At the begin of a path: where systemd puts what `LoadCredential=` names (systemd.exec(5))."""
+
+KEYS_CREDENTIAL = "orch-api-keys"
+"""The credential that is `gateway.api_key_file` when the file names none."""
+
+
+def _credential(environment: Mapping[str, str]) -> str:
+    """The path of the keys that the service manager handed over; empty for none."""
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    path = os.path.join(directory, KEYS_CREDENTIAL) if directory else ""
+    return path if path and os.path.exists(path) else ""
+
+
+def _absolute(path: str, paths: Paths, environment: Mapping[str, str]) -> str:
+    if path == CREDENTIALS or path.startswith(CREDENTIALS + "/"):
+        # Left as it is where there is none: `orch config show` runs outside the service, and shall not fail there.
+        directory = environment.get("CREDENTIALS_DIRECTORY")
+        return directory + path.removeprefix(CREDENTIALS) if directory else path
+
     return os.path.normpath(os.path.join(paths.config, os.path.expanduser(path)))

@@ -59,9 +59,12 @@ class Connection(asyncio.Protocol):
     """States: idle, head, body, answering, idle again; `ending` once nothing but the farewell is left.
 
     `_deaf`: what still arrives is dropped. `_ending_at`: when the connection is cut if it has not ended by itself.
+
+    :ivar heard: a request has come, or what was taken for one
     """
 
     def __init__(self, hub: Hub) -> None:
+        self.heard = False
         self._hub = hub
         self._limits = hub.limits
         self._loop = asyncio.get_running_loop()
@@ -90,7 +93,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else "a local client"
         self._hub.connections.add(self)
-        if self._hub.draining or len(self._hub.connections) > self._limits.connections:
+        if len(self._hub.connections) > self._limits.connections:
             self._transport.abort()
             return
 
@@ -214,6 +217,7 @@ class Connection(asyncio.Protocol):
     # Answering.
 
     def _answer(self, request: Request) -> None:
+        self.heard = True
         self._answering = request
         self._response = response = Response(request, self._transport)
         if self._hub.draining or (self._deaf and not self._waiting):
@@ -262,6 +266,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refused) -> None:
         self._hub.log_refusal(self._peer, refusal.reason)
+        self.heard = True
         self._deaf = True
         self._refusal = None
         # Complete requests ahead of the broken bytes keep their answers; the connection ends after the last of them.

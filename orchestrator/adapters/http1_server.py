@@ -15,6 +15,8 @@ from orchestrator.adapters.http1_wire import Limits
 _CLEANUP_S = 5.0
 """How long cancelled handlers may take to clean up when the server stops."""
 
+_LOOK_S = 0.01
+
 
 class HttpServer:
     """Serves one handler on sockets that the caller bound.
@@ -52,6 +54,17 @@ class HttpServer:
             listener.close()
 
         self._listeners.clear()
+
+    async def heard(self, within_s: float) -> None:
+        """Wait until each connection that was accepted has said what it wants, at most so long: a client that was let
+        in just before the listeners were closed has no other place to go.
+        """
+        deadline = asyncio.get_running_loop().time() + within_s
+        while any(not connection.heard for connection in self._hub.connections):
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+
+            await asyncio.sleep(_LOOK_S)
 
     async def shutdown(self, drain_s: float) -> None:
         """Let running requests end, at most `drain_s` seconds, then cancel the rest and wait for their cleanup."""

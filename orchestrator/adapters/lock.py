@@ -9,7 +9,7 @@ import json
 import os
 import time
 
-from orchestrator.core.errors import OrchError
+from orchestrator.core.errors import AlreadyRunningError, OrchError
 
 TRIES = 5
 RETRY_S = 0.05
@@ -26,11 +26,13 @@ class DaemonLock:
         self._path = path
         self._fd = -1
 
-    def acquire(self, *, start_ticks: int | None = None) -> None:
+    def acquire(self, *, start_ticks: int | None = None, unit: tuple[str, str] | None = None) -> None:
         """Take the lock, or say who has it. Waits a quarter of a second at most.
 
         :param start_ticks: when this process was started, as in /proc/PID/stat
-        :raises OrchError: when another daemon holds it, or the file system has no locks
+        :param unit: of systemd, that this process is the main one of, and `user` or `system`
+        :raises AlreadyRunningError: when another daemon holds it
+        :raises OrchError: when the file system has no locks
         """
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -41,7 +43,7 @@ class DaemonLock:
 
         try:
             self._lock(fd)
-            content = {"pid": os.getpid(), "start_ticks": start_ticks, "started": _rfc3339(time.time())}
+            content = {"pid": os.getpid(), "start_ticks": start_ticks, "started": _rfc3339(time.time()), "unit": unit}
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps(content).encode(), 0)
         except BaseException:
@@ -74,11 +76,17 @@ class DaemonLock:
                 time.sleep(RETRY_S)
 
         content = _read(fd)
-        pid = content.get("pid", "unknown")
-        raise OrchError(
-            f"another daemon is running for this state directory: pid {pid}",
+        pid, hint = content.get("pid", "unknown"), "see `orch status`"
+        whose = ""
+        match content.get("unit"):
+            case [str(unit), "user" | "system" as manager]:
+                whose = f", the service {unit}"
+                hint = f"stop it with `systemctl {'--user ' if manager == 'user' else ''}stop {unit}`"
+
+        raise AlreadyRunningError(
+            f"another daemon is running for this state directory: pid {pid}{whose}",
             details=(f"{self._path}: held since {content.get('started', 'an unknown time')}",),
-            hint="see `orch status`; for a second installation set ORCH_HOME to another directory",
+            hint=f"{hint}; for a second installation set ORCH_HOME to another directory",
         )
 
 

@@ -6,19 +6,21 @@ import os
 import sys
 
 from orchestrator.cli.output import safe
-from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
+from orchestrator.core.errors import AlreadyRunningError, NotRunningError, OrchError, TimedOutError, UsageError
 
 OK = 0
 FAILED = 1
 USAGE = 2
 NOT_RUNNING = 3
 TIMED_OUT = 4
+ALREADY_RUNNING = 5
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[OrchError], int], ...] = (
     (UsageError, USAGE),
     (NotRunningError, NOT_RUNNING),
     (TimedOutError, TIMED_OUT),
+    (AlreadyRunningError, ALREADY_RUNNING),
     (OrchError, FAILED),
 )
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.adapters.systemd_notify import VARIABLES
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
@@ -33,6 +34,8 @@ def _start(paths: Paths) -> None:
     make_private(paths.logs)
     log_file = os.path.join(paths.logs, "daemon.log")
     start = os.path.getsize(log_file) if os.path.exists(log_file) else 0
+    # A service that runs `orch up` speaks to its manager itself; the daemon is no part of it.
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     with open(log_file, "ab") as log:
         # A session of its own: it outlives the terminal that `orch up` was typed in.
         process = subprocess.Popen(
@@ -42,6 +45,7 @@ def _start(paths: Paths) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
+            env=env,
         )
 
     deadline = time.monotonic() + START_LIMIT_S

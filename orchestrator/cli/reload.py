@@ -22,12 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from orchestrator.adapters.config_file import load_config
     from orchestrator.cli.switch import follow, report
 
-    paths = find_paths()
-    load_config(paths)  # in force from the daemon's next start; a mistake in it shall not wait until then
-    path = paths.control_socket
+    path = find_paths().control_socket
     answer = json.loads(client.request(path, "/v1/reload", b"{}", timeout_s=120))
     if answer["operation"] is None:
         if args.json:

@@ -14,7 +14,8 @@ from orchestrator.core.restart import RestartPolicy
 from orchestrator.core.settings import Setting, Value
 from orchestrator.core.values import found_words, read_value
 
-Origin = Literal["default", "file", "environment"]
+Origin = Literal["default", "file", "environment", "credential"]
+ReadyWhen = Literal["listening", "model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class DaemonConfig:
     probe_s: float = 10.0
     stall_s: float = 120.0
     healthy_s: float = 30.0
+    ready_when: ReadyWhen = "listening"
     engine_memory_max_mib: int = 0
 
 
@@ -92,6 +94,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.stall_s", ("float",), "answering without progress is given up, s", minimum=1, maximum=86400),
     Setting("daemon.healthy_s", ("float",), "ready for so long, its margin is learned, s", minimum=0.1, maximum=86400),
     Setting("daemon.engine_memory_max_mib", ("int",), "host memory limit, MiB; 0: none", minimum=0, maximum=1 << 30),
+    Setting("daemon.ready_when", ("string",), "what a service manager calls started", choices=("listening", "model")),
     Setting("restart.first_delay_s", ("float",), "wait after the first crash, doubling, s", minimum=0, maximum=3600),
     Setting("restart.max_delay_s", ("float",), "the wait grows no longer than this, s", minimum=0, maximum=86400),
     Setting("restart.stable_s", ("float",), "ready for so long, crashes are forgotten, s", minimum=0.1, maximum=86400),
@@ -132,10 +135,12 @@ def read_config(
     file_problems: Problems,
     environment_problems: Problems,
     resolve: Callable[[str], str],
+    keys_credential: str = "",
 ) -> LoadedConfig:
     """Read the parsed file and lay the environment over it; problems are collected, and the defaults stand in.
 
     :param resolve: turns a path as written in the file into an absolute one
+    :param keys_credential: the key file that the service manager handed over, for when the file names none
     """
     values: dict[str, Value] = {path: _default(path) for path in _BY_PATH}
     origins: dict[str, Origin] = dict.fromkeys(_BY_PATH, "default")
@@ -155,8 +160,11 @@ def read_config(
         message = f"`daemon.default_profile`: expected {NAME_RULE}, found `{ascii(default_profile)[1:-1][:64]}`"
         file_problems.add(("daemon", "default_profile"), message)
 
+    if keys_credential and not values["gateway.api_key_file"]:
+        values["gateway.api_key_file"], origins["gateway.api_key_file"] = keys_credential, "credential"
+
     _check_reach(values, origins, file_problems, environment_problems)
-    if values["gateway.api_key_file"]:
+    if origins["gateway.api_key_file"] == "file" and values["gateway.api_key_file"]:
         values["gateway.api_key_file"] = resolve(str(values["gateway.api_key_file"]))
 
     return LoadedConfig(_build(values), values, origins)
@@ -234,6 +242,7 @@ def _build(values: Mapping[str, Value]) -> Config:
             probe_s=cast(float, values["daemon.probe_s"]),
             stall_s=cast(float, values["daemon.stall_s"]),
             healthy_s=cast(float, values["daemon.healthy_s"]),
+            ready_when=cast(ReadyWhen, values["daemon.ready_when"]),
             engine_memory_max_mib=cast(int, values["daemon.engine_memory_max_mib"]),
         ),
         restart=RestartPolicy(

@@ -30,5 +30,9 @@ class NotRunningError(OrchError):
     """Raised when the daemon, or the instance asked for, is not running."""
 
 
+class AlreadyRunningError(OrchError):
+    """Raised when another daemon holds the state directory: starting again will not help while it does."""
+
+
 class TimedOutError(OrchError):
     """Raised when a bounded wait is over and what it waited for has not happened."""

@@ -83,6 +83,7 @@ class Control:
     :param targets: what could be started; blocking, given what runs
     :param drain_s: how long a stop waits for the requests that run
     :param frame: what a dashboard shows, with at most so many points and requests
+    :param check_config: reads `orch.toml`, and raises what is wrong with it
     :param end: ends the daemon, once the answer is out
     :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
     """
@@ -100,6 +101,7 @@ class Control:
         targets: Callable[[Target | None], Targets],
         drain_s: float,
         frame: Callable[[int, int], Awaitable[Frame]],
+        check_config: Callable[[], object],
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
@@ -114,6 +116,7 @@ class Control:
         self._list_targets = targets
         self._drain_s = drain_s
         self._build_frame = frame
+        self._check_config = check_config
         self._end = end
         self._ends_with_engine = ends_with_engine
         self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
@@ -218,7 +221,16 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _reload(self, request: Request, response: Response) -> None:
-        """The running instance is replaced only if its own profile says something else now, and that is valid."""
+        response.send(200, _JSON, msgspec.json.encode(await self.reload()))
+
+    async def reload(self) -> dict[str, object]:
+        """Read the profiles anew, and check `orch.toml`, which is in force from the next start.
+
+        The running instance is replaced only if its own profile says something else now, and that is valid.
+
+        :raises OrchError: when something that was read is wrong; nothing has changed then
+        """
+        await anyio.to_thread.run_sync(self._check_config)
         await self._service.refresh_models()
         running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
         changed: tuple[str, ...] = ()
@@ -231,12 +243,11 @@ class Control:
                 operation = await self._switcher.begin(resolved, strategy, reason, again=True)
                 self._tasks.start_soon(self._switcher.run, operation, resolved)
 
-        answer = {
+        return {
             "running": name_of(running) if running else None,
             "changed": changed,
             "operation": operation.id if operation else None,
         }
-        response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _restart(self, request: Request, response: Response) -> None:
         """The same target, as its profile says by now; a mistake in that is found before anything ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 
@@ -23,4 +24,7 @@ def configure() -> None:
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per health probe otherwise
+    if sys.stderr is not None:
+        faulthandler.enable()  # the service manager's watchdog ends us with SIGABRT: its journal gets the stacks
+
     logging.raiseExceptions = False  # a full disk must not fill the terminal with tracebacks

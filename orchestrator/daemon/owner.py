@@ -87,6 +87,10 @@ class Owner:
         await taken
         return self.world
 
+    async def prove(self) -> None:
+        """Wait until an event that changes nothing has been taken: the owner is alive then."""
+        await self.ask(SlotWoke(""))
+
     async def run(self, performer: Performer) -> None:
         """Take events for ever. An error in here is a bug: it ends the daemon rather than leave half of it alive."""
         self._performer = performer

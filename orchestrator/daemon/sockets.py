@@ -1,12 +1,65 @@
-"""The daemon's two listening sockets."""
+"""The daemon's listening sockets: its own, or those that a service manager holds for it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
+from dataclasses import dataclass
 
+from orchestrator.adapters.listen_fds import Passed
+from orchestrator.core.config import is_loopback
 from orchestrator.core.errors import OrchError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """What the daemon accepts connections on.
+
+    :ivar hosts: the names or addresses of the gateway, the one that can be reached from farthest first
+    :ivar control_path: of a control socket that we made, and remove at the end; None for a manager's
+    """
+
+    gateway: tuple[socket.socket, ...]
+    control: socket.socket
+    hosts: tuple[str, ...]
+    control_path: str | None
+
+    def close(self) -> None:
+        """Close our descriptors. A manager's listeners live on in its own, with whoever waits there."""
+        for sock in (*self.gateway, self.control):
+            sock.close()
+
+        if self.control_path is not None:
+            os.unlink(self.control_path)
+
+
+def open_listeners(host: str, port: int, control_path: str, passed: Passed) -> Listeners:
+    """Take what was handed over, and bind the rest. Only called with the daemon's lock held.
+
+    :raises OrchError: when an address is taken or not ours
+    """
+    gateway = passed.gateway or (bind_gateway(host, port),)
+    addresses = [str(sock.getsockname()[0]) for sock in passed.gateway]
+    if passed.control is None:
+        try:
+            control = bind_control(control_path)
+        except BaseException:
+            for sock in gateway:
+                sock.close()
+
+            raise
+    else:
+        control = passed.control
+        path = control.getsockname()
+        if path != control_path:
+            _log.warning("the control socket handed over is `%s`; `orch` asks at %s", path, control_path)
+
+    hosts = tuple(sorted(addresses, key=is_loopback)) or (host,)
+    return Listeners(gateway, control, hosts, control_path if passed.control is None else None)
 
 
 def bind_gateway(host: str, port: int) -> socket.socket:

@@ -52,6 +52,15 @@ class Dispatcher:
     def start(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
+    async def run(self) -> None:
+        """For ever; raises what the watcher dies of, since nobody is let through any more then."""
+        assert self._watcher is not None
+        await asyncio.wait((self._watcher,))
+        if not self._watcher.cancelled():
+            self._watcher.result()
+
+        await asyncio.get_running_loop().create_future()  # stopped: the daemon is on its way out
+
     async def stop(self) -> None:
         """Cut what still runs, and wait until each request has said so to its client."""
         self.stopping = True

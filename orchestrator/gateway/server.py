@@ -73,6 +73,17 @@ class Gateway:
         for sock in sockets:
             await self._server.serve(sock)
 
+    async def run(self) -> None:
+        """For ever, after `start`; what the gateway's own task dies of is raised here."""
+        await self._dispatcher.run()
+
+    async def stop_listening(self, within_s: float) -> None:
+        """Accept no more connections: who comes now waits in the kernel for the next daemon, if somebody else holds
+        the listener too. Those that were accepted may still ask, at most so long.
+        """
+        self._server.close_listeners()
+        await self._server.heard(within_s)
+
     def stop_accepting(self) -> None:
         """Refuse new connections and new requests; held and running ones go on."""
         self._dispatcher.accepting = False

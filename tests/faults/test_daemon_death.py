@@ -80,7 +80,7 @@ def test_a_second_daemon_of_the_same_home_is_refused_and_the_first_loses_nothing
     stream = lab.begin_asking("s", 100, stream=True)
     until(lambda: lab.requests("m", "accepted"), "the stream runs")
     done = lab.orch("serve", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 5
     assert str(status["daemon_pid"]) in done.stderr
     stream.result().check_complete(100)
     held = [os.readlink(f"/proc/{status['pid']}/fd/{name}") for name in os.listdir(f"/proc/{status['pid']}/fd")]
@@ -223,10 +223,19 @@ def test_a_second_sigterm_cuts_running_requests_off(lab: Lab) -> None:
 
 
 def test_a_closed_terminal_leaves_nothing(lab: Lab) -> None:
-    lab.run("m")
-    assert lab.daemon is not None
-    lab.daemon.send_signal(signal.SIGHUP)
-    lab.daemon.wait(20)
+    lab.model("m")
+    leader, terminal = os.openpty()
+    with open(os.path.join(lab.root, "daemon.log"), "ab") as log:
+        # setsid --ctty gives it this terminal, as a shell in a window has one.
+        words = ["setsid", "--ctty", *ORCH, "serve"]
+        lab.daemon = subprocess.Popen(words, env=lab.env, stdin=terminal, stdout=log, stderr=log)
+
+    os.close(terminal)
+    until(lab.answers, "the daemon answers")
+    lab.up("m")
+    lab.ready("m")
+    os.close(leader)  # the kernel sends SIGHUP
+    assert lab.daemon.wait(20) == 0, lab.daemon_log()
     until(lambda: not lab.tagged(), "nothing is left", GONE_S * K)
 
 

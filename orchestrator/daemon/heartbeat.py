@@ -1,0 +1,114 @@
+"""What proves that the daemon is alive as a whole, and what ends it when a part of it is not.
+
+A task that the daemon cannot do without ends the daemon when it dies: nobody is served by half of one. The service
+manager's watchdog hears from us only after the owner has taken an event and every such task is there. One loop runs
+them all, so whatever blocks it silences the watchdog too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from orchestrator.core.errors import OrchError
+
+_log = logging.getLogger(__name__)
+
+PINGS_A_PERIOD = 3
+"""The manager gives up after one period without a word; half of it is what sd_watchdog_enabled(3) asks for."""
+
+END_WITHIN_S = 0.8
+"""For the orderly end after a core task's death. What it does not manage, the guard process and the manager do."""
+
+
+class CoreTaskDied(OrchError):
+    """Raised when a task died that the daemon cannot do without. It is a bug; its traceback has been logged."""
+
+
+class CoreTasks:
+    """Starts tasks that run for ever, and knows that they do.
+
+    :ivar running: their names
+    """
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self.running: set[str] = set()
+
+    def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self.running.add(name)
+        self._tasks.start_soon(self._run, name, work)
+
+    async def _run(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            _log.critical("the task `%s` died, and the daemon with it", name, exc_info=True)
+            raise CoreTaskDied(f"the task `{name}` died: {error!r}", hint="please report it with the log") from error
+        finally:
+            self.running.discard(name)
+
+        raise CoreTaskDied(f"the task `{name}` ended, and should not")
+
+
+class Heartbeat:
+    """Pings the manager's watchdog, each time after a proof of life.
+
+    :param prove: takes an event through the owner's queue
+    :param core: every task that must be there
+    :param ping: sends WATCHDOG=1
+    :param period_s: the manager's limit
+    """
+
+    def __init__(
+        self, prove: Callable[[], Awaitable[object]], core: CoreTasks, ping: Callable[[], object], period_s: float
+    ) -> None:
+        self._prove = prove
+        self._core = core
+        self._expected = frozenset(core.running)
+        self._ping = ping
+        self._every_s = period_s / PINGS_A_PERIOD
+
+    async def run(self) -> None:
+        """For ever. No proof, no ping: the manager then ends the daemon with SIGABRT, and starts it again."""
+        while True:
+            if await self._alive():
+                self._ping()
+
+            await anyio.sleep(self._every_s)
+
+    async def _alive(self) -> bool:
+        missing = self._expected - self._core.running
+        if missing:
+            _log.error("no sign of life for the watchdog: %s is gone", ", ".join(sorted(missing)))
+            return False
+
+        with anyio.move_on_after(self._every_s) as limit:
+            await self._prove()
+
+        if limit.cancelled_caught:
+            _log.error("no sign of life for the watchdog: the owner has taken no event for %.1f s", self._every_s)
+
+        return not limit.cancelled_caught
+
+
+def end_within(seconds: float) -> None:
+    """End the process with 1 if it has not ended by then, from a thread that nothing else holds up."""
+
+    def end() -> None:
+        if sys.stderr is not None:
+            sys.stderr.write("the daemon did not end in time; where its threads are:\n")
+            faulthandler.dump_traceback()
+
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
