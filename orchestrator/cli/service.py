@@ -86,7 +86,24 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
         error.hint = error.hint or f"what the service said is in `orch service logs --{flavour}`"
         raise
 
+    if args.profile and not machine.offline:
+        warnings += _cannot_start(tools, machine, orch, args.profile)
+
     return _done(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
+
+
+def _cannot_start(tools: Tools, machine: Machine, orch: tuple[str, ...], profile: str) -> list[str]:
+    """Why the profile that is to run will not: seen as the service sees it. No reason to undo the installation."""
+    from orchestrator.core.service_plan import USER
+
+    as_service = ("runuser", "-u", USER, "--") if machine.flavour == "system" else ()
+    done = tools.attempt((*as_service, *orch, "profile", "render", profile), 30)
+    if done.returncode == 0:
+        return []
+
+    warning = f"`{profile}` cannot start yet: {' '.join(done.stderr.split()).removeprefix('error: ')}"
+    diagnostics.warn(warning)
+    return [warning]
 
 
 def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
@@ -259,7 +276,8 @@ def _status(args: argparse.Namespace, flavour: Flavour) -> int:
     if args.json:
         output.json_data(data)
     else:
-        output.table(("WHAT", "VALUE"), [(key, value) for key, value in data.items() if key != "version"])
+        rows = [(key, value) for key, value in data.items() if key != "version" and value not in (None, "")]
+        output.table(("WHAT", "VALUE"), rows)
 
     return diagnostics.OK if active else diagnostics.NOT_RUNNING
 

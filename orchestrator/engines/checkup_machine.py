@@ -17,7 +17,14 @@ from orchestrator.adapters.config_file import load_config
 from orchestrator.adapters.linux import check_platform
 from orchestrator.adapters.paths import is_service_user
 from orchestrator.adapters.profile_files import ProfileStore
-from orchestrator.adapters.service_machine import lingers, look, memlock_limit_mib, missing_groups, user_name
+from orchestrator.adapters.service_machine import (
+    lingers,
+    look,
+    memlock_limit_mib,
+    missing_groups,
+    system_paths,
+    user_name,
+)
 from orchestrator.core.checkup import Finding, requirement
 from orchestrator.core.errors import OrchError
 from orchestrator.core.service_unit import SERVICE, Flavour, is_ours, stop_s
@@ -165,7 +172,9 @@ def service(subject: Subject) -> Iterator[Finding]:
         if not is_ours(text):
             yield Finding("note", "service", f"{who} was edited by hand: {machine.unit(SERVICE)}")
 
-        if f"\nTimeoutStopSec={stop_s(load_config(subject.paths, subject.environment))}\n" not in text:
+        paths = system_paths() if flavour == "system" else subject.paths
+        readable = os.access(paths.config, os.X_OK)
+        if readable and f"\nTimeoutStopSec={stop_s(load_config(paths, subject.environment))}\n" not in text:
             yield Finding("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
 
         state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()

@@ -75,7 +75,7 @@ def prepare(
         environment=environment,
         socket=socket,
         key_file=os.path.join(system_paths().config, CREDENTIAL) if has_keys else "",
-        reads_homes=any(_within(place, HOMES) for place in (*installation_places(), *filter(None, [model]))),
+        reads_homes=any(_within(place, HOMES) for place in (*installation_places(), *_models(paths, model))),
     )
     if machine.flavour == "user":
         warnings += _user_warnings(tools)
@@ -109,6 +109,13 @@ def _model(paths: Paths, profile: str) -> str | None:
 
     model = ProfileStore(paths).load(profile).model
     return None if model == DEMO_MODEL else model
+
+
+def _models(paths: Paths, first: str | None) -> set[str]:
+    """The models that clients may ask for as well: those of every profile that is not shipped."""
+    profiles, _ = ProfileStore(paths).load_all()
+    mine = {each.model for each in profiles if os.path.dirname(each.file) == paths.profiles}
+    return mine | ({first} if first else set())
 
 
 def _refuse_another_daemon(paths: Paths, machine: Machine) -> None:
