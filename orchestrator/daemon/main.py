@@ -120,7 +120,7 @@ def serve(options: Options) -> int:
                 _log.warning("ended %d processes that an earlier daemon left", len(leftovers))
 
             groups = take_engine_groups(config.daemon.engine_memory_max_mib)
-            daemon = Daemon(paths, config, options, settings, notifier, handed.watchdog_s)
+            daemon = Daemon(paths, config, options, settings, groups, notifier, handed.watchdog_s)
             run_to_end(daemon, listeners)
     finally:
         lock.release()
@@ -157,6 +157,7 @@ class Daemon:
         config: Config,
         options: Options,
         settings: GatewayConfig,
+        groups: EngineGroups,
         notifier: Notifier,
         watchdog_s: float | None,
     ) -> None:
