@@ -19,7 +19,8 @@ PR_SET_PDEATHSIG = 1
 
 HELD_PREFIX = b"ORCH_EXEC_"
 
-MAX_OOM_SCORE = 1000
+MIN_OOM_SCORE, MAX_OOM_SCORE = 300, 1000
+"""Before a desktop's programs, too, where the daemon itself is protected; the most there is."""
 
 PARENT_GONE = 125
 """Exit status; the daemon died before it could be told."""
@@ -93,7 +94,8 @@ def raise_oom_score(by: int) -> None:
         return  # /proc is restricted: the engine runs all the same
 
     try:
-        os.write(fd, str(min(int(os.read(fd, 32)) + by, MAX_OOM_SCORE)).encode())
+        wanted = max(int(os.read(fd, 32)) + by, MIN_OOM_SCORE)
+        os.write(fd, str(min(wanted, MAX_OOM_SCORE)).encode())
     except OSError:
         return
     finally:

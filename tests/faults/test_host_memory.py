@@ -86,7 +86,7 @@ def test_the_kernel_takes_the_engine_and_not_the_daemon_when_memory_ends(cgroup:
     assert kills_of(cgroup) == 1
     assert lab.daemon.poll() is None and status["daemon_pid"] == lab.daemon.pid
     assert [attempt["outcome"] for attempt in status["attempts"]] == ["host_oom", "ready"]
-    assert score_of(status["pid"]) >= score_of(lab.daemon.pid) + 500
+    assert score_of(status["pid"]) >= max(score_of(lab.daemon.pid) + 500, 300)
     lab.ask("r").check_complete(8)
 
 
