@@ -15,7 +15,7 @@ TIGHT_MIB = 2048
 """Less than a build of an engine takes."""
 
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
-_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*([^;]*?)\s*(?:;\s*(.*))?")
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*((?:[(<>=!~][^;]*?)?)\s*(?:;\s*(.*))?")
 _CLAUSE = re.compile(r"(>=|<=|==|<|>|!=|~=)\s*(\S+)")
 
 
