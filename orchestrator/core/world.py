@@ -15,8 +15,10 @@ during a switch and while a replaced instance finishes its streams.
 A replaced instance may end its streams while the next switch begins. Then the new slot waits for it as well, so that
 there are never three processes.
 
-Invariants, checked by the property tests: in hold and replace no process is started before the others are gone; a slot
-is dropped only when it has no process; every switch that was asked for ends in exactly one `SwitchFinished`.
+Invariants, checked by the property tests: in hold and replace no process is started before the others are gone (but a
+start that was under way beside another one, and is asked for again, goes on); a slot is dropped only when it has no
+process; every switch that was asked for ends in exactly one `SwitchFinished`; every state can be reached from every
+other.
 """
 
 from __future__ import annotations
