@@ -1,8 +1,8 @@
 """Margins that survived: what the ladder learned, kept across restarts.
 
 A margin holds for one build, model, context, KV type, parallelism, speculation and set of devices. It is one number, or
-one per device where the profile has a list; it is written only after a start proved healthy, and none of its numbers
-ever shrinks. `forget` is the one way back.
+one per device where the profile has a list; it is written only after a start proved healthy, or was seen to spill (then
+it is the next larger one); and none of its numbers ever shrinks. `forget` is the one way back.
 """
 
 from __future__ import annotations

@@ -67,11 +67,13 @@ class Status(TypedDict):
     progress: str
     daemon_pid: int
     generation: int
+    notice: str | None
 
 
 """The answer of `orch status --json`.
 
-`since` is when `state` was entered, RFC 3339; `stale` lists what the profile's text says differently by now.
+`since` is when `state` was entered, RFC 3339; `stale` lists what the profile's text says differently by now; `notice`
+is what is worth knowing of an engine that serves: that it has become slow, say.
 """
 
 

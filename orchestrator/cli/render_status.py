@@ -24,6 +24,9 @@ def lines(status: Status) -> Iterator[str]:
     if status["cause"]:
         yield f"  cause     {status['cause']}"
 
+    if status["notice"]:
+        yield f"  notice    {status['notice']}"
+
     if status["build"]:
         yield f"  build     {status['build']}"
 

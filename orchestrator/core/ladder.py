@@ -91,6 +91,18 @@ def first_rung(profile: EngineProfile, learned_mib: Margins | None = None) -> Ru
     return Rung(margins)
 
 
+def at_least(rung: Rung, floor: Margins) -> Rung:
+    """The rung with no margin below the floor; as it is where nothing is fitted."""
+    if rung.margins is None:
+        return rung
+
+    margins = raised(rung.margins, floor)
+    if isinstance(margins, tuple):
+        return replace(rung, margin_mib=max(margins), margins_mib=margins)
+
+    return replace(rung, margin_mib=margins)
+
+
 def next_rung(
     rung: Rung, recovery: Recovery, *, margin_helps: bool, requested_mib: float | None, device: str | None = None
 ) -> Rung | None:

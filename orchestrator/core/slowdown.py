@@ -210,11 +210,11 @@ def _decide(history: History, policy: SlowdownPolicy) -> tuple[Kind, str, int]:
         samples = [each.sample for each in late]
         throttled = _throttled(history.healthy, samples)
         if throttled:
-            return "throttled", f"{_how_slow(late)}: {throttled}", 0
+            return "throttled", f"{_how_slow(late)}; {throttled}", 0
 
         spilled = _spilled(history.healthy, samples, policy)
         if spilled is not None:
-            return "spilled", f"{_how_slow(late)}: {spilled[0]}", spilled[1]
+            return "spilled", f"{_how_slow(late)}; {spilled[0]}", spilled[1]
 
         usual_cpu = _median(each.other_cpu for each in history.healthy if each.other_cpu is not None)
         slow = [each for each in late if each.excess >= policy.slow_at and not _crowded(each, usual_cpu, policy)]

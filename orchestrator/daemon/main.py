@@ -61,6 +61,7 @@ from orchestrator.daemon.owner import Owner, fresh_slot
 from orchestrator.daemon.performing import EnginePerformer, Limits
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.service import Service
+from orchestrator.daemon.slowdown import LOOK_S, SlowdownWatch
 from orchestrator.daemon.sockets import Listeners, open_listeners, url_of
 from orchestrator.daemon.switcher import Switcher
 from orchestrator.daemon.targets import list_targets
@@ -218,6 +219,7 @@ class Daemon:
         link = ManagerLink(self._notifier, self._owner, service)
         self._serve_on_request(core, service, gateway)
         core.start("watcher", self._watcher(service, gateway).run)
+        core.start("slowdown watch", self._slowdown(service, gateway).run)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         api = self._control(tasks, service)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
@@ -289,6 +291,13 @@ class Daemon:
         every_s = self._config.daemon.probe_s
         policy = LivenessPolicy(every_s, min(max(every_s / 2, 1.0), 5.0), self._config.daemon.stall_s)
         return Watcher(self._owner, service.performer, gateway, policy, service.unroute, self._journal.add)
+
+    def _slowdown(self, service: Service, gateway: Gateway) -> SlowdownWatch:
+        look_s = min(LOOK_S, self._config.daemon.probe_s)
+        record, refresh = self._journal.add, service.refresh
+        watch = SlowdownWatch(self._owner, service.performer, gateway, self._gpus.read, record, refresh, look_s)
+        service.on_finished, service.notice_of = watch.finished, watch.notice
+        return watch
 
     def _held(self) -> int:
         return self._gateway.held_total if self._gateway is not None else 0

@@ -344,6 +344,15 @@ class EnginePerformer:
             text = f"{run.launch.target} survived with {rung}; the next start begins there"
             self._record("margin_learned", text)
 
+    async def learn(self, run: Run, rung: Rung) -> bool:
+        """Have the next start begin no lower than on this rung, though it was not tried.
+
+        :return: whether that is new
+        :raises OrchError: when what is kept cannot be read; OSError when it cannot be written
+        """
+        async with self._learning:
+            return await anyio.to_thread.run_sync(self._preparer.learn, run.launch, rung)
+
     async def _await_drain(self, run: Run) -> None:
         if run.drain is not None:
             run.drain.cancel()

@@ -18,7 +18,7 @@ from orchestrator.adapters.ports import free_port
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.core.capabilities import Capabilities
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.ladder import Rung, first_rung, on_rung
+from orchestrator.core.ladder import Rung, at_least, first_rung, on_rung
 from orchestrator.core.model_limits import refuse_model
 from orchestrator.core.profile import DEMO_MODEL, EngineProfile, Profile
 from orchestrator.core.states import Target
@@ -123,8 +123,11 @@ class Preparer:
         model_bytes = self._check_model(chosen, engine)
         devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
         key = margin_key(chosen, model_path(self._paths, chosen.model), f"{engine.build} {engine.sha256[:12]}", devices)
+        learned = self._margins.learned(key)
         if rung is None:
-            rung = first_rung(chosen, self._margins.learned(key))
+            rung = first_rung(chosen, learned)
+        elif learned is not None:  # while the engine served: a spill
+            rung = at_least(rung, learned)
 
         directory = os.path.join(self._paths.state, "engine")
         make_private(directory)
@@ -153,7 +156,14 @@ class Preparer:
         :return: whether something new was learned
         """
         first = first_rung(self._profiles.load(launch.target.profile).for_engine(launch.target.engine))
-        if rung.margins is None or rung.margins == first.margins:
+        return rung.margins != first.margins and self.learn(launch, rung)
+
+    def learn(self, launch: Launch, rung: Rung) -> bool:
+        """Have the next start begin with margins no smaller than these.
+
+        :return: whether that is new
+        """
+        if rung.margins is None:
             return False
 
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -81,6 +81,8 @@ class Service:
         self._fallen: tuple[str, ...] = ()
         self.on_request = False
         self.on_demand: Callable[[], None] = lambda: None
+        self.on_finished: Callable[[Finished], None] = lambda record: None
+        self.notice_of: Callable[[str | None], str | None] = lambda instance: None
         self._clock = Clock(time() - monotonic())
         self.gateway: Gateway | None = None
         self.gateway_url = ""
@@ -103,6 +105,7 @@ class Service:
         self._replayed += record.replays
         self._speed.add(record)
         self.recent.append(record)
+        self.on_finished(record)
         self._history.add_request(record_of(record, time(), monotonic()))
 
     def metrics(self) -> bytes:
@@ -224,6 +227,7 @@ class Service:
             progress=self._progress(world),
             daemon_pid=os.getpid(),
             generation=self.views.generation,
+            notice=self.notice_of(instance),
         )
 
     async def full_status(self) -> Status:

@@ -43,12 +43,15 @@ class Traffic(Protocol):
 
     def relayed(self, instance: str) -> int: ...
 
+    def stalled(self, instance: str, stall_s: float) -> dict[int, float]: ...
+
 
 @dataclass(slots=True)
 class Look:
     """What was seen of an instance; a question that was not answered leaves the last answer.
 
     :ivar next_line: the first log line that was not counted; `judged_line` likewise, not read for failures
+    :ivar stalled: streams that stand still, as far as that was said
     """
 
     relayed: int = 0
@@ -56,6 +59,7 @@ class Look:
     lines: int = 0
     next_line: int = 0
     judged_line: int = 0
+    stalled: frozenset[int] = frozenset()
 
     @property
     def work(self) -> Hashable:
@@ -142,6 +146,9 @@ class Watcher:
                 self._owner.post(CheckFailed(instance, Failure("engine_bug", message, phase="runtime")))
                 return
 
+            if verdict.kind == "ok":
+                self._tell_stalled(instance, state, watched.look)
+
             if routed != (verdict.kind == "ok"):
                 routed = not routed
                 self._tell(instance, routed, verdict)
@@ -160,6 +167,15 @@ class Watcher:
             look.slots = look.slots if counters is None else counters
 
         return assess(history, Sample(stopped, answered, in_flight, look.work), monotonic(), policy)
+
+    def _tell_stalled(self, instance: str, state: Ready | Draining, look: Look) -> None:
+        """Name streams that stand still while the engine works. It is not ended for one: the others would end, too."""
+        stalled = self._traffic.stalled(instance, self._policy.stall_s)
+        new = [still_s for name, still_s in stalled.items() if name not in look.stalled]
+        look.stalled = frozenset(stalled)
+        if new:
+            text = f"{state.course.target}: {len(new)} of its streams had tokens, and none for {max(new):.0f} s, while"
+            self._record("stream_stalled", f"{text} the engine works for others; it serves on")
 
     def _state_of(self, instance: str) -> Ready | Draining | None:
         """The state of an instance that serves, or ends its streams."""

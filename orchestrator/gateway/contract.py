@@ -111,6 +111,7 @@ class Finished:
     :param started: when it arrived (monotonic)
     :param id: counts the requests of this daemon
     :param profile: what answered, else what the client asked for; `engine` and `build` are those of the instance
+    :param depth_tokens: of context at the end, those that were in the engine's cache included
     """
 
     instance: str | None
@@ -132,6 +133,7 @@ class Finished:
     profile: str | None = None
     engine: str | None = None
     build: str | None = None
+    depth_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

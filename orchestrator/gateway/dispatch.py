@@ -16,12 +16,14 @@ from orchestrator.gateway.hold import Hold
 from orchestrator.gateway.replay import Casualties, Identity
 
 
-class Stoppable(Protocol):
-    """A request that can be told that its time is up."""
+class Served(Protocol):
+    """A request that can be told that its time is up, and that tells how it goes on."""
 
     def stop(self) -> None: ...
 
     def underway(self, now: float) -> Underway | None: ...
+
+    def still_s(self, instance: str, now: float) -> float | None: ...
 
 
 class Dispatcher:
@@ -38,7 +40,7 @@ class Dispatcher:
         self.hold = Hold(config.max_queued)
         self.accepting = True
         self.stopping = False
-        self.active: set[Stoppable] = set()
+        self.active: set[Served] = set()
         self.relayed: dict[str, int] = {}
         self.casualties = Casualties(
             QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._look_again
@@ -78,10 +80,10 @@ class Dispatcher:
 
         self._pools.clear()
 
-    def begin(self, exchange: Stoppable) -> None:
+    def begin(self, exchange: Served) -> None:
         self.active.add(exchange)
 
-    def end(self, exchange: Stoppable) -> None:
+    def end(self, exchange: Served) -> None:
         self.active.discard(exchange)
         if not self.active:
             self._quiet.set()

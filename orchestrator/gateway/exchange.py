@@ -67,6 +67,7 @@ class Exchange:
         self._replays = 0
         self._computed = match.route.kind == "inference" and match.path not in _WITHOUT_INFERENCE
         self._tail = Tail()
+        self._moved_at = 0.0
         self._failed = False
 
     async def run(self) -> None:
@@ -93,6 +94,17 @@ class Exchange:
             self._upstream.abort("the gateway is shutting down")
         elif self._task is not None:
             self._task.cancel()
+
+    def still_s(self, instance: str, now: float) -> float | None:
+        """How long a stream of an instance that has had a token has had nothing more; None where that is not so.
+
+        A client that does not read is no stream that stands still.
+        """
+        streams = self._first_token_s is not None and self._upstream is not None and not self._response.paused
+        if not streams or self._endpoint is None or self._endpoint.instance != instance:
+            return None
+
+        return now - self._moved_at
 
     def underway(self, now: float) -> Underway | None:
         """How it stands; None for what is not for the books: an engine's own pages."""
@@ -258,6 +270,7 @@ class Exchange:
         # Upstream says `:` while it reads a long prompt, and goes on saying it when it has stopped reading.
         if not (self._event_stream and data.startswith(b":")):
             self._begun = True
+            self._moved_at = time.monotonic()
             self._count(data)
 
         self._tail.add(data)
@@ -348,4 +361,5 @@ class Exchange:
             profile=endpoint.profile if endpoint else self._profile,
             engine=endpoint.engine if endpoint else None,
             build=endpoint.build if endpoint else None,
+            depth_tokens=found.depth_tokens,
         )

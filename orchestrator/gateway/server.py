@@ -64,6 +64,12 @@ class Gateway:
         """Bytes of answers that an instance has given to clients."""
         return self._dispatcher.relayed.get(instance, 0)
 
+    def stalled(self, instance: str, stall_s: float) -> dict[int, float]:
+        """Streams of an instance that have had tokens, and none for so long: a name each, and for how many seconds."""
+        now = monotonic()
+        still = {id(each): each.still_s(instance, now) for each in self._dispatcher.active}
+        return {name: still_s for name, still_s in still.items() if still_s is not None and still_s >= stall_s}
+
     async def wait_idle(self, instance: str, timeout_s: float) -> bool:
         """Whether the last request of an instance has ended within that time."""
         return await self._dispatcher.wait_idle(instance, timeout_s)

@@ -38,7 +38,11 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the engine counted; None where it did not say."""
+    """What the engine counted; None where it did not say.
+
+    :param depth_tokens: of context at the end, those that were in the cache included: upstream tells what it took from
+        there (`cache_n`), the fork where it ended (`n_past`)
+    """
 
     prompt_tokens: int | None = None
     prompt_ms: float | None = None
@@ -46,6 +50,7 @@ class Figures:
     predicted_ms: float | None = None
     draft_tokens: int | None = None
     draft_accepted: int | None = None
+    depth_tokens: int | None = None
 
 
 def figures(tail: bytes) -> Figures:
@@ -62,6 +67,7 @@ def figures(tail: bytes) -> Figures:
             predicted_ms=_number(found, "predicted_ms"),
             draft_tokens=_whole(found, "draft_n"),
             draft_accepted=_whole(found, "draft_n_accepted"),
+            depth_tokens=_depth(found),
         )
 
     found = _object_after(tail, _USAGE)
@@ -85,6 +91,12 @@ def _object_after(tail: bytes, key: bytes) -> dict[str, object] | None:
         return None
 
     return value if isinstance(value, dict) else None
+
+
+def _depth(timings: dict[str, object]) -> int | None:
+    counts = [_whole(timings, name) for name in ("cache_n", "prompt_n", "predicted_n")]
+    known = [each for each in counts if each is not None]
+    return sum(known) if len(known) == len(counts) else _whole(timings, "n_past")
 
 
 def _whole(found: dict[str, object], *names: str) -> int | None:

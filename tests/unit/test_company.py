@@ -27,7 +27,7 @@ def test_an_answer_waits_until_those_beside_it_have_ended_too() -> None:
 
 def test_under_a_load_that_never_ends_answers_are_known_as_soon_as_those_beside_them_end() -> None:
     company = Company()
-    known = []
+    known: list[tuple[Request, float]] = []
     for number in range(100):
         company, more = add(company, request(number, number + 2.0), 1)
         known += more

@@ -43,6 +43,7 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         progress="ready demo@upstream",
         daemon_pid=4700,
         generation=7,
+        notice=None,
     )
     return Status(**{**base, **changes})  # type: ignore[typeddict-item]
 

@@ -30,7 +30,7 @@ HOT = dataclasses.replace(WELL, throttle=("thermal",))
 
 def sample(step_ms: float = 20.0, look: DeviceLook | None = None, **more: float) -> Sample:
     values = {"depth": 1000.0, **more}
-    return Sample(0.0, 100, step_ms, looks=(look,) if look else (), **values)  # type: ignore[arg-type]
+    return Sample(0.0, 100, step_ms, looks=(look,) if look else (), **values)
 
 
 def judge(samples: Iterable[Sample], history: History | None = None, now: float = 0.0) -> tuple[History, list[Verdict]]:

@@ -19,7 +19,9 @@ def tokens_wanted(body: dict[str, Any]) -> int:
     return int(body.get("n_predict") or body.get("max_tokens") or 16)
 
 
-def timings(count: int, prompt_s: float, took_s: float, *, upstream: bool, drafted: int | None) -> dict[str, object]:
+def timings(
+    count: int, prompt_s: float, took_s: float, *, upstream: bool, drafted: int | None, cached: int = 0
+) -> dict[str, object]:
     made: dict[str, object] = {
         "prompt_n": 7,
         "prompt_ms": round(prompt_s * 1000, 3),
@@ -31,7 +33,9 @@ def timings(count: int, prompt_s: float, took_s: float, *, upstream: bool, draft
         "predicted_per_second": count / took_s if took_s else None,
     }
     if upstream:
-        made = {"cache_n": 0, **made}
+        made = {"cache_n": cached, **made}
+    else:
+        made |= {"n_ctx": 4096, "n_past": cached + 7 + count}
 
     if drafted:
         made |= {"draft_n": drafted, "draft_n_accepted": drafted // 2}
@@ -116,6 +120,11 @@ def error(code: int, kind: str, message: str) -> bytes:
     return json.dumps({"error": {"code": code, "message": message, "type": kind}}).encode()
 
 
+def compact(value: dict[str, object]) -> bytes:
+    """As both engines write it: the gateway looks for `"timings":{`."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def _openai(kind: str, model: str, choice: dict[str, object]) -> dict[str, object]:
     return {"id": "chatcmpl-fake", "object": kind, "created": 1750000000, "model": model, "choices": [choice]}
 
@@ -134,7 +143,7 @@ def _message(model: str) -> dict[str, object]:
 
 
 def _data(value: dict[str, object]) -> bytes:
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
+    return b"data: " + compact(value) + b"\n\n"
 
 
 def _event(value: dict[str, object]) -> bytes:

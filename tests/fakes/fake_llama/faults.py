@@ -32,7 +32,7 @@ class Faults:
     :param free_mib: what its device has free when it begins, as it says
     :param oom_at_request: request N (the canary is the first) runs out of device memory: CUDA's abort
     :param oom_lives_at_request: request N is answered with an error for want of device memory, and the engine lives on
-    :param hang: health, infer, accept
+    :param hang: health, infer, accept, slots
     :param refuse: status that every inference is answered with
     :param slow_term_s: how long an orderly end takes
     :param grandchild: leaves a process that holds the log's pipe: pgid (same group) or setsid (escaped)
@@ -40,6 +40,12 @@ class Faults:
     :param log_bytes: garbage of this size on one line, invalid UTF-8 and terminal sequences in it
     :param prompt_s: time before the first token of a client's request
     :param tokens_s: tokens per second
+    :param slow_after: from client's request N on, tokens take `slow_by` times as long
+    :param draft_requests: so many requests of clients are answered with drafts, the later ones without; 0 for all
+
+    A client's request may say in its body what only it shall meet: `fake_cached`, tokens of its context that are said
+    to have been in the cache; `fake_slow_by`, as `slow_by`; `fake_stall_after`, tokens after which its stream stands
+    still.
     """
 
     bind_after_s: float = 0.0
@@ -66,6 +72,9 @@ class Faults:
     log_bytes: int = 0
     prompt_s: float = 0.0
     tokens_s: float = 500.0
+    slow_after: int = 0
+    slow_by: float = 1.0
+    draft_requests: int = 0
 
 
 class Files:
@@ -91,6 +100,9 @@ class Files:
 
     def note(self, event: str, **what: object) -> None:
         self._append("requests", {"event": event, **what})
+
+    def asked(self, path: str) -> None:
+        self._append("asked", {"path": path})
 
     def mark(self, name: str) -> None:
         """Leave a file that says that something happened."""

@@ -35,6 +35,7 @@ class Engine:
         self._drafts = drafts
         self._lock = threading.Lock()
         self._tasks = 0
+        self._asked = 0
         self._busy: dict[int, int] = {}
         self._healthy = 0
 
@@ -48,6 +49,10 @@ class Engine:
         elif request.path in answers.ROUTES and request.method == "POST":
             self._infer(request, answers.ROUTES[request.path])
         elif request.path == "/slots":
+            self._files.asked(request.path)
+            if self._faults.hang == "slots":
+                time.sleep(FOR_EVER_S)
+
             request.reply(200, json.dumps(self._slot_states()).encode())
         elif request.path == "/props":
             request.reply(200, json.dumps({"model_path": self._model, "total_slots": self._n_slots}).encode())
@@ -75,6 +80,9 @@ class Engine:
             self._tasks += 1
             task = self._tasks
 
+            self._asked += bool(request.id)
+            asked = self._asked
+
         self._files.note("accepted", id=request.id, task=task)
         if task == faults.oom_at_request:
             self._log.out_of_memory_serving()
@@ -95,7 +103,7 @@ class Engine:
 
             try:
                 self._log.request(task, "processing task, is_child = 0")
-                self._answer(request, family, task)
+                self._answer(request, family, task, asked)
                 outcome = "complete"
             finally:
                 self._busy.pop(task, None)
@@ -106,7 +114,7 @@ class Engine:
         finally:
             self._files.note("ended", id=request.id, task=task, outcome=outcome)
 
-    def _answer(self, request: Request, family: str, task: int) -> None:
+    def _answer(self, request: Request, family: str, task: int, asked: int) -> None:
         faults = self._faults
         if task == faults.oom_lives_at_request:
             self._log.decode_failed(task)
@@ -135,9 +143,11 @@ class Engine:
                 request.chunk(event)
 
         text = ""
+        slow_by = faults.slow_by if request.id and 0 < faults.slow_after <= asked else 1.0
+        tokens_s = faults.tokens_s / slow_by / float(body.get("fake_slow_by", 1.0))
         first = time.monotonic()
         for index in range(count):
-            time.sleep(max(first + index / faults.tokens_s - time.monotonic(), 0))
+            time.sleep(max(first + index / tokens_s - time.monotonic(), 0))
             self._busy[task] = index + 1
             piece = f" {self._files.instance}:{index}"
             text += piece
@@ -146,19 +156,26 @@ class Engine:
             elif index % 32 == 0:
                 request.check()
 
+            if index + 1 == body.get("fake_stall_after"):
+                while True:
+                    request.check()
+                    time.sleep(LOOK_S)
+
             if request.id and faults.die_at == "mid-stream" and index + 1 >= faults.after:
                 die(faults, self._log)
 
-        drafted = count * 2 if self._drafts else None
+        drafts = self._drafts and not (request.id and 0 < faults.draft_requests < asked)
+        drafted = count * 2 if drafts else None
         took_s = time.monotonic() - first
-        figures = answers.timings(count, prompt_s, took_s, upstream=self._upstream, drafted=drafted)
+        cached = int(body.get("fake_cached", 0))
+        figures = answers.timings(count, prompt_s, took_s, upstream=self._upstream, drafted=drafted, cached=cached)
         if streams:
             for event in answers.closing(family, count, self._model, figures):
                 request.chunk(event)
 
             request.end()
         else:
-            request.reply(200, json.dumps(answers.whole(family, text, count, self._model, figures)).encode())
+            request.reply(200, answers.compact(answers.whole(family, text, count, self._model, figures)))
 
     def _slot_states(self) -> list[dict[str, object]]:
         busy = list(self._busy.items())
