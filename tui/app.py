@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widget import Widget
@@ -70,6 +70,7 @@ class Dashboard(App[None]):
         self.operator = Operator(self)
 
     def compose(self) -> ComposeResult:
+        self._cells = self.size
         self.head = Fixed(id="head")
         self.journal = Journal(self.nudge)
         self.speed, self.memory, self.engine, self.requests = Speed(), Devices("memory"), Engine("engine"), Requests()
@@ -97,6 +98,7 @@ class Dashboard(App[None]):
         self.run_worker(self._watch(), group="feed", exit_on_error=True)
 
     def on_resize(self, event: events.Resize) -> None:
+        self._cells = event.size  # `size` is still that of before
         self._arrange()
         self.draw_head()
 
@@ -179,7 +181,7 @@ class Dashboard(App[None]):
         self.journal.add_events(frame["events"])
 
     def draw_head(self) -> None:
-        width = max(self.size.width - 2, 10)
+        width = max(self._cells.width - 2, 10)
         if self.lost is not None:
             message, hint, since = self.lost
             lines = header.lost(self.frame, message, hint, since, width)
@@ -198,7 +200,7 @@ class Dashboard(App[None]):
 
     def _arrange(self) -> None:
         """Which panels have a place: all on a large terminal, three on a small one, one while it is zoomed."""
-        width, height = self.size
+        width, height = self._cells
         base = self.screen_stack[0]
         tiny = width < LEAST[0] or height < LEAST[1]
         base.set_class(tiny, "-tiny")
@@ -273,7 +275,7 @@ class Dashboard(App[None]):
     def action_help(self) -> None:
         lines: list[Line] = []
         for each in keys.ACTIONS:
-            shown = " ".join(self.get_key_display(binding) for binding in self._bindings_of(each.name))
+            shown = self._keys_of(each)
             refused = self._readonly and each.changes
             text = f"{each.help}{' (refused: --readonly)' if refused else ''}"
             name = keys.id_of(each)
@@ -283,8 +285,9 @@ class Dashboard(App[None]):
         lines += [BLANK, line("another key for an action: orch top --key NAME=KEY", "dim")]
         self.push_screen(TextScreen("Keys", lines))
 
-    def _bindings_of(self, action: str) -> list[Any]:
-        return [each for _, each in self._bindings if each.action == action]
+    def _keys_of(self, action: keys.Action) -> str:
+        asked = self._keymap_asked.get(keys.id_of(action), action.keys)
+        return " ".join(self.get_key_display(Binding(key, "")) for key in asked.split(","))
 
     def action_panel(self, number: int) -> None:
         if number >= 3:

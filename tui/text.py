@@ -57,6 +57,19 @@ def cut(text: str, width: int) -> str:
     return "".join(kept) + ELLIPSIS if width > 0 else ""
 
 
+def clip(spans: Line, width: int) -> Line:
+    """At most this many cells of a line."""
+    kept: list[Span] = []
+    for text, role in spans:
+        if width <= 0:
+            break
+
+        kept.append((cut(text, width), role))
+        width -= cells(text)
+
+    return tuple(kept)
+
+
 def wrap(text: str, width: int) -> list[str]:
     """A text in pieces of at most this many cells, at spaces where there are some."""
     pieces: list[str] = []

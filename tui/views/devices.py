@@ -18,7 +18,7 @@ _SIGNS: tuple[tuple[str, Role], ...] = (("█", "engine"), ("▓", "others"), ("
 def devices(frame: Frame, width: int) -> list[Line]:
     lines: list[Line] = []
     if not frame["gpus"]:
-        lines += [line("no GPU driver found: engines run on the CPU", "dim"), BLANK]
+        lines.append(line(cut("no GPU driver found: engines run on the CPU", width), "dim"))
 
     margin_mib = frame["status"]["margin_mib"]
     for gpu in frame["gpus"]:
@@ -42,8 +42,9 @@ def memory_bar(parts: tuple[float, float], total: float, mark: float | None, wid
 
     ends = [round(min(sum(parts[: count + 1]) / total, 1.0) * width) for count in range(2)]
     for index, part in enumerate(parts):  # whoever holds something is seen
-        if part > 0 and ends[index] == (ends[index - 1] if index else 0):
-            ends[index] = min(ends[index] + 1, width)
+        start = ends[index - 1] if index else 0
+        if part > 0 and ends[index] <= start:
+            ends[index] = min(start + 1, width)
 
     ends[1] = max(ends)
     signs = [_SIGNS[0]] * ends[0] + [_SIGNS[1]] * (ends[1] - ends[0]) + [_SIGNS[2]] * (width - ends[1])

@@ -13,7 +13,8 @@ def engine(frame: Frame, width: int) -> list[Line]:
     """Slots first, then attempts with their reasons, newest first."""
     lines = [slot(each, width) for each in frame["slots"]]
     if not lines:
-        lines = [line("no slots: no engine is ready", "dim")]
+        ready = frame["status"]["state"] == "ready"
+        lines = [line("the slots are not known yet" if ready else "no slots: no engine is ready", "dim")]
 
     attempts = frame["attempts"]
     lines += [BLANK, line("attempts" if attempts else "no attempt yet", "strong" if attempts else "dim")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.api.frames import Frame
 from orchestrator.api.types import Status
 from tui import figures
-from tui.text import Line, Role, Span, cells, cut, joined, line, plain
+from tui.text import Line, Role, Span, cells, clip, cut, joined, line, plain
 
 
 def head(frame: Frame, width: int) -> list[Line]:
@@ -44,7 +44,7 @@ def spread(left: Line, right: Line, width: int) -> Line:
     """The left part at the left, the right one at the right; where there is no room for it, without it."""
     space = width - cells(plain(left)) - cells(plain(right))
     if space < 2:
-        return left
+        return clip(left, width)
 
     return (*left, (" " * space, ""), *right)
 

@@ -18,6 +18,9 @@ def preview(plan: dict[str, Any], gateway: Gateway | None, width: int) -> list[L
     origin, target = plan["from"], plan["to"]
     before = f"{origin['profile']}@{origin['engine']}" if origin else "nothing"
     lines: list[Line] = [((f"{before} → ", ""), (f"{target['profile']}@{target['engine']}", "strong"))]
+    if origin == target:
+        return [*lines, line("this runs already; r restarts it", "dim")]
+
     lines += [line(part, "accent") for part in wrap(f"{plan['strategy']}: {plan['reason']}", width)]
     for text in consequences(plan["strategy"], gateway, runs=origin is not None):
         lines += [line(part) for part in wrap(text, width)]
