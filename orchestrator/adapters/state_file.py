@@ -6,13 +6,20 @@ A reader always finds the old content or the new one. Content that cannot be rea
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import re
 import tempfile
 
-from orchestrator.core.errors import OrchError
+from orchestrator.core.errors import UsageError
 
 VERSION = 1
+
+TEMPORARY = ".tmp"
+_MADE_HERE = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+"""`.NAME.RANDOM.tmp`, as mkstemp makes it below."""
 
 
 def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
@@ -22,7 +29,7 @@ def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
     """
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{os.path.basename(path)}.")
+    handle, temporary = _temporary(directory, f".{os.path.basename(path)}.")
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
@@ -36,6 +43,48 @@ def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
         raise
 
 
+def _temporary(directory: str, prefix: str) -> tuple[int, str]:
+    """A new file that is locked: a sweep knows by the lock that its writer lives."""
+    while True:
+        handle, path = tempfile.mkstemp(dir=directory, prefix=prefix, suffix=TEMPORARY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, path
+
+        os.close(handle)  # a sweep was quicker than the lock
+
+
+def sweep_temporaries(*directories: str) -> int:
+    """Delete what writers left that were killed while they wrote; what a living one writes is left alone.
+
+    :return: how many there were
+    """
+    count = 0
+    for directory in directories:
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for name in [entry.name for entry in entries if _MADE_HERE.fullmatch(entry.name)]:
+                count += _swept(os.path.join(directory, name))
+
+    return count
+
+
+def _swept(path: str) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # replaced meanwhile, or no file of ours
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+    return True
+
+
 def save_state(path: str, state: dict[str, object]) -> None:
     write_atomically(path, json.dumps({"version": VERSION, **state}, indent=2).encode() + b"\n")
 
@@ -43,7 +92,7 @@ def save_state(path: str, state: dict[str, object]) -> None:
 def load_state(path: str) -> tuple[dict[str, object], str | None]:
     """The state, and a notice for people when the file could not be read.
 
-    :raises OrchError: when a newer orch wrote it
+    :raises UsageError: when a newer orch wrote it
     """
     try:
         with open(path, "rb") as file:
@@ -62,7 +111,8 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
         return {}, f"{path} could not be read and is kept as {aside}; starting without it"
 
     if state["version"] > VERSION:
-        raise OrchError(
+        # As a wrong configuration: a service manager that starts this again meets the same file.
+        raise UsageError(
             f"{path} was written by a newer orch",
             details=(f"version {state['version']}, this orch reads up to {VERSION}",),
             hint="upgrade orch, or move the file away to start without what was remembered",

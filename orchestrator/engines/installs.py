@@ -274,13 +274,23 @@ def _point(root: str, link: str, build: str) -> None:
 
 
 def _manifest(directory: str) -> dict[str, Any] | None:
+    """:raises UsageError: when a newer orch wrote it"""
     try:
         with open(os.path.join(directory, MANIFEST), encoding="utf-8") as file:
             manifest = json.load(file)
     except (OSError, ValueError):
         return None
 
-    right = isinstance(manifest, dict) and manifest.get("manifest") == MANIFEST_VERSION
+    version = manifest.get("manifest") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version > MANIFEST_VERSION:
+        # Not as if nothing were there: an unfinished build may be replaced, this one may not.
+        raise UsageError(
+            f"{directory} was built by a newer orch",
+            details=(f"manifest version {version}, this orch reads up to {MANIFEST_VERSION}",),
+            hint="upgrade orch, or move the directory away",
+        )
+
+    right = version == MANIFEST_VERSION
     shaped = right and isinstance(manifest.get("files"), dict) and isinstance(manifest.get("links"), dict)
     return manifest if shaped else None
 

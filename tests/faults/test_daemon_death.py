@@ -147,8 +147,9 @@ def test_a_state_file_that_cannot_be_read_does_not_keep_the_daemon_from_starting
 def test_a_state_file_of_a_newer_orch_is_refused_and_left_alone(lab: Lab) -> None:
     path = lab.write("state/state.json", '{"version": 99}')
     done = lab.orch("serve", check=False)
-    assert done.returncode == 1
-    assert "newer orch" in done.stderr
+    assert done.returncode == 2, "a service manager is not to try again"
+    assert f"{path} was written by a newer orch" in done.stderr
+    assert "version 99, this orch reads up to 1" in done.stderr
     with open(path, encoding="utf-8") as file:
         assert file.read() == '{"version": 99}'
 
