@@ -42,6 +42,9 @@ NODES = ("/dev/nvidia[0-9]*", NVIDIA_CONTROL, NVIDIA_UVM, "/dev/kfd", "/dev/dri/
 
 def this_orch(_: Subject) -> Iterator[Finding]:
     yield Finding("ok", "orch", f"orch {__version__}, Python {platform.python_version()}, {sys.prefix}")
+    if os.geteuid() == 0:
+        text = "this is root: engines that root starts are root, too"
+        yield Finding("note", "orch", text, "`orch service install --system` has a user of its own")
 
 
 def dependencies(_: Subject) -> Iterator[Finding]:

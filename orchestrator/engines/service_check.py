@@ -133,6 +133,9 @@ def _refuse_another_daemon(paths: Paths, machine: Machine) -> None:
 
 def _user_warnings(tools: Tools) -> list[str]:
     warnings = []
+    if os.geteuid() == 0:
+        warnings.append("engines will run as root: `--system` gives them a user of their own")
+
     if lingers(tools) is False:
         warnings.append("the service ends when you log out, and starts when you log in: `loginctl enable-linger`")
 
