@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from orchestrator.api.types import Gateway
+from orchestrator.api.types import Gateway, Status
 from orchestrator.core.errors import NotRunningError, OrchError
 from tui.screens.confirm import ConfirmScreen, MenuScreen
 from tui.screens.switch import SwitchScreen
@@ -58,7 +58,7 @@ class Operator:
             await self._follow(answer["operation"], f"switching to {target}")
 
     async def start_stop(self) -> None:
-        status = self._app.frame["status"] if self._app.frame else None
+        status = self._status()
         if status is None or status["state"] in RESTING:
             answer = await self._post("/v1/up", {})
             self._app.tell(f"starting {answer['target']}")
@@ -130,7 +130,7 @@ class Operator:
     def errors(self) -> None:
         """What went wrong, the newest first; what the daemon itself says of now comes before that."""
         lines: list[Line] = []
-        status = self._app.frame["status"] if self._app.frame else None
+        status = self._status()
         if status is not None and status["cause"]:
             lines += [line(f"now: {status['cause']}", "bad"), line(status["hint"] or "", "accent"), BLANK]
 
@@ -189,7 +189,7 @@ class Operator:
         self._app.draw_head()
 
     async def _sure(self, what: str, consequences: list[str], facts: Any) -> bool:
-        status = self._app.frame["status"] if self._app.frame else None
+        status = self._status()
         target = f" {status['profile']}@{status['engine']}" if status and status["profile"] else ""
         if facts and facts["daemon_ends"]:
             consequences.append("the daemon ends with it, as `orch up` started it")
@@ -209,8 +209,13 @@ class Operator:
     async def _post(self, target: str, body: dict[str, object]) -> Any:
         return await asyncio.to_thread(self._source.post, target, body)
 
+    def _status(self) -> Status | None:
+        """What the daemon says of now; None while it says nothing."""
+        return self._app.frame["status"] if self._app.frame is not None and self._app.lost is None else None
+
     def _gateway(self) -> Gateway | None:
-        return self._app.frame["status"]["gateway"] if self._app.frame else None
+        status = self._status()
+        return status["gateway"] if status is not None else None
 
     def _flying(self) -> int:
         gateway = self._gateway()

@@ -1,0 +1,230 @@
+"""Every action against a real daemon with the embedded engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from textual.widgets import OptionList
+
+from tests.support import Home, new_home
+from tests.support import until as wait_until
+from tests.tui.driving import dashboard, head, picture, until
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.switch import SwitchScreen
+from tui.screens.text import TextScreen
+from tui.source import DaemonSource
+from tui.widgets.lines import Scrolled
+
+pytestmark = pytest.mark.asyncio
+
+PROFILE = """\
+schema = 1
+model = "orch:demo"
+engine = "embedded"
+[context]
+size = {size}
+parallel = 4
+[cpu]
+threads = 1
+threads_batch = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    with new_home() as home:
+        home.profile("one", PROFILE.format(size=131072))
+        home.profile("two", PROFILE.format(size=65536))
+        # Only the engine itself finds out that its template is not there.
+        home.profile("zzz", PROFILE.format(size=131072) + '[chat]\ntemplate_file = "gone.jinja"\n')
+        home.write("config/orch.toml", "[gateway]\nswitch_on_request = false\n")
+        home.serve("one")
+        wait_until(lambda: home.status()["state"] == "ready", "the first profile is ready")
+        yield home
+
+
+def source(home: Home) -> DaemonSource:
+    return DaemonSource(os.path.join(home.root, "run", "control.sock"))
+
+
+def fresh(home: Home, profile: str = "one") -> None:
+    status = home.status()
+    if status["state"] == "ready" and status["profile"] == profile:
+        return
+
+    home.orch("up", profile)
+
+
+@contextmanager
+def streaming(home: Home, tokens: int = 5000) -> Iterator[list[bytes]]:
+    """A long answer under way; what has come of it once it has ended."""
+    url, answers = home.url, list[bytes]()
+    body = {"prompt": "A supervisor", "n_predict": tokens, "temperature": 0, "stream": True, "ignore_eos": True}
+
+    def stream() -> None:
+        answers.append(home.request("POST", "/completion", body, url=url)[2])
+
+    thread = threading.Thread(target=stream)
+    thread.start()
+    try:
+        wait_until(lambda: home.status()["gateway"]["in_flight"], "the stream is under way")
+        yield answers
+    finally:
+        thread.join()
+
+
+async def test_a_switch_is_previewed_followed_and_reported(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
+        choices = app.screen.query_one(OptionList)
+        assert choices.get_option_at_index(choices.highlighted).id == "one@embedded"
+        await until(pilot, lambda: app.screen.previewed == "one@embedded", "what runs is previewed first")
+        await pilot.press("j")
+        await until(pilot, lambda: app.screen.previewed == "two@embedded", "the preview")
+        text = app.screen.query_one(Scrolled).text
+        assert "one@embedded → two@embedded" in text and "beside" in text and "interrupts none" in text
+        assert "- --ctx-size 131072" in text and "+ --ctx-size 65536" in text
+        await pilot.press("enter")
+        await until(pilot, lambda: "two@embedded serves: 0 requests held" in picture(app), "the result")
+        await until(pilot, lambda: "● ready" in head(app) and "two@embedded" in head(app), "the head")
+
+
+async def test_a_switch_that_fails_is_rolled_back_and_explained(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
+        await pilot.press("end")
+        await until(pilot, lambda: app.screen.previewed == "zzz@embedded", "the preview")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.operator.problems, "the failure")
+        await pilot.press("E")
+        await until(pilot, lambda: isinstance(app.screen, TextScreen) and app.screen.query_one(Scrolled).text, "errors")
+        text = app.screen.query_one(Scrolled).text
+        assert "switching to zzz@embedded failed" in text and "rolled back: one@embedded serves" in text
+        assert home.status()["profile"] == "one"
+
+
+async def test_a_mistake_in_a_profile_is_in_the_preview(home: Home) -> None:
+    fresh(home)
+    path = home.profile("wrong", PROFILE.format(size=131072) + '[speculative]\ntype = "draft"\ndraft_model = "/none"\n')
+    try:
+        async with dashboard(source(home)) as (app, pilot):
+            await pilot.press("w")
+            await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
+            choices = app.screen.query_one(OptionList)
+            choices.highlighted = choices.get_option_index("wrong@embedded")
+            await until(pilot, lambda: app.screen.previewed == "wrong@embedded", "the preview")
+            assert "/none" in app.screen.query_one(Scrolled).text
+            await pilot.press("escape")
+    finally:
+        os.unlink(path)
+
+
+async def test_a_switch_under_way_is_cancelled(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        with streaming(home) as answers:
+            switch = home.begin("switch", "two", "--strategy", "replace")
+            await until(pilot, lambda: "⇄ switching to two@embedded" in head(app), "the switch is shown")
+            await pilot.press("c")
+            await until(pilot, lambda: "cancelling the switch to two@embedded" in picture(app), "it is cancelled")
+            assert switch.wait(40) == 1 and "cancelled" in switch.communicate()[1]
+
+        assert home.status()["profile"] == "one" and b'"stop":true' in answers[0]
+
+
+async def test_a_restart_gives_another_process_and_ends_no_stream(home: Home) -> None:
+    fresh(home)
+    before = home.status()["pid"]
+    async with dashboard(source(home)) as (app, pilot):
+        with streaming(home) as answers:
+            await until(pilot, lambda: app.frame["status"]["gateway"]["in_flight"] == 1, "the stream is shown")
+            await pilot.press("r")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+            await pilot.press("y")
+            await until(pilot, lambda: "one@embedded serves" in picture(app), "the result")
+
+        assert home.status()["pid"] != before and b'"stop":true' in answers[0]
+
+
+async def test_a_stop_waits_for_the_stream_and_a_start_brings_it_back(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        with streaming(home) as answers:
+            await until(pilot, lambda: app.frame["status"]["gateway"]["in_flight"] == 1, "the stream is shown")
+            await pilot.press("s")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+            await pilot.press("y")
+            await until(pilot, lambda: "◍ draining" in head(app), "it drains")
+
+        assert b'"stop":true' in answers[0]
+        await until(pilot, lambda: "○ stopped" in head(app), "it has stopped")
+        await pilot.press("s")
+        await until(pilot, lambda: "● ready" in head(app), "it is back")
+
+
+async def test_a_stop_at_once_cuts_the_stream_off(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        with streaming(home, 100_000) as answers:
+            await until(pilot, lambda: app.frame["status"]["gateway"]["in_flight"] == 1, "the stream is shown")
+            await pilot.press("K")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+            await pilot.press("y")
+            await until(pilot, lambda: "○ stopped" in head(app), "it has stopped")
+
+        assert b'"stop":true' not in answers[0]
+
+
+async def test_the_command_line_is_copied_and_shown(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, TextScreen) and app.screen.query_one(Scrolled).text, "it")
+        assert "--ctx-size 131072" in app.clipboard and "--ctx-size 131072" in app.screen.query_one(Scrolled).text
+        assert "engine.log" in app.screen.query_one(Scrolled).text
+
+
+async def test_the_log_and_the_requests_are_those_of_the_engine(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        home.complete("A supervisor", 8)
+        await until(pilot, lambda: any(row["output_tokens"] == 8 for row in app.frame["requests"]), "the request")
+        assert "✓ complete" in app.requests.text
+        await pilot.press("l")
+        await until(pilot, lambda: "all slots are idle" in app.journal.tail.text, "the log")
+        count = app.journal.tail.newest
+        home.complete("A supervisor", 8)
+        await until(pilot, lambda: app.journal.tail.newest > count, "it goes on")
+        seen = [line for line in home.orch("logs", "-n", "100000").stdout.splitlines() if line]
+        assert app.journal.tail.text.splitlines() == seen[-app.journal.tail.newest :]
+
+
+async def test_the_dashboard_outlives_the_daemon(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        assert home.daemon is not None
+        home.daemon.send_signal(signal.SIGTERM)
+        home.daemon.wait(40)
+        await until(pilot, lambda: "no daemon is running since" in head(app), "the loss")
+        await pilot.press("s")
+        await until(pilot, lambda: app.operator.problems, "it says why nothing happens")
+        assert "orch up" in app.operator.problems[-1].hint
+        home.serve("one")
+        await until(pilot, lambda: "● ready" in head(app), "it is back")
+
+
+async def test_one_look_needs_no_textual_and_no_terminal(home: Home) -> None:
+    fresh(home)
+    done = home.orch("top", "--once")
+    assert "● ready" in done.stdout and "one@embedded" in done.stdout and "\x1b" not in done.stdout
+    assert json.loads(home.orch("top", "--once", "--json").stdout)["status"]["profile"] == "one"
