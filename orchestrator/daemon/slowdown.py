@@ -1,7 +1,6 @@
 """Notices engines that have become slow, and MTP that has stopped: what `core/slowdown.py` decides is said here.
 
-Devices and CPUs are looked at only while a request is in flight. An answer's share of what was seen is what was seen
-while its tokens were made: its prompt moves weights over PCIe where experts are kept in host memory.
+Devices are looked at only while a request is in flight.
 
 A spill is never a reason to end an engine (docs/adr/0005-silent-spill.md): it is said, and the next start keeps more
 memory free, unless it was another program that took the memory.
@@ -10,8 +9,7 @@ memory free, unless it was another program that took the memory.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -20,33 +18,21 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.gpu import GpuReading
-from orchestrator.adapters.host_cpu import CpuTimes, others_share, read_cpu
-from orchestrator.core.company import Company, Request, add
+from orchestrator.adapters.host_cpu import read_cpu
+from orchestrator.core.company import Company, add
 from orchestrator.core.drafting import Drafting, count
 from orchestrator.core.errors import OrchError
 from orchestrator.core.ladder import next_rung
-from orchestrator.core.slowdown import (
-    DeviceLook,
-    History,
-    Kind,
-    Sample,
-    SlowdownPolicy,
-    Verdict,
-    assess,
-    resumed,
-)
+from orchestrator.core.slowdown import History, Kind, SlowdownPolicy, Verdict, assess, resumed
 from orchestrator.core.states import Draining, Ready
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer, Run, drafts_counted
+from orchestrator.daemon.step_times import Looks, request_of
 from orchestrator.gateway.contract import Finished
 
 _log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-KEPT_LOOKS = 600
-PCIE_HELD_S = 6.0
-"""A counter of PCIe traffic may be shown for so long before it is measured again (`gpu_nvml.SLOW_S`)."""
-
 GAP_S = 5.0
 """So much later than it was due, a look says that nobody was there to take it."""
 
@@ -59,20 +45,10 @@ class Traffic(Protocol):
     def in_flight(self, instance: str) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """:param measured: indices of the devices whose PCIe traffic was measured since the look before"""
-
-    taken: float
-    devices: tuple[DeviceLook, ...]
-    measured: frozenset[int]
-
-
 @dataclass(slots=True)
 class Subject:
     """One instance.
 
-    :ivar cpu: what the CPUs had done at a moment (monotonic)
     :ivar counts_drafts: whether its answers ever told of drafts
     :ivar plan: what follows from a spill, for people
     """
@@ -80,8 +56,7 @@ class Subject:
     company: Company = field(default_factory=Company)
     history: History = field(default_factory=History)
     drafting: Drafting = field(default_factory=Drafting)
-    looks: deque[Look] = field(default_factory=lambda: deque(maxlen=KEPT_LOOKS))
-    cpu: deque[tuple[float, CpuTimes]] = field(default_factory=lambda: deque(maxlen=KEPT_LOOKS))
+    looks: Looks = field(default_factory=Looks)
     counts_drafts: bool = False
     draft_lines: int = 0
     plan: str = ""
@@ -130,7 +105,7 @@ class SlowdownWatch:
 
             for instance, run in serving.items():
                 subject = self._subjects.setdefault(instance, Subject())
-                _look_at_cpu(subject, run)
+                look_at_cpu(subject.looks, run)
                 if slept or run.stopped():
                     subject.history = resumed(subject.history, monotonic())
 
@@ -138,7 +113,12 @@ class SlowdownWatch:
             if busy:
                 readings = await anyio.to_thread.run_sync(self._readings)
                 for instance, run in busy.items():
-                    _look(self._subjects[instance], run, readings)
+                    own = (
+                        run.child.tree()
+                        if run.child is not None and any(each.processes for each in readings)
+                        else set()
+                    )
+                    self._subjects[instance].looks.at_devices(monotonic(), readings, own)
 
             while self._spilled:
                 await self._learn(self._spilled.pop())
@@ -153,13 +133,13 @@ class SlowdownWatch:
             return
 
         subject = self._subjects.setdefault(instance, Subject())
-        _look_at_cpu(subject, run)
+        look_at_cpu(subject.looks, run)
         now = monotonic()
         subject.counts_drafts = subject.counts_drafts or record.draft_tokens is not None
-        request = _request(record, now, counts=subject.counts_drafts or not _speculates(run))
+        request = request_of(record, now, counts_drafts=subject.counts_drafts or not _speculates(run))
         subject.company, known = add(subject.company, request, self._traffic.in_flight(instance))
         for each, streams in known:
-            sample = _sample(each, streams, subject)
+            sample = subject.looks.sample(each, streams)
             if sample is not None:
                 before = subject.history.kind
                 subject.history, verdict = assess(subject.history, sample, now, self._policy)
@@ -254,111 +234,7 @@ def _speculates(run: Run) -> bool:
     return run.launch.profile.settings.get("speculative.type", "none") != "none"
 
 
-def _look_at_cpu(subject: Subject, run: Run) -> None:
+def look_at_cpu(looks: Looks, run: Run) -> None:
     times = read_cpu(run.child.pid) if run.child is not None else None
     if times is not None:
-        subject.cpu.append((monotonic(), times))
-
-
-def _look(subject: Subject, run: Run, readings: Iterable[GpuReading]) -> None:
-    readings = tuple(readings)
-    own = run.child.tree() if run.child is not None and any(each.processes for each in readings) else set()
-    devices = tuple(_device(each, own) for each in readings)
-    last = {each.index: each.pcie_mib_s for each in subject.looks[-1].devices} if subject.looks else {}
-    measured = frozenset(each.index for each in devices if each.index in last and each.pcie_mib_s != last[each.index])
-    subject.looks.append(Look(monotonic(), devices, measured))
-
-
-def _device(reading: GpuReading, own: set[int]) -> DeviceLook:
-    directions = [each for each in (reading.pcie_rx_mib_s, reading.pcie_tx_mib_s) if each is not None]
-    others = None
-    if reading.processes is not None:
-        others = sum(mib for pid, mib in reading.processes.items() if pid not in own)
-
-    return DeviceLook(
-        index=reading.index,
-        name=reading.name,
-        used_mib=reading.used_mib,
-        total_mib=reading.total_mib,
-        pcie_mib_s=sum(directions) if directions else None,
-        others_mib=others,
-        throttle=reading.throttle,
-    )
-
-
-def _request(record: Finished, now: float, *, counts: bool) -> Request:
-    """:param counts: whether an answer without a count of drafts was made without drafts"""
-    entered = now - record.total_s + record.held_s
-    predicted, decode_ms = record.predicted_tokens, record.predicted_ms
-    if not predicted or not decode_ms or record.replays:
-        return Request(entered, now)
-
-    # The first token is the prompt's; each step after that yields one, and the drafts that were right.
-    steps = max(predicted - 1 - (record.draft_accepted or 0), 0)
-    deep = record.depth_tokens
-    return Request(
-        entered=entered,
-        ended=now,
-        prompt_ms=record.prompt_ms or 0.0,
-        decode_ms=decode_ms,
-        steps=steps,
-        depth=deep - predicted / 2 if deep is not None and counts else None,
-        width=1 + (record.draft_tokens or 0) / steps if steps else 1.0,
-    )
-
-
-def _sample(request: Request, streams: float, subject: Subject) -> Sample | None:
-    if not request.steps or request.decode_ms is None or request.depth is None:
-        return None
-
-    begin = request.decode_from
-    during = [each for each in subject.looks if begin <= each.taken <= request.ended]
-    return Sample(
-        began=begin,
-        steps=request.steps,
-        step_ms=request.decode_ms / request.steps,
-        depth=request.depth,
-        width=request.width,
-        streams=streams,
-        looks=_summary(during, begin),
-        other_cpu=_other_cpu(subject.cpu, begin, request.ended),
-    )
-
-
-def _other_cpu(looks: Iterable[tuple[float, CpuTimes]], begin: float, end: float) -> float | None:
-    """From the last look before it to the last one within."""
-    seen = [each for each in looks if each[0] <= end]
-    before = [times for taken, times in seen if taken <= begin]
-    return others_share((before or [seen[0][1]])[-1], seen[-1][1]) if seen else None
-
-
-def _summary(looks: list[Look], begin: float) -> tuple[DeviceLook, ...]:
-    """One look a device for all of them: the last, with the median of the traffic that was measured meanwhile, and the
-    reasons for lower clocks that were there half of the time.
-    """
-    found = []
-    for last in looks[-1].devices if looks else ():
-        seen = [(look, each) for look in looks for each in look.devices if each.index == last.index]
-        traffic = sorted(
-            each.pcie_mib_s
-            for look, each in seen
-            if each.pcie_mib_s is not None and (last.index in look.measured or look.taken - begin > PCIE_HELD_S)
-        )
-        reasons = {reason for _, each in seen for reason in each.throttle}
-        found.append(
-            DeviceLook(
-                index=last.index,
-                name=last.name,
-                used_mib=last.used_mib,
-                total_mib=last.total_mib,
-                pcie_mib_s=traffic[len(traffic) // 2] if traffic else None,
-                others_mib=last.others_mib,
-                throttle=tuple(
-                    sorted(
-                        each for each in reasons if 2 * sum(each in device.throttle for _, device in seen) >= len(seen)
-                    )
-                ),
-            )
-        )
-
-    return tuple(found)
+        looks.at_cpu(monotonic(), times)

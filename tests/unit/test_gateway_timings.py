@@ -19,6 +19,20 @@ def test_the_last_timings_count() -> None:
     assert figures(body) == Figures(3, 1.5, 4, 2.0, 5, 2)
 
 
+@pytest.mark.parametrize(
+    ("more", "depth"),
+    [
+        ({"cache_n": 1000}, 1007),
+        ({"n_past": 1007, "n_ctx": 4096}, 1007),
+        ({}, None),
+        ({"cache_n": "x"}, None),
+    ],
+    ids=["upstream", "fork", "older builds", "broken"],
+)
+def test_the_depth_of_the_context_counts_what_was_in_the_cache(more: dict[str, object], depth: int | None) -> None:
+    assert figures(compact({"timings": {**TIMINGS, **more}})).depth_tokens == depth
+
+
 def test_text_that_looks_like_timings_is_not_taken() -> None:
     body = compact(
         {"content": '"timings":{"prompt_n":99}', "timings": {"prompt_n": 3}, "more": '"timings":{"prompt_n":9}'}
@@ -47,6 +61,8 @@ def test_usage_serves_where_there_are_no_timings(usage: dict[str, object], expec
         b'{"timings":{',
         b'{"timings":{"prompt_n":',
         b'{"timings":{"prompt_n":null,"prompt_ms":"x"}}',
+        b'{"timings":{"prompt_n":-1,"prompt_ms":NaN,"predicted_n":true,"predicted_ms":Infinity}}',
+        b'{"timings":{"prompt_n":1' + b"0" * 30 + b',"prompt_ms":1e300,"predicted_ms":-0.5}}',
         b"\xff",
     ],
 )

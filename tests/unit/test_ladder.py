@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.ladder import Rung, first_rung, next_rung, on_rung
+from orchestrator.core.ladder import Rung, at_least, first_rung, next_rung, on_rung
 from orchestrator.core.profile import EngineProfile, Recovery
 from orchestrator.core.settings import Value
 
@@ -292,3 +292,19 @@ def test_no_margin_of_any_device_ever_shrinks_and_the_ladder_ends(
 
         assert above.margin_mib == max(above.margins_mib)
         rung = above
+
+
+@pytest.mark.parametrize(
+    ("rung", "floor", "expected"),
+    [
+        (Rung(1024), 1536, Rung(1536)),
+        (Rung(2048), 1536, Rung(2048)),
+        (Rung(1024, ("kv:q4_0",)), 1536, Rung(1536, ("kv:q4_0",))),
+        (Rung(1024, margins_mib=(1024, 512)), (1024, 768), Rung(1024, margins_mib=(1024, 768))),
+        (Rung(None, ("kv:q4_0",)), 1536, Rung(None, ("kv:q4_0",))),
+    ],
+)
+def test_a_start_that_is_repeated_begins_no_lower_than_what_was_learned_meanwhile(
+    rung: Rung, floor: int | tuple[int, ...], expected: Rung
+) -> None:
+    assert at_least(rung, floor) == expected
