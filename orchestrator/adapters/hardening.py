@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import resource
 import socket
 import struct
+
+from orchestrator.core.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 ENOUGH_DESCRIPTORS = 65_536
 """Of 10⁹, which some container runtimes set, programs that walk over all descriptors never see the end."""
@@ -21,6 +27,25 @@ def dump_no_core() -> None:
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     limit = 0 if hard == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def check_privilege(unit: tuple[str, str] | None, *, allow_root: bool) -> None:
+    """Nothing here needs root, and an engine reads files that strangers made.
+
+    :param unit: the unit whose main process this is, and whose manager started it
+    :raises UsageError: when the system's manager runs this as root; a root shell or a container only gets a warning
+    """
+    if os.geteuid() != 0 or allow_root:
+        return
+
+    if unit is not None and unit[1] == "system":
+        raise UsageError(
+            f"the service {unit[0]} would run as root, and each engine with it",
+            details=("in its unit: `User=`, found none or root",),
+            hint="`orch service install --system` makes a unit with a user of its own; `daemon.allow_root` allows it",
+        )
+
+    _log.warning("this daemon and its engines run as root; a user of their own is enough")
 
 
 def raise_descriptor_limit() -> int:

@@ -48,6 +48,7 @@ class DaemonConfig:
     stall_s: float = 120.0
     healthy_s: float = 30.0
     ready_when: ReadyWhen = "listening"
+    allow_root: bool = False
     engine_memory_max_mib: int = 0
 
 
@@ -95,6 +96,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.healthy_s", ("float",), "ready for so long, its margin is learned, s", minimum=0.1, maximum=86400),
     Setting("daemon.engine_memory_max_mib", ("int",), "host memory limit, MiB; 0: none", minimum=0, maximum=1 << 30),
     Setting("daemon.ready_when", ("string",), "what a service manager calls started", choices=("listening", "model")),
+    Setting("daemon.allow_root", ("bool",), "a system service may run as root"),
     Setting("restart.first_delay_s", ("float",), "wait after the first crash, doubling, s", minimum=0, maximum=3600),
     Setting("restart.max_delay_s", ("float",), "the wait grows no longer than this, s", minimum=0, maximum=86400),
     Setting("restart.stable_s", ("float",), "ready for so long, crashes are forgotten, s", minimum=0.1, maximum=86400),
@@ -243,6 +245,7 @@ def _build(values: Mapping[str, Value]) -> Config:
             stall_s=cast(float, values["daemon.stall_s"]),
             healthy_s=cast(float, values["daemon.healthy_s"]),
             ready_when=cast(ReadyWhen, values["daemon.ready_when"]),
+            allow_root=cast(bool, values["daemon.allow_root"]),
             engine_memory_max_mib=cast(int, values["daemon.engine_memory_max_mib"]),
         ),
         restart=RestartPolicy(

@@ -30,7 +30,7 @@ from orchestrator.adapters.cgroup import EngineGroups, take_over
 from orchestrator.adapters.config_file import load_config
 from orchestrator.adapters.gpu_sources import open_gpus
 from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
-from orchestrator.adapters.hardening import dump_no_core, raise_descriptor_limit
+from orchestrator.adapters.hardening import check_privilege, dump_no_core, raise_descriptor_limit
 from orchestrator.adapters.http1 import HttpServer
 from orchestrator.adapters.http1 import Limits as HttpLimits
 from orchestrator.adapters.key_file import read_keys
@@ -108,6 +108,7 @@ def serve(options: Options) -> int:
     paths = find_paths()
     make_directories(paths)
     config = load_config(paths)
+    check_privilege(handed.unit, allow_root=config.daemon.allow_root)
     passed = adopt_sockets(*handed.sockets) if handed.sockets is not None else Passed()
     lock = DaemonLock(paths.lock_file)
     lock.acquire(unit=handed.unit)

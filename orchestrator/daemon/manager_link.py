@@ -57,6 +57,9 @@ class ManagerLink:
 
     def ready(self) -> None:
         """The listeners accept, and what ran before is on its way again; or what was asked for at start is ready."""
+        if self._stopping:
+            return
+
         self._ready = True
         self._said = self._line()
         self._notifier.send("READY=1", f"MAINPID={os.getpid()}", status_field(self._said))

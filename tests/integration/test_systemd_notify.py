@@ -417,6 +417,42 @@ def check_ends(lab: Lab, daemon: subprocess.Popen[bytes]) -> None:
     until(lambda: not lab.tagged(), "its engine is gone too")
 
 
+# Keys, and the lock.
+
+KEY = "sk-handed-over-by-the-manager"
+
+
+def test_keys_that_the_manager_hands_over_are_asked_of_clients_and_shown_nowhere(lab: Lab, tmp_path: Path) -> None:
+    keys = tmp_path / "orch-api-keys"
+    keys.write_text(KEY + "\n")
+    keys.chmod(0o440)  # what systemd's access list makes of 0400 for the service's own user
+    lab.model("m")
+    with new_manager() as manager:
+        env = {"NOTIFY_SOCKET": manager.address, "CREDENTIALS_DIRECTORY": str(tmp_path)}
+        daemon = serve_under(lab, env)
+        manager.wait("READY")
+        lab.up("m")
+        lab.ready("m")
+        assert lab.request("GET", "/v1/models")[0] == 401
+        assert lab.request("GET", "/v1/models", headers={"authorization": f"Bearer {KEY}"})[0] == 200
+        for pid in (daemon.pid, *lab.tagged()):
+            for name in ("environ", "cmdline"):
+                assert KEY.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
+
+        assert KEY not in lab.daemon_log() and "other users may read" not in lab.daemon_log()
+        assert all(KEY not in value for message in manager.messages for _, value in message.fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("${CREDENTIALS_DIRECTORY}/keys", "LoadCredential="), ("/nowhere/keys", "/nowhere/keys")]
+)
+def test_a_key_file_that_is_not_there_is_a_mistake_in_the_configuration(lab: Lab, path: str, hint: str) -> None:
+    lab.configure(f'[gateway]\napi_key_file = "{path}"\n')
+    done = lab.orch("serve", check=False)
+    assert done.returncode == 2
+    assert "the key file cannot be read" in done.stderr and hint in done.stderr
+
+
 def test_a_service_that_holds_the_lock_is_named_with_what_stops_it(lab: Lab) -> None:
     lab.serve()
     lock = Path(lab.root, "state", "daemon.lock")

@@ -116,3 +116,51 @@ def test_this_machine_alone_needs_no_key(paths: Paths, host: str) -> None:
 def test_what_is_no_address_is_refused(paths: Paths, host: str) -> None:
     write(paths, f"[gateway]\nhost = '{host}'\napi_key_file = '/k'\n")
     assert len(problems_of(paths)) == 1
+
+
+def credentials(tmp_path: Path, *names: str) -> dict[str, str]:
+    """What a service finds in its environment for which `LoadCredential=` names these."""
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_text("key\n")
+
+    return {"CREDENTIALS_DIRECTORY": str(directory)}
+
+
+def test_keys_that_the_service_manager_hands_over_are_used_where_the_file_names_none(
+    paths: Paths, tmp_path: Path
+) -> None:
+    environment = credentials(tmp_path, "orch-api-keys")
+    write(paths, "[gateway]\nhost = '0.0.0.0'\n")
+    loaded = load_with_origins(paths, environment)
+    assert loaded.config.gateway.api_key_file == str(tmp_path / "credentials" / "orch-api-keys")
+    assert loaded.origins["gateway.api_key_file"] == "credential"
+
+
+def test_a_key_file_that_the_configuration_names_wins(paths: Paths, tmp_path: Path) -> None:
+    write(paths, "[gateway]\napi_key_file = '/k'\n")
+    assert load_config(paths, credentials(tmp_path, "orch-api-keys")).gateway.api_key_file == "/k"
+
+
+def test_other_credentials_are_no_keys(paths: Paths, tmp_path: Path) -> None:
+    assert load_config(paths, credentials(tmp_path, "tls")) == Config()
+
+
+def test_a_credential_can_be_named_as_a_path(paths: Paths, tmp_path: Path) -> None:
+    write(paths, "[gateway]\napi_key_file = '${CREDENTIALS_DIRECTORY}/other'\n")
+    environment = credentials(tmp_path, "other")
+    assert load_config(paths, environment).gateway.api_key_file == str(tmp_path / "credentials" / "other")
+
+
+def test_a_credential_s_path_stays_as_it_is_outside_the_service(paths: Paths) -> None:
+    write(paths, "[gateway]\nhost = '0.0.0.0'\napi_key_file = '${CREDENTIALS_DIRECTORY}/other'\n")
+    assert load_config(paths, {}).gateway.api_key_file == "${CREDENTIALS_DIRECTORY}/other"
+
+
+def test_when_a_service_is_ready_is_one_of_two_words(paths: Paths) -> None:
+    write(paths, "[daemon]\nready_when = 'model'\n")
+    assert load_config(paths, {}).daemon.ready_when == "model"
+    write(paths, "[daemon]\nready_when = 'modle'\n")
+    (problem,) = problems_of(paths)
+    assert "`listening`, `model`" in problem
