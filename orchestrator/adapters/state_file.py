@@ -36,8 +36,7 @@ def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # before the lock ends with the file
     except BaseException:
         os.unlink(temporary)
         raise

@@ -41,7 +41,7 @@ from orchestrator.adapters.log_file import LogFile
 from orchestrator.adapters.log_store import InstanceLog
 from orchestrator.adapters.paths import Paths, find_paths, make_directories
 from orchestrator.adapters.reaper import reap_adopted
-from orchestrator.adapters.state_file import load_state, save_state
+from orchestrator.adapters.state_file import load_state, save_state, sweep_temporaries
 from orchestrator.adapters.systemd_notify import Notifier, take_variables
 from orchestrator.core.config import Config, is_loopback
 from orchestrator.core.demand import DemandPolicy
@@ -67,6 +67,7 @@ from orchestrator.daemon.switcher import Switcher
 from orchestrator.daemon.targets import list_targets
 from orchestrator.daemon.telemetry import Telemetry
 from orchestrator.daemon.watching import Watcher
+from orchestrator.engines import probe_cache
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.server import Gateway
 
@@ -116,6 +117,7 @@ def serve(options: Options) -> int:
         listeners = open_listeners(config.gateway.host, config.gateway.port, paths.control_socket, passed)
         with contextlib.closing(listeners), contextlib.closing(Notifier(handed.notify_socket)) as notifier:
             settings = gateway_config(config, descriptors, listeners.hosts)
+            sweep_temporaries(paths.config, paths.profiles, paths.state, paths.data, probe_cache.directory(paths))
             become_subreaper()
             leftovers = sweep_leftovers(home_id(paths.state))
             if leftovers:

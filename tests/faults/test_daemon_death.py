@@ -48,6 +48,14 @@ def test_nothing_outlives_a_killed_daemon_and_the_next_one_is_clean(lab: Lab, fa
     assert len(lab.starts("m")) == 2
 
 
+def test_what_killed_writers_left_is_swept_at_the_next_start(lab: Lab) -> None:
+    left = [
+        lab.write(f"{directory}/.file.abcd_123.tmp", "half") for directory in ("config", "config/profiles", "state")
+    ]
+    lab.serve()
+    assert not [path for path in left if os.path.exists(path)]
+
+
 def test_a_daemon_that_dies_while_it_starts_an_engine_leaves_no_second_copy(lab: Lab) -> None:
     lab.model("m", [{"load_s": 30.0}, {}])
     lab.serve("m")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.state_file import VERSION, load_state, save_state, write_atomically
+from orchestrator.adapters.state_file import VERSION, load_state, save_state, sweep_temporaries, write_atomically
 from orchestrator.core.errors import OrchError
 
 KILLS = 12
@@ -133,6 +133,31 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_content_or_the_new(tmp_pat
 
     assert number > 0, "it was never killed after a write"
     assert os.path.getsize(path) > 0
+    sweep_temporaries(str(tmp_path))
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_what_a_killed_writer_leaves_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.json")
+    stopped = WRITER.replace("import sys\n", "import os, sys, time\n", 1).replace(
+        "number = int", "os.replace = lambda *paths: [print('written', flush=True), time.sleep(60)]\nnumber = int"
+    )
+    with subprocess.Popen([sys.executable, "-c", stopped, path, "0"], stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            assert [writer.stdout.readline() for _ in range(2)] == [b"ready\n", b"written\n"]
+            (temporary,) = os.listdir(tmp_path)
+            assert temporary.startswith(".state.json.")
+            assert sweep_temporaries(str(tmp_path), str(tmp_path / "nothing")) == 0
+            assert os.listdir(tmp_path) == [temporary]
+        finally:
+            writer.kill()
+            writer.wait()
+
+    (tmp_path / ".state.json.swp").touch()
+    (tmp_path / ".mine.tmp").touch()
+    assert sweep_temporaries(str(tmp_path)) == 1
+    assert sorted(os.listdir(tmp_path)) == [".mine.tmp", ".state.json.swp"]
 
 
 def number_in(path: str) -> int:
