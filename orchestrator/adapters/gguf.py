@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.adapters.gguf_types import FORK_ONLY, size_bytes, type_name
+from orchestrator.adapters.gguf_types import size_bytes, type_name
 from orchestrator.core.errors import OrchError
 
 MAX_ARRAY_VALUES = 1024
@@ -103,11 +103,6 @@ class GgufHeader:
         return value if isinstance(value, str) else ""
 
     @property
-    def block_count(self) -> int:
-        """Layers, the MTP layers at the end included."""
-        return self.number("block_count") or 0
-
-    @property
     def nextn_predict_layers(self) -> int:
         return self.number("nextn_predict_layers") or 0
 
@@ -124,11 +119,6 @@ class GgufHeader:
     def split_count(self) -> int:
         value = self.kv.get("split.count")
         return value if isinstance(value, int) and value > 1 else 1
-
-    @cached_property
-    def fork_only_types(self) -> tuple[str, ...]:
-        """Tensor types that only the fork can load."""
-        return tuple(sorted({tensor.type_name for tensor in self.tensors if tensor.type in FORK_ONLY}))
 
     def number(self, key: str) -> int | None:
         """An integer of this architecture, `number("block_count")` for `llama.block_count`; None for anything else."""

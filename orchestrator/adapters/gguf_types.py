@@ -50,9 +50,6 @@ _TABLE: dict[int, tuple[str, int, int] | tuple[str, int, int, int]] = {
 
 TENSOR_TYPES: dict[int, TensorType] = {number: TensorType(*row) for number, row in _TABLE.items()}
 
-FORK_ONLY = frozenset(number for number in TENSOR_TYPES if number >= 133)
-"""Types that upstream refuses: `tensor '...' has invalid ggml type N`."""
-
 
 def type_name(number: int) -> str:
     known = TENSOR_TYPES.get(number)

@@ -48,7 +48,7 @@ def _list(entries: dict[str, dict[str, object]], *, as_json: bool) -> int:
                 digest,
                 entry["profile"],
                 entry["engine"],
-                f"{entry['margin_mib']} MiB",
+                f"{_margins(entry)} MiB",
                 entry["model"],
                 entry["build"],
                 entry["learned"],
@@ -60,6 +60,12 @@ def _list(entries: dict[str, dict[str, object]], *, as_json: bool) -> int:
         diagnostics.note("nothing was learned yet: a margin is kept when the ladder had to climb to it")
 
     return diagnostics.OK
+
+
+def _margins(entry: dict[str, object]) -> str:
+    """One number, or one per device."""
+    each = entry.get("margins_mib")
+    return ",".join(map(str, each)) if isinstance(each, list) and each else str(entry["margin_mib"])
 
 
 def _forget(store: MarginStore, args: argparse.Namespace) -> int:

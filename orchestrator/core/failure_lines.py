@@ -94,8 +94,11 @@ class LogLine:
     gap: bool = False
 
 
-def neutralise(text: str) -> str:
-    """The text without anything that a terminal would act on."""
+def without_sequences(text: str) -> str:
+    """The text without anything that a terminal would act on: shorter than `terminal.neutralise`, which shows it.
+
+    What is matched and quoted is the message alone, and a pattern is no place for pictures of control characters.
+    """
     return _SEQUENCES.sub("", text)
 
 
@@ -104,7 +107,7 @@ def read_lines(lines: Sequence[str]) -> list[LogLine]:
     result = []
     echo: _Echo | None = None
     for number, given in enumerate(lines):
-        raw = neutralise(given.rstrip("\r\n"))
+        raw = without_sequences(given.rstrip("\r\n"))
         stripped = raw.strip()
         if stripped in ("[...]", "..."):
             result.append(LogLine(number, raw, (), None, gap=True))
@@ -212,7 +215,7 @@ def _unquote(text: str) -> str:
         code = found[1] or found[2]
         return chr(int(code, 16)) if code else {"n": "\n", "t": "\t", "r": "\r"}.get(found[3], found[3])
 
-    return neutralise(_ESCAPED.sub(character, text).strip().partition("\n")[0])
+    return without_sequences(_ESCAPED.sub(character, text).strip().partition("\n")[0])
 
 
 def _peel(text: str) -> Iterator[tuple[str, str | None]]:
@@ -251,4 +254,4 @@ def _read_record(text: str) -> tuple[list[str], str | None]:
 
     # Of a message of several lines the first is the engine's, the others are what it quotes.
     level = _JSON_LEVELS.get(str(record.get("level", "")).lower()) if record.get("type") == "log" else None
-    return [neutralise(message.strip().partition("\n")[0])], level
+    return [without_sequences(message.strip().partition("\n")[0])], level

@@ -4,6 +4,10 @@ Two knobs for two rates (Erlang/OTP's "Tuning the intensity and period"): the de
 the crash that is the `intensity`-th within `window_s` is answered with a rest. From then on there are only single
 tries, each after a longer rest. All of it is forgotten only after the engine has stayed ready for `stable_s`, so that a
 crash soon after each start does not look like a fresh one. Starts that a person asks for are not counted.
+
+Crashes that come slower than `intensity` in `window_s` never lead to a rest, however long they go on. That is meant:
+such an engine serves most of the time, a rest would only take that away, and each crash is an event and is counted in
+the metrics. The delay still grows with them to `max_delay_s`, until the engine stays ready for `stable_s`.
 """
 
 from __future__ import annotations

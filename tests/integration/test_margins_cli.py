@@ -18,7 +18,7 @@ def home() -> Iterator[Home]:
         yield home
 
 
-def learn(home: Home, model: str, margin_mib: int) -> str:
+def learn(home: Home, model: str, margin_mib: int | tuple[int, ...]) -> str:
     store = MarginStore(str(Path(home.root) / "state" / "margins.json"))
     key = MarginKey("b1 0123", f"{model}:1:2", {"context.size": 4096}, ("card:12288",))
     profile = EngineProfile("mine", "upstream", model, (), {}, Recovery(), ())
@@ -40,6 +40,11 @@ def test_what_was_learned_is_listed_and_one_of_it_forgotten(home: Home) -> None:
     assert [row["id"] for row in home.orch_json("margins", "list")] == [second]
     home.orch("margins", "forget", "--all")
     assert home.orch_json("margins", "list") == []
+
+
+def test_a_margin_per_device_is_shown_whole(home: Home) -> None:
+    learn(home, "a.gguf", (1664, 2048))
+    assert "1664,2048 MiB" in home.orch("margins", "list").stdout
 
 
 def test_forgetting_needs_to_know_what(home: Home) -> None:

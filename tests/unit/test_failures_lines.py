@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.failure_lines import neutralise, read_lines
+from orchestrator.core.failure_lines import read_lines, without_sequences
 from orchestrator.core.failure_signatures import ANY_SIGNATURE, BAD_WORDS
 from orchestrator.core.failures import Diagnosis, ExitStatus, diagnose
 from tests.unit.test_failures import OOM_LINES, fixture
@@ -73,7 +73,7 @@ def test_any_text_with_any_exit_has_a_diagnosis(lines: list[str], exit_code: int
     assert found.message
     assert found.action == "continue" or not (alive and found.failure_class == "ok")
     assert len(found.evidence) <= 500
-    assert found.evidence == neutralise(found.evidence)
+    assert found.evidence == without_sequences(found.evidence)
 
 
 @given(st.builds(ExitStatus, code=st.none() | st.integers(), signal=st.none() | st.integers(1, 64)))
@@ -96,7 +96,7 @@ def test_a_prompt_with_the_line_in_it_leaves_a_healthy_log_healthy(before: str, 
 
 @given(st.text())
 def test_nothing_that_a_terminal_acts_on_is_left(text: str) -> None:
-    kept = neutralise(f"\x1b]0;{text}\x07\x1b[2J{text}\x9b1A")
+    kept = without_sequences(f"\x1b]0;{text}\x07\x1b[2J{text}\x9b1A")
 
     assert not {"\x1b", "\x07", "\x9b", "\r", "\x00", "\u202e"} & set(kept)
 
