@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +31,7 @@ REMOVE_S = 1.0
 """The dead leave their group a moment after they were reaped."""
 
 SWEEP_S = 2.0
+MANAGER_S = 3.0
 POLL_S = 0.02
 
 
@@ -69,8 +71,9 @@ def own_groups() -> Groups:
 def is_given_to_us(group: str) -> bool:
     """Whether a group of version 2 is ours to divide. Root may write to any, so this alone says nothing.
 
-    Ours is what systemd marked (`Delegate=`), or what we may write to although its parent is not ours. Never the root
-    of the hierarchy, and never one with a process that is not this one: it might be somebody's login session.
+    Ours is what systemd marked (`Delegate=`), or says that it delegates, or what we may write to although its parent is
+    not ours. Never the root of the hierarchy, and never one with a process that is not this one: it might be somebody's
+    login session. Blocks for as long as systemd takes to answer.
     """
     if not os.path.exists(os.path.join(group, "cgroup.events")):  # every group has it but the root
         return False
@@ -80,7 +83,10 @@ def is_given_to_us(group: str) -> bool:
         return False
 
     strangers = {*_members(group), *_members(os.path.join(group, DAEMON_GROUP))} - {os.getpid()}
-    return not strangers and (_marked(group) or not os.access(os.path.dirname(group), os.W_OK))
+    if strangers:
+        return False
+
+    return _marked(group) or not os.access(os.path.dirname(group), os.W_OK) or _manager_says(group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +255,23 @@ def _marked(group: str) -> bool:
                 return True
 
     return False
+
+
+def _manager_says(group: str) -> bool:
+    """What a user's systemd says of a unit: it leaves no marks (seen with 252)."""
+    unit = os.path.basename(group)
+    if "/user@" not in group or not unit.endswith((".service", ".scope")):
+        return False
+
+    words = ["systemctl", "--user", "show", "--property=Delegate", "--property=ControlGroup", "--", unit]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=MANAGER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+    shown = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    path = shown.get("ControlGroup", "")  # empty for a unit that does not run: then another has this name
+    return shown.get("Delegate") == "yes" and bool(path) and group.endswith(path)
 
 
 def _members(group: str) -> list[int]:

@@ -73,6 +73,35 @@ def test_a_group_that_we_may_write_to_like_its_parent_is_not_ours(tmp_path: Path
     assert not is_given_to_us(make_group(tmp_path / "orch.service", os.getpid()))
 
 
+@pytest.mark.parametrize(
+    ("delegate", "control_group", "given"),
+    [
+        ("yes", "/user@1000.service/app.slice/orch.service", True),
+        ("no", "/user@1000.service/app.slice/orch.service", False),
+        ("yes", "/user@1000.service/app.slice/other.service", False),
+        ("yes", "", False),
+    ],
+)
+def test_a_user_s_systemd_is_asked_since_it_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delegate: str, control_group: str, given: bool
+) -> None:
+    group = make_group(tmp_path / "user@1000.service" / "app.slice" / "orch.service", os.getpid())
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\ntest "$6" = orch.service && printf "Delegate={delegate}\\nControlGroup={control_group}\\n"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    assert is_given_to_us(group) is given
+
+
+def test_a_user_s_systemd_that_cannot_be_asked_gives_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = make_group(tmp_path / "user@1000.service" / "orch.service", os.getpid())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not is_given_to_us(group)
+
+
 def test_a_group_with_somebody_else_in_it_is_not_ours(tmp_path: Path) -> None:
     session = make_group(tmp_path / "session-2.scope", os.getppid(), os.getpid(), marked=True)
     assert not is_given_to_us(session)
