@@ -107,7 +107,7 @@ class Always:
     def finished(self, record: Finished) -> None:
         return
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b""
 
     def demanded(self) -> None:

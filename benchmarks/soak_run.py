@@ -335,7 +335,7 @@ class Soak:
 
         if self._lives():
             page = lab.request("GET", "/metrics", url=lab.url)[2]
-            counted = re.search(rb"^orch_requests_replayed_total (\d+)$", page, re.M)
+            counted = re.search(rb"^orch_requests_replayed_total (\d+)\.0$", page, re.M)
             report.replayed = int(counted[1]) if counted else 0
 
         twice = [request for request, count in accepted.items() if count > 1]

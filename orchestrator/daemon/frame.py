@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Literal
 
+from orchestrator.adapters.host import Residency
 from orchestrator.api.frames import Frame, GpuFigures, HostFigures, Rates, RequestRow, SlotFigures
 from orchestrator.api.types import Gpu
 from orchestrator.core.ladder import first_rung
@@ -60,27 +61,14 @@ class Frames:
             status=status,
             margin_origin=margin_origin(state, self._service.performer.launch(instance_of(state))),
             rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
-            gpus=_gpus(look),
+            gpus=gpu_figures(look),
             gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
-            host=self._host(look),
+            host=host_figures(look, self._telemetry.model),
             slots=[_slot(each) for each in work.slots],
             requests=self._requests(gateway.underway() if gateway is not None else (), requests),
             attempts=status["attempts"],
             events=self._journal.after(0)[-EVENTS:],
             points=self._telemetry.points(points),
-        )
-
-    def _host(self, look: Look) -> HostFigures:
-        host, model = look.host, self._telemetry.model
-        return HostFigures(
-            memory_total_mib=host.memory_total_mib if host else 0,
-            memory_available_mib=host.memory_available_mib if host else 0,
-            swap_used_mib=host.swap_used_mib if host else 0,
-            pressure_some=host.pressure_some if host else None,
-            pressure_full=host.pressure_full if host else None,
-            model_mib=model.total_mib if model else None,
-            model_resident_mib=model.resident_mib if model else None,
-            engine_rss_mib=look.rss_mib,
         )
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
@@ -118,7 +106,21 @@ def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:
     )
 
 
-def _gpus(look: Look) -> list[GpuFigures]:
+def host_figures(look: Look, model: Residency | None) -> HostFigures:
+    host = look.host
+    return HostFigures(
+        memory_total_mib=host.memory_total_mib if host else 0,
+        memory_available_mib=host.memory_available_mib if host else 0,
+        swap_used_mib=host.swap_used_mib if host else 0,
+        pressure_some=host.pressure_some if host else None,
+        pressure_full=host.pressure_full if host else None,
+        model_mib=model.total_mib if model else None,
+        model_resident_mib=model.resident_mib if model else None,
+        engine_rss_mib=look.rss_mib,
+    )
+
+
+def gpu_figures(look: Look) -> list[GpuFigures]:
     figures = []
     for each in look.gpus:
         ours = engine_mib(each, look.engines, look.alive, look.before_mib.get(each.index))

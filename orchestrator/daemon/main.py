@@ -43,15 +43,18 @@ from orchestrator.adapters.paths import Paths, find_paths, make_directories
 from orchestrator.adapters.reaper import reap_adopted
 from orchestrator.adapters.state_file import load_state, save_state, sweep_temporaries
 from orchestrator.adapters.systemd_notify import Notifier, take_variables
+from orchestrator.api.frames import Point
 from orchestrator.core.config import Config, is_loopback
 from orchestrator.core.demand import DemandPolicy
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.liveness import LivenessPolicy
+from orchestrator.core.samples import Sample
 from orchestrator.core.states import Stopped, Target, describe
-from orchestrator.core.switching import DownRequested, UpRequested
+from orchestrator.core.switching import DownRequested, SwitchFinished, UpRequested
 from orchestrator.daemon import own_log
 from orchestrator.daemon.control import Control
 from orchestrator.daemon.demand import DemandScheduler
+from orchestrator.daemon.exporter import Exporter
 from orchestrator.daemon.frame import Frames
 from orchestrator.daemon.heartbeat import END_WITHIN_S, CoreTaskDied, CoreTasks, Heartbeat, end_within
 from orchestrator.daemon.history import History
@@ -66,6 +69,7 @@ from orchestrator.daemon.sockets import Listeners, open_listeners, url_of
 from orchestrator.daemon.switcher import Switcher
 from orchestrator.daemon.targets import list_targets
 from orchestrator.daemon.telemetry import Telemetry
+from orchestrator.daemon.totals import Totals
 from orchestrator.daemon.watching import Watcher
 from orchestrator.engines import probe_cache
 from orchestrator.gateway.config import GatewayConfig
@@ -180,13 +184,14 @@ class Daemon:
         self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
         self._gpus = open_gpus(os.environ)
         self._preparer = Preparer(paths, self._gpus)
-        self._owner = Owner(self._journal, lambda finished: self._switcher.finished(finished), config.restart)
+        self._owner = Owner(self._journal, self._switched, config.restart)
         self._gateway: Gateway | None = None
         self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
         self._log = InstanceLog(
             LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
         )
         self._history = History(paths.history_file)
+        self._totals = Totals()
         self._ending = anyio.Event()
         self._forced = anyio.Event()
         self._hung_up = anyio.Event()
@@ -274,7 +279,7 @@ class Daemon:
             self._journal.add,
             lambda: service.refresh(),
         )
-        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus, self._history)
+        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus, self._history, self._totals)
         core.start("owner", lambda: self._owner.run(performer))
         return service
 
@@ -325,9 +330,18 @@ class Daemon:
 
     def _frames(self, tasks: TaskGroup, service: Service) -> Frames:
         assert service.gateway is not None
-        telemetry = Telemetry(self._paths, self._owner, service.performer, service.gateway, self._gpus)
+        telemetry = Telemetry(self._paths, self._owner, service.performer, service.gateway, self._gpus, self._keep)
+        service.metrics_page = Exporter(self._owner, service, telemetry, self._totals, self._history).page
         tasks.start_soon(telemetry.run)
         return Frames(self._owner, service, telemetry, self._journal)
+
+    def _keep(self, point: Point) -> None:
+        used = tuple(point["used_mib"])
+        self._history.add_sample(Sample(int(point["at_s"]), point["decode_tok_s"], point["prompt_tok_s"], used))
+
+    def _switched(self, event: SwitchFinished) -> None:
+        self._totals.switched(event)
+        self._switcher.finished(event)
 
     def _fallback(self) -> Target | None:
         """What to run when nobody says: what ran last, else the configured default."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from time import monotonic, time
 
 import anyio.to_thread
 
-from orchestrator import __version__
 from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.profile_files import ProfileStore
@@ -38,6 +37,7 @@ from orchestrator.daemon.snapshot import (
     refusal_of,
 )
 from orchestrator.daemon.speed import SpeedMeter
+from orchestrator.daemon.totals import Totals
 from orchestrator.gateway.contract import Finished, Model, Refusal, View
 from orchestrator.gateway.server import Gateway
 
@@ -61,6 +61,7 @@ class Service:
         performer: EnginePerformer,
         gpus: GpuProvider,
         history: History,
+        totals: Totals,
     ) -> None:
         self._owner = owner
         self._preparer = preparer
@@ -71,17 +72,17 @@ class Service:
         self._speed = SpeedMeter()
         self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
         self._history = history
-        self._outcomes: Counter[str] = Counter()
+        self._totals = totals
         self._models: tuple[Model, ...] = ()
         self._closing = False
         self._unavailable: dict[str, Refusal] = {}
-        self._replayed = 0
         self._unrouted: set[str] = set()
         self._before: Mapping[str, State] = {}
         self._fallen: tuple[str, ...] = ()
         self.on_request = False
         self.on_demand: Callable[[], None] = lambda: None
         self.on_finished: Callable[[Finished], None] = lambda record: None
+        self.metrics_page: Callable[[], Awaitable[bytes]] | None = None
         self.notice_of: Callable[[str | None], str | None] = lambda instance: None
         self._clock = Clock(time() - monotonic())
         self.gateway: Gateway | None = None
@@ -101,37 +102,14 @@ class Service:
         self.on_demand()
 
     def finished(self, record: Finished) -> None:
-        self._outcomes[record.outcome] += 1
-        self._replayed += record.replays
+        self._totals.finished(record)
         self._speed.add(record)
         self.recent.append(record)
         self.on_finished(record)
         self._history.add_request(record_of(record, time(), monotonic()))
 
-    def metrics(self) -> bytes:
-        """Prometheus text format 0.0.4."""
-        gateway = self.gateway
-        lines = [
-            "# HELP orch_info The running orch.",
-            "# TYPE orch_info gauge",
-            f'orch_info{{version="{__version__}"}} 1',
-            "# HELP orch_ready Whether an instance is ready.",
-            "# TYPE orch_ready gauge",
-            f"orch_ready {int(isinstance(self._owner.world.state, Ready))}",
-            "# HELP orch_requests_in_flight Requests that an instance is answering.",
-            "# TYPE orch_requests_in_flight gauge",
-            f"orch_requests_in_flight {gateway.active - gateway.queued if gateway else 0}",
-            "# HELP orch_requests_queued Requests that wait for an instance.",
-            "# TYPE orch_requests_queued gauge",
-            f"orch_requests_queued {gateway.queued if gateway else 0}",
-            "# HELP orch_requests_total Requests that ended, by outcome.",
-            "# TYPE orch_requests_total counter",
-            *(f'orch_requests_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self._outcomes.items())),
-            "# HELP orch_requests_replayed_total Requests that were sent again because an engine died.",
-            "# TYPE orch_requests_replayed_total counter",
-            f"orch_requests_replayed_total {self._replayed}",
-        ]
-        return ("\n".join(lines) + "\n").encode()
+    async def metrics(self) -> bytes:
+        return await self.metrics_page() if self.metrics_page is not None else b""
 
     # What happens inside the daemon.
 
@@ -143,6 +121,7 @@ class Service:
             self._fallen = (*self._fallen, *filter(None, fallen))[-KEPT_FALLEN:]
             self._unrouted.intersection_update(filter(None, map(instance_of, slots.values())))
             self._before = slots
+            self._totals.looked(slots, monotonic())
 
         self.views.publish(self._view())
 

@@ -195,7 +195,7 @@ class Telemetry:
             return
 
         self._failing = False
-        measured = self._measured()
+        measured = self.measured()
         point = Point(
             at_s=round(time(), 3),
             decode_tok_s=rounded(measured.decode_tok_s),
@@ -242,7 +242,8 @@ class Telemetry:
 
     # The engine.
 
-    def _measured(self) -> Measured:
+    def measured(self) -> Measured:
+        """What the engine does right now, as far as that is known."""
         work = self.work
         return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
 

@@ -166,7 +166,9 @@ class Supervisor(Protocol):
 
     def finished(self, record: Finished) -> None: ...
 
-    def metrics(self) -> bytes: ...
+    async def metrics(self) -> bytes:
+        """The page of `GET /metrics`, Prometheus' text format 0.0.4."""
+        ...
 
     def demanded(self) -> None:
         """A request has begun to wait for a profile that does not serve (`Gateway.demand`)."""

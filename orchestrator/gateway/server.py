@@ -108,6 +108,8 @@ class Gateway:
             match = self._admit(request)
             if match.route.kind in ("inference", "monitor"):
                 await Exchange(self._dispatcher, request, response, match).run()
+            elif match.route.kind == "metrics":
+                response.send(200, _METRICS, await self._supervisor.metrics())
             else:
                 self._answer(match, response)
         except GatewayError as error:
@@ -134,7 +136,5 @@ class Gateway:
             response.send(200, _JSON, models_json(models))
         elif kind == "model":
             response.send(200, _JSON, model_json(match.path, models))
-        elif kind == "running":
-            response.send(200, _JSON, running_json(models))
         else:
-            response.send(200, _METRICS, self._supervisor.metrics())
+            response.send(200, _JSON, running_json(models))

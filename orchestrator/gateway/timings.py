@@ -9,6 +9,9 @@ from dataclasses import dataclass
 TAIL_BYTES = 16 * 1024
 """Both engines write `timings` last, in the last object or the last event."""
 
+MAX_COUNT = 2**53
+"""Above it, and below zero, nothing was counted: what is added up and kept must not be spoilt by one answer."""
+
 _TIMINGS = b'"timings":{'
 _USAGE = b'"usage":{'
 _decoder = json.JSONDecoder()
@@ -102,7 +105,7 @@ def _depth(timings: dict[str, object]) -> int | None:
 def _whole(found: dict[str, object], *names: str) -> int | None:
     for name in names:
         value = found.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
             return value
 
     return None
@@ -110,4 +113,7 @@ def _whole(found: dict[str, object], *names: str) -> int | None:
 
 def _number(found: dict[str, object], name: str) -> float | None:
     value = found.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+        return None  # not a number, or one that no engine could have counted
+
+    return float(value)

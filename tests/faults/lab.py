@@ -335,7 +335,9 @@ def descriptors(pid: int) -> Counter[str]:
         except FileNotFoundError:
             continue
 
-        if not target.endswith((".log", ".jsonl")) and "/.state.json." not in target:
+        written = (".log", ".jsonl", ".sqlite3", ".sqlite3-wal", ".sqlite3-shm")
+        read = ("/proc/", "/sys/")  # by samples of what goes on
+        if not target.endswith(written) and not target.startswith(read) and "/.state.json." not in target:
             found[re.sub(r":\[\d+\]", "", target)] += 1
 
     return found

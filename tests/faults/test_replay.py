@@ -20,7 +20,7 @@ BOTH = pytest.mark.parametrize("dialect", ["upstream", "fork"])
 
 
 def replayed(lab: Lab) -> int:
-    found = re.search(rb"^orch_requests_replayed_total (\d+)$", lab.request("GET", "/metrics", url=lab.url)[2], re.M)
+    found = re.search(rb"^orch_requests_replayed_total (\d+)\.0$", lab.request("GET", "/metrics", url=lab.url)[2], re.M)
     assert found is not None
     return int(found[1])
 
@@ -186,4 +186,4 @@ def test_a_real_engine_that_ends_under_a_request_loses_nothing_of_it(real: Home,
     assert answer["tokens_predicted"] == 1500
     assert answer["content"] == known_model().greedy_text("A supervisor", 1500)
     assert real.status()["pid"] != pid
-    assert b"orch_requests_replayed_total 1\n" in real.request("GET", "/metrics", url=url)[2]
+    assert b"orch_requests_replayed_total 1.0\n" in real.request("GET", "/metrics", url=url)[2]

@@ -62,7 +62,7 @@ class Supervised:
     def finished(self, record: Finished) -> None:
         self.records.append(record)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b"orch_up 1\n"
 
     def demanded(self) -> None:
