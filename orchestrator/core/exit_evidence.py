@@ -30,12 +30,14 @@ class OomKills:
 
     :param source: where it stands, for people
     :param before: None when it could not be read; so `after`
+    :param limit_mib: of the engine's own group; 0 for none
     """
 
     source: str
     scope: Scope
     before: int | None
     after: int | None
+    limit_mib: int = 0
 
 
 def judge_kill(found: Diagnosis, exit: ExitStatus, ours: bool, kills: OomKills) -> Diagnosis:
@@ -59,4 +61,7 @@ def judge_kill(found: Diagnosis, exit: ExitStatus, ours: bool, kills: OomKills) 
     evidence = f"{kills.source}: oom_kill {kills.before} -> {kills.after}{_COUNTED[kills.scope]}"
     action = DEFAULT_ACTIONS["host_oom"]
     message, hint = describe("host_oom", found.phase, action, device=None, requested_mib=None, ended=None)
+    if kills.limit_mib:
+        hint = f"{hint}; or raise `daemon.engine_memory_max_mib`, which is {kills.limit_mib}"
+
     return replace(found, failure_class="host_oom", evidence=evidence, action=action, message=message, hint=hint)

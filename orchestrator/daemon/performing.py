@@ -291,7 +291,8 @@ class EnginePerformer:
         exit = await run.child.wait()
         run.checks.cancel()
         self._memory.ended()
-        kills = OomKills(counter.source, counter.scope, killed_before, counter.read())
+        limit_mib = self._groups.memory_max_mib if counter.scope == "engine" else 0
+        kills = OomKills(counter.source, counter.scope, killed_before, counter.read(), limit_mib)
         await self._remove_group(group)
         failure = await self._diagnose(run, exit, kills)
         # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.

@@ -29,6 +29,12 @@ def test_a_counter_that_did_not_grow_says_that_it_was_somebody() -> None:
     assert found.hint is not None and "the kernel did not" in found.hint
 
 
+def test_an_engine_with_a_limit_of_its_own_is_told_of_it() -> None:
+    counted = OomKills("memory.events", "engine", 0, 1, limit_mib=4096)
+    found = judge_kill(diagnose(LOADING, -9, alive=False), ExitStatus.of(-9), False, counted)
+    assert found.hint is not None and "`daemon.engine_memory_max_mib`, which is 4096" in found.hint
+
+
 @pytest.mark.parametrize(("scope", "words"), [("group", "else is in that group"), ("machine", "the whole machine")])
 def test_the_evidence_says_whom_else_the_counter_counts(scope: Scope, words: str) -> None:
     name, _, evidence = judge(-9, kills(7, 9, scope))
