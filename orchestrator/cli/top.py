@@ -53,17 +53,19 @@ def run(args: argparse.Namespace) -> int:
     if args.once:
         return _once(path, as_json=args.json)
 
+    if not args.serve and not (sys.stdin.isatty() or os.environ.get("TEXTUAL_DRIVER")):
+        raise UsageError("the dashboard needs a terminal", hint="run `orch top --once` for one look as text")
+
+    from tui.keys import read_keys
+
+    keys = read_keys(args.key)
     if args.serve:
         return _serve(args)
 
-    if not sys.stdin.isatty() and not os.environ.get("TEXTUAL_DRIVER"):
-        raise UsageError("the dashboard needs a terminal", hint="run `orch top --once` for one look as text")
-
     from tui.app import Dashboard
-    from tui.keys import read_keys
     from tui.source import DaemonSource
 
-    Dashboard(DaemonSource(path), interval_s=args.interval, readonly=args.readonly, keys=read_keys(args.key)).run()
+    Dashboard(DaemonSource(path), interval_s=args.interval, readonly=args.readonly, keys=keys).run()
     return diagnostics.OK
 
 

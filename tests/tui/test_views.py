@@ -98,7 +98,7 @@ def test_figures_of_a_driver_that_hangs_are_marked_with_their_age() -> None:
 def test_what_no_driver_tells_is_left_out() -> None:
     shown = frame("serving")
     for name in ("engine_mib", "others_mib", "utilization", "power_w", "power_limit_w", "temperature_c"):
-        shown["gpus"][0][name] = None  # type: ignore[literal-required]
+        shown["gpus"][0][name] = None
 
     text = "\n".join(map(plain, devices.devices(shown, 78)))
     assert "RTX 3060" in text and "10.2 / 12.0 GiB" in text

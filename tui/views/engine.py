@@ -8,6 +8,8 @@ from tui import figures
 from tui.text import BLANK, Line, Role, cells, cut, line, wrap
 from tui.views.devices import memory_bar
 
+LEAST_BAR, MOST_BAR = 6, 40
+
 
 def engine(frame: Frame, width: int) -> list[Line]:
     """Slots first, then attempts with their reasons, newest first."""
@@ -28,16 +30,20 @@ def slot(each: SlotFigures, width: int) -> Line:
     symbol, role, word = ("▶", "accent", "busy") if each["busy"] else ("○", "dim", "idle")
     used, context = each["used_tokens"], each["context_tokens"]
     part = None if used is None or context <= 0 else used / context
-    text = f" {figures.share(part):>5}  {figures.count(used)} / {context}"
+    texts = [f" {figures.share(part):>5}", f"  {figures.count(used)} / {context}"]
     done = each["prompt_done"]
     if each["busy"] and done is not None and done < 1:
-        text += f"  prompt {figures.share(done)}"
+        texts.append(f"  prompt {figures.share(done)}")
     elif each["busy"] and each["decoded_tokens"] is not None:
-        text += f"  {each['decoded_tokens']} decoded"
+        texts.append(f"  {each['decoded_tokens']} decoded")
 
     label = f"slot {each['id']} "
-    room = min(max(width - len(label) - 7 - cells(text), 6), 40)
-    bar = memory_bar((used or 0, 0), context, None, room)
+    room = width - len(label) - 7 - LEAST_BAR
+    while len(texts) > 1 and cells("".join(texts)) > room:
+        texts.pop()
+
+    text = "".join(texts)
+    bar = memory_bar((used or 0, 0), context, None, min(room - cells(text) + LEAST_BAR, MOST_BAR))
     state: Role = "accent" if role == "accent" else "dim"
     return ((label, "strong"), (f"{symbol} {word} ", state), *bar, (text, "warn" if (part or 0) > 0.9 else ""))
 

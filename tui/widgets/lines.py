@@ -20,29 +20,28 @@ from tui.text import Line, cells, plain
 ROLES = ("dim", "strong", "good", "warn", "bad", "accent", "engine", "others", "free")
 COMPONENTS = {f"line--{role}" for role in ROLES} | {"line--cursor"}
 COLOURS = """
-    & > .line--dim { color: $text-muted; }
+    & > .line--dim { color: $foreground 60%; }
     & > .line--strong { text-style: bold; }
     & > .line--good { color: $text-success; }
     & > .line--warn { color: $text-warning; text-style: bold; }
     & > .line--bad { color: $text-error; text-style: bold; }
-    & > .line--accent { color: $text-accent; }
+    & > .line--accent { color: $text-primary; }
     & > .line--engine { color: $primary; }
-    & > .line--others { color: $secondary; }
-    & > .line--free { color: $text-disabled; }
+    & > .line--others { color: $text-secondary; }
+    & > .line--free { color: $foreground 30%; }
     & > .line--cursor { background: $block-cursor-blurred-background; }
 """
 
 
 def strip_of(widget: Widget, spans: Line, *, cursor: bool = False) -> Strip:
-    base = widget.rich_style
-    if cursor:
-        base += Style(bgcolor=widget.get_component_rich_style("line--cursor").bgcolor)
-
-    segments = [
-        Segment(text, base + widget.get_component_rich_style(f"line--{role}", partial=True) if role else base)
-        for text, role in spans
-    ]
+    style = widget.get_component_rich_style
+    over = cursor_style(widget) if cursor else Style.null()
+    segments = [Segment(text, (style(f"line--{role}") if role else widget.rich_style) + over) for text, role in spans]
     return Strip(segments, cells(plain(spans)))
+
+
+def cursor_style(widget: Widget) -> Style:
+    return Style(bgcolor=widget.get_component_rich_style("line--cursor").bgcolor)
 
 
 def shown(widget: Widget) -> bool:
@@ -84,11 +83,7 @@ class Scrolled(ScrollView, can_focus=True):
     """Lines that may be more than there is room for, with a cursor."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = COMPONENTS
-    DEFAULT_CSS = f"""
-    Scrolled {{ scrollbar-size: 1 1; overflow-x: hidden; {COLOURS}
-        &:focus > .line--cursor {{ background: $block-cursor-background; }}
-    }}
-    """
+    DEFAULT_CSS = f"Scrolled {{ scrollbar-size: 1 1; overflow-x: hidden; {COLOURS} }}"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "move(1)", "Down", show=False),
         Binding("k,up", "move(-1)", "Up", show=False),
@@ -160,11 +155,9 @@ class Scrolled(ScrollView, can_focus=True):
             return Strip.blank(width, self.rich_style)
 
         x = self.scroll_offset.x
-        strip = strip_of(self, self._lines[index], cursor=index == self.cursor and self._head <= index)
-        style = self.rich_style
-        if index == self.cursor:
-            style += Style(bgcolor=self.get_component_rich_style("line--cursor").bgcolor)
-
+        cursor = self.has_focus and index == self.cursor and self._head <= index
+        strip = strip_of(self, self._lines[index], cursor=cursor)
+        style = self.rich_style + cursor_style(self) if cursor else self.rich_style
         return strip.crop_extend(x, x + width, style)
 
     def action_move(self, by: int) -> None:
