@@ -105,8 +105,9 @@ class Meter:
 
 def begin(sample: Sample) -> tuple[Meter, Measured]:
     """The first sample of an instance: there is no rate yet."""
-    decoded, prompt = _ever_decoded(sample), sample.totals.get(PROMPT, 0.0)
-    return Meter(sample, decoded, prompt), _now(sample)
+    reading = sum(slot.prompt_read or 0 for slot in sample.slots or () if slot.reading)
+    prompt = sample.totals.get(PROMPT, 0.0) + reading
+    return Meter(sample, _ever_decoded(sample), prompt), _now(sample)
 
 
 def idle(meter: Meter, now: float) -> Meter:
@@ -162,10 +163,10 @@ def read_totals(text: str) -> dict[str, float]:
     totals = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) and "{" not in name:
             try:
                 totals[name.removeprefix(_PREFIX)] = float(value)
-            except ValueError:  # labels, or something newer
+            except ValueError:  # something newer
                 continue
 
     return totals

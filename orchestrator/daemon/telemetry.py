@@ -55,7 +55,7 @@ ENGINE_PATIENCE_S = 10.0
 """For one answer. Both engines answer between two batches; giving up early would only fill their queue."""
 
 FORK_EVERY_S = 2.0
-"""The fork logs a line for each question, and sends each slot's prompt along."""
+"""While somebody looks, else `IDLE_S`: the fork logs three lines for each question, and sends each prompt along."""
 
 STALE_S = 15.0
 """Rates that are older are not what happens now."""
@@ -256,11 +256,10 @@ class Telemetry:
                 await self._tick(monotonic() + SECOND_S)
                 continue
 
-            every_s = FORK_EVERY_S if run.launch.capabilities.kind == "ik" else SECOND_S
             async with engine_probe(run.launch) as probe:
-                await self._follow(instance, probe, every_s)
+                await self._follow(instance, probe, fork=run.launch.capabilities.kind == "ik")
 
-    async def _follow(self, instance: str, probe: EngineProbe, every_s: float) -> None:
+    async def _follow(self, instance: str, probe: EngineProbe, *, fork: bool) -> None:
         """Sample one instance while it serves."""
         meter: Meter | None = None
         relayed = -1
@@ -272,7 +271,8 @@ class Telemetry:
             if busy or (moved and (self._watched or meter is not None)):
                 relayed = self._traffic.relayed(instance) if not busy else -1
                 meter = await self._ask(instance, probe, meter)
-                await self._tick(began + every_s)
+                rest_s = SECOND_S if not fork else FORK_EVERY_S if self._watched else IDLE_S
+                await self._tick(began + rest_s)
             else:
                 meter = rates.idle(meter, began) if meter is not None else None
                 self._work = replace(self._work, measured=idle_rates(self._work.measured), answered_s=began)

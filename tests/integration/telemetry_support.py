@@ -1,0 +1,96 @@
+"""What a dashboard sees, and what a client measures by itself."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.api import client
+from tests.support import PATIENCE_S, Home, until
+
+AGREEMENT = 0.05
+"""How far the dashboard's rate may be from the client's."""
+
+
+def frame(home: Home, points: int = 3600, requests: int = 64) -> Any:
+    path = os.path.join(home.root, "run", "control.sock")
+    return json.loads(client.request(path, f"/v1/frame?points={points}&requests={requests}"))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One stream as its client saw it: `tok_s` is tokens after the first, over the time after the first."""
+
+    tokens: int
+    tok_s: float
+
+
+def measure(url: str, prompt: str, tokens: int) -> Measured:
+    """Stream a completion, and take its rate from the clock."""
+    body = {
+        "prompt": prompt,
+        "n_predict": tokens,
+        "temperature": 0,
+        "stream": True,
+        "cache_prompt": False,
+        "return_tokens": True,
+    }
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
+    first = last = 0.0
+    count = 0
+    try:
+        connection.request("POST", "/completion", json.dumps(body), {"content-type": "application/json"})
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        while line := response.readline():
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                last = time.perf_counter()
+                first = first or last
+                if event["stop"]:
+                    count = event["tokens_predicted"]
+    finally:
+        connection.close()
+
+    return Measured(count, (count - 1) / (last - first))
+
+
+def check_agreement(home: Home, prompt: str, tokens: int, streams: int = 1, rounds: int = 5) -> list[float]:
+    """That the rate in a request's row is the client's: the median of several rounds, since either clock may be late
+    when the machine is busy.
+
+    :param streams: at the same time
+    :return: the dashboard's rate over the client's, for each stream
+    """
+    url = home.url
+    quotients = []
+    for _ in range(rounds):
+        seen = max((row["id"] for row in frame(home)["requests"]), default=0)
+        with ThreadPoolExecutor(streams) as pool:
+            futures = [pool.submit(measure, url, prompt, tokens) for _ in range(streams)]
+            measured = sorted((future.result() for future in futures), key=lambda each: each.tok_s)
+
+        assert all(each.tokens == tokens for each in measured)
+        rows = until(ended_since(home, seen, streams), "the requests are in the frame")
+        assert all(row["outcome"] == "complete" and row["output_tokens"] == tokens for row in rows)
+        rates = sorted(row["decode_tok_s"] for row in rows)
+        quotients += [rate / each.tok_s for rate, each in zip(rates, measured, strict=True)]
+
+    assert abs(statistics.median(quotients) - 1.0) <= AGREEMENT, quotients
+    return quotients
+
+
+def ended_since(home: Home, seen: int, count: int) -> Callable[[], list[Any]]:
+    def rows() -> list[Any]:
+        found = [row for row in frame(home)["requests"] if row["id"] > seen and row["status"] is not None]
+        return found if len(found) == count else []
+
+    return rows
