@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.paths import SERVICE_DIRECTORIES, Paths, is_service_user
 from orchestrator.adapters.text_file import read_text
 from orchestrator.adapters.toml_lines import line_finder, parse
 from orchestrator.core.config import Config, LoadedConfig, read_config
@@ -57,6 +57,9 @@ KEYS_CREDENTIAL = "orch-api-keys"
 def _credential(environment: Mapping[str, str]) -> str:
     """The path of the keys that the service manager handed over; empty for none."""
     directory = environment.get("CREDENTIALS_DIRECTORY")
+    if not directory and is_service_user():  # outside of the service: where systemd takes it from
+        directory = SERVICE_DIRECTORIES["CONFIGURATION_DIRECTORY"]
+
     path = os.path.join(directory, KEYS_CREDENTIAL) if directory else ""
     return path if path and os.path.exists(path) else ""
 

@@ -148,8 +148,15 @@ def make_directories(paths: Paths) -> None:
             raise OrchError(
                 "a directory of orch cannot be used",
                 details=(f"{directory}: {error.strerror}",),
-                hint="set ORCH_HOME to a directory of yours",
+                hint=_hint_for_directories(),
             ) from error
+
+
+def _hint_for_directories() -> str:
+    if is_service_user():  # /run/orch is there while the service runs
+        return "start the service, which makes them: `sudo systemctl start orch`"
+
+    return "set ORCH_HOME to a directory of yours"
 
 
 def _first(env: dict[str, str], name: str) -> str | None:

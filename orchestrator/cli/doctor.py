@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import diagnostics, output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.adapters.paths import Paths
     from orchestrator.core.checkup import Finding
     from orchestrator.engines.checkup import Check
 
@@ -31,8 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.adapters.service_steps import Tools
     from orchestrator.engines.checkup import Subject, examine
 
-    paths = find_paths()
-    findings = examine(Subject(paths, _environment(paths), Tools()), _checks())
+    findings = examine(Subject(find_paths(), os.environ, Tools()), _checks())
     count = {level: sum(each.level == level for each in findings) for level in ("problem", "warning")}
     if args.json:
         described = [{"level": each.level, "what": each.what, "text": each.text, "fix": each.fix} for each in findings]
@@ -53,15 +49,6 @@ def _show(findings: tuple[Finding, ...]) -> None:
         output.line(f"{each.level:<7}  {each.what:<{width}}  {each.text}")
         if each.fix:
             output.line(f"{'':<7}  {'':<{width}}  -> {each.fix}")
-
-
-def _environment(paths: Paths) -> Mapping[str, str]:
-    """This process's; the service's user also counts the keys that systemd will hand to the service."""
-    from orchestrator.adapters.paths import is_service_user
-    from orchestrator.core.service_unit import CREDENTIAL
-
-    handed_over = is_service_user() and os.path.exists(os.path.join(paths.config, CREDENTIAL))
-    return {**os.environ, "CREDENTIALS_DIRECTORY": paths.config} if handed_over else os.environ
 
 
 def _checks() -> dict[str, Check]:
