@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.config import CONFIG_SETTINGS, Config
+
+TEXT = Path(__file__, "../../../docs/configuration.md").resolve().read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `(\w+)\.(\w+)` \| (\S+) \|", TEXT, re.MULTILINE)
+
+
+def test_the_document_has_rows() -> None:
+    assert len(ROWS) > 10
+
+
+@pytest.mark.parametrize(("table", "key", "default"), ROWS)
+def test_each_documented_key_exists_and_has_the_documented_default(table: str, key: str, default: str) -> None:
+    assert f"{table}.{key}" in {setting.path for setting in CONFIG_SETTINGS}
+    assert getattr(getattr(Config(), table), key) == float(default)
