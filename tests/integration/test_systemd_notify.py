@@ -194,6 +194,18 @@ def test_a_model_that_does_not_come_up_is_a_start_that_failed(lab: Lab, how: str
         assert not manager.of("READY")
 
 
+def test_a_stop_before_the_model_is_there_is_no_readiness(lab: Lab) -> None:
+    lab.configure(QUICK.replace("[daemon]", '[daemon]\nready_when = "model"\ndefault_profile = "m"'))
+    lab.model("m", {"load_s": 60.0})
+    with new_manager() as manager:
+        daemon = serve_under(lab, {"NOTIFY_SOCKET": manager.address})
+        until(lambda: lab.starts("m"), "it is loading")
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(PATIENCE_S) == 0
+        manager.wait("STOPPING")
+        assert not manager.of("READY")
+
+
 def test_time_is_asked_for_while_a_stop_waits_for_running_requests(lab: Lab) -> None:
     lab.model("m", {"tokens_s": 20})
     with new_manager() as manager:
@@ -260,6 +272,21 @@ def test_a_reload_that_fails_is_said_and_leaves_everything_as_it_was(lab: Lab, w
         assert name in lab.events("reload_failed")[0] and name in lab.daemon_log()
         assert lab.ready("m")["pid"] == pid
         lab.ask("r").check_complete(8)
+
+
+def test_many_hups_at_once_leave_a_daemon_that_is_ready(lab: Lab) -> None:
+    lab.model("m")
+    with new_manager() as manager:
+        daemon = serve_under(lab, {"NOTIFY_SOCKET": manager.address})
+        manager.wait("READY")
+        lab.up("m")
+        pid = lab.ready("m")["pid"]
+        for _ in range(50):
+            daemon.send_signal(signal.SIGHUP)
+
+        manager.wait("RELOADING")
+        until(lambda: len(manager.of("READY")) == 1 + len(manager.of("RELOADING")), "each reload has ended")
+        assert lab.ready("m")["pid"] == pid
 
 
 # 32. The watchdog, and tasks that the daemon cannot do without.
