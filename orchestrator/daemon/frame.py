@@ -11,12 +11,12 @@ from orchestrator.adapters.host import Residency
 from orchestrator.api.frames import Frame, GpuFigures, HostFigures, Rates, RequestRow, SlotFigures
 from orchestrator.api.types import Gpu
 from orchestrator.core.ladder import first_rung
+from orchestrator.core.profile import EngineProfile
 from orchestrator.core.rates import Measured, Slot
 from orchestrator.core.states import State, instance_of
 from orchestrator.daemon.device_share import engine_mib, others_mib
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.preparing import Launch
 from orchestrator.daemon.service import Service
 from orchestrator.daemon.snapshot import Clock, course_of
 from orchestrator.daemon.telemetry import Look, Telemetry, rounded
@@ -54,12 +54,13 @@ class Frames:
             for each in look.gpus
         ]  # fmt: skip
         state = self._owner.world.state
+        launch = self._service.performer.launch(instance_of(state))
         gateway = self._service.gateway
         return Frame(
             version=1,
             taken=datetime.now(UTC).isoformat(timespec="milliseconds"),
             status=status,
-            margin_origin=margin_origin(state, self._service.performer.launch(instance_of(state))),
+            margin_origin=margin_origin(state, launch.written if launch else None),
             rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
             gpus=gpu_figures(look),
             gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
@@ -79,18 +80,20 @@ class Frames:
         return rows[: max(count, 0)]
 
 
-def margin_origin(state: State, launch: Launch | None) -> Literal["profile", "learned", "ladder"] | None:
+def margin_origin(state: State, written: EngineProfile | None) -> Literal["profile", "learned", "ladder"] | None:
     """How the margin in force was found: climbed to after a failure of this run, remembered from an earlier one, or
     written in the profile. None without a margin, and while nothing has been started.
+
+    :param written: the profile as its text says
     """
     course = course_of(state)
-    if course is None or launch is None or course.rung is None or course.rung.margins is None:
+    if course is None or written is None or course.rung is None or course.rung.margins is None:
         return None
 
     if course.attempts and course.attempts[0].rung.margins != course.rung.margins:
         return "ladder"
 
-    return "profile" if first_rung(launch.written).margins == course.rung.margins else "learned"
+    return "profile" if first_rung(written).margins == course.rung.margins else "learned"
 
 
 def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:

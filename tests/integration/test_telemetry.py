@@ -184,11 +184,15 @@ def test_a_request_that_waits_is_shown_as_held(home: Home) -> None:
         while not any(row["outcome"] == "held" for row in seen) and len(answers) < 200:
             answers.append(home.request("POST", "/completion", body, url=url)[0])
 
+    def look() -> bool:
+        seen.extend(frame(home)["requests"])
+        return any(row["outcome"] == "held" for row in seen)
+
     seen: list[Any] = []
     client = threading.Thread(target=ask)
     client.start()
     try:
-        until(lambda: [seen.extend(frame(home)["requests"]), any(row["outcome"] == "held" for row in seen)][1], "held")
+        until(look, "a request is held")
     finally:
         switch.communicate()
         client.join()
