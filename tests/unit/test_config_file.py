@@ -118,6 +118,13 @@ def test_what_is_no_address_is_refused(paths: Paths, host: str) -> None:
     assert len(problems_of(paths)) == 1
 
 
+def test_the_units_profile_wins_over_the_files(paths: Paths) -> None:
+    write(paths, '[daemon]\ndefault_profile = "demo"\n')
+    loaded = load_with_origins(paths, {"ORCH_DEFAULT_PROFILE": "mine"})
+    assert loaded.config.daemon.default_profile == "mine"
+    assert loaded.origins["daemon.default_profile"] == "environment"
+
+
 def credentials(tmp_path: Path, *names: str) -> dict[str, str]:
     """What a service finds in its environment for which `LoadCredential=` names these."""
     directory = tmp_path / "credentials"

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters import paths
 from orchestrator.adapters.paths import MAX_SOCKET_PATH, find_paths, make_private
+from orchestrator.adapters.service_machine import template
 from orchestrator.core.errors import OrchError
 
 HOME = {"HOME": "/home/ada"}
@@ -107,3 +112,60 @@ def test_a_directory_that_others_can_enter_is_tightened(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     make_private(os.fspath(tmp_path))
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_logs_lie_in_the_state_unless_systemd_gives_a_place() -> None:
+    assert find_paths(HOME).logs == "/home/ada/.local/state/orch/logs"
+    assert find_paths({**HOME, "STATE_DIRECTORY": "/s", "LOGS_DIRECTORY": "/l"}).logs == "/l"
+
+
+AS_SOMEBODY = """
+import os, sys
+from orchestrator.adapters import paths
+paths.SERVICE_STATE = sys.argv[1]
+if os.geteuid() == 0:
+    os.setuid(int(sys.argv[2]))
+found = paths.find_paths({"HOME": "/home/ada", **({"ORCH_HOME": "/o"} if sys.argv[3:] else {})})
+print(found.config, found.control_socket, found.logs)
+"""
+
+
+def paths_of(state: Path, uid: int, *more: str) -> list[str]:
+    command = [sys.executable, "-c", AS_SOMEBODY, str(state), str(uid), *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_the_services_user_finds_what_the_service_uses() -> None:
+    with tempfile.TemporaryDirectory() as parent:  # not pytest's, which others may not enter
+        os.chmod(parent, 0o755)
+        state = Path(parent, "orch")
+        state.mkdir()
+        os.chown(state, 4242, 4242)
+        assert paths_of(state, 4242) == ["/etc/orch", "/run/orch/control.sock", "/var/log/orch"]
+        assert paths_of(state, 4242, "with ORCH_HOME")[0] == "/o/config"
+        assert paths_of(state, 4243)[0] == "/home/ada/.config/orch"
+
+
+def test_root_finds_its_own_even_where_root_owns_the_services_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SERVICE_STATE", str(tmp_path))
+    assert paths.is_service_user() == (os.geteuid() != 0)
+    monkeypatch.setattr(paths, "SERVICE_STATE", str(tmp_path / "absent"))
+    assert not paths.is_service_user()
+
+
+def test_the_services_directories_are_those_of_the_unit() -> None:
+    unit = template("system", "orch.service")
+    for variable, directory in paths.SERVICE_DIRECTORIES.items():
+        word = {
+            "CONFIGURATION": "Configuration",
+            "STATE": "State",
+            "CACHE": "Cache",
+            "LOGS": "Logs",
+            "RUNTIME": "Runtime",
+        }
+        assert f"\n{word[variable.removesuffix('_DIRECTORY')]}Directory={os.path.basename(directory)}\n" in unit
+
+    assert find_paths(dict(paths.SERVICE_DIRECTORIES)).data == "/var/lib/orch/data"

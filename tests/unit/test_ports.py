@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.ports import HIGH_PORT, LOW_PORT, free_port, listener_pids, owned_by, port_is_free
+from orchestrator.adapters.ports import (
+    HIGH_PORT,
+    LOW_PORT,
+    can_listen,
+    free_port,
+    listener_pids,
+    owned_by,
+    port_is_free,
+)
 from orchestrator.core.errors import OrchError
 
 LISTENS = Path(__file__).parents[1] / "fakes" / "listens.py"
@@ -125,3 +133,19 @@ def test_the_kernel_lists_listeners_before_connections() -> None:
     listeners = states.count("0A")
     assert 2 <= listeners < len(states)
     assert states[:listeners] == ["0A"] * listeners
+
+
+def test_the_gateway_could_listen_where_connections_only_linger_but_not_beside_a_server() -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the gateway's own
+        port = free_port()
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        assert not can_listen("127.0.0.1", port)
+        assert not can_listen("localhost", port)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # this end waits in TIME_WAIT
+            client.recv(1)
+
+    assert can_listen("127.0.0.1", port)
