@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.history_store import HistoryReader
+from orchestrator.core.samples import Sample
 from tests.support import Home, new_home, until
 
 SECRET = "xylophone-marmalade-4711"
@@ -36,6 +38,14 @@ def stats(home: Home, count: int) -> Any:
     return until(
         lambda: (found := home.orch_json("stats"))["total"]["requests"] >= count and found, f"{count} requests recorded"
     )
+
+
+def samples(home: Home) -> list[Sample]:
+    reader = HistoryReader(os.path.join(home.root, "state", "history.sqlite3"))
+    try:
+        return reader.samples(0)
+    finally:
+        reader.close()
 
 
 def files_of(home: Home) -> list[str]:
@@ -79,6 +89,7 @@ def test_requests_are_recorded_with_what_answered_them(home: Home) -> None:
     assert (status["build"], 3) in [(each["build"], each["requests"]) for each in by_build]
     by_profile = list(csv.DictReader(io.StringIO(home.orch("stats", "--by", "profile", "--csv").stdout)))
     assert ("demo", "3") in [(row["profile"], row["requests"]) for row in by_profile]
+    assert samples(home), "and samples beside them"
     lines = home.orch("stats").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["embedded", "(none)", "total"]
 
