@@ -23,12 +23,14 @@ class Hit:
     """One line that matched one signature.
 
     :param phase_before: how far the start had come when the line was printed
+    :param serving: whether it listened by then
     """
 
     line: LogLine
     signature: Signature
     match: re.Match[str]
     phase_before: Phase
+    serving: bool
 
 
 @dataclass(slots=True)
@@ -73,6 +75,9 @@ class Facts:
         wake = memory if hit.signature.failure_class in memory else {hit.signature.failure_class}
         same = (each for each in chain if each.signature.failure_class in wake)
         named = next((each.signature.phase for each in same if each.signature.phase not in (None, "runtime")), None)
+        if named == "kv" and hit.serving:
+            return "runtime"  # the cache is made at the start; what is allocated later are checkpoints of it
+
         return named or self.traced or (hit.phase_before if hit.phase_before != "none" else "load")
 
 
@@ -104,6 +109,7 @@ def _gather(lines: list[LogLine]) -> Facts:
     free: dict[str, int] = {}
     total: dict[str, int] = {}
     phase: Phase = "none"
+    serving = False
     previous: LogLine | None = None
     for line in lines:
         before, previous = previous, line
@@ -119,6 +125,7 @@ def _gather(lines: list[LogLine]) -> Facts:
         rank = _rank(line)
         if rank is not None:
             milestones.append((line.number, rank))
+            serving = serving or rank >= table.SERVING
 
         signs = _matches(table.ANY_SIGN, line)
         if signs:
@@ -135,10 +142,10 @@ def _gather(lines: list[LogLine]) -> Facts:
 
         found = _find(line)
         if found is not None:
-            hits.append(Hit(line, *found, phase))
+            hits.append(Hit(line, *found, phase, serving))
 
     facts.phase_at_end = phase
-    facts.served = any(rank >= table.SERVING for _, rank in milestones)
+    facts.served = serving
     facts.free_share = _least_share(free, total)
     _sort(facts, hits, milestones)
     facts.device, facts.requested_mib = _allocation((*facts.causes, *facts.unserved, *facts.weak), lines)

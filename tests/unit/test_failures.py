@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.classifier import DEFAULT, accuracy, harmful, load, measure
+from benchmarks.classifier import DEFAULT, Score, accuracy, harmful, load, measure
 from orchestrator.core.failure_signatures import Action, FailureClass, Phase
 from orchestrator.core.failures import Diagnosis, ExitStatus, diagnose
 
 LOGS = Path(__file__).parents[1] / "fixtures/logs"
 OOM = "allocating 19187.00 MiB on device 0: cudaMalloc failed: out of memory"
+LOADER = "llama_model_load: error loading model: "
 OOM_LINES = (
     f"ggml_backend_cuda_buffer_type_alloc_buffer: {OOM}",
     "ggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size 20119027712",
@@ -273,6 +274,40 @@ def test_rocm_devices_are_named_as_the_engine_names_them() -> None:
     lines = ["ggml_cuda_init: found 1 ROCm devices:", OOM_LINES[0]]
 
     assert diagnose(lines, 1).device == "ROCm0"
+
+
+@pytest.mark.parametrize("score", measure(load(LOGS / "from_sources.jsonl")), ids=lambda score: score.row["id"])
+def test_what_the_engines_sources_print_is_read_as_labelled(score: Score) -> None:
+    """Written from the format strings of both engines, labelled before they were first read (docs/failures.md)."""
+    assert {label: score.answer(label) for label in ("class", "phase", "action")} == {
+        label: score.row[label] for label in ("class", "phase", "action")
+    }
+
+
+@pytest.mark.parametrize(
+    "score", measure(load(LOGS / "from_sources.jsonl"), alive=True), ids=lambda score: score.row["id"]
+)
+def test_knowing_whether_the_engine_lives_changes_no_reading_of_the_sources_lines(score: Score) -> None:
+    assert score.right("class") and score.right("action"), score.found
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ggml_vulkan: Device with index 3 does not exist.", ("driver", "load", "give_up")),
+        ("ggml_vulkan: Error: Vulkan 1.2 required.", ("driver", "load", "give_up")),
+        ("ggml_vulkan: Invalid device index 7 in GGML_VK_VISIBLE_DEVICES.", ("driver", "load", "give_up")),
+        ("ggml_vulkan: compute pipeline creation failed for mul_mat_f16: vk::Device", ("driver", "load", "give_up")),
+        ("srv  init: --port 0 is not supported with multiple TCP addresses", ("bad_flag", "none", "give_up")),
+        ("srv  init: static assets path not found: /web", ("bad_flag", "none", "give_up")),
+        (f"{LOADER}-ncmoe | --n-cpu-moe cannot be used with --fit", ("bad_flag", "load", "give_up")),
+        (f"{LOADER}It is not possible to use split mode 'graph' with less", ("bad_flag", "load", "give_up")),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_those_lines_in_the_sources_is_read_alike(
+    line: str, expected: tuple[FailureClass, Phase, Action]
+) -> None:
+    assert verdict(diagnose([line], 1)) == expected
 
 
 def test_real_logs_are_read_well_enough() -> None:
