@@ -111,14 +111,20 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     from orchestrator.adapters.service_machine import system_paths
     from orchestrator.adapters.service_steps import Tools, perform
     from orchestrator.core.service_plan import uninstall_steps
+    from orchestrator.core.service_unit import SERVICE
+    from orchestrator.engines.service_check import refuse_another_daemon
 
     tools = Tools()
     machine = _machine(args, flavour, tools)
     _refuse_edited(args, machine, list(machine.units or ()), {})
     paths = system_paths() if flavour == "system" else find_paths()
     places = [machine.below(path) for path in (paths.config, paths.state, paths.data, paths.cache, paths.logs)]
+    places.append(f"{machine.unit(SERVICE)}.d")  # what `systemctl edit` has written
     # Not what lies in another one of them: that goes with it.
     kept = [path for path in places if os.path.isdir(path) and not any(path.startswith(f"{it}/") for it in places)]
+    if args.purge and not machine.offline:
+        refuse_another_daemon(paths, machine)
+
     steps = uninstall_steps(machine, tuple(kept) if args.purge else ())
     if args.dry_run:
         return _show(args, machine, steps, [])

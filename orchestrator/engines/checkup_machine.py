@@ -7,6 +7,7 @@ import grp
 import importlib
 import os
 import platform
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -162,7 +163,7 @@ def service(subject: Subject) -> Iterator[Finding]:
         return
 
     installed = False
-    flavours: tuple[Flavour, ...] = ("system",) if is_service_user() or os.geteuid() == 0 else ("user", "system")
+    flavours: tuple[Flavour, ...] = ("system",) if is_service_user() else ("user", "system")
     for flavour in flavours:
         machine = look(flavour, subject.tools)
         text = machine.text(SERVICE)
@@ -179,6 +180,10 @@ def service(subject: Subject) -> Iterator[Finding]:
         readable = os.access(paths.config, os.X_OK)
         if readable and f"\nTimeoutStopSec={stop_s(load_config(paths, subject.environment))}\n" not in text:
             yield Finding("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
+
+        program = re.search(r'^ExecStart="?([^"\s]+)', text, re.MULTILINE)
+        if program is not None and not os.access(program[1], os.X_OK):
+            yield Finding("problem", "service", f"{who} runs {program[1]}, which is not there", again)
 
         state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
         if state == "failed":

@@ -7,6 +7,7 @@ import os
 from orchestrator.adapters.config_file import load_config
 from orchestrator.adapters.lock import holder
 from orchestrator.adapters.paths import Paths, find_paths
+from orchestrator.adapters.ports import can_listen
 from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.adapters.service_machine import (
     LEAST_SYSTEMD,
@@ -23,6 +24,7 @@ from orchestrator.adapters.service_machine import (
     user_name,
 )
 from orchestrator.adapters.service_steps import Tools
+from orchestrator.core.config import GatewayConfig
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile import DEMO_MODEL, is_name
 from orchestrator.core.service_plan import Machine
@@ -57,7 +59,8 @@ def prepare(
     orch = this_orch()
     if not machine.offline:
         tools.run((*orch, "--version"), 20)
-        _refuse_another_daemon(paths, machine)
+        refuse_another_daemon(paths, machine)
+        _refuse_taken_port(config.gateway, machine)
 
     if socket and config.gateway.port == 0:
         raise UsageError("a socket unit needs a port of its own", hint="set `gateway.port` in orch.toml")
@@ -118,7 +121,8 @@ def _models(paths: Paths, first: str | None) -> set[str]:
     return mine | ({first} if first else set())
 
 
-def _refuse_another_daemon(paths: Paths, machine: Machine) -> None:
+def refuse_another_daemon(paths: Paths, machine: Machine) -> None:
+    """:raises OrchError: when a daemon uses these directories, and it is not the service"""
     if SERVICE in machine.active:
         return
 
@@ -128,6 +132,15 @@ def _refuse_another_daemon(paths: Paths, machine: Machine) -> None:
             f"a daemon that is no service runs already: pid {running.get('pid', 'unknown')}",
             details=(paths.lock_file,),
             hint="end it first: `orch down --all`",
+        )
+
+
+def _refuse_taken_port(gateway: GatewayConfig, machine: Machine) -> None:
+    """:raises OrchError: when the service could not listen; one that is there already is what listens"""
+    if not machine.active and gateway.port and not can_listen(gateway.host, gateway.port):
+        raise OrchError(
+            f"the gateway could not listen on {gateway.host}:{gateway.port}: it is taken",
+            hint="stop what listens there (`orch doctor` names it), or set `gateway.port` in orch.toml",
         )
 
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from orchestrator.adapters.ports import free_port
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -22,7 +25,8 @@ verb=$1; shift
 case $verb in
   is-system-running) echo "${RUNNING:-running}"; exit;;
   is-enabled) [ -e "$FAKE/wants-$1" ] && echo enabled || { echo disabled; exit 1; }; exit;;
-  is-active) [ -e "$FAKE/runs-$1" ] && echo active || { echo inactive; exit 3; }; exit;;
+  is-active) [ -s "$FAKE/runs-$1" ] && cat "$FAKE/runs-$1" && exit 3
+    [ -e "$FAKE/runs-$1" ] && echo active || { echo inactive; exit 3; }; exit;;
   show) [ -e "$FAKE/runs-$1" ] && echo ActiveState=active && echo MainPID=42 || echo ActiveState=inactive; exit;;
 esac
 for unit in "$@"; do
@@ -58,11 +62,24 @@ class User:
             "PATH": f"{programs}:{os.environ['PATH']}",
             "XDG_RUNTIME_DIR": str(directory / "run"),
             "FAKE": str(self.fake),
+            "ORCH_GATEWAY_PORT": str(free_port()),  # the default may be somebody's
         }
 
     def __call__(self, *words: str, code: int = 0, **more: str) -> tuple[str, str]:
+        return self.orch("service", *words, code=code, **more)
+
+    def doctor(self, **more: str) -> list[tuple[str, str]]:
+        """What is said of the service: level and text."""
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", "service", *words],
+            [sys.executable, "-m", "orchestrator", "doctor", "--json"],
+            env={**self.env, **more}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        found = json.loads(done.stdout)["findings"]
+        return [(each["level"], each["text"]) for each in found if each["what"] == "service"]
+
+    def orch(self, *words: str, code: int = 0, **more: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
             env={**self.env, **more}, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}{done.stderr}"
@@ -176,7 +193,7 @@ def test_a_mistake_is_found_before_anything_is_touched(
         path.write_text(text)
 
     before = user.state()
-    assert said in user("install", "--user", *words, code=2)[1]
+    assert said in user("install", "--user", *words, code=2, ORCH_GATEWAY_PORT="")[1]
     assert user.state() == before
     assert user.asked() == []
 
@@ -224,6 +241,45 @@ def test_purging_takes_what_uninstalling_leaves(user: User) -> None:
     assert (user.home / ".config/orch/orch.toml").exists()
     user("uninstall", "--user", "--purge")
     assert user.state() == []
+
+
+def test_what_was_written_by_systemctl_edit_stays_until_purged(user: User) -> None:
+    user("install", "--user")
+    override = user.unit.with_name("orch.service.d") / "override.conf"
+    override.parent.mkdir()
+    override.write_text("[Service]\nNice=5\n")
+    assert str(override.parent) in user("uninstall", "--user")[1]
+    assert override.exists()
+    user("uninstall", "--user", "--purge")
+    assert not override.exists()
+
+
+def test_an_address_that_somebody_has_is_said_before_anything_is_touched(user: User) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        _, err = user("install", "--user", code=1, ORCH_GATEWAY_PORT=port)
+
+    assert f"127.0.0.1:{port}: it is taken" in err
+    assert user.state() == []
+
+
+def test_the_doctor_knows_the_service(user: User) -> None:
+    assert user.doctor()[0] == ("note", "not installed as a service")
+    user("install", "--user")
+    assert ("ok", "the user's service is enabled and active") in user.doctor(LINGER="yes")
+    assert ("warning", "the user's service runs only while you are logged in") in user.doctor()
+    (user.fake / "wants-orch.service").unlink()
+    assert ("warning", "the user's service is active, and does not start at boot") in user.doctor()
+    (user.fake / "runs-orch.service").write_text("failed")
+    assert ("problem", "the user's service has failed") in user.doctor()
+    config = user.home / ".config" / "orch" / "orch.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("[daemon]\ndrain_s = 999\n")
+    assert ("warning", "the user's service does not wait as long as orch.toml lets a stop take") in user.doctor()
+    user.unit.write_text(user.unit.read_text().replace("ExecStart=/", "ExecStart=/gone/"))
+    levels = {text.split(":")[0].split(" /")[0]: level for level, text in user.doctor()}
+    assert levels["the user's service was edited by hand"] == "note"
+    assert levels["the user's service runs"] == "problem"
 
 
 def test_the_journal_is_journalctls(user: User) -> None:
