@@ -80,8 +80,10 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"=+ K cache \S+ coupled with V cache \S+ is not a supported combination on the CPU backend", "any", "bad_flag", "runtime", None, "fatal"),
     _row(r"invalid value for main_gpu: ", "any", "bad_flag", "load", None, "fatal"),
     _row(r"Speculative decoding is currently limited to a single server slot", "any", "bad_flag", "load", None, "fatal"),
-    _row(r"error loading model: (?:…cannot be used with --?\w|It is not possible to use split mode|MTP companion GGUF cannot be used as)", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"error loading model: (?:…cannot be used with --?\w|It is not possible to use split mode|MTP companion GGUF cannot be used as|(?:LLAMA_)?SPLIT_MODE_\w+ (?:requires|needs|not)|device \S+ does not support split)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"(?:the server is built without SSL support|--port 0 is not supported|static assets path not found)", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"failed to initialize speculative decoding context: …please (?:set|use) -", "any", "bad_flag", "load", None, "fatal"),
+    _row(_SOURCE + r"Failed to parse endpoint: ", "rpc", "bad_flag", "load", None, "fatal"),
     _row(r"(?:failed to initialize HTTP server|tools setup failed: |MCP starting failed: )", "any", "bad_flag", "none", None, "weak"),
     # Files. The loader's own line after it is weak: the reason stands here.
     _row(r"(?:error loading model: )?failed to open (?:GGUF file )?['\"]?…(?:No such file|Permission denied|Is a directory|cannot find the (?:file|path))", "any", "missing_file", "load", None, "fatal"),
@@ -89,6 +91,8 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:error loading model: )?(?:llama_model_loader: )?failed to load GGUF split from ", "any", "missing_file", "load", None, "cause"),
     _row(r"error loading model: llama_model_loader: failed to load model from ", "any", "missing_file", "load", None, "weak"),
     _row(r"(?:error: )?(?:file not found|file does not exist|failed to open file|preset file does not exist|could not open file|model file … (?:not found|does not exist))", "any", "missing_file", "load", None, "cause"),
+    _row(r"(?:failed to load model '…': )?(?:clip_model_loader: )?failed to load CLIP model from …Does this file exist", "any", "missing_file", "load", None, "cause"),
+    _row(r"failed to download model: ", "any", "missing_file", "load", None, "cause"),
     _row(r"(?:required file is not available in cache|file '…' not found in repository|no GGUF files found in repository)", "any", "missing_file", "load", None, "fatal"),
     _row(r"(?:\S*/)?(?:bash|sh|zsh|fish|env|exec)\b:…(?:llama\S*: (?:command not found|No such file or directory)|(?:command not found|no such file or directory): \S*llama|llama\S*'?: No such file)", "shell", "missing_file", "none", None, "fatal"),
     # The address.

@@ -13,6 +13,8 @@ from orchestrator.core.failures import Diagnosis, ExitStatus, diagnose
 
 LOGS = Path(__file__).parents[1] / "fixtures/logs"
 OOM = "allocating 19187.00 MiB on device 0: cudaMalloc failed: out of memory"
+CLIP = "clip_init: failed to load model 'a': clip_model_loader: "
+SPECULATIVE = "srv    load_model: failed to initialize speculative decoding context: "
 LOADER = "llama_model_load: error loading model: "
 OOM_LINES = (
     f"ggml_backend_cuda_buffer_type_alloc_buffer: {OOM}",
@@ -298,6 +300,12 @@ def test_knowing_whether_the_engine_lives_changes_no_reading_of_the_sources_line
         ("ggml_vulkan: Error: Vulkan 1.2 required.", ("driver", "load", "give_up")),
         ("ggml_vulkan: Invalid device index 7 in GGML_VK_VISIBLE_DEVICES.", ("driver", "load", "give_up")),
         ("ggml_vulkan: compute pipeline creation failed for mul_mat_f16: vk::Device", ("driver", "load", "give_up")),
+        (f"{LOADER}LLAMA_SPLIT_MODE_TENSOR not implemented for architecture 'bert'", ("bad_flag", "load", "give_up")),
+        (f"{LOADER}device Vulkan0 does not support split buffers", ("bad_flag", "load", "give_up")),
+        (f"{SPECULATIVE}the head has no confidence: please set --spec-draft-p-min 0", ("bad_flag", "load", "give_up")),
+        ("/s/ggml-rpc.cpp:539: Failed to parse endpoint: 10.0.0.2", ("bad_flag", "load", "give_up")),
+        (f"{CLIP}failed to load CLIP model from a. Does this file exist?", ("missing_file", "load", "give_up")),
+        ("srv  llama_server: failed to download model: HTTP 404", ("missing_file", "load", "give_up")),
         ("srv  init: --port 0 is not supported with multiple TCP addresses", ("bad_flag", "none", "give_up")),
         ("srv  init: static assets path not found: /web", ("bad_flag", "none", "give_up")),
         (f"{LOADER}-ncmoe | --n-cpu-moe cannot be used with --fit", ("bad_flag", "load", "give_up")),
