@@ -62,9 +62,14 @@ def run(args: argparse.Namespace) -> int:
     if args.serve:
         return _serve(args)
 
+    import gc
+
+    gc.disable()  # nothing of what Textual's modules make is garbage: looking for it is a tenth of the start
     from tui.app import Dashboard
     from tui.source import DaemonSource
 
+    gc.freeze()
+    gc.enable()
     Dashboard(DaemonSource(path), interval_s=args.interval, readonly=args.readonly, keys=keys).run()
     return diagnostics.OK
 

@@ -72,13 +72,15 @@ def test_it_works_in_a_real_terminal(home: Home) -> None:
         until(lambda: "all slots are idle" in terminal.text(), "the log")
         terminal.press("Escape")
         terminal.resize(140, 40)
-        until(lambda: "3 Engine" in terminal.text() and "slot 3" in terminal.text(), "all panels")
+        until(lambda: "3 Engine" in terminal.text() and "slot 0" in terminal.text(), "all panels")
         terminal.press("w")
         until(lambda: "this runs already" in terminal.text(), "the choices, with a preview")
         terminal.press("Escape")
         until(lambda: "Switch to" not in terminal.text(), "the choices are gone")
         terminal.press("q")
         until(terminal.ended, "it ends")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{terminal.text()}") from None
     finally:
         terminal.close()
 

@@ -16,32 +16,13 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.text import Line, cells, plain
-
-ROLES = ("dim", "strong", "good", "warn", "bad", "accent", "engine", "others", "free")
-COMPONENTS = {f"line--{role}" for role in ROLES} | {"line--cursor"}
-COLOURS = """
-    & > .line--dim { color: $foreground 60%; }
-    & > .line--strong { text-style: bold; }
-    & > .line--good { color: $text-success; }
-    & > .line--warn { color: $text-warning; text-style: bold; }
-    & > .line--bad { color: $text-error; text-style: bold; }
-    & > .line--accent { color: $text-primary; }
-    & > .line--engine { color: $primary; }
-    & > .line--others { color: $text-secondary; }
-    & > .line--free { color: $foreground 30%; }
-    & > .line--cursor { background: $block-cursor-blurred-background; }
-"""
+from tui.widgets.colours import Palette
 
 
 def strip_of(widget: Widget, spans: Line, *, cursor: bool = False) -> Strip:
-    style = widget.get_component_rich_style
-    over = cursor_style(widget) if cursor else Style.null()
-    segments = [Segment(text, (style(f"line--{role}") if role else widget.rich_style) + over) for text, role in spans]
-    return Strip(segments, cells(plain(spans)))
-
-
-def cursor_style(widget: Widget) -> Style:
-    return Style(bgcolor=widget.get_component_rich_style("line--cursor").bgcolor)
+    palette = Palette(widget)
+    over = palette.cursor if cursor else Style.null()
+    return Strip([Segment(text, palette.role(role) + over) for text, role in spans], cells(plain(spans)))
 
 
 def shown(widget: Widget) -> bool:
@@ -53,9 +34,6 @@ def shown(widget: Widget) -> bool:
 
 class Fixed(Widget):
     """Lines without scrolling, as many as there is room for."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = COMPONENTS
-    DEFAULT_CSS = f"Fixed {{ {COLOURS} }}"
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -82,8 +60,7 @@ class Fixed(Widget):
 class Scrolled(ScrollView, can_focus=True):
     """Lines that may be more than there is room for, with a cursor."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = COMPONENTS
-    DEFAULT_CSS = f"Scrolled {{ scrollbar-size: 1 1; overflow-x: hidden; {COLOURS} }}"
+    DEFAULT_CSS = "Scrolled { scrollbar-size: 1 1; overflow-x: hidden; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "move(1)", "Down", show=False),
         Binding("k,up", "move(-1)", "Up", show=False),
@@ -157,7 +134,7 @@ class Scrolled(ScrollView, can_focus=True):
         x = self.scroll_offset.x
         cursor = self.has_focus and index == self.cursor and self._head <= index
         strip = strip_of(self, self._lines[index], cursor=cursor)
-        style = self.rich_style + cursor_style(self) if cursor else self.rich_style
+        style = self.rich_style + Palette(self).cursor if cursor else self.rich_style
         return strip.crop_extend(x, x + width, style)
 
     def action_move(self, by: int) -> None:
