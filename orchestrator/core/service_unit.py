@@ -26,9 +26,9 @@ UNKILLABLE_ALLOWANCE_S = 10
 STOP_SLACK_S = 15
 """The daemon has to be the last to end: systemd kills what is left as soon as this is over."""
 
-FINAL_EXITS = (2, 5, 78)
-"""Exit codes of `orch serve` after which starting again would change nothing: usage or configuration, another daemon
-in the same place, and EX_CONFIG of sysexits.h."""
+FINAL_EXITS = (2, 5)
+"""Exit codes of `orch serve` after which starting again would change nothing: usage or configuration, and another
+daemon in the same place."""
 
 CREDENTIAL = "orch-api-keys"
 """The name under which the daemon finds the gateway's keys in $CREDENTIALS_DIRECTORY (`adapters/config_file.py`)."""

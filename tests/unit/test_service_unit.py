@@ -79,7 +79,7 @@ def test_what_cannot_be_killed_is_waited_for_as_long_as_the_daemon_does() -> Non
 
 
 def test_the_daemons_own_refusals_are_final() -> None:
-    assert {diagnostics.USAGE, diagnostics.ALREADY_RUNNING} <= set(FINAL_EXITS)
+    assert {diagnostics.USAGE, diagnostics.ALREADY_RUNNING} == set(FINAL_EXITS)
 
 
 def test_the_credential_is_called_as_the_daemon_calls_it() -> None:
