@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.failure_lines import read_lines, without_sequences
@@ -48,6 +48,7 @@ def test_what_others_put_around_a_line_changes_nothing(name: str, wrapper: str) 
     assert verdict(diagnose(wrapped, None)) == verdict(diagnose(fixture(name), None))
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(st.lists(st.sampled_from(sorted(WRAPPERS)), max_size=2))
 def test_wrappers_inside_of_wrappers_change_nothing(wrappers: list[str]) -> None:
     lines = list(OOM_LINES)
