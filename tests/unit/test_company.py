@@ -37,6 +37,14 @@ def test_under_a_load_that_never_ends_answers_are_known_as_soon_as_those_beside_
     assert len(company.waiting) < KEPT
 
 
+def test_those_that_came_after_an_answer_s_end_are_not_waited_for_in_place_of_those_beside_it() -> None:
+    company, _ = add(Company(), request(0, 10), 1)
+    company, known = add(company, request(11, 12), 1)
+    assert known == ()
+    _, known = add(company, request(0, 20), 0)
+    assert len(known) == 3
+
+
 def test_an_answer_beside_which_a_prompt_was_read_is_not_judged() -> None:
     reader = request(8, 12, prompt_s=5)
     assert streams_beside(request(0, 10), [reader]) is None

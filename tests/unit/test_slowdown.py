@@ -172,6 +172,12 @@ def test_a_context_that_was_never_so_deep_is_not_called_slow() -> None:
     assert set(kinds([sample(20.0 * 20, depth=40_000.0)] * 50, healthy())) == {"ok"}
 
 
+@pytest.mark.parametrize("more", [{"streams": 4.0}, {"width": 4.0}])
+def test_steps_that_are_shared_or_hold_drafts_are_not_called_slow(more: dict[str, float]) -> None:
+    """Though four times as long: experts in host memory have to be read for each token of a step."""
+    assert set(kinds([sample(80.0, **more)] * 50, healthy())) == {"ok"}
+
+
 def test_slowness_at_a_depth_that_is_known_is_noticed() -> None:
     history, _ = judge([*[sample()] * 10, *[sample(40.0, depth=40_000.0)] * 10])
     assert kinds([sample(160.0, depth=42_000.0)] * 5, history)[-1] == "slow"
