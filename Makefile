@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types layers engine-tests bench soak fuzz clean
+.PHONY: demo test check lint types layers engine-tests service-tests bench soak fuzz clean
 
 demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or compiler needed
 	@$(BIN)/orch demo
@@ -26,6 +26,9 @@ layers: $(STAMP)
 
 engine-tests: $(STAMP)  ## tests on both real engines, which are built the first time (kept in .cache/engines)
 	$(BIN)/python -m pytest -m engine tests/engines
+
+service-tests: $(STAMP) ## tests on a real systemd, booted in a container (root, systemd-nspawn, debootstrap; kept in .cache/systemd)
+	$(BIN)/python -m pytest -m systemd tests/systemd
 
 bench: $(STAMP)         ## what the gateway, a switch, the CLI and the idle daemon cost
 	$(BIN)/python -m benchmarks.gateway_latency

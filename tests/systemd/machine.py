@@ -1,9 +1,11 @@
-"""A booted machine: systemd as its PID 1, a network of its own with loopback alone, and a root that forgets."""
+"""A booted machine: systemd as its PID 1, a network of its own with loopback alone, and the root that it is given."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -20,9 +22,8 @@ class Machine:
     :ivar leader: PID 1 of the machine, as this machine counts
     """
 
-    def __init__(self, leader: int, root: Path) -> None:
+    def __init__(self, leader: int) -> None:
         self.leader = leader
-        self.root = root
 
     def run(self, command: str, user: str = "root", *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a shell command there and return what came of it, whatever it was."""
@@ -48,7 +49,8 @@ class Machine:
     def do(self, command: str, user: str = "root", *, timeout_s: float = 60.0) -> str:
         """As `run`, and it must succeed. Returns its standard output."""
         done = self.run(command, user, timeout_s=timeout_s)
-        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        journal = self.journal("orch", user) if done.returncode and "orch" in command else ""
+        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{journal}"
         return done.stdout
 
     def client(self, words: Sequence[str]) -> subprocess.Popen[str]:
@@ -94,16 +96,31 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(root: Path, log: Path) -> Iterator[Machine]:
-    """Boot the root with an overlay that is thrown away; what its console says goes to `log`."""
+def copied(root: Path, directory: Path) -> Iterator[Path]:
+    """A copy of a root, to be booted and thrown away."""
+    target = directory / "root"
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(root), str(target)], check=True)
+    try:
+        yield target
+    finally:
+        shutil.rmtree(target)
+
+
+@contextlib.contextmanager
+def booted(root: Path, log: Path, *, unified: bool = False) -> Iterator[Machine]:
+    """Boot a root until its systemd has nothing left to start; what its console says goes to `log`.
+
+    :param unified: control groups of version 2 alone, without controllers where this machine has those in version 1
+    """
     words = [
-        "systemd-nspawn", "--quiet", "--directory", str(root), "--volatile=overlay", "--register=no", "--keep-unit",
-        "--private-network", "--machine=orch-test", "--hostname=orch-test", "--console=pipe", "--boot",
+        "systemd-nspawn", "--quiet", "--directory", str(root), "--register=no", "--keep-unit", "--private-network",
+        "--machine=orch-test", "--hostname=orch-test", "--console=pipe", "--boot",
     ]  # fmt: skip
     with log.open("wb") as console:
-        nspawn = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        environment = {**os.environ, **({"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} if unified else {})}
+        nspawn = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment)
     try:
-        machine = Machine(_leader(nspawn, log), root)
+        machine = Machine(_leader(nspawn, log))
         machine.succeeds("systemctl is-system-running | grep -qE 'running|degraded'", timeout_s=BOOT_S)
         yield machine
     finally:

@@ -37,15 +37,22 @@ def missing() -> str | None:
     return f"not installed: {', '.join(absent)} (apt-get install systemd-container debootstrap)" if absent else None
 
 
-def key() -> str:
+def _system_key() -> str:
+    return " ".join((SUITE, *PACKAGES))
+
+
+def _key() -> str:
     """What the root depends on."""
-    text = "\n".join([SUITE, *PACKAGES, (REPOSITORY / "uv.lock").read_text()])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _system_key() + " " + hashlib.sha256((REPOSITORY / "uv.lock").read_bytes()).hexdigest()
 
 
 def made() -> bool:
-    stamp = CACHE / "key"
-    return stamp.exists() and stamp.read_text() == key()
+    return _stamp("all") == _key()
+
+
+def _stamp(name: str) -> str:
+    file = CACHE / f"{name}.key"
+    return file.read_text() if file.exists() else ""
 
 
 def make() -> Path:
@@ -57,15 +64,15 @@ def make() -> Path:
         return ROOT
 
     CACHE.mkdir(parents=True, exist_ok=True)
-    (CACHE / "key").unlink(missing_ok=True)
-    if not (CACHE / "debian").exists():
+    (CACHE / "all.key").unlink(missing_ok=True)
+    if _stamp("system") != _system_key():
         shutil.rmtree(ROOT, ignore_errors=True)
         include = ",".join(PACKAGES)
         _run("debootstrap", "--variant=minbase", f"--include={include}", SUITE, str(ROOT), MIRROR)
-        (CACHE / "debian").touch()
+        (CACHE / "system.key").write_text(_system_key())
 
     _install_dependencies()
-    (CACHE / "key").write_text(key())
+    (CACHE / "all.key").write_text(_key())
     return ROOT
 
 
