@@ -175,7 +175,7 @@ def test_a_context_that_was_never_so_deep_is_not_called_slow() -> None:
 @pytest.mark.parametrize("more", [{"streams": 4.0}, {"width": 4.0}])
 def test_steps_that_are_shared_or_hold_drafts_are_not_called_slow(more: dict[str, float]) -> None:
     """Though four times as long: experts in host memory have to be read for each token of a step."""
-    assert set(kinds([sample(80.0, **more)] * 50, healthy())) == {"ok"}
+    assert set(kinds([sample(80.0, None, **more)] * 50, healthy())) == {"ok"}
 
 
 def test_slowness_at_a_depth_that_is_known_is_noticed() -> None:
