@@ -30,13 +30,11 @@ def main() -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process, from the scheduler's own count in nanoseconds (proc(5), schedstat), all threads."""
-    total = 0
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
-            total += int(file.read().split()[0])
+    """CPU seconds of a process in steps of 10 ms (proc(5), stat): those of threads that have ended count, too."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
 
-    return total / 1e9
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

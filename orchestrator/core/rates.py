@@ -37,8 +37,9 @@ class Slot:
 
     :param task: what it works on, or has worked on last
     :param decoded: tokens generated for it so far
-    :param prompt_read: tokens of its prompt that were computed, without those `cached`
+    :param prompt_read: tokens of its prompt that were computed, without those from the cache
     :param prompt: tokens of its prompt or, in upstream since autumn 2026, all that the slot holds
+    :param told: how much of the prompt was read, 0 to 1, where the engine says so elsewhere (`prompt_progress.py`)
     """
 
     id: int
@@ -47,8 +48,8 @@ class Slot:
     task: int | None = None
     decoded: int | None = None
     prompt_read: int | None = None
-    cached: int = 0
     prompt: int | None = None
+    told: float | None = None
 
     @property
     def reading(self) -> bool:
@@ -56,16 +57,11 @@ class Slot:
 
     @property
     def prompt_done(self) -> float | None:
-        """How much of the prompt was read, 0 to 1; None where the engine does not tell its length."""
-        if not self.busy or self.prompt_read is None or self.prompt is None:
+        """How much of the prompt was read, 0 to 1; None where the engine does not tell."""
+        if not self.busy:
             return None
 
-        if not self.reading:
-            return 1.0
-
-        read = self.prompt_read + self.cached
-        # Equal: read whole, or a count of what was read so far.
-        return read / self.prompt if 0 < read < self.prompt else None
+        return self.told if self.reading else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +92,29 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What the next sample is compared with: the last one, and the tokens that were counted until then."""
+    """What the next sample is compared with: the last one, and the tokens that were counted until then.
+
+    :param prompt_at: when tokens of a prompt were last counted, or no prompt was being read; their rate was
+        `prompt_tok_s`
+    """
 
     last: Sample
     decoded: float
     prompt: float
+    prompt_at: float
+    prompt_tok_s: float | None = None
 
 
 def begin(sample: Sample) -> tuple[Meter, Measured]:
     """The first sample of an instance: there is no rate yet."""
     reading = sum(slot.prompt_read or 0 for slot in sample.slots or () if slot.reading)
     prompt = sample.totals.get(PROMPT, 0.0) + reading
-    return Meter(sample, _ever_decoded(sample), prompt), _now(sample)
+    return Meter(sample, _ever_decoded(sample), prompt, sample.taken_s), _now(sample)
 
 
 def idle(meter: Meter, now: float) -> Meter:
     """Nothing was in flight since the last sample, so that its counts still hold now."""
-    return replace(meter, last=replace(meter.last, taken_s=now))
+    return replace(meter, last=replace(meter.last, taken_s=now), prompt_at=now, prompt_tok_s=None)
 
 
 def advance(meter: Meter, sample: Sample) -> tuple[Meter, Measured]:
@@ -134,16 +136,31 @@ def advance(meter: Meter, sample: Sample) -> tuple[Meter, Measured]:
 
     decoded = max(_moved(last.slots, sample.slots, _decoded), _ever_decoded(sample) - meter.decoded)
     prompt = max(_moved(last.slots, sample.slots, _prompt_read), sample.totals.get(PROMPT, 0.0) - meter.prompt)
-    # A prompt that is counted only when it was read may have taken longer than the time between two samples.
-    prompt_s = max(elapsed_s, _risen(last.totals, sample.totals, PROMPT_SECONDS))
+    meter = _with_prompt(meter, sample, prompt)
     drafted = _risen(last.totals, sample.totals, DRAFTED)
     measured = replace(
         _now(sample),
         decode_tok_s=decoded / elapsed_s,
-        prompt_tok_s=prompt / prompt_s,
+        prompt_tok_s=meter.prompt_tok_s,
         draft_acceptance=_risen(last.totals, sample.totals, ACCEPTED) / drafted if drafted else None,
     )
-    return Meter(sample, meter.decoded + decoded, meter.prompt + prompt), measured
+    return replace(meter, last=sample, decoded=meter.decoded + decoded), measured
+
+
+def _with_prompt(meter: Meter, sample: Sample, tokens: float) -> Meter:
+    """Count tokens of prompts. They come a batch at a time, or all at once when a prompt was read, and either may take
+    longer than the time between two samples: their rate is over the time since the last of them, and holds until the
+    next.
+    """
+    if tokens > 0:
+        took_s = max(sample.taken_s - meter.prompt_at, _risen(meter.last.totals, sample.totals, PROMPT_SECONDS))
+        rate: float | None = tokens / took_s
+    elif any(slot.reading for slot in sample.slots or ()):
+        return meter
+    else:
+        rate = 0.0
+
+    return replace(meter, prompt=meter.prompt + tokens, prompt_at=sample.taken_s, prompt_tok_s=rate)
 
 
 def read_slots(answer: object) -> tuple[Slot, ...] | None:
@@ -183,7 +200,6 @@ def _slot(found: dict[str, object]) -> Slot:
         task=_whole(found, "id_task"),
         decoded=_whole(nested, "n_decoded") if isinstance(nested, dict) else None,
         prompt_read=_whole(found, "n_prompt_tokens_processed"),
-        cached=_whole(found, "n_prompt_tokens_cache") or 0,
         prompt=_whole(found, "n_prompt_tokens"),
     )
 

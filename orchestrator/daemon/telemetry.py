@@ -31,10 +31,11 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.process_tree import ProcessTree
 from orchestrator.api.frames import Point
 from orchestrator.core import rates
+from orchestrator.core.prompt_progress import told_progress
 from orchestrator.core.rates import Measured, Meter, Sample, Slot
 from orchestrator.core.states import Draining, Ready
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.performing import EnginePerformer, engine_probe
+from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe
 from orchestrator.engines.render import model_path
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,9 @@ ENGINE_PATIENCE_S = 10.0
 
 FORK_EVERY_S = 2.0
 """While somebody looks, else `IDLE_S`: the fork logs three lines for each question, and sends each prompt along."""
+
+PROGRESS_LINES = 200
+"""The end of the log in which a prompt's progress is looked for."""
 
 STALE_S = 15.0
 """Rates that are older are not what happens now."""
@@ -257,10 +261,11 @@ class Telemetry:
                 continue
 
             async with engine_probe(run.launch) as probe:
-                await self._follow(instance, probe, fork=run.launch.capabilities.kind == "ik")
+                await self._follow(instance, run, probe)
 
-    async def _follow(self, instance: str, probe: EngineProbe, *, fork: bool) -> None:
+    async def _follow(self, instance: str, run: Run, probe: EngineProbe) -> None:
         """Sample one instance while it serves."""
+        fork = run.launch.capabilities.kind == "ik"
         meter: Meter | None = None
         relayed = -1
         self._work = Work(instance)
@@ -270,7 +275,7 @@ class Telemetry:
             moved = self._traffic.relayed(instance) != relayed
             if busy or (moved and (self._watched or meter is not None)):
                 relayed = self._traffic.relayed(instance) if not busy else -1
-                meter = await self._ask(instance, probe, meter)
+                meter = await self._ask(instance, run, probe, meter)
                 rest_s = SECOND_S if not fork else FORK_EVERY_S if self._watched else IDLE_S
                 await self._tick(began + rest_s)
             else:
@@ -278,7 +283,7 @@ class Telemetry:
                 self._work = replace(self._work, measured=idle_rates(self._work.measured), answered_s=began)
                 await self._tick(began + SECOND_S)
 
-    async def _ask(self, instance: str, probe: EngineProbe, meter: Meter | None) -> Meter | None:
+    async def _ask(self, instance: str, run: Run, probe: EngineProbe, meter: Meter | None) -> Meter | None:
         """One sample; the totals first, see `core/rates.py`."""
         totals = await probe.metrics(ENGINE_PATIENCE_S)
         slots = rates.read_slots(await probe.slots(ENGINE_PATIENCE_S))
@@ -295,7 +300,7 @@ class Telemetry:
             if measured.draft_acceptance is None:  # drafts are counted when a request ends: the last one holds
                 measured = replace(measured, draft_acceptance=before.draft_acceptance)
 
-        self._work = Work(instance, slots or (), measured, now)
+        self._work = Work(instance, with_progress(slots or (), run), measured, now)
         return meter
 
     # The page cache.
@@ -321,6 +326,15 @@ class Telemetry:
         """Until then, or until somebody begins to look."""
         with contextlib.suppress(TimeoutError), anyio.fail_after(max(until - monotonic(), 0.0)):
             await self._woken.wait()
+
+
+def with_progress(slots: tuple[Slot, ...], run: Run) -> tuple[Slot, ...]:
+    """Add what the engine's log says of the prompts that it reads."""
+    if not any(slot.reading for slot in slots):
+        return slots
+
+    told = told_progress(line.text for line in run.log.tail(PROGRESS_LINES))
+    return tuple(replace(slot, told=told.get(-1 if slot.task is None else slot.task)) for slot in slots)
 
 
 def idle_rates(measured: Measured) -> Measured:

@@ -133,7 +133,7 @@ def test_speculation_is_shown_from_the_engine_s_own_counts(home: Home) -> None:
 
 
 def test_the_engine_s_part_of_a_device_is_told_apart(served: Home) -> None:
-    card = frame(served)["gpus"][0]
+    card = until(lambda: [each for each in frame(served)["gpus"] if each["engine_mib"]], "the engine is found")[0]
     assert (card["engine_mib"], card["others_mib"]) == (10000, 800)
     assert (card["used_mib"], card["utilization"], card["throttle"]) == (11000, 0.97, ["power_cap"])
     assert card["power_w"] is None and card["pcie_rx_mib_s"] is None

@@ -72,7 +72,7 @@ FREE = Slot(0, busy=False, context=100, task=1)
 def test_the_slots_of_upstream_are_read() -> None:
     assert read_slots(UPSTREAM) == (
         Slot(0, busy=False, context=2048),
-        Slot(1, busy=True, context=2048, task=7, decoded=46, prompt_read=11, cached=2, prompt=57),
+        Slot(1, busy=True, context=2048, task=7, decoded=46, prompt_read=11, prompt=57),
     )
 
 
@@ -100,10 +100,10 @@ def test_totals_are_read_by_name_and_labels_left_out() -> None:
 @pytest.mark.parametrize(
     ("slot", "done"),
     [
-        (Slot(0, busy=True, context=9, decoded=0, prompt_read=30, cached=20, prompt=100), 0.5),
-        (Slot(0, busy=True, context=9, decoded=0, prompt_read=100, prompt=100), None),
-        (Slot(0, busy=True, context=9, decoded=5, prompt_read=100, prompt=105), 1.0),
-        (Slot(0, busy=True, context=9, decoded=5), None),
+        (Slot(0, busy=True, context=9, decoded=0, prompt_read=2048, prompt=4096), None),
+        (Slot(0, busy=True, context=9, decoded=5), 1.0),
+        (Slot(0, busy=True, context=9), None),
+        (Slot(0, busy=True, context=9, decoded=0, prompt_read=100, prompt=100, told=0.26), 0.26),
         (Slot(0, busy=False, context=9, prompt_read=100, prompt=100), None),
     ],
 )
@@ -191,6 +191,20 @@ def test_a_prompt_s_rate_comes_from_the_slots_while_it_is_read() -> None:
     assert measured.prompt_tok_s == 300.0
     _, measured = advance(meter, sample(2.0, busy(9, read=500), prompt_tokens_total=500))
     assert measured.prompt_tok_s == 100.0
+
+
+def test_a_batch_of_a_prompt_that_takes_several_samples_counts_over_its_time() -> None:
+    meter, _ = begin(sample(0.0, FREE, prompt_tokens_total=0))
+    meter, measured = advance(meter, sample(1.0, busy(0, read=0), prompt_tokens_total=0))
+    assert measured.prompt_tok_s is None
+    seen = []
+    for second in range(2, 9):
+        meter, measured = advance(meter, sample(second, busy(0, read=2000 * (second // 4)), prompt_tokens_total=0))
+        seen.append(measured.prompt_tok_s)
+
+    assert seen == [None, None, 500.0, 500.0, 500.0, 500.0, 500.0]
+    _, measured = advance(meter, sample(9.0, busy(9, read=4000), prompt_tokens_total=4000))
+    assert measured.prompt_tok_s == 0.0
 
 
 def test_a_prompt_that_is_told_only_when_it_was_read_counts_over_the_time_it_took() -> None:
