@@ -49,7 +49,6 @@ class History:
         self._dropped = 0
         # The rest belongs to the thread.
         self._store: HistoryStore | None = None
-        self._refused = False
         self._open_at = 0.0
         self._tidy_at = 0.0
         self._failing = False
@@ -154,7 +153,7 @@ class History:
             _log.warning("%s is gone; a new history is begun", self._path)
             self._let_go()
 
-        if self._store is None and not self._refused and monotonic() >= self._open_at:
+        if self._store is None and monotonic() >= self._open_at:
             self._open_at = monotonic() + RETRY_S
             self._store, notice = open_history(self._path)
             if notice:
@@ -171,8 +170,6 @@ class History:
         if isinstance(error, DamagedHistory):
             self._let_go()  # it is set aside when it is opened anew
             self._open_at = 0.0
-        elif isinstance(error, OrchError):
-            self._refused = True  # a newer orch's: it stays as it is
 
     def _let_go(self) -> None:
         if self._store is not None:

@@ -15,6 +15,8 @@ from orchestrator.adapters.log_file import LogFile
 from orchestrator.adapters.paths import find_paths, make_directories, make_private
 from orchestrator.adapters.state_file import save_state
 from orchestrator.core.errors import OrchError
+from orchestrator.core.usage import RequestRecord
+from orchestrator.daemon.history import History
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.sockets import bind_control
@@ -48,9 +50,17 @@ def make_a_key(path: str) -> None:
         Preparer(paths, NvmlReader())._new_key("i-1")
 
 
+def keep_a_request(path: str) -> None:
+    history = History(path)
+    history.add_request(RequestRecord(1.0, "demo", None, None, "/completion", "error", 503, 0.0, 0.0))
+    assert history.close(10.0)
+    assert history.dropped == 1
+
+
 WRITERS: dict[str, Callable[[str], None]] = {
     "the engine's log": write_a_log,
     "the journal": lambda path: Journal(path).add("kind", "message"),
+    "the history": keep_a_request,
     "the state": lambda path: save_state(path, {"a": 1}),
     "the lock": take_the_lock,
     "the control socket": bind,

@@ -176,10 +176,12 @@ def test_a_newer_file_is_not_touched_and_the_daemon_goes_on(
         history.add_request(ONE)
         until(partial(dropped, history, number), "the row is dropped")
 
-    assert history.close(10.0)
     assert Path(path).read_bytes() == before
     assert caplog.text.count("written by a newer orch") == 1
     assert f"version {history_store.VERSION + 1}" in caplog.text
+    os.rename(path, path + ".newer")
+    history.add_request(ONE)
+    until(lambda: count(path) == 1, "once it is moved away, a new one is begun")
 
 
 def test_a_file_that_somebody_deleted_is_begun_anew(history: History, path: str) -> None:
