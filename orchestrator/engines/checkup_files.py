@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from orchestrator.adapters.config_file import load_config
+from orchestrator.adapters.history_store import VERSION as HISTORY_VERSION
 from orchestrator.adapters.lock import holder
 from orchestrator.adapters.ports import can_listen, listener_pids
 from orchestrator.adapters.profile_files import ProfileStore, shipped_directory
@@ -58,25 +62,39 @@ def _directory(path: str) -> Finding | None:
 def state(subject: Subject) -> Iterator[Finding]:
     paths = subject.paths
     known = 0
-    for path in (paths.state_file, paths.margins_file):
+    readers = {paths.state_file: (_json_version, VERSION), paths.margins_file: (_json_version, VERSION)}
+    readers[paths.history_file] = (_database_version, HISTORY_VERSION)
+    for path, (read, newest) in readers.items():
         try:
-            with open(path, "rb") as file:
-                version = json.load(file)["version"]
+            version = read(path)
         except FileNotFoundError:
             continue
         except OSError as error:
             yield Finding("problem", "state", f"{path}: {error.strerror}", f"`ls -l {path}`: it has to be yours")
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, sqlite3.Error):
             text = f"{path} cannot be read; the next start keeps it aside and begins without it"
             yield Finding("warning", "state", text)
         else:
-            if not isinstance(version, int) or version > VERSION:
-                text = f"{path} is of version {version}, this orch reads up to {VERSION}"
+            if not isinstance(version, int) or version > newest:
+                text = f"{path} is of version {version}, this orch reads up to {newest}"
                 yield Finding("problem", "state", text, "upgrade orch, or move the file away")
             else:
                 known += 1
 
     yield Finding("ok", "state", f"{known} state files of a known version" if known else "nothing remembered yet")
+
+
+def _json_version(path: str) -> object:
+    with open(path, "rb") as file:
+        return json.load(file)["version"]
+
+
+def _database_version(path: str) -> object:
+    with open(path, "rb"):  # SQLite says less about what is wrong than open(2)
+        pass
+
+    with contextlib.closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=0.5)) as connection:
+        return connection.execute("PRAGMA user_version").fetchone()[0]
 
 
 def configuration(subject: Subject) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from orchestrator.adapters.service_machine import (
     user_name,
 )
 from orchestrator.core.checkup import Finding, requirement
-from orchestrator.core.errors import OrchError
+from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.service_unit import SERVICE, Flavour, is_ours, stop_s
 from orchestrator.engines.checkup import Subject
 
@@ -176,9 +176,8 @@ def service(subject: Subject) -> Iterator[Finding]:
         if not is_ours(text):
             yield Finding("note", "service", f"{who} was edited by hand: {machine.unit(SERVICE)}")
 
-        paths = system_paths() if flavour == "system" else subject.paths
-        readable = os.access(paths.config, os.X_OK)
-        if readable and f"\nTimeoutStopSec={stop_s(load_config(paths, subject.environment))}\n" not in text:
+        wanted_s = _stop_s(subject, flavour)
+        if wanted_s is not None and f"\nTimeoutStopSec={wanted_s}\n" not in text:
             yield Finding("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
 
         program = re.search(r'^ExecStart="?([^"\s]+)', text, re.MULTILINE)
@@ -199,6 +198,18 @@ def service(subject: Subject) -> Iterator[Finding]:
 
     if not installed:
         yield Finding("note", "service", "not installed as a service", "`orch service install` if it is to run at boot")
+
+
+def _stop_s(subject: Subject, flavour: Flavour) -> int | None:
+    """What the unit ought to say; None where the configuration cannot be read, or is wrong, which another check says."""
+    paths = system_paths() if flavour == "system" else subject.paths
+    if not os.access(paths.config, os.X_OK):
+        return None
+
+    try:
+        return stop_s(load_config(paths, subject.environment))
+    except UsageError:
+        return None
 
 
 def _session(subject: Subject) -> Iterator[Finding]:

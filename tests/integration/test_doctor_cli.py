@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +102,13 @@ def test_state_of_a_newer_orch_and_state_that_is_broken_are_told_apart(home: Hom
     levels = of("state", findings(home, code=1))
     assert [level for level, _ in levels] == ["problem", "warning", "ok"]
     assert "version 99" in levels[0][1]
+    database = os.path.join(home.root, "state", "history.sqlite3")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA user_version = 77")
+
+    assert any(level == "problem" and "version 77" in text for level, text in of("state", findings(home)))
+    Path(database).write_bytes(b"no database of ours" * 100)
+    assert any(level == "warning" and database in text for level, text in of("state", findings(home)))
 
 
 def test_a_directory_that_others_may_enter_is_a_warning(home: Home) -> None:

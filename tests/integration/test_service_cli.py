@@ -276,6 +276,8 @@ def test_the_doctor_knows_the_service(user: User) -> None:
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text("[daemon]\ndrain_s = 999\n")
     assert ("warning", "the user's service does not wait as long as orch.toml lets a stop take") in user.doctor()
+    config.write_text("[daemon]\ndrain = 999\n")
+    assert ("problem", "the user's service has failed") in user.doctor(), "whatever is wrong besides"
     user.unit.write_text(user.unit.read_text().replace("ExecStart=/", "ExecStart=/gone/"))
     levels = {text.split(":")[0].split(" /")[0]: level for level, text in user.doctor()}
     assert levels["the user's service was edited by hand"] == "note"
