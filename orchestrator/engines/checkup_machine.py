@@ -201,7 +201,7 @@ def service(subject: Subject) -> Iterator[Finding]:
 
 
 def _stop_s(subject: Subject, flavour: Flavour) -> int | None:
-    """What the unit ought to say; None where the configuration cannot be read, or is wrong, which another check says."""
+    """What the unit ought to say; None where the configuration cannot be read, or is wrong: another check says that."""
     paths = system_paths() if flavour == "system" else subject.paths
     if not os.access(paths.config, os.X_OK):
         return None
