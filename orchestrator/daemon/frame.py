@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from time import monotonic, time
+from time import monotonic
 from typing import Literal
 
 from orchestrator.adapters.host import Residency
@@ -35,7 +34,6 @@ class Frames:
         self._service = service
         self._telemetry = telemetry
         self._journal = journal
-        self._clock = Clock(time() - monotonic())
         self._stale: list[str] = []
         self._stale_at = float("-inf")
 
@@ -58,7 +56,7 @@ class Frames:
         gateway = self._service.gateway
         return Frame(
             version=1,
-            taken=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            taken=self._service.clock.rfc3339(monotonic()),
             status=status,
             margin_origin=margin_origin(state, launch.written if launch else None),
             rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
@@ -74,9 +72,9 @@ class Frames:
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
         """The newest first, those that have not ended before the others."""
-        now = monotonic()
-        rows = [_underway(each, self._clock, now) for each in reversed(underway)]
-        rows += [_finished(each, self._clock) for each in reversed(self._service.recent)]
+        now, clock = monotonic(), self._service.clock
+        rows = [_underway(each, clock, now) for each in reversed(underway)]
+        rows += [_finished(each, clock) for each in reversed(self._service.recent)]
         return rows[: max(count, 0)]
 
 

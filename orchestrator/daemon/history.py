@@ -32,7 +32,8 @@ RETRY_S = 10.0
 
 
 class History:
-    """Takes rows from the loop, and owns the thread that owns the file. The thread starts with the first row.
+    """Takes rows from the loop, and owns the thread that owns the file. The thread starts with `open`, or else with the
+    first row.
 
     :param clock: Unix time
     :ivar dropped: rows that were not recorded
@@ -46,6 +47,7 @@ class History:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._begun = threading.Event()
         self._dropped = 0
         # The rest belongs to the thread.
         self._store: HistoryStore | None = None
@@ -56,6 +58,16 @@ class History:
     @property
     def dropped(self) -> int:
         return self._dropped
+
+    def open(self, patience_s: float = 2.0) -> bool:
+        """Open or make the file before there is a row for it; False when the disk did not answer in time. Blocks.
+
+        What is wrong with the file is said in the log, and tried again with the rows.
+        """
+        with self._condition:
+            started = self._start()
+
+        return started and self._begun.wait(patience_s)
 
     def add_request(self, record: RequestRecord) -> None:
         """Never blocks and never raises."""
@@ -105,6 +117,12 @@ class History:
     # In the thread.
 
     def _run(self) -> None:
+        try:
+            self._opened()
+        except (sqlite3.Error, OSError, OrchError) as error:
+            self._failed(error)
+
+        self._begun.set()
         while True:
             requests, samples, last = self._gathered()
             if requests or samples:

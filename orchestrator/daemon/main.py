@@ -232,6 +232,7 @@ class Daemon:
         api = self._control(tasks, service)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
         await service.refresh_models()
+        await anyio.to_thread.run_sync(self._history.open)
         core.start("state file", self._save_wanted)
         core.start("signals", self._heed_signals)
         core.start("reaper", reap_regularly)

@@ -51,6 +51,7 @@ class Service:
     """Answers for the daemon. Reads the owner's world, never changes it.
 
     :ivar recent: the requests that ended last
+    :ivar clock: the dates of what is told; one for all, so that they fit together
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Service:
         self.on_finished: Callable[[Finished], None] = lambda record: None
         self.metrics_page: Callable[[], Awaitable[bytes]] | None = None
         self.notice_of: Callable[[str | None], str | None] = lambda instance: None
-        self._clock = Clock(time() - monotonic())
+        self.clock = Clock(time() - monotonic())
         self.gateway: Gateway | None = None
         self.gateway_url = ""
         owner.observe(self.refresh)
@@ -190,7 +191,7 @@ class Service:
             build=self.performer.build(instance),
             pid=pid_of(state),
             margin_mib=shown.rung.margin_mib if shown and shown.rung else None,
-            attempts=attempts_of(course, self._clock),
+            attempts=attempts_of(course, self.clock),
             gateway=GatewayStatus(
                 url=self.gateway_url,
                 queued=gateway.queued if gateway else 0,
@@ -198,7 +199,7 @@ class Service:
             ),
             speed=self._speed.read(instance),
             gpus=[],
-            since=self._clock.rfc3339(published.since),
+            since=self.clock.rfc3339(published.since),
             cause=describe(failure) if failure else None,
             hint=failure.hint if failure else (last.hint if last else None),
             stale=[],

@@ -22,7 +22,7 @@ import pytest
 from orchestrator.adapters.linux import stat_of
 from orchestrator.adapters.ports import HOST, free_port
 from orchestrator.engines.known_model import write_known_model
-from tests.faults.lab import QUICK, ROOT, Lab, descriptors
+from tests.faults.lab import QUICK, ROOT, Lab
 from tests.support import ORCH, Home, new_home, until
 
 # 19. Many ports, one after the other.
@@ -88,8 +88,7 @@ def serve_as(lab: Lab, *words: str) -> subprocess.Popen[bytes]:
         lab.daemon = subprocess.Popen(words, env=lab.env, cwd=ROOT, stdout=log, stderr=log)
 
     until(lab.answers, "the daemon answers")
-    lab.baseline = descriptors(lab.daemon.pid)
-    lab.baseline_threads = len(os.listdir(f"/proc/{lab.daemon.pid}/task"))
+    lab.take_baseline()
     return lab.daemon
 
 
@@ -152,6 +151,7 @@ WALL_CLOCK = {
     ("daemon/journal.py", "now"): "the time of an event",
     ("daemon/preparing.py", "now"): "the date beside a margin that was learned",
     ("daemon/service.py", "time"): "`created` of the models, and turning monotonic times into dates",
+    ("daemon/telemetry.py", "time"): "the time of a point, which the history keeps beyond this daemon",
     ("gateway/errors.py", "time"): "`created_at` of an error",
 }
 """Where a date is meant, and what for. Everything else counts with a clock that does not jump."""

@@ -52,8 +52,8 @@ def test_the_version_is_data(option: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_unknown_command_is_an_error_of_usage_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["sttus"]) == 2
-    assert capsys.readouterr() == ("", "error: unknown command `sttus`\n\nhint: did you mean `status`?\n")
+    assert cli.main(["swich"]) == 2
+    assert capsys.readouterr() == ("", "error: unknown command `swich`\n\nhint: did you mean `switch`?\n")
 
 
 def test_a_command_like_no_other_points_to_the_help(capsys: pytest.CaptureFixture[str]) -> None:

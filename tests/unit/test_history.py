@@ -73,6 +73,34 @@ def test_without_a_request_there_is_neither_a_thread_nor_a_file(path: str) -> No
     assert not os.path.exists(path)
 
 
+def test_an_opened_history_has_its_file_before_the_first_row(history: History, path: str) -> None:
+    assert history.open(10.0)
+    assert os.path.exists(path)
+    assert count(path) == 0
+    history.add_request(ONE)
+    assert history.close(10.0)
+    assert (count(path), history.dropped) == (1, 0)
+
+
+def test_a_disk_that_does_not_answer_holds_up_the_start_for_a_moment_alone(
+    history: History, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    opened = history_store.open_history
+
+    def slow(path: str) -> tuple[HistoryStore, str | None]:
+        assert go.wait(30)
+        return opened(path)
+
+    monkeypatch.setattr(module, "open_history", slow)
+    assert not history.open(0.05)
+    history.add_request(ONE)
+    go.set()
+    assert history.open(10.0)
+    assert history.close(10.0)
+    assert count(path) == 1
+
+
 def test_what_comes_after_closing_is_counted(history: History, path: str) -> None:
     history.add_request(ONE)
     assert history.close(10.0)
