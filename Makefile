@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types layers engine-tests service-tests bench soak fuzz clean
+.PHONY: demo test check lint types layers engine-tests service-tests bench picture soak fuzz clean
 
 demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or compiler needed
 	@$(BIN)/orch demo
@@ -30,11 +30,15 @@ engine-tests: $(STAMP)  ## tests on both real engines, which are built the first
 service-tests: $(STAMP) ## tests on a real systemd, booted in a container (root, systemd-nspawn, debootstrap; kept in .cache/systemd)
 	$(BIN)/python -m pytest -m systemd tests/systemd
 
-bench: $(STAMP)         ## what the gateway, a switch, the CLI and the idle daemon cost
+bench: $(STAMP)         ## what the gateway, a switch, the CLI, the idle daemon and the dashboard cost
 	$(BIN)/python -m benchmarks.gateway_latency
 	$(BIN)/python -m benchmarks.switch_cost
 	$(BIN)/python -m benchmarks.import_cost
 	$(BIN)/python -m benchmarks.idle_cost
+	$(BIN)/python -m benchmarks.dashboard_cost
+
+picture: $(STAMP)       ## the dashboard's picture in the README; needs Chromium
+	$(BIN)/python -m benchmarks.dashboard_picture
 
 soak: $(STAMP)          ## 500 switches and 5000 requests with random faults
 	$(BIN)/python -m benchmarks.soak

@@ -75,12 +75,14 @@ def plot(values: Sequence[float | None], columns: int, rows: int) -> tuple[list[
 
 
 def nice(value: float) -> float:
-    """The next of 1, 2, 3, 5, 8 times a power of ten: an upper edge that does not move with every point."""
+    """A round number not below the value: an upper edge that does not move with every point."""
     if value <= 1:
         return 1.0
 
     power = 10.0 ** math.floor(math.log10(value))
-    return next((step * power for step in (1, 2, 3, 5, 8, 10) if step * power >= value), 10 * power)
+    return next(
+        (step * power for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value), 10 * power
+    )
 
 
 def _title(frame: Frame, kind: Kind, width: int) -> Line:
