@@ -20,20 +20,18 @@ from textual.widget import Widget
 from textual.widgets import Footer, Static
 
 from orchestrator.api.frames import Frame
-from orchestrator.core.errors import NotRunningError, OrchError
+from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 from tui import keys
+from tui.feed import Feed, Look
 from tui.operator import Operator
 from tui.screens.text import TextScreen
-from tui.source import Source, frame_target, words
+from tui.source import Source, words
 from tui.text import BLANK, Line, line
 from tui.views import header, requests
 from tui.widgets.journal import Journal
 from tui.widgets.lines import Fixed, Scrolled
 from tui.widgets.panels import Devices, Engine, Requests, Speed
 
-POINTS = 240
-REQUESTS = 100
-LOG_LINES = 500
 LEAST = (60, 18)
 WIDE = (110, 32)
 INTERVALS_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -62,8 +60,7 @@ class Dashboard(App[None]):
         self._readonly = readonly
         self._keymap_asked = dict(keys or {})
         self._paused = False
-        self._newest_log: int | None = None
-        self._log_of: int | None = None
+        self._feed = Feed(source)
         self._lower = 4
         self._zoomed: int | None = None
         self._nudge = asyncio.Event()
@@ -108,51 +105,36 @@ class Dashboard(App[None]):
         while True:
             self._nudge.clear()
             try:
-                frame = await asyncio.to_thread(self.source.get, frame_target(POINTS, REQUESTS))
-                log = await self._new_log(frame)
-            except OrchError as error:
+                look = await self._feed.look(with_log=self.journal.display and self.journal.tab == "log")
+            except (OrchError, OSError) as error:
                 self._no_answer(error)
             else:
-                self._take(frame, log)
+                self._take(look)
 
             with contextlib.suppress(TimeoutError):  # nobody was in a hurry
                 await asyncio.wait_for(self._nudge.wait(), self._interval_s)
 
-    async def _new_log(self, frame: Frame) -> list[dict[str, Any]]:
-        """The lines since the last look; none while nobody sees them."""
-        if not self.journal.display or self.journal.tab != "log":
-            return []
-
-        daemon = frame["status"]["daemon_pid"]
-        if daemon != self._log_of:  # another daemon counts its lines from 0 again
-            self._log_of, self._newest_log = daemon, None
-            self.journal.tails["log"].clear()
-
-        after = "" if self._newest_log is None else f"&after={self._newest_log}"
-        found: list[dict[str, Any]] = await asyncio.to_thread(self.source.get, f"/v1/logs?lines={LOG_LINES}{after}")
-        return found
-
-    def _take(self, frame: Frame, log: list[dict[str, Any]]) -> None:
+    def _take(self, look: Look) -> None:
         if self.lost is not None:
             self.lost = None
             self.screen_stack[0].remove_class("-stale")
             if self.frame is not None:
                 self.tell("the daemon answers again")
 
-        if log:
-            first, before = log[0]["seq"], self._newest_log
-            self._newest_log = log[-1]["seq"]
-            missed = first - before - 1 if before is not None else 0
-            gap = [f"[{missed} lines came too quickly to be shown; they are in the file]"] if missed > 0 else []
-            self.journal.add_log([*gap, *(each["text"] for each in log)])
+        if look.log_begins:
+            self.journal.tails["log"].clear()
 
+        self.journal.add_log(look.log)
         self.frames_seen += 1
         if not self._paused:
-            self.frame = frame
+            self.frame = look.frame
             self.draw()
 
-    def _no_answer(self, error: OrchError) -> None:
+    def _no_answer(self, error: OrchError | OSError) -> None:
         message, _, hint = words(error)
+        if isinstance(error, UsageError):  # it does not know what a frame is
+            hint = "the daemon is of another version: end it with `orch down --all`, then `orch up`"
+
         if self.lost is None:
             self.lost = (message, hint, datetime.now().strftime("%H:%M:%S"))
             self.screen_stack[0].add_class("-stale")

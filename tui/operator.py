@@ -141,7 +141,7 @@ class Operator:
 
         self._app.push_screen(TextScreen("Errors", lines or [line("nothing went wrong so far", "good")]))
 
-    def note(self, error: OrchError) -> None:
+    def note(self, error: OrchError | OSError) -> None:
         """Keep an error, so that it can be read later."""
         problem = Problem(datetime.now().strftime("%H:%M:%S"), *words(error))
         self.problems.append(problem)
@@ -150,7 +150,7 @@ class Operator:
     async def _guarded(self, action: Callable[[], Awaitable[None]]) -> None:
         try:
             await action()
-        except OrchError as error:
+        except (OrchError, OSError) as error:
             self.note(error)
 
     async def _down(self, *, force: bool) -> None:

@@ -183,6 +183,11 @@ async def test_a_stop_at_once_cuts_the_stream_off(home: Home) -> None:
             await until(pilot, lambda: "○ stopped" in head(app), "it has stopped")
 
         assert b'"stop":true' not in answers[0]
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+        await pilot.press("y")
+        await until(pilot, lambda: app.operator.problems, "there is nothing to restart")
+        assert app.operator.problems[-1].message == "nothing runs that could be restarted"
 
 
 async def test_the_command_line_is_copied_and_shown(home: Home) -> None:

@@ -79,6 +79,11 @@ async def test_it_outlives_the_daemon_and_says_since_when() -> None:
         assert not app.screen.has_class("-stale") and "the daemon answers again" in picture(app)
 
 
+async def test_a_daemon_of_another_version_is_named_as_such() -> None:
+    async with dashboard(Recording(UsageError("no such request: GET /v1/frame"))) as (app, _):
+        assert "no such request: GET /v1/frame since " in head(app) and "another version" in head(app)
+
+
 async def test_an_error_of_the_daemon_stays_within_reach() -> None:
     recording = Recording(frame("serving"))
     recording.answers["POST /v1/cancel"] = OrchError(
