@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from orchestrator.daemon.main import Options, serve
+    from orchestrator.daemon.main import serve
+    from orchestrator.daemon.wanted import Options
 
     return serve(Options(args.profile, args.engine, args.started_by_up))

@@ -21,7 +21,7 @@ SERVICE = "orch.service"
 SOCKET = "orch.socket"
 
 UNKILLABLE_ALLOWANCE_S = 10
-"""What the daemon grants engines that even SIGKILL does not end, beyond their grace (`daemon/main.py`)."""
+"""What the daemon grants engines that even SIGKILL does not end, beyond their grace (`daemon/lifetime.py`)."""
 
 STOP_SLACK_S = 15
 """The daemon has to be the last to end: systemd kills what is left as soon as this is over."""

@@ -380,8 +380,8 @@ def test_sigabrt_leaves_the_stacks_in_the_log(lab: Lab) -> None:
 
 
 TASKS = (
-    "owner", "watcher", "demand", "state file", "signals", "reaper", "profiles", "reload", "gateway", "status line",
-    "heartbeat",
+    "owner", "watcher", "slowdown watch", "telemetry", "demand", "state file", "signals", "reaper", "profiles",
+    "reload", "gateway", "status line", "heartbeat",
 )  # fmt: skip
 
 DIES = """

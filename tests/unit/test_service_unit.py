@@ -73,9 +73,9 @@ def test_a_stop_may_take_as_long_as_the_configuration_lets_it() -> None:
 
 
 def test_what_cannot_be_killed_is_waited_for_as_long_as_the_daemon_does() -> None:
-    from orchestrator.daemon import main
+    from orchestrator.daemon import lifetime
 
-    assert main.UNKILLABLE_ALLOWANCE_S == UNKILLABLE_ALLOWANCE_S
+    assert lifetime.UNKILLABLE_ALLOWANCE_S == UNKILLABLE_ALLOWANCE_S
 
 
 def test_the_daemons_own_refusals_are_final() -> None:
