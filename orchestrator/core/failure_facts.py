@@ -134,7 +134,7 @@ def _gather(lines: list[LogLine]) -> Facts:
         if signs or rank is not None:
             phase = _later(phase, _phase_of(line, rank))
 
-        if _suspicious(line):
+        if line.level is None and _suspicious(line):
             _note_exit(facts, line)
 
         if before and _matches(table.PINNED, before) and _matches(table.VULKAN_REASON, line):

@@ -24,6 +24,8 @@ _SEQUENCES = re.compile(
 _ENGINE_PREFIX = re.compile(r"(?:\d+\.\d{2}\.\d{3}\.\d{3} +(?P<stamped>[IWETD])|(?P<bare>[IWETD])) +(?=\S)")
 """Upstream since b9246 (`0.00.220.380 E `), and older builds or copies of it without the time."""
 
+_OLLAMA_SAYS = r"llama(?: runner|-server) process has terminated: "
+
 _WRAPPERS = re.compile(
     "|".join(
         (
@@ -44,7 +46,10 @@ _WRAPPERS = re.compile(
             r"std(?:out|err): ",
             r"(?:Error|error): (?=[a-z]+_\w+: )",  # a supervisor's, before the engine's own line
             r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
-            r"(?:Error: )?llama runner process has terminated: (?:(?:exit status|signal)[\w: ()]*? )?",
+            r"(?:[\w.]+\.)?(?:ValueError|RuntimeError|OSError|Exception): ",  # a Python binding's
+            r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?"
+            + _OLLAMA_SAYS
+            + r"(?:exit status \w+:? (?=\S)|signal: \w+ (?=\S))?",
             r"(?:srv|slot|que|res|cmn|spec) +[\w~():<>,]+: +",  # upstream's server, by component
             r"id +-?\d+ \| task +-?\d+ \| +",
             r"(?:[A-Za-z]\w*_\w*|\w+(?:::[\w~]+)+|operator\(\)|main|init|start|load)(?:\(\))? ?: +",  # `%s: `, __func__
@@ -58,6 +63,11 @@ _IK_SERVER = re.compile(r"(?P<level>INFO|WARN|ERR|VERB|ERROR|WARNING) *\[ *\w+\]
 
 _LOGFMT = re.compile(r"(?:\S+ +){0,2}?(?:time|ts|t|level|lvl|msg|source)=")
 _LOGFMT_VALUE = re.compile(r"\b(?:msg|error|err|line|stderr)=\"((?:[^\"\\]|\\.)*)\"")
+
+_RELAYED = re.compile(
+    r"(?:\S+ ){0,5}?time=\S+ level=\w+ .*\b(?:msg|error)=\"" + _OLLAMA_SAYS + r"(?P<said>(?:[^\"\\]|\\.)*)\""
+)
+"""ollama quotes the last error lines of its child, several in one value."""
 
 _ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))")
 
@@ -106,8 +116,7 @@ def read_lines(lines: Sequence[str]) -> list[LogLine]:
     """The engine's own lines; lines that repeat client text are left out."""
     result = []
     echo: _Echo | None = None
-    for number, given in enumerate(lines):
-        raw = without_sequences(given.rstrip("\r\n"))
+    for number, raw in _as_printed(lines):
         stripped = raw.strip()
         if stripped in ("[...]", "..."):
             result.append(LogLine(number, raw, (), None, gap=True))
@@ -129,6 +138,24 @@ def read_lines(lines: Sequence[str]) -> list[LogLine]:
             result.append(LogLine(number, raw, texts, level))
 
     return result
+
+
+def _as_printed(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Numbered lines, without terminal sequences and without what a comment puts around a whole log."""
+    cleaned = [without_sequences(line.rstrip("\r\n")) for line in lines]
+    written = [line for line in cleaned if line.strip()]
+    quoted = sum(line.lstrip().startswith(">") for line in written) * 2 > len(written)
+    for number, line in enumerate(cleaned):
+        text = line.lstrip().lstrip("> ") if quoted and line.lstrip().startswith(">") else line
+        if number == 0 and text.startswith("`"):
+            text = text.strip("`")  # a code span; a fence becomes an empty line
+
+        relayed = _RELAYED.match(text) if " process has terminated: " in text else None
+        if relayed is not None:
+            for said in _unescape(relayed["said"]).split("\n"):
+                yield number, without_sequences(said.removeprefix("exit status 1: "))
+
+        yield number, text
 
 
 @dataclass(slots=True)
@@ -210,12 +237,15 @@ def _read(stripped: str, nested: int = 2) -> tuple[tuple[str, ...], str | None]:
 
 def _unquote(text: str) -> str:
     """The first line of Go's %q, without what a terminal would act on."""
+    return without_sequences(_unescape(text).strip().partition("\n")[0])
 
+
+def _unescape(text: str) -> str:
     def character(found: re.Match[str]) -> str:
         code = found[1] or found[2]
         return chr(int(code, 16)) if code else {"n": "\n", "t": "\t", "r": "\r"}.get(found[3], found[3])
 
-    return without_sequences(_ESCAPED.sub(character, text).strip().partition("\n")[0])
+    return _ESCAPED.sub(character, text)
 
 
 def _peel(text: str) -> Iterator[tuple[str, str | None]]:

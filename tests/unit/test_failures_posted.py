@@ -1,0 +1,83 @@
+"""Logs as people post them: cut at both ends, inside of wrappers, without an exit status. All lines are our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.failure_signatures import Action, FailureClass, Phase
+from orchestrator.core.failures import diagnose
+from tests.unit.test_failures import OOM_LINES, fixture, verdict
+
+Expected = tuple[FailureClass, Phase, Action]
+OLLAMA_RELAYS = (
+    "time=2026-09-13T18:57:21.494+08:00 level=INFO source=sched.go:641 msg=x "
+    'error="llama-server process has terminated: exit status 1: cudaMalloc failed: out of memory\\n'
+    "alloc_tensor_range: failed to allocate CUDA0 buffer of size 1879048192\\n"
+    'llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache"'
+)
+
+POSTED: dict[str, tuple[list[str], Expected]] = {
+    "a lost device is worth another start": (
+        ["level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)",
+         "SYCL error: CHECK_TRY_ERROR(stream->wait()): Exception caught in this line of code."],
+        ("driver", "runtime", "restart"),
+    ),
+    "an NPU without a context": (
+        ["CANN error: EE1001: [PID: 7] 2026-01-01 The argument is invalid.Reason: context pointer null"],
+        ("driver", "none", "give_up"),
+    ),
+    "an NPU without memory": (
+        ["CANN error: EL0004: [PID: 7] 2026-01-01 Failed to allocate memory."],
+        ("device_oom", "runtime", "retry_margin"),
+    ),
+    "kernels that this device cannot be given": (
+        ["The program was built for 1 devices", "Build program log for 'Intel(R) X':"],
+        ("driver", "runtime", "give_up"),
+    ),
+    "an operation without a kernel": (
+        ["`ggml_backend_opencl_graph_compute: error: op not supported node_3 (SIN)`"],
+        ("engine_bug", "runtime", "give_up"),
+    ),
+    "a projector that the build does not know, on a machine with a device": (
+        ["ggml_metal_init: found device: Apple M9",
+         "clip_init: failed to load model 'p.gguf': load_hparams: unknown projector type: new"],
+        ("bad_model", "load", "give_up"),
+    ),
+    "a header that is broken in a way not listed": (
+        ["gguf_init_from_file_ptr: key 'x' has invalid GGUF type 99",
+         "llama_model_load: error loading model: llama_model_loader: failed to load model from m.gguf"],
+        ("bad_model", "load", "give_up"),
+    ),
+    "a tensor larger than any one buffer": (
+        ["ggml_gallocr_allocate: tensor inp is too large to fit in a Vulkan0 buffer (tensor size: 5368709120, max"],
+        ("device_oom", "load", "retry_other"),
+    ),
+    "what ollama quotes of its child": (
+        [OLLAMA_RELAYS],
+        ("device_oom", "kv", "retry_margin"),
+    ),
+    "a Python binding's exception": (
+        ["ValueError: Model path does not exist: /m/x.gguf"],
+        ("missing_file", "load", "give_up"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POSTED)
+def test_a_posted_log_is_read_as_labelled(name: str) -> None:
+    lines, expected = POSTED[name]
+
+    assert verdict(diagnose(lines, None)) == expected
+
+
+def test_a_log_that_was_quoted_as_a_whole_reads_as_if_it_were_not() -> None:
+    quoted = [f"> {line}" for line in OOM_LINES]
+
+    assert verdict(diagnose(["this is what I get:", *quoted], None)) == verdict(diagnose(OOM_LINES, None))
+    assert diagnose([*fixture("healthy-upstream"), *quoted], None).failure_class == "ok"
+
+
+def test_a_signal_in_an_engines_own_information_ended_nothing() -> None:
+    line = "0.05.000.000 I srv  params_from_: Chat format: what does SIGSEGV mean?"
+
+    assert diagnose([*fixture("healthy-upstream"), line], None).failure_class == "ok"
