@@ -14,7 +14,7 @@ from orchestrator.daemon.frame import gpu_figures, host_figures
 from orchestrator.daemon.history import History
 from orchestrator.daemon.metrics import Snapshot, load_library, render
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.performing import engine_probe
+from orchestrator.daemon.run import engine_probe
 from orchestrator.daemon.service import Service
 from orchestrator.daemon.snapshot import course_of, name_of
 from orchestrator.daemon.telemetry import Telemetry

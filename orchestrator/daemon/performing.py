@@ -5,29 +5,22 @@ Holds the live processes by instance. Each effect runs as a task of its own; non
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from orchestrator.adapters import linux
-from orchestrator.adapters.cgroup import EngineGroups, Leaf
+from orchestrator.adapters.cgroup import EngineGroups
 from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.guard import Guard
-from orchestrator.adapters.http import EngineProbe
 from orchestrator.adapters.log_store import InstanceLog
-from orchestrator.adapters.oom_counter import counter_for
-from orchestrator.adapters.ports import owned_by
-from orchestrator.adapters.process import Child, Exit, LaunchSpec, spawn
+from orchestrator.adapters.process import Child, LaunchSpec, spawn
 from orchestrator.adapters.spawning import SpawnError
+from orchestrator.core.drafting import drafts_counted
 from orchestrator.core.errors import OrchError
-from orchestrator.core.exit_evidence import OomKills, judge_kill
-from orchestrator.core.failures import Diagnosis, ExitStatus, diagnose
 from orchestrator.core.kept_memory import free_told
 from orchestrator.core.ladder import Rung
 from orchestrator.core.states import (
@@ -52,26 +45,15 @@ from orchestrator.core.states import (
     WatchLoading,
 )
 from orchestrator.daemon.device_memory import DeviceMemory
+from orchestrator.daemon.engine_groups import Places
+from orchestrator.daemon.exits import judge_exit, mistake, not_spawned
 from orchestrator.daemon.loading import check_identity, send_canary, watch_loading
-from orchestrator.daemon.preparing import HOST, BrokenModelError, Launch, MissingModelError, Preparer
+from orchestrator.daemon.preparing import HOST, Launch, Preparer
+from orchestrator.daemon.run import Run, Tee, engine_probe
 from orchestrator.gateway.contract import Endpoint
-
-DIAGNOSED_LINES = 2000
-"""The end of an attempt's log that its failure is read from."""
 
 MEMORY_WAIT_S = 15.0
 """Drivers give memory back within seconds of a process's end; Ollama waits 5 s and sometimes too short."""
-
-_DRAFTS = re.compile(r"draft acceptance(?: rate)? = *[\d.]+ *\( *\d+ accepted / *(\d+) generated\)")
-"""Both engines print this per request; the fork's spring 2026 build says it nowhere else."""
-
-_SPAWN_CLASSES = {
-    "not_found": "missing_file",
-    "missing_interpreter": "missing_library",
-    "not_executable": "missing_file",
-    "exec_format": "illegal_instruction",
-    "no_memory": "host_oom",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,55 +64,6 @@ class Limits:
     drain_s: float = 120.0
     load_stall_s: float = 120.0
     stall_s: float = 120.0
-
-
-@dataclass(slots=True)
-class Run:
-    """One process and what belongs to it.
-
-    :ivar log: this process's lines alone
-    :ivar decided: set once it is known whether there is a process
-    :ivar checks: loading and canary; cancelled as soon as the process is to end
-    :ivar wanted: the owner asked for the process; a launch that it no longer wanted is forgotten
-    :ivar drain: the wait for the last request; a later one takes its place
-    :ivar alone: no other engine ran when it was started
-    :ivar kept_mib: device memory that a dead engine still held when this one began; None until it is known
-    """
-
-    launch: Launch
-    log: InstanceLog = field(default_factory=lambda: InstanceLog(max_lines=DIAGNOSED_LINES))
-    child: Child | None = None
-    decided: anyio.Event = field(default_factory=anyio.Event)
-    checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    wanted: bool = False
-    drain: anyio.CancelScope | None = None
-    alone: bool = False
-    kept_mib: int | None = None
-
-    def owns(self, port: int) -> bool | None:
-        return owned_by(port, self.child.tree()) if self.child is not None else None
-
-    def stopped(self) -> bool:
-        """Whether it is stopped by a signal or a debugger."""
-        stat = linux.stat_of(self.child.pid) if self.child is not None else None
-        return stat is not None and stat.state in "Tt"
-
-    def work_done(self) -> int:
-        if self.child is None:
-            return 0
-
-        return (self.child.read_bytes() or 0) + self.child.rss_bytes() + self.log.next_seq
-
-
-class Tee:
-    """A process's lines go to its own log, which its failure is read from, and to the one that people read."""
-
-    def __init__(self, *logs: InstanceLog) -> None:
-        self._logs = logs
-
-    def write(self, lines: Sequence[str]) -> None:
-        for log in self._logs:
-            log.write(lines)
 
 
 class EnginePerformer:
@@ -169,8 +102,7 @@ class EnginePerformer:
         self._limits = limits
         self._drain = drain
         self._memory = DeviceMemory(gpus)
-        self._groups = groups
-        self._groups_failed = False
+        self._places = Places(groups, record)
         self._record = record
         self._on_progress = on_progress
         self._runs: dict[str, Run] = {}
@@ -246,7 +178,7 @@ class EnginePerformer:
                     self._preparer.prepare, effect.instance, effect.target, effect.rung
                 )
         except OrchError as error:
-            self._post(NotStarted(effect.instance, _failure_of(error)))
+            self._post(NotStarted(effect.instance, mistake(error)))
             return
 
         run = self._runs[effect.instance] = Run(launch)
@@ -258,43 +190,35 @@ class EnginePerformer:
         launch = run.launch
         rendered = launch.rendered
         run.alone = await self._memory.before_start()
-        group = await self._make_group(launch.instance)
-        counter = counter_for(group)
-        killed_before = counter.read()
+        place = await self._places.make(launch.instance)
         spec = LaunchSpec(
             argv=tuple(rendered.argv),
             env=dict(rendered.env),
             cwd=launch.directory,
             instance=launch.instance,
-            group=group,
+            group=place.group,
         )
         try:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
         except SpawnError as error:
             run.decided.set()
-            await self._remove_group(group)
+            await self._places.remove(place)
             self._memory.ended()
-            name = _SPAWN_CLASSES.get(error.kind, "engine_bug")
-            action = "restart" if error.retryable else "give_up"
-            failure = replace(_failure_of(error), failure_class=name, action=action)
-            await self._ask(NotStarted(launch.instance, failure))
+            await self._ask(NotStarted(launch.instance, not_spawned(error)))
             self._forget(run)
             return
 
         run.decided.set()
-        if run.child.group != group:
-            self._group_failed("the engine could not enter it")
-            counter = counter_for(None)
-            killed_before = counter.read()
-
+        runs_in = self._places.entered(place, run.child.group)
         self._post(Spawned(launch.instance, run.child.pid))
         exit = await run.child.wait()
         run.checks.cancel()
         self._memory.ended()
-        limit_mib = self._groups.memory_max_mib if counter.scope == "engine" else 0
-        kills = OomKills(counter.source, counter.scope, killed_before, counter.read(), limit_mib)
-        await self._remove_group(group)
-        failure = await self._diagnose(run, exit, kills)
+        kills = runs_in.kills()
+        await self._places.remove(place)
+        failure = await judge_exit(run.lines(), exit, kills)
+        self._note_device_memory(run)
+        failure = replace(failure, kept_mib=run.kept_mib or 0)
         # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.
         await self._ask(Exited(launch.instance, failure))
         self._forget(run)
@@ -326,7 +250,7 @@ class EnginePerformer:
                     embeddings=settings.get("server.embeddings") is True,
                     reranking=settings.get("server.reranking") is True,
                     mtp=launch.mtp,
-                    drafts_in_log=lambda: drafts_counted(lines_of(run)),
+                    drafts_in_log=lambda: drafts_counted(run.lines()),
                     timeout_s=self._limits.stall_s,
                 )
 
@@ -375,90 +299,11 @@ class EnginePerformer:
             self._record("unkillable", text)
             await self._ask(Exited(run.launch.instance, Failure("engine_bug", text, action="give_up")))
 
-    async def _make_group(self, instance: str) -> Leaf | None:
-        try:
-            return await anyio.to_thread.run_sync(self._groups.make, instance)
-        except OSError as error:
-            self._group_failed(str(error))
-            return None
-
-    def _group_failed(self, why: str) -> None:
-        """Once: nothing depends on it, and the next start would say the same."""
-        if not self._groups_failed:
-            self._groups_failed = True
-            self._record("no_group", f"the engine runs without a control group of its own, and without a limit: {why}")
-
-    async def _remove_group(self, group: Leaf | None) -> None:
-        if group is not None and not await anyio.to_thread.run_sync(group.remove):
-            self._record("group_kept", f"{group.path} is still in use; the next start of the daemon removes it")
-
-    async def _diagnose(self, run: Run, exit: Exit, kills: OomKills) -> Failure:
-        lines = lines_of(run)
-        found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
-        if exit.returncode is not None:
-            found = judge_kill(found, ExitStatus.of(exit.returncode), exit.killed_after_grace, kills)
-
-        # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
-        self._note_device_memory(run)
-        failure = replace(failure_from(found), kept_mib=run.kept_mib or 0)
-        return replace(failure, action="restart") if found.failure_class == "port_in_use" else failure
-
     def _note_device_memory(self, run: Run) -> None:
         """Once, while the beginning of its log is there."""
         if run.alone and run.kept_mib is None:
-            run.kept_mib = self._memory.told(free_told(lines_of(run)))
+            run.kept_mib = self._memory.told(free_told(run.lines()))
 
     def _forget(self, run: Run) -> None:
         self._preparer.forget(run.launch)
         self._runs.pop(run.launch.instance, None)
-
-
-def failure_from(found: Diagnosis) -> Failure:
-    return Failure(
-        failure_class=found.failure_class,
-        message=found.message,
-        evidence=found.evidence,
-        action=found.action,
-        phase=found.phase,
-        device=found.device,
-        requested_mib=found.requested_mib,
-        hint=found.hint,
-    )
-
-
-def lines_of(run: Run) -> list[str]:
-    return [line.text for line in run.log.tail(DIAGNOSED_LINES)]
-
-
-@asynccontextmanager
-async def engine_probe(launch: Launch) -> AsyncIterator[EngineProbe]:
-    probe = EngineProbe(HOST, launch.port, launch.api_key)
-    try:
-        yield probe
-    finally:
-        with anyio.CancelScope(shield=True):
-            await probe.aclose()
-
-
-def drafts_counted(lines: Sequence[str]) -> int:
-    """Drafts that the engine says it generated, in the newest line about it (both engines' wording)."""
-    for line in reversed(lines):
-        found = _DRAFTS.search(line)
-        if found:
-            return int(found.group(1))
-
-    return 0
-
-
-def _failure_of(error: OrchError) -> Failure:
-    """A mistake that was found before anything ran: the same start would meet it again."""
-    match error:
-        case MissingModelError():
-            name = "missing_file"
-        case BrokenModelError():
-            name = "bad_model"
-        case _:
-            name = "bad_flag"
-
-    evidence = error.details[0] if error.details else None
-    return Failure(name, error.message, evidence, action="give_up", hint=error.hint)

@@ -20,13 +20,14 @@ import anyio.to_thread
 from orchestrator.adapters.gpu import GpuReading
 from orchestrator.adapters.host_cpu import read_cpu
 from orchestrator.core.company import Company, add
-from orchestrator.core.drafting import Drafting, count
+from orchestrator.core.drafting import Drafting, count, drafts_counted
 from orchestrator.core.errors import OrchError
 from orchestrator.core.ladder import next_rung
 from orchestrator.core.slowdown import History, Kind, SlowdownPolicy, Verdict, assess, resumed
 from orchestrator.core.states import Draining, Ready
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.performing import EnginePerformer, Run, drafts_counted
+from orchestrator.daemon.performing import EnginePerformer
+from orchestrator.daemon.run import Run
 from orchestrator.daemon.step_times import Looks, request_of
 from orchestrator.gateway.contract import Finished
 

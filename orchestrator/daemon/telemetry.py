@@ -35,7 +35,8 @@ from orchestrator.core.prompt_progress import told_progress
 from orchestrator.core.rates import Measured, Meter, Sample, Slot
 from orchestrator.core.states import Draining, Ready
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe
+from orchestrator.daemon.performing import EnginePerformer
+from orchestrator.daemon.run import Run, engine_probe
 from orchestrator.engines.render import model_path
 
 _log = logging.getLogger(__name__)

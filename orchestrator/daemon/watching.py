@@ -30,8 +30,10 @@ from orchestrator.core.liveness import (
 )
 from orchestrator.core.serving_failures import memory_ran_out
 from orchestrator.core.states import CheckFailed, Draining, Failure, Ready, describe
+from orchestrator.daemon.exits import failure_from
 from orchestrator.daemon.owner import Owner
-from orchestrator.daemon.performing import EnginePerformer, Run, engine_probe, failure_from, lines_of
+from orchestrator.daemon.performing import EnginePerformer
+from orchestrator.daemon.run import Run, engine_probe
 
 _log = logging.getLogger(__name__)
 
@@ -199,6 +201,6 @@ async def out_of_memory(watched: Watched) -> Failure | None:
     if not new:
         return None
 
-    lines = lines_of(watched.run)
+    lines = watched.run.lines()
     found = await anyio.to_thread.run_sync(memory_ran_out, lines, min(new, len(lines)))
     return failure_from(found) if found is not None else None
