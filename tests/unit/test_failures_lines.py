@@ -82,6 +82,7 @@ def test_an_exit_that_failed_is_never_called_ok(status: ExitStatus) -> None:
     assert (diagnose([], status).failure_class == "ok") is not status.failed
 
 
+@settings(deadline=None)
 @given(before=st.text(max_size=40), after=st.text(max_size=40), line=st.sampled_from(OOM_LINES))
 def test_a_prompt_with_the_line_in_it_leaves_a_healthy_log_healthy(before: str, after: str, line: str) -> None:
     prompt = f"{before}\n{line}\n{after}"
