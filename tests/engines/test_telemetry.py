@@ -51,7 +51,7 @@ def serve(home: Home, engine: Engine, architecture: str, more: str = "") -> None
 def test_the_rate_of_a_request_is_what_its_client_measured(home: Home, engine: Engine) -> None:
     serve(home, engine, "llama")
     frame(home)
-    check_agreement(home, PROMPT, 2000)
+    check_agreement(home, PROMPT)
     shown = frame(home)
     assert max(point["decode_tok_s"] or 0.0 for point in shown["points"]) > 0
     assert shown["slots"][0]["context_tokens"] == 8192
@@ -61,7 +61,7 @@ def test_the_rate_of_a_request_is_what_its_client_measured(home: Home, engine: E
 def test_the_rate_with_speculation_is_what_the_client_measured(home: Home, upstream: Engine) -> None:
     serve(home, upstream, "qwen35moe", MTP)
     frame(home)
-    check_agreement(home, PROMPT, 800)
+    check_agreement(home, PROMPT)
     shown = until(lambda: [each for each in (frame(home),) if each["rates"]["draft_acceptance"]], "drafts are shown")[0]
     row = shown["requests"][0]
     assert row["draft_tokens"] > 0
@@ -74,7 +74,7 @@ def test_the_rate_of_the_fork_with_speculation_is_what_the_client_measured(home:
     """Its build of spring 2026 has no MTP for this model, and drafts from the text that went before."""
     serve(home, fork, "llama", '\n[speculative]\ntype = "ngram-simple"\ndraft_max = 4\n')
     frame(home)
-    check_agreement(home, PROMPT, 2000)
+    check_agreement(home, PROMPT)
     drafted = re.findall(r"draft acceptance rate = [\d.]+ \( *\d+ accepted / *(\d+) generated", engine_log(home))
     assert drafted and int(drafted[-1]) > 0
 

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.api.frames import Frame, GpuFigures, HostFigures, Rates, RequestRow
 from orchestrator.engines.known_model import write_known_model
-from tests.integration.telemetry_support import check_agreement, frame, measure
+from tests.integration.telemetry_support import check_agreement, frame, lasting, measure
 from tests.support import Home, new_home, until
 
 pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
@@ -28,7 +28,7 @@ engine = "embedded"
 model = "{model}"
 
 [context]
-size = 8192
+size = 16384
 parallel = {parallel}
 
 [cpu]
@@ -77,15 +77,16 @@ def run(home: Home, profile: str) -> None:
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_the_rate_of_a_request_is_what_its_client_measured(served: Home, streams: int) -> None:
-    check_agreement(served, PROMPT, 800, streams)
+    check_agreement(served, PROMPT, streams)
 
 
 def test_the_rates_move_under_a_stream_and_fall_to_zero_after_it(home: Home) -> None:
     run(home, "llama")
     frame(home)
     url = home.url
+    tokens = lasting(url, PROMPT, 4.0)
     results: list[Any] = []
-    stream = threading.Thread(target=lambda: results.append(measure(url, PROMPT, 7000)))
+    stream = threading.Thread(target=lambda: results.append(measure(url, PROMPT, tokens)))
     began = time.time()
     stream.start()
     busy = until(lambda: [each for each in (frame(home),) if each["rates"]["decode_tok_s"]], "a rate is shown")[0]
@@ -144,7 +145,8 @@ def test_an_engine_that_does_not_answer_holds_nobody_up(home: Home) -> None:
     run(home, "llama")
     frame(home)
     url, pid = home.url, home.status()["pid"]
-    stream = threading.Thread(target=lambda: measure(url, PROMPT, 4000))
+    tokens = lasting(url, PROMPT, 3.0)
+    stream = threading.Thread(target=lambda: measure(url, PROMPT, tokens))
     stream.start()
     until(lambda: frame(home)["rates"]["processing"], "the stream runs")
     os.kill(pid, signal.SIGSTOP)
