@@ -70,9 +70,9 @@ def measure_all(url: str, prompt: str, tokens: int, streams: int) -> list[Measur
         return sorted((future.result() for future in futures), key=lambda each: each.tok_s)
 
 
-def lasting(url: str, prompt: str, seconds: float, streams: int = 1) -> int:
-    """How many tokens a stream has that lasts so long here and now, beside others; 200 to 1500."""
-    return int(min(max(measure_all(url, prompt, 200, streams)[0].tok_s * seconds, 200), 1500))
+def lasting(url: str, prompt: str, seconds: float, streams: int = 1, most: int = 1500) -> int:
+    """How many tokens a stream has that lasts so long here and now, beside others; 200 to `most`."""
+    return int(min(max(measure_all(url, prompt, 200, streams)[0].tok_s * seconds, 200), most))
 
 
 def check_agreement(home: Home, prompt: str, streams: int = 1, rounds: int = 3) -> list[float]:
