@@ -28,7 +28,6 @@ from urllib.parse import parse_qs
 import anyio
 import anyio.to_thread
 import msgspec
-from anyio.abc import TaskGroup
 
 from orchestrator.adapters.http1 import Request, Response
 from orchestrator.adapters.log_store import InstanceLog, LogLine
@@ -36,10 +35,10 @@ from orchestrator.api.choices import LaunchFacts, Targets
 from orchestrator.api.frames import Frame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.states import Target, instance_of
-from orchestrator.core.switching import DownRequested, Strategy, UpRequested, state_is_active, target_of
+from orchestrator.core.switching import DownRequested, Strategy, target_of
+from orchestrator.daemon.actions import Actions
 from orchestrator.daemon.journal import Journal
-from orchestrator.daemon.owner import Owner, fresh_slot
-from orchestrator.daemon.preparing import Preparer, Resolved
+from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.service import Service
 from orchestrator.daemon.snapshot import pid_of
 from orchestrator.daemon.switcher import Switcher, name_of
@@ -79,44 +78,36 @@ B = TypeVar("B")
 class Control:
     """Routes of the control API.
 
-    :param fallback: the target to start when a request names none
     :param targets: what could be started; blocking, given what runs
     :param drain_s: how long a stop waits for the requests that run
     :param frame: what a dashboard shows, with at most so many points and requests
-    :param check_config: reads `orch.toml`, and raises what is wrong with it
     :param end: ends the daemon, once the answer is out
     :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
     """
 
     def __init__(
         self,
-        tasks: TaskGroup,
         owner: Owner,
         service: Service,
         switcher: Switcher,
-        preparer: Preparer,
+        actions: Actions,
         journal: Journal,
         log: InstanceLog,
-        fallback: Callable[[], Target | None],
         targets: Callable[[Target | None], Targets],
         drain_s: float,
         frame: Callable[[int, int], Awaitable[Frame]],
-        check_config: Callable[[], object],
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
-        self._tasks = tasks
         self._owner = owner
         self._service = service
         self._switcher = switcher
-        self._preparer = preparer
+        self._actions = actions
         self._journal = journal
         self._log = log
-        self._fallback = fallback
         self._list_targets = targets
         self._drain_s = drain_s
         self._build_frame = frame
-        self._check_config = check_config
         self._end = end
         self._ends_with_engine = ends_with_engine
         self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
@@ -164,108 +155,21 @@ class Control:
 
     async def _up(self, request: Request, response: Response) -> None:
         body = await _body(request, UpBody)
-        resolved = await self._resolve(body)
-        await self._service.refresh_models()
-        generation = self._service.views.generation
-        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
-        self._service.refresh()
-        target = resolved.target
-        answer = {
-            "generation": generation,
-            "target": str(target),
-            "profile": target.profile,
-            "engine": target.engine,
-            "notes": resolved.notes,
-        }
-        response.send(200, _JSON, msgspec.json.encode(answer))
-
-    async def _resolve(self, body: UpBody) -> Resolved:
-        name, engine = body.profile, body.engine
-        if name is None:
-            fallback = self._fallback()
-            if fallback is None:
-                raise UsageError(
-                    "no profile was named, and none ran before",
-                    hint="`orch up PROFILE`; `orch profile list` shows them",
-                )
-
-            name, engine = fallback.profile, engine or fallback.engine
-
-        return await anyio.to_thread.run_sync(self._preparer.resolve, name, engine)
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.up(body.profile, body.engine)))
 
     async def _switch(self, request: Request, response: Response) -> None:
-        """Preflight here and now: a mistake is answered before anything has moved."""
         body = await _body(request, SwitchBody)
-        running = target_of(self._owner.world.state) if self._owner.world.slots else None
-        resolved = await anyio.to_thread.run_sync(self._preparer.resolve_text, body.target, running)
-        strategy, reason = await self._switcher.plan(resolved, body.strategy)
-        answer: dict[str, object] = {
-            "from": name_of(running) if running else None,
-            "to": name_of(resolved.target),
-            "strategy": strategy,
-            "reason": reason,
-            "notes": resolved.notes,
-        }
-        if body.dry_run:
-            before = None
-            if running is not None:
-                before = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
-
-            answer |= {"argv_before": before.argv if before else None, "argv_after": resolved.argv}
-        else:
-            await self._service.refresh_models()
-            operation = await self._switcher.begin(resolved, strategy, reason)
-            self._tasks.start_soon(self._switcher.run, operation, resolved)
-            answer |= {"operation": operation.id}
-
+        answer = await self._actions.switch(body.target, body.strategy, dry_run=body.dry_run)
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _reload(self, request: Request, response: Response) -> None:
-        response.send(200, _JSON, msgspec.json.encode(await self.reload()))
-
-    async def reload(self) -> dict[str, object]:
-        """Read the profiles anew, and check `orch.toml`, which is in force from the next start.
-
-        The running instance is replaced only if its own profile says something else now, and that is valid.
-
-        :raises OrchError: when something that was read is wrong; nothing has changed then
-        """
-        await anyio.to_thread.run_sync(self._check_config)
-        await self._service.refresh_models()
-        running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
-        changed: tuple[str, ...] = ()
-        operation = None
-        if running is not None:
-            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
-            changed = await self._service.stale()
-            if changed:
-                strategy, reason = await self._switcher.plan(resolved, None)
-                operation = await self._switcher.begin(resolved, strategy, reason, again=True)
-                self._tasks.start_soon(self._switcher.run, operation, resolved)
-
-        return {
-            "running": name_of(running) if running else None,
-            "changed": changed,
-            "operation": operation.id if operation else None,
-        }
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.reload()))
 
     async def _restart(self, request: Request, response: Response) -> None:
-        """The same target, as its profile says by now; a mistake in that is found before anything ends."""
-        running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
-        if running is None:
-            raise NotRunningError("nothing runs that could be restarted", hint="start something: `orch up PROFILE`")
-
-        await self._service.refresh_models()
-        resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
-        strategy, reason = await self._switcher.plan(resolved, None)
-        operation = await self._switcher.begin(resolved, strategy, reason, again=True)
-        self._tasks.start_soon(self._switcher.run, operation, resolved)
-        answer = {"running": name_of(running), "strategy": strategy, "operation": operation.id}
-        response.send(200, _JSON, msgspec.json.encode(answer))
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.restart()))
 
     async def _targets(self, request: Request, response: Response) -> None:
-        running = target_of(self._owner.world.state) if state_is_active(self._owner.world.state) else None
-        answer = await anyio.to_thread.run_sync(self._list_targets, running)
+        answer = await anyio.to_thread.run_sync(self._list_targets, self._actions.running())
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _launch(self, request: Request, response: Response) -> None:

@@ -34,6 +34,7 @@ from orchestrator.core.liveness import LivenessPolicy
 from orchestrator.core.samples import Sample
 from orchestrator.core.states import Stopped, describe
 from orchestrator.core.switching import DownRequested, SwitchFinished
+from orchestrator.daemon.actions import Actions
 from orchestrator.daemon.control import Control
 from orchestrator.daemon.demand import DemandScheduler
 from orchestrator.daemon.exporter import Exporter
@@ -146,7 +147,8 @@ class Daemon:
         telemetry = self._telemetry(service, gateway)
         core.start("telemetry", telemetry.run)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
-        api = self._control(tasks, service, telemetry)
+        actions = self._actions(tasks, service)
+        api = self._control(service, actions, telemetry)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
         await service.refresh_models()
         await anyio.to_thread.run_sync(self._history.open)
@@ -154,7 +156,7 @@ class Daemon:
         core.start("signals", self._signals.heed)
         core.start("reaper", reap_regularly)
         core.start("profiles", service.watch_profiles)
-        core.start("reload", lambda: self._signals.reload_when_told(api.reload, link, self._journal))
+        core.start("reload", lambda: self._signals.reload_when_told(actions.reload, link, self._journal))
         await control.serve(listeners.control)
         _log.info("the gateway listens on %s", service.gateway_url)
         self._journal.add("started", f"daemon {os.getpid()}, gateway {service.gateway_url}")
@@ -230,20 +232,28 @@ class Daemon:
         service.metrics_page = Exporter(self._owner, service, telemetry, self._totals, self._history).page
         return telemetry
 
-    def _control(self, tasks: TaskGroup, service: Service, telemetry: Telemetry) -> Control:
-        return Control(
+    def _actions(self, tasks: TaskGroup, service: Service) -> Actions:
+        return Actions(
             tasks,
             self._owner,
             service,
             self._switcher,
             self._preparer,
+            fallback=self._wanted.fallback,
+            check_config=lambda: load_config(self._paths),
+        )
+
+    def _control(self, service: Service, actions: Actions, telemetry: Telemetry) -> Control:
+        return Control(
+            self._owner,
+            service,
+            self._switcher,
+            actions,
             self._journal,
             self._log,
-            fallback=self._wanted.fallback,
             targets=lambda running: list_targets(self._paths, running),
             drain_s=self._config.daemon.drain_s,
             frame=Frames(self._owner, service, telemetry, self._journal).frame,
-            check_config=lambda: load_config(self._paths),
             end=self._signals.ending.set,
             ends_with_engine=self._options.started_by_up,
         )

@@ -13,6 +13,7 @@ import anthropic
 import openai
 import pytest
 
+from orchestrator.cli.diagnostics import ALREADY_RUNNING
 from orchestrator.engines.known_model import known_model
 from tests.support import ORCH, Home, alive, new_home, until
 
@@ -127,7 +128,7 @@ def test_an_oversized_header_is_refused(home: Home) -> None:
 def test_a_second_daemon_is_refused_and_names_the_first(home: Home) -> None:
     assert home.daemon is not None
     done = home.orch("serve", check=False)
-    assert done.returncode == 1
+    assert done.returncode == ALREADY_RUNNING
     assert str(home.daemon.pid) in done.stderr
 
 
