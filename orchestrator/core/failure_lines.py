@@ -69,6 +69,9 @@ _RELAYED = re.compile(
 )
 """ollama quotes the last error lines of its child, several in one value."""
 
+_RETURNED = re.compile(r"(?:\{\"error\": ?(?:\{\"message\": ?)?)?\"" + _OLLAMA_SAYS + r"(?P<said>(?:[^\"\\]|\\.)*)\"")
+"""The same as an answer to a client, which some post instead of the log."""
+
 _ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))")
 
 _JSON_LEVELS = {"error": "E", "warn": "W", "info": "I", "debug": "D", "trace": "T"}
@@ -76,7 +79,8 @@ _JSON_LEVELS = {"error": "E", "warn": "W", "info": "I", "debug": "D", "trace": "
 
 _ECHO = re.compile(
     r"(?:Parsing (?:input|chat message|PEG input)\b|Parsed message\b|=== BEGIN ===|(?:formatted |full )?prompt *[:=]"
-    r"|Prompt *[:=]|(?:converted )?request: |response: |data stream\b|generated text|Generated: |input *: '"
+    r"|Prompt *[:=]|(?:converted )?request: (?![A-Z]+ /\S* \S+ \d{3}$)"  # not a line of the access log
+    r"|response: |data stream\b|generated text|Generated: |input *: '"
     r"|(?:prompt|cache) token +\d+: +-?\d+ '|n_decoded = .*next token: +-?\d+ '|next token: +-?\d+ '"
     r"|(?:chat template, .*|chat_example.*|example_format.*|built_in.*): '|launching slot\b|tokens: |Grammar\b"
     r"|full \S.* output triggering error:)",
@@ -145,17 +149,24 @@ def _as_printed(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
     cleaned = [without_sequences(line.rstrip("\r\n")) for line in lines]
     written = [line for line in cleaned if line.strip()]
     quoted = sum(line.lstrip().startswith(">") for line in written) * 2 > len(written)
+    if written and (returned := _RETURNED.match(" ".join(written[:8]).lstrip())):
+        yield from ((0, said) for said in _said(returned))
+
     for number, line in enumerate(cleaned):
         text = line.lstrip().lstrip("> ") if quoted and line.lstrip().startswith(">") else line
         if number == 0 and text.startswith("`"):
             text = text.strip("`")  # a code span; a fence becomes an empty line
 
-        relayed = _RELAYED.match(text) if " process has terminated: " in text else None
+        relayed = _RELAYED.match(text.lstrip()) if " process has terminated: " in text else None
         if relayed is not None:
-            for said in _unescape(relayed["said"]).split("\n"):
-                yield number, without_sequences(said.removeprefix("exit status 1: "))
+            yield from ((number, said) for said in _said(relayed))
 
         yield number, text
+
+
+def _said(relayed: re.Match[str]) -> list[str]:
+    """The engine's own lines in what ollama says of it."""
+    return [without_sequences(said.removeprefix("exit status 1: ")) for said in _unescape(relayed["said"]).split("\n")]
 
 
 @dataclass(slots=True)

@@ -58,6 +58,7 @@ def _row(
 
 
 _GPU = r"(?:CUDA|ROCm|MUSA|HIP|[Hh]ip|hipBLAS\w*|rocBLAS|rocblas|cuBLAS|MIOpen)"
+_GPU_ERROR = _GPU + r" error(?: \d+ at …)?: '?"
 _HOST_BUFFER = r"(?:CPU(?:_\w+)?|(?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)_Host)"
 _MIB = r"(?P<mib>\d+(?:\.\d+)?) Mi?B"
 _SOURCE = r"(?:[A-Za-z]:)?[^:\"'|{}]*\.(?:c|cc|cpp|cu|cuh|m|mm|h|hpp|metal)(?::\d+|\(\d+\)): "
@@ -108,12 +109,12 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:\S+: )?symbol lookup error: ", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:\S+: )?\S+: version [`'](?:GLIBC|GLIBCXX|CXXABI|OMP|lib)\S* not found \(required by", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:Error relocating |Error loading shared library |…\.dll (?:was not found|is missing|not found)\b|…The code execution cannot proceed because )", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"(?:Failed to load (?:shared library|dynlib/dll) '|\[WinError (?:126|127|193|1114)\]|…STATUS_DLL_NOT_FOUND)", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:error: )?no backends are loaded", "any", "missing_library", "load", None, "fatal"),
     _row(r"(?:error loading model: )?(?:\w+: )?no CPU backend found", "any", "missing_library", "load", None, "fatal"),
     # Device memory: the allocation itself.
     _row(r"allocating " + _MIB + r" on device (?P<index>\d+):", "cuda", "device_oom", None, None, "cause"),
-    _row(_GPU + r" error: '?(?:out of memory|…[Mm]emory ?[Aa]llocation|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)|the resource allocation failed|the library was not initialized|hipErrorOutOfMemory|HIPBLAS_STATUS_ALLOC_FAILED|HIPBLAS_STATUS_NOT_INITIALIZED)", "cuda", "device_oom", "runtime", None, "fatal"),
-    _row(r"(?:CUDA|ROCm|MUSA|HIP|cuBLAS) error \d+ at …: (?:out of memory|the resource allocation failed|the library was not initialized)", "cuda", "device_oom", "runtime", None, "fatal"),
+    _row(_GPU_ERROR + r"(?:out of memory|…[Mm]emory ?[Aa]llocation|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)|the resource allocation failed|the library was not initialized|hipErrorOutOfMemory|HIPBLAS_STATUS_ALLOC_FAILED|HIPBLAS_STATUS_NOT_INITIALIZED)", "cuda", "device_oom", "runtime", None, "fatal"),
     _row(r"(?:cuMemCreate|cuMemAddressReserve|cuMemMap|cuMemSetAccess|cudaMalloc\w*|hipMalloc\w*|cudaGraphInstantiate|cublasCreate\w*|hipblasCreate\w*|ggml_cuda_device_malloc)\(", "cuda", "device_oom", "runtime", None, "weak"),
     _row(r"(?:cudaMalloc failed: |cudaMalloc for \w+(?: \w+)* failed)", "cuda", "device_oom", None, None, "cause"),
     _row(r"CANN error: …(?:EL0004|[Aa]lloc\w* …memory|[Mm]emory alloc\w*|207001|out of memory)", "any", "device_oom", "runtime", None, "fatal"),
@@ -144,6 +145,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:error loading model: )?unable to allocate (?P<device>\S+) buffer", "any", "device_oom", "load", None, "cause"),
     _row(r"error loading model: unable to allocate (?:backend )?(?:\S+ )?buffer", "any", "device_oom", "load", None, "cause"),
     _row(r"Failed to allocate buffer type (?P<device>\S+)", "any", "device_oom", "load", None, "cause"),
+    _row(r"ggml_gallocr_\w+: failed to allocate (?P<device>[A-Za-z]\S*) buffer of size (?P<bytes>\d+)", "any", "device_oom", "compute", None, "cause"),
     # No allocator said anything before it: no buffer was made for a type at all, and another try makes none either.
     _row(r"error loading model: failed to allocate buffer", "cpu", "host_oom", "load", "give_up", "cause"),
     _row(r"failed to allocate (?P<device>(?!output|compute)[A-Za-z]\S*) buffer of size (?P<bytes>\d+)", "any", "device_oom", None, None, "cause"),
@@ -188,9 +190,9 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:model does not support different K|[KV] cache type \S+ with block size \d+ does not divide)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"chat template parsing error: ", "any", "bad_model", "load", None, "cause"),
     # Drivers and devices.
-    _row(_GPU + r" error: '?(?:no kernel image is available|invalid device function|device kernel image is invalid|the provided PTX was compiled|named symbol not found|…unsupported toolchain|…not compiled for)", "cuda", "driver", "runtime", None, "fatal"),
-    _row(_GPU + r" error: '?(?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|shared object (?:initialization failed|symbol not found)|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
-    _row(_GPU + r" error: '?(?:…uncorrectable|…fallen off|…GPU is lost|…device is lost|…hardware stack error)", "cuda", "driver", "runtime", "give_up", "fatal"),
+    _row(_GPU_ERROR + r"(?:no kernel image is available|invalid device function|device kernel image is invalid|the provided PTX was compiled|named symbol not found|…unsupported toolchain|…not compiled for)", "cuda", "driver", "runtime", None, "fatal"),
+    _row(_GPU_ERROR + r"(?:…driver version is insufficient|…no \S+-capable device|invalid device ordinal|initialization error|shared object (?:initialization failed|symbol not found)|all \S+-capable devices are busy|system (?:not yet initialized|has unsupported)|unknown error|OS call failed|…forward compatibility)", "cuda", "driver", None, None, "fatal"),
+    _row(_GPU_ERROR + r"(?:…uncorrectable|…fallen off|…GPU is lost|…device is lost|…hardware stack error)", "cuda", "driver", "runtime", "give_up", "fatal"),
     _row(r"(?:" + _SOURCE + r")?ggml was not compiled with any CUDA arch", "cuda", "driver", "runtime", None, "fatal"),
     _row(r"rocBLAS error: Cannot read …TensileLibrary|rocblas_abort", "cuda", "driver", "runtime", None, "fatal"),
     _row(r"failed to initialize (?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)\d+\b", "any", "driver", "load", None, "fatal"),
@@ -203,7 +205,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:what\(\): +)?(?:Unsupported device|Device not found|Invalid Vulkan device index|Shared memory size too small for matrix multiplication)", "vulkan", "driver", "load", None, "cause"),
     _row(r"…(?:ErrorIncompatibleDriver|ErrorInitializationFailed|ErrorFeatureNotPresent|VK_ERROR_INCOMPATIBLE_DRIVER)", "vulkan", "driver", "load", None, "cause"),
     _row(r"(?:…ErrorDeviceLost|ggml_vulkan: device lost|…(?:UR_RESULT|PI)_ERROR_DEVICE_LOST|…amdgpu: GPU reset)", "any", "driver", "runtime", "restart", "cause"),
-    _row(r"(?:NVRM: Xid|…NVRM: Xid |…GPU has fallen off the bus)", "kernel", "driver", "runtime", "give_up", "fatal"),
+    _row(r"(?:NVRM: Xid|…NVRM: Xid |…(?:GPU has |NVRM: )fallen off the bus)", "kernel", "driver", "runtime", "give_up", "fatal"),
     _row(r"(?:error: )?(?:default device is nil|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
     _row(r"(?:what\(\): +)?No device of requested type available", "sycl", "driver", "load", None, "fatal"),
     _row(r"(?:The program was built for \d+ devices|…(?:UR_RESULT_ERROR_(?:PROGRAM_(?:BUILD|LINK)_FAILURE|INVALID_(?:KERNEL|BINARY)\w*)|PI_ERROR_BUILD_PROGRAM_FAILURE))", "sycl", "driver", "runtime", None, "fatal"),
@@ -214,11 +216,12 @@ SIGNATURES: tuple[Signature, ...] = (
     # Processors.
     _row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
     # The engine's own faults.
-    _row(_GPU + r" error: '?", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(_GPU_ERROR, "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:CUDA|ROCm|MUSA|cuBLAS) error \d+ at ", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:SYCL|CANN|OpenCL) error\b|Native API failed", "sycl", "engine_bug", "runtime", None, "fatal"),
     _row(r"Memory access fault by GPU", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:…\[gfxhub\d*\] page fault|exception: access violation (?:reading|writing))", "kernel", "engine_bug", "runtime", None, "weak"),
     _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?command buffer \d+ failed with status", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?(?:failed to initialize the Metal library|Error Domain=MTLLibraryErrorDomain|error compiling source|failed to (?:create Metal library|compile pipeline|create pipeline state)|kernel not found in any metal library|failed to build '…' library)", "metal", "engine_bug", "compute", "give_up", "cause"),
@@ -255,7 +258,7 @@ HARMLESS = re.compile(
     r"|(?:failed to fit params|encountered an error while trying to fit)|failed to allocate memory for prompt cache"
     r"|.*retrying without pipeline parallelism|failed to find free space in the KV cache|.*failed to process image"
     r"|failed to allocate \d+ bytes for reorder|failed to allocate host buffer for async uploads|.* - fallback to CPU"
-    r"|(?:.* )?cannot be used with preferred buffer type|failed to allocate graph, reserving|failed to reserve .* worst"
+    r"|failed to create MTP context, falling back|failed to initialize BLAS backend|(?:.* )?cannot be used with preferred buffer type|failed to allocate graph, reserving|failed to reserve .* worst"
 )
 """Lines that read like a failure and end nothing."""
 
@@ -265,9 +268,14 @@ MILESTONES: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r"(?:\S+ +compute buffer size *=|graph (?:nodes|splits)|.*retrying without pipeline parallelism)"), 3),
     (re.compile(r"(?:model loaded|new slot|initializing slots|loaded multimodal model|warming up the model)"), 4),
     (re.compile(r"(?:server is listening|listening on http|HTTP server listening|all slots are idle)"), 5),
-    (re.compile(r"(?:slot is processing task|processing task|prompt processing progress|kv cache rm)"), 6),
+    (
+        re.compile(
+            r"(?:slot is processing task|processing task|prompt processing progress|kv cache rm|selected slot by L|updating prompt cache)"
+        ),
+        6,
+    ),
     (re.compile(r"(?:prompt eval time *=|(?:generation )?eval time *=|total time *=)"), 7),
-    (re.compile(r"(?:done request: POST \S+ \S+ 200|slot released|release: .*stop processing)"), 7),
+    (re.compile(r"(?:(?:done )?request: POST \S+ \S+ 200$|slot released|release: .*stop processing)"), 7),
 )
 """What an engine prints when it got somewhere: weights, KV cache, compute buffers, loaded, serving, busy, answered."""
 

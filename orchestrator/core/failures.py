@@ -301,6 +301,10 @@ def _exit_code(case: _Case) -> _Verdict | None:
     if case.facts.notice is not None and not case.facts.served:
         return _Verdict("driver", "load", "give_up", case.facts.notice)
 
+    if code == 1 and case.facts.phase_at_end == "load":
+        # No crash but the engine's own decision, while it read the file; its log level hid the reason.
+        return _Verdict("bad_model", "load", "give_up")
+
     return _crashed(case, None)
 
 

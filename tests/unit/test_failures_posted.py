@@ -56,6 +56,32 @@ POSTED: dict[str, tuple[list[str], Expected]] = {
         [OLLAMA_RELAYS],
         ("device_oom", "kv", "retry_margin"),
     ),
+    "an answer of ollama's, posted instead of its log": (
+        ['{"error":"llama-server process has terminated: exit status 1: error loading',
+         "model: unknown model architecture: 'new'\\nerror loading model\"}"],
+        ("bad_model", "load", "give_up"),
+    ),
+    "the numbered form of a CUDA error": (
+        ["CUDA error 35 at /src/ggml-cuda.cu:493: CUDA driver version is insufficient for CUDA runtime version",
+         'GGML_ASSERT: /src/ggml-cuda.cu:493: !"CUDA error"'],
+        ("driver", "load", "give_up"),
+    ),
+    "a card that left the bus": (
+        ["[ 1843.308145] NVRM: The NVIDIA GPU 0000:b3:00.0", "               NVRM: fallen off the bus and is not"],
+        ("driver", "runtime", "give_up"),
+    ),
+    "a library that Python cannot load": (
+        ["RuntimeError: Failed to load shared library 'C:\\x\\llama.dll': Could not find module"],
+        ("missing_library", "none", "give_up"),
+    ),
+    "a kill while a prompt is saved": (
+        ["slot get_availabl: id  0 | task -1 | selected slot by LRU, t_last = 7", "Failed with result 'oom-kill'."],
+        ("killed", "runtime", "retry_other"),
+    ),
+    "compute buffers, by the function that asked for them": (
+        ["ggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size 838447104"],
+        ("device_oom", "compute", "retry_margin"),
+    ),
     "a Python binding's exception": (
         ["ValueError: Model path does not exist: /m/x.gguf"],
         ("missing_file", "load", "give_up"),
@@ -81,3 +107,26 @@ def test_a_signal_in_an_engines_own_information_ended_nothing() -> None:
     line = "0.05.000.000 I srv  params_from_: Chat format: what does SIGSEGV mean?"
 
     assert diagnose([*fixture("healthy-upstream"), line], None).failure_class == "ok"
+
+
+@pytest.mark.parametrize("method", ["GET /health", "POST /v1/chat/completions"])
+def test_a_crash_right_after_a_line_of_the_access_log_is_seen(method: str) -> None:
+    access = f"srv  log_server_r: request: {method} 127.0.0.1 200"
+    crash = ["CUDA error: an illegal memory access was encountered", "/src/ggml-cuda.cu:97: CUDA error"]
+
+    assert diagnose(["main: server is listening on http://h:1", access, *crash], None).failure_class == "engine_bug"
+
+
+def test_a_request_that_was_answered_takes_back_an_earlier_failure() -> None:
+    failed = "llama_decode: failed to compute graph, compute status: -3"
+    access = "srv  log_server_r: request: POST /v1/chat/completions 127.0.0.1 200"
+
+    assert diagnose([failed, access], None).failure_class == "ok"
+    assert diagnose([access, failed], None).failure_class == "engine_bug"
+
+
+def test_an_engine_that_gives_up_while_it_reads_the_file_without_a_word_cannot_use_it() -> None:
+    lines = ["srv    load_model: loading model 'm.gguf'", "llama_model_loader: - type q6_K:   49 tensors"]
+
+    assert verdict(diagnose(lines, 1)) == ("bad_model", "load", "give_up")
+    assert diagnose(lines, -11).failure_class == "engine_bug"
