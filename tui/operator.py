@@ -52,7 +52,9 @@ class Operator:
 
     async def switch(self) -> None:
         targets = await self._get("/v1/targets")
-        target = await self._app.push_screen_wait(SwitchScreen(targets, self._source, self._gateway()))
+        launch = await self._launch()
+        drain_s = launch["drain_s"] if launch else None
+        target = await self._app.push_screen_wait(SwitchScreen(targets, self._source, self._gateway(), drain_s))
         if target is not None:
             answer = await self._post("/v1/switch", {"target": target})
             await self._follow(answer["operation"], f"switching to {target}")

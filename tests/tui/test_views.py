@@ -162,9 +162,9 @@ def test_a_preview_says_what_changes_and_for_whom() -> None:
         "argv_before": ["/x", "--ctx-size", "1", "--jinja"],
         "argv_after": ["/y", "--ctx-size", "2", "--jinja"],
     }
-    lines = [plain(each) for each in preview.preview(plan, frame("serving")["status"]["gateway"], 100)]
+    lines = [plain(each) for each in preview.preview(plan, frame("serving")["status"]["gateway"], 120.0, 100)]
     assert {"- /x", "+ /y", "- --ctx-size 1", "+ --ctx-size 2", "note: careful"} <= set(lines)
-    assert "interrupts none: 2 running requests may end first" in lines
+    assert "2 running requests may end on the old engine, 120 s at most" in lines
     assert "holds every new request until the new engine answers; 1 request waits already" in lines
 
 

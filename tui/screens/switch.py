@@ -29,6 +29,7 @@ class SwitchScreen(ModalScreen[str | None]):
     """Gives `profile@engine`, or None.
 
     :param gateway: how many requests run and wait right now
+    :param drain_s: how long those that run may take to end
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -37,11 +38,12 @@ class SwitchScreen(ModalScreen[str | None]):
         Binding("k", "list('cursor_up')", "Up", show=False),
     ]
 
-    def __init__(self, targets: Targets, source: Source, gateway: Gateway | None) -> None:
+    def __init__(self, targets: Targets, source: Source, gateway: Gateway | None, drain_s: float | None) -> None:
         super().__init__()
         self._targets = targets
         self._source = source
         self._gateway = gateway
+        self._drain_s = drain_s
         self.previewed: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -83,7 +85,7 @@ class SwitchScreen(ModalScreen[str | None]):
             message, details, hint = words(error)
             self._show([line(message, "bad"), *map(line, details), line(hint, "accent")])
         else:
-            self._show([*preview(plan, self._gateway, self._width), *self._left_out()])
+            self._show([*preview(plan, self._gateway, self._drain_s, self._width), *self._left_out()])
 
         self.previewed = target
 

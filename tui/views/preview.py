@@ -10,7 +10,7 @@ from orchestrator.api.types import Gateway
 from tui.text import BLANK, Line, line, wrap
 
 
-def preview(plan: dict[str, Any], gateway: Gateway | None, width: int) -> list[Line]:
+def preview(plan: dict[str, Any], gateway: Gateway | None, drain_s: float | None, width: int) -> list[Line]:
     """The lines for an answer of `POST /v1/switch` with `dry_run`.
 
     :param gateway: how many requests run and wait right now
@@ -22,7 +22,7 @@ def preview(plan: dict[str, Any], gateway: Gateway | None, width: int) -> list[L
         return [*lines, line("this runs already; r restarts it", "dim")]
 
     lines += [line(part, "accent") for part in wrap(f"{plan['strategy']}: {plan['reason']}", width)]
-    for text in consequences(plan["strategy"], gateway, runs=origin is not None):
+    for text in consequences(plan["strategy"], gateway, drain_s, runs=origin is not None):
         lines += [line(part) for part in wrap(text, width)]
 
     for note in plan["notes"]:
@@ -31,8 +31,11 @@ def preview(plan: dict[str, Any], gateway: Gateway | None, width: int) -> list[L
     return [*lines, BLANK, *difference(plan["argv_before"], plan["argv_after"])]
 
 
-def consequences(strategy: str, gateway: Gateway | None, *, runs: bool) -> list[str]:
-    """What it does to the requests of now."""
+def consequences(strategy: str, gateway: Gateway | None, drain_s: float | None, *, runs: bool) -> list[str]:
+    """What it does to the requests of now, in so many words.
+
+    :param drain_s: how long running requests may take to end before they are cut off
+    """
     if not runs:
         return ["nothing runs, so no request is disturbed"]
 
@@ -40,16 +43,13 @@ def consequences(strategy: str, gateway: Gateway | None, *, runs: bool) -> list[
         return []
 
     flying, queued = gateway["in_flight"], gateway["queued"]
+    limit = "" if drain_s is None else f", {drain_s:g} s at most"
+    ending = f"{many(flying, 'running request')} may end on the old engine{limit}" if flying else "interrupts none"
     if strategy == "beside":
-        return [
-            f"interrupts none, holds none: {many(flying, 'running request')} {verb(flying, 'ends', 'end')} on the old"
-        ]
+        return [ending, "holds none: the new engine starts beside the old one"]
 
     waiting = f"; {many(queued, 'request')} {verb(queued, 'waits', 'wait')} already" if queued else ""
-    return [
-        f"interrupts none: {many(flying, 'running request')} may end first",
-        f"holds every new request until the new engine answers{waiting}",
-    ]
+    return [ending, f"holds every new request until the new engine answers{waiting}"]
 
 
 def difference(before: Sequence[str] | None, after: Sequence[str]) -> list[Line]:
