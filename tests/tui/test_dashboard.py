@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from textual.widgets import OptionList
 
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 from tests.tui.driving import dashboard, head, picture, until
@@ -223,7 +224,14 @@ async def test_the_palette_finds_actions_by_name() -> None:
         titles = {command.title for command in app.get_system_commands(app.screen)}
         assert {"Switch", "Restart", "Stop at once", "Theme", "Quit"} <= titles
         await pilot.press("ctrl+p", *"zoom")
-        await pilot.pause()
+
+        def found() -> bool:
+            lists = app.screen.query(OptionList)
+            return (
+                bool(lists and lists.first().option_count) and lists.first().get_option_at_index(0).hit.text == "Zoom"
+            )
+
+        await until(pilot, found, "the action is found")
         await pilot.press("enter")
         await until(pilot, lambda: app._zoomed, "the action has run")
 
