@@ -27,6 +27,9 @@ MAX_BYTES = 128 << 20
 """What SQLite lets the file grow to. So many requests are 20 MiB, and 110 with the longest names."""
 
 WAL_BYTES = 4 << 20
+CACHE_KIB = 256
+"""SQLite's own is 2 MiB, and fills; rows are added at the end and read at a restart."""
+
 MAX_TEXT = 200
 
 STRICT = " STRICT" if sqlite3.sqlite_version_info >= (3, 37) else ""
@@ -157,6 +160,7 @@ class HistoryStore:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {MAX_BYTES // page_bytes}")
         answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
