@@ -237,8 +237,10 @@ class Simulation:
             if before.course.crashes.count == 1:
                 self._retries.clear()
 
-            self._retries = [time for time in self._retries if self.now - time < self.policy.window_s]
-            self._retries.append(self.now)
+            # The budget is one of crashes: how late a timer fires does not count.
+            crashed = before.course.crashes.times[-1]
+            self._retries = [time for time in self._retries if crashed - time < self.policy.window_s]
+            self._retries.append(crashed)
             assert len(self._retries) < self.policy.intensity
 
     def _check_ready(self, instance: str) -> None:
