@@ -95,11 +95,16 @@ def _last_start(lines: list[LogLine]) -> int:
     """Where the newest start begins, if an earlier one had come to something before it."""
     starts = [index for index, line in enumerate(lines) if _matches(table.NEW_START, line)]
     for before, index in reversed(list(pairwise([0, *starts]))):
-        came_to_something = ((_rank(line) or 0) >= table.LOADED or _find(line) for line in lines[before:index])
+        came_to_something = ((_rank(line) or 0) >= table.LOADED or _failed(line) for line in lines[before:index])
         if any(came_to_something):
             return index
 
     return 0
+
+
+def _failed(line: LogLine) -> bool:
+    found = _find(line)
+    return found is not None and found[0].strength != "notice"
 
 
 def _gather(lines: list[LogLine]) -> Facts:
@@ -126,6 +131,8 @@ def _gather(lines: list[LogLine]) -> Facts:
         if rank is not None:
             milestones.append((line.number, rank))
             serving = serving or rank >= table.SERVING
+            if rank >= table.LOADED:
+                facts.told_signal = facts.told_code = None  # that was told of another process
 
         signs = _matches(table.ANY_SIGN, line)
         if signs:

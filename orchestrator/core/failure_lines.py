@@ -46,6 +46,9 @@ _WRAPPERS = re.compile(
             r"std(?:out|err): ",
             r"(?:Error|error): (?=[a-z]+_\w+: )",  # a supervisor's, before the engine's own line
             r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
+            r"(?:libc\+\+abi: )?terminating (?:due to|with) uncaught exception of type [\w:]+: (?=\S)",
+            r"what\(\): +(?=\S)",
+            r"(?:Error: )?llama\.cpp(?: error)?: '?(?=\w)",  # LM Studio
             r"(?:[\w.]+\.)?(?:ValueError|RuntimeError|OSError|Exception): ",  # a Python binding's
             r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?"
             + _OLLAMA_SAYS

@@ -79,8 +79,9 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:failed to initialize the context: )?(?:quantized V cache (?:was requested|requires)|V cache quantization requires flash_attn)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"(?:--[a-z][\w-]+ (?:is|are) (?:not supported|incompatible|only supported)|SPLIT_MODE_\w+ (?:requires|needs|not)|LLAMA_SPLIT_MODE_\w+ (?:requires|needs|not))", "any", "bad_flag", "load", None, "fatal"),
     _row(r"=+ K cache \S+ coupled with V cache \S+ is not a supported combination on the CPU backend", "any", "bad_flag", "runtime", None, "fatal"),
-    _row(r"invalid value for main_gpu: ", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"(?:invalid value for main_gpu: |n_batch and n_ubatch cannot both be zero|n_ctx and model->hparams\.n_ctx_train cannot both be zero)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"Speculative decoding is currently limited to a single server slot", "any", "bad_flag", "load", None, "fatal"),
+    _row(r"(?:[Ee]rror: )?MTP speculative stage requested, but the server", "any", "bad_flag", "load", None, "cause"),
     _row(r"error loading model: (?:…cannot be used with --?\w|It is not possible to use split mode|MTP companion GGUF cannot be used as|(?:LLAMA_)?SPLIT_MODE_\w+ (?:requires|needs|not)|device \S+ does not support split)", "any", "bad_flag", "load", None, "fatal"),
     _row(r"(?:the server is built without SSL support|--port 0 is not supported|static assets path not found)", "any", "bad_flag", "none", None, "fatal"),
     _row(r"(?:malformed KV override|invalid (?:boolean value|type) for KV override|Invalid buft override argument|(?:-\S+, )?--\S+ is no longer supported)", "any", "bad_flag", "none", None, "fatal"),
@@ -181,8 +182,9 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"failed to load model '[^']*': (?!…(?:memory|alloc))\S", "any", "bad_model", "load", None, "cause"),
     _row(r"Error while loading tensor ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:this GGUF file is version|bad GGUF version|GGUFv1 is no longer supported|failed to read GGUF)", "any", "bad_model", "load", None, "fatal"),
-    _row(r"error loading model: vk::", "vulkan", "driver", "load", None, "fatal"),
+    _row(r"error loading model: vk::|vk::Device::create\w+: Error", "vulkan", "driver", "load", None, "fatal"),
     _row(r"error loading model: (?!llama_model_loader: failed to load (?:model|GGUF split))", "any", "bad_model", "load", None, "fatal"),
+    _row(r"(?:wrong number of tensors; |missing tensor '|unknown (?:model architecture|pre-tokenizer type): |unrecognized tensor type |tensor '[^']*' (?:is missing from|not found|has wrong shape))", "any", "bad_model", "load", None, "cause"),
     _row(r"failed to initialize the context: ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:context type MTP requested but model doesn't contain MTP|MTP speculative stage requested, but|target GGUF contains no MTP tail)", "any", "bad_model", "load", None, "cause"),
     _row(_SOURCE + r"GGML_ASSERT\(.*(?:hparams\.|n_expert|n_layer|n_vocab|vocab|arch)\b.*\) failed", "any", "bad_model", "load", None, "fatal"),
@@ -198,7 +200,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"failed to initialize (?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN)\d+\b", "any", "driver", "load", None, "fatal"),
     _row(r"failed to initialize (?:the )?(?:Metal|Vulkan|SYCL|CUDA|ROCm|MUSA|\S+) backend", "any", "driver", "load", None, "weak"),
     _row(r"failed to initialize (?:CUDA|ROCm|MUSA|HIP): ", "cuda", "driver", "none", "continue", "notice"),
-    _row(r"(?:warning: )?no (?:usable GPU|CUDA devices|ROCm devices|GPU) found", "any", "driver", "none", "continue", "notice"),
+    _row(r"(?:warning: )?no (?:CUDA devices|ROCm devices|GPU) found", "any", "driver", "none", "continue", "notice"),
     _row(r"ggml_vulkan: No devices found|ggml_vulkan: Error: No (?:devices|suitable)", "vulkan", "driver", "none", "continue", "notice"),
     _row(r"ggml_vulkan: (?:device \S+ does not support |Device with index \d+ does not exist|Invalid device index |Error: (?:Vulkan [\d.]+ required|Shared memory size too small))", "vulkan", "driver", "load", None, "cause"),
     _row(r"ggml_vulkan: (?:shader module|pipeline layout|compute pipeline) creation failed", "vulkan", "driver", "load", None, "cause"),
@@ -234,7 +236,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:\S+: )?(?:error: )?(?:op not supported|unsupported op|node \d+, op = \S+ not implemented)|(?:ggml_vulkan: Error: )?Missing (?:\w+ )?op\b", "any", "engine_bug", "runtime", "give_up", "cause"),
     _row(r"(?:terminate called after throwing|terminating due to uncaught|libc\+\+abi: terminating|terminate called without)", "any", "engine_bug", None, None, "weak"),
     _row(r"what\(\): ", "any", "engine_bug", None, None, "cause"),
-    _row(r"(?:double free or corruption|free\(\): invalid|malloc\(\): |corrupted (?:size|double|unsorted)|munmap_chunk\(\)|\*\*\* stack smashing)", "any", "engine_bug", None, None, "weak"),
+    _row(r"(?:…\bProcess \d+ \([^)]*\) of user \d+ dumped core|double free or corruption|free\(\): invalid|malloc\(\): |corrupted (?:size|double|unsorted)|munmap_chunk\(\)|\*\*\* stack smashing)", "any", "engine_bug", None, None, "weak"),
     # A request that failed on a server that lives. A full KV cache or context is the request's business, not listed.
     _row(r"(?:graph_compute: )?ggml_backend_sched_graph_compute\w* failed with error", "any", "engine_bug", "runtime", "restart", "serving"),
     _row(r"failed to compute graph, compute status: -?\d+", "any", "engine_bug", "runtime", "restart", "serving"),
@@ -258,7 +260,7 @@ HARMLESS = re.compile(
     r"|(?:failed to fit params|encountered an error while trying to fit)|failed to allocate memory for prompt cache"
     r"|.*retrying without pipeline parallelism|failed to find free space in the KV cache|.*failed to process image"
     r"|failed to allocate \d+ bytes for reorder|failed to allocate host buffer for async uploads|.* - fallback to CPU"
-    r"|failed to create MTP context, falling back|failed to initialize BLAS backend|(?:.* )?cannot be used with preferred buffer type|failed to allocate graph, reserving|failed to reserve .* worst"
+    r"|(?:warning: )?no usable GPU found|failed to create MTP context, falling back|failed to initialize BLAS backend|(?:.* )?cannot be used with preferred buffer type|failed to allocate graph, reserving|failed to reserve .* worst"
 )
 """Lines that read like a failure and end nothing."""
 
@@ -286,8 +288,11 @@ LOAD_BEGUN = re.compile(
     r"(?:loading model|loaded meta data|load the model|print_info: |llm_load_print_meta|projected to use|- type +\S+:)"
 )
 CLEAN_STOP = re.compile(r"cleaning up before exit")
-NEW_START = re.compile(r"(?:build: \d+ \(|build = \d+ \(|build info\b|build_info: )")
-"""The first thing that a start prints: what stands before it was another process."""
+NEW_START = re.compile(
+    r"(?:build: \d+ \(|build = \d+ \(|build info\b|build_info: |common_params_print_info: |log_info: verbosity"
+    r"|Started \S+\.service\b)"
+)
+"""Among the first things that a start prints: what stands before it was another process."""
 
 PLACED_BY_HAND = re.compile(r"failed to fit params to free device memory: .*already set by user")
 DEVICE_TOTAL = re.compile(r"Device (?P<index>\d+): .*VRAM: (?P<total>\d+) MiB")
@@ -352,6 +357,6 @@ BAD_WORDS = (
     "needs", "cumem", "cudam", "hipm", "cudagraph", "cublas", "hipblas", "free", "corrupt", "magic", "version", "bad",
     ".c:", ".cc:", ".cpp:", ".cu:", ".cuh:", ".m:", ".mm:", ".h:", ".hpp:", ".metal:", ".c(", ".cpp(", ".cu(", "ggml_a",
     "relocating", "proceed", "lookup", "library", "exception", "smash", "sycl", "hsa", "status", "limited", "support",
-    "crash", "discarded", "built", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
+    "crash", "discarded", "built", "dump", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
 )  # fmt: skip
 """Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""

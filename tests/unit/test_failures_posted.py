@@ -82,6 +82,22 @@ POSTED: dict[str, tuple[list[str], Expected]] = {
         ["ggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size 838447104"],
         ("device_oom", "compute", "retry_margin"),
     ),
+    "an exception as macOS and Android relay it": (
+        ["libc++abi: terminating due to uncaught exception of type vk::X: vk::Device::createComputePipeline: ErrorUnknown"],
+        ("driver", "load", "give_up"),
+    ),
+    "a loader's reason as LM Studio relays it": (
+        ["llama.cpp error: 'done_getting_tensors: wrong number of tensors; expected 292, got 291'"],
+        ("bad_model", "load", "give_up"),
+    ),
+    "a core that systemd took": (
+        ["Jan 29 00:10:57 h systemd-coredump[13]: [x] Process 13 (llama-server) of user 1000 dumped core."],
+        ("engine_bug", "runtime", "restart"),
+    ),
+    "a build without a back end": (
+        ["warning: no usable GPU found, --gpu-layers option will be ignored"],
+        ("ok", "none", "continue"),
+    ),
     "a Python binding's exception": (
         ["ValueError: Model path does not exist: /m/x.gguf"],
         ("missing_file", "load", "give_up"),
@@ -130,3 +146,29 @@ def test_an_engine_that_gives_up_while_it_reads_the_file_without_a_word_cannot_u
 
     assert verdict(diagnose(lines, 1)) == ("bad_model", "load", "give_up")
     assert diagnose(lines, -11).failure_class == "engine_bug"
+
+
+def test_a_crash_that_the_next_start_recovered_from_ended_nothing() -> None:
+    crash = [
+        "Nov 21 13:00:00 host llama-server[123]: /src/ggml-cuda.cu:97: CUDA error",
+        "Nov 21 13:00:01 host systemd[1]: llama.service: Main process exited, code=dumped, status=6/ABRT",
+    ]
+    start = [
+        "Nov 21 13:00:06 host systemd[1]: Started llama.service - llama.cpp server.",
+        "Nov 21 13:00:16 host llama-server[140]: main: server is listening on http://127.0.0.1:8080",
+    ]
+
+    assert diagnose([*crash, *start], None).failure_class == "ok"
+    assert diagnose([*crash, start[1]], None).failure_class == "ok"
+    assert diagnose([*start, *crash], None).failure_class == "engine_bug"
+
+
+@pytest.mark.parametrize(
+    "banner", ["log_info: verbosity = 3", "cmn  common_param: common_params_print_info: verbosity"]
+)
+def test_starts_are_told_apart_without_a_build_line(banner: str) -> None:
+    served = [f"0.00.100.275 I {banner}", *fixture("healthy-upstream")]
+    failed = [f"0.00.100.275 I {banner}", *OOM_LINES]
+
+    assert diagnose([*served, *failed], None).failure_class == "device_oom"
+    assert diagnose([*failed, *served], None).failure_class == "ok"
