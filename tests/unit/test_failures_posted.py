@@ -83,7 +83,7 @@ POSTED: dict[str, tuple[list[str], Expected]] = {
         ("device_oom", "compute", "retry_margin"),
     ),
     "an exception as macOS and Android relay it": (
-        ["libc++abi: terminating due to uncaught exception of type vk::X: vk::Device::createComputePipeline: ErrorUnknown"],
+        ["libc++abi: terminating due to uncaught exception of type vk::X: vk::Device::createBuffer: ErrorUnknown"],
         ("driver", "load", "give_up"),
     ),
     "a loader's reason as LM Studio relays it": (
