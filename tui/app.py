@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import signal
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
@@ -88,6 +90,10 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         if self._keymap_asked:
             self.set_keymap(self._keymap_asked)
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):  # Textual heeds neither, and leaves the terminal raw
+            loop.add_signal_handler(number, functools.partial(self.exit, return_code=128 + number))
 
         self._arrange()
         self.requests.focus()

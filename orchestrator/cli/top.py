@@ -70,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
     gc.freeze()
     gc.enable()
-    Dashboard(DaemonSource(path), interval_s=args.interval, readonly=args.readonly, keys=keys).run()
-    return diagnostics.OK
+    dashboard = Dashboard(DaemonSource(path), interval_s=args.interval, readonly=args.readonly, keys=keys)
+    dashboard.run()
+    return dashboard.return_code or diagnostics.OK
 
 
 def _once(path: str, *, as_json: bool) -> int:
