@@ -26,12 +26,14 @@ _ENGINE_PREFIX = re.compile(r"(?:\d+\.\d{2}\.\d{3}\.\d{3} +(?P<stamped>[IWETD])|
 
 _OLLAMA_SAYS = r"llama(?: runner|-server) process has terminated: "
 
+_STAMP = re.compile(r"\b(\d+)\.(\d{2})\.(\d{3})\.(\d{3}) +[IWETD] ")
+
 _WRAPPERS = re.compile(
     "|".join(
         (
             r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S* (?:std(?:out|err) [FP] )?",  # ISO 8601; Kubernetes
             r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? ",  # syslog and journald
-            r"[\w.-]+ [\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
+            r"(?:[\w.-]+ )?[\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
             r"(?:(?:llama|ollama|systemd|kernel)[\w@.-]*)(?:\[\d+\])?: (?=\S+: )",
             r"\[\d{1,2}:\d\d:\d\d[^\]]{0,16}\] ",
             r"\[? *\d{2,10}(?:\.\d+)?\] +",  # the router's port, dmesg's seconds, a time stamp
@@ -74,6 +76,9 @@ _RELAYED = re.compile(
 
 _RETURNED = re.compile(r"(?:\{\"error\": ?(?:\{\"message\": ?)?)?\"" + _OLLAMA_SAYS + r"(?P<said>(?:[^\"\\]|\\.)*)\"")
 """The same as an answer to a client, which some post instead of the log."""
+
+_SPOKEN = re.compile(r"\"[^\"]+\"?$")
+"""How a log begins that stands between quotation marks: not like a member of a document."""
 
 _ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))")
 
@@ -138,7 +143,7 @@ def read_lines(lines: Sequence[str]) -> list[LogLine]:
 
         opener = next((text for text in texts if _ECHO.match(text)), None)
         if opener is not None:
-            echo = _Echo.after(opener, stamped=level is not None)
+            echo = _Echo.after(opener, stamped=level is not None, began=_stamp(stripped))
             continue
 
         if texts:
@@ -155,10 +160,13 @@ def _as_printed(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
     if written and (returned := _RETURNED.match(" ".join(written[:8]).lstrip())):
         yield from ((0, said) for said in _said(returned))
 
+    spoken = written and _SPOKEN.match(written[0]) and written[-1].endswith('"')
     for number, line in enumerate(cleaned):
         text = line.lstrip().lstrip("> ") if quoted and line.lstrip().startswith(">") else line
         if number == 0 and text.startswith("`"):
             text = text.strip("`")  # a code span; a fence becomes an empty line
+        elif spoken:
+            text = text.strip('"')
 
         relayed = _RELAYED.match(text.lstrip()) if " process has terminated: " in text else None
         if relayed is not None:
@@ -178,14 +186,16 @@ class _Echo:
 
     :param quoted: it began with a quote that is still open
     :param stamped: the log carries upstream's prefix, so that a line without it cannot begin a message
+    :param began: column and time of the line that opened it: a log that a client pasted begins elsewhere, or earlier
     """
 
     quoted: bool
     stamped: bool
     marked: bool
+    began: tuple[int, int] | None
 
     @classmethod
-    def after(cls, opener: str, *, stamped: bool) -> _Echo | None:
+    def after(cls, opener: str, *, stamped: bool, began: tuple[int, int] | None) -> _Echo | None:
         """What a line leaves open; None when its text ended with it."""
         marked = "BEGIN ===" in opener or opener.endswith("triggering error:")
         body = opener[:MAX_TEXT].rstrip()
@@ -194,11 +204,14 @@ class _Echo:
 
         quoted = body.count(": '") > 0 and not (body.endswith("'") and len(body.partition(": '")[2]) > 1)
         closed = body.endswith("'") and not quoted
-        return None if closed and not marked else cls(quoted, stamped, marked)
+        return None if closed and not marked else cls(quoted, stamped, marked, began)
 
     def ended_by(self, stripped: str, level: str | None, texts: tuple[str, ...]) -> bool:
         if self.marked:
             return stripped.startswith("=== END")
+
+        if self.stamped and self.began is not None and (stamp := _stamp(stripped)) is not None:
+            return stamp[0] == self.began[0] and stamp[1] >= self.began[1]
 
         if self.stamped:
             return level is not None
@@ -208,6 +221,16 @@ class _Echo:
             return False
 
         return any(_SERVER_HEAD.match(text) for text in texts)
+
+
+def _stamp(stripped: str) -> tuple[int, int] | None:
+    """Where upstream's time stands in a line, and the time, microseconds since the engine started."""
+    found = _STAMP.search(stripped, 0, 400)
+    if found is None:
+        return None
+
+    minutes, seconds, millis, micros = map(int, found.groups())
+    return found.start(), ((minutes * 60 + seconds) * 1000 + millis) * 1000 + micros
 
 
 def _read(stripped: str, nested: int = 2) -> tuple[tuple[str, ...], str | None]:

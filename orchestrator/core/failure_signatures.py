@@ -90,15 +90,17 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(_SOURCE + r"Failed to parse endpoint: ", "rpc", "bad_flag", "load", None, "fatal"),
     _row(r"(?:failed to initialize HTTP server|tools setup failed: |MCP starting failed: )", "any", "bad_flag", "none", None, "weak"),
     # Files. The loader's own line after it is weak: the reason stands here.
-    _row(r"(?:error loading model: )?failed to open (?:GGUF file )?['\"]?…(?:No such file|Permission denied|Is a directory|cannot find the (?:file|path))", "any", "missing_file", "load", None, "fatal"),
-    _row(r"(?:error loading model: )?failed to open …\.gguf\b", "any", "missing_file", "load", None, "fatal"),
+    _row(r"(?:error(?: loading model)?: )?failed to open (?:GGUF file )?['\"]?…(?:No such file|Permission denied|Is a directory|cannot find the (?:file|path))", "any", "missing_file", "load", None, "fatal"),
+    _row(r"(?:error(?: loading model)?: )?failed to open …\.gguf\b", "any", "missing_file", "load", None, "fatal"),
     _row(r"(?:error loading model: )?(?:llama_model_loader: )?failed to load GGUF split from ", "any", "missing_file", "load", None, "cause"),
     _row(r"error loading model: llama_model_loader: failed to load model from ", "any", "missing_file", "load", None, "weak"),
     _row(r"(?:error: )?(?:file not found|file does not exist|failed to open file|preset file does not exist|could not open file|Model path does not exist|model file … (?:not found|does not exist))", "any", "missing_file", "load", None, "cause"),
     _row(r"(?:failed to load model '…': )?(?:clip_model_loader: )?failed to load CLIP model from …Does this file exist", "any", "missing_file", "load", None, "cause"),
     _row(r"(?:failed to download model: |download failed after \d+ attempts|(?:error: )?error from HF API|curl_easy_perform\(\) failed|(?:HEAD )?invalid http status code received)", "any", "missing_file", "load", None, "cause"),
     _row(r"(?:required file is not available in cache|file '…' not found in repository|no GGUF files found in repository)", "any", "missing_file", "load", None, "fatal"),
-    _row(r"(?:\S*/)?(?:bash|sh|zsh|fish|env|exec)\b:…(?:llama\S*: (?:command not found|No such file or directory)|(?:command not found|no such file or directory): \S*llama|llama\S*'?: No such file)", "shell", "missing_file", "none", None, "fatal"),
+    _row(r"(?:\S*/)?(?:bash|sh|zsh|fish|env|exec)\b:…(?:llama\S*: (?:command not found|No such file or directory)|(?:command not found|no such file or directory): \S*llama|llama\S*'?: (?:No such file|Permission denied))", "shell", "missing_file", "none", None, "fatal"),
+    _row(r"(?:docker: )?Error response from daemon: .*(?:no such file or directory|executable file not found|permission denied)", "shell", "missing_file", "none", None, "fatal"),
+    _row(r"…(?:Failed to locate executable |Failed at step (?:EXEC|CHDIR) spawning |status=20[03]/(?:EXEC|CHDIR))", "shell", "missing_file", "none", None, "fatal"),
     # The address.
     _row(r"couldn't bind (?:HTTP server|to server|to) ?socket", "any", "port_in_use", "none", None, "fatal"),
     _row(r"(?:\[Errno (?:98|48|10048)\]|(?:error: |OSError: |listen \S+ \S+ )?bind: |…\bEADDRINUSE\b|…: bind: address already in use)", "any", "port_in_use", "none", None, "fatal"),
@@ -110,6 +112,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:\S+: )?symbol lookup error: ", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:\S+: )?\S+: version [`'](?:GLIBC|GLIBCXX|CXXABI|OMP|lib)\S* not found \(required by", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:Error relocating |Error loading shared library |…\.dll (?:was not found|is missing|not found)\b|…The code execution cannot proceed because )", "loader", "missing_library", "none", None, "fatal"),
+    _row(r"…cannot execute: required file not found", "shell", "missing_library", "none", None, "fatal"),
     _row(r"(?:Failed to load (?:shared library|dynlib/dll) '|\[WinError (?:126|127|193|1114)\]|…STATUS_DLL_NOT_FOUND)", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:error: )?no backends are loaded", "any", "missing_library", "load", None, "fatal"),
     _row(r"(?:error loading model: )?(?:\w+: )?no CPU backend found", "any", "missing_library", "load", None, "fatal"),
@@ -136,6 +139,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:dpct_malloc: out of memory|…UR_RESULT_ERROR_MEM_OBJECT_ALLOCATION_FAILURE)", "sycl", "device_oom", None, None, "fatal"),
     _row(r"…\bCL_(?:MEM_OBJECT_ALLOCATION_FAILURE|OUT_OF_RESOURCES|INVALID_BUFFER_SIZE)\b", "opencl", "device_oom", None, None, "cause"),
     _row(r"failed to allocate (?:HBM|VTCM|device) buffer", "any", "device_oom", None, None, "cause"),
+    _row(r"(?:\[GPU\] )?Exceeded max size of memory object allocation: requested (?P<bytes>\d+)", "any", "device_oom", None, "retry_other", "cause"),
     _row(r"failed to allocate " + _MIB + r" \(err=-?\d+\)", "opencl", "device_oom", None, None, "cause"),
     _row(r"error: (?:vm_allocate|posix_memalign) failed", "metal", "device_oom", None, None, "cause"),
     _row(r"tensor … is too large to fit in a (?P<device>\S+) buffer \(tensor size: (?P<bytes>\d+)", "any", "device_oom", None, "retry_other", "cause"),
@@ -210,13 +214,15 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:NVRM: Xid|…NVRM: Xid |…(?:GPU has |NVRM: )fallen off the bus)", "kernel", "driver", "runtime", "give_up", "fatal"),
     _row(r"(?:error: )?(?:default device is nil|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
     _row(r"(?:what\(\): +)?No device of requested type available", "sycl", "driver", "load", None, "fatal"),
+    _row(r"(?:…could not select device driver|nvidia-container-cli: |…(?:NVML|nvml error): [Dd]river/library version mismatch)", "shell", "driver", "none", None, "fatal"),
     _row(r"(?:The program was built for \d+ devices|…(?:UR_RESULT_ERROR_(?:PROGRAM_(?:BUILD|LINK)_FAILURE|INVALID_(?:KERNEL|BINARY)\w*)|PI_ERROR_BUILD_PROGRAM_FAILURE))", "sycl", "driver", "runtime", None, "fatal"),
     _row(r"CANN error: …(?:context pointer null|[Ii]nvalid device|EL0003|drvErr|10700[123])", "any", "driver", "none", None, "fatal"),
     _row(r"(?:ggml_opencl: (?:platform IDs not available|could find any OpenCL devices|no (?:platform|device) matching|selected platform … does not have any|[Uu]nsupported GPU)|Unsupported GPU Family)", "opencl", "driver", "none", "continue", "notice"),
-    _row(r"(?:" + _SOURCE + r")?Failed to connect to \S+:\d+", "rpc", "driver", "load", "restart", "cause"),
+    _row(r"(?:" + _SOURCE + r")?Failed to connect to \S*:\d+", "rpc", "driver", "load", "restart", "cause"),
     _row(r"(?:" + _SOURCE + r")?RPC (?:handshake failed|server version mismatch)", "rpc", "driver", "load", None, "cause"),
     # Processors.
     _row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
+    _row(r"…(?:exec format error|Exec format error|cannot execute binary file)", "shell", "illegal_instruction", "none", None, "fatal"),
     # The engine's own faults.
     _row(_GPU_ERROR, "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:CUDA|ROCm|MUSA|cuBLAS) error \d+ at ", "cuda", "engine_bug", "runtime", None, "fatal"),
@@ -247,8 +253,11 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:…: )?(?:Memory cgroup out of memory|Out of memory): Kill(?:ed)? process|…\boom[-_]kill\w*[:=]|…OOM killer|…OOMKilled|…Failed with result 'oom-kill'", "kernel", "killed", None, "retry_other", "fatal"),
     _row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:Killed|killed)(?:: 9)?(?:$| +)", "shell", "killed", None, None, "fatal"),
     _row(r"(?:…\b)?(?:signal: killed|terminated by signal SIGKILL|code=killed, status=9/KILL)", "shell", "killed", None, None, "fatal"),
+    _row(r"…sending SIG(?:TERM|KILL) to process \d+ uid \d+", "kernel", "killed", None, "retry_other", "fatal"),
+    _row(r"…(?:start operation timed out|Watchdog timeout \(limit)", "shell", "killed", None, "restart", "fatal"),
     _row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:[Ss]egmentation fault|[Aa]borted|abort|[Bb]us error|[Ff]loating point exception|IOT instruction|Trace/BPT trap)\b", "shell", "engine_bug", None, None, "weak"),
     _row(r"(?:…\b)?(?:signal: (?:segmentation fault|aborted|abort trap|bus error)|(?:received|by) signal SIG(?:SEGV|ABRT|BUS|FPE|TRAP)|status=(?:6/ABRT|11/SEGV|7/BUS|8/FPE))", "shell", "engine_bug", None, None, "weak"),
+    _row(r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?llama(?: runner|-server) process has terminated\b", "shell", "engine_bug", None, None, "weak"),
     # Loading failed, and the reason stood before.
     _row(r"(?:error: )?(?:failed|unable) to load model|exiting due to model loading error|error: unable to load model", "any", "bad_model", "load", None, "weak"),
     _row(r"(?:error: )?failed to create[_ ]context with model|Failed to create llama_context", "any", "bad_model", "compute", None, "weak"),
@@ -321,7 +330,7 @@ VULKAN_REASON = re.compile(r"(?:ggml_vulkan: )?vk::")
 """The exception's own line, which follows what it is about."""
 
 TOLD_CODE = re.compile(
-    r"[^\"{}]*\b(?:exit(?:ed)?(?: with)?(?: (?:exit )?(?:code|status))?|no longer running|terminated):? \(?(?P<code>0x[0-9a-fA-F]+|-?\d+)\b"
+    r"[^\"{}]*\b(?:[Ee]xit(?:ed)?(?: with)?(?: (?:exit )?(?:code|status))?|no longer running|terminated):? \(?(?P<code>0x[0-9a-fA-F]+|-?\d+)\b"
 )
 """What a supervisor says of the exit."""
 
@@ -357,6 +366,6 @@ BAD_WORDS = (
     "needs", "cumem", "cudam", "hipm", "cudagraph", "cublas", "hipblas", "free", "corrupt", "magic", "version", "bad",
     ".c:", ".cc:", ".cpp:", ".cu:", ".cuh:", ".m:", ".mm:", ".h:", ".hpp:", ".metal:", ".c(", ".cpp(", ".cu(", "ggml_a",
     "relocating", "proceed", "lookup", "library", "exception", "smash", "sycl", "hsa", "status", "limited", "support",
-    "crash", "discarded", "built", "dump", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
+    "crash", "discarded", "built", "dump", "timed out", "sending", "denied", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
 )  # fmt: skip
 """Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""

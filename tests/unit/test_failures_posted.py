@@ -172,3 +172,76 @@ def test_starts_are_told_apart_without_a_build_line(banner: str) -> None:
 
     assert diagnose([*served, *failed], None).failure_class == "device_oom"
     assert diagnose([*failed, *served], None).failure_class == "ok"
+
+
+AROUND: dict[str, tuple[str, Expected]] = {
+    "docker without the GPU toolkit": (
+        'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
+        ("driver", "none", "give_up"),
+    ),
+    "the toolkit and a driver that was updated": (
+        "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch: unknown",
+        ("driver", "none", "give_up"),
+    ),
+    "docker and a binary that is not there": (
+        'docker: Error response from daemon: OCI runtime create failed: exec: "/x": stat /x: no such file or directory',
+        ("missing_file", "none", "give_up"),
+    ),
+    "a binary for another machine": (
+        "exec /app/llama-server: exec format error",
+        ("illegal_instruction", "none", "give_up"),
+    ),
+    "a binary whose loader is not installed": (
+        "bash: ./llama-server: cannot execute: required file not found",
+        ("missing_library", "none", "give_up"),
+    ),
+    "a binary that may not be run": (
+        "bash: ./bin/llama-server: Permission denied",
+        ("missing_file", "none", "give_up"),
+    ),
+    "systemd and a binary that is not there": (
+        "Nov 21 13:00:00 h systemd[1]: llama.service: Failed at step EXEC spawning /x/llama-server: No such file",
+        ("missing_file", "none", "give_up"),
+    ),
+    "systemd, which lost patience": (
+        "Nov 21 13:00:00 h systemd[1]: llama.service: start operation timed out. Terminating.",
+        ("killed", "none", "restart"),
+    ),
+    "earlyoom": (
+        'Nov 21 13:00:00 h earlyoom[5]: sending SIGTERM to process 42 uid 1000 "llama-server": badness 1215',
+        ("killed", "none", "retry_other"),
+    ),
+    "LM Studio, which knows the code alone": (
+        "(Exit code: 134). Please check settings and try loading the model again.",
+        ("engine_bug", "runtime", "restart"),
+    ),
+    "a remote device without a host": (
+        "Failed to connect to :50052",
+        ("driver", "load", "restart"),
+    ),
+    "a model between quotation marks": (
+        '"llama_model_load: error loading model: failed to open /m/x.gguf: No such file or directory"',
+        ("missing_file", "load", "give_up"),
+    ),
+    "a unit without a host": (
+        "2026-03-25T19:17:07+02:00 gemma.server[16376]: CUDA error: the provided PTX was compiled with an unsupported",
+        ("driver", "runtime", "give_up"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_stands_around_an_engine_says_why_it_did_not_run(name: str) -> None:
+    line, expected = AROUND[name]
+
+    assert verdict(diagnose([line], None)) == expected
+
+
+def test_a_log_that_a_client_pasted_ends_no_echo() -> None:
+    """It begins earlier than the line that printed it, or in another column."""
+    opener = "5.05.000.000 D srv  update_chat_: Parsing chat message: what is"
+    pasted = [f"0.01.000.000 E {OOM_LINES[0]}", f"[51234] 6.00.000.000 E {OOM_LINES[0]}"]
+
+    assert diagnose([*fixture("healthy-upstream"), opener, *pasted], None).failure_class == "ok"
+    real = [f"5.06.000.000 E {OOM_LINES[0]}"]
+    assert diagnose([*fixture("healthy-upstream"), opener, *pasted, *real], None).failure_class == "device_oom"
