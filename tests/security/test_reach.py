@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from orchestrator.cli.diagnostics import USAGE
 from tests.security.conftest import Guarded
 from tests.support import new_home
 
@@ -35,5 +36,5 @@ def test_a_daemon_whose_key_file_is_empty_does_not_start() -> None:
         home.write("config/orch.toml", '[gateway]\nhost = "0.0.0.0"\napi_key_file = "keys"\n')
         home.write("config/keys", "# none yet\n")
         done = home.orch("serve", check=False)
-        assert done.returncode == 1
+        assert done.returncode == USAGE
         assert "has no key" in done.stderr
