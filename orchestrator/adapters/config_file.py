@@ -26,7 +26,7 @@ def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None
     environment = os.environ if environment is None else environment
     in_file, in_environment = Problems(paths.config_file), Problems("environment")
     document: Mapping[str, object] | None = {}
-    if os.path.lexists(paths.config_file):
+    if _is_there(paths.config_file):
         text = read_text(paths.config_file)
         document = parse(text, in_file)
         in_file.line_of = line_finder(text)
@@ -45,6 +45,18 @@ def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None
         raise ProblemsError(f"the configuration has {count}", found, hint=f"edit {paths.config_file}")
 
     return loaded
+
+
+def _is_there(path: str) -> bool:
+    """Also when it may not be looked for: the defaults would take the place of what somebody has written."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+    return True
 
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"

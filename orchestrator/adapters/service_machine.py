@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import resource
+import stat
 import sys
 
 from orchestrator.adapters.paths import SERVICE_DIRECTORIES, Paths, find_paths
@@ -108,8 +109,9 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> Machine:
         for name in installed
         if root == "/" and _says(tools, bare, "is-active", name, "active", "activating", "reloading")
     )
+    failed = tuple(name for name in installed if root == "/" and _says(tools, bare, "is-active", name, "failed"))
     if flavour == "user":
-        return Machine(flavour, directory, root, units, enabled, active)
+        return Machine(flavour, directory, root, units, enabled, active, failed)
 
     home = user_home(USER, root)
     if home not in (None, HOME):
@@ -126,7 +128,8 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> Machine:
         units,
         enabled,
         active,
-        existing=frozenset(path for path in PRIVATE_DIRECTORIES if os.path.isdir(bare.below(path))),
+        failed,
+        existing=frozenset(path for path in PRIVATE_DIRECTORIES if _is_somebodys(bare.below(path))),
         user=home is not None,
         group=has_group(USER, root),
         member=groups_of(USER, root),
@@ -140,8 +143,19 @@ def user_unit_directory() -> str:
     return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.config"), "systemd", "user")
 
 
-def carried_environment() -> dict[str, str]:
-    return {name: value for name, value in sorted(os.environ.items()) if value and CARRIED.fullmatch(name)}
+def carried_environment(flavour: Flavour) -> dict[str, str]:
+    """The variables that a unit sets. The system's directories are its own, wherever root's commands look."""
+    names = [name for name in sorted(os.environ) if CARRIED.fullmatch(name) and os.environ[name]]
+    return {name: os.environ[name] for name in names if flavour == "user" or name.startswith(("ORCH_G", "ORCH_E"))}
+
+
+def manager_environment(flavour: Flavour, tools: Tools) -> dict[str, str]:
+    """What the service manager gives to each service, as far as it says where programs and files are."""
+    user = ("--user",) if flavour == "user" else ()
+    lines = tools.attempt(("systemctl", *user, "show-environment")).stdout.splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    names = ("PATH", "HOME", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
+    return {name: found[name] for name in names if name in found and not found[name].startswith("$'")}
 
 
 def user_name() -> str:
@@ -194,6 +208,16 @@ def closed_to_others(path: str) -> str | None:
             return place
 
     return None
+
+
+def _is_somebodys(path: str) -> bool:
+    """Whether a directory is there that is not simply root's."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+
+    return stat.S_ISDIR(status.st_mode) and (status.st_uid, status.st_gid) != (0, 0)
 
 
 def _says(tools: Tools, machine: Machine, question: str, name: str, *answers: str) -> bool:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
+import stat
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from orchestrator.adapters.state_file import write_atomically
 from orchestrator.adapters.user_database import ids_of
@@ -56,32 +58,58 @@ class Tools:
 def perform(steps: Iterable[Step], tools: Tools, root: str, on_step: Callable[[Step], None]) -> None:
     """Perform the steps in order. When one fails, or the person interrupts, undo those before it, last first.
 
+    A terminal that is closed and a TERM are interrupts as well; while they undo, nothing interrupts. What comes after
+    the first `RemoveTree` is not undone: a service whose files are half gone is worth less than none.
+
     :param root: where to look up the owner of a new directory
     :raises OrchError: what failed; its details say what could not be undone either
     """
     undos: list[tuple[Step, Undo]] = []
-    try:
-        for step in steps:
-            on_step(step)
-            _perform(step, tools, root, lambda undo, step=step: undos.append((step, undo)))  # type: ignore[misc]
-    except BaseException as error:
-        left = _undo(undos)
-        if isinstance(error, (OrchError, OSError)):
-            raise _failed(error, left) from error
+    final = False
+    with _signals(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+        try:
+            for step in steps:
+                on_step(step)
+                if isinstance(step, RemoveTree):
+                    final = True
+                    undos.clear()
 
-        raise
+                _perform(step, tools, root, lambda undo, step=step: undos.append((step, undo)))  # type: ignore[misc]
+        except BaseException as error:
+            with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                left = _undo(undos)
+
+            if isinstance(error, (OrchError, OSError)):
+                after = (
+                    ("what was removed before this stays removed",) if final else ("everything is as it was before",)
+                )
+                raise _failed(error, tuple(left) or after) from error
+
+            raise
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[..., object] | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
+    before = {each: signal.signal(each, handler) for each in numbers}
+    try:
+        yield
+    finally:
+        for each, old in before.items():
+            signal.signal(each, old)
 
 
 def _perform(step: Step, tools: Tools, root: str, undone_by: Callable[[Undo], None]) -> None:
     match step:
         case MakeDirectory(path, owner, mode):
-            if os.path.isdir(path):
-                return
-
             uid, gid = ids_of(owner, root)
-            _make_parents(path, undone_by)
-            os.mkdir(path, mode)
-            undone_by(lambda: os.rmdir(path))
+            if os.path.isdir(path):
+                undone_by(_owned_again(path))
+            else:
+                _make_parents(path, undone_by)
+                os.mkdir(path, mode)
+                undone_by(lambda: os.rmdir(path))
+
+            os.chmod(path, mode)
             os.chown(path, uid, gid)
         case WriteFile(path, text, mode):
             _make_parents(path, undone_by)
@@ -92,7 +120,10 @@ def _perform(step: Step, tools: Tools, root: str, undone_by: Callable[[Undo], No
             os.unlink(path)
         case RemoveTree(path):
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(path)
+                if os.path.islink(path):
+                    os.unlink(path)
+                else:
+                    shutil.rmtree(path)
         case Run(argv, undo):
             if undo:
                 undone_by(lambda: _quietly(tools, undo))
@@ -111,6 +142,16 @@ def _make_parents(path: str, undone_by: Callable[[Undo], None]) -> None:
     for each in reversed(missing):
         os.mkdir(each, 0o755)
         undone_by(lambda each=each: os.rmdir(each))  # type: ignore[misc]
+
+
+def _owned_again(path: str) -> Undo:
+    before = os.stat(path)
+
+    def undo() -> None:
+        os.chown(path, before.st_uid, before.st_gid)
+        os.chmod(path, stat.S_IMODE(before.st_mode))
+
+    return undo
 
 
 def _restore(path: str) -> Undo:
@@ -151,11 +192,11 @@ def _undo(undos: list[tuple[Step, Undo]]) -> list[str]:
     return left
 
 
-def _failed(error: OrchError | OSError, left: list[str]) -> OrchError:
+def _failed(error: OrchError | OSError, after: tuple[str, ...]) -> OrchError:
+    """:param after: how the machine is now, for people"""
     if isinstance(error, OrchError):
         message, details, hint = error.message, error.details, error.hint
     else:
         message, details, hint = f"{error.filename}: {error.strerror}", (), None
 
-    after = tuple(left) or ("everything is as it was before",)
     return OrchError(message, details=(*details, *after), hint=hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
@@ -93,10 +94,18 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
 
 
 def _cannot_start(tools: Tools, machine: Machine, orch: tuple[str, ...], profile: str) -> list[str]:
-    """Why the profile that is to run will not: seen as the service sees it. No reason to undo the installation."""
-    from orchestrator.core.service_plan import USER
+    """Why the profile that is to run will not: seen as the service sees it, whose PATH is not that of a shell.
 
-    as_service = ("runuser", "-u", USER, "--") if machine.flavour == "system" else ()
+    No reason to undo the installation.
+    """
+    from orchestrator.adapters.service_machine import carried_environment, manager_environment
+    from orchestrator.core.service_plan import HOME, USER
+
+    system = machine.flavour == "system"
+    environment = {**({"HOME": HOME} if system else {}), **manager_environment(machine.flavour, tools)}
+    environment |= carried_environment(machine.flavour)
+    settings = tuple(f"{name}={value}" for name, value in environment.items())
+    as_service = (*(("runuser", "-u", USER, "--") if system else ()), "env", "-i", *settings)
     done = tools.attempt((*as_service, *orch, "profile", "render", profile), 30)
     if done.returncode == 0:
         return []
@@ -111,7 +120,7 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     from orchestrator.adapters.service_machine import system_paths
     from orchestrator.adapters.service_steps import Tools, perform
     from orchestrator.core.service_plan import uninstall_steps
-    from orchestrator.core.service_unit import SERVICE
+    from orchestrator.core.service_unit import SERVICE, SOCKET
     from orchestrator.engines.service_check import refuse_another_daemon
 
     tools = Tools()
@@ -119,7 +128,7 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     _refuse_edited(args, machine, list(machine.units or ()), {})
     paths = system_paths() if flavour == "system" else find_paths()
     places = [machine.below(path) for path in (paths.config, paths.state, paths.data, paths.cache, paths.logs)]
-    places.append(f"{machine.unit(SERVICE)}.d")  # what `systemctl edit` has written
+    places += (f"{machine.unit(name)}.d" for name in (SERVICE, SOCKET))  # what `systemctl edit` has written
     # Not what lies in another one of them: that goes with it.
     kept = [path for path in places if os.path.isdir(path) and not any(path.startswith(f"{it}/") for it in places)]
     if args.purge and not machine.offline:
@@ -157,7 +166,9 @@ def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Machin
 def _again(args: argparse.Namespace) -> str:
     from orchestrator.adapters.service_machine import this_orch
 
-    return f"{' '.join(this_orch())} service {args.action} --system"
+    profile = ["--profile", args.profile] if getattr(args, "profile", None) else []
+    socket = ["--socket"] if getattr(args, "socket", False) else []
+    return shlex.join([*this_orch(), "service", args.action, "--system", *profile, *socket])
 
 
 def _refuse_edited(args: argparse.Namespace, machine: Machine, paths: list[str], units: dict[str, str]) -> None:

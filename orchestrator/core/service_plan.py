@@ -26,6 +26,8 @@ PRIVATE_DIRECTORIES = ("/etc/orch", "/etc/orch/profiles", HOME, "/var/cache/orch
 
 @dataclass(frozen=True, slots=True)
 class MakeDirectory:
+    """Or take it over as it is: root has made it to put keys or profiles there."""
+
     path: str
     owner: str
     mode: int = 0o700
@@ -54,7 +56,10 @@ class RemoveFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTree:
-    """Cannot be undone: after it come only steps of its kind, and of commands that cannot either."""
+    """Cannot be undone: after it come only steps of its kind, and of commands that cannot either.
+
+    Of a link only the link goes: what it leads to may be more than ours.
+    """
 
     path: str
 
@@ -86,7 +91,8 @@ class Machine:
 
     :param root: `/`, or the image that is installed into, which does not run
     :param units: absolute path to the text of each unit of ours that is there
-    :param existing: which of PRIVATE_DIRECTORIES are there
+    :param failed: which of the units systemd remembers as failed
+    :param existing: which of PRIVATE_DIRECTORIES are there, and somebody else's than root's
     :param user: whether the service user is there; `group`: whether a group of that name is
     :param member: the groups that it is in
     :param groups: which of GROUPS this system has
@@ -98,6 +104,7 @@ class Machine:
     units: Mapping[str, str] | None = None
     enabled: tuple[str, ...] = ()
     active: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     existing: frozenset[str] = frozenset()
     user: bool = False
     group: bool = False
@@ -152,6 +159,12 @@ def install_steps(machine: Machine, units: Mapping[str, str], orch: tuple[str, .
 
     wanted = tuple(name for name in (SOCKET, SERVICE) if name in units)
     if not machine.offline and (written or dropped or any(name not in machine.active for name in wanted)):
+        # Starts that failed count against StartLimitBurst, and this one would be refused.
+        steps += _forget(machine)
+        # A start that fails leaves a failed unit behind, even without its file. The brackets make a pattern of the
+        # name: it meets what systemd has loaded, and is no error where that is nothing.
+        patterns = tuple(name.replace("orch", "orc[h]") for name in wanted)
+        steps.append(Run((), machine.systemctl("reset-failed", *patterns)))
         steps.append(Run(machine.systemctl("start", *wanted), machine.systemctl("stop", *wanted)))
 
     return tuple(steps)
@@ -169,6 +182,7 @@ def uninstall_steps(machine: Machine, purge: tuple[str, ...] = ()) -> tuple[Step
         if running:
             steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
+        steps += _forget(machine)
         enabled = tuple(name for name in names if name in machine.enabled)
         if enabled:
             steps.append(Run(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
@@ -185,6 +199,11 @@ def uninstall_steps(machine: Machine, purge: tuple[str, ...] = ()) -> tuple[Step
         steps.append(Run(("userdel", *_prefix(machine), USER)))
 
     return tuple(steps)
+
+
+def _forget(machine: Machine) -> list[Step]:
+    """Without this, a unit that failed is listed for ever, also when its file is gone."""
+    return [Run(machine.systemctl("reset-failed", *machine.failed))] if machine.failed else []
 
 
 def _user_steps(machine: Machine, orch: tuple[str, ...]) -> list[Step]:

@@ -111,6 +111,17 @@ def is_ours(text: str) -> bool:
     return match is not None and hashlib.sha256(text[match.end() :].encode()).hexdigest() == match[1]
 
 
+def is_program(path: str) -> bool:
+    """Whether systemd takes a path for a program (`string_is_safe` of its src/basic/string-util.c)."""
+    return not re.search(r"[\x00-\x1f\x7f\"'\\]", path)
+
+
+def program_of(unit: str) -> str | None:
+    """The program that a unit of ours runs."""
+    match = re.search(r'^ExecStart=(?:"([^"]+)"|(\S+))', unit, re.MULTILINE)
+    return (match[1] or match[2]).replace("%%", "%") if match else None
+
+
 def word(text: str) -> str:
     """A word of a command line as systemd reads it (systemd.service(5)): specifiers and variables mean themselves."""
     return quoted(text).replace("$", "$$")
@@ -127,7 +138,8 @@ def quoted(text: str) -> str:
 
 
 def _values(facts: UnitFacts) -> dict[str, str]:
-    orch = " ".join(map(word, facts.orch))
+    # Of the first word systemd takes `$` as it is: the program cannot be a variable.
+    orch = " ".join((quoted(facts.orch[0]), *map(word, facts.orch[1:])))
     environment = dict(facts.environment or {})
     if facts.profile:
         environment["ORCH_DEFAULT_PROFILE"] = facts.profile

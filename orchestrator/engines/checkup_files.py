@@ -16,10 +16,12 @@ from orchestrator.adapters.lock import holder
 from orchestrator.adapters.ports import can_listen, listener_pids
 from orchestrator.adapters.profile_files import ProfileStore, shipped_directory
 from orchestrator.adapters.state_file import VERSION
+from orchestrator.adapters.systemd_notify import own_unit
 from orchestrator.core.checkup import Finding, judge_room
 from orchestrator.core.errors import OrchError
 from orchestrator.core.problems import ProblemsError
 from orchestrator.core.profile import DEMO_MODEL, Profile
+from orchestrator.core.service_unit import SERVICE
 from orchestrator.engines.checkup import Subject
 from orchestrator.engines.locate import EngineMissingError
 from orchestrator.engines.registry import EngineRegistry
@@ -131,6 +133,14 @@ def _port(subject: Subject, host: str, port: int) -> Finding:
     pids = listener_pids(port)
     if daemon is not None and (daemon in pids or not pids):
         return Finding("ok", "gateway", f"{address} is ours: daemon {daemon}")
+
+    for pid in pids:
+        unit = own_unit(f"/proc/{pid}/cgroup")
+        if unit is not None and unit[0] == SERVICE:
+            who = "`sudo -u orch orch doctor`" if unit[1] == "system" else "`orch doctor` as its user"
+            return Finding(
+                "note", "gateway", f"{address} is the {unit[1]}'s service's: daemon {pid}", f"{who} sees more"
+            )
 
     if 1 in pids:
         return Finding("ok", "gateway", f"{address} is held by systemd, for orch.socket")

@@ -7,7 +7,6 @@ import grp
 import importlib
 import os
 import platform
-import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from orchestrator.adapters.service_machine import (
 )
 from orchestrator.core.checkup import Finding, requirement
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.service_unit import SERVICE, Flavour, is_ours, stop_s
+from orchestrator.core.service_unit import SERVICE, Flavour, is_ours, program_of, stop_s
 from orchestrator.engines.checkup import Subject
 
 DISTRIBUTION = "llama-orch"
@@ -141,7 +140,7 @@ def nodes(_: Subject) -> Iterator[Finding]:
 
 
 def memlock(subject: Subject) -> Iterator[Finding]:
-    limit_mib = memlock_limit_mib()
+    limit_mib = None if is_service_user() else memlock_limit_mib()  # its unit has none, whatever this shell has
     if limit_mib is None:
         yield Finding("ok", "memlock", "no limit on locked memory")
         return
@@ -180,13 +179,15 @@ def service(subject: Subject) -> Iterator[Finding]:
         if wanted_s is not None and f"\nTimeoutStopSec={wanted_s}\n" not in text:
             yield Finding("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
 
-        program = re.search(r'^ExecStart="?([^"\s]+)', text, re.MULTILINE)
-        if program is not None and not os.access(program[1], os.X_OK):
-            yield Finding("problem", "service", f"{who} runs {program[1]}, which is not there", again)
+        program = program_of(text)
+        if program is not None and not os.access(program, os.X_OK):
+            yield Finding("problem", "service", f"{who} runs {program}, which is not there", again)
 
         state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
         if state == "failed":
-            fix = f"see `orch service logs --{flavour}`, then `{' '.join(machine.systemctl('restart', SERVICE))}`"
+            # Also after the start limit, which a restart alone would meet again.
+            again = "; ".join(" ".join(machine.systemctl(verb, SERVICE)) for verb in ("reset-failed", "start"))
+            fix = f"see `orch service logs --{flavour}`, then `{again}`"
             yield Finding("problem", "service", f"{who} has failed", fix)
         elif SERVICE not in machine.enabled:
             yield Finding("warning", "service", f"{who} is {state}, and does not start at boot", again)

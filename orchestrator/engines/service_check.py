@@ -28,7 +28,7 @@ from orchestrator.core.config import GatewayConfig
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile import DEMO_MODEL, is_name
 from orchestrator.core.service_plan import Machine
-from orchestrator.core.service_unit import CREDENTIAL, SERVICE, SOCKET, UnitFacts, render
+from orchestrator.core.service_unit import CREDENTIAL, SERVICE, SOCKET, UnitFacts, is_program, render
 
 HOMES = ("/home/", "/root/", "/run/user/")
 """What ProtectHome hides."""
@@ -46,10 +46,9 @@ def prepare(
     """
     version = systemd_version(tools)
     paths = _below(system_paths(), machine) if machine.flavour == "system" else find_paths()
-    environment = carried_environment()
+    environment = carried_environment(machine.flavour)
     has_keys = False
     if machine.flavour == "system":
-        environment = {name: value for name, value in environment.items() if name.startswith(("ORCH_G", "ORCH_E"))}
         has_keys = os.path.exists(os.path.join(paths.config, CREDENTIAL))
 
     # Root's file, which systemd reads for the daemon: it need not be readable for the service.
@@ -57,6 +56,13 @@ def prepare(
     config = load_config(paths, {**environment, **handed_over})
     model = _model(paths, profile or config.daemon.default_profile)
     orch = this_orch()
+    if not is_program(orch[0]):
+        raise OrchError(
+            "systemd takes no program with a quote, a backslash or a control character in its path",
+            details=(ascii(orch[0])[1:-1],),
+            hint="install orch elsewhere",
+        )
+
     if not machine.offline:
         tools.run((*orch, "--version"), 20)
         refuse_another_daemon(paths, machine)

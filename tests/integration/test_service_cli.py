@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ case $verb in
   is-enabled) [ -e "$FAKE/wants-$1" ] && echo enabled || { echo disabled; exit 1; }; exit;;
   is-active) [ -s "$FAKE/runs-$1" ] && cat "$FAKE/runs-$1" && exit 3
     [ -e "$FAKE/runs-$1" ] && echo active || { echo inactive; exit 3; }; exit;;
+  show-environment) echo PATH=/usr/bin:/bin; exit;;
   show) [ -e "$FAKE/runs-$1" ] && echo ActiveState=active && echo MainPID=42 || echo ActiveState=inactive; exit;;
 esac
 for unit in "$@"; do
@@ -93,7 +95,7 @@ class User:
     def asked(self) -> list[str]:
         """What systemctl was asked to change."""
         lines = (self.fake / "log").read_text().splitlines()
-        return [line for line in lines if not line.startswith("--version") and " is-" not in f" {line}"]
+        return [line for line in lines if not line.startswith("--version") and not re.search(r"(^| )(is|show)\b", line)]
 
 
 @pytest.fixture
@@ -227,6 +229,18 @@ def test_a_profile_whose_engine_is_not_there_is_installed_with_a_warning(user: U
     _, err = user("install", "--user", "--profile", "mine")
     assert "warning: `mine` cannot start yet" in err
     assert user.unit.exists()
+
+
+def test_an_engine_that_only_the_shell_finds_is_warned_of(user: User, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    server = Path(sys.executable).with_name("orch-embedded-server")
+    (programs / "llama-server").write_text(f'#!/bin/sh\nexec {server} "$@"\n')
+    (programs / "llama-server").chmod(0o755)
+    profile = user.home / ".config" / "orch" / "profiles" / "mine.toml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text('schema = 1\nmodel = "orch:demo"\nengine = "upstream"\n')
+    user.orch("profile", "render", "mine")
+    assert "warning: `mine` cannot start yet" in user("install", "--user", "--profile", "mine")[1]
 
 
 def test_purging_takes_what_uninstalling_leaves(user: User) -> None:

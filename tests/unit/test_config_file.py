@@ -8,6 +8,7 @@ import pytest
 from orchestrator.adapters.config_file import load_config, load_with_origins
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.core.config import Config, is_loopback
+from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import ProblemsError
 from orchestrator.core.profile import NAME_RULE
 
@@ -32,6 +33,13 @@ def problems_of(paths: Paths, environment: dict[str, str] | None = None) -> list
 
 def test_without_a_file_the_defaults_hold(paths: Paths) -> None:
     assert load_config(paths, {}) == Config()
+
+
+def test_a_file_that_may_not_be_looked_for_is_no_missing_file(paths: Paths) -> None:
+    os.rmdir(paths.config)
+    os.symlink(paths.config, paths.config)  # root may enter any directory, but not this one
+    with pytest.raises(UsageError, match="cannot read .*orch.toml"):
+        load_config(paths, {})
 
 
 def test_each_value_is_read_and_knows_where_it_comes_from(paths: Paths) -> None:

@@ -49,7 +49,8 @@ def test_only_what_says_where_things_are_is_carried(monkeypatch: pytest.MonkeyPa
     for name in ("ORCH_HOME", "ORCH_ENGINE_IK_FORK", "XDG_DATA_HOME", "ORCH_API_KEY", "XDG_SESSION_ID", "LD_PRELOAD"):
         monkeypatch.setenv(name, "/x")
 
-    assert list(carried_environment()) == ["ORCH_ENGINE_IK_FORK", "ORCH_HOME", "XDG_DATA_HOME"]
+    assert list(carried_environment("user")) == ["ORCH_ENGINE_IK_FORK", "ORCH_HOME", "XDG_DATA_HOME"]
+    assert list(carried_environment("system")) == ["ORCH_ENGINE_IK_FORK"]
 
 
 def test_the_first_closed_directory_on_the_way_is_found(tmp_path: Path) -> None:

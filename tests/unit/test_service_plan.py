@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.core.service_plan import (
@@ -59,6 +61,7 @@ def test_a_fresh_system_gets_user_directories_units_and_a_start() -> None:
 def test_undoing_it_stops_disables_and_reloads_once_the_files_are_gone() -> None:
     assert undone(install_steps(FRESH, SERVICE_ONLY, ORCH)) == [
         "systemctl stop orch.service",
+        "systemctl reset-failed orc[h].service",
         "systemctl disable orch.service",
         "systemctl daemon-reload",
         "userdel orch",
@@ -72,7 +75,25 @@ def test_what_is_installed_already_needs_nothing() -> None:
 def test_another_text_restarts_the_service_and_undoing_starts_the_old_one_again() -> None:
     steps = install_steps(INSTALLED, {"orch.service": "newer"}, ORCH)
     assert commands(steps) == ["systemctl stop orch.service", "systemctl daemon-reload", "systemctl start orch.service"]
-    assert undone(steps) == ["systemctl stop orch.service", "systemctl daemon-reload", "systemctl start orch.service"]
+    assert undone(steps) == [
+        "systemctl stop orch.service",
+        "systemctl reset-failed orc[h].service",
+        "systemctl daemon-reload",
+        "systemctl start orch.service",
+    ]
+
+
+def test_a_unit_that_failed_is_forgotten_before_it_is_started_or_removed() -> None:
+    failed = replace(INSTALLED, active=(), failed=("orch.service",))
+    assert commands(install_steps(failed, SERVICE_ONLY, ORCH)) == [
+        "systemctl reset-failed orch.service",
+        "systemctl start orch.service",
+    ]
+    assert commands(uninstall_steps(failed)) == [
+        "systemctl reset-failed orch.service",
+        "systemctl disable orch.service",
+        "systemctl daemon-reload",
+    ]
 
 
 def test_a_socket_takes_the_address_while_the_service_is_down() -> None:

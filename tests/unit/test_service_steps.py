@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import signal
 from pathlib import Path
 
 import pytest
@@ -100,12 +102,12 @@ def fails_at(number: int, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 @pytest.mark.parametrize(
-    ("over", "number"), [*((None, n) for n in range(6)), *(("an older service", n) for n in range(7))]
+    ("over", "number"), [*((None, n) for n in range(7)), *(("an older service", n) for n in range(8))]
 )
 def test_whichever_step_fails_everything_is_as_it_was(fake: Fake, over: str | None, number: int) -> None:
     steps = fake.install(over=over)
     before = fake.snapshot()
-    assert len(steps) == (6 if over is None else 7)
+    assert len(steps) == (7 if over is None else 8)
     with pytest.raises(OrchError, match="`false` failed") as caught:
         run(fails_at(number, steps))
 
@@ -168,6 +170,67 @@ def test_an_interrupt_undoes_as_a_failure_does(fake: Fake) -> None:
         perform(steps, Tools(), "/", interrupt)
 
     assert fake.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_that_closes_and_a_term_undo_as_well(fake: Fake, number: signal.Signals) -> None:
+    steps = fake.install(over="an older service")
+    before = fake.snapshot()
+    handler = signal.getsignal(number)
+
+    def end(step: Step) -> None:
+        if step is steps[-1]:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(steps, Tools(), "/", end)
+
+    assert fake.snapshot() == before
+    assert signal.getsignal(number) is handler
+
+
+def test_nothing_interrupts_what_undoes(tmp_path: Path) -> None:
+    done = tmp_path / "undone"
+    first = Run(("true",), ("touch", str(done)))
+    second = Run(
+        ("false",), ("sh", "-c", f"kill -TERM {os.getpid()}; kill -HUP {os.getpid()}; kill -INT {os.getpid()}")
+    )
+    with pytest.raises(OrchError, match="`false` failed"):
+        run((first, second))
+
+    assert done.exists()
+
+
+def test_a_purge_that_fails_half_way_does_not_bring_the_service_back(tmp_path: Path) -> None:
+    unit, tree, odd = tmp_path / "unit", tmp_path / "tree", tmp_path / "odd"
+    unit.write_text("")
+    tree.mkdir()
+    odd.write_text("no directory")
+    with pytest.raises(OrchError) as caught:
+        run((RemoveFile(str(unit)), RemoveTree(str(tree)), RemoveTree(str(odd))))
+
+    assert caught.value.details[-1] == "what was removed before this stays removed"
+    assert [path.name for path in tmp_path.iterdir()] == ["odd"]
+
+
+def test_of_a_link_to_a_tree_only_the_link_goes(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "film").mkdir(parents=True)
+    (tmp_path / "orch").symlink_to(tmp_path / "disk")
+    run((RemoveTree(str(tmp_path / "orch")),))
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+    assert (tmp_path / "disk" / "film").exists()
+
+
+def test_a_directory_that_is_there_is_taken_over_and_given_back(tmp_path: Path) -> None:
+    place = tmp_path / "etc"
+    place.mkdir(mode=0o755)
+    step = MakeDirectory(str(place), pwd.getpwuid(os.geteuid()).pw_name)
+    with pytest.raises(OrchError):
+        run((step, Run(("false",))))
+
+    assert place.stat().st_mode & 0o777 == 0o755
+    run((step,))
+    assert place.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_directory_that_cannot_be_made_undoes_those_before_it(tmp_path: Path) -> None:

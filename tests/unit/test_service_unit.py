@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from orchestrator.core.service_unit import (
     Flavour,
     UnitFacts,
     is_ours,
+    is_program,
     listen_address,
+    program_of,
     quoted,
     render,
     stop_s,
@@ -144,6 +147,19 @@ def test_an_edit_of_a_person_is_noticed_and_our_own_older_text_is_not_one() -> N
 )
 def test_a_word_of_a_command_line_means_itself(text: str, in_unit: str) -> None:
     assert word(text) == in_unit
+
+
+@pytest.mark.parametrize("program", ["/opt/orch/bin/orch", "/opt/my %h orch/bin/orch", "/opt/do$lar/orch"])
+def test_the_program_of_a_unit_is_the_one_that_it_was_made_for(program: str) -> None:
+    text = service(replace(facts("system"), orch=(program,)))
+    assert program_of(text) == program
+    assert "$$" not in text  # systemd looks for the program by the first word as it is
+    assert program_of("[Service]\n") is None
+
+
+def test_what_systemd_takes_for_no_program_is_known() -> None:
+    assert is_program("/opt/my %h $orch/bin/ö")
+    assert not [path for path in ('/a"b', "/a'b", "/a\\b", "/a\nb") if is_program(path)]
 
 
 def test_a_value_keeps_its_dollars() -> None:
