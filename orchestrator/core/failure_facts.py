@@ -141,7 +141,7 @@ def _gather(lines: list[LogLine]) -> Facts:
         if signs or rank is not None:
             phase = _later(phase, _phase_of(line, rank))
 
-        if line.level is None and _suspicious(line):
+        if _suspicious(line):
             _note_exit(facts, line)
 
         if before and _matches(table.PINNED, before) and _matches(table.VULKAN_REASON, line):
@@ -224,9 +224,14 @@ def _note(facts: Facts, line: LogLine, free: dict[str, int], total: dict[str, in
 
 
 def _note_exit(facts: Facts, line: LogLine) -> None:
+    if line.level is not None:
+        told = next((found for found in map(table.ROUTER_TOLD.match, line.texts) if found), None)
+        facts.told_code = facts.told_code if told is None else int(told["code"])
+        return
+
     for text in line.texts:
-        if told := next((signal for pattern, signal in table.TOLD_SIGNALS if pattern.match(text)), None):
-            facts.told_signal = told
+        if signal := next((number for pattern, number in table.TOLD_SIGNALS if pattern.match(text)), None):
+            facts.told_signal = signal
 
         if code := table.TOLD_CODE.match(text):
             told_code = int(code["code"], 16 if code["code"].startswith("0x") else 10)

@@ -21,6 +21,9 @@ _SEQUENCES = re.compile(
 )
 """CSI, OSC and other string sequences, lone escapes, control characters but tab and newline, direction overrides."""
 
+_COLOUR = re.compile(r"\[(?:\d{1,3}(?:;\d{1,3})*)?m")
+"""A colour whose escape character was lost on the way to a page."""
+
 _ENGINE_PREFIX = re.compile(r"(?:\d+\.\d{2}\.\d{3}\.\d{3} +(?P<stamped>[IWETD])|(?P<bare>[IWETD])) +(?=\S)")
 """Upstream since b9246 (`0.00.220.380 E `), and older builds or copies of it without the time."""
 
@@ -32,6 +35,7 @@ _WRAPPERS = re.compile(
     "|".join(
         (
             r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S* (?:std(?:out|err) [FP] )?",  # ISO 8601; Kubernetes
+            r"\d{8} \d\d:\d\d:\d\d\S*(?: UTC)?(?: \d+)? ",  # cortex
             r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? ",  # syslog and journald
             r"(?:[\w.-]+ )?[\w@.\\x-]+\[\d+\]: ",  # the host and unit behind it
             r"(?:(?:llama|ollama|systemd|kernel)[\w@.-]*)(?:\[\d+\])?: (?=\S+: )",
@@ -55,7 +59,7 @@ _WRAPPERS = re.compile(
             r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?"
             + _OLLAMA_SAYS
             + r"(?:exit status \w+:? (?=\S)|signal: \w+ (?=\S))?",
-            r"(?:srv|slot|que|res|cmn|spec) +[\w~():<>,]+: +",  # upstream's server, by component
+            r"(?:srv|slot|que|res|cmn|spec) +(?:operator \(\)|[\w~():<>,]+): +",  # upstream's server, by component
             r"id +-?\d+ \| task +-?\d+ \| +",
             r"(?:[A-Za-z]\w*_\w*|\w+(?:::[\w~]+)+|operator\(\)|main|init|start|load)(?:\(\))? ?: +",  # `%s: `, __func__
         )
@@ -154,7 +158,7 @@ def read_lines(lines: Sequence[str]) -> list[LogLine]:
 
 def _as_printed(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Numbered lines, without terminal sequences and without what a comment puts around a whole log."""
-    cleaned = [without_sequences(line.rstrip("\r\n")) for line in lines]
+    cleaned = [_COLOUR.sub("", without_sequences(line.rstrip("\r\n"))) for line in lines]
     written = [line for line in cleaned if line.strip()]
     quoted = sum(line.lstrip().startswith(">") for line in written) * 2 > len(written)
     if written and (returned := _RETURNED.match(" ".join(written[:8]).lstrip())):

@@ -70,7 +70,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"error while handling (?:argument|environment variable|config) ", "any", "bad_flag", "none", None, "fatal"),
     _row(r"error: (?:unknown value for |unknown option|unrecognized (?:argument|option)|[Ii]nvalid (?:value|offload|tensor buffer|type for|GPU split))", "any", "bad_flag", "none", None, "fatal"),
     _row(r"error: (?:the supplied chat template is not supported|expected value for argument|missing (?:value|argument))", "any", "bad_flag", "none", None, "fatal"),
-    _row(r"error: (?:the argument has been removed|-\S+ …(?:cannot be|not allowed|requires|must be))", "any", "bad_flag", "none", None, "fatal"),
+    _row(r"error: (?:the argument has been removed|-\S+ …(?:cannot be|not allowed|requires|must be|is required))", "any", "bad_flag", "none", None, "fatal"),
     _row(r"legacy speculative option '", "any", "bad_flag", "none", None, "fatal"),
     _row(r"(?:\S*llama-\S+|main): (?:unrecognized|invalid|unknown) (?:option|argument)", "any", "bad_flag", "none", None, "fatal"),
     _row(r"what\(\): +(?:stoi|stof|stoul|stoll|Unsupported cache type|[Ii]nvalid cache type|unknown speculative type|invalid device)", "any", "bad_flag", "none", None, "fatal"),
@@ -227,7 +227,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(_GPU_ERROR, "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:CUDA|ROCm|MUSA|cuBLAS) error \d+ at ", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:SYCL|CANN|OpenCL) error\b|Native API failed", "sycl", "engine_bug", "runtime", None, "fatal"),
-    _row(r"Memory access fault by GPU", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _row(r"(?:Memory access fault by GPU|\*? *Memory critical error by agent)", "cuda", "engine_bug", None, None, "fatal"),
     _row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:…\[gfxhub\d*\] page fault|exception: access violation (?:reading|writing))", "kernel", "engine_bug", "runtime", None, "weak"),
     _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
@@ -261,6 +261,8 @@ SIGNATURES: tuple[Signature, ...] = (
     # Loading failed, and the reason stood before.
     _row(r"(?:error: )?(?:failed|unable) to load model|exiting due to model loading error|error: unable to load model", "any", "bad_model", "load", None, "weak"),
     _row(r"(?:error: )?failed to create[_ ]context with model|Failed to create llama_context", "any", "bad_model", "compute", None, "weak"),
+    # The parser of arguments begins so; what it goes on to say changes with every build.
+    _row(r"error: \S", "any", "bad_flag", "none", None, "weak"),
 )  # fmt: skip
 """In order: the first row that matches a line is what the line says."""
 
@@ -294,7 +296,8 @@ LOADED, SERVING, ANSWERED = 4, 5, 7
 
 CONTEXT_BEGUN = re.compile(r"(?:n_ctx(?:_seq|_per_seq)? *=|constructing llama_context|n_seq_max *=|KV self size)")
 LOAD_BEGUN = re.compile(
-    r"(?:loading model|loaded meta data|load the model|print_info: |llm_load_print_meta|projected to use|- type +\S+:)"
+    r"(?:loading model|loaded meta data|load the model|print_info: |llm_load_print_meta|projected to use|- type +\S+:"
+    r"|loading model tensors|offloading \d+|control-looking token)"
 )
 CLEAN_STOP = re.compile(r"cleaning up before exit")
 NEW_START = re.compile(
@@ -334,6 +337,9 @@ TOLD_CODE = re.compile(
 )
 """What a supervisor says of the exit."""
 
+ROUTER_TOLD = re.compile(r"instance name=\S+ exited with status (?P<code>-\d+|1[3-5]\d|3221\d{6})\b")
+"""What upstream's router says, as information, of a child that crashed; a child that it ended itself exits with 1."""
+
 TOLD_SIGNALS: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r".*\b(?:[Ss]egmentation fault|SIGSEGV|status=11/SEGV)"), 11),
     (re.compile(r"(?:.*[\d:] +)?(?:[Aa]borted|abort)\b|.*(?:SIGABRT|signal: abort|status=6/ABRT)"), 6),
@@ -366,6 +372,6 @@ BAD_WORDS = (
     "needs", "cumem", "cudam", "hipm", "cudagraph", "cublas", "hipblas", "free", "corrupt", "magic", "version", "bad",
     ".c:", ".cc:", ".cpp:", ".cu:", ".cuh:", ".m:", ".mm:", ".h:", ".hpp:", ".metal:", ".c(", ".cpp(", ".cu(", "ggml_a",
     "relocating", "proceed", "lookup", "library", "exception", "smash", "sycl", "hsa", "status", "limited", "support",
-    "crash", "discarded", "built", "dump", "timed out", "sending", "denied", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
+    "crash", "discarded", "built", "dump", "timed out", "sending", "denied", "reset", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
 )  # fmt: skip
 """Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""

@@ -249,7 +249,8 @@ def _crashed(case: _Case, hit: Hit | None) -> _Verdict:
 
 def _told_weakly(case: _Case) -> _Verdict | None:
     """Lines that say that something failed, not why; read with what the log shows of the machine."""
-    hit = next((hit for hit in case.facts.weak if hit.signature.failure_class != "engine_bug"), None)
+    told = (hit for hit in case.facts.weak if hit.signature.failure_class != "engine_bug")
+    hit = next((hit for hit in told if hit.phase_before == "none" or hit.signature.phase != "none"), None)
     if hit is None:
         return None
 
@@ -268,12 +269,16 @@ def _told_weakly(case: _Case) -> _Verdict | None:
     return _Verdict(failure_class, hit.signature.phase or "none", DEFAULT_ACTIONS[failure_class], hit)
 
 
+def _last_words(case: _Case) -> Hit | None:
+    return next((hit for hit in case.facts.weak if hit.signature.failure_class == "engine_bug"), None)
+
+
 def _signalled(case: _Case) -> _Verdict | None:
     signal = case.exit.signal if case.exit is not None else None
     if signal is None:
         return None
 
-    told = case.facts.weak[0] if case.facts.weak else None
+    told = _last_words(case)
     if signal == SIGKILL:
         return _killed(case, None)
 
@@ -309,7 +314,7 @@ def _exit_code(case: _Case) -> _Verdict | None:
 
 
 def _crash_words(case: _Case) -> _Verdict | None:
-    hit = next(iter(case.facts.weak), None)
+    hit = _last_words(case)
     return None if hit is None else _crashed(case, hit)
 
 

@@ -245,3 +245,30 @@ def test_a_log_that_a_client_pasted_ends_no_echo() -> None:
     assert diagnose([*fixture("healthy-upstream"), opener, *pasted], None).failure_class == "ok"
     real = [f"5.06.000.000 E {OOM_LINES[0]}"]
     assert diagnose([*fixture("healthy-upstream"), opener, *pasted, *real], None).failure_class == "device_oom"
+
+
+def test_an_error_of_the_command_line_that_nobody_listed_is_refused_words_and_none_of_a_server_that_serves() -> None:
+    line = "error: --new-flag is wrong in a new way"
+
+    assert verdict(diagnose([line], 1)) == ("bad_flag", "none", "give_up")
+    assert diagnose([*fixture("healthy-ik"), line], None).failure_class == "ok"
+
+
+def test_a_routers_word_on_a_child_that_crashed_is_heard_and_on_one_that_it_ended_is_not() -> None:
+    lines = ["[51234] 0.00.255.469 W load: control-looking token: 1 '</s>'"]
+    said = "5.04.523.860 I srv operator (): instance name=m exited with status"
+
+    assert verdict(diagnose([*lines, f"{said} -1073741819"], None)) == ("engine_bug", "load", "give_up")
+    assert diagnose([*lines, f"{said} 1"], None).failure_class == "ok"
+
+
+def test_colours_that_lost_their_escape_character_are_no_text() -> None:
+    lines = [f"[36mllama-1  |[0m {line}" for line in OOM_LINES]
+
+    assert verdict(diagnose(lines, None)) == verdict(diagnose(OOM_LINES, None))
+
+
+def test_a_reset_of_the_device_is_worth_another_start() -> None:
+    lines = ["[ 9123.200000] amdgpu 0000:03:00.0: amdgpu: GPU reset begin!"]
+
+    assert verdict(diagnose(lines, None)) == ("driver", "runtime", "restart")
