@@ -11,9 +11,10 @@ from orchestrator.api.frames import Frame, GpuFigures, HostFigures, Rates, Reque
 from orchestrator.api.types import Gpu
 from orchestrator.core.ladder import first_rung
 from orchestrator.core.profile import EngineProfile
-from orchestrator.core.rates import Measured, Slot
+from orchestrator.core.rates import MIN_S, Measured, Slot
 from orchestrator.core.states import State, instance_of
 from orchestrator.daemon.device_share import engine_mib, others_mib
+from orchestrator.daemon.engine_samples import Work
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.service import Service
@@ -72,8 +73,9 @@ class Frames:
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
         """The newest first, those that have not ended before the others."""
-        now, clock = monotonic(), self._service.clock
-        rows = [_underway(each, clock, now) for each in reversed(underway)]
+        now, clock, work = monotonic(), self._service.clock, self._telemetry.work
+        slots = slots_of(underway, work)
+        rows = [_underway(each, clock, now, slots.get(each.id), work.asked_s) for each in reversed(underway)]
         rows += [_finished(each, clock) for each in reversed(self._service.recent)]
         return rows[: max(count, 0)]
 
@@ -162,7 +164,26 @@ def _slot(slot: Slot) -> SlotFigures:
     )
 
 
-def _underway(request: Underway, clock: Clock, now: float) -> RequestRow:
+def slots_of(underway: Sequence[Underway], work: Work) -> dict[int, Slot]:
+    """Which slot works for which request, by the request's id; empty where that is not certain.
+
+    Engines do not tell. But they number what they are asked in its order, as the gateway does: as many busy slots as
+    requests, all of which were there when the slots were asked for, are each other's in that order.
+    """
+    sent = sorted((each for each in underway if each.instance is not None and not each.waits), key=lambda each: each.id)
+    busy = sorted((slot for slot in work.slots if slot.busy), key=lambda slot: slot.task or 0)
+    tasks = {slot.task for slot in busy}
+    known = len(busy) == 1 or (None not in tasks and len(tasks) == len(busy))
+    there = all(each.instance == work.instance and each.started + each.held_s <= work.asked_s for each in sent)
+    if len(sent) != len(busy) or not known or not there:
+        return {}
+
+    return {each.id: slot for each, slot in zip(sent, busy, strict=True)}
+
+
+def _underway(request: Underway, clock: Clock, now: float, slot: Slot | None, asked_s: float) -> RequestRow:
+    """:param slot: what works for it, as it was at `asked_s` (monotonic); None where nobody knows"""
+    decoded = slot.decoded if slot is not None else None
     return RequestRow(
         id=request.id,
         started=clock.rfc3339(request.started),
@@ -173,15 +194,24 @@ def _underway(request: Underway, clock: Clock, now: float) -> RequestRow:
         outcome="held" if request.waits else "running",
         status=None,
         prompt_tokens=None,
-        output_tokens=None,
+        output_tokens=decoded or None,
         first_token_s=_seconds(request.first_token_s),
         prompt_tok_s=None,
-        decode_tok_s=None,
+        decode_tok_s=rounded(_decode_until(request, decoded, asked_s)),
         draft_tokens=None,
         draft_accepted=None,
         held_s=round(request.held_s, 3),
         total_s=round(now - request.started, 3),
     )
+
+
+def _decode_until(request: Underway, decoded: int | None, asked_s: float) -> float | None:
+    """Tokens per second since the first one; None while there are too few to tell."""
+    if request.first_token_s is None or decoded is None or decoded < 2:
+        return None
+
+    took_s = asked_s - request.started - request.first_token_s
+    return (decoded - 1) / took_s if took_s >= MIN_S else None
 
 
 def _finished(record: Finished, clock: Clock) -> RequestRow:

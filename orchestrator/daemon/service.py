@@ -20,7 +20,7 @@ from orchestrator.api.types import Gpu, Status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.profile import DEMO_MODEL
 from orchestrator.core.states import Draining, Ready, State, Stopped, Stopping, describe, instance_of
-from orchestrator.core.switching import World
+from orchestrator.core.switching import Beside, World
 from orchestrator.daemon.history import History, record_of
 from orchestrator.daemon.owner import Owner
 from orchestrator.daemon.performing import EnginePerformer
@@ -261,10 +261,15 @@ class Service:
         if isinstance(state, Ready) and state.instance in self._unrouted:
             text = f"{state.course.target} does not answer at the moment"
 
-        if world.switch is None:
+        switch = world.switch
+        if switch is None:
             return text
 
-        return f"switching to {world.switch.operation.target}: {text}"
+        if isinstance(switch, Beside) and switch.new in world.slots:  # what serves meanwhile is no news
+            beside = world.slots[switch.new]
+            text = progress_of(beside, self.performer.loading(instance_of(beside)))
+
+        return f"switching to {switch.operation.target}: {text}"
 
     def _with_status(self, world: World) -> tuple[Model, ...]:
         state = world.state

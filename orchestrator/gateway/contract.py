@@ -141,6 +141,7 @@ class Underway:
     """One request that has not ended; fields as of `Finished`.
 
     :param waits: it is in the queue
+    :param instance: the engine that it was sent to, or None
     """
 
     id: int
@@ -152,6 +153,7 @@ class Underway:
     profile: str | None
     engine: str | None
     build: str | None
+    instance: str | None
 
 
 class Supervisor(Protocol):

@@ -123,6 +123,7 @@ class Exchange:
             profile=endpoint.profile if endpoint else self._profile,
             engine=endpoint.engine if endpoint else None,
             build=endpoint.build if endpoint else None,
+            instance=endpoint.instance if endpoint else None,
         )
 
     async def _serve(self) -> None:

@@ -234,3 +234,14 @@ def never_two(lab: Lab) -> bool:
     starts = sorted((start for name in "ab" for start in lab.starts(name)), key=lambda start: float(start["time"]))
     ends = {row["instance"]: row["time"] for name in "ab" for row in lab.requests(name, "ended")}
     return all(ends.get(before["instance"], 0) <= after["time"] for before, after in itertools.pairwise(starts))
+
+
+def test_a_switch_beside_tells_how_far_the_new_engine_is(lab: Lab) -> None:
+    lab.run("a")
+    lab.model("b", {"load_s": 1.0})
+    switch = lab.begin("switch", "b")
+    until(
+        lambda: lab.status()["progress"].startswith("switching to b@fake-upstream: loading b@fake-upstream"), "progress"
+    )
+    switch.communicate(timeout=40)
+    assert switch.returncode == 0

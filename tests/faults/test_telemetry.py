@@ -47,6 +47,17 @@ def test_an_engine_with_nothing_to_do_is_asked_once_by_whoever_looks(lab: Lab) -
     assert len(lab.rows("m", "asked")) <= asked + 1
 
 
+def test_a_single_look_has_the_slots_and_waits_for_no_engine_that_hangs(lab: Lab) -> None:
+    lab.run("m")
+    assert frame(lab)["slots"]
+    lab.model("mute", {"hang": "slots"}, engine="fake-upstream")
+    lab.up("mute")
+    lab.ready("mute")
+    began = time.monotonic()
+    assert frame(lab)["slots"] == []
+    assert time.monotonic() - began < 2.0
+
+
 def test_an_engine_that_nobody_looks_at_and_nobody_asks_is_left_alone(lab: Lab) -> None:
     lab.run("m")
     began = time.monotonic()

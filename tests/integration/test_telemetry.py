@@ -98,6 +98,8 @@ def test_the_rates_move_under_a_stream_and_fall_to_zero_after_it(home: Home) -> 
     assert [row["outcome"] for row in busy["requests"]][:1] in (["running"], ["complete"])
     assert any(slot["decoded_tokens"] for slot in busy["slots"])
     assert busy["slots"][0]["context_tokens"] > 0
+    row = until(lambda: [row for row in frame(home)["requests"] if row["output_tokens"]], "its tokens are counted")[0]
+    assert row["outcome"] == "complete" or 0 < row["output_tokens"] <= tokens
     stream.join()
     after = until(lambda: [each for each in (frame(home),) if each["rates"]["processing"] == 0], "it is idle again")[0]
     until(lambda: frame(home)["rates"]["decode_tok_s"] == 0.0, "the rate falls to zero")

@@ -1,0 +1,79 @@
+"""How often samples are taken: each second while somebody looks or an engine has something to do, else every ten.
+
+While there is nothing to see, one cheap question a second is all that wakes the daemon for its telemetry.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Protocol
+
+import anyio
+
+SECOND_S = 1.0
+IDLE_S = 10.0
+LOOKED_S = 5.0
+"""Somebody looks who has asked for a frame within this time."""
+
+
+class Traffic(Protocol):
+    """What clients do (`gateway/server.py`)."""
+
+    @property
+    def active(self) -> int: ...
+
+    def in_flight(self, instance: str) -> int: ...
+
+    def relayed(self, instance: str) -> int: ...
+
+
+class Pace:
+    """Whether there is something to see, and sleep until there is."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._looked_at = float("-inf")
+        self._woken = anyio.Event()
+        self._awake = False
+
+    @property
+    def watched(self) -> bool:
+        return monotonic() - self._looked_at <= LOOKED_S
+
+    def look(self) -> bool:
+        """Somebody looks.
+
+        :return: whether nobody did before
+        """
+        began = not self.watched
+        self._looked_at = monotonic()
+        if began:
+            self._wake()
+
+        return began
+
+    async def run(self) -> None:
+        """Notice that requests have come. For ever."""
+        while True:
+            await anyio.sleep(SECOND_S)
+            before, self._awake = self._awake, self._traffic.active > 0
+            if self._awake and not before:
+                self._wake()
+
+    @property
+    def pause_s(self) -> float:
+        """From one sample to the next."""
+        return SECOND_S if self.watched or self._traffic.active else IDLE_S
+
+    async def rest(self, until: float) -> None:
+        """Until then (monotonic), or until there is something new to see."""
+        with anyio.move_on_after(max(until - monotonic(), 0.0)):
+            await self._woken.wait()
+
+    async def until_watched(self) -> None:
+        while not self.watched:
+            await self._woken.wait()
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._woken = anyio.Event()
