@@ -12,6 +12,9 @@ from orchestrator.api import client
 from orchestrator.core.terminal import neutralise
 from tui.text import clean
 
+FRAME_LIMIT_S = 4.0
+"""The daemon takes 2 s at most: figures that are older than this must not look like those of now."""
+
 ANSWER_LIMIT_S = 10.0
 WORK_LIMIT_S = 120.0
 """For requests that make the daemon look at files and programs before it answers."""
@@ -33,7 +36,8 @@ class DaemonSource:
 
     def get(self, target: str) -> Any:
         """The answer's JSON; JSON Lines as a list."""
-        answer = client.request(self._path, target, timeout_s=ANSWER_LIMIT_S)
+        limit_s = FRAME_LIMIT_S if target.startswith("/v1/frame") else ANSWER_LIMIT_S
+        answer = client.request(self._path, target, timeout_s=limit_s)
         if target.startswith("/v1/logs"):
             return [clean(json.loads(line)) for line in answer.splitlines() if line]
 

@@ -61,6 +61,16 @@ def test_a_failure_is_in_the_head_with_what_to_do() -> None:
     assert text.startswith("✗ device_oom: the device ran out of memory") and "n_cpu_moe=40" in text
 
 
+def test_a_notice_is_in_the_head_and_in_the_report() -> None:
+    shown = frame("serving")
+    shown["status"]["notice"] = "12.1 ms a step, 7.0 usually: the GPU is hot"
+    assert header.news_text(shown["status"]) == ("! 12.1 ms a step, 7.0 usually: the GPU is hot", "warn")
+    assert "! 12.1 ms a step" in "\n".join(map(plain, report(shown, 80)))
+    shown["status"]["stale"] = ["memory.fit_margin"]
+    said = header.news_text(shown["status"])[0]
+    assert said.endswith("; the profile has changed (memory.fit_margin): r restarts with it")
+
+
 @pytest.mark.parametrize("state", list(figures.STATES))
 def test_a_state_is_told_by_its_sign_as_well(state: str) -> None:
     shown = frame("serving")
@@ -81,6 +91,24 @@ def test_a_bar_tells_ours_others_free_and_the_margin_apart() -> None:
     assert plain(devices.memory_bar((0.1, 0.1), 100, None, 10)) == "█▓········"
     assert plain(devices.memory_bar((100, 50), 100, None, 4)) == "████"
     assert plain(devices.memory_bar((0, 0), 0, None, 4)) == ""
+
+
+def test_what_the_driver_keeps_for_itself_is_not_drawn_as_free() -> None:
+    shown = frame("serving")
+    gpu = shown["gpus"][0]
+    gpu["total_mib"], gpu["used_mib"], gpu["engine_mib"], gpu["others_mib"] = 1000, 900, 500, 100
+    shown["status"]["margin_mib"] = None
+    bar = plain(devices.devices(shown, 60)[1])
+    assert bar.count("█") > bar.count("▓") > 3 * bar.count("·") > 0
+
+
+@pytest.mark.parametrize("width", [36, 50, 100])
+def test_why_a_device_is_slow_is_never_cut_off(width: int) -> None:
+    shown = frame("serving")
+    shown["gpus"][0]["throttle"] = ["power_cap", "thermal"]
+    lines = [plain(each) for each in devices.devices(shown, width)]
+    assert any("! power_cap, thermal" in each for each in lines)
+    assert all(cells(each) <= width for each in lines)
 
 
 def test_a_machine_without_a_gpu_is_nothing_to_worry_about() -> None:

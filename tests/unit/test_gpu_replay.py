@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestrator.adapters.gpu import GpuReading
-from orchestrator.adapters.gpu_replay import Replay
+from orchestrator.adapters.gpu_replay import Device, Replay
 from orchestrator.adapters.gpu_sources import open_gpus
 from orchestrator.core.errors import UsageError
 
@@ -27,6 +29,13 @@ def test_the_variable_makes_a_recording_the_devices(tmp_path: Path) -> None:
     reader = open_gpus({"ORCH_GPU_REPLAY": recorded(tmp_path, [full])})
     expected = GpuReading(0, "A", 9000, 12288, utilization=0.9, throttle=("power_cap",), processes={7: 100})
     assert reader.read() == (expected,)
+
+
+def test_a_recording_can_hold_every_field_of_a_reading() -> None:
+    recorded_ones = [(field.name, field.default) for field in msgspec.structs.fields(Device) if not field.required]
+    readings = [(field.name, field.default) for field in dataclasses.fields(GpuReading)]
+    assert recorded_ones == readings[4:]
+    assert [field.name for field in msgspec.structs.fields(Device)] == [name for name, _ in readings]
 
 
 def test_samples_follow_each_other_and_begin_again(tmp_path: Path) -> None:

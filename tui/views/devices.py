@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from orchestrator.api.frames import Frame, GpuFigures, HostFigures
 from tui import figures
-from tui.text import BLANK, Line, Role, Span, cells, cut, joined, line, plain
+from tui.text import BLANK, Line, Role, Span, cells, clip, cut, joined, line, plain
 
 STALE_S = 5.0
 HOT_C = 85.0
@@ -61,27 +61,34 @@ def _gpu(gpu: GpuFigures, margin_mib: int | None, width: int) -> list[Line]:
         line("" if gpu["utilization"] is None else f"{figures.share(gpu['utilization'])} busy"),
         line(figures.watts(gpu["power_w"], gpu["power_limit_w"])),
         line(figures.celsius(temperature), "warn" if temperature is not None and temperature >= HOT_C else ""),
-        line(f"! {', '.join(gpu['throttle'])}" if gpu["throttle"] else "", "warn"),
     ]
+    why = line(f"! {', '.join(gpu['throttle'])}", "warn") if gpu["throttle"] else BLANK
     right = joined([fact for fact in facts if plain(fact)])
+    below: list[Line] = []
+    if cells(plain(joined([right, why]))) <= width:
+        right = joined([right, why])
+    else:  # a warning is not what gets cut off
+        below = [clip(why, width)]
+
     name = gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ")
     title = f"GPU {gpu['index']} {name}"
     room = width - cells(plain(right)) - 2
     if room < 6:
-        head = [line(cut(title, width), "strong"), right]
+        head = [line(cut(title, width), "strong"), clip(right, width), *below]
     else:
-        head = [((cut(title, room), "strong"), ("  ", ""), *right)]
+        head = [((cut(title, room), "strong"), ("  ", ""), *right), *below]
 
     total, used = gpu["total_mib"], gpu["used_mib"]
     ours = gpu["engine_mib"]
-    # Where the driver does not tell whose memory it is, all of it may be ours.
-    others = gpu["others_mib"] if gpu["others_mib"] is not None else max(used - ours, 0) if ours is not None else 0
+    # Where the driver does not tell whose memory it is, all of it may be ours. What it keeps for itself is not free.
+    taken = 0 if ours is None else max(used - ours, 0)
     amount = f" {figures.of_mib(used, total)}"
     mark = None if margin_mib is None else total - margin_mib
-    bar = memory_bar((used - others if ours is None else ours, others), total, mark, width - cells(amount))
+    bar = memory_bar((used if ours is None else ours, taken), total, mark, width - cells(amount))
     legend: list[Span] = []
     if ours is not None:
-        legend = [(f"█ engine {figures.mib(ours)}", "engine"), (f"  ▓ others {figures.mib(others)}", "others")]
+        others = figures.mib(gpu["others_mib"])
+        legend = [(f"█ engine {figures.mib(ours)}", "engine"), (f"  ▓ others {others}", "others")]
 
     free = f"  · free {figures.mib(max(total - used, 0))}"
     return [*head, (*bar, (amount, "")), _cut((*legend, (free if legend else free.strip(), "dim")), width)]

@@ -50,7 +50,8 @@ def spread(left: Line, right: Line, width: int) -> Line:
 
 
 def news(status: Status, width: int) -> Line:
-    """What a person should know now: a failure, a switch, a start under way, a profile that has changed; or nothing."""
+    """What a person should know now: a failure, a switch, a start under way, an engine that has become slow, a profile
+    that has changed; or nothing."""
     text, role = news_text(status)
     if cells(text) > width:
         return ((cut(text, width - 9), role), ("  E: more", "dim"))
@@ -72,10 +73,11 @@ def news_text(status: Status) -> tuple[str, Role]:
     if status["state"] == "stopped":
         return "nothing runs: s starts what ran last, w chooses", "dim"
 
+    parts = [status["notice"]] if status["notice"] else []
     if status["stale"]:
-        return f"! the profile has changed ({', '.join(status['stale'])}): r restarts with it", "warn"
+        parts.append(f"the profile has changed ({', '.join(status['stale'])}): r restarts with it")
 
-    return "", ""
+    return f"! {'; '.join(parts)}" if parts else "", "warn" if parts else ""
 
 
 def _what(frame: Frame) -> Line:
