@@ -189,6 +189,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"error loading model: vk::|vk::Device::create\w+: Error", "vulkan", "driver", "load", None, "fatal"),
     _row(r"error loading model: (?!llama_model_loader: failed to load (?:model|GGUF split))", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:wrong number of tensors; |missing tensor '|unknown (?:model architecture|pre-tokenizer type): |unrecognized tensor type |tensor '[^']*' (?:is missing from|not found|has wrong shape))", "any", "bad_model", "load", None, "cause"),
+    _row(r"failed to initialize the context: …this warning is normal during", "any", "bad_model", "load", None, "cause"),
     _row(r"failed to initialize the context: ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:context type MTP requested but model doesn't contain MTP|MTP speculative stage requested, but|target GGUF contains no MTP tail)", "any", "bad_model", "load", None, "cause"),
     _row(_SOURCE + r"GGML_ASSERT\(.*(?:hparams\.|n_expert|n_layer|n_vocab|vocab|arch)\b.*\) failed", "any", "bad_model", "load", None, "fatal"),
@@ -212,7 +213,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"…(?:ErrorIncompatibleDriver|ErrorInitializationFailed|ErrorFeatureNotPresent|VK_ERROR_INCOMPATIBLE_DRIVER)", "vulkan", "driver", "load", None, "cause"),
     _row(r"(?:…ErrorDeviceLost|ggml_vulkan: device lost|…(?:UR_RESULT|PI)_ERROR_DEVICE_LOST|…amdgpu: GPU reset)", "any", "driver", "runtime", "restart", "cause"),
     _row(r"(?:NVRM: Xid|…NVRM: Xid |…(?:GPU has |NVRM: )fallen off the bus)", "kernel", "driver", "runtime", "give_up", "fatal"),
-    _row(r"(?:error: )?(?:default device is nil|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
+    _row(r"(?:error: )?(?:default device is nil|ggml_metal_init\(\) failed|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
     _row(r"(?:what\(\): +)?No device of requested type available", "sycl", "driver", "load", None, "fatal"),
     _row(r"(?:…could not select device driver|nvidia-container-cli: |…(?:NVML|nvml error): [Dd]river/library version mismatch)", "shell", "driver", "none", None, "fatal"),
     _row(r"(?:The program was built for \d+ devices|…(?:UR_RESULT_ERROR_(?:PROGRAM_(?:BUILD|LINK)_FAILURE|INVALID_(?:KERNEL|BINARY)\w*)|PI_ERROR_BUILD_PROGRAM_FAILURE))", "sycl", "driver", "runtime", None, "fatal"),
@@ -229,10 +230,10 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:SYCL|CANN|OpenCL) error\b|Native API failed", "sycl", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:Memory access fault by GPU|\*? *Memory critical error by agent)", "cuda", "engine_bug", None, None, "fatal"),
     _row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
-    _row(r"(?:…\[gfxhub\d*\] page fault|exception: access violation (?:reading|writing))", "kernel", "engine_bug", "runtime", None, "weak"),
+    _row(r"(?:…\[gfxhub\d*\] page fault|…\w\[\d+\]: segfault at [0-9a-f]+ ip |exception: access violation (?:reading|writing))", "kernel", "engine_bug", "runtime", None, "weak"),
     _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?command buffer \d+ failed with status", "metal", "engine_bug", "runtime", "restart", "serving"),
-    _row(r"(?:error: )?(?:failed to initialize the Metal library|Error Domain=MTLLibraryErrorDomain|error compiling source|failed to (?:create Metal library|compile pipeline|create pipeline state)|kernel not found in any metal library|failed to build '…' library)", "metal", "engine_bug", "compute", "give_up", "cause"),
+    _row(r"(?:error: )?(?:failed to initialize the Metal library|Error Domain=(?:MTLLibrary|NSCocoa)ErrorDomain|error compiling source|failed to (?:create Metal library|compile pipeline|create pipeline state)|kernel not found in any metal library|failed to build '…' library)", "metal", "engine_bug", "compute", "give_up", "cause"),
     _row(r"(?:" + _SOURCE + r")?Remote RPC server crashed", "rpc", "engine_bug", "runtime", None, "fatal"),
     _row(_SOURCE + r"(?:CUDA|ROCm|MUSA|HIP|SYCL|CANN) error$", "any", "engine_bug", "runtime", None, "weak"),
     _row(r"GGML_ASSERT: …!\"(?:CUDA|ROCm|MUSA) error\"", "any", "engine_bug", "runtime", None, "weak"),
@@ -271,12 +272,18 @@ HARMLESS = re.compile(
     r"|(?:failed to fit params|encountered an error while trying to fit)|failed to allocate memory for prompt cache"
     r"|.*retrying without pipeline parallelism|failed to find free space in the KV cache|.*failed to process image"
     r"|failed to allocate \d+ bytes for reorder|failed to allocate host buffer for async uploads|.* - fallback to CPU"
+    r"|.*failed to measure (?:draft|MTP|mmproj|the memory)"
     r"|(?:warning: )?no usable GPU found|failed to create MTP context, falling back|failed to initialize BLAS backend|(?:.* )?cannot be used with preferred buffer type|failed to allocate graph, reserving|failed to reserve .* worst"
 )
 """Lines that read like a failure and end nothing."""
 
 MILESTONES: tuple[tuple[re.Pattern[str], int], ...] = (
-    (re.compile(r"(?:offloaded \d+/\d+ layers|.*\bmodel buffer size *=|\S+ +buffer size *=)"), 1),
+    (
+        re.compile(
+            r"(?:fitting params to device memory|offloaded \d+/\d+ layers|.*\bmodel buffer size *=|\S+ +buffer size *=)"
+        ),
+        1,
+    ),
     (re.compile(r"(?:\S+ +KV buffer size *=|KV self size *=|size *=.*cells|\S+ +RS buffer size *=)"), 2),
     (re.compile(r"(?:\S+ +compute buffer size *=|graph (?:nodes|splits)|.*retrying without pipeline parallelism)"), 3),
     (re.compile(r"(?:model loaded|new slot|initializing slots|loaded multimodal model|warming up the model)"), 4),

@@ -272,3 +272,23 @@ def test_a_reset_of_the_device_is_worth_another_start() -> None:
     lines = ["[ 9123.200000] amdgpu 0000:03:00.0: amdgpu: GPU reset begin!"]
 
     assert verdict(diagnose(lines, None)) == ("driver", "runtime", "restart")
+
+
+def test_a_probe_before_the_fit_that_fails_is_survived_and_the_same_words_after_it_are_not() -> None:
+    probe = (
+        "0.01.519.100 E llama_init_from_model: failed to initialize the context: X requires ctx_other to be set "
+        "(this warning is normal during memory fitting)"
+    )
+    measured = "0.01.584.302 W srv    load_model: [spec] failed to measure draft model memory: failed to create context"
+    fit = "0.01.584.312 I common_init_result: fitting params to device memory ..."
+
+    assert diagnose([probe, measured, fit], None).failure_class == "ok"
+    assert verdict(diagnose([probe, measured, fit, probe], 1)) == ("bad_model", "load", "give_up")
+
+
+def test_the_kernels_word_on_a_crash_is_heard() -> None:
+    line = (
+        "kernel: llama-server[3582]: segfault at 562900023b21 ip 00007f8e054af2a2 sp 00007ffd4cf1a960 error 4 in libc"
+    )
+
+    assert verdict(diagnose([line], None)) == ("engine_bug", "runtime", "restart")
