@@ -22,7 +22,7 @@ from orchestrator.adapters.guard import home_id, sweep_leftovers
 from orchestrator.adapters.hardening import check_privilege, dump_no_core, raise_descriptor_limit
 from orchestrator.adapters.http1 import Limits as HttpLimits
 from orchestrator.adapters.key_file import read_keys
-from orchestrator.adapters.linux import become_subreaper, check_platform
+from orchestrator.adapters.linux import become_subreaper, check_platform, use_one_heap
 from orchestrator.adapters.listen_fds import Passed, adopt_sockets
 from orchestrator.adapters.lock import DaemonLock
 from orchestrator.adapters.paths import find_paths, make_directories
@@ -52,6 +52,7 @@ def serve(options: Options) -> int:
     own_log.configure()
     handed = take_variables(os.environ, os.getpid())
     check_platform()
+    use_one_heap()
     dump_no_core()
     descriptors = raise_descriptor_limit()
     paths = find_paths()
