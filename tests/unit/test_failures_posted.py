@@ -292,3 +292,48 @@ def test_the_kernels_word_on_a_crash_is_heard() -> None:
     )
 
     assert verdict(diagnose([line], None)) == ("engine_bug", "runtime", "restart")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "warning: failed to mlock 4096-byte buffer (after previously locking 0 bytes): Out of memory (win32 error 1453)",
+        "warning: failed to VirtualLock 101449728-byte buffer (after previously locking 17 bytes): Invalid access",
+        "warning: failed to munlock buffer: Cannot allocate memory",
+        "W ggml_cuda_malloc: failed to allocate 2400.00 MiB of pinned memory: out of memory; using pageable fallback",
+        "W sched_reserve: layer 0 is assigned to device CPU but fused X is assigned to device CUDA0 (missing support)",
+        "Failed to create /home/u/.cache/mesa_shader_cache for shader cache (Permission denied)---disabling.",
+        "Failed to infer a tool call example (possible template bug)",
+        "srv    send_error: task id = 7, error: request (24743 tokens) exceeds the available context size",
+        'srv    operator(): got exception: {"error":{"code":500,"message":"Failed to parse input at pos 23"}}',
+        "parse: error parsing grammar: number of repetitions exceeds sane defaults",
+        "mtmd_helper_bitmap_init_from_buf: failed to decode image bytes",
+        "llama_decode: failed to decode, ret = 1",
+        "get_memory_info: [warning] ext_intel_free_memory is not supported, use total memory as free memory",
+        "I common_params_fit_impl: cannot meet free memory target of 1024 MiB, need to reduce memory by 3231 MiB",
+        "common_init_from_params: failed to create MTP context, falling back to shared context",
+        "load: special_eos_id is not in special_eog_ids - the tokenizer config may be incorrect",
+    ],
+)
+@pytest.mark.parametrize("name", ["healthy-upstream", "healthy-ik"])
+def test_a_frightening_line_leaves_a_server_that_goes_on_alone(name: str, line: str) -> None:
+    healthy = fixture(name)
+
+    assert verdict(diagnose([line], None)) == ("ok", "none", "continue")
+    assert verdict(diagnose([*healthy[:6], line, *healthy[6:]], None)) == ("ok", "none", "continue")
+    assert verdict(diagnose([*healthy, line], None)) == ("ok", "none", "continue")
+
+
+@pytest.mark.parametrize("name", POSTED)
+def test_a_failure_that_a_client_asks_about_is_none_of_the_servers(name: str) -> None:
+    told = POSTED[name][0]
+    verbose = [
+        "slot update_slots: id  0 | task 0 | prompt: 'why this:",
+        *told,
+        "?'",
+        "srv  update_slots: all slots are idle",
+    ]
+    debug = ["0.05.000.000 D srv  update_chat_: Parsing chat message: why", *told]
+
+    assert diagnose([*fixture("healthy-ik"), *verbose], None).failure_class == "ok"
+    assert diagnose([*fixture("healthy-upstream"), *debug], None).failure_class == "ok"
