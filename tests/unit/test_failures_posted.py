@@ -297,7 +297,7 @@ def test_the_kernels_word_on_a_crash_is_heard() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "warning: failed to mlock 4096-byte buffer (after previously locking 0 bytes): Out of memory (win32 error 1453)",
+        "warning: failed to mlock 4096-byte buffer (after previously locking 0 bytes): Out of memory (error 1453)",
         "warning: failed to VirtualLock 101449728-byte buffer (after previously locking 17 bytes): Invalid access",
         "warning: failed to munlock buffer: Cannot allocate memory",
         "W ggml_cuda_malloc: failed to allocate 2400.00 MiB of pinned memory: out of memory; using pageable fallback",
