@@ -46,8 +46,8 @@ def boot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("machine")
     with copied(root.ROOT, directory) as copy:
         shutil.copy(wheel, copy / "root")
-        with booted(copy, directory / "console.log") as machine:
+        with booted(copy, directory / "console.log", unified=root.UNIFIED_ONLY) as machine:
             machine.do(f"/opt/orch/bin/pip install --quiet --no-index --no-deps /root/{wheel.name}", timeout_s=120)
             machine.do("useradd --create-home --shell /bin/bash ada")
 
-        yield lambda *, unified=False: booted(copy, directory / "console.log", unified=unified)
+        yield lambda *, unified=False: booted(copy, directory / "console.log", unified=unified or root.UNIFIED_ONLY)

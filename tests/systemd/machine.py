@@ -53,6 +53,10 @@ class Machine:
         assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{journal}"
         return done.stdout
 
+    def put(self, file: Path, directory: str) -> None:
+        """Copy a file of this machine into a directory of that one."""
+        shutil.copy(file, f"/proc/{self.leader}/root{directory}")
+
     def client(self, words: Sequence[str]) -> subprocess.Popen[str]:
         """A program of this machine in the network of that one."""
         enter = ["nsenter", f"--target={self.leader}", "--net", "--"]

@@ -3,6 +3,7 @@
     python -m tests.systemd.root
 
 It is made once and kept in `.cache/systemd`; a change of the locked dependencies or of this file's list makes it anew.
+ORCH_SYSTEMD_SUITE names another release of Debian (`trixie` has systemd 257), which is kept beside the first.
 Needs root, debootstrap, systemd-nspawn, and the package indexes. orch itself is installed into the booted machine.
 """
 
@@ -15,10 +16,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from orchestrator import __version__
+
 REPOSITORY = Path(__file__).parents[2]
+SUITE = os.environ.get("ORCH_SYSTEMD_SUITE") or "bookworm"
 CACHE = Path(os.environ.get("ORCH_SYSTEMD_CACHE") or REPOSITORY / ".cache" / "systemd").absolute()
+if SUITE != "bookworm":
+    CACHE /= SUITE
+
 ROOT = CACHE / "root"
-SUITE = "bookworm"
+UNIFIED_ONLY = SUITE != "bookworm"
+"""Later ones boot with control groups of version 2 alone (systemd 256 and later refuse version 1)."""
+
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
     "systemd", "systemd-sysv", "libpam-systemd", "dbus", "dbus-user-session",
@@ -76,9 +85,24 @@ def make() -> Path:
     return ROOT
 
 
-def build_wheel(directory: Path) -> Path:
-    """orch as users get it."""
-    _run(_tool("uv"), "build", "--quiet", "--wheel", "--out-dir", str(directory), str(REPOSITORY))
+def build_wheel(directory: Path, version: str | None = None) -> Path:
+    """orch as users get it; the same as another version of it."""
+    source = REPOSITORY
+    if version is not None:
+        source = directory / "source"
+        source.mkdir()
+        for name in ("orchestrator", "tui", "profiles", "systemd"):
+            shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+        for name in ("LICENSE", "README.md"):
+            shutil.copy(REPOSITORY / name, source)
+
+        for name in ("pyproject.toml", "orchestrator/__init__.py"):
+            text = (REPOSITORY / name).read_text()
+            assert f'"{__version__}"' in text, name
+            (source / name).write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+
+    _run(_tool("uv"), "build", "--quiet", "--wheel", "--out-dir", str(directory), str(source))
     return next(directory.glob("*.whl"))
 
 

@@ -132,7 +132,7 @@ def test_reload_takes_up_a_changed_profile(machine: Machine) -> None:
 def test_a_restart_under_load_refuses_no_connection(machine: Machine) -> None:
     assert machine.succeeds(ANSWER).strip()
     clients = [
-        machine.client([sys.executable, str(CLIENT), "20", *words])
+        machine.client([sys.executable, str(CLIENT), "15", *words])
         for words in (["/health"], ["/v1/models"], ["/v1/chat/completions", CHAT])
     ]
     for _ in range(3):
