@@ -20,9 +20,10 @@ from orchestrator.api.types import Gpu, Status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.profile import DEMO_MODEL
 from orchestrator.core.states import Draining, Ready, State, Stopped, Stopping, describe, instance_of
-from orchestrator.core.switching import Beside, World
+from orchestrator.core.switching import Beside, Taking, World
 from orchestrator.daemon.history import History, record_of
 from orchestrator.daemon.owner import Owner
+from orchestrator.daemon.pace import beat
 from orchestrator.daemon.performing import EnginePerformer
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.publisher import Publisher
@@ -130,7 +131,7 @@ class Service:
         """List new and changed profiles within seconds, for ever. What runs is not touched: that is `orch reload`."""
         seen = self._profiles_stamp()
         while True:
-            await anyio.sleep(LOOK_FOR_PROFILES_S)
+            await beat(LOOK_FOR_PROFILES_S)
             stamp = self._profiles_stamp()
             if stamp != seen:
                 seen = stamp
@@ -268,6 +269,9 @@ class Service:
         if isinstance(switch, Beside) and switch.new in world.slots:  # what serves meanwhile is no news
             beside = world.slots[switch.new]
             text = progress_of(beside, self.performer.loading(instance_of(beside)))
+
+        if isinstance(switch, Taking) and switch.operation.origin is None:  # a start that somebody waits for
+            return text
 
         return f"switching to {switch.operation.target}: {text}"
 
