@@ -96,6 +96,18 @@ def test_the_status_is_one_line_that_follows_the_load(lab: Lab) -> None:
         assert all(gap > 0.5 for gap in gaps)
 
 
+def test_a_start_that_a_client_asks_for_is_no_switch(lab: Lab) -> None:
+    lab.model("m", {"load_s": 2.5})
+    with new_manager() as manager:
+        serve_under(lab, {"NOTIFY_SOCKET": manager.address})
+        manager.wait("READY")
+        lab.ask("r", model="m").check_complete(8)
+        manager.wait("STATUS", "ready m@fake-upstream")
+        said = [message["STATUS"] for message in manager.of("STATUS")]
+        assert [line for line in said if line.startswith("loading m@fake-upstream")]
+        assert [line for line in said if "switching" in line] == []
+
+
 def test_children_see_nothing_of_what_the_manager_gave(lab: Lab) -> None:
     lab.model("m")
     with new_manager() as manager:
