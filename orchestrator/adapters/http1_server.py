@@ -39,13 +39,11 @@ class HttpServer:
         """Accept connections on a bound TCP or unix socket; returns once it listens."""
         loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
-            listener = await loop.create_unix_server(lambda: Connection(self._hub), sock=sock)
+            listener = await loop.create_unix_server(self._accept, sock=sock)
         else:
-            listener = await loop.create_server(lambda: Connection(self._hub), sock=sock, backlog=1024)
+            listener = await loop.create_server(self._accept, sock=sock, backlog=1024)
 
         self._listeners.append(listener)
-        if self._sweep is None:
-            self._sweep_later()
 
     def close_listeners(self) -> None:
         """Accept no more connections; every response from now on ends its connection."""
@@ -95,6 +93,12 @@ class HttpServer:
 
         return True
 
+    def _accept(self) -> Connection:
+        if self._sweep is None:
+            self._sweep_later()
+
+        return Connection(self._hub)
+
     def _sweep_later(self) -> None:
         limits = self._hub.limits
         shortest = min(
@@ -112,4 +116,6 @@ class HttpServer:
         for connection in tuple(self._hub.connections):
             connection.expire(now)
 
-        self._sweep_later()
+        self._sweep = None
+        if self._hub.connections:  # without any, nothing wakes for them
+            self._sweep_later()

@@ -44,6 +44,7 @@ from orchestrator.daemon.history import History
 from orchestrator.daemon.journal import Journal
 from orchestrator.daemon.manager_link import ManagerLink
 from orchestrator.daemon.owner import Owner
+from orchestrator.daemon.pace import beat
 from orchestrator.daemon.performing import EnginePerformer, Limits
 from orchestrator.daemon.preparing import Preparer
 from orchestrator.daemon.service import Service
@@ -319,7 +320,7 @@ class Daemon:
 async def reap_regularly() -> None:
     """Take leave of dead grandchildren that became ours: uvloop keeps SIGCHLD to itself."""
     while True:
-        await anyio.sleep(REAP_EVERY_S)
+        await beat(REAP_EVERY_S)
         try:
             reap_adopted()
         except OSError as error:  # no descriptor left to read /proc with, say; they can wait for the next time

@@ -1,6 +1,7 @@
 """How often samples are taken: each second while somebody looks or an engine has something to do, else every ten.
 
-While there is nothing to see, one cheap question a second is all that wakes the daemon for its telemetry.
+While there is nothing to see, one cheap question a second is all that wakes the daemon for its telemetry; and whatever
+else looks at something regularly does so at the same moment (`beat`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,15 @@ SECOND_S = 1.0
 IDLE_S = 10.0
 LOOKED_S = 5.0
 """Somebody looks who has asked for a frame within this time."""
+
+
+async def beat(every_s: float) -> None:
+    """Sleep until the clock shows a multiple of this: loops that wake together cost one wake-up.
+
+    Never less than half of it, so that a timer that is early by a hair does not end two sleeps.
+    """
+    rest_s = every_s - monotonic() % every_s
+    await anyio.sleep(rest_s if rest_s >= every_s / 2 else rest_s + every_s)
 
 
 class Traffic(Protocol):
@@ -55,7 +65,7 @@ class Pace:
     async def run(self) -> None:
         """Notice that requests have come. For ever."""
         while True:
-            await anyio.sleep(SECOND_S)
+            await beat(SECOND_S)
             before, self._awake = self._awake, self._traffic.active > 0
             if self._awake and not before:
                 self._wake()

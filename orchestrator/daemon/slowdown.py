@@ -26,6 +26,7 @@ from orchestrator.core.ladder import next_rung
 from orchestrator.core.slowdown import History, Kind, SlowdownPolicy, Verdict, assess, resumed
 from orchestrator.core.states import Draining, Ready
 from orchestrator.daemon.owner import Owner
+from orchestrator.daemon.pace import beat
 from orchestrator.daemon.performing import EnginePerformer
 from orchestrator.daemon.run import Run
 from orchestrator.daemon.step_times import Looks, request_of
@@ -98,7 +99,7 @@ class SlowdownWatch:
         """Look at what serves. For ever."""
         due = monotonic()
         while True:
-            await anyio.sleep(self._look_s)
+            await beat(self._look_s)
             slept = monotonic() - due > self._look_s + GAP_S
             serving = self._serving()
             for instance in self._subjects.keys() - serving.keys():

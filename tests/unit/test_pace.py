@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator.daemon.pace import IDLE_S, SECOND_S, Pace
+from orchestrator.daemon.pace import IDLE_S, SECOND_S, Pace, beat
 
 pytestmark = pytest.mark.asyncio
 
@@ -61,3 +61,29 @@ async def test_a_rest_ends_when_its_time_has_come() -> None:
     with anyio.fail_after(5.0):
         await Pace(Clients()).rest(monotonic() + 0.01)
         await Pace(Clients()).rest(monotonic() - 1.0)
+
+
+async def test_loops_that_keep_the_beat_wake_together() -> None:
+    """However far apart they began."""
+    woken: list[float] = []
+
+    async def keep(offset_s: float) -> None:
+        await anyio.sleep(offset_s)
+        await beat(0.4)
+        woken.append(monotonic() / 0.4)
+
+    async with anyio.create_task_group() as tasks:
+        for offset_s in (0.0, 0.05, 0.15):
+            tasks.start_soon(keep, offset_s)
+
+    late = sorted(each % 1.0 for each in woken)
+    assert all(each < 0.5 for each in late), woken
+
+
+async def test_a_beat_that_is_early_by_a_hair_is_not_kept_twice() -> None:
+    await beat(0.2)
+    began = monotonic()
+    await anyio.sleep(0.2 - began % 0.2 - 0.005 if began % 0.2 < 0.19 else 0.19)
+    began = monotonic()
+    await beat(0.2)
+    assert monotonic() - began >= 0.09
