@@ -138,6 +138,13 @@ def install_steps(machine: Machine, units: Mapping[str, str], orch: tuple[str, .
     written = {name: text for name, text in units.items() if machine.text(name) != text}
     dropped = tuple(name for name in (SOCKET,) if name not in units and machine.text(name) is not None)
     steps = [*_user_steps(machine, orch)] if machine.flavour == "system" else []
+    wanted = tuple(name for name in (SOCKET, SERVICE) if name in units)
+    starts = not machine.offline and (written or dropped or any(name not in machine.active for name in wanted))
+    if starts:
+        # Earlier starts count against StartLimitBurst, also those of earlier installations: this one would be refused,
+        # and so would be what undoes it.
+        steps += _forget(machine, machine.active + machine.failed)
+
     if not machine.offline and (written or dropped):
         running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
         if running:  # a socket unit cannot take the address while the service has it
@@ -157,10 +164,7 @@ def install_steps(machine: Machine, units: Mapping[str, str], orch: tuple[str, .
     if fresh:
         steps.append(Run(machine.systemctl("enable", *fresh), machine.systemctl("disable", *fresh)))
 
-    wanted = tuple(name for name in (SOCKET, SERVICE) if name in units)
-    if not machine.offline and (written or dropped or any(name not in machine.active for name in wanted)):
-        # Starts that failed count against StartLimitBurst, and this one would be refused.
-        steps += _forget(machine)
+    if starts:
         # A start that fails leaves a failed unit behind, even without its file. The brackets make a pattern of the
         # name: it meets what systemd has loaded, and is no error where that is nothing.
         patterns = tuple(name.replace("orch", "orc[h]") for name in wanted)
@@ -182,7 +186,8 @@ def uninstall_steps(machine: Machine, purge: tuple[str, ...] = ()) -> tuple[Step
         if running:
             steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
-        steps += _forget(machine)
+        # A unit that failed is listed for ever, also when its file is gone.
+        steps += _forget(machine, machine.failed)
         enabled = tuple(name for name in names if name in machine.enabled)
         if enabled:
             steps.append(Run(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
@@ -201,9 +206,12 @@ def uninstall_steps(machine: Machine, purge: tuple[str, ...] = ()) -> tuple[Step
     return tuple(steps)
 
 
-def _forget(machine: Machine) -> list[Step]:
-    """Without this, a unit that failed is listed for ever, also when its file is gone."""
-    return [Run(machine.systemctl("reset-failed", *machine.failed))] if machine.failed else []
+def _forget(machine: Machine, names: tuple[str, ...]) -> list[Step]:
+    """Forget that units failed, and how often they were started.
+
+    :param names: of units that systemd has loaded; others are an error
+    """
+    return [Run(machine.systemctl("reset-failed", *names))] if names else []
 
 
 def _user_steps(machine: Machine, orch: tuple[str, ...]) -> list[Step]:

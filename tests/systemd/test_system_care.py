@@ -80,6 +80,22 @@ def test_other_users_reach_neither_the_keys_nor_the_control_socket(machine: Mach
     assert machine.do(f"stat -c '%U %a' {KEYS}").split() == ["root", "600"]
 
 
+def test_systemd_finds_nothing_wrong_with_what_was_installed(machine: Machine) -> None:
+    units = "/etc/systemd/system/orch.service /etc/systemd/system/orch.socket"
+    done = machine.run(f"systemd-analyze verify {units}")
+    assert done.returncode == 0 and "orch" not in done.stderr, done.stderr
+    machine.do("systemd-analyze security --offline=true --threshold=25 /etc/systemd/system/orch.service")
+    newer = int(machine.do("systemctl --version").split()[1]) >= 254
+    assert ("RestartSteps=5" in machine.do("systemctl cat orch")) is newer
+
+
+def test_however_often_it_is_installed_it_starts(machine: Machine) -> None:
+    for profile in ("", "--profile demo") * 3:  # each time another unit, and a start
+        machine.do(f"orch service install --system --socket {profile}", timeout_s=60)
+
+    engine_pid(machine)
+
+
 def test_without_the_keys_another_installation_asks_for_none(machine: Machine) -> None:
     machine.do(f"rm {KEYS}; {INSTALL}", timeout_s=120)
     assert machine.succeeds(MODELS).strip() == "200"
@@ -117,8 +133,7 @@ def test_a_start_that_waits_for_the_model_may_take_longer_than_the_limit(machine
     write(machine, CONFIG, '[daemon]\nready_when = "model"')
     machine.do("mkdir -p /run/systemd/system/orch.service.d")
     machine.do("printf '[Service]\\nTimeoutStartSec=3\\n' > /run/systemd/system/orch.service.d/limit.conf")
-    machine.do("systemctl daemon-reload")
-    machine.do("systemctl restart --no-block orch")
+    machine.do("systemctl daemon-reload; systemctl reset-failed orch; systemctl restart --no-block orch")
     machine.succeeds("systemctl show -P StatusText orch | grep -q '^loading slow@slow'")
     assert machine.show("orch", "ActiveState")["ActiveState"] == "activating"
     machine.until("orch", "ActiveState", "active")
@@ -149,7 +164,7 @@ def test_a_stop_lets_a_stream_end(machine: Machine) -> None:
     assert outcome["events"] > 900
     assert "draining demo@embedded" in machine.journal("orch")
     assert machine.show("orch", "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
-    machine.do("systemctl start orch")
+    machine.do("systemctl reset-failed orch; systemctl start orch")
 
 
 def test_state_of_a_newer_orch_stops_the_service_once_and_is_left_alone(machine: Machine) -> None:

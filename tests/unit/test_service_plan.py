@@ -74,7 +74,12 @@ def test_what_is_installed_already_needs_nothing() -> None:
 
 def test_another_text_restarts_the_service_and_undoing_starts_the_old_one_again() -> None:
     steps = install_steps(INSTALLED, {"orch.service": "newer"}, ORCH)
-    assert commands(steps) == ["systemctl stop orch.service", "systemctl daemon-reload", "systemctl start orch.service"]
+    assert commands(steps) == [
+        "systemctl reset-failed orch.service",  # the start counts, and the limit is low
+        "systemctl stop orch.service",
+        "systemctl daemon-reload",
+        "systemctl start orch.service",
+    ]
     assert undone(steps) == [
         "systemctl stop orch.service",
         "systemctl reset-failed orc[h].service",
@@ -98,6 +103,7 @@ def test_a_unit_that_failed_is_forgotten_before_it_is_started_or_removed() -> No
 
 def test_a_socket_takes_the_address_while_the_service_is_down() -> None:
     assert commands(install_steps(INSTALLED, BOTH, ORCH)) == [
+        "systemctl reset-failed orch.service",
         "systemctl stop orch.service",
         "systemctl daemon-reload",
         "systemctl enable orch.socket",
@@ -113,6 +119,7 @@ def test_a_socket_that_is_not_wanted_any_more_goes() -> None:
     steps = install_steps(machine, SERVICE_ONLY, ORCH)
     assert RemoveFile("/u/orch.socket") in steps
     assert commands(steps) == [
+        "systemctl --user reset-failed orch.service orch.socket",
         "systemctl --user stop orch.socket orch.service",
         "systemctl --user disable orch.socket",
         "systemctl --user daemon-reload",

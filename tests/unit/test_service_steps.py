@@ -102,12 +102,12 @@ def fails_at(number: int, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 @pytest.mark.parametrize(
-    ("over", "number"), [*((None, n) for n in range(7)), *(("an older service", n) for n in range(8))]
+    ("over", "number"), [*((None, n) for n in range(7)), *(("an older service", n) for n in range(9))]
 )
 def test_whichever_step_fails_everything_is_as_it_was(fake: Fake, over: str | None, number: int) -> None:
     steps = fake.install(over=over)
     before = fake.snapshot()
-    assert len(steps) == (7 if over is None else 8)
+    assert len(steps) == (7 if over is None else 9)
     with pytest.raises(OrchError, match="`false` failed") as caught:
         run(fails_at(number, steps))
 
