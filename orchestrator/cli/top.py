@@ -62,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     if args.serve:
         return _serve(args)
 
+    if "TEXTUAL_DRIVER" not in os.environ:
+        for name in ("COLUMNS", "LINES"):  # exported by a shell or by make, and taken for a size that never changes
+            os.environ.pop(name, None)
+
     import gc
 
     gc.disable()  # nothing of what Textual's modules make is garbage: looking for it is a tenth of the start

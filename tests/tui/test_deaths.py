@@ -29,7 +29,8 @@ class Terminal:
         self.near, self.far = pty.openpty()
         fcntl.ioctl(self.far, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.before = termios.tcgetattr(self.far)
-        env = {name: value for name, value in home.env.items() if name != "TERM"}
+        # A size that somebody exported is not the terminal's.
+        env = {name: value for name, value in home.env.items() if name != "TERM"} | {"COLUMNS": "99", "LINES": "33"}
         self.process = subprocess.Popen(
             [*ORCH, "top", "--interval", "0.2"],
             stdin=self.far, stdout=self.far, stderr=self.far, start_new_session=True,
