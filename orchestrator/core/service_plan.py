@@ -145,11 +145,11 @@ def install_steps(machine: Machine, units: Mapping[str, str], orch: tuple[str, .
         # and so would be what undoes it.
         steps += _forget(machine, machine.active + machine.failed)
 
-    if not machine.offline and (written or dropped):
-        running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
-        if running:  # a socket unit cannot take the address while the service has it
-            steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
+    running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
+    if starts and running:  # a socket unit cannot take the address while the service has it
+        steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
+    if not machine.offline and (written or dropped):
         steps.append(Run((), machine.systemctl("daemon-reload")))  # when undone: once the files are as they were
 
     for name in dropped:

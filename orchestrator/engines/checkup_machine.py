@@ -27,7 +27,7 @@ from orchestrator.adapters.service_machine import (
 )
 from orchestrator.core.checkup import Finding, requirement
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.service_unit import SERVICE, Flavour, is_ours, program_of, stop_s
+from orchestrator.core.service_unit import SERVICE, SOCKET, Flavour, is_ours, program_of, stop_s
 from orchestrator.engines.checkup import Subject
 
 DISTRIBUTION = "llama-orch"
@@ -186,13 +186,17 @@ def service(subject: Subject) -> Iterator[Finding]:
         state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
         if state == "failed":
             # Also after the start limit, which a restart alone would meet again.
-            again = "; ".join(" ".join(machine.systemctl(verb, SERVICE)) for verb in ("reset-failed", "start"))
-            fix = f"see `orch service logs --{flavour}`, then `{again}`"
+            anew = "; ".join(" ".join(machine.systemctl(verb, SERVICE)) for verb in ("reset-failed", "start"))
+            fix = f"see `orch service logs --{flavour}`, then `{anew}`"
             yield Finding("problem", "service", f"{who} has failed", fix)
         elif SERVICE not in machine.enabled:
             yield Finding("warning", "service", f"{who} is {state}, and does not start at boot", again)
         else:
             yield Finding("ok", "service", f"{who} is enabled and {state}")
+
+        if machine.text(SOCKET) is not None and SOCKET not in machine.active:
+            text = f"{SOCKET} does not listen: a restart of {who} refuses connections"
+            yield Finding("warning", "service", text, f"{again[:-1]} --socket`")
 
         if flavour == "user":
             yield from _session(subject)

@@ -298,6 +298,16 @@ def test_the_doctor_knows_the_service(user: User) -> None:
     assert levels["the user's service runs"] == "problem"
 
 
+def test_the_doctor_knows_a_socket_that_does_not_listen(user: User) -> None:
+    user("install", "--user", "--socket")
+    text = "orch.socket does not listen: a restart of the user's service refuses connections"
+    assert ("warning", text) not in user.doctor(LINGER="yes")
+    (user.fake / "runs-orch.socket").unlink()
+    assert ("warning", text) in user.doctor(LINGER="yes")
+    user("install", "--user", "--socket")
+    assert ("warning", text) not in user.doctor(LINGER="yes")
+
+
 def test_the_journal_is_journalctls(user: User) -> None:
     out, _ = user("logs", "--user", "-f", "-n", "5")
     assert out == "--user-unit orch.service --lines 5 --follow\n"

@@ -96,6 +96,13 @@ def test_however_often_it_is_installed_it_starts(machine: Machine) -> None:
     engine_pid(machine)
 
 
+def test_a_socket_that_was_stopped_takes_the_address_back(machine: Machine) -> None:
+    machine.do("systemctl stop orch.socket; systemctl start orch")
+    assert machine.show("orch.socket", "ActiveState")["ActiveState"] != "active"
+    machine.do(INSTALL, timeout_s=60)
+    assert machine.show("orch.socket", "ActiveState")["ActiveState"] == "active"
+
+
 def test_without_the_keys_another_installation_asks_for_none(machine: Machine) -> None:
     machine.do(f"rm {KEYS}; {INSTALL}", timeout_s=120)
     assert machine.succeeds(MODELS).strip() == "200"

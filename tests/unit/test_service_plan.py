@@ -111,6 +111,15 @@ def test_a_socket_takes_the_address_while_the_service_is_down() -> None:
     ]
 
 
+def test_a_socket_that_was_stopped_takes_the_address_back() -> None:
+    machine = replace(INSTALLED, units={UNIT: "new", SOCKET: "new"}, enabled=("orch.service", "orch.socket"))
+    assert commands(install_steps(machine, BOTH, ORCH)) == [
+        "systemctl reset-failed orch.service",
+        "systemctl stop orch.service",
+        "systemctl start orch.socket orch.service",
+    ]
+
+
 def test_a_socket_that_is_not_wanted_any_more_goes() -> None:
     machine = Machine(
         "user", "/u", units={"/u/orch.service": "new", "/u/orch.socket": "new"},
