@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
+import os
 import signal
+import sys
+import termios
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
@@ -91,14 +95,27 @@ class Dashboard(App[None]):
         if self._keymap_asked:
             self.set_keymap(self._keymap_asked)
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):  # Textual heeds neither, and leaves the terminal raw
-            loop.add_signal_handler(number, functools.partial(self.exit, return_code=128 + number))
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGHUP):  # Textual heeds neither, and leaves the terminal raw
+                signal.signal(number, functools.partial(self._told_to_end, loop))
 
         self._arrange()
         self.requests.focus()
         self.draw_head()
         self.run_worker(self._watch(), group="feed", exit_on_error=True)
+
+    def _told_to_end(self, loop: asyncio.AbstractEventLoop, number: int, frame: object) -> None:
+        """Handles a signal, and not in the loop: once the terminal is gone, Textual's writing thread is dead, its queue
+        full, and the loop waits for room in it for ever.
+        """
+        try:
+            termios.tcgetattr(sys.__stdin__ if sys.__stdin__ is not None else 0)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:  # hung up: there is nothing to leave in order
+                os._exit(128 + number)
+
+        loop.call_soon_threadsafe(functools.partial(self.exit, return_code=128 + number))
 
     def on_resize(self, event: events.Resize) -> None:
         self._cells = event.size  # `size` is still that of before
