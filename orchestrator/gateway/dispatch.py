@@ -15,6 +15,8 @@ from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
 from orchestrator.gateway.replay import Casualties, Identity
 
+_LOOK_S = 0.01
+
 
 class Served(Protocol):
     """A request that can be told that its time is up, and that tells how it goes on."""
@@ -87,6 +89,17 @@ class Dispatcher:
         self.active.discard(exchange)
         if not self.active:
             self._quiet.set()
+
+    async def placed(self, within_s: float) -> None:
+        """Wait until each request is with an instance or in the queue, at most so long: one whose body is still on its
+        way would come too late for either once the daemon ends.
+        """
+        deadline = time.monotonic() + within_s
+        while len(self.active) > len(self.hold) + sum(self._in_flight.values()):
+            if time.monotonic() >= deadline:
+                return
+
+            await asyncio.sleep(_LOOK_S)
 
     async def wait_quiet(self, timeout_s: float) -> bool:
         """Whether no request is held or running any more within that time."""

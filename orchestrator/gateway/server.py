@@ -89,6 +89,7 @@ class Gateway:
         """
         self._server.close_listeners()
         await self._server.heard(within_s)
+        await self._dispatcher.placed(within_s)
 
     def stop_accepting(self) -> None:
         """Refuse new connections and new requests; held and running ones go on."""

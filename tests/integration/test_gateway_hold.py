@@ -261,3 +261,35 @@ def test_held_requests_are_told_when_the_gateway_stops() -> None:
             assert answer.headers["connection"] == "close"
 
     drive(work())
+
+
+def test_the_end_of_listening_waits_for_a_body_that_is_on_its_way() -> None:
+    async def work() -> None:
+        async with engine(echo) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            head, blank, body = post(CHAT, {"n": "slow"}).partition(b"\r\n\r\n")
+            client = await Client.open(here.port)
+            await client.send(head + blank + body[:1])
+            await until(lambda: here.gateway.active == 1)
+            ending = asyncio.ensure_future(here.gateway.stop_listening(20.0))
+            assert await asyncio.wait((ending,), timeout=0.1) == (set(), {ending})
+            await client.send(body[1:])
+            await ending
+            here.gateway.stop_accepting()
+            assert (await client.answer()).json["n"] == "slow"
+
+    drive(work())
+
+
+def test_a_body_that_does_not_come_holds_up_no_end() -> None:
+    async def work() -> None:
+        async with engine(echo) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            client = await Client.open(here.port)
+            await client.send(post(CHAT, {"n": "never"})[:-1])
+            await until(lambda: here.gateway.active == 1)
+            await here.gateway.stop_listening(0.05)
+            here.gateway.stop_accepting()
+            client.close()
+
+    drive(work())
