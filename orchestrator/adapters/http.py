@@ -14,8 +14,8 @@ import httpx
 Health = Literal["ok", "loading", "silent", "refused"]
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""The engine is on loopback without TLS. httpx wants a context all the same: its own costs 280 ms of CPU, and one for each
-probe (`verify=False`) 15 KiB that come back late."""
+"""The engine is on loopback without TLS. httpx wants a context all the same: its own costs 280 ms of CPU, and one for
+each probe (`verify=False`) 15 KiB that come back late."""
 
 
 @dataclass(frozen=True, slots=True)
