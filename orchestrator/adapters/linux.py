@@ -95,6 +95,17 @@ def use_one_heap() -> None:
         mallopt(M_ARENA_MAX, 1)
 
 
+def give_back_memory() -> None:
+    """Return what malloc keeps and does not use, in 0.2 to 1 ms. After an engine, whose log and probes were the peak:
+    in the soak, 1.4 MiB each time. Without glibc there is nothing to do.
+    """
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def boot_id() -> str:
     """Start times count from boot: an identity on disk needs to say which boot."""
     return (read_proc("/proc/sys/kernel/random/boot_id") or b"").decode().strip()

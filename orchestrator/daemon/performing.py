@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.cgroup import EngineGroups
 from orchestrator.adapters.gpu import GpuProvider
 from orchestrator.adapters.guard import Guard
+from orchestrator.adapters.linux import give_back_memory
 from orchestrator.adapters.log_store import InstanceLog
 from orchestrator.adapters.process import Child, LaunchSpec, spawn
 from orchestrator.adapters.spawning import SpawnError
@@ -222,6 +223,7 @@ class EnginePerformer:
         # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.
         await self._ask(Exited(launch.instance, failure))
         self._forget(run)
+        give_back_memory()
 
     async def _watch(self, run: Run) -> None:
         launch = run.launch
