@@ -84,7 +84,7 @@ def test_the_rates_move_under_a_stream_and_fall_to_zero_after_it(home: Home) -> 
     run(home, "llama")
     frame(home)
     url = home.url
-    tokens = lasting(url, PROMPT, 4.0, most=2500)
+    tokens = lasting(url, PROMPT, 4.0, most=7000)
     results: list[Any] = []
     stream = threading.Thread(target=lambda: results.append(measure(url, PROMPT, tokens)))
     began = time.time()
