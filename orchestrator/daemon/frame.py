@@ -215,14 +215,6 @@ def _decode_until(request: Underway, decoded: int | None, asked_s: float) -> flo
 
 
 def _finished(record: Finished, clock: Clock) -> RequestRow:
-    """Rates are counted anew from the engine's counts and times, as `speed.py` says."""
-    prompt = decode = None
-    if record.prompt_tokens and record.prompt_ms:
-        prompt = record.prompt_tokens * 1000 / record.prompt_ms
-
-    if record.predicted_tokens and record.predicted_tokens > 1 and record.predicted_ms:
-        decode = (record.predicted_tokens - 1) * 1000 / record.predicted_ms
-
     return RequestRow(
         id=record.id,
         started=clock.rfc3339(record.started),
@@ -235,8 +227,8 @@ def _finished(record: Finished, clock: Clock) -> RequestRow:
         prompt_tokens=record.prompt_tokens,
         output_tokens=record.predicted_tokens,
         first_token_s=_seconds(record.first_token_s),
-        prompt_tok_s=rounded(prompt),
-        decode_tok_s=rounded(decode),
+        prompt_tok_s=rounded(record.prompt_tok_s),
+        decode_tok_s=rounded(record.decode_tok_s),
         draft_tokens=record.draft_tokens,
         draft_accepted=record.draft_accepted,
         held_s=round(record.held_s, 3),

@@ -1,8 +1,4 @@
-"""How fast the engine is, from the raw counts and times that its answers carry.
-
-The engines define their own `predicted_per_second` differently (upstream over n - 1 steps, the fork over n), so the
-rate is computed here: n tokens need n - 1 steps after the prompt, because the prompt's last step yields the first one.
-"""
+"""How fast the engine is, from the raw counts and times that its answers carry (rates: `gateway/contract.py`)."""
 
 from __future__ import annotations
 
@@ -37,12 +33,8 @@ class SpeedMeter:
         decode = prompt = None
         drafted = accepted = 0
         for record in self._recent.get(instance or "", ()):
-            if record.predicted_tokens and record.predicted_tokens > 1 and record.predicted_ms:
-                decode = (record.predicted_tokens - 1) * 1000 / record.predicted_ms
-
-            if record.prompt_tokens and record.prompt_ms:
-                prompt = record.prompt_tokens * 1000 / record.prompt_ms
-
+            decode = record.decode_tok_s or decode
+            prompt = record.prompt_tok_s or prompt
             drafted += record.draft_tokens or 0
             accepted += record.draft_accepted or 0
 

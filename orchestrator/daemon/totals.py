@@ -92,7 +92,7 @@ class Totals:
         totals.draft_tokens += max(record.draft_tokens or 0, 0)
         totals.draft_accepted += max(record.draft_accepted or 0, 0)
         if output > 1 and output_ms:
-            totals.token_s.observe(output_ms / 1000 / (output - 1))  # n tokens take n - 1 steps: see speed.py
+            totals.token_s.observe(output_ms / 1000 / (output - 1))  # n tokens take n - 1 steps: see contract.py
 
     def switched(self, event: SwitchFinished) -> None:
         self.switches["ok" if event.ok else "rolled_back" if event.rolled_back else "failed"] += 1

@@ -135,6 +135,21 @@ class Finished:
     build: str | None = None
     depth_tokens: int | None = None
 
+    @property
+    def prompt_tok_s(self) -> float | None:
+        """Tokens of the prompt that were computed, a second."""
+        return self.prompt_tokens * 1000 / self.prompt_ms if self.prompt_tokens and self.prompt_ms else None
+
+    @property
+    def decode_tok_s(self) -> float | None:
+        """Tokens of the answer, a second.
+
+        The engines define their own `predicted_per_second` differently (upstream over n - 1 steps, the fork over n).
+        Here n tokens need n - 1 steps after the prompt, because the prompt's last step yields the first one.
+        """
+        tokens, ms = self.predicted_tokens, self.predicted_ms
+        return (tokens - 1) * 1000 / ms if tokens and tokens > 1 and ms else None
+
 
 @dataclass(frozen=True, slots=True)
 class Underway:
