@@ -33,10 +33,10 @@ from tui.operator import Operator
 from tui.screens.text import TextScreen
 from tui.source import Source, words
 from tui.text import BLANK, Line, line
-from tui.views import header, requests
+from tui.views import devices, engine, header, requests
 from tui.widgets.journal import Journal
 from tui.widgets.lines import Fixed, Scrolled
-from tui.widgets.panels import Devices, Engine, Requests, Speed
+from tui.widgets.panels import FramePanel, Requests, Speed
 
 LEAST = (60, 18)
 WIDE = (110, 32)
@@ -76,7 +76,8 @@ class Dashboard(App[None]):
         self._cells = self.size
         self.head = Fixed(id="head")
         self.journal = Journal(self.nudge)
-        self.speed, self.memory, self.engine, self.requests = Speed(), Devices("memory"), Engine("engine"), Requests()
+        self.speed, self.requests = Speed(), Requests()
+        self.memory, self.engine = FramePanel("memory", devices.devices), FramePanel("engine", engine.engine)
         self.panels: dict[int, Widget] = dict(
             enumerate((self.speed, self.memory, self.engine, self.requests, self.journal), 1)
         )

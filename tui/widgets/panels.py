@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from textual.containers import Vertical
 
 from orchestrator.api.frames import Frame, RequestRow
 from tui import figures
 from tui.text import Line, line
-from tui.views import devices, engine, requests, speed, tables
+from tui.views import requests, speed, tables
 from tui.widgets.lines import Fixed, Scrolled, shown
 
 
@@ -48,50 +50,37 @@ class Speed(Vertical, can_focus=True):
 
 
 class FramePanel(Scrolled):
-    """A panel of lines made from the frame and the panel's width."""
+    """A panel of lines.
 
-    def __init__(self, id: str, *, head_lines: int = 0) -> None:
+    :param lines_of: makes them from the frame and the panel's width
+    """
+
+    def __init__(self, id: str, lines_of: Callable[[Frame, int], list[Line]], *, head_lines: int = 0) -> None:
         super().__init__(id=id, head_lines=head_lines)
         self.add_class("panel")
+        self._lines_of = lines_of
         self.frame: Frame | None = None
 
     def update_frame(self, frame: Frame) -> None:
         self.frame = frame
         if shown(self):
-            self.show(self.lines_of(frame, self.scrollable_content_region.width))
+            self.show(self._lines_of(frame, self.scrollable_content_region.width))
 
     def on_resize(self) -> None:
         if self.frame is not None:
             self.update_frame(self.frame)
-
-    def lines_of(self, frame: Frame, width: int) -> list[Line]:
-        raise NotImplementedError
-
-
-class Devices(FramePanel):
-    """Panel 2."""
-
-    def lines_of(self, frame: Frame, width: int) -> list[Line]:
-        return devices.devices(frame, width)
-
-
-class Engine(FramePanel):
-    """Panel 3."""
-
-    def lines_of(self, frame: Frame, width: int) -> list[Line]:
-        return engine.engine(frame, width)
 
 
 class Requests(FramePanel):
     """Panel 4. The cursor stays on its request while others come."""
 
     def __init__(self) -> None:
-        super().__init__("requests", head_lines=1)
+        super().__init__("requests", self._table, head_lines=1)
         self._rows: list[RequestRow] = []
         self._sort: str | None = None
         self._reverse = False
 
-    def lines_of(self, frame: Frame, width: int) -> list[Line]:
+    def _table(self, frame: Frame, width: int) -> list[Line]:
         chosen = self.chosen if self.cursor > 1 else None
         columns = tables.fitting(requests.COLUMNS, width)
         self._rows = tables.ordered(frame["requests"], columns, self._sort, reverse=self._reverse)
