@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.core.failures import Diagnosis, diagnose
+from orchestrator.core.failure.diagnosis import Diagnosis, diagnose
 
 DEFAULT = Path(__file__).resolve().parents[1] / "../shared/data/failure-logs.jsonl"
 MIN_CLASS, MIN_ACTION = 0.95, 0.90

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.soak_plan import Ask
-from orchestrator.engines.known_model import known_model
+from orchestrator.engines.known.model import known_model
 from tests.faults.lab import expected_text
 
 DEADLINE_S = 60.0

@@ -22,8 +22,8 @@ import urllib.error
 import urllib.request
 from datetime import datetime
 
-from orchestrator.adapters.ports import free_port
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.engines.known.model import write_known_model
 from tests.faults.lab import Lab
 
 LOAD_S = 1.0

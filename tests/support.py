@@ -13,9 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+ROOT = Path(__file__).parents[1]
+"""The repository."""
+
+FIXTURES = ROOT / "tests" / "fixtures"
 ORCH = [sys.executable, "-m", "orchestrator"]
 PATIENCE_S = 40.0
 """Longer than anything here takes on a busy machine; waits end as soon as their condition holds."""
@@ -126,7 +131,7 @@ class Home:
 
     def tagged(self) -> list[int]:
         """Processes that carry this home's tag: everything that its daemons have started."""
-        from orchestrator.adapters.guard import home_id
+        from orchestrator.adapters.process.guard import home_id
 
         tag = f"ORCH_HOME_ID={home_id(os.path.join(self.root, 'state'))}".encode()
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, tag)]

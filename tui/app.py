@@ -25,7 +25,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, Static
 
-from orchestrator.api.frames import Frame
+from orchestrator.api.top_frames import Frame
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 from tui import keys
 from tui.feed import Feed, Look

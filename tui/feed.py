@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
-from orchestrator.api.frames import Frame
+from orchestrator.api.top_frames import Frame
 from tui.source import Source, frame_target
 
 POINTS = 240

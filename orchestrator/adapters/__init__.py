@@ -1,1 +1,1 @@
-"""The outside world, one module each: files, processes, HTTP, devices."""
+"""The outside world, one module each: files, processes, HTTP, devices. Never policy."""

@@ -24,8 +24,17 @@ SERVICE_DIRECTORIES = {
 }
 """What systemd gives to the system service (`systemd/system/orch.service`)."""
 
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The directory of the package `orchestrator`."""
+
 MAX_SOCKET_PATH = 107
 """Bytes that fit in `sockaddr_un.sun_path` beside its final NUL (unix(7))."""
+
+
+def packaged_directory(name: str) -> str:
+    """Return the directory of this name: beside the packages in a checkout, inside the package in a wheel."""
+    in_wheel = os.path.join(PACKAGE, "_share", name)
+    return in_wheel if os.path.isdir(in_wheel) else os.path.join(os.path.dirname(PACKAGE), name)
 
 
 class Paths:

@@ -1,1 +1,1 @@
-"""One file per verb; `output` owns stdout, `diagnostics` owns stderr and exit codes."""
+"""One file per verb in `operate` and `setup`; `output` owns stdout, `diagnostics` owns stderr and exit codes."""

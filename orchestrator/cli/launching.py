@@ -8,7 +8,7 @@ import sys
 import time
 
 from orchestrator.adapters.paths import Paths, make_private
-from orchestrator.adapters.systemd_notify import VARIABLES
+from orchestrator.adapters.systemd.notify import VARIABLES
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 

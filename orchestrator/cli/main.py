@@ -39,6 +39,9 @@ VERBS: dict[str, str] = {
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
 
+_SETUP = frozenset({"profile", "engines", "config", "serve", "service", "doctor", "completions"})
+"""The verbs in `cli/setup`; the others are in `cli/operate`."""
+
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Finds the terminal's width without `shutil`, which argparse would import for each option of each parser."""
@@ -122,14 +125,19 @@ def _dispatch(words: list[str]) -> int:
         raise UsageError(f"unknown command `{verb}`", hint=did_you_mean(verb, VERBS) or "run `orch --help`")
 
     args = build_parser(verb).parse(words[1:])
-    module = import_module(f"orchestrator.cli.{verb}")
+    module = import_module(module_of(verb))
     code: int = module.run(args)
     return code
 
 
+def module_of(verb: str) -> str:
+    """Return the name of the module that carries out a verb."""
+    return f"orchestrator.cli.{'setup' if verb in _SETUP else 'operate'}.{verb}"
+
+
 def build_parser(verb: str, prog: str | None = None) -> Parser:
     """The parser of one verb, with its examples below the options."""
-    module = import_module(f"orchestrator.cli.{verb}")
+    module = import_module(module_of(verb))
     parser = Parser(
         prog=prog or f"orch {verb}",
         description=module.HELP,

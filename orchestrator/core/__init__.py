@@ -1,1 +1,1 @@
-"""Pure decisions: no I/O, no clock, no logging."""
+"""Pure decisions: no I/O, no clock, no logging. Here itself: only what all of it shares."""

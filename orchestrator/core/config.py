@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
-from orchestrator.core.profile import NAME_RULE, is_name
-from orchestrator.core.restart import RestartPolicy
-from orchestrator.core.settings import Setting, Value
+from orchestrator.core.profile.profile import NAME_RULE, is_name
+from orchestrator.core.profile.settings import Setting, Value
 from orchestrator.core.values import found_words, read_value
 
 Origin = Literal["default", "file", "environment", "credential"]

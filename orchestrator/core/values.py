@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
-from orchestrator.core.settings import Setting, Type, Value
+from orchestrator.core.profile.settings import Setting, Type, Value
 
 MAX_STRING = 65536
 """Characters: an argument of a process may hold 128 KiB (MAX_ARG_STRLEN, execve(2))."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from orchestrator.adapters.paths import Paths
-from orchestrator.core.capabilities import Kind
+from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.errors import OrchError
 from orchestrator.engines.probe import Build, NotAnEngineError, probe
 from orchestrator.engines.probe_cache import EMBEDDED_SCRIPT, embedded_version

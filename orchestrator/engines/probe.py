@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.adapters.paths import Paths, make_private
-from orchestrator.core.capabilities import Capabilities, Flag
-from orchestrator.core.environment import child_environment
+from orchestrator.core.dialect.capabilities import Capabilities, Flag
+from orchestrator.core.dialect.environment import child_environment
+from orchestrator.core.dialect.help_text import capabilities, parse_help
 from orchestrator.core.errors import OrchError
-from orchestrator.core.help_text import capabilities, parse_help
 from orchestrator.engines import probe_cache
 from orchestrator.engines.ask import MAX_BYTES, TIMEOUT_S, Answer, ask
 from orchestrator.engines.fork_flags import LEGACY, STAGE, UNLISTED, Question

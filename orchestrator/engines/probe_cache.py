@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from orchestrator import __version__
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.state_file import write_atomically
-from orchestrator.core.capabilities import Capabilities, Flag, Kind
+from orchestrator.adapters.store.state_file import write_atomically
+from orchestrator.core.dialect.capabilities import Capabilities, Flag, Kind
 
 VERSION = 1
 """Raised when what an entry means changes: a new flag to ask for counts."""

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from orchestrator.adapters.config.text_file import read_text, write_text
+from orchestrator.adapters.config.toml_lines import line_finder, parse
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.text_file import read_text, write_text
-from orchestrator.adapters.toml_lines import line_finder, parse
-from orchestrator.core.capabilities import Capabilities
+from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Problems, did_you_mean
-from orchestrator.core.profile import is_name
+from orchestrator.core.profile.profile import is_name
 from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, locate, variable_of
 from orchestrator.engines.probe import Build, NotAnEngineError, probe
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.adapters.paths import Paths
-from orchestrator.core.dialect import render
-from orchestrator.core.environment import child_environment
-from orchestrator.core.profile import DEMO_MODEL, EngineProfile, Profile
-from orchestrator.core.profile_rules import refuse_combinations
+from orchestrator.core.dialect.environment import child_environment
+from orchestrator.core.dialect.render import render
+from orchestrator.core.profile.profile import DEMO_MODEL, EngineProfile, Profile
+from orchestrator.core.profile.rules import refuse_combinations
 from orchestrator.engines.registry import Engine, EngineRegistry
 
 PORT_PLACEHOLDER = "PORT"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.adapters.http1 import Limits
 from orchestrator.core.errors import UsageError
-from orchestrator.gateway.guard import is_loopback
+from orchestrator.gateway.request_guard import is_loopback
 
 
 @dataclass(frozen=True, slots=True)

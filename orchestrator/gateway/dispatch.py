@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.adapters.http1 import UpstreamPool
-from orchestrator.core.quarantine import QuarantinePolicy
+from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayConfig
 from orchestrator.gateway.contract import Endpoint, Supervisor, Underway, View
+from orchestrator.gateway.crash_suspects import Casualties, Identity
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
-from orchestrator.gateway.replay import Casualties, Identity
 
 _LOOK_S = 0.01
 

@@ -14,11 +14,11 @@ from itertools import count
 from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError, UpstreamResponse
 from orchestrator.gateway import forward
 from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
+from orchestrator.gateway.crash_suspects import Identity
 from orchestrator.gateway.dispatch import Dispatcher, refused
 from orchestrator.gateway.errors import GatewayError, render, sse_event
 from orchestrator.gateway.first_token import FirstToken
 from orchestrator.gateway.models import profile_for
-from orchestrator.gateway.replay import Identity
 from orchestrator.gateway.routes import Match
 from orchestrator.gateway.timings import Tail, figures
 

@@ -12,8 +12,8 @@ from orchestrator.gateway.contract import Supervisor, Underway
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.guard import Guard, check_content
 from orchestrator.gateway.models import model_json, models_json, running_json
+from orchestrator.gateway.request_guard import Guard, check_content
 from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
 
 _JSON: Headers = [(b"content-type", b"application/json")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.paths import Paths, find_paths
-from orchestrator.engines import installs
+from orchestrator.engines.build import installs
 from orchestrator.engines.registry import Engine, EngineRegistry
 from tests.support import ORCH
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.ports import free_port
-from orchestrator.core.environment import child_environment
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.core.dialect.environment import child_environment
 from orchestrator.engines.registry import Engine
 from tests.support import until
 

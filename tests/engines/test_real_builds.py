@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import pytest
 
-from orchestrator.core.dialect import UnsupportedError, render
-from orchestrator.core.model_limits import refuse_model
-from orchestrator.core.settings import BY_PATH, KV_TYPES, SETTINGS, Value
-from orchestrator.engines import installs
+from orchestrator.core.dialect.model_limits import refuse_model
+from orchestrator.core.dialect.render import UnsupportedError, render
+from orchestrator.core.profile.settings import BY_PATH, KV_TYPES, SETTINGS, Value
 from orchestrator.engines.ask import Answer, ask
-from orchestrator.engines.known_model import KnownModel, write_known_model
+from orchestrator.engines.build import installs
+from orchestrator.engines.known.model import KnownModel, write_known_model
 from orchestrator.engines.registry import Engine
 from tests.engines.conftest import engine_paths
 from tests.engines.serving import environment, serving, started
 from tests.support import until
-from tests.unit.dialect_samples import _samples
-from tests.unit.fixture_builds import profile
+from tests.unit.core.dialect.dialect_samples import _samples
+from tests.unit.core.dialect.fixture_builds import profile
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import find_paths
-from orchestrator.adapters.profile_files import ProfileStore
-from orchestrator.core.dialect import render
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.core.dialect.render import render
+from orchestrator.engines.known.model import write_known_model
 from orchestrator.engines.registry import Engine
 from tests.engines.serving import started
 from tests.support import until

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.engines.known_model import known_model, write_known_model
+from orchestrator.engines.known.model import known_model, write_known_model
 from orchestrator.engines.registry import Engine
 from tests.support import Home, new_home, until
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.engines.known.model import write_known_model
 from orchestrator.engines.registry import Engine
 from tests.integration.telemetry_support import check_agreement, frame, lasting, measure
 from tests.support import Home, new_home, until

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.engines.known_model import known_model, write_known_model
+from orchestrator.engines.known.model import known_model, write_known_model
 from orchestrator.engines.registry import Engine
 from tests.support import Home, new_home, until
 from tests.virtual_gpu.cards import Card, events, refused_in, settled, tried, virtual_gpu

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.adapters.ports import free_port
-from orchestrator.engines.known_model import known_model, write_known_model
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.engines.known.model import known_model, write_known_model
 from tests.support import Home, new_home, until
 from tests.virtual_gpu.cards import Card, events, refused_in, settled, tried, virtual_gpu
 from tests.virtual_gpu.memory import MIB

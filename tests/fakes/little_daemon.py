@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.adapters import linux
-from orchestrator.adapters.guard import Guard
-from orchestrator.adapters.process import LaunchSpec, spawn
+from orchestrator.adapters.process import linux
+from orchestrator.adapters.process.child import LaunchSpec, spawn
+from orchestrator.adapters.process.guard import Guard
 
 ESCAPES = str(Path(__file__).with_name("escapes.py"))
 

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 
-from orchestrator.adapters.ports import listener_pids
+from orchestrator.adapters.process.ports import listener_pids
 from orchestrator.core.errors import OrchError
 from tests.faults.lab import Lab, descriptors
 from tests.support import alive, until

@@ -23,9 +23,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.api import client
+from orchestrator.core.dialect.help_text import parse_help
 from orchestrator.core.errors import OrchError
-from orchestrator.core.help_text import parse_help
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.engines.known.model import write_known_model
 from tests.support import PATIENCE_S, Home
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

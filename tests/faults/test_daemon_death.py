@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from orchestrator.adapters.state_file import load_state
+from orchestrator.adapters.store.state_file import load_state
 from tests.faults.lab import ROOT, Lab, new_lab
 from tests.support import ORCH, alive, until
 
@@ -167,7 +167,7 @@ def test_a_state_file_of_a_newer_orch_is_refused_and_left_alone(lab: Lab) -> Non
 def test_a_writer_killed_at_any_moment_leaves_the_old_state_or_the_new(lab: Lab) -> None:
     path = os.path.join(lab.root, "state", "state.json")
     code = (
-        f"import sys; sys.path.insert(0, {ROOT!r}); from orchestrator.adapters.state_file import save_state\n"
+        f"import sys; sys.path.insert(0, {ROOT!r}); from orchestrator.adapters.store.state_file import save_state\n"
         f"n = 0\nwhile True:\n    n += 1\n    save_state({path!r}, {{'n': n, 'again': n, 'long': 'x' * 50000}})\n"
     )
     for _ in range(15):

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.adapters.gpu_nvml import NvmlReader
-from orchestrator.daemon.device_memory import DeviceMemory
+from orchestrator.adapters.hardware.gpu_nvml import NvmlReader
+from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from tests.fakes.nvml_driver import IDLE_MIB, Driver, install
 from tests.faults.lab import Lab
 from tests.support import PATIENCE_S, until

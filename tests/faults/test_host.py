@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.adapters.linux import stat_of
-from orchestrator.adapters.ports import HOST, free_port
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.adapters.process.linux import stat_of
+from orchestrator.adapters.process.ports import HOST, free_port
+from orchestrator.engines.known.model import write_known_model
 from tests.faults.lab import QUICK, ROOT, Lab
 from tests.support import ORCH, Home, new_home, until
 
@@ -70,7 +70,7 @@ def test_a_port_whose_connections_were_cut_is_not_given_out_until_it_can_be_boun
 
 FAILPOINT = """
 import asyncio, signal, sys
-from orchestrator.daemon import main
+from orchestrator.daemon.process import main
 
 class Failing(main.Daemon):
     async def run(self, *sockets):
@@ -146,12 +146,12 @@ def processor_s(pid: int) -> float:
 # 50. A clock that jumps.
 
 WALL_CLOCK = {
-    ("adapters/http1_wire.py", "time"): "the Date header",
-    ("adapters/lock.py", "time"): "tells a person since when the lock is held",
-    ("daemon/journal.py", "now"): "the time of an event",
-    ("daemon/preparing.py", "now"): "the date beside a margin that was learned",
-    ("daemon/service.py", "time"): "`created` of the models, and turning monotonic times into dates",
-    ("daemon/telemetry.py", "time"): "the time of a point, which the history keeps beyond this daemon",
+    ("adapters/http1/wire.py", "time"): "the Date header",
+    ("adapters/store/lock.py", "time"): "tells a person since when the lock is held",
+    ("daemon/control/event_log.py", "now"): "the time of an event",
+    ("daemon/fleet/preparing.py", "now"): "the date beside a margin that was learned",
+    ("daemon/control/service.py", "time"): "`created` of the models, and turning monotonic times into dates",
+    ("daemon/telemetry/telemetry.py", "time"): "the time of a point, which the history keeps beyond this daemon",
     ("gateway/errors.py", "time"): "`created_at` of an error",
 }
 """Where a date is meant, and what for. Everything else counts with a clock that does not jump."""

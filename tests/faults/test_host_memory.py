@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.cgroup import own_groups
+from orchestrator.adapters.process.cgroup import own_groups
 from tests.faults.lab import QUICK, Lab
 from tests.faults.test_host import serve_as
 from tests.integration.groups import given_group, in_group

@@ -1,5 +1,5 @@
 """Another version of orch on the files of this home: what an older one wrote is read, what a newer one wrote is refused
-by name and left alone. The state file: `test_daemon_death.py`; the history: `unit/test_history_store.py`."""
+by name and left alone. The state file: `test_daemon_death.py`; the history: `unit/adapters/store/test_history.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.margin_store import MarginKey
+from orchestrator.adapters.store.margins import MarginKey
 from tests.faults.lab import Lab
 from tests.support import until
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.engines.known_model import known_model
+from orchestrator.engines.known.model import known_model
 from tests.faults.lab import QUICK, Lab, read_answer
 from tests.support import Home, new_home, until
 

@@ -113,7 +113,7 @@ def test_an_engine_that_slows_down_by_itself_is_noticed(lab: Lab) -> None:
     lab.run("m", faults={"tokens_s": 200, "slow_after": 11, "slow_by": 4.0}, dialect="fork")
     clients = Clients(lab)
     clients.ask(10)
-    # Within five answers, where no other program takes the CPUs meanwhile: `unit/test_slowdown.py`.
+    # Within five answers, where no other program takes the CPUs meanwhile: `unit/core/health/test_slowdown.py`.
     clients.ask_until(lambda: lab.status()["notice"], "it is noticed")
     assert list(said(lab)) == ["slowed"]
 
@@ -193,7 +193,7 @@ def test_a_stream_that_stands_still_is_said_and_the_engine_goes_on(lab: Lab) -> 
 
 def test_drafts_that_stop_while_serving_are_said(lab: Lab) -> None:
     path = lab.model("m", {"tokens_s": 20000, "draft_requests": 3}, more='[speculative]\ntype = "mtp"\n')
-    from orchestrator.engines.known_model import write_known_model
+    from orchestrator.engines.known.model import write_known_model
 
     write_known_model(path, "qwen35moe")
     lab.serve("m")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines.known_model import known_model
+from orchestrator.engines.known.model import known_model
 from tests.faults.lab import QUICK, Answer, Lab
 from tests.support import alive, until
 

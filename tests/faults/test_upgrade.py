@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.engines.known.model import write_known_model
 from tests.faults.lab import QUICK
 from tests.integration.engine_source import write_source
 from tests.support import Home, new_home, until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.cgroup import Leaf
+from orchestrator.adapters.process.cgroup import Leaf
 
 MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 MARK = "trusted.delegate"

@@ -6,12 +6,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from orchestrator.adapters import linux
-from orchestrator.adapters.process import LaunchSpec
+from orchestrator.adapters.process import linux
+from orchestrator.adapters.process.child import LaunchSpec
+from tests.support import ROOT
 
-FAKES = Path(__file__).parents[1] / "fakes"
+FAKES = ROOT / "tests" / "fakes"
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 

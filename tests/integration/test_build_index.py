@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.engines import build_index
-from orchestrator.engines.build_sources import stamp
+from orchestrator.engines.build import package_index as build_index
+from orchestrator.engines.build.sources import stamp
 from tests.integration.engine_source import write_source
 
 PACKAGE = "ik-llama-cpp-python"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from orchestrator.adapters import cgroup, linux, reaper
-from orchestrator.adapters.cgroup import EngineGroups, Leaf
-from orchestrator.adapters.oom_counter import counter_for
-from orchestrator.adapters.process import LaunchSpec, spawn
+from orchestrator.adapters.process import cgroup, linux, reaper
+from orchestrator.adapters.process.cgroup import EngineGroups, Leaf
+from orchestrator.adapters.process.child import LaunchSpec, spawn
+from orchestrator.adapters.process.oom_counter import counter_for
 from tests.integration.groups import given_group, in_group
 from tests.integration.processes import PATH, Lines, alive, until, until_sync
 
@@ -110,7 +110,7 @@ def test_a_group_in_use_is_not_removed_and_one_that_was_left_is_swept(runner: as
 
 TAKES = """
 import json
-from orchestrator.adapters.cgroup import take_over
+from orchestrator.adapters.process.cgroup import take_over
 root = take_over().root
 print(json.dumps([root, [line.strip() for line in open("/proc/self/cgroup") if line.startswith("0::")][0]]))
 """

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.failures import diagnose
-from orchestrator.engines.known_model import KnownModel, write_known_model
+from orchestrator.core.failure.diagnosis import diagnose
+from orchestrator.engines.known.model import KnownModel, write_known_model
 
 pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
 
@@ -130,7 +130,7 @@ def served(directory: Path, model_path: str) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def known() -> KnownModel:
-    from orchestrator.engines.known_model import known_model
+    from orchestrator.engines.known.model import known_model
 
     return known_model()
 

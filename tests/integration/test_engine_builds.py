@@ -16,10 +16,11 @@ import pytest
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.cli.main import main
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.engines import build_git, installs
+from orchestrator.engines.build import git as build_git
+from orchestrator.engines.build import installs
 from tests.integration.engine_source import EMBEDDED, commit_all, git, write_source
 from tests.support import ORCH, Home, new_home, until
-from tests.unit.engine_scripts import HELP, program
+from tests.unit.engines.engine_scripts import HELP, program
 
 _missing = [tool for tool in ("cmake", "ninja", "cc", "c++", "git") if shutil.which(tool) is None]
 pytestmark = [

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.engine_scripts import FORK_NEW, UPSTREAM, engine, program
+from tests.support import ROOT
+from tests.unit.engines.engine_scripts import FORK_NEW, UPSTREAM, engine, program
 
 Orch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,7 +23,7 @@ def orch(tmp_path: Path) -> Orch:
         return subprocess.run(
             [sys.executable, "-m", "orchestrator", *words],
             env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "ORCH_HOME": str(tmp_path / "orch"), **env},
-            cwd=Path(__file__).parent.parent.parent,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=60,

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.explain import GAP, HEAD_BYTES, TAIL_BYTES, read_log
+from orchestrator.cli.operate.explain import GAP, HEAD_BYTES, TAIL_BYTES, read_log
+from tests.support import FIXTURES
 
-LOGS = Path(__file__).parents[1] / "fixtures/logs"
+LOGS = FIXTURES / "logs"
 OOM_LOG = LOGS / "oom-weights-upstream.log"
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.adapters.gpu import GpuReading
-from orchestrator.adapters.gpu_nvml import NvmlReader
+from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.adapters.hardware.gpu_nvml import NvmlReader
 from tests.support import until
 
 pytestmark = pytest.mark.gpu

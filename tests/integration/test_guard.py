@@ -15,11 +15,11 @@ from uuid import uuid4
 import pytest
 import uvloop
 
-from orchestrator.adapters import linux, reaper
-from orchestrator.adapters.guard import Guard, home_id, sweep_leftovers
-from orchestrator.adapters.lock import DaemonLock, holder
-from orchestrator.adapters.process import Exit, spawn
-from orchestrator.adapters.spawning import SHIM
+from orchestrator.adapters.process import linux, reaper
+from orchestrator.adapters.process.child import Exit, spawn
+from orchestrator.adapters.process.guard import Guard, home_id, sweep_leftovers
+from orchestrator.adapters.process.spawning import SHIM
+from orchestrator.adapters.store.lock import DaemonLock, holder
 from tests.integration.processes import FAKES, Lines, alive, shell, until, until_sync, zombies
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from orchestrator.cli.diagnostics import ALREADY_RUNNING
-from orchestrator.engines.known_model import known_model
+from orchestrator.engines.known.model import known_model
 from tests.support import ORCH, Home, alive, new_home, until
 
 
@@ -182,7 +182,7 @@ def test_a_missing_model_file_is_named_and_leaves_nothing_running(fresh: Home) -
 
 
 def test_a_truncated_model_is_named(fresh: Home) -> None:
-    from orchestrator.engines.known_model import write_known_model
+    from orchestrator.engines.known.model import write_known_model
 
     path = os.path.join(fresh.root, "short.gguf")
     write_known_model(path)
@@ -222,7 +222,7 @@ def test_a_terminated_daemon_ends_its_engine_and_remembers_what_ran(fresh: Home)
 
 
 def test_a_model_without_an_mtp_head_is_refused_before_it_is_started(fresh: Home) -> None:
-    from orchestrator.engines.known_model import write_known_model
+    from orchestrator.engines.known.model import write_known_model
 
     path = os.path.join(fresh.root, "plain.gguf")
     write_known_model(path, "llama")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.margin_store import MarginKey, MarginStore
-from orchestrator.core.profile import EngineProfile, Recovery
+from orchestrator.adapters.store.margins import MarginKey, MarginStore
+from orchestrator.core.profile.profile import EngineProfile, Recovery
 from tests.support import Home, new_home
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from orchestrator.adapters import linux, reaper
-from orchestrator.adapters.process import Child, Exit, LaunchSpec, SpawnError, spawn
-from orchestrator.adapters.spawning import Kind
+from orchestrator.adapters.process import linux, reaper
+from orchestrator.adapters.process.child import Child, Exit, LaunchSpec, SpawnError, spawn
+from orchestrator.adapters.process.spawning import Kind
 from tests.integration.processes import FAKES, PATH, Lines, alive, fake, shell, until, until_sync, zombies
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)
@@ -354,7 +354,7 @@ def test_a_limit_on_processes_may_be_tried_again(tmp_path: Path) -> None:
 
     script = """
 import asyncio, os, resource
-from orchestrator.adapters.process import LaunchSpec, SpawnError, spawn
+from orchestrator.adapters.process.child import LaunchSpec, SpawnError, spawn
 class Lines:
     def write(self, lines): pass
 async def main():

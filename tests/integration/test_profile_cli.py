@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import FIXTURES
+
 
 class Orch:
     """Runs `orch` in a home of its own."""
@@ -107,7 +109,7 @@ def test_a_name_that_is_no_profile_ends_with_2_and_no_traceback(orch: Orch, verb
         assert "did you mean `qwen3.6-35b-a3b-1" in out + err
 
 
-HELP = Path(__file__).parents[1] / "fixtures" / "help"
+HELP = FIXTURES / "help"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.ports import free_port
+from orchestrator.adapters.process.ports import free_port
 
 SYSTEMCTL = """\
 #!/bin/sh

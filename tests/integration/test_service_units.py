@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.service_machine import template
+from orchestrator.adapters.systemd.machine import template
 from orchestrator.core.config import Config, GatewayConfig
-from orchestrator.core.service_unit import Flavour, UnitFacts, render
+from orchestrator.core.setup.service_unit import Flavour, UnitFacts, render
 
 pytestmark = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: `apt-get install systemd`"

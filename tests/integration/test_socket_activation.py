@@ -18,7 +18,7 @@ import pytest
 
 from tests.faults.lab import Lab, make_workshop, new_lab
 from tests.integration.service_manager import SERVE, new_manager, serve_under
-from tests.support import ORCH, PATIENCE_S, until
+from tests.support import ORCH, PATIENCE_S, ROOT, until
 
 RESTARTS = 20
 CLIENTS = 4
@@ -241,7 +241,7 @@ def test_systemd_s_own_tool_starts_a_daemon_at_the_first_connection(lab: Lab) ->
     names = ("ORCH_HOME", "PATH", "HOME")
     words += [f"--setenv={name}={lab.env[name]}" for name in names if name in lab.env]
     with open(os.path.join(lab.root, "daemon.log"), "ab") as log:
-        lab.daemon = subprocess.Popen([*words, *SERVE], env=lab.env, cwd=str(Path(__file__).parents[2]), stderr=log)
+        lab.daemon = subprocess.Popen([*words, *SERVE], env=lab.env, cwd=str(ROOT), stderr=log)
 
     answer = until(lambda: ask_when_it_listens(port), "it listens")
     assert answer == 200

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.history_store import HistoryReader
-from orchestrator.core.samples import Sample
+from orchestrator.adapters.store.history import HistoryReader
+from orchestrator.core.measure.samples import Sample
 from tests.support import Home, new_home, until
 
 SECRET = "xylophone-marmalade-4711"

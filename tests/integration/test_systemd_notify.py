@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.ports import free_port
-from orchestrator.adapters.systemd_notify import VARIABLES
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.adapters.systemd.notify import VARIABLES
 from tests.faults.lab import QUICK, Lab, make_workshop, new_lab
 from tests.integration.service_manager import Message, new_manager, python, serve_under
 from tests.support import ORCH, PATIENCE_S, until
@@ -159,7 +159,7 @@ def test_a_manager_that_does_not_read_holds_nobody_up(lab: Lab) -> None:
 
 SHORT = """
 import sys
-from orchestrator.daemon import main, manager_link
+from orchestrator.daemon.process import main, manager_link
 manager_link.EXTEND_S, manager_link.EXTEND_EVERY_S = 0.9, 0.3
 sys.exit(__import__("orchestrator.cli.main").cli.main.main(["serve"]))
 """
@@ -333,7 +333,7 @@ def test_a_watchdog_for_another_process_hears_nothing(lab: Lab) -> None:
 FAILPOINT = """
 import asyncio, signal, sys, threading, time
 import anyio, anyio.to_thread
-from orchestrator.daemon import heartbeat, main
+from orchestrator.daemon.process import heartbeat, main
 
 class Failing(main.Daemon):
     async def run(self, *listeners):

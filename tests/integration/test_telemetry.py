@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.api.frames import Frame, GpuFigures, HostFigures, Rates, RequestRow
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.api.top_frames import Frame, GpuFigures, HostFigures, Rates, RequestRow
+from orchestrator.engines.known.model import write_known_model
 from tests.integration.telemetry_support import check_agreement, frame, lasting, measure
 from tests.support import Home, new_home, until
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.adapters.config_file import load_config
+from orchestrator.adapters.config.config_file import load_config
+from orchestrator.adapters.config.profile_files import ProfileStore, shipped_directory
 from orchestrator.adapters.paths import find_paths
-from orchestrator.adapters.profile_files import ProfileStore, shipped_directory
 from orchestrator.core.config import CONFIG_SETTINGS
 from orchestrator.core.errors import UsageError
-from orchestrator.core.settings import SETTINGS
+from orchestrator.core.profile.settings import SETTINGS
 
 SLOW_S = 2.0
 

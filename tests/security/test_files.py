@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gpu_nvml import NvmlReader
-from orchestrator.adapters.key_file import read_keys
-from orchestrator.adapters.lock import DaemonLock, holder
-from orchestrator.adapters.log_file import LogFile
+from orchestrator.adapters.config.key_file import read_keys
+from orchestrator.adapters.hardware.gpu_nvml import NvmlReader
+from orchestrator.adapters.log.file import LogFile
 from orchestrator.adapters.paths import find_paths, make_directories, make_private
-from orchestrator.adapters.state_file import save_state
+from orchestrator.adapters.store.lock import DaemonLock, holder
+from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import OrchError
-from orchestrator.core.usage import RequestRecord
-from orchestrator.daemon.history import History
-from orchestrator.daemon.journal import Journal
-from orchestrator.daemon.preparing import Preparer
-from orchestrator.daemon.sockets import bind_control
+from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.process.sockets import bind_control
+from orchestrator.daemon.telemetry.history import History
 
 
 def write_a_log(path: str) -> None:

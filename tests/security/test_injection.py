@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import pytest
 
+from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import find_paths
-from orchestrator.adapters.profile_files import ProfileStore
 from orchestrator.api import client
+from orchestrator.core.dialect.owned_flags import owned_spellings
 from orchestrator.core.errors import UsageError
-from orchestrator.core.owned_flags import owned_spellings
 from orchestrator.core.problems import Problems, ProblemsError
-from orchestrator.core.settings import SETTINGS, Setting
+from orchestrator.core.profile.settings import SETTINGS, Setting
 from orchestrator.core.values import read_value
 from tests.integration.gateway_support import Visit, drive, engine, exchange, gateway, get, post
 from tests.security.conftest import Guarded
@@ -125,10 +125,10 @@ def test_no_shell_reads_a_command_of_ours() -> None:
 def test_processes_are_signalled_by_their_descriptor_or_by_a_child_not_yet_reaped() -> None:
     """A pid or a name may be a stranger's by now: the exceptions hold the process as their child, or are a demo."""
     allowed = {
-        ("adapters/linux.py", "os.killpg"),
+        ("adapters/process/linux.py", "os.killpg"),
         ("engines/ask.py", "os.killpg"),
-        ("engines/build_run.py", "os.killpg"),
-        ("cli/demo.py", "os.kill"),
+        ("engines/build/compile.py", "os.killpg"),
+        ("cli/operate/demo.py", "os.kill"),
     }
     named = {(file, name) for file, name, _ in calls() if name in ("os.kill", "os.killpg")}
     assert named <= allowed

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.adapters.http1 import Request
-from orchestrator.core.quarantine import QuarantinePolicy
+from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.crash_suspects import Casualties, Identity
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.replay import Casualties, Identity
 from tests.integration.gateway_support import Client, ask, drive, gateway, post, until
 
 BODY = b'{"prompt":"x"}'

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.guard import Guard
+from orchestrator.gateway.request_guard import Guard
 from tests.security.conftest import Guarded
 
 
@@ -120,7 +120,7 @@ def test_an_abort_dumps_no_core(tmp_path: Path, guards: bool) -> None:
     code += (
         "hard = resource.getrlimit(resource.RLIMIT_CORE)[1]\nresource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\n"
     )
-    code += "from orchestrator.adapters.hardening import dump_no_core\ndump_no_core()\n" if guards else ""
+    code += "from orchestrator.adapters.process.hardening import dump_no_core\ndump_no_core()\n" if guards else ""
     code += "pid = os.fork()\nif not pid: os.abort()\nraise SystemExit(os.WCOREDUMP(os.waitpid(pid, 0)[1]))\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONFAULTHANDLER": ""})
     if guards:

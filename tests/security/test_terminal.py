@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gguf import GgufError, read_gguf
-from orchestrator.cli import diagnostics, output, render_status
+from orchestrator.adapters.gguf.reader import GgufError, read_gguf
+from orchestrator.cli import diagnostics, output
+from orchestrator.cli.operate import render_status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.terminal import neutralise, neutralise_lines
-from orchestrator.daemon.own_log import PlainFormatter
+from orchestrator.daemon.process.own_log import PlainFormatter
 from tests.support import Home, new_home
 
 HOSTILE = {

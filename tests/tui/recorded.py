@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from orchestrator.api.frames import Frame
+from orchestrator.api.top_frames import Frame
 from orchestrator.core.errors import OrchError
 from tui.text import clean
 

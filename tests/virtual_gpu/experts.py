@@ -1,7 +1,7 @@
 """A mixture of experts whose output is known, and that both engines load: most of its weight is in the experts.
 
 The known model with a draft head (`qwen35moe`) is refused by the fork of spring 2026. This one is a `qwen3moe`: plain
-attention, and experts of zeros, so that the tables of `orchestrator.engines.known_model` hold here as well. Source of
+attention, and experts of zeros, so that the tables of `orchestrator.engines.known.model` hold here as well. Source of
 names and shapes: upstream's `src/models/qwen3moe.cpp`.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.adapters.gguf_write import Field, TensorData, floats, write_gguf, zeros
-from orchestrator.engines import known_layout
-from orchestrator.engines.known_layout import WIDTH
-from orchestrator.engines.known_model import EOS, KnownModel, _logits, known_model
+from orchestrator.adapters.gguf.writer import Field, TensorData, floats, write_gguf, zeros
+from orchestrator.engines.known import layout as known_layout
+from orchestrator.engines.known.layout import WIDTH
+from orchestrator.engines.known.model import EOS, KnownModel, _logits, known_model
 
 EXPERTS = 8
 EXPERTS_MIB_PER_LAYER = 3

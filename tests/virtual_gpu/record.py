@@ -13,8 +13,8 @@ import tempfile
 import urllib.error
 import urllib.request
 
-from orchestrator.adapters.ports import free_port
-from orchestrator.engines.known_model import write_known_model
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.engines.known.model import write_known_model
 from tests.support import until
 from tests.virtual_gpu.memory import MIB
 from tests.virtual_gpu.recording import to_lines

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from orchestrator.adapters.paths import find_paths
-from orchestrator.adapters.ports import free_port
-from orchestrator.core.capabilities import Capabilities
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import OrchError
 from orchestrator.engines.locate import locate
 from tests.support import until

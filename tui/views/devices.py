@@ -6,7 +6,7 @@ margin begins that is to stay free.
 
 from __future__ import annotations
 
-from orchestrator.api.frames import Frame, GpuFigures, HostFigures
+from orchestrator.api.top_frames import Frame, GpuFigures, HostFigures
 from tui import figures
 from tui.text import BLANK, Line, Role, Span, cells, clip, cut, joined, line, plain
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.api.frames import Frame, SlotFigures
+from orchestrator.api.top_frames import Frame, SlotFigures
 from orchestrator.api.types import Attempt, Event
 from tui import figures
 from tui.text import BLANK, Line, Role, cells, cut, line, wrap

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.api.frames import Frame
+from orchestrator.api.top_frames import Frame
 from orchestrator.api.types import Status
 from tui import figures
 from tui.text import Line, Role, Span, cells, clip, cut, joined, line, plain

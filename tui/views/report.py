@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.api.frames import Frame
+from orchestrator.api.top_frames import Frame
 from tui import figures
 from tui.text import BLANK, Line, line, wrap
 from tui.views import devices, engine, header, requests, speed, tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.api.frames import RequestRow
+from orchestrator.api.top_frames import RequestRow
 from tui import figures
 from tui.text import Line, Role
 from tui.views.tables import Column

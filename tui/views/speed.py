@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from orchestrator.api.frames import Frame
+from orchestrator.api.top_frames import Frame
 from tui import figures
 from tui.text import BLANK, Line, cells, fit, joined, line, plain
 from tui.views.header import spread

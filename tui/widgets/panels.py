@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from textual.containers import Vertical
 
-from orchestrator.api.frames import Frame, RequestRow
+from orchestrator.api.top_frames import Frame, RequestRow
 from tui import figures
 from tui.text import Line, line
 from tui.views import requests, speed, tables

@@ -1,0 +1,1 @@
+"""Files that people edit, read with line numbers and changed without losing comments: profiles, orch.toml, keys."""

@@ -1,0 +1,216 @@
+"""Changes to profile files that keep comments and order, and never leave an invalid file behind."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from orchestrator.adapters.config.profile_files import SUFFIX, ProfileStore
+from orchestrator.adapters.config.text_file import read_text, write_text
+from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.problems import Key, dotted
+from orchestrator.core.profile.profile import DEFAULT_ENGINE, NAME_RULE, SCHEMA_VERSION, is_name
+
+
+class Change(NamedTuple):
+    """One key: what it was and what it is now; None where it is not set."""
+
+    key: str
+    before: object
+    after: object
+
+
+class Edited(NamedTuple):
+    """What an edit did.
+
+    :param path: the file that was written
+    :param copied_from: the shipped profile that it was first copied from, if it was
+    """
+
+    path: str
+    changes: tuple[Change, ...]
+    copied_from: str | None
+
+
+def set_values(store: ProfileStore, name_or_file: str, pairs: Sequence[tuple[str, object]]) -> Edited:
+    """Set keys of a profile, or remove those whose value is None; a shipped profile is copied to the user's first.
+
+    :param pairs: dotted keys as TOML writes them, and values as `tomllib` gives them
+    :raises ProblemsError: when the result would be invalid; nothing is written then
+    """
+    source = store.source(name_or_file)
+    text = read_text(source.path)
+    try:
+        before = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        store.resolve(name_or_file)  # says where, with line and column
+        raise
+
+    edited, changes = _edit(text, before, [(_parse_key(key), value) for key, value in pairs])
+    path = source.path if not source.shipped else os.path.join(store.directory, source.name + SUFFIX)
+    store.resolve(name_or_file, edited)
+    if edited != text or path != source.path:
+        write_text(path, edited)
+
+    return Edited(path, changes, source.path if source.shipped else None)
+
+
+def create(store: ProfileStore, name: str, model: str, template: str | None = None) -> str:
+    """Write a new profile into the user's directory; its path.
+
+    :param model: path of the GGUF, absolute or beginning with `~`
+    :param template: the profile to extend
+    :raises UsageError: when the name is taken or not allowed
+    """
+    if not is_name(name):
+        raise UsageError(f"`{ascii(name)[1:-1][:80]}` cannot be a profile's name", details=(f"allowed: {NAME_RULE}",))
+
+    if name in store.names():
+        taken = store.source(name)
+        raise UsageError(
+            f"there is a profile `{name}` already",
+            details=(f"in {taken.path}",),
+            hint=f"choose another name, or run `orch profile set {name} KEY=VALUE`",
+        )
+
+    document = tomlkit.document()
+    document["schema"] = SCHEMA_VERSION
+    if template is not None:
+        if not is_name(template):
+            raise UsageError("a template is named, not given by its path", hint="run `orch profile list`")
+
+        store.resolve(template)
+        document["extends"] = template
+
+    document["model"] = model
+    if template is None:
+        document["engine"] = DEFAULT_ENGINE
+        document["memory"] = {"fit": True}
+
+    path = os.path.join(store.directory, name + SUFFIX)
+    text = tomlkit.dumps(document)
+    _check_new(store, path, text)
+    write_text(path, text)
+    return path
+
+
+def _check_new(store: ProfileStore, path: str, text: str) -> None:
+    if os.path.lexists(path):  # a dangling link: a name that is listed nowhere, and leads somewhere else
+        raise UsageError(f"{path} exists already")
+
+    store.resolve(path, text)
+
+
+def parse_value(text: str) -> object:
+    """A value as written on a command line: TOML, or else the words themselves."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+
+    # More than one key: the text held a line break and went on. It is a string then.
+    return document["value"] if list(document) == ["value"] else text
+
+
+def _parse_key(text: str) -> Key:
+    try:
+        document: object = tomllib.loads(f"{text} = 0")
+    except tomllib.TOMLDecodeError:
+        document = {}
+
+    parts: list[str] = []
+    while isinstance(document, dict):
+        if len(document) != 1:
+            raise UsageError(f"`{text}` is not a key", hint="keys look like `memory.fit_margin`")
+
+        [(part, document)] = document.items()
+        parts.append(part)
+
+    return tuple(parts)
+
+
+def _edit(text: str, before: Mapping[str, Any], pairs: Sequence[tuple[Key, object]]) -> tuple[str, tuple[Change, ...]]:
+    expected = copy.deepcopy(dict(before))
+    changes = []
+    try:
+        document = tomlkit.parse(text)
+        for key, value in pairs:
+            key = _spread_engine(document, expected, key)
+            changes.append(Change(dotted(key), _get(expected, key), value))
+            _put(document, key, value)
+            _put(expected, key, value)
+
+        edited = tomlkit.dumps(document)
+        same = tomllib.loads(edited) == expected
+    except (TOMLKitError, tomllib.TOMLDecodeError) as error:
+        raise _cannot_edit(str(error)) from error
+
+    if not same:
+        raise _cannot_edit("the edited text would not say what was asked for")
+
+    return edited, tuple(changes)
+
+
+def _cannot_edit(why: str) -> OrchError:
+    return OrchError("the file is laid out in a way that cannot be edited", details=(why,), hint="edit it by hand")
+
+
+def _spread_engine(document: Any, expected: dict[str, Any], key: Key) -> Key:
+    """`engine = "ID"` and `[engine.ID]` cannot stand in one document: the default moves into the table."""
+    if key == ("engine",) and isinstance(expected.get("engine"), dict):
+        return ("engine", "default")
+
+    default = expected.get("engine")
+    if key[0] == "engine" and len(key) > 1 and isinstance(default, str):
+        for target in (document, expected):
+            del target["engine"]
+            _put(target, ("engine", "default"), default)
+
+    return key
+
+
+def _get(document: Any, key: Key) -> object:
+    for part in key:
+        if not isinstance(document, Mapping) or part not in document:
+            return None
+
+        document = document[part]
+
+    return document
+
+
+def _put(document: Any, key: Key, value: object) -> None:
+    *tables, name = key
+    for depth, part in enumerate(tables, start=1):
+        child = document.get(part)
+        if child is None:
+            if value is None:
+                return
+
+            document[part] = _new_table(document, only_tables=depth < len(tables))
+            child = document[part]
+        elif not isinstance(child, Mapping):
+            raise UsageError(f"`{dotted(key[:depth])}` is a value, and has no keys below it")
+
+        document = child
+
+    if value is None:
+        document.pop(name, None)
+    else:
+        document[name] = value
+
+
+def _new_table(document: Any, *, only_tables: bool) -> Any:
+    from tomlkit.items import InlineTable, Item
+
+    if isinstance(document, InlineTable):
+        return tomlkit.inline_table()
+
+    is_tomlkit = isinstance(document, (Item, tomlkit.TOMLDocument))
+    return tomlkit.table(is_super_table=only_tables) if is_tomlkit else {}

@@ -1,0 +1,162 @@
+"""Questions to an engine over HTTP: is it loaded, does it really answer. The one module that imports httpx.
+
+The gateway's traffic does not come through here: `adapters/http1/client.py` relays it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+
+Health = Literal["ok", "loading", "silent", "refused"]
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""The engine is on loopback without TLS. httpx wants a context all the same: its own costs 280 ms of CPU, and one for
+each probe (`verify=False`) 15 KiB that come back late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What a canary request gave back.
+
+    :param ok: a complete answer with at least one token (or one vector) arrived
+    :param detail: the status and the start of the body when it did not
+    :param draft_tokens: drafts that the engine counted; None where its answer does not say
+    """
+
+    ok: bool
+    detail: str
+    predicted_tokens: int | None = None
+    draft_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an engine says of itself: the `Server` header, and `build_info` of /props (`b11434-1234567`)."""
+
+    server: str | None
+    build_info: str | None
+
+
+class EngineProbe:
+    """Talks to one engine; one request at a time, each with its own time limit.
+
+    The fork listens before it loads and answers nobody until then: its backlog holds five connections, so a probe that
+    timed out must be closed before the next one is opened. Hence no connection is kept.
+    """
+
+    def __init__(self, host: str, port: int, api_key: str | None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.AsyncClient(
+            base_url=f"http://{host}:{port}",
+            headers=headers,
+            verify=_NO_TLS,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
+        )
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def health(self, timeout_s: float) -> Health:
+        """`loading` on 503, `silent` when connected but not answered in time, `refused` when nobody listens."""
+        try:
+            response = await self._ask("GET", "/health", timeout_s)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            return "refused"
+        except httpx.HTTPError:
+            return "silent"
+
+        return "ok" if response.status_code == 200 else "loading"
+
+    async def identity(self, timeout_s: float) -> Identity:
+        """Who answers, as far as it says so: upstream and the fork name themselves, and upstream its build."""
+        try:
+            response = await self._ask("GET", "/props", timeout_s)
+            answer = response.json() if response.status_code == 200 else {}
+        except (httpx.HTTPError, ValueError, RecursionError):
+            return Identity(None, None)
+
+        build_info = answer.get("build_info") if isinstance(answer, dict) else None
+        return Identity(response.headers.get("server"), build_info if isinstance(build_info, str) else None)
+
+    async def slots(self, timeout_s: float) -> object:
+        """What /slots says, as it came; None when it is switched off or was not answered in time."""
+        try:
+            response = await self._ask("GET", "/slots", timeout_s)
+            return response.json() if response.status_code == 200 else None
+        except (httpx.HTTPError, ValueError, RecursionError):
+            return None
+
+    async def metrics(self, timeout_s: float) -> str | None:
+        """What /metrics says, as it came; None when it is switched off or was not answered in time."""
+        try:
+            response = await self._ask("GET", "/metrics", timeout_s)
+        except httpx.HTTPError:
+            return None
+
+        return response.text if response.status_code == 200 else None
+
+    async def complete(self, prompt: str, tokens: int, timeout_s: float) -> Canary:
+        """Ask for a greedy completion, past the prompt cache."""
+        body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False}
+        answer = await self._post("/completion", body, timeout_s)
+        if isinstance(answer, Canary):
+            return answer
+
+        timings = answer.get("timings")
+        counts = timings if isinstance(timings, dict) else {}
+        predicted = _count(counts.get("predicted_n"))
+        if predicted is None:
+            predicted = _count(answer.get("tokens_predicted"))
+
+        if not predicted:
+            return Canary(False, "the answer has no token", predicted)
+
+        return Canary(True, "", predicted, _count(counts.get("draft_n")))
+
+    async def embed(self, timeout_s: float) -> Canary:
+        answer = await self._post("/v1/embeddings", {"input": "ping"}, timeout_s)
+        if isinstance(answer, Canary):
+            return answer
+
+        return Canary(bool(answer.get("data")), "the answer has no vector")
+
+    async def rerank(self, timeout_s: float) -> Canary:
+        answer = await self._post("/v1/rerank", {"query": "ping", "documents": ["pong"]}, timeout_s)
+        if isinstance(answer, Canary):
+            return answer
+
+        return Canary(bool(answer.get("results")), "the answer has no result")
+
+    async def _post(self, path: str, body: dict[str, object], timeout_s: float) -> dict[str, object] | Canary:
+        try:
+            response = await self._ask("POST", path, timeout_s, body)
+            answer = response.json() if response.status_code == 200 else None
+        except httpx.TimeoutException:
+            return Canary(False, f"no answer to POST {path} within {timeout_s:g} s")
+        except (httpx.HTTPError, ValueError) as error:
+            return Canary(False, f"POST {path}: {type(error).__name__}: {error}")
+
+        if not isinstance(answer, dict):
+            return Canary(False, f"POST {path} answered {response.status_code}: {response.text[:300]}")
+
+        return answer
+
+    async def _ask(
+        self, method: str, path: str, timeout_s: float, body: dict[str, object] | None = None
+    ) -> httpx.Response:
+        """:raises httpx.HTTPError: when there is no answer"""
+        try:
+            return await self._client.request(method, path, json=body, timeout=timeout_s)
+        except (AttributeError, OSError) as error:
+            # anyio asks a new connection for its addresses. When the engine died in that instant, uvloop has no socket
+            # any more, or the kernel no peer.
+            raise httpx.ConnectError(f"closed while it was being opened: {error}") from error
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

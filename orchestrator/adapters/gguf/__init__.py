@@ -1,0 +1,1 @@
+"""GGUF files: headers read, small files written. Never tensor data of a real model."""

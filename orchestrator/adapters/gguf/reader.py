@@ -1,0 +1,390 @@
+"""Reads the header of a GGUF file: metadata and tensor descriptions, never tensor data.
+
+Source of the format: ggml's `docs/gguf.md`. The file may be hostile: every length is checked against the bytes that
+are left before anything is read or allocated, and nothing recurses. Read through a window and not mapped: a mapped file
+that is cut while we read it (a download that starts over) ends the process with SIGBUS. The `gguf` package cannot do
+this job: it takes seconds on a large vocabulary and refuses the fork's tensor types.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.adapters.gguf.types import size_bytes, type_name
+from orchestrator.core.errors import OrchError
+
+MAX_ARRAY_VALUES = 1024
+"""Arrays of numbers up to this length are read (per-layer settings); longer ones (vocabularies) only counted."""
+
+MAX_KEY_BYTES = 65535  # the format's own limit
+MAX_TEXT_BYTES = 16 << 20
+"""No chat template comes near; a longer string would only fill our memory."""
+
+MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
+
+MAX_HEADER_BYTES = 64 << 20
+MAX_TENSORS, MAX_FIELDS = 1 << 18, 1 << 16
+"""Several times what the largest vocabulary and the most experts need: a huge file of small lies costs seconds."""
+
+MAX_SHOWN = 300
+"""Characters of a message: it quotes names from the file."""
+
+_WINDOW_BYTES = 1 << 20
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
+_TYPE_NAMES = {
+    0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "string", 9: "array", 10: "u64",
+    11: "i64", 12: "f64",
+}  # fmt: skip
+_BOOL = 7
+_STRING = 8
+_ARRAY = 9
+_LEAST_FIELD_BYTES = 8 + 4 + 1
+_LEAST_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
+
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+class GgufError(OrchError):
+    """Raised when a file is not a GGUF that an engine could load; says where and what."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufArray:
+    """An array: `values` only when it is short and numeric."""
+
+    type: str
+    length: int
+    values: tuple[bool | int | float, ...] | None
+
+
+Value = bool | int | float | str | GgufArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor.
+
+    :param shape: as in the file, the dimension that varies fastest first
+    :param type: ggml's number of the type
+    :param offset: from the start of the file, bytes
+    :param size_bytes: for an unknown type, the room up to the next tensor
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+    size_bytes: int
+
+    @property
+    def type_name(self) -> str:
+        return type_name(self.type)
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    path: str
+    version: int
+    kv: Mapping[str, Value]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+    file_size: int
+
+    @property
+    def architecture(self) -> str:
+        value = self.kv.get("general.architecture")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def nextn_predict_layers(self) -> int:
+        return self.number("nextn_predict_layers") or 0
+
+    @cached_property
+    def has_mtp(self) -> bool:
+        """Whether the MTP layers are described and their tensors are in this file (a converter can leave them out)."""
+        return self.nextn_predict_layers > 0 and any(".nextn.eh_proj." in tensor.name for tensor in self.tensors)
+
+    @property
+    def context_length(self) -> int | None:
+        return self.number("context_length")
+
+    @property
+    def split_count(self) -> int:
+        value = self.kv.get("split.count")
+        return value if isinstance(value, int) and value > 1 else 1
+
+    def number(self, key: str) -> int | None:
+        """An integer of this architecture, `number("block_count")` for `llama.block_count`; None for anything else."""
+        value = self.kv.get(f"{self.architecture}.{key}")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_gguf(path: str) -> GgufHeader:
+    """Read one file.
+
+    :raises GgufError: when it cannot be opened, is no GGUF, is cut short, or contradicts itself
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _error(path, "not a GGUF file", "it is no regular file")
+
+            size = status.st_size
+            if size < 24:
+                raise _error(path, "not a GGUF file", f"{size} bytes, and a header alone has 24")
+
+            return _read(_Reader(path, file.fileno(), size))
+    except OSError as error:
+        raise GgufError(f"cannot read {path}", details=(error.strerror or str(error),)) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A FIFO without a writer would hold the open for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def split_paths(path: str) -> tuple[str, ...]:
+    """Every file of a split model given one of them; of a model in one file, that file."""
+    match = _SPLIT.fullmatch(os.path.basename(path))
+    if match is None:
+        return (path,)
+
+    count = int(match["count"])
+    names = (f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1))
+    return tuple(os.path.join(os.path.dirname(path), name) for name in names)
+
+
+def read_splits(path: str) -> tuple[GgufHeader, ...]:
+    """Read every file of a model, the first one (which has the metadata) first.
+
+    :raises GgufError: also when a file is missing or the first one counts otherwise than the names
+    """
+    paths = split_paths(path)
+    if missing := [other for other in paths if not os.path.exists(other)]:
+        raise GgufError(
+            f"{len(missing)} of the {len(paths)} files of the model are missing", details=tuple(missing[:8])
+        )
+
+    headers = tuple(read_gguf(other) for other in paths)
+    if headers[0].split_count != len(paths):
+        detail = f"`split.count` is {headers[0].split_count}, the names say {len(paths)}"
+        raise _error(paths[0], "the model's files do not belong together", detail)
+
+    return headers
+
+
+class _Reader:
+    """A position in the file; every read is checked against its end."""
+
+    def __init__(self, path: str, descriptor: int, size: int) -> None:
+        self.path = path
+        self.size = size
+        self.at = 0
+        self._descriptor = descriptor
+        self._window = b""
+        self._window_at = 0
+
+    def take(self, count: int, what: str) -> int:
+        """Move past the next bytes and have them in the window.
+
+        :return: where in the window they begin
+        """
+        self._check(count, what)
+        begin = self.at - self._window_at
+        if begin < 0 or begin + count > len(self._window):
+            self._window = os.pread(self._descriptor, max(count, _WINDOW_BYTES), self.at)
+            self._window_at, begin = self.at, 0
+            if len(self._window) < count:
+                raise self.error(f"{what} could not be read: the file was changed meanwhile")
+
+        self.at += count
+        return begin
+
+    def skip(self, count: int, what: str) -> None:
+        self._check(count, what)
+        self.at += count
+
+    def unpack(self, layout: str, what: str) -> tuple[int | float, ...]:
+        begin = self.take(struct.calcsize(layout), what)
+        return struct.unpack_from(layout, self._window, begin)
+
+    def integer(self, layout: str, what: str) -> int:
+        return int(self.unpack(layout, what)[0])
+
+    def raw(self, count: int, what: str) -> bytes:
+        begin = self.take(count, what)
+        return self._window[begin : begin + count]
+
+    def text(self, what: str, limit: int = MAX_TEXT_BYTES) -> str:
+        length = self.integer("<Q", what)
+        self._check(length, what)
+        if length > limit:
+            raise self.error(f"{what} has {length} bytes, allowed {limit}")
+
+        return self.raw(length, what).decode("utf-8", "replace")
+
+    def _check(self, count: int, what: str) -> None:
+        missing = self.at + count - self.size
+        if missing > 0:
+            detail = f"byte {self.at}: {what} needs {count} bytes, the file lacks {missing} of them"
+            raise _error(self.path, "the header is cut short or corrupt", detail)
+
+        if self.at + count > MAX_HEADER_BYTES:
+            raise self.error(f"the header is longer than {MAX_HEADER_BYTES} bytes")
+
+    def error(self, detail: str) -> GgufError:
+        return _error(self.path, "the header is corrupt", f"byte {self.at}: {detail}")
+
+
+def _read(reader: _Reader) -> GgufHeader:
+    magic = reader.raw(4, "the magic")
+    if magic != b"GGUF":
+        raise _error(reader.path, "not a GGUF file", f"it begins with {magic!r}, expected b'GGUF'")
+
+    version = reader.integer("<I", "the version")
+    if version not in (2, 3):
+        turned = " (a big-endian file)" if version in (2 << 24, 3 << 24) else ""
+        raise _error(reader.path, "unsupported GGUF version", f"version {version}{turned}, supported are 2 and 3")
+
+    tensor_count = reader.integer("<Q", "the number of tensors")
+    field_count = reader.integer("<Q", "the number of metadata pairs")
+    _bound(reader, field_count, _LEAST_FIELD_BYTES, "metadata pairs", MAX_FIELDS)
+    kv: dict[str, Value] = {}
+    for _ in range(field_count):
+        key = reader.text("a key", MAX_KEY_BYTES)
+        if key in kv:
+            raise reader.error(f"key `{key}` occurs twice")
+
+        kv[key] = _value(reader, key)
+
+    _bound(reader, tensor_count, _LEAST_TENSOR_BYTES, "tensors", MAX_TENSORS)
+    described = [_tensor(reader) for _ in range(tensor_count)]
+    if len({tensor.name for tensor in described}) < tensor_count:
+        raise reader.error("two tensors have the same name")
+
+    alignment = kv.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 30:
+        raise _error(
+            reader.path, "the header is corrupt", f"`general.alignment` is {alignment}, expected a power of two"
+        )
+
+    start = reader.at + -reader.at % alignment
+    return GgufHeader(reader.path, version, kv, _placed(reader, described, start), start, reader.size)
+
+
+def _bound(reader: _Reader, count: int, least: int, what: str, most: int | None = None) -> None:
+    left = reader.size - reader.at
+    if count * least > left:
+        raise reader.error(f"{count} {what} cannot fit into the {left} bytes that are left")
+
+    if most is not None and count > most:
+        raise reader.error(f"{count} {what}, allowed {most}")
+
+
+def _value(reader: _Reader, key: str) -> Value:
+    type = reader.integer("<I", f"the type of `{key}`")
+    if type == _STRING:
+        return reader.text(f"`{key}`")
+
+    if type == _ARRAY:
+        return _array(reader, key)
+
+    if type not in _SCALARS:
+        raise reader.error(f"`{key}` has type {type}, which is no GGUF type")
+
+    value = reader.unpack(_SCALARS[type], f"`{key}`")[0]
+    return bool(value) if type == _BOOL else value
+
+
+def _array(reader: _Reader, key: str) -> GgufArray:
+    type = reader.integer("<I", f"the type of `{key}`")
+    length = reader.integer("<Q", f"the length of `{key}`")
+    name = _TYPE_NAMES.get(type, f"type {type}")
+    if type == _STRING:
+        _bound(reader, length, 8, f"strings of `{key}`")
+        what = f"`{key}`"
+        for _ in range(length):
+            reader.skip(reader.integer("<Q", what), what)
+
+        return GgufArray(name, length, None)
+
+    if type not in _SCALARS:  # arrays of arrays are in the format's text, but no engine reads them
+        raise reader.error(f"`{key}` is an array of {name}")
+
+    layout = _SCALARS[type]
+    size = struct.calcsize(layout)
+    _bound(reader, length, size, f"values of `{key}`")
+    values: tuple[bool | int | float, ...] | None = None
+    if length <= MAX_ARRAY_VALUES:
+        values = reader.unpack(f"<{length}{layout[1]}", f"`{key}`")
+        values = tuple(map(bool, values)) if type == _BOOL else values
+    else:
+        reader.skip(length * size, f"`{key}`")
+
+    return GgufArray(name, length, values)
+
+
+def _tensor(reader: _Reader) -> Tensor:
+    name = reader.text("a tensor's name", MAX_KEY_BYTES)
+    dimensions = reader.integer("<I", f"the dimensions of `{name}`")
+    if dimensions > MAX_DIMENSIONS:
+        raise reader.error(f"tensor `{name}` has {dimensions} dimensions, allowed {MAX_DIMENSIONS}")
+
+    shape = tuple(reader.integer("<Q", f"the shape of `{name}`") for _ in range(dimensions))
+    type = reader.integer("<I", f"the type of `{name}`")
+    offset = reader.integer("<Q", f"the offset of `{name}`")
+    try:
+        size = size_bytes(type, shape)
+    except ValueError as error:
+        raise reader.error(f"tensor `{name}`: {error}") from error
+
+    return Tensor(name, shape, type, offset, -1 if size is None else size)
+
+
+def _placed(reader: _Reader, described: list[Tensor], start: int) -> tuple[Tensor, ...]:
+    """The tensors with offsets from the start of the file, each inside it and clear of the next."""
+    placed = []
+    order = sorted(range(len(described)), key=lambda index: (described[index].offset, described[index].size_bytes))
+    following = [described[index].offset for index in order[1:]] + [max(reader.size - start, 0)]
+    next_offset = dict(zip(order, following, strict=False))
+    last = order[-1] if order else -1
+    missing, worst = 0, ""
+    for index, tensor in enumerate(described):
+        room = next_offset[index] - tensor.offset
+        size = max(room, 0) if tensor.size_bytes < 0 else tensor.size_bytes
+        if size > room and index != last:
+            detail = f"tensor `{tensor.name}` ({size} bytes at {tensor.offset}) runs into the next one"
+            raise _error(reader.path, "the header is corrupt", detail)
+
+        lacking = start + tensor.offset + size - reader.size
+        if lacking > missing:
+            missing, worst = lacking, tensor.name
+
+        placed.append(Tensor(tensor.name, tensor.shape, tensor.type, start + tensor.offset, size))
+
+    if missing:
+        detail = f"the data of tensor `{worst}` ends {missing} bytes after the file ({reader.size} bytes)"
+        raise GgufError(
+            f"{reader.path} is incomplete: {missing} bytes are missing",
+            details=(_shown(detail),),
+            hint="download the file again",
+        )
+
+    return tuple(placed)
+
+
+def _error(path: str, what: str, detail: str) -> GgufError:
+    return GgufError(f"{path}: {what}", details=(_shown(detail),))
+
+
+def _shown(text: str) -> str:
+    short = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)

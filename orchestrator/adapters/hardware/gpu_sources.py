@@ -1,0 +1,22 @@
+"""Which devices there are to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.adapters.hardware.gpu import GpuReader
+from orchestrator.adapters.hardware.gpu_amd import AmdSysfs
+from orchestrator.adapters.hardware.gpu_nvml import Nvml
+from orchestrator.adapters.hardware.gpu_replay import VARIABLE, Replay
+
+
+def open_gpus(environ: Mapping[str, str]) -> GpuReader:
+    """The reader of this machine's devices, or of a recording.
+
+    :raises UsageError: when a recording was asked for that cannot be read
+    """
+    path = environ.get(VARIABLE)
+    if path:
+        return GpuReader((Replay(path),))
+
+    return GpuReader((Nvml(), AmdSysfs()))

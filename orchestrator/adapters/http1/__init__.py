@@ -1,0 +1,23 @@
+"""HTTP/1.1, both ends, on llhttp and asyncio protocols (docs/adr/0002-http-stack.md)."""
+
+from orchestrator.adapters.http1.client import UpstreamError, UpstreamResponse
+from orchestrator.adapters.http1.exchange import Flow, Request, Response
+from orchestrator.adapters.http1.pool import UpstreamPool
+from orchestrator.adapters.http1.server import HttpServer
+from orchestrator.adapters.http1.wire import HOP_BY_HOP, Headers, Limits, connection_options, encode_head, first
+
+__all__ = [
+    "HOP_BY_HOP",
+    "Flow",
+    "Headers",
+    "HttpServer",
+    "Limits",
+    "Request",
+    "Response",
+    "UpstreamError",
+    "UpstreamPool",
+    "UpstreamResponse",
+    "connection_options",
+    "encode_head",
+    "first",
+]

@@ -1,0 +1,121 @@
+"""An HTTP/1.1 server on llhttp and asyncio protocols: strict, bounded, one task per request.
+
+Refuses whatever two parsers could read in two ways. Never logs a body, a header or a target.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Set
+
+from orchestrator.adapters.http1.connection import Connection, Handler, Hub
+from orchestrator.adapters.http1.wire import Limits
+
+_CLEANUP_S = 5.0
+"""How long cancelled handlers may take to clean up when the server stops."""
+
+_LOOK_S = 0.01
+
+
+class HttpServer:
+    """Serves one handler on sockets that the caller bound.
+
+    A handler's task is cancelled as soon as its client is gone.
+
+    :param uids: users whose processes may connect, on a unix socket; None lets everybody
+    """
+
+    def __init__(self, handler: Handler, limits: Limits | None = None, uids: Set[int] | None = None) -> None:
+        self._hub = Hub(handler, limits or Limits(), uids)
+        self._listeners: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self._hub.connections)
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Accept connections on a bound TCP or unix socket; returns once it listens."""
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            listener = await loop.create_unix_server(self._accept, sock=sock)
+        else:
+            listener = await loop.create_server(self._accept, sock=sock, backlog=1024)
+
+        self._listeners.append(listener)
+
+    def close_listeners(self) -> None:
+        """Accept no more connections; every response from now on ends its connection."""
+        self._hub.draining = True
+        for listener in self._listeners:
+            listener.close()
+
+        self._listeners.clear()
+
+    async def heard(self, within_s: float) -> None:
+        """Wait until each connection that was accepted has said what it wants, at most so long: a client that was let
+        in just before the listeners were closed has no other place to go.
+        """
+        deadline = asyncio.get_running_loop().time() + within_s
+        while any(not connection.heard for connection in self._hub.connections):
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+
+            await asyncio.sleep(_LOOK_S)
+
+    async def shutdown(self, drain_s: float) -> None:
+        """Let running requests end, at most `drain_s` seconds, then cancel the rest and wait for their cleanup."""
+        self.close_listeners()
+        for connection in tuple(self._hub.connections):
+            connection.close_if_idle()
+
+        if not await self._emptied(drain_s):
+            for connection in tuple(self._hub.connections):
+                connection.abort()
+
+            await self._emptied(_CLEANUP_S)
+
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    async def _emptied(self, timeout_s: float) -> bool:
+        self._hub.empty.clear()
+        if not self._hub.connections:
+            return True
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._hub.empty.wait()
+        except TimeoutError:
+            return False
+
+        return True
+
+    def _accept(self) -> Connection:
+        if self._sweep is None:
+            self._sweep_later()
+
+        return Connection(self._hub)
+
+    def _sweep_later(self) -> None:
+        limits = self._hub.limits
+        shortest = min(
+            limits.header_timeout_s,
+            limits.body_timeout_s,
+            limits.idle_timeout_s,
+            limits.linger_s,
+            limits.write_timeout_s,
+        )
+        self._sweep = asyncio.get_running_loop().call_later(min(1.0, shortest / 4), self._expire)
+
+    def _expire(self) -> None:
+        # One timer for all connections: arming one for each request would cost more than parsing it.
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self._hub.connections):
+            connection.expire(now)
+
+        self._sweep = None
+        if self._hub.connections:  # without any, nothing wakes for them
+            self._sweep_later()

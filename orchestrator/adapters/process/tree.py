@@ -1,0 +1,99 @@
+"""Everything that came from one child: its group, its session, its descendants, and those that left all three.
+
+A descendant is remembered once it was seen, so that it is still known after its parent has died and another has
+adopted it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from orchestrator.adapters.process import linux, reaper
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class ProcessTree:
+    """The processes that came from `pid`. Valid until the leader is reaped: then its number may have a new owner."""
+
+    def __init__(self, pid: int, start_ticks: int) -> None:
+        self.pid = pid
+        self.start_ticks = start_ticks
+        self._seen: dict[int, int] = {pid: start_ticks}
+        self._progress_bytes: int | None = None
+
+    def members(self) -> dict[int, linux.Stat]:
+        """Those alive, the leader included."""
+        stats = linux.all_stats()
+        known = {pid for pid, start in self._seen.items() if pid in stats and stats[pid].start_ticks == start}
+        known.update(stat.pid for stat in stats.values() if self.pid in (stat.pgrp, stat.session))
+        children: dict[int, list[int]] = {}
+        for stat in stats.values():
+            children.setdefault(stat.ppid, []).append(stat.pid)
+
+        unvisited = list(known)
+        while unvisited:
+            for child in children.get(unvisited.pop(), ()):
+                if child not in known:
+                    known.add(child)
+                    unvisited.append(child)
+
+        self._seen = {pid: stats[pid].start_ticks for pid in known}
+        return {pid: stats[pid] for pid in known if not stats[pid].dead}
+
+    def strays(self) -> list[linux.Stat]:
+        """Members that a signal to the leader's group does not reach."""
+        return [stat for stat in self.members().values() if stat.pgrp != self.pid]
+
+    def add(self, pids: list[int]) -> None:
+        """Remember processes that were identified in another way."""
+        for pid in pids:
+            stat = linux.stat_of(pid)
+            if stat is not None:
+                self._seen[pid] = stat.start_ticks
+
+    def reap_adopted(self) -> None:
+        """Reap the dead among those known that have become children of this process."""
+        me = os.getpid()
+        for pid, start_ticks in self._seen.items():
+            if pid == self.pid:
+                continue
+
+            stat = linux.stat_of(pid)
+            if stat is not None and stat.dead and stat.ppid == me and stat.start_ticks == start_ticks:
+                reaper.reap(pid)
+
+    def read_bytes(self) -> int | None:
+        """What they have read so far: grows while a model loads. Never shrinks; None when the kernel does not tell.
+
+        Read calls and page faults of a mapped file are counted apart (`rchar`, `read_bytes`); the larger one counts.
+        """
+        total = None
+        for pid in self.members():
+            counts = _io_counts(pid)
+            if counts is not None:
+                total = (total or 0) + max(counts.get("rchar", 0), counts.get("read_bytes", 0))
+
+        if total is not None:
+            self._progress_bytes = max(total, self._progress_bytes or 0)
+
+        return self._progress_bytes
+
+    def rss_bytes(self) -> int:
+        """Host memory in use; pages shared between them count once for each."""
+        total = 0
+        for pid in self.members():
+            data = linux.read_proc(f"/proc/{pid}/statm")
+            if data:
+                total += int(data.split()[1]) * PAGE_BYTES
+
+        return total
+
+
+def _io_counts(pid: int) -> dict[str, int] | None:
+    data = linux.read_proc(f"/proc/{pid}/io")
+    if not data:
+        return None
+
+    pairs = (line.split(": ") for line in data.decode().splitlines())
+    return {name: int(value) for name, value in pairs}

@@ -1,0 +1,116 @@
+"""Margins that survived: what the ladder learned, kept across restarts.
+
+A margin holds for one build, model, context, KV type, parallelism, speculation and set of devices. It is one number, or
+one per device where the profile has a list; it is written only after a start proved healthy, or was seen to spill (then
+it is the next larger one); and none of its numbers ever shrinks. `forget` is the one way back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.adapters.store.state_file import load_state, save_state
+from orchestrator.core.fleet.ladder import Margins, raised
+from orchestrator.core.profile.profile import EngineProfile
+
+KEYED_SETTINGS = (
+    "context.size", "context.parallel", "context.unified_kv", "batch.size", "batch.ubatch", "kv.k", "kv.v",
+    "kv.offload", "attention.flash", "speculative.type", "speculative.draft_max", "speculative.draft_model",
+    "speculative.kv_k", "speculative.kv_v", "memory.split", "memory.devices", "memory.rpc", "multimodal.mmproj",
+)  # fmt: skip
+"""The settings that device memory depends on, beside the placement that the margin is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarginKey:
+    """What a margin was learned for; `digest` names it."""
+
+    build: str
+    model: str
+    settings: Mapping[str, object]
+    devices: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps([self.build, self.model, sorted(self.settings.items()), self.devices], default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def margin_key(profile: EngineProfile, model_path: str, build: str, devices: tuple[str, ...]) -> MarginKey:
+    """:param build: names the binary, not its version alone (two builds of one commit differ in their flags)"""
+    stat = os.stat(model_path)
+    model = f"{os.path.basename(model_path)}:{stat.st_size}:{stat.st_mtime_ns}"
+    settings = {path: profile.settings[path] for path in KEYED_SETTINGS if path in profile.settings}
+    return MarginKey(build, model, settings, devices)
+
+
+class MarginStore:
+    """Reads and writes the file of learned margins."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def entries(self) -> dict[str, dict[str, object]]:
+        """Digest to what was learned: profile, engine, model, margin_mib (the largest), learned (RFC 3339).
+
+        With a margin per device there is also margins_mib.
+        """
+        state, _ = load_state(self._path)
+        entries = state.get("margins")
+        if not isinstance(entries, dict):
+            return {}
+
+        return {digest: entry for digest, entry in entries.items() if isinstance(entry, dict)}
+
+    def learned(self, key: MarginKey) -> Margins | None:
+        """The margins that survived, MiB."""
+        entry = self.entries().get(key.digest, {})
+        listed, margin = entry.get("margins_mib"), entry.get("margin_mib")
+        if isinstance(listed, list) and listed and all(isinstance(each, int) for each in listed):
+            return tuple(listed)
+
+        return margin if isinstance(margin, int) else None
+
+    def remember(self, key: MarginKey, margins_mib: Margins, profile: EngineProfile, now: str) -> bool:
+        """Keep margins unless as large ones are kept already.
+
+        :return: whether anything was new
+        """
+        entries = self.entries()
+        before = self.learned(key)
+        kept = margins_mib
+        if before is not None:
+            kept = raised(margins_mib, before)
+            nothing = (0,) * len(margins_mib) if isinstance(margins_mib, tuple) else 0
+            if kept == raised(nothing, before):
+                return False
+
+        entries[key.digest] = {
+            "profile": profile.name,
+            "engine": profile.engine,
+            "build": key.build,
+            "model": key.model.partition(":")[0],
+            "settings": dict(key.settings),
+            "devices": list(key.devices),
+            "margin_mib": max(kept) if isinstance(kept, tuple) else kept,
+            **({"margins_mib": list(kept)} if isinstance(kept, tuple) else {}),
+            "learned": now,
+        }
+        save_state(self._path, {"margins": entries})
+        return True
+
+    def forget(self, digest: str | None = None) -> int:
+        """Drop one entry, or all of them.
+
+        :return: how many
+        """
+        entries = self.entries()
+        kept = {} if digest is None else {name: entry for name, entry in entries.items() if name != digest}
+        if len(kept) != len(entries):
+            save_state(self._path, {"margins": kept})
+
+        return len(entries) - len(kept)

@@ -1,0 +1,1 @@
+"""The verbs that start, stop, switch and watch what runs."""

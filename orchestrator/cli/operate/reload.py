@@ -1,0 +1,38 @@
+"""`orch reload`."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.adapters.paths import find_paths
+from orchestrator.api import client
+from orchestrator.cli import diagnostics, output
+
+HELP = "read the profiles anew, and restart the engine if its own has changed"
+EXAMPLES = """\
+  orch profile set demo context.size=8192 && orch reload
+  orch reload --json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from orchestrator.cli.operate.switch import follow, report
+
+    path = find_paths().control_socket
+    answer = json.loads(client.request(path, "/v1/reload", b"{}", timeout_s=120))
+    if answer["operation"] is None:
+        if args.json:
+            output.json_data({"changed": [], "result": None})
+        else:
+            output.line("nothing that runs has changed")
+
+        return diagnostics.OK
+
+    diagnostics.note(f"changed: {', '.join(answer['changed'])}")
+    return report(follow(path, answer["operation"], args.timeout), as_json=args.json)

@@ -1,0 +1,193 @@
+"""`orch stats`: reads the history itself, so it works without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from orchestrator.adapters.paths import find_paths
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.core.measure.request_stats import Usage
+
+HELP = "sum up the requests: how many, how fast, how long they waited"
+EXAMPLES = """\
+  orch stats
+  orch stats --since 7d --by profile
+  orch stats --by build --json
+  orch stats --since all --csv > stats.csv"""
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_ALLOWED = "a number with s, m, h, d or w, as in 90m or 7d, or `all`"
+_COLUMNS = (
+    ("REQS", ""),
+    ("ERR", ""),
+    ("GONE", ""),
+    ("PROMPT", "tok"),
+    ("OUTPUT", "tok"),
+    ("TTFT", "p50 s"),
+    ("TTFT", "p95 s"),
+    ("PROMPT", "tok/s"),
+    ("DECODE", "tok/s"),
+    ("DRAFT", "%"),
+    ("HELD", "s"),
+)
+"""What a person sees, and its units: with a name of eleven characters, 80 columns."""
+
+_NAME_WIDTH = 11
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", default="24h", metavar="AGE", help="count requests younger than this (24h), or all")
+    parser.add_argument(
+        "--by", choices=("engine", "profile", "build"), default="engine", help="what to compare (engine)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print as JSON")
+    form.add_argument("--csv", action="store_true", help="print as CSV, with a header")
+
+
+def run(args: argparse.Namespace) -> int:
+    import time
+
+    age_s = _age_s(args.since)
+    since_s = 0.0 if age_s is None else time.time() - age_s
+    groups, total = _read(since_s, args.by)
+    if args.json:
+        _print_json(groups, total, args.by, since_s)
+    elif args.csv:
+        _print_csv(groups, args.by)
+    elif groups:
+        _print_table(groups, total, args.by)
+
+    if not groups:
+        diagnostics.note("no requests yet" if age_s is None else f"no requests in the last {args.since}")
+
+    return diagnostics.OK
+
+
+def _read(since_s: float, by: str) -> tuple[list[Usage], Usage]:
+    from orchestrator.adapters.store.history import HistoryReader
+    from orchestrator.core.measure.request_stats import summed, summed_by
+
+    try:
+        reader = HistoryReader(find_paths().history_file)
+    except FileNotFoundError:
+        return [], summed(None, [])
+
+    try:
+        records = reader.requests(since_s)
+    finally:
+        reader.close()
+
+    return summed_by(by, records), summed(None, records)
+
+
+def _age_s(text: str) -> int | None:
+    """None for all of it."""
+    if text == "all":
+        return None
+
+    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
+    if found is None or not int(found[1]):
+        raise UsageError(
+            f"`--since`: found `{text}`", details=(f"allowed: {_ALLOWED}",), hint="run `orch stats --since 7d`"
+        )
+
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _fields(usage: Usage, by: str | None) -> dict[str, object]:
+    from dataclasses import asdict
+
+    fields = asdict(usage)
+    name = fields.pop("name")
+    return {by: name, **fields} if by else fields
+
+
+def _print_json(groups: list[Usage], total: Usage, by: str, since_s: float) -> None:
+    from datetime import UTC, datetime
+
+    output.json_data(
+        {
+            "version": 1,
+            "since": datetime.fromtimestamp(since_s, UTC).isoformat(timespec="seconds"),
+            "by": by,
+            "groups": [_fields(each, by) for each in groups],
+            "total": _fields(total, None),
+        }
+    )
+
+
+def _print_csv(groups: list[Usage], by: str) -> None:
+    import csv
+    import io
+
+    from orchestrator.core.measure.request_stats import summed
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_fields(summed(None, []), by)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_fields(each, by) for each in groups)
+    output.raw(text.getvalue())
+
+
+def _print_table(groups: list[Usage], total: Usage, by: str) -> None:
+    rows = [(each.name or "(none)", _cells(each)) for each in groups]
+    if len(groups) > 1:
+        rows.append(("total", _cells(total)))
+
+    if sys.stdout is None or not sys.stdout.isatty():
+        output.table((by.upper(), *map(" ".join, _COLUMNS)), [(name, *cells) for name, cells in rows])
+        return
+
+    widths = [max(map(len, (*column, *(cells[number] for _, cells in rows)))) for number, column in enumerate(_COLUMNS)]
+    for line, name in enumerate((by.upper(), "")):
+        heads = (column[line].rjust(width) for column, width in zip(_COLUMNS, widths, strict=True))
+        output.line(f"{name.ljust(_NAME_WIDTH)} {' '.join(heads)}")
+
+    for name, cells in rows:
+        if len(name) > _NAME_WIDTH:  # a build's is longer: on a line of its own, rather than cut
+            output.line(name)
+            name = ""
+
+        figures = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        output.line(f"{name.ljust(_NAME_WIDTH)} {' '.join(figures)}")
+
+
+def _cells(usage: Usage) -> tuple[str, ...]:
+    acceptance = usage.draft_acceptance
+    return (
+        _count(usage.requests),
+        _count(usage.error),
+        _count(usage.client_gone),
+        _count(usage.prompt_tokens),
+        _count(usage.output_tokens),
+        _figure(usage.first_token_p50_s),
+        _figure(usage.first_token_p95_s),
+        _figure(usage.prompt_tok_s),
+        _figure(usage.decode_tok_s),
+        _figure(None if acceptance is None else acceptance * 100),
+        _figure(usage.held_s),
+    )
+
+
+def _count(value: float) -> str:
+    for unit in ("", "k", "M"):
+        if value < 9999.5:
+            return f"{value:.0f}{unit}" if not unit or value >= 99.95 else f"{value:.1f}{unit}"
+
+        value /= 1000
+
+    return f"{value:.0f}G"
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+
+    return _count(value) if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

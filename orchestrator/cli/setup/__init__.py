@@ -1,0 +1,1 @@
+"""The verbs for what stands before anything runs: profiles, engines, configuration, the service."""

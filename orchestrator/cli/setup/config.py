@@ -1,0 +1,72 @@
+"""`orch config`: the configuration in force and where each value comes from; the directories that orch uses."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.cli import diagnostics, output
+
+HELP = "show the configuration and where things are"
+EXAMPLES = """\
+  orch config show
+  orch config path --json
+  ORCH_GATEWAY_PORT=9000 orch config show"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (
+        ("show", "show the configuration in force, and where each value comes from"),
+        ("path", "show where orch keeps its files"),
+    ):
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    return _show(args) if args.action == "show" else _path(args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.config_file import load_with_origins
+    from orchestrator.adapters.paths import find_paths
+
+    paths = find_paths()
+    loaded = load_with_origins(paths)
+    if args.json:
+        values = {key: {"value": value, "from": loaded.origins[key]} for key, value in loaded.values.items()}
+        output.json_data({"version": 1, "file": paths.config_file, "values": values})
+        return diagnostics.OK
+
+    diagnostics.note(f"configuration file: {paths.config_file}")
+    rows = [(key, _shown(value), loaded.origins[key]) for key, value in loaded.values.items()]
+    output.table(("KEY", "VALUE", "FROM"), rows)
+    return diagnostics.OK
+
+
+def _path(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.profile_files import shipped_directory
+    from orchestrator.adapters.paths import find_paths
+
+    paths = find_paths()
+    places = {
+        "config_file": paths.config_file,
+        "profiles": paths.profiles,
+        "shipped_profiles": shipped_directory(),
+        "engines_file": paths.engines_file,
+        "control_socket": paths.control_socket,
+        "logs": paths.logs,
+        **{name: getattr(paths, name) for name in ("config", "state", "data", "cache", "runtime")},
+    }
+    if args.json:
+        output.json_data({"version": 1, **places})
+    else:
+        output.table(("WHAT", "WHERE"), places.items())
+
+    return diagnostics.OK
+
+
+def _shown(value: object) -> str:
+    import json
+
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -1,0 +1,73 @@
+"""`orch doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+
+if TYPE_CHECKING:
+    from orchestrator.core.setup.doctor import Finding
+    from orchestrator.doctor.examine import Check
+
+HELP = "look for what is wrong with this machine and this installation"
+EXAMPLES = """\
+  orch doctor
+  orch doctor --json | jq '.findings[] | select(.level == "problem")'
+  sudo -u orch orch doctor            # what the system's service sees"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.adapters.systemd.steps import Tools
+    from orchestrator.doctor.examine import Subject, examine
+
+    findings = examine(Subject(find_paths(), os.environ, Tools()), _checks())
+    count = {level: sum(each.level == level for each in findings) for level in ("problem", "warning")}
+    if args.json:
+        described = [{"level": each.level, "what": each.what, "text": each.text, "fix": each.fix} for each in findings]
+        output.json_data(
+            {"version": 1, "problems": count["problem"], "warnings": count["warning"], "findings": described}
+        )
+    else:
+        _show(findings)
+        words = (f"{n} {level}{'' if n == 1 else 's'}" for level, n in count.items())
+        diagnostics.note(", ".join(words))
+
+    return diagnostics.FAILED if count["problem"] else diagnostics.OK
+
+
+def _show(findings: tuple[Finding, ...]) -> None:
+    width = max(len(each.what) for each in findings)
+    for each in findings:
+        output.line(f"{each.level:<7}  {each.what:<{width}}  {each.text}")
+        if each.fix:
+            output.line(f"{'':<7}  {'':<{width}}  -> {each.fix}")
+
+
+def _checks() -> dict[str, Check]:
+    from orchestrator.doctor import files as checkup_files
+    from orchestrator.doctor import machine as checkup_machine
+
+    return {
+        "orch": checkup_machine.this_orch,
+        "kernel": checkup_machine.kernel,
+        "libraries": checkup_machine.dependencies,
+        "driver": checkup_machine.driver,
+        "devices": checkup_machine.nodes,
+        "memlock": checkup_machine.memlock,
+        "directories": checkup_files.directories,
+        "room": checkup_files.room,
+        "state": checkup_files.state,
+        "config": checkup_files.configuration,
+        "gateway": checkup_files.gateway,
+        "profiles": checkup_files.profiles,
+        "engines": checkup_files.engines,
+        "service": checkup_machine.service,
+    }

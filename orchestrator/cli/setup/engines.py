@@ -1,0 +1,182 @@
+"""`orch engines`: which engines there are, where they were found, and what each accepts."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.cli.setup import engines_build
+from orchestrator.core.errors import OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.paths import Paths
+    from orchestrator.engines.registry import Engine, EngineRegistry
+
+HELP = "find, build, update, roll back and probe engines"
+EXAMPLES = """\
+  orch engines list
+  orch engines add ik-fork ~/ik_llama.cpp/build/bin/llama-server
+  orch engines build upstream --pypi
+  orch engines rollback upstream
+  orch engines probe upstream --json"""
+
+_NONE = "-"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    listing = action("list", "list every engine, where it was found, and what orch built")
+    listing.add_argument("--builds", action="store_true", help="the installed builds, with what they take on disk")
+    add = action("add", "give a program a name")
+    add.add_argument("id", metavar="ID", help="a new name, or the one of a built-in engine")
+    add.add_argument("path", metavar="PATH", help="the llama-server program")
+    remove = action("remove", "forget an engine that was added (the program stays), or delete what orch built")
+    remove.add_argument("id", metavar="ID")
+    remove.add_argument("--build", metavar="BUILD", help="delete this installed build alone")
+    probe = action("probe", "show what an engine is, and every flag it accepts")
+    probe.add_argument("engine", metavar="ID_OR_PATH", help="a name, or a path with a slash in it")
+    engines_build.add_actions(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.registry import EngineRegistry
+
+    actions = {"list": _list, "add": _add, "remove": _remove, "probe": _probe}
+    if args.action not in actions:
+        return engines_build.run_action(args)
+
+    paths = find_paths()
+    return actions[args.action](EngineRegistry(paths), paths, args)
+
+
+def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
+    if args.builds:
+        return engines_build.list_builds(paths, registry.ids(), args)
+
+    rows: list[tuple[str, Engine | OrchError]] = []
+    for name in registry.ids():
+        try:
+            rows.append((name, registry.resolve(name)))
+        except OrchError as error:
+            rows.append((name, error))
+
+    if args.json:
+        described = (_missing(name, it) if isinstance(it, OrchError) else _described(it) for name, it in rows)
+        builds = (engines_build.described_builds(name, paths) for name, _ in rows)
+        output.json_data([{**each, "builds": installed} for each, installed in zip(described, builds, strict=True)])
+        return diagnostics.OK
+
+    output.table(("ID", "KIND", "VERSION", "COMMIT", "PATH", "FOUND"), (_row(name, it) for name, it in rows))
+    for _, found in rows:
+        if isinstance(found, OrchError):
+            diagnostics.note(f"{found.message}{f' ({found.hint})' if found.hint else ''}")
+        elif found.changed:
+            diagnostics.warn(f"{found.path} is not the program that was added as `{found.id}`")
+
+    engines_build.note_disk_use(paths, registry.ids())
+    return diagnostics.OK
+
+
+def _add(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
+    engine = registry.add(args.id, args.path)
+    if args.json:
+        output.json_data(_described(engine))
+    else:
+        output.line(f"added `{engine.id}`: {engine.capabilities.kind}, {engine.capabilities.version}, {engine.path}")
+
+    return diagnostics.OK
+
+
+def _remove(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
+    if args.build is not None or (not registry.was_added(args.id) and engines_build.has_builds(paths, args.id)):
+        return engines_build.remove_builds(paths, args)
+
+    registry.remove(args.id)
+    if args.json:
+        output.json_data({"removed": args.id})
+    else:
+        output.line(f"removed `{args.id}`")
+
+    return diagnostics.OK
+
+
+def _probe(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
+    engine = registry.resolve(args.engine)
+    flags = list(engine.capabilities.each())
+    if args.json:
+        output.json_data(
+            {
+                **_described(engine),
+                "flags": {
+                    flag.name: {
+                        "aliases": list(flag.aliases),
+                        "value": flag.value,
+                        "choices": None if flag.choices is None else list(flag.choices),
+                        "removed": flag.removed,
+                        "listed": flag.listed,
+                    }
+                    for flag in flags
+                },
+            }
+        )
+        return diagnostics.OK
+
+    capabilities = engine.capabilities
+    diagnostics.note(f"{engine.path}: {capabilities.kind}, {capabilities.version}, {len(flags)} flags")
+    output.table(
+        ("FLAG", "ALIASES", "TAKES"),
+        (
+            (
+                flag.name,
+                " ".join(flag.aliases),
+                "removed" if flag.removed else "|".join(flag.choices or ()) or ("a value" if flag.value else ""),
+            )
+            for flag in flags
+        ),
+    )
+    return diagnostics.OK
+
+
+def _row(name: str, found: Engine | OrchError) -> tuple[str, ...]:
+    from orchestrator.engines.locate import EngineMissingError
+
+    if isinstance(found, OrchError):
+        where = "not found" if isinstance(found, EngineMissingError) else "unusable"
+        return (name, _NONE, _NONE, _NONE, _NONE, where)
+
+    capabilities = found.capabilities
+    commit = capabilities.commit or _NONE
+    return (name, capabilities.kind, capabilities.version, commit, found.path, found.source)
+
+
+def _described(engine: Engine) -> dict[str, object]:
+    return {
+        "id": engine.id,
+        "kind": engine.capabilities.kind,
+        "version": engine.capabilities.version,
+        "commit": engine.capabilities.commit,
+        "build": engine.build,
+        "path": engine.path,
+        "source": engine.source,
+        "sha256": engine.sha256,
+        "changed": engine.changed,
+        "found": True,
+    }
+
+
+def _missing(name: str, error: OrchError) -> dict[str, object]:
+    return {
+        "id": name,
+        "found": False,
+        "problem": error.message,
+        "details": list(error.details),
+        "hint": error.hint,
+    }

@@ -1,0 +1,298 @@
+"""`orch engines build|update|rollback`, the installed builds in `list`, and their part of `remove`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.paths import Paths
+    from orchestrator.engines.build.install import Result, Wishes
+    from orchestrator.engines.build.installs import Install
+    from orchestrator.engines.build.output import Progress
+    from orchestrator.engines.build.sources import GitSource, Source
+
+Adder = Callable[[str, str], argparse.ArgumentParser]
+
+_BACKENDS = ("cuda", "rocm", "metal", "vulkan", "cpu")
+"""A copy of `build_plan.BACKENDS`, which this module imports only to build; a test compares them."""
+
+_DEFAULT = ""
+
+
+def add_actions(action: Adder) -> None:
+    build = action("build", "compile an engine from source and install it beside the builds that are there")
+    build.add_argument("id", metavar="ID", help="upstream or ik-fork")
+    source = build.add_mutually_exclusive_group()
+    source.add_argument(
+        "--git",
+        nargs="?",
+        const=_DEFAULT,
+        metavar="URL",
+        help="fetch with git (the default; without URL the project's)",
+    )
+    source.add_argument("--path", metavar="CHECKOUT", help="a source tree on this machine; it is not written to")
+    source.add_argument(
+        "--pypi", nargs="?", const=_DEFAULT, metavar="VERSION", help="a source archive of the Python package index"
+    )
+    build.add_argument("--commit", metavar="SHA", help="with git: 40 hexadecimal digits")
+    build.add_argument("--branch", metavar="NAME", help="with git: a branch or tag; its commit of now is pinned")
+    _add_wishes(build)
+
+    update = action("update", "build the newest of what the current build was made from, and show what changed")
+    update.add_argument("id", metavar="ID")
+    _add_wishes(update)
+    action("rollback", "go back to the build that was current before").add_argument("id", metavar="ID")
+
+
+def _add_wishes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", choices=_BACKENDS, help="by default what the machine has a device and tools for")
+    parser.add_argument("--jobs", type=int, metavar="N", help="compilers at once, by default by cores and memory")
+    parser.add_argument(
+        "--define", action="append", default=[], metavar="NAME=VALUE", help="one more cmake definition; repeatable"
+    )
+
+
+def run_action(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.paths import find_paths
+
+    paths = find_paths()
+    _check_id(args.id)
+    return {"build": _build, "update": _update, "rollback": _rollback}[args.action](paths, args)
+
+
+def _build(paths: Paths, args: argparse.Namespace) -> int:
+    return _show(args, _install(args, _source(args), paths))
+
+
+def _update(paths: Paths, args: argparse.Namespace) -> int:
+    from orchestrator.engines.build import git as build_git
+    from orchestrator.engines.build import installs
+    from orchestrator.engines.build import sources as build_sources
+
+    before = installs.current(args.id, paths)
+    if before is None:
+        raise UsageError(f"engine `{args.id}` has no installed build", hint=f"run `orch engines build {args.id}`")
+
+    result = _install(args, build_sources.from_record(before.manifest["source"]), paths, before)
+    old, new = before.manifest["source"], result.install.manifest["source"]
+    changes = None
+    if old.get("commit") and new.get("commit") and new["kind"] == "git" and old["commit"] != new["commit"]:
+        changes = build_git.between(build_sources.repository_of(args.id, paths), old["commit"], new["commit"])
+
+    if result.install.build == before.build:
+        diagnostics.note(f"`{before.build}` is the newest already")
+    else:
+        diagnostics.note(f"{before.build} -> {result.install.build}")
+        if changes is not None:
+            number, lines = changes
+            diagnostics.note(f"{number} commits between them{', the newest:' if number > len(lines) else ':'}")
+            for line in lines:
+                diagnostics.note(f"  {line}")
+
+    more: dict[str, object] = {"previous": before.build, "changed": result.install.build != before.build}
+    if changes is not None:
+        more |= {"commits": changes[0], "log": list(changes[1])}
+
+    return _show(args, result, more)
+
+
+def _rollback(paths: Paths, args: argparse.Namespace) -> int:
+    from orchestrator.engines.build import installs
+
+    before, now = installs.rollback(args.id, paths)
+    if args.json:
+        output.json_data({"id": args.id, "from": before, "to": now})
+    else:
+        output.line(f"`{args.id}` is {now} again, it was {before}")
+        diagnostics.note("a running engine keeps its build until it is restarted")
+
+    return diagnostics.OK
+
+
+def remove_builds(paths: Paths, args: argparse.Namespace) -> int:
+    """Delete installed builds: the one of `--build`, or all."""
+    from orchestrator.engines.build import installs
+
+    _check_id(args.id)
+    gone = installs.remove(args.id, paths, args.build)
+    freed_mib = sum(each.size_bytes for each in gone) >> 20
+    if args.json:
+        output.json_data({"removed": args.id, "builds": [each.build for each in gone], "freed_mib": freed_mib})
+    else:
+        output.line(f"removed {', '.join(each.build for each in gone)} of `{args.id}`: {freed_mib} MiB")
+
+    return diagnostics.OK
+
+
+def has_builds(paths: Paths, engine: str) -> bool:
+    from orchestrator.engines.build import installs
+    from orchestrator.engines.build.git import REMOTES
+
+    return engine in REMOTES and bool(installs.installed(engine, paths))
+
+
+def described_builds(engine: str, paths: Paths) -> list[dict[str, object]]:
+    """The installed builds of an engine as JSON has them."""
+    from orchestrator.engines.build import installs
+
+    return [_described(each) for each in installs.installed(engine, paths)]
+
+
+def note_disk_use(paths: Paths, engines: tuple[str, ...]) -> None:
+    from orchestrator.engines.build import installs
+
+    for engine in engines:
+        builds = installs.installed(engine, paths)
+        if builds:
+            size = sum(each.size_bytes for each in builds) / 2**20
+            plural = "s" if len(builds) > 1 else ""
+            diagnostics.note(f"{engine}: {len(builds)} installed build{plural}, {size:.1f} MiB (`--builds` lists them)")
+
+
+def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace) -> int:
+    """A line for each installed build."""
+    from orchestrator.engines.build import installs
+
+    if args.json:
+        output.json_data([each for engine in engines for each in described_builds(engine, paths)])
+        return diagnostics.OK
+
+    rows = [
+        (
+            each.engine,
+            each.build,
+            "current" if each.current else "previous" if each.previous else "-",
+            each.manifest["version"],
+            each.manifest["backend"],
+            f"{each.size_bytes / 2**20:.1f}",
+            each.manifest["built_at"],
+        )
+        for engine in engines
+        for each in installs.installed(engine, paths)
+    ]
+    if not rows:
+        diagnostics.note("no build is installed (`orch engines build upstream`)")
+
+    output.table(("ID", "BUILD", "STATE", "VERSION", "BACKEND", "SIZE_MIB", "BUILT_AT"), rows)
+    return diagnostics.OK
+
+
+def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None) -> Result:
+    from orchestrator.engines.build.install import Watcher, install_engine
+    from orchestrator.engines.build.machine import look
+
+    def say(text: str) -> None:
+        (diagnostics.progress if text.startswith("\r") else diagnostics.note)(text.lstrip("\r"))
+
+    # The compilers are in a session of their own: what ends orch has to end them.
+    before_this = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return install_engine(args.id, source, _wishes(args, before), look(), paths, Watcher(say, _show_step))
+    finally:
+        diagnostics.clear_progress()
+        for each, handler in before_this.items():
+            signal.signal(each, handler)
+
+
+def _wishes(args: argparse.Namespace, before: Install | None) -> Wishes:
+    from orchestrator.engines.build.install import Wishes
+
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(f"--jobs is to be 1 or more, not {args.jobs}")
+
+    definitions: dict[str, str] = {}
+    for text in args.define:
+        name, equals, value = text.partition("=")
+        if not equals or not name.replace("_", "").isalnum():
+            raise UsageError(f"`--define {text}` is not NAME=VALUE", hint="for example `--define GGML_NATIVE=OFF`")
+
+        definitions[name] = value
+
+    backend = args.backend or (before.manifest["backend"] if before is not None else None)
+    return Wishes(backend, args.jobs, definitions)
+
+
+def _source(args: argparse.Namespace) -> Source:
+    from orchestrator.engines.build.package_index import PACKAGES
+    from orchestrator.engines.build.sources import PathSource, PypiSource
+
+    if args.path is None and args.pypi is None:
+        return _git_source(args)
+
+    if args.commit or args.branch:
+        raise UsageError("--commit and --branch belong to a source in git", hint="leave out --path and --pypi")
+
+    if args.path is not None:
+        return PathSource(os.path.abspath(args.path))
+
+    return PypiSource(PACKAGES[args.id], args.pypi or None)
+
+
+def _git_source(args: argparse.Namespace) -> GitSource:
+    from orchestrator.engines.build.git import REMOTES, check_commit
+    from orchestrator.engines.build.sources import GitSource
+
+    if args.commit and args.branch:
+        raise UsageError("--commit and --branch exclude each other", hint="a commit needs no branch")
+
+    return GitSource(args.git or REMOTES[args.id], check_commit(args.commit) if args.commit else None, args.branch)
+
+
+def _check_id(engine: str) -> None:
+    from orchestrator.core.problems import did_you_mean
+    from orchestrator.engines.build.git import REMOTES
+
+    if engine not in REMOTES:
+        raise UsageError(
+            f"`{engine}` is no engine that orch can build",
+            details=(f"allowed: {', '.join(REMOTES)}",),
+            hint=did_you_mean(engine, REMOTES) or f"run `orch engines add {engine} PATH` for a program of your own",
+        )
+
+
+def _show_step(step: Progress) -> None:
+    left = "" if step.left_s is None else f", about {_clock(step.left_s)} left"
+    diagnostics.progress(f"[{step.done}/{step.total}] {_clock(step.elapsed_s)}{left}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _show(args: argparse.Namespace, result: Result, more: dict[str, object] | None = None) -> int:
+    from orchestrator.core.dialect.model_limits import known_limits
+
+    limits = known_limits(result.capabilities.kind, result.capabilities.spec_stages)
+    for limit in limits:
+        diagnostics.warn(limit)
+
+    if args.json:
+        facts = {**_described(result.install), "reused": result.reused, "log": result.log, "limits": list(limits)}
+        output.json_data({**facts, **({"update": more} if more else {})})
+        return diagnostics.OK
+
+    install = result.install
+    how = "is installed already, and current" if result.reused else f"is installed and current: {install.server}"
+    output.line(f"`{install.engine}` {install.build} {how}")
+    return diagnostics.OK
+
+
+def _described(install: Install) -> dict[str, object]:
+    manifest = install.manifest
+    kept = ("version", "commit", "build_number", "backend", "source", "built_at", "build_s", "size_bytes")
+    return {
+        "id": install.engine,
+        "build": install.build,
+        "current": install.current,
+        "previous": install.previous,
+        "server": install.server,
+        **{name: manifest.get(name) for name in kept},
+    }

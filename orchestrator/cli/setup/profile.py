@@ -1,0 +1,212 @@
+"""`orch profile`: what is there, what it says, what it becomes, and changes to it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.config.profile_files import ProfileStore, Resolved
+    from orchestrator.core.problems import Problem
+
+HELP = "list, show, check, render, set and create profiles"
+EXAMPLES = """\
+  orch profile list
+  orch profile check ./my.toml
+  orch profile render qwen3.6-35b-a3b-12gb --engine upstream
+  orch profile set qwen3.6-35b-a3b-12gb memory.fit_margin=1792"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from orchestrator.cli.setup import profile_edit
+
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, text: str, *, json: bool = True) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if json:
+            added.add_argument("--json", action="store_true", help="print JSON")
+
+        return added
+
+    action("list", "list every profile: yours, and those that orch ships")
+    action("show", "show what a profile says, and which file says it").add_argument("profile", metavar="NAME_OR_FILE")
+    check = action("check", "list everything that is wrong with profiles; all of them without a name")
+    check.add_argument("profiles", nargs="*", metavar="NAME_OR_FILE")
+    render = action("render", "show the command line that a profile becomes for an engine")
+    render.add_argument("profile", metavar="NAME_OR_FILE")
+    render.add_argument("--engine", metavar="ID", help="by default the engine that the profile names")
+    profile_edit.add_set(action("set", "set keys of a profile, keeping its comments"))
+    profile_edit.add_new(action("new", "create a profile"))
+    action("schema", "print the JSON Schema of profiles, for editors", json=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    from orchestrator.cli.setup import profile_edit
+
+    actions = {
+        "list": _list,
+        "show": _show,
+        "check": _check,
+        "render": _render,
+        "set": profile_edit.set_keys,
+        "new": profile_edit.new,
+        "schema": _schema,
+    }
+    return actions[args.action](args)
+
+
+def _store() -> ProfileStore:
+    from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.adapters.paths import find_paths
+
+    return ProfileStore(find_paths())
+
+
+def _list(args: argparse.Namespace) -> int:
+    from orchestrator.core.profile.reading import may_lack_model
+
+    store = _store()
+    entries: list[dict[str, object]] = []
+    for name in store.names():
+        try:
+            resolved = store.resolve(name)
+        except OrchError as error:
+            entries.append(_entry(name, "", "", None, f"{error.message}: run `orch profile check {name}`"))
+            continue
+
+        profile, source = resolved.profile, resolved.sources[0]
+        if profile is not None:
+            entries.append(_entry(name, profile.engine, profile.model, source.shipped, profile.description))
+        elif may_lack_model(name):
+            description = str(resolved.values.get(("description",), ""))
+            entries.append(_entry(name, "", "", source.shipped, f"(to be extended) {description}"))
+
+    if args.json:
+        output.json_data({"version": 1, "profiles": entries})
+    else:
+        headers = ("NAME", "ENGINE", "FROM", "DESCRIPTION")
+        output.table(headers, [[entry[key] for key in ("name", "engine", "from", "description")] for entry in entries])
+
+    return diagnostics.OK
+
+
+def _entry(name: str, engine: str, model: str, shipped: bool | None, description: str) -> dict[str, object]:
+    origin = {True: "shipped", False: "yours", None: "broken"}[shipped]
+    return {"name": name, "engine": engine, "from": origin, "description": description, "model": model}
+
+
+def _show(args: argparse.Namespace) -> int:
+    from orchestrator.core.problems import dotted
+
+    resolved = _store().resolve(args.profile)
+    rows = [(dotted(key), value, *_origin(resolved, key)) for key, value in resolved.values.items()]
+    rows = [row for row in rows if row[0] not in ("schema", "extends")]
+    own = resolved.sources[0]
+    if args.json:
+        output.json_data(
+            {
+                "version": 1,
+                "name": own.name,
+                "file": own.path,
+                "extends": [source.name for source in resolved.sources[1:]],
+                "values": [
+                    {"key": key, "value": value, "from": origin, "file": file} for key, value, origin, file in rows
+                ],
+            }
+        )
+    else:
+        diagnostics.note(f"profile `{own.name}`, {own.path}")
+        output.table(("KEY", "VALUE", "FROM"), [(key, _toml(value), origin) for key, value, origin, _ in sorted(rows)])
+
+    return diagnostics.OK
+
+
+def _origin(resolved: Resolved, key: tuple[str | int, ...]) -> tuple[str, str]:
+    source = resolved.origins[key]
+    words = "own" if source is resolved.sources[0] else f"parent {source.name}"
+    return (f"{words}, shipped" if source.shipped else words), source.path
+
+
+def _toml(value: object) -> str:
+    import json
+
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from orchestrator.core.errors import UsageError
+    from orchestrator.core.problems import Problem, ProblemsError
+
+    store = _store()
+    problems: list[Problem] = []
+    checked = len(args.profiles) or len(store.names())
+    for wanted in args.profiles:
+        try:
+            store.resolve(wanted)
+        except ProblemsError as error:
+            problems += (problem for problem in error.problems if problem not in problems)
+        except UsageError as error:
+            problems.append(Problem(error.message, hint=error.hint))
+
+    if not args.profiles:
+        problems += store.load_all()[1]
+
+    if args.json:
+        output.json_data({"version": 1, "checked": checked, "problems": [_as_json(problem) for problem in problems]})
+    else:
+        for problem in problems:
+            output.line(str(problem))
+
+    count = "no problem" if not problems else "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    diagnostics.note(f"{checked} profile{'' if checked == 1 else 's'} checked: {count}")
+    return diagnostics.USAGE if problems else diagnostics.OK
+
+
+def _as_json(problem: Problem) -> dict[str, object]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "key": problem.key,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def _render(args: argparse.Namespace) -> int:
+    import shlex
+
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.render import render_profile
+
+    profile = _store().load(args.profile)
+    launch = render_profile(find_paths(), profile, args.engine or profile.engine)
+    if args.json:
+        output.json_data(
+            {
+                "engine": launch.engine,
+                "build": launch.build,
+                "binary": launch.binary,
+                "argv": list(launch.argv),
+                "env": dict(launch.env),
+                "notes": list(launch.notes),
+            }
+        )
+        return diagnostics.OK
+
+    for note in launch.notes:
+        diagnostics.note(f"note: {note}")
+
+    environment = [f"{name}={value}" for name, value in launch.env.items()]
+    output.line(shlex.join(["env", "-i", *environment, *launch.argv]))
+    return diagnostics.OK
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from orchestrator.core.profile.schema import profile_schema
+
+    output.json_data(profile_schema())
+    return diagnostics.OK

@@ -1,0 +1,80 @@
+"""`orch profile set` and `orch profile new`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import UsageError
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("profile", metavar="NAME_OR_FILE")
+    parser.add_argument("pairs", nargs="*", metavar="KEY=VALUE", help="e.g. memory.fit_margin=1792 or kv.k=q8_0")
+    parser.add_argument("--unset", action="append", default=[], metavar="KEY", help="remove a key; may be repeated")
+
+
+def add_new(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--model", required=True, metavar="FILE", help="the GGUF file")
+    parser.add_argument("--extends", metavar="PROFILE", help="the profile to start from")
+
+
+def set_keys(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.profile_editing import parse_value
+    from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.adapters.paths import find_paths
+
+    pairs: list[tuple[str, object]] = []
+    for pair in args.pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"`{pair}` is not KEY=VALUE", hint=f"run `orch profile set {args.profile} {pair}=VALUE`")
+
+        pairs.append((key.strip(), parse_value(value.strip())))
+
+    pairs += ((key, None) for key in args.unset)
+    if not pairs:
+        raise UsageError("nothing to set", hint="run `orch profile set --help`")
+
+    edited = ProfileStore(find_paths()).set(args.profile, pairs)
+    if args.json:
+        output.json_data(
+            {
+                "version": 1,
+                "file": edited.path,
+                "copied_from": edited.copied_from,
+                "changes": [change._asdict() for change in edited.changes],
+            }
+        )
+        return diagnostics.OK
+
+    if edited.copied_from:
+        diagnostics.note(f"a shipped profile is not changed in place: copied to {edited.path}, which comes first now")
+
+    for change in edited.changes:
+        output.line(f"{change.key}: {_shown(change.before)} -> {_shown(change.after)}")
+
+    return diagnostics.OK
+
+
+def new(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.adapters.paths import find_paths
+
+    model = args.model if args.model.startswith(("~", "orch:")) else os.path.abspath(args.model)
+    path = ProfileStore(find_paths()).new(args.name, model, args.extends)
+    if args.json:
+        output.json_data({"version": 1, "name": args.name, "file": path})
+    else:
+        output.line(path)
+        diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor")
+
+    return diagnostics.OK
+
+
+def _shown(value: object) -> str:
+    import json
+
+    return "(not set)" if value is None else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,313 @@
+"""`orch service`: orch as a systemd service, of this user or of the system."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.core.errors import NotRunningError, OrchError, UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.systemd.steps import Tools
+    from orchestrator.core.setup.service_plan import Machine, Step
+    from orchestrator.core.setup.service_unit import Flavour
+
+HELP = "install, remove and watch orch as a systemd service"
+EXAMPLES = """\
+  orch service install --profile mine
+  sudo /opt/orch/bin/orch service install --system --profile mine
+  orch service install --socket --dry-run
+  orch service logs -f
+  orch service uninstall"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, text: str, *, json: bool = True) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        flavour = added.add_mutually_exclusive_group()
+        flavour.add_argument("--user", action="store_true", help="this user's service; the default for all but root")
+        flavour.add_argument("--system", action="store_true", help="the system's, as user `orch`; root's default")
+        if json:
+            added.add_argument("--json", action="store_true", help="print JSON")
+
+        return added
+
+    install = action("install", "install the service, enable it, start it, and wait until it answers")
+    install.add_argument("--profile", metavar="NAME", help="start this one when nothing ran before")
+    install.add_argument("--socket", action="store_true", help="let systemd hold the gateway's address over restarts")
+    uninstall = action("uninstall", "stop the service and remove it; profiles, builds and what was learned stay")
+    uninstall.add_argument("--purge", action="store_true", help="remove those as well, and the user `orch`")
+    for each in (install, uninstall):
+        each.add_argument("--dry-run", action="store_true", help="show each file and command, and do nothing")
+        each.add_argument("--force", action="store_true", help="replace or remove a unit that somebody has edited")
+        each.add_argument("--root", metavar="DIR", default="/", help="the system below DIR, which does not run now")
+
+    action("status", "show whether it is installed, enabled and running")
+    logs = action("logs", "show the journal of the service", json=False)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
+    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="start with the last N lines (100)")
+
+
+def run(args: argparse.Namespace) -> int:
+    actions = {"install": _install, "uninstall": _uninstall, "status": _status, "logs": _logs}
+    return actions[args.action](args, _flavour(args))
+
+
+def _flavour(args: argparse.Namespace) -> Flavour:
+    if args.user or args.system:
+        return "system" if args.system else "user"
+
+    return "system" if os.geteuid() == 0 else "user"
+
+
+def _install(args: argparse.Namespace, flavour: Flavour) -> int:
+    from orchestrator.adapters.systemd.steps import Tools, perform
+    from orchestrator.core.setup.service_plan import install_steps
+    from orchestrator.doctor.service import prepare
+
+    tools = Tools()
+    machine = _machine(args, flavour, tools)
+    units, warnings, orch = prepare(machine, tools, args.profile or "", socket=args.socket)
+    steps = install_steps(machine, units, orch)
+    _refuse_edited(args, machine, [machine.unit(name) for name in units if machine.text(name) != units[name]], units)
+    for warning in warnings:
+        diagnostics.warn(warning)
+
+    if args.dry_run:
+        return _show(args, machine, steps, warnings)
+
+    try:
+        perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+    except OrchError as error:
+        error.hint = error.hint or f"what the service said is in `orch service logs --{flavour}`"
+        raise
+
+    if args.profile and not machine.offline:
+        warnings += _cannot_start(tools, machine, orch, args.profile)
+
+    return _done(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
+
+
+def _cannot_start(tools: Tools, machine: Machine, orch: tuple[str, ...], profile: str) -> list[str]:
+    """Why the profile that is to run will not: seen as the service sees it, whose PATH is not that of a shell.
+
+    No reason to undo the installation.
+    """
+    from orchestrator.adapters.systemd.machine import carried_environment, manager_environment
+    from orchestrator.core.setup.service_plan import HOME, USER
+
+    system = machine.flavour == "system"
+    environment = {**({"HOME": HOME} if system else {}), **manager_environment(machine.flavour, tools)}
+    environment |= carried_environment(machine.flavour)
+    settings = tuple(f"{name}={value}" for name, value in environment.items())
+    as_service = (*(("runuser", "-u", USER, "--") if system else ()), "env", "-i", *settings)
+    done = tools.attempt((*as_service, *orch, "profile", "render", profile), 30)
+    if done.returncode == 0:
+        return []
+
+    warning = f"`{profile}` cannot start yet: {' '.join(done.stderr.split()).removeprefix('error: ')}"
+    diagnostics.warn(warning)
+    return [warning]
+
+
+def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.adapters.systemd.machine import system_paths
+    from orchestrator.adapters.systemd.steps import Tools, perform
+    from orchestrator.core.setup.service_plan import uninstall_steps
+    from orchestrator.core.setup.service_unit import SERVICE, SOCKET
+    from orchestrator.doctor.service import refuse_another_daemon
+
+    tools = Tools()
+    machine = _machine(args, flavour, tools)
+    _refuse_edited(args, machine, list(machine.units or ()), {})
+    paths = system_paths() if flavour == "system" else find_paths()
+    places = [machine.below(path) for path in (paths.config, paths.state, paths.data, paths.cache, paths.logs)]
+    places += (f"{machine.unit(name)}.d" for name in (SERVICE, SOCKET))  # what `systemctl edit` has written
+    # Not what lies in another one of them: that goes with it.
+    kept = [path for path in places if os.path.isdir(path) and not any(path.startswith(f"{it}/") for it in places)]
+    if args.purge and not machine.offline:
+        refuse_another_daemon(paths, machine)
+
+    steps = uninstall_steps(machine, tuple(kept) if args.purge else ())
+    if args.dry_run:
+        return _show(args, machine, steps, [])
+
+    perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+    code = _done(args, machine, steps, [], "removed" if steps else "not installed: nothing to do")
+    if kept and not args.purge:
+        user = " and the user `orch`" if machine.user else ""
+        diagnostics.note(f"left as they are: {', '.join(kept)}{user} (`--purge` removes them)")
+
+    return code
+
+
+def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Machine:
+    from orchestrator.adapters.systemd.machine import check_systemd, look
+
+    root = os.path.abspath(args.root)
+    if root != "/" and flavour == "user":
+        raise UsageError("--root is for the system's service", hint="add --system")
+
+    if flavour == "system" and os.geteuid() != 0 and not args.dry_run:
+        raise OrchError("the system's service needs root", hint=f"`sudo {_again(args)}`, or leave `--system` out")
+
+    if root == "/":
+        check_systemd(flavour, tools)
+
+    return look(flavour, tools, root)
+
+
+def _again(args: argparse.Namespace) -> str:
+    from orchestrator.adapters.systemd.machine import this_orch
+
+    profile = ["--profile", args.profile] if getattr(args, "profile", None) else []
+    socket = ["--socket"] if getattr(args, "socket", False) else []
+    return shlex.join([*this_orch(), "service", args.action, "--system", *profile, *socket])
+
+
+def _refuse_edited(args: argparse.Namespace, machine: Machine, paths: list[str], units: dict[str, str]) -> None:
+    """:raises UsageError: when somebody wrote in a unit that is to be replaced or removed, with the difference"""
+    from orchestrator.core.setup.service_unit import is_ours
+
+    if args.force:
+        return
+
+    new = {machine.unit(name): text for name, text in units.items()}
+    for path in paths:
+        text = (machine.units or {}).get(path)
+        if text is None or is_ours(text):
+            continue
+
+        import difflib
+
+        difference = difflib.unified_diff(
+            text.splitlines(), new.get(path, "").splitlines(), path, f"{path} (new)", lineterm="", n=1
+        )
+        raise UsageError(
+            f"{path} was edited, or is not ours",
+            details=tuple(difference) if path in new else (),
+            hint="keep your changes with `systemctl edit orch`, then `--force` replaces the unit",
+        )
+
+
+def _show(args: argparse.Namespace, machine: Machine, steps: tuple[Step, ...], warnings: list[str]) -> int:
+    from orchestrator.core.setup.service_plan import WriteFile
+
+    if args.json:
+        output.json_data(_described(machine, steps, warnings))
+        return diagnostics.OK
+
+    for step in _visible(steps):
+        output.line(str(step))
+        if isinstance(step, WriteFile):
+            for line in step.text.splitlines():
+                output.line(f"    {line}".rstrip())
+
+    if not steps:
+        diagnostics.note("nothing to do")
+
+    return diagnostics.OK
+
+
+def _done(args: argparse.Namespace, machine: Machine, steps: tuple[Step, ...], warnings: list[str], words: str) -> int:
+    diagnostics.clear_progress()
+    if args.json:
+        output.json_data(_described(machine, steps, warnings))
+        return diagnostics.OK
+
+    for step in _visible(steps):
+        diagnostics.note(str(step))
+
+    output.line(f"orch.service ({machine.flavour}): {words}")
+    if args.action == "install" and not machine.offline:
+        who = "sudo -u orch " if machine.flavour == "system" else ""
+        flavour = f" --{machine.flavour}"
+        diagnostics.note(f"see `{who}orch status` and `orch service logs{flavour}`")
+
+    return diagnostics.OK
+
+
+def _visible(steps: tuple[Step, ...]) -> list[Step]:
+    """Without those that have something to do only when others are undone."""
+    from orchestrator.core.setup.service_plan import Run
+
+    return [step for step in steps if not (isinstance(step, Run) and not step.argv)]
+
+
+def _described(machine: Machine, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "version": 1,
+        "flavour": machine.flavour,
+        "steps": [{"what": str(step), "kind": type(step).__name__, **asdict(step)} for step in _visible(steps)],
+        "warnings": warnings,
+    }
+
+
+PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "StatusText", "Result", "ExecMainStatus")
+
+
+def _status(args: argparse.Namespace, flavour: Flavour) -> int:
+    from orchestrator.adapters.systemd.machine import lingers
+    from orchestrator.adapters.systemd.steps import Tools
+    from orchestrator.core.setup.service_unit import SERVICE, SOCKET, is_ours
+
+    tools = Tools()
+    args.root, args.dry_run = "/", True
+    machine = _machine(args, flavour, tools)
+    text = machine.text(SERVICE)
+    if text is None:
+        other = "user" if flavour == "system" else "system"
+        raise NotRunningError(
+            f"the {flavour}'s service is not installed",
+            details=(machine.unit(SERVICE),),
+            hint=f"`orch service install --{flavour}`, or look at `orch service status --{other}`",
+        )
+
+    shown = tools.run(machine.systemctl("show", SERVICE, f"--property={','.join(PROPERTIES)}"), 10)
+    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    active = found.get("ActiveState") == "active"
+    data: dict[str, object] = {
+        "version": 1,
+        "flavour": flavour,
+        "unit": machine.unit(SERVICE),
+        "edited": not is_ours(text),
+        "enabled": SERVICE in machine.enabled,
+        "socket": SOCKET in machine.active,
+        "active": found.get("ActiveState", "unknown"),
+        "sub_state": found.get("SubState", "unknown"),
+        "pid": int(found.get("MainPID", "0")) or None,
+        "restarts": int(found.get("NRestarts") or 0),
+        "status_text": found.get("StatusText", ""),
+        "result": found.get("Result", ""),
+        "exit_status": int(found.get("ExecMainStatus") or 0),
+        "lingers": lingers(tools) if flavour == "user" else None,
+    }
+    if args.json:
+        output.json_data(data)
+    else:
+        rows = [(key, value) for key, value in data.items() if key != "version" and value not in (None, "")]
+        output.table(("WHAT", "VALUE"), rows)
+
+    return diagnostics.OK if active else diagnostics.NOT_RUNNING
+
+
+def _logs(args: argparse.Namespace, flavour: Flavour) -> int:
+    import shutil
+
+    from orchestrator.core.setup.service_unit import SERVICE
+
+    program = shutil.which("journalctl")
+    if program is None:
+        raise OrchError("`journalctl` is not installed here", hint="without systemd, see `orch logs --daemon`")
+
+    unit = "--user-unit" if flavour == "user" else "--unit"
+    follow = ("--follow",) if args.follow else ("--no-pager",)
+    os.execv(program, [program, unit, SERVICE, "--lines", str(max(args.lines, 0)), *follow])

@@ -1,0 +1,206 @@
+"""Finds the form of a row that a build allows, and writes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.dialect.capabilities import Capabilities, Flag
+from orchestrator.core.dialect.tables import Form, Row, Shape
+from orchestrator.core.profile.settings import Value
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+
+_TAKES_VALUE = {Shape.VALUE: True, Shape.ON_OFF: True, Shape.INDEXED: True, Shape.BARE: False}
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """What goes on the command line for one setting; empty argv always comes with a note."""
+
+    argv: tuple[str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a build cannot express one setting, and the nearest thing that it can do."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Sheet:
+    """The command line as it is put together, with what there is to say about it.
+
+    :param problems: what this build cannot express, as (setting, value, reason)
+    """
+
+    argv: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[tuple[str, Value, str]] = field(default_factory=list)
+
+    def take(self, setting: str, value: Value, result: Spelled | Refused) -> None:
+        if isinstance(result, Refused):
+            self.refuse(setting, value, result.reason)
+            return
+
+        self.argv += result.argv
+        if result.note:
+            self.note(setting, value, result.note)
+
+    def note(self, setting: str, value: Value, note: str) -> None:
+        self.notes.append(f"{setting} = {shown(value)}: {note}")
+
+    def refuse(self, setting: str, value: Value, reason: str) -> None:
+        self.problems.append((setting, value, reason))
+
+
+def knows(caps: Capabilities, evidence: str) -> bool:
+    """Whether a build accepts a flag: `--fit` in any form, `--fit=` with a value, `--fit!` bare."""
+    flag = caps.find(evidence.rstrip("=!"))
+    if flag is None:
+        return False
+
+    return flag.value if evidence.endswith("=") else not (evidence.endswith("!") and flag.value)
+
+
+def spell(row: Row, value: Value, caps: Capabilities, spec_type: str = "none") -> Spelled | Refused:
+    """The first form that this build allows for this value."""
+    refused = ""
+    for form in row.forms:
+        if not _is_for(form, value, caps, spec_type):
+            continue
+
+        if form.shape is Shape.OMIT:
+            return Spelled((), form.note)
+
+        spelling, flag = _flag(form, caps)
+        if flag is None:
+            continue
+
+        fault = _fault(form, flag, value, caps)
+        if fault is None:
+            words = () if form.shape is Shape.BARE else (_argument(form, value),)
+            return Spelled((spelling, *words), form.note)
+
+        refused = refused or fault
+
+    return Refused(_explained(row, value, caps, refused))
+
+
+def text(value: Value) -> str:
+    """A value as an engine reads it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+
+    if isinstance(value, float):
+        # No exponent: `stof` refuses what a 32-bit float cannot hold.
+        whole, _, decimals = f"{value:.9f}".partition(".")
+        return f"{whole}.{decimals.rstrip('0') or '0'}"
+
+    if isinstance(value, tuple):
+        return ",".join(text(part) for part in value)
+
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    return str(value)
+
+
+def shown(value: Value) -> str:
+    """A value as a profile writes it, for messages."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+
+    if isinstance(value, tuple):
+        return "[" + ", ".join(shown(part) for part in value) + "]"
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def same(one: Value, other: Value) -> bool:
+    """Equal, and of one type: 1 is not true."""
+    return type(one) is type(other) and one == other
+
+
+def looks_like_flag(argument: str) -> bool:
+    """Both engines read an argument that begins with a dash as the next flag, unless it is a number."""
+    return argument.startswith("-") and _NUMBER.fullmatch(argument) is None
+
+
+def _is_for(form: Form, value: Value, caps: Capabilities, spec_type: str) -> bool:
+    if form.when is not None and not any(same(value, word) for word in form.when):
+        return False
+
+    return (
+        (form.of is None or (isinstance(value, form.of) and not isinstance(value, bool)))
+        and (form.kinds is None or caps.kind in form.kinds)
+        and (form.types is None or spec_type in form.types)
+        and all(knows(caps, evidence) for evidence in form.beside)
+        and not any(knows(caps, evidence) for evidence in form.absent)
+    )
+
+
+def _flag(form: Form, caps: Capabilities) -> tuple[str, Flag | None]:
+    for spelling in form.flags:
+        flag = caps.find(spelling)
+        if flag is not None and flag.value is _TAKES_VALUE[form.shape]:
+            return spelling, flag
+
+    return "", None
+
+
+def _argument(form: Form, value: Value) -> str:
+    if form.shape is Shape.INDEXED and isinstance(value, tuple):
+        return text(tuple(str(part) for pair in enumerate(value) for part in pair))
+
+    return next((word for key, word in form.spelled.items() if same(key, value)), text(value))
+
+
+def _fault(form: Form, flag: Flag, value: Value, caps: Capabilities) -> str | None:
+    if form.shape is Shape.BARE:
+        return None
+
+    argument = _argument(form, value)
+    if looks_like_flag(argument):
+        return f"`{flag.name} {argument}` would be read as two flags, as the value begins with `-`"
+
+    for part in value if isinstance(value, tuple) else ():
+        bad = next((char for char in ("," + form.forbid) if char in str(part)), None)
+        if bad is not None:
+            return f"`{flag.name}` takes a list in which no element may hold `{bad}`, found {shown(part)}"
+
+    allowed = _allowed(form, flag, caps)
+    if form.shape is not Shape.VALUE or not isinstance(value, str | bool):
+        return None
+
+    if (form.listed and argument not in (flag.choices or ())) or (allowed is not None and argument not in allowed):
+        return f"`{flag.name}` takes {', '.join(allowed or ())}"
+
+    return None
+
+
+def _allowed(form: Form, flag: Flag, caps: Capabilities) -> tuple[str, ...] | None:
+    if flag.choices is None:
+        return form.words
+
+    # The fork's lists are not complete.
+    extra = form.words or () if caps.kind == "ik" else ()
+    return tuple(dict.fromkeys((*flag.choices, *extra)))
+
+
+def _explained(row: Row, value: Value, caps: Capabilities, fault: str) -> str:
+    word = value if isinstance(value, str) else ""
+    parts = [row.only[word]] if word in row.only else []
+    if fault:
+        parts.append(fault)
+    elif not parts:
+        known = next((flag for form in row.forms for flag in form.flags if caps.find(flag)), None)
+        parts.append(f"`{known}` does not say it here" if known else "no flag for it")
+
+    nearest = row.nearest_for.get(caps.kind, row.nearest)
+    parts.append(f"nearest here {row.substitutes[word]}" if word in row.substitutes else nearest)
+    return "; ".join(parts)

@@ -1,0 +1,41 @@
+"""Models that a build is known not to load, so that it is said before a start that would only fail.
+
+Evidence decides, not the age of a build: the fork reads a qwen35moe file with MTP layers since its `--spec-type` takes
+stages.
+"""
+
+from __future__ import annotations
+
+from orchestrator.core.dialect.capabilities import Capabilities, Kind
+
+_MTP_TAIL_NEEDS_STAGES = frozenset({"qwen35moe", "qwen35"})
+"""Their loaders took the last block for a layer of attention and failed on its missing tensors (seen on b4409)."""
+
+
+def known_limits(kind: Kind, spec_stages: bool) -> tuple[str, ...]:
+    """What a build of this kind cannot do although its flags suggest it; one sentence each, for people.
+
+    :param spec_stages: as in `Capabilities`
+    """
+    if kind == "ik" and not spec_stages:
+        return ("it cannot load a qwen35 or qwen35moe file that has MTP layers (it takes `-mtp` for other models)",)
+
+    return ()
+
+
+def refuse_model(capabilities: Capabilities, architecture: str | None, nextn_predict_layers: int) -> str | None:
+    """Why this build cannot load a file with this header; None when nothing speaks against it.
+
+    :param architecture: `general.architecture`
+    :param nextn_predict_layers: `<architecture>.nextn_predict_layers`, 0 where the key is absent
+    """
+    if capabilities.kind != "ik" or capabilities.spec_stages:
+        return None
+
+    if architecture in _MTP_TAIL_NEEDS_STAGES and nextn_predict_layers > 0:
+        return (
+            f"this build of ik_llama.cpp ({capabilities.version}) cannot load {architecture} with MTP layers: "
+            "builds from summer 2026 can, or a file without the MTP layers"
+        )
+
+    return None

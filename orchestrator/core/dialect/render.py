@@ -1,0 +1,254 @@
+"""Turns a profile into the argv of one build, from what that build says it accepts.
+
+The tables are in `tables.py` and `speculative.py`; docs/dialects.md shows them for recorded builds.
+Nothing here asks for an engine's name. A setting ends on the command line, in a note, or in the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.dialect.capabilities import Capabilities, Kind
+from orchestrator.core.dialect.forms import Refused, Sheet, knows, looks_like_flag, same, shown, spell
+from orchestrator.core.dialect.speculative import render_speculation
+from orchestrator.core.dialect.tables import FITTING, LOAD_FLAGS, LOAD_MODES, PLACEMENT, REST, Form, Row, Shape
+from orchestrator.core.errors import UsageError
+from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.profile.settings import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A command line without the binary, and what the user should know about it."""
+
+    argv: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class UnsupportedError(UsageError):
+    """Raised when a build cannot express what a profile asks for; `details` has a line for each setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Conflict:
+    """Two settings that a build refuses together, although it knows the flags of both."""
+
+    kind: Kind
+    setting: str
+    value: Value
+    against: tuple[str, ...]
+    harmless: tuple[Value, ...]
+    reason: str
+
+
+_CONFLICTS = (
+    _Conflict(
+        "ik", "memory.fit", True,
+        ("memory.cpu_moe", "memory.n_cpu_moe", "memory.tensor_overrides", "memory.gpu_layers"), (False, "auto", "all"),
+        "its fit places the model itself and does not go with `{other}`; drop one of the two",
+    ),
+    _Conflict(
+        "ik", "memory.mmap", True,
+        ("memory.repack",), (False,),
+        "repacking while loading reads the file instead of mapping it; drop `{other}`",
+    ),
+)  # fmt: skip
+
+_NO_SPECULATION = (None, "none")
+
+_QUIET_DEFAULTS = ("context.parallel",)
+"""Always passed, so nothing to remark on (upstream would open four slots by itself)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """An argument that is orch's own.
+
+    :param needed: whether a build without it cannot be supervised; else it is left out
+    """
+
+    forms: tuple[Form, ...]
+    needed: bool = False
+
+
+_SERVER: Mapping[str, _Owned] = {
+    "model": _Owned((Form(Shape.VALUE, ("--model",)),), needed=True),
+    "alias": _Owned((Form(Shape.VALUE, ("--alias",)),)),
+    "host": _Owned((Form(Shape.VALUE, ("--host",)),), needed=True),
+    "port": _Owned((Form(Shape.VALUE, ("--port",)),), needed=True),
+    "api_key_file": _Owned((Form(Shape.VALUE, ("--api-key-file",)),), needed=True),
+    "metrics": _Owned((Form(Shape.BARE, ("--metrics",)),)),
+    "slots": _Owned((Form(Shape.BARE, ("--slots",)),)),
+    "web_ui": _Owned(
+        (
+            Form(Shape.BARE, ("--no-ui", "--no-webui")),
+            Form(Shape.VALUE, ("--webui",)),
+        )
+    ),
+    "log_colors": _Owned((Form(Shape.VALUE, ("--log-colors",)),)),
+    # 4 is `trace` since `--log-colors` takes a value (March 2026 at the latest): buffer sizes and fitting are logged
+    # there. Before, and in the fork, the number means something else and those lines are always printed.
+    "verbosity": _Owned((Form(Shape.VALUE, ("-lv",), beside=("--log-colors=",)),)),
+    "offline": _Owned((Form(Shape.BARE, ("--offline",)),)),
+}
+
+
+def render(
+    profile: EngineProfile,
+    caps: Capabilities,
+    *,
+    build: str,
+    model: str,
+    host: str,
+    port: str,
+    api_key_file: str | None,
+) -> Rendered:
+    """The argv that starts this profile on a build with these capabilities.
+
+    :param build: what to call the build in messages
+    :param model: path of the GGUF, absolute
+    :param api_key_file: file with the key that the engine asks its clients for
+    :raises UnsupportedError: when the build cannot express a setting; it lists every one
+    """
+    sheet = Sheet()
+    _take_rows(PLACEMENT, profile.settings, caps, sheet)
+    _take_load_mode(profile.settings, caps, sheet)
+    _take_rows(FITTING, profile.settings, caps, sheet)
+    render_speculation(profile.settings, caps, sheet)
+    _take_rows(REST, profile.settings, caps, sheet)
+    _check_conflicts(profile.settings, caps, sheet)
+
+    owned = {"model": model, "alias": _alias(profile, caps), "host": host, "port": port}
+    if api_key_file is not None:
+        owned["api_key_file"] = api_key_file
+
+    if caps.kind == "ik" and host.endswith(".sock"):
+        sheet.refuse("host", host, "it listens on TCP only; nearest here 127.0.0.1")
+
+    # The order of `_SERVER`, so that the same profile gives the same line whatever it sets.
+    values = {**owned, "web_ui": "none", "log_colors": "off", "verbosity": "4"}
+    for name, argument in _SERVER.items():
+        if name != "api_key_file" or api_key_file is not None:
+            _take_owned(name, argument, values.get(name, True), caps, sheet)
+
+    _take_extra_args(profile.extra_args, caps, sheet)
+    if sheet.problems:
+        raise _unsupported(profile, build, sheet.problems)
+
+    return Rendered(tuple(sheet.argv), tuple(sheet.notes))
+
+
+def _take_rows(rows: Iterable[Row], settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+    for row in rows:
+        if row.setting in settings:
+            sheet.take(row.setting, settings[row.setting], spell(row, settings[row.setting], caps))
+        elif row.default is not None and not any(knows(caps, flag) for flag in row.default_unless):
+            _take_default(row, row.default, caps, sheet)
+
+
+def _take_default(row: Row, default: Value, caps: Capabilities, sheet: Sheet) -> None:
+    result = spell(row, default, caps)
+    if isinstance(result, Refused) or not result.argv:
+        return
+
+    sheet.argv += result.argv
+    if row.setting not in _QUIET_DEFAULTS:
+        passed = " ".join(result.argv)
+        sheet.notes.append(f"{row.setting} is unset: `{passed}` is passed, so that every engine does the same")
+
+
+def _take_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+    """One word since b10142; flags of their own before that, and in the fork."""
+    given = {row.setting: settings[row.setting] for row in LOAD_FLAGS if row.setting in settings}
+    if not knows(caps, "--load-mode="):
+        _take_rows(LOAD_FLAGS, settings, caps, sheet)
+        return
+
+    mode = _load_mode(given.get("memory.mmap"), given.get("memory.mlock"), given.get("memory.direct_io"))
+    if mode is None:
+        for setting, value in given.items():
+            sheet.refuse(setting, value, "`--load-mode` takes one way to read the file; drop all but one")
+
+        return
+
+    if mode == "auto":
+        for setting, value in given.items():
+            sheet.note(setting, value, "nothing to pass, the build's own load mode is `auto`")
+
+        return
+
+    row = Row(
+        "memory.mmap",
+        (Form(Shape.VALUE, ("--load-mode",), words=LOAD_MODES),),
+        nearest="nearest here `memory.mmap` or `memory.mlock` alone",
+    )
+    result = spell(row, mode, caps)
+    if isinstance(result, Refused):
+        for setting, value in given.items():
+            sheet.refuse(setting, value, result.reason)
+    else:
+        sheet.argv += result.argv
+
+
+def _load_mode(mmap: Value | None, mlock: Value | None, direct_io: Value | None) -> str | None:
+    """The word for three settings; None when two of them exclude one another. Unset mmap means mapped, as elsewhere."""
+    if direct_io is True:
+        return None if mmap is True or mlock is True else "dio"
+
+    if mlock is True:
+        return "mlock" if mmap is False else "mmap+mlock"
+
+    return {True: "mmap", False: "none"}.get(mmap, "auto") if isinstance(mmap, bool) else "auto"
+
+
+def _check_conflicts(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+    for conflict in _CONFLICTS:
+        if caps.kind != conflict.kind or settings.get(conflict.setting) != conflict.value:
+            continue
+
+        for other in conflict.against:
+            value = settings.get(other)
+            if value is not None and not any(same(value, word) for word in conflict.harmless):
+                sheet.refuse(conflict.setting, conflict.value, conflict.reason.format(other=other))
+
+    parallel = settings.get("context.parallel", 1)
+    if caps.kind == "ik" and parallel != 1 and settings.get("speculative.type") not in _NO_SPECULATION:
+        sheet.refuse("context.parallel", parallel, "it speculates with one slot only; nearest here 1")
+
+
+def _alias(profile: EngineProfile, caps: Capabilities) -> str:
+    # A comma list is told by its neighbour of the same change: the names themselves are in the help's prose alone.
+    names = [profile.name, *(alias for alias in profile.aliases if "," not in alias and alias != profile.name)]
+    return ",".join(dict.fromkeys(names)) if knows(caps, "--tags=") else profile.name
+
+
+def _take_owned(name: str, owned: _Owned, value: Value, caps: Capabilities, sheet: Sheet) -> None:
+    result = spell(Row(name, owned.forms, nearest="use another build"), value, caps)
+    if not isinstance(result, Refused):
+        sheet.argv += result.argv
+    elif owned.needed:
+        sheet.refuse(name, value, result.reason)
+
+
+def _take_extra_args(extra_args: Sequence[str], caps: Capabilities, sheet: Sheet) -> None:
+    sheet.argv += extra_args
+    if not extra_args or not looks_like_flag(extra_args[-1]):
+        return
+
+    flag = caps.find(extra_args[-1])
+    if flag is not None and flag.value:
+        # The fork reads past the end of argv here and dies of it (`-ctkd`).
+        reason = f"`{extra_args[-1]}` comes last and lacks its value; nearest here: write the value behind it"
+        sheet.refuse("extra_args", tuple(extra_args), reason)
+
+
+def _unsupported(profile: EngineProfile, build: str, problems: Sequence[tuple[str, Value, str]]) -> UnsupportedError:
+    lines = dict.fromkeys(f"{setting} = {shown(value)}: {build} cannot: {why}" for setting, value, why in problems)
+    count = len({setting for setting, _, _ in problems})
+    return UnsupportedError(
+        f"{build} cannot do what profile `{profile.name}` asks for: {count} setting{'s' if count != 1 else ''}",
+        details=tuple(lines),
+        hint=f"change them for this engine alone under `[engine.{profile.engine}]`,"
+        f" or see what it accepts with `orch engines probe {profile.engine}`",
+    )

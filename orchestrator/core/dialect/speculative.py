@@ -1,0 +1,173 @@
+"""Speculative decoding in each build's own words.
+
+Four grammars: upstream since b9246 (`--spec-type draft-mtp --spec-draft-n-max N`), upstream before (`--draft-max N`, no
+MTP), the fork until May 2026 (`-mtp --draft-max N`), the fork since (`--spec-type mtp:n_max=N,p_min=P`). Which one a
+build speaks is not asked: each setting has its forms, and the fork's stages are a capability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.core.dialect.capabilities import Capabilities
+from orchestrator.core.dialect.forms import Sheet, spell, text
+from orchestrator.core.dialect.tables import DEFAULT, ONLY_FORK, ONLY_UPSTREAM, Form, Row, Shape, kv, layers, option
+from orchestrator.core.profile.settings import SPECULATIVE_TYPES, Value
+
+_DRAFT_MODEL_TYPES = ("draft", "eagle3", "dflash", "dspark")
+_DRAFTING = ("mtp", *_DRAFT_MODEL_TYPES)
+_NGRAM = tuple(name for name in SPECULATIVE_TYPES if name.startswith("ngram-"))
+_NGRAM_MAPS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v")
+
+MTP_DEFAULTS: Mapping[str, Value] = {"speculative.draft_max": 3, "speculative.draft_p_min": 0.0}
+"""Passed with `mtp` when the profile is silent: upstream drafts 3 above 0.0, the fork 16 above 0.75."""
+
+TYPE = Row("speculative.type", (
+    Form(
+        Shape.VALUE, ("--spec-type",), listed=True,
+        spelled={"draft": "draft-simple", **{name: f"draft-{name}" for name in ("mtp", "eagle3", "dflash", "dspark")}},
+    ),
+    Form(Shape.BARE, ("-mtp",), when=("mtp",)),
+    Form(Shape.OMIT, when=("draft",), beside=("--model-draft=",), note="the draft model's flag alone turns it on here"),
+), nearest="nearest here `draft` with a draft model, or another build",
+   only={"suffix": ONLY_FORK, "eagle3": ONLY_UPSTREAM})  # fmt: skip
+
+
+def _ngram(part: str, mod: str, old: str) -> tuple[Form, ...]:
+    forms = [Form(Shape.VALUE, (f"--spec-{name}-{part}",), types=(name,)) for name in _NGRAM_MAPS]
+    if mod:
+        forms.append(Form(Shape.VALUE, (mod,), types=("ngram-mod",)))
+
+    return (*forms, Form(Shape.VALUE, (old,)))
+
+
+_AS_M = "nearest here `speculative.ngram_m`, the length of what is drafted"
+
+ROWS: tuple[Row, ...] = (
+    Row("speculative.draft_model", (Form(Shape.VALUE, ("--spec-draft-model", "--model-draft")),)),
+    Row("speculative.draft_max", (
+        Form(Shape.VALUE, ("--spec-ngram-mod-n-max",), types=("ngram-mod",)),
+        Form(Shape.VALUE, ("--spec-draft-n-max",), types=_DRAFTING),
+        Form(Shape.VALUE, ("--draft-max",)),
+    ), nearest=_AS_M),
+    Row("speculative.draft_min", (
+        Form(Shape.VALUE, ("--spec-ngram-mod-n-min",), types=("ngram-mod",)),
+        Form(Shape.VALUE, ("--spec-draft-n-min",), types=_DRAFTING),
+        Form(Shape.VALUE, ("--draft-min",), types=("mtp",), beside=("-mtp!",), note="this build takes 0 for MTP"),
+        Form(Shape.VALUE, ("--draft-min",)),
+    ), nearest="nearest here `speculative.ngram_min_hits`, which keeps rare drafts away"),
+    Row("speculative.draft_p_min", (Form(Shape.VALUE, ("--spec-draft-p-min", "--draft-p-min")),)),
+    Row("speculative.ngram_n", _ngram("size-n", "--spec-ngram-mod-n-match", "--spec-ngram-size-n")),
+    Row(
+        "speculative.ngram_m", _ngram("size-m", "", "--spec-ngram-size-m"),
+        nearest="nearest here `speculative.draft_max`",
+    ),
+    Row("speculative.ngram_min_hits", _ngram("min-hits", "", "--spec-ngram-min-hits")),
+    layers("speculative.draft_gpu_layers", "--spec-draft-ngl", "--n-gpu-layers-draft", "--gpu-layers-draft"),
+    Row("speculative.draft_devices", (
+        Form(Shape.VALUE, ("--device-draft",), kinds=("ik",), forbid="-"),
+        Form(Shape.VALUE, ("--spec-draft-device", "--device-draft"), kinds=("upstream", "unknown")),
+    )),
+    kv("speculative.kv_k", "--cache-type-k-draft", "--spec-draft-type-k"),
+    kv("speculative.kv_v", "--cache-type-v-draft", "--spec-draft-type-v"),
+    Row("speculative.autotune", option("--spec-autotune"), nearest="nearest here a fixed `speculative.draft_max`"),
+    Row("speculative.checkpoint_mode", (
+        Form(Shape.VALUE, ("--spec-ckpt-mode", "--recurrent-ckpt-mode")),
+        Form(Shape.OMIT, when=("auto",), note="nothing to pass, this build chooses by itself"),
+    ), nearest="nearest here auto"),
+)  # fmt: skip
+
+_ALWAYS = ("speculative.autotune", "speculative.checkpoint_mode")
+_LENGTHS = ("speculative.draft_max", "speculative.draft_min")
+_CACHES = ("speculative.kv_k", "speculative.kv_v")
+_PLACES = ("speculative.draft_model", "speculative.draft_gpu_layers", "speculative.draft_devices")
+_GRAMS = ("speculative.ngram_n", "speculative.ngram_m", "speculative.ngram_min_hits")
+
+APPLIES: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "mtp": (*_LENGTHS, "speculative.draft_p_min", *_CACHES, *_ALWAYS),
+    **dict.fromkeys(
+        _DRAFT_MODEL_TYPES, (*_PLACES, *_LENGTHS, "speculative.draft_p_min", *_CACHES, *_ALWAYS)
+    ),
+    **dict.fromkeys(_NGRAM, (*_LENGTHS, *_GRAMS, *_ALWAYS)),
+    "ngram-cache": (*_LENGTHS, *_ALWAYS),
+    "suffix": (*_LENGTHS, *_ALWAYS),
+}  # fmt: skip
+"""What has a meaning for each type; the rest of a profile's speculative settings is for another type."""
+
+STAGE_KEYS: Mapping[str, str] = {
+    "speculative.draft_max": "n_max",
+    "speculative.draft_min": "n_min",
+    "speculative.draft_p_min": "p_min",
+    "speculative.ngram_n": "ngram_size_n",
+    "speculative.ngram_m": "ngram_size_m",
+    "speculative.ngram_min_hits": "ngram_min_hits",
+}
+"""Keys of a stage in the fork since May 2026 (`common_speculative_stage_apply_kv`)."""
+
+STAGE_TYPES = tuple(name for name in SPECULATIVE_TYPES if name != "eagle3")
+
+
+def render_speculation(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+    """Everything below `speculative.`, in this build's words."""
+    given = {path: value for path, value in settings.items() if path.startswith("speculative.")}
+    kind = str(given.pop("speculative.type", "none"))
+    for path in [path for path in given if path not in APPLIES[kind]]:
+        value = given.pop(path)
+        if path == "speculative.draft_model" and kind == "mtp":
+            sheet.refuse(path, value, "a draft model cannot be chained with MTP; drop one of the two")
+        else:
+            sheet.note(path, value, f"not passed, it has no meaning with `speculative.type = {kind}`")
+
+    if kind == "none":
+        if "speculative.type" in settings:
+            sheet.note("speculative.type", kind, DEFAULT)
+
+        return
+
+    if kind == "mtp":
+        for path, value in MTP_DEFAULTS.items():
+            if path not in given:
+                given[path] = value
+                sheet.notes.append(f"{path} is unset: {value} is passed, as the engines' own defaults differ")
+
+        for path in _CACHES:
+            _take_mtp_cache(path, settings, given, caps, sheet)
+
+    if caps.spec_stages:
+        _take_stage(kind, given, sheet)
+    else:
+        sheet.take("speculative.type", kind, spell(TYPE, kind, caps, kind))
+
+    for row in ROWS:
+        if row.setting in given:
+            sheet.take(row.setting, given[row.setting], spell(row, given[row.setting], caps, kind))
+
+
+def _take_stage(kind: str, given: dict[str, Value], sheet: Sheet) -> None:
+    keys = {key: given.pop(path) for path, key in STAGE_KEYS.items() if path in given}
+    if kind not in STAGE_TYPES:
+        sheet.refuse("speculative.type", kind, f"its stages are {', '.join(STAGE_TYPES)}; use upstream")
+        return
+
+    options = ",".join(f"{key}={text(value)}" for key, value in keys.items())
+    sheet.argv += ["--spec-type", f"{kind}:{options}" if options else kind]
+
+
+def _take_mtp_cache(
+    path: str, settings: Mapping[str, Value], given: dict[str, Value], caps: Capabilities, sheet: Sheet
+) -> None:
+    """The fork's MTP context has the main cache's types and ignores the drafter's; upstream's is f16 unless told."""
+    main_path = path.replace("speculative.kv_", "kv.")
+    main = settings.get(main_path, "f16")
+    if caps.kind != "ik":
+        if path not in given and main_path in settings:
+            sheet.notes.append(f"{path} is unset: MTP's own cache stays f16 here (the fork gives it `{main_path}`)")
+
+        return
+
+    value = given.pop(path, None)
+    if value == main:
+        sheet.note(path, main, f"not passed, MTP has the type of `{main_path}` here, which is the same")
+    elif value is not None:
+        sheet.refuse(path, value, f"MTP ignores it and has the type of `{main_path}`; nearest here {main}")

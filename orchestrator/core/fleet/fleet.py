@@ -1,0 +1,319 @@
+"""Everything that runs, and the switch from one instance to another, as a pure function.
+
+A slot is one lifecycle machine (`lifecycle.py`). Clients are routed to the `current` one. There is one slot, except
+during a switch and while a replaced instance finishes its streams.
+
+    side by side                 the new slot starts beside the old one, which serves on
+      beside --new ready--> flip, the old one drains and stops
+             --new failed-> the new one is dropped; nobody noticed
+
+    hold and replace             new requests wait in the gateway
+      clearing --old gone--> taking --new ready--> done
+                             taking --new failed-> returning --old target ready--> rolled back
+                                                             --that failed too---> failed
+
+A replaced instance may end its streams while the next switch begins. Then the new slot waits for it as well, so that
+there are never three processes.
+
+Invariants, checked by the property tests: in hold and replace no process is started before the others are gone (but a
+start that was under way beside another one, and is asked for again, goes on); a slot is dropped only when it has no
+process; every switch that was asked for ends in exactly one `SwitchFinished`; every state can be reached from every
+other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from orchestrator.core.fleet.fleet_states import (
+    Beside,
+    CancelRequested,
+    Clearing,
+    DownRequested,
+    Operation,
+    Returning,
+    SlotWoke,
+    Switch,
+    SwitchFinished,
+    SwitchRequested,
+    Taking,
+    UpRequested,
+    WakeSlot,
+    World,
+    WorldEffect,
+    WorldEvent,
+    has_process,
+    slot_of,
+    state_is_active,
+    target_of,
+)
+from orchestrator.core.fleet.lifecycle import step
+from orchestrator.core.fleet.lifecycle_states import (
+    Backoff,
+    Failed,
+    InstanceEvent,
+    Ready,
+    ResumeRequested,
+    StartRequested,
+    State,
+    Stopped,
+    Stopping,
+    StopRequested,
+    Target,
+    WakeAt,
+    Woke,
+    describe,
+)
+from orchestrator.core.fleet.restart import RestartPolicy
+
+
+def step_world(
+    world: World, event: WorldEvent, now: float, policy: RestartPolicy
+) -> tuple[World, tuple[WorldEffect, ...]]:
+    """The world that follows, and what has to be done. Total."""
+    turn = _Turn(world, now, policy)
+    match event:
+        case UpRequested():
+            turn.up(event)
+        case DownRequested():
+            turn.down(event)
+        case SwitchRequested():
+            turn.switch(event)
+        case CancelRequested():
+            turn.cancel(event)
+        case SlotWoke():
+            turn.tell(event.slot, Woke())
+        case _:
+            turn.tell(slot_of(event.instance), event)
+
+    turn.settle()
+    return turn.world, tuple(turn.effects)
+
+
+class _Turn:
+    """One step in the making: the world so far and the effects collected."""
+
+    def __init__(self, world: World, now: float, policy: RestartPolicy) -> None:
+        self.world = world
+        self.now = now
+        self.policy = policy
+        self.effects: list[WorldEffect] = []
+
+    def up(self, event: UpRequested) -> None:
+        switch = self.world.switch
+        if switch is not None:
+            if isinstance(switch, Beside):
+                self.tell(switch.new, StopRequested(force=True))
+
+            self._finish(False, False, f"replaced by a start of {event.target}")
+
+        if not isinstance(switch, Clearing | Taking | Returning) and state_is_active(self.world.state):
+            self.switch(SwitchRequested(event.target, event.slot, "replace"))
+            return
+
+        self.world = replace(self.world, wanted=event.target)
+        busy = [slot for slot, each in self.world.slots.items() if has_process(each)]
+        for slot in self.world.slots:
+            if [slot] != busy:
+                self.tell(slot, StopRequested())
+
+        if not busy:
+            self._open(event.slot, event.target)
+        elif len(busy) == 1:
+            # Something is on its way out: the slot starts the new target when its process is gone.
+            self.world = replace(self.world, current=busy[0])
+            self.tell(busy[0], StartRequested(event.target, f"{busy[0]}.1"))
+        else:
+            operation = Operation(event.slot, None, event.target, "replace", self.now, self.now)
+            self.world = replace(self.world, current=busy[-1], switch=Clearing(operation, busy[-1]))
+
+    def down(self, event: DownRequested) -> None:
+        if self.world.switch is not None:
+            self._finish(False, False, "everything was stopped")
+
+        self.world = replace(self.world, wanted=None)
+        for slot in tuple(self.world.slots):
+            self.tell(slot, StopRequested(event.force))
+
+    def switch(self, event: SwitchRequested) -> None:
+        """1. Under way already: refused. 2. It runs: done. 3. Nothing runs: a plain start. 4. Switch."""
+        world = self.world
+        state = world.state
+        running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
+        # What is failing is started anew by the same target; there is nothing to return to.
+        failing = isinstance(state, Stopping | Backoff)
+        origin = None if failing and running == event.target else running
+        operation = Operation(event.slot, origin, event.target, event.strategy, self.now)
+        if world.switch is not None:
+            if world.switch.operation.id != event.slot:
+                cause = f"a switch to {world.switch.operation.target} is under way"
+                self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
+        elif origin == event.target and not event.again and world.current is not None and not isinstance(state, Ready):
+            # It is on its way already: done once it is proven.
+            operation = replace(operation, origin=None, held_since=self.now)
+            self.world = replace(world, switch=Taking(operation, world.current))
+        elif origin == event.target and not event.again:
+            self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
+        elif world.current is None:
+            self._take(replace(operation, held_since=self.now))
+        elif origin is not None and event.strategy == "beside":
+            self.world = replace(world, switch=Beside(operation, world.current, event.slot))
+        else:
+            operation = replace(operation, held_since=self.now)
+            self.world = replace(world, switch=Clearing(operation, world.current))
+            for slot in world.slots:
+                self.tell(slot, StopRequested())
+
+    def cancel(self, event: CancelRequested) -> None:
+        switch = self.world.switch
+        if switch is None or switch.operation.id != event.operation:
+            return
+
+        match switch:
+            case Beside():
+                self._drop_beside(switch, "cancelled")
+            case Clearing(operation=Operation(origin=None)):
+                self._finish(False, False, "cancelled")
+                self.world = replace(self.world, wanted=None)
+            case Clearing():
+                self.tell(switch.old, ResumeRequested())
+                if isinstance(self.world.slots[switch.old], Ready):
+                    self._finish(False, True, "cancelled")
+                else:
+                    self.world = replace(self.world, switch=replace(switch, cancelled=True))
+            case Taking(cause=None):
+                self._drop_new(switch, "cancelled")
+            case Taking() | Returning():
+                pass  # it is on its way back already
+            case _:
+                assert_never(switch)
+
+    def tell(self, slot: str, event: InstanceEvent | StartRequested | StopRequested | ResumeRequested | Woke) -> None:
+        """Step one slot."""
+        state = self.world.slots.get(slot)
+        if state is None:
+            return
+
+        state, effects = step(state, event, self.now, self.policy)
+        self.world = replace(self.world, slots={**self.world.slots, slot: state})
+        for effect in effects:
+            self.effects.append(WakeSlot(slot, effect.time) if isinstance(effect, WakeAt) else effect)
+
+    def settle(self) -> None:
+        """Follow the switch as far as the slots' states allow, then drop the slots that are done with."""
+        switch = None
+        while self.world.switch is not None and self.world.switch is not switch:
+            switch = self.world.switch
+            self._advance(switch)
+
+        kept = {
+            slot: state
+            for slot, state in self.world.slots.items()
+            if slot == self.world.current or self._in_switch(slot) or not isinstance(state, Stopped | Failed | Backoff)
+        }
+        if len(kept) != len(self.world.slots):
+            self.world = replace(self.world, slots=kept)
+
+    def _advance(self, switch: Switch) -> None:
+        match switch:
+            case Beside():
+                new = self.world.slots.get(switch.new)
+                if new is None:
+                    if not self._processes(besides=switch.old):
+                        self._open(switch.new, switch.operation.target, current=False)
+                elif isinstance(new, Ready):
+                    self.world = replace(self.world, current=switch.new)
+                    self.tell(switch.old, StopRequested())
+                    self._finish(True, False, None)
+                elif (cause := _over(new)) is not None:
+                    self._drop_beside(switch, cause)
+            case Clearing():
+                if not self._processes():
+                    if switch.cancelled:
+                        self._return(switch.operation, "cancelled")
+                    else:
+                        self._take(switch.operation)
+            case Taking():
+                new = self.world.slots[switch.new]
+                if isinstance(new, Ready):
+                    self._finish(True, False, None)
+                elif switch.cause is None and (cause := _over(new)) is not None:
+                    if switch.operation.origin is None:
+                        self._finish(False, False, cause)  # nothing ran before: the failure stays, and is shown
+                    else:
+                        self._drop_new(switch, cause)
+                elif switch.cause is not None and isinstance(new, Stopped):
+                    self._return(switch.operation, switch.cause)
+            case Returning():
+                state = self.world.slots[switch.slot]
+                if isinstance(state, Ready):
+                    self._finish(False, True, switch.cause)
+                elif (cause := _over(state)) is not None:
+                    self._finish(False, False, f"{switch.cause}; and what ran before did not start again: {cause}")
+            case _:
+                assert_never(switch)
+
+    def _processes(self, besides: str | None = None) -> bool:
+        return any(has_process(state) for slot, state in self.world.slots.items() if slot != besides)
+
+    def _take(self, operation: Operation) -> None:
+        self._open(operation.id, operation.target)
+        self.world = replace(self.world, switch=Taking(operation, operation.id))
+
+    def _drop_beside(self, switch: Beside, cause: str) -> None:
+        self.tell(switch.new, StopRequested(force=True))
+        self._finish(False, not isinstance(self.world.slots[switch.old], Failed), cause)
+
+    def _drop_new(self, switch: Taking, cause: str) -> None:
+        self.world = replace(self.world, switch=replace(switch, cause=cause))
+        self.tell(switch.new, StopRequested(force=True))
+
+    def _return(self, operation: Operation, cause: str) -> None:
+        if operation.origin is None:
+            self._finish(False, False, cause)
+            self.world = replace(self.world, wanted=None)  # a cancelled start: there is nothing to go back to
+            return
+
+        slot = f"{operation.id}r"
+        self._open(slot, operation.origin)
+        self.world = replace(self.world, switch=Returning(operation, slot, cause))
+
+    def _open(self, slot: str, target: Target, *, current: bool = True) -> None:
+        slots = {**self.world.slots, slot: Stopped()}
+        self.world = replace(self.world, slots=slots, current=slot if current else self.world.current)
+        self.tell(slot, StartRequested(target, f"{slot}.1"))
+
+    def _finish(self, ok: bool, rolled_back: bool, cause: str | None) -> None:
+        switch = self.world.switch
+        assert switch is not None
+        operation = switch.operation
+        gap_s = 0.0 if operation.held_since is None else self.now - operation.held_since
+        total_s = self.now - operation.started
+        self.effects.append(SwitchFinished(operation, ok, rolled_back, cause, gap_s, total_s))
+        wanted = operation.target if ok or operation.origin is None else operation.origin
+        self.world = replace(self.world, switch=None, wanted=wanted)
+
+    def _in_switch(self, slot: str) -> bool:
+        match self.world.switch:
+            case Beside(old=old, new=new):
+                return slot in (old, new)
+            case Clearing(old=old):
+                return slot == old
+            case Taking(new=new):
+                return slot == new
+            case Returning(slot=returning):
+                return slot == returning
+            case None:
+                return False
+
+
+def _over(state: State) -> str | None:
+    """Why a start that belongs to a switch is given up: it failed, would have to wait, or was stopped."""
+    match state:
+        case Failed(failure=failure) | Backoff(failure=failure):
+            return describe(failure)
+        case Stopped():
+            return "it was stopped"
+        case _:
+            return None

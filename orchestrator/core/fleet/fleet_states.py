@@ -1,0 +1,182 @@
+"""What the world is made of: slots, the switch under way, the events it takes and the effects it asks for.
+
+`fleet.py` says how they follow each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.core.fleet.lifecycle_states import (
+    Draining,
+    Effect,
+    InstanceEvent,
+    Preparing,
+    Ready,
+    Starting,
+    State,
+    Stopped,
+    Stopping,
+    Target,
+)
+
+Strategy = Literal["beside", "replace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One switch: what was asked for, and the monotonic times that its gap is counted from."""
+
+    id: str
+    origin: Target | None
+    target: Target
+    strategy: Strategy
+    started: float
+    held_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The new slot starts while the old one serves."""
+
+    operation: Operation
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """Requests wait; the old slot is on its way out. `cancelled`: then it is started again instead of the new one."""
+
+    operation: Operation
+    old: str
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """Requests wait; the new slot starts. `cause` is set once it is being dropped."""
+
+    operation: Operation
+    new: str
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """Requests wait; what ran before is started again."""
+
+    operation: Operation
+    slot: str
+    cause: str
+
+
+Switch = Beside | Clearing | Taking | Returning
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All slots, the current one, the target that a person wants, and the switch under way."""
+
+    slots: Mapping[str, State] = field(default_factory=dict)
+    current: str | None = None
+    wanted: Target | None = None
+    switch: Switch | None = None
+
+    @property
+    def state(self) -> State:
+        """The state of the current slot: what people mean by "the state"."""
+        return self.slots[self.current] if self.current is not None else Stopped()
+
+    @property
+    def holding(self) -> bool:
+        """Whether clients wait because of a switch."""
+        return isinstance(self.switch, Clearing | Taking | Returning)
+
+
+@dataclass(frozen=True, slots=True)
+class UpRequested:
+    """Run this; whatever else runs is replaced. `slot` is a fresh id."""
+
+    target: Target
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class DownRequested:
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRequested:
+    """`slot` is a fresh id, and the id of the operation. `again` starts anew what runs already: its profile changed."""
+
+    target: Target
+    slot: str
+    strategy: Strategy
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWoke:
+    """The time of a `WakeSlot` has come."""
+
+    slot: str
+
+
+WorldEvent = UpRequested | DownRequested | SwitchRequested | CancelRequested | SlotWoke | InstanceEvent
+
+
+@dataclass(frozen=True, slots=True)
+class WakeSlot:
+    slot: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFinished:
+    """How a switch ended. `gap_s` is how long clients had to wait, 0 when they did not."""
+
+    operation: Operation
+    ok: bool
+    rolled_back: bool
+    cause: str | None
+    gap_s: float
+    total_s: float
+
+
+WorldEffect = Effect | WakeSlot | SwitchFinished
+
+
+def slot_of(instance: str) -> str:
+    """Instances are named `slot.number`."""
+    return instance.partition(".")[0]
+
+
+def has_process(state: State) -> bool:
+    """Whether a process may live in this state."""
+    return isinstance(state, Starting | Ready | Draining | Stopping)
+
+
+def state_is_active(state: State) -> bool:
+    """Whether the state is, or is on its way to, serving its target."""
+    return isinstance(state, Preparing | Starting | Ready) or (
+        isinstance(state, Stopping) and state.failure is not None
+    )
+
+
+def target_of(state: State) -> Target | None:
+    match state:
+        case Stopped(last=None):
+            return None
+        case Stopped(last=course):
+            return course.target if course else None
+        case _:
+            return state.course.target

@@ -1,0 +1,311 @@
+"""The life of an instance, as a pure function: `step(state, event, now) -> (state, effects)`.
+
+    stopped -> preparing -> starting -> ready -> draining -> stopping -> stopped
+                  ^            |          |                     |
+                  |            +----+-----+                     +-> preparing   (when another start was asked for)
+                  |                 | the process ended
+                  +--- backoff <----+----> failed ---(rest over, or a person asks)---> preparing
+
+Happy path: a start is asked for; the profile, the engine, the port and the key are prepared; the process is spawned;
+the engine answers /health from a port that is ours, then a canary is answered; requests flow. A stop drains, then ends
+the process.
+
+What each state knows: `preparing` which target and rung; `starting` and `ready` which process; `draining` and
+`stopping` what comes after; `backoff` until when; `failed` why, and when one more try is due.
+
+Failures: out of device memory climbs the ladder at once; what cannot change by itself (a bad flag, a broken model)
+fails; the rest spends the restart budget (`restart.py`). Every transition into `ready`, `failed` or `stopped` wakes
+every waiter: the owner publishes each state that it stores.
+
+What was learned: a rung has survived once its instance was ready for `healthy_s`, or was asked to end before that and
+had no failure until then. One that becomes ready and runs out of memory soon after teaches nothing.
+
+Who may call: the owner task alone. Events name the instance they speak of, and those of an earlier one are ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from orchestrator.core.fleet.ladder import Rung, next_rung
+from orchestrator.core.fleet.lifecycle_states import (
+    KEPT_ATTEMPTS,
+    Attempt,
+    AwaitDrain,
+    Backoff,
+    CanaryPassed,
+    CheckFailed,
+    Course,
+    Drained,
+    Draining,
+    Effects,
+    Event,
+    Exited,
+    Failed,
+    Failure,
+    Loaded,
+    NotStarted,
+    Prepare,
+    Prepared,
+    Preparing,
+    Ready,
+    ResumeRequested,
+    SendCanary,
+    Spawn,
+    Spawned,
+    Starting,
+    StartRequested,
+    State,
+    Stopped,
+    Stopping,
+    StopProcess,
+    StopRequested,
+    Survived,
+    Target,
+    WakeAt,
+    WatchLoading,
+    Woke,
+    instance_of,
+)
+from orchestrator.core.fleet.restart import CrashRecord, GiveUp, RestartPolicy, Retry, after_crash
+
+
+def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
+    """The state that follows, and what has to be done. Total: a pair without a meaning changes nothing."""
+    match event:
+        case StartRequested():
+            return _start(state, event)
+        case StopRequested():
+            return _stop(state, event)
+        case ResumeRequested():
+            if isinstance(state, Draining):
+                # The timer that `ready` had may have gone off meanwhile.
+                wake = WakeAt(state.since + policy.healthy_s)
+                return Ready(state.course, state.instance, state.pid, state.since), (wake,)
+
+            return state, ()
+        case Woke():
+            return _wake(state, now, policy)
+        case _:
+            if event.instance != instance_of(state):
+                return state, ()  # of an earlier instance, or of one that was given up
+
+    match state, event:
+        case Preparing(), Prepared():
+            course = _begin(replace(state.course, rung=event.rung, recovery=event.recovery), event.rung, now)
+            return Starting(course, state.instance), (Spawn(state.instance),)
+        case Preparing(), NotStarted():
+            course = _begin(state.course, state.course.rung or Rung(), now)
+            return _ended(course, event.failure, 0.0, now, policy, state.instance)
+        case Starting(pid=None), Spawned():
+            return replace(state, pid=event.pid), (WatchLoading(state.instance),)
+        case Starting(pid=int(), loaded=False), Loaded():
+            return replace(state, loaded=True), (SendCanary(state.instance),)
+        case Starting(pid=int(pid), loaded=True), CanaryPassed():
+            ready = Ready(_outcome(state.course, "ready"), state.instance, pid, now)
+            return ready, (WakeAt(now + policy.healthy_s),)
+        case Starting() | Ready(), CheckFailed():
+            ready_for_s = now - state.since if isinstance(state, Ready) else 0.0
+            stopping = Stopping(_failed(state.course, event.failure), state.instance, None, event.failure, ready_for_s)
+            return stopping, (StopProcess(state.instance),)
+        case Draining(), CheckFailed():  # it answers nobody: no use in waiting for those in flight
+            stopping = Stopping(_failed(state.course, event.failure), state.instance, state.then)
+            return stopping, (StopProcess(state.instance),)
+        case Starting(), NotStarted() | Exited():
+            return _ended(state.course, event.failure, 0.0, now, policy, state.instance)
+        case Ready(), Exited():
+            return _ended(state.course, event.failure, now - state.since, now, policy, state.instance)
+        case Draining(), Drained():
+            return _end_well(state, state.then)
+        case Draining(), Exited():
+            return _stopped(_failed(state.course, event.failure), state.then, state.instance)
+        case Stopping(), Spawned():
+            return state, (StopProcess(state.instance),)  # asked for before there was a process to stop
+        case Stopping(), Exited() | NotStarted():
+            if state.failure is not None and state.then is None:
+                failure = _reason(state.failure, event.failure)
+                return _ended(state.course, failure, state.ready_for_s, now, policy, state.instance)
+
+            return _stopped(state.course, state.then, state.instance)
+        case _:
+            return state, ()
+
+
+def rung_after(course: Course, failure: Failure) -> Rung | None:
+    """Where the ladder goes on after device memory ran out; None at its top, or when the attempts are used up."""
+    if course.climbed + 1 >= course.recovery.max_attempts:
+        return None
+
+    return next_rung(
+        course.rung or Rung(),
+        course.recovery,
+        margin_helps=failure.action == "retry_margin",
+        requested_mib=failure.requested_mib,
+        device=failure.device,
+    )
+
+
+def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
+    match state:
+        case Stopped():
+            return _prepare(Course(event.target), event.instance)
+        case Preparing() | Starting() | Ready() if state.course.target == event.target:
+            return state, ()  # it is on its way already
+        case Preparing() | Backoff() | Failed():
+            return _prepare(Course(event.target), _successor(state.instance))
+        case Starting():
+            return Stopping(state.course, state.instance, event.target), (StopProcess(state.instance),)
+        case Ready():
+            draining = Draining(state.course, state.instance, state.pid, state.since, event.target)
+            return draining, (AwaitDrain(state.instance),)
+        case Draining() | Stopping():
+            return replace(state, then=event.target), ()
+        case _:
+            assert_never(state)
+
+
+def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
+    match state:
+        case Stopped():
+            return state, ()
+        case Preparing() | Backoff() | Failed():
+            return Stopped(state.course), ()
+        case Starting():
+            return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+        case Ready():
+            if event.force:
+                return _end_well(state, None)
+
+            draining = Draining(state.course, state.instance, state.pid, state.since, None)
+            return draining, (AwaitDrain(state.instance),)
+        case Draining():
+            if event.force:
+                return _end_well(state, None)
+
+            return replace(state, then=None), ()
+        case Stopping():
+            return replace(state, then=None, failure=None), ()
+        case _:
+            assert_never(state)
+
+
+def _end_well(state: Ready | Draining, then: Target | None) -> tuple[State, Effects]:
+    """End an instance that served without a failure until it was asked to stop."""
+    return Stopping(state.course, state.instance, then), (_survived(state), StopProcess(state.instance))
+
+
+def _survived(state: Ready | Draining) -> Survived:
+    return Survived(state.instance, state.course.rung or Rung())
+
+
+def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
+    match state:
+        case Ready(since=since):
+            due = since + policy.healthy_s
+            return state, ((_survived(state),) if now >= due else (WakeAt(due),))
+        case Backoff(until=until) | Failed(until=float(until)) if now >= until:
+            return _prepare(state.course, _successor(state.instance))
+        case Backoff(until=until) | Failed(until=float(until)):
+            # The timer of an earlier wait, or one that is early (uvloop's count whole milliseconds): without another
+            # one, nothing would end this wait.
+            return state, (WakeAt(until),)
+        case _:
+            return state, ()  # a person was quicker
+
+
+def _prepare(course: Course, instance: str, settle_s: float = 0.0) -> tuple[State, Effects]:
+    return Preparing(course, instance), (Prepare(instance, course.target, course.rung, settle_s),)
+
+
+def _repeated(course: Course) -> bool:
+    """Whether the attempt before the last one ran out of memory on the same rung."""
+    before = course.attempts[-2] if len(course.attempts) > 1 else None
+    return before is not None and before.outcome == "device_oom" and before.rung == course.attempts[-1].rung
+
+
+def _begin(course: Course, rung: Rung, now: float) -> Course:
+    number = course.attempts[-1].number + 1 if course.attempts else 1
+    return replace(course, attempts=(*course.attempts, Attempt(number, now, rung))[-KEPT_ATTEMPTS:])
+
+
+def _outcome(course: Course, outcome: str, failure: Failure | None = None, next: str | None = None) -> Course:
+    last = replace(course.attempts[-1], outcome=outcome, failure=failure, next=next)
+    return replace(course, attempts=(*course.attempts[:-1], last))
+
+
+def _failed(course: Course, failure: Failure) -> Course:
+    return _outcome(course, failure.failure_class, failure)
+
+
+def _reason(check: Failure, death: Failure) -> Failure:
+    """Why a process failed that was being stopped because of a failed check.
+
+    What its own log says comes first: the abort of a process that ran out of memory cuts off the canary, which is
+    noticed before the exit. The log of one that merely hung says nothing, and its exit status is of our making.
+    """
+    told = death.evidence is not None and death.failure_class not in ("ok", "killed")
+    return death if told and not check.permanent else check
+
+
+def _stopped(course: Course, then: Target | None, instance: str) -> tuple[State, Effects]:
+    if course.attempts[-1].failure is None:
+        course = _outcome(course, "stopped")
+
+    if then is None:
+        return Stopped(course), ()
+
+    return _prepare(Course(then), _successor(instance))
+
+
+def _ended(
+    course: Course, failure: Failure, ready_for_s: float, now: float, policy: RestartPolicy, instance: str
+) -> tuple[State, Effects]:
+    """The process ended by itself, or was ended because it failed: decide what follows, in this order.
+
+    1. After a long healthy time, this is a new recovery: earlier crashes and climbs are forgotten, the rung is kept.
+    2. Out of device memory that a dead engine still held: the same rung once more, after a wait. It says nothing of
+       the rung, and a margin learned from it would be kept for good.
+    3. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
+    4. Something that the same start would meet again: failed, until a person changes it.
+    5. Anything else: the restart budget decides between a wait and a rest.
+    """
+    if ready_for_s >= policy.stable_s:
+        course = replace(course, climbed=0, crashes=CrashRecord())
+
+    if failure.failure_class == "device_oom" and failure.action != "give_up":
+        if failure.kept_mib and not ready_for_s and not _repeated(course):
+            wait = f"try the same again in {policy.settle_s:g} s"
+            why = f"{failure.kept_mib} MiB were not given back yet by what ran before"
+            course = _outcome(course, failure.failure_class, failure, f"{wait}: {why}")
+            return _prepare(course, _successor(instance), policy.settle_s)
+
+        rung = rung_after(course, failure)
+        if rung is not None:
+            course = _outcome(course, failure.failure_class, failure, f"try {rung}")
+            return _prepare(replace(course, rung=rung, climbed=course.climbed + 1), _successor(instance))
+
+        course = _outcome(course, failure.failure_class, failure, "give up: the ladder has no further step")
+        return Failed(course, instance, failure, None), ()
+
+    if failure.permanent:
+        course = _outcome(course, failure.failure_class, failure, "give up: the same start would fail the same way")
+        return Failed(course, instance, failure, None), ()
+
+    record, decision = after_crash(course.crashes, ready_for_s, now, policy)
+    course = replace(course, crashes=record)
+    match decision:
+        case Retry(delay_s):
+            course = _outcome(course, failure.failure_class, failure, f"start again in {delay_s:g} s")
+            return Backoff(course, instance, failure, now + delay_s), (WakeAt(now + delay_s),)
+        case GiveUp(cooldown_s):
+            course = _outcome(course, failure.failure_class, failure, f"rest for {cooldown_s:g} s, then one more try")
+            return Failed(course, instance, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
+        case _:
+            assert_never(decision)
+
+
+def _successor(instance: str) -> str:
+    """A fresh id for the process that replaces this one: `1a2b.1` is followed by `1a2b.2`."""
+    stem, dot, number = instance.rpartition(".")
+    return f"{stem}.{int(number) + 1}" if dot and number.isdecimal() else f"{instance}.2"

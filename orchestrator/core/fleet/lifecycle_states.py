@@ -1,0 +1,314 @@
+"""What the lifecycle machine is made of: its states, the events it takes and the effects it asks for.
+
+Each state carries only the data that exists in it. `lifecycle.py` says how they follow each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from orchestrator.core.fleet.ladder import Rung
+from orchestrator.core.fleet.restart import CrashRecord
+from orchestrator.core.profile.profile import Recovery
+
+KEPT_ATTEMPTS = 20
+"""Attempts shown to people; older ones are in the events."""
+
+PERMANENT = frozenset({"bad_flag", "bad_model", "missing_file", "missing_library", "illegal_instruction"})
+"""Failure classes that the same start would meet again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to run: a profile on an engine."""
+
+    profile: str
+    engine: str
+
+    def __str__(self) -> str:
+        return f"{self.profile}@{self.engine}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a start or a run ended. Fields as in `core/failure/diagnosis.py`.
+
+    `kept_mib` is the device memory that a dead engine still held when this one began
+    (`core/failure/unreleased_memory.py`).
+    """
+
+    failure_class: str
+    message: str
+    evidence: str | None = None
+    action: str = "restart"
+    phase: str = "none"
+    device: str | None = None
+    requested_mib: float | None = None
+    hint: str | None = None
+    kept_mib: int = 0
+
+    @property
+    def permanent(self) -> bool:
+        return self.action == "give_up" or self.failure_class in PERMANENT
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start; `started` is monotonic. `outcome` is running, ready, stopped or a failure class."""
+
+    number: int
+    started: float
+    rung: Rung
+    outcome: str = "running"
+    failure: Failure | None = None
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What outlives a single process: the target, where on the ladder, and what was tried."""
+
+    target: Target
+    rung: Rung | None = None
+    recovery: Recovery = field(default_factory=Recovery)
+    attempts: tuple[Attempt, ...] = ()
+    climbed: int = 0
+    crashes: CrashRecord = field(default_factory=CrashRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Nothing runs; `last` is what ran."""
+
+    last: Course | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    course: Course
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    course: Course
+    instance: str
+    pid: int | None = None
+    loaded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    course: Course
+    instance: str
+    pid: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """No new requests; those in flight may end. `then` is what starts afterwards; `since` when it became ready."""
+
+    course: Course
+    instance: str
+    pid: int
+    since: float
+    then: Target | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The process is being ended. With `failure`, it is ended because of that."""
+
+    course: Course
+    instance: str
+    then: Target | None
+    failure: Failure | None = None
+    ready_for_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """`instance` is the process that ended; the one that follows is named after it."""
+
+    course: Course
+    instance: str
+    failure: Failure
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """`until` is when one more try is due; None when only a person can change something."""
+
+    course: Course
+    instance: str
+    failure: Failure
+    until: float | None
+
+
+State = Stopped | Preparing | Starting | Ready | Draining | Stopping | Backoff | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """A person wants this target: what failed before is forgotten, and no wait is waited out.
+
+    `instance` names the first process where there was none before, `slot.1`; else the name is derived.
+    """
+
+    target: Target
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """`force` skips the draining."""
+
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """A draining instance serves again: the switch that wanted it gone was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    instance: str
+    rung: Rung
+    recovery: Recovery
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    instance: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """/health is good, and the port belongs to our process."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryPassed:
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """The process lives, but loading stalled, or the canary was not answered as it should be."""
+
+    instance: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """Preparing or spawning failed: there is no process."""
+
+    instance: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process is gone and reaped. `failure` says why, as far as the log and the exit status tell."""
+
+    instance: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The time asked for by `WakeAt` has come."""
+
+
+InstanceEvent = Prepared | Spawned | Loaded | CanaryPassed | CheckFailed | NotStarted | Drained | Exited
+"""What performers report of one process."""
+
+Event = StartRequested | StopRequested | ResumeRequested | Woke | InstanceEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Resolve the target and make ready what a process needs. `rung` is None for the first attempt.
+
+    `settle_s` is waited before: devices give memory back a while after a process's end.
+    """
+
+    instance: str
+    target: Target
+    rung: Rung | None
+    settle_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLoading:
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendCanary:
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitDrain:
+    """Wait, bounded, until no request is in flight on the instance. Takes the place of an earlier wait for it."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopProcess:
+    """End the process, or the attempt to spawn it. Asking twice is the same as once; one answer, `Exited`, follows."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """The instance proved healthy on this rung: what was learned may be kept. May be said more than once."""
+
+    instance: str
+    rung: Rung
+
+
+Effect = Prepare | Spawn | WatchLoading | SendCanary | AwaitDrain | StopProcess | WakeAt | Survived
+Effects = tuple[Effect, ...]
+
+
+def describe(failure: Failure) -> str:
+    """A failure in one line: what happened, and the log line that shows it."""
+    return f"{failure.message} [{failure.evidence}]" if failure.evidence else failure.message
+
+
+def instance_of(state: State) -> str | None:
+    """The instance that the state speaks of, if it has one."""
+    match state:
+        case Preparing() | Starting() | Ready() | Draining() | Stopping():
+            return state.instance
+        case Stopped() | Backoff() | Failed():
+            return None
+        case _:
+            assert_never(state)

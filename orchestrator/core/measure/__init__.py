@@ -1,0 +1,1 @@
+"""Figures: rates from counters, thinned samples, sums over requests. No verdicts."""

@@ -1,0 +1,53 @@
+"""The keys of a profile that are not engine settings: its head and its recovery table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.core.profile.settings import TABLES, Setting
+
+HEAD: Mapping[str, Setting] = {
+    row.path: row
+    for row in (
+        Setting("schema", ("int",), "version of this format"),
+        Setting(
+            "description",
+            ("string",),
+            "one line for people",
+            form=(r"[^\x00-\x1f\x7f-\x9f]*", "one line of printable text"),
+        ),
+        Setting("model", ("path",), "GGUF file (the first split), relative to this file; `~` is your home"),
+        Setting(
+            "aliases",
+            ("strings",),
+            "more names that clients may send as `model`",
+            form=(r"[^-,\s][^,]*", "a name without a comma"),
+        ),
+        Setting("extends", ("string",), "name of the profile to start from"),
+        Setting("extra_args", ("strings",), "arguments added at the end, for what has no setting"),
+    )
+}
+
+RECOVERY: Mapping[str, Setting] = {
+    row.key: row
+    for row in (
+        Setting(
+            "recovery.margins",
+            ("ints",),
+            "device memory kept free, MiB, in the order tried",
+            minimum=1,
+            maximum=1048576,
+        ),
+        Setting(
+            "recovery.then",
+            ("strings",),
+            "steps allowed after the last margin: `kv:TYPE`, `context:N`, `n_cpu_moe:+N`",
+        ),
+        Setting("recovery.max_attempts", ("int",), "starts in one recovery at most", minimum=1, maximum=100),
+    )
+}
+
+TOP_KEYS = (*HEAD, "engine", "recovery", *TABLES)
+
+ENGINE_KEYS = ("extra_args", "recovery", *TABLES)
+"""What a table `[engine.ID]` may hold."""

@@ -1,0 +1,167 @@
+"""Turns the templates in `systemd/` into unit files, and knows its own work again. Pure: facts in, text out.
+
+A unit begins with a line that holds the sha256 of the rest. A person's edit breaks the sum, so that an installation can
+tell its own older text, which it may replace, from somebody's work, which it may not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.core.config import Config, is_loopback
+
+Flavour = Literal["user", "system"]
+
+SERVICE = "orch.service"
+SOCKET = "orch.socket"
+
+UNKILLABLE_ALLOWANCE_S = 10
+"""What the daemon grants engines that even SIGKILL does not end, beyond their grace (`daemon/process/daemon.py`)."""
+
+STOP_SLACK_S = 15
+"""The daemon has to be the last to end: systemd kills what is left as soon as this is over."""
+
+FINAL_EXITS = (2, 5)
+"""Exit codes of `orch serve` after which starting again would change nothing: usage or configuration, and another
+daemon in the same place."""
+
+CREDENTIAL = "orch-api-keys"
+"""The name of the gateway's keys in $CREDENTIALS_DIRECTORY (`adapters/config/config_file.py`)."""
+
+_STAMP = re.compile(r"# Written by `orch service install`, sha256 ([0-9a-f]{64})\.[^\n]*\n")
+_CONDITION = re.compile(r"\{(!?)(>=|<)?([a-z0-9]+)\} ")
+_VALUE = re.compile(r"@([a-z_]+)@")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFacts:
+    """What a unit depends on.
+
+    :param orch: the words that run this installation
+    :param systemd: version of the systemd that will read the unit
+    :param profile: what is started when nothing ran before; empty for the configuration's default
+    :param environment: variables that the commands of the same user see as well
+    :param key_file: with the gateway's keys, to be handed over as a credential; empty for none
+    :param reads_homes: whether the installation or the model lies in a home directory
+    """
+
+    flavour: Flavour
+    orch: tuple[str, ...]
+    systemd: int
+    config: Config
+    profile: str = ""
+    environment: Mapping[str, str] | None = None
+    socket: bool = False
+    key_file: str = ""
+    reads_homes: bool = False
+
+
+def render(template: str, facts: UnitFacts) -> str:
+    """The unit's text, its sum first.
+
+    :param template: one of the files in `systemd/`; its README has the rules
+    :raises KeyError: when the template names a value or a fact that there is none of
+    """
+    values = _values(facts)
+    flags = {
+        "loopback": is_loopback(facts.config.gateway.host),
+        "socket": facts.socket,
+        "keys": bool(facts.key_file),
+    }
+    lines: list[str] = []
+    for line in template.splitlines():
+        condition = _CONDITION.match(line)
+        if condition is not None:
+            if not _holds(condition, facts.systemd, flags):
+                continue
+
+            line = line[condition.end() :]
+
+        filled = _VALUE.sub(lambda match: values[match[1]], line)
+        if filled or not line:  # a value of no lines, no line
+            lines.append(filled)
+
+    return stamped("\n".join(lines) + "\n")
+
+
+def stop_s(config: Config) -> int:
+    """How long an orderly stop may take, TimeoutStopSec."""
+    return math.ceil(config.daemon.drain_s + config.daemon.stop_grace_s) + UNKILLABLE_ALLOWANCE_S + STOP_SLACK_S
+
+
+def listen_address(config: Config) -> str:
+    """The gateway's address for ListenStream."""
+    host = "127.0.0.1" if config.gateway.host.lower().rstrip(".") == "localhost" else config.gateway.host
+    return f"[{host}]:{config.gateway.port}" if ":" in host else f"{host}:{config.gateway.port}"
+
+
+def stamped(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"# Written by `orch service install`, sha256 {digest}. Your changes: `systemctl edit`.\n{text}"
+
+
+def is_ours(text: str) -> bool:
+    """Whether a unit is as some `orch service install` wrote it."""
+    match = _STAMP.match(text)
+    return match is not None and hashlib.sha256(text[match.end() :].encode()).hexdigest() == match[1]
+
+
+def is_program(path: str) -> bool:
+    """Whether systemd takes a path for a program (`string_is_safe` of its src/basic/string-util.c)."""
+    return not re.search(r"[\x00-\x1f\x7f\"'\\]", path)
+
+
+def program_of(unit: str) -> str | None:
+    """The program that a unit of ours runs."""
+    match = re.search(r'^ExecStart=(?:"([^"]+)"|(\S+))', unit, re.MULTILINE)
+    return (match[1] or match[2]).replace("%%", "%") if match else None
+
+
+def word(text: str) -> str:
+    """A word of a command line as systemd reads it (systemd.service(5)): specifiers and variables mean themselves."""
+    return quoted(text).replace("$", "$$")
+
+
+def quoted(text: str) -> str:
+    """A word as systemd unquotes it (systemd.syntax(7)), with `%` kept from being a specifier."""
+    text = text.replace("%", "%%")
+    if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", text):
+        return text
+
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'
+
+
+def _values(facts: UnitFacts) -> dict[str, str]:
+    # Of the first word systemd takes `$` as it is: the program cannot be a variable.
+    orch = " ".join((quoted(facts.orch[0]), *map(word, facts.orch[1:])))
+    environment = dict(facts.environment or {})
+    if facts.profile:
+        environment["ORCH_DEFAULT_PROFILE"] = facts.profile
+
+    return {
+        "exec_start": f"{orch} serve",
+        "exec_reload": f"{orch} reload",
+        "environment": "\n".join(f"Environment={quoted(f'{name}={value}')}" for name, value in environment.items()),
+        "stop_s": str(stop_s(facts.config)),
+        "final_exits": " ".join(map(str, FINAL_EXITS)),
+        "protect_home": "read-only" if facts.reads_homes else "yes",
+        "credential": quoted(f"{CREDENTIAL}:{facts.key_file}"),
+        "listen": listen_address(facts.config),
+    }
+
+
+def _holds(condition: re.Match[str], systemd: int, flags: Mapping[str, bool]) -> bool:
+    negated, comparison, name = condition.groups()
+    match comparison:
+        case ">=":
+            return systemd >= int(name)
+        case "<":
+            return systemd < int(name)
+        case _:
+            return flags[name] != bool(negated)

@@ -1,0 +1,148 @@
+"""What people ask of the daemon: start, switch, reload, restart. A mistake is answered before anything has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from orchestrator.core.errors import NotRunningError, UsageError
+from orchestrator.core.fleet.fleet_states import Strategy, UpRequested, state_is_active, target_of
+from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.fleet.owner import Owner, fresh_slot
+from orchestrator.daemon.fleet.preparing import Preparer, Resolved
+from orchestrator.daemon.fleet.switcher import Switcher, name_of
+
+
+class Actions:
+    """Each answers with what the control API sends (`routes.py`), and leaves what takes long to tasks.
+
+    :param tasks: where switches run
+    :param fallback: the target to start when nobody names one
+    :param check_config: reads `orch.toml`, and raises what is wrong with it
+    """
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        owner: Owner,
+        service: Service,
+        switcher: Switcher,
+        preparer: Preparer,
+        fallback: Callable[[], Target | None],
+        check_config: Callable[[], object],
+    ) -> None:
+        self._tasks = tasks
+        self._owner = owner
+        self._service = service
+        self._switcher = switcher
+        self._preparer = preparer
+        self._fallback = fallback
+        self._check_config = check_config
+
+    def running(self) -> Target | None:
+        """What runs, or is on its way."""
+        state = self._owner.world.state
+        return target_of(state) if state_is_active(state) else None
+
+    async def up(self, profile: str | None, engine: str | None) -> dict[str, object]:
+        """Start this, or have it replace what runs.
+
+        :param profile: None for what ran before
+        :raises OrchError: when it cannot be started as it is written
+        """
+        resolved = await self._resolve(profile, engine)
+        await self._service.refresh_models()
+        generation = self._service.views.generation
+        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
+        self._service.refresh()
+        target = resolved.target
+        return {
+            "generation": generation,
+            "target": str(target),
+            "profile": target.profile,
+            "engine": target.engine,
+            "notes": resolved.notes,
+        }
+
+    async def _resolve(self, profile: str | None, engine: str | None) -> Resolved:
+        if profile is None:
+            fallback = self._fallback()
+            if fallback is None:
+                raise UsageError(
+                    "no profile was named, and none ran before",
+                    hint="`orch up PROFILE`; `orch profile list` shows them",
+                )
+
+            profile, engine = fallback.profile, engine or fallback.engine
+
+        return await anyio.to_thread.run_sync(self._preparer.resolve, profile, engine)
+
+    async def switch(self, target: str, strategy: Strategy | None, *, dry_run: bool) -> dict[str, object]:
+        """Begin a switch once the one under way is done, or say what it would do.
+
+        :raises OrchError: when it cannot work
+        """
+        running = target_of(self._owner.world.state) if self._owner.world.slots else None
+        resolved = await anyio.to_thread.run_sync(self._preparer.resolve_text, target, running)
+        planned, reason = await self._switcher.plan(resolved, strategy)
+        answer: dict[str, object] = {
+            "from": name_of(running) if running else None,
+            "to": name_of(resolved.target),
+            "strategy": planned,
+            "reason": reason,
+            "notes": resolved.notes,
+        }
+        if not dry_run:
+            await self._service.refresh_models()
+            return answer | {"operation": await self._begin(resolved, planned, reason)}
+
+        before = None
+        if running is not None:
+            before = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+
+        return answer | {"argv_before": before.argv if before else None, "argv_after": resolved.argv}
+
+    async def reload(self) -> dict[str, object]:
+        """Read the profiles anew, and check `orch.toml`, which is in force from the next start.
+
+        The running instance is replaced only if its own profile says something else now, and that is valid.
+
+        :raises OrchError: when something that was read is wrong; nothing has changed then
+        """
+        await anyio.to_thread.run_sync(self._check_config)
+        await self._service.refresh_models()
+        running = self.running()
+        changed: tuple[str, ...] = ()
+        operation = None
+        if running is not None:
+            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+            changed = await self._service.stale()
+            if changed:
+                strategy, reason = await self._switcher.plan(resolved, None)
+                operation = await self._begin(resolved, strategy, reason, again=True)
+
+        return {"running": name_of(running) if running else None, "changed": changed, "operation": operation}
+
+    async def restart(self) -> dict[str, object]:
+        """The same target, as its profile says by now; a mistake in that is found before anything ends.
+
+        :raises OrchError: as `switch`, or when nothing runs
+        """
+        running = self.running()
+        if running is None:
+            raise NotRunningError("nothing runs that could be restarted", hint="start something: `orch up PROFILE`")
+
+        await self._service.refresh_models()
+        resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+        strategy, reason = await self._switcher.plan(resolved, None)
+        operation = await self._begin(resolved, strategy, reason, again=True)
+        return {"running": name_of(running), "strategy": strategy, "operation": operation}
+
+    async def _begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> str:
+        """:return: the operation's id"""
+        operation = await self._switcher.begin(resolved, strategy, reason, again=again)
+        self._tasks.start_soon(self._switcher.run, operation, resolved)
+        return operation.id

@@ -1,0 +1,296 @@
+"""The control API: HTTP and JSON on the unix socket. Its clients are the CLI and the TUI.
+
+    GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
+    GET  /v1/frame?points=N&requests=N           what a dashboard shows (`api/top_frames.py`); asked for each second
+    POST /v1/up       {"profile"?, "engine"?}    start, or replace what runs
+    POST /v1/switch   {"target", "strategy"?, "dry_run"?}   begin a switch; with dry_run, say what it would do
+    GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
+    POST /v1/cancel   {}                         cancel the switch under way
+    POST /v1/reload   {}                         read the profiles anew, restart what changed
+    POST /v1/restart  {}                         end what runs once its requests are done, and start the same again
+    GET  /v1/targets                             what could be started or switched to
+    GET  /v1/launch                              the command line, environment and log of what runs
+    POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
+    GET  /v1/logs?lines=N&follow=0|1&after=SEQ   JSON Lines; with `after`, those newer than this one
+    GET  /v1/events?lines=N&follow=0|1           JSON Lines
+
+A failure answers `{"error": {"message", "details", "hint", "code"}}`; `code` is the exit code for the CLI.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import parse_qs
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from orchestrator.adapters.http1 import Request, Response
+from orchestrator.adapters.log.store import InstanceLog, LogLine
+from orchestrator.api.choices import LaunchFacts, Targets
+from orchestrator.api.top_frames import Frame
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
+from orchestrator.core.fleet.fleet_states import DownRequested, Strategy, target_of
+from orchestrator.core.fleet.lifecycle_states import Target, instance_of
+from orchestrator.daemon.control.actions import Actions
+from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.control.snapshot import pid_of
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.switcher import Switcher, name_of
+
+_log = logging.getLogger(__name__)
+
+MAX_WAIT_S = 60.0
+_JSON = [(b"content-type", b"application/json")]
+_LINES = [(b"content-type", b"application/x-ndjson")]
+_STATUSES: tuple[tuple[type[OrchError], int, int], ...] = (
+    (UsageError, 400, 2),
+    (NotRunningError, 409, 3),
+    (TimedOutError, 504, 4),
+    (OrchError, 500, 1),
+)
+
+
+class UpBody(msgspec.Struct, forbid_unknown_fields=True):
+    profile: str | None = None
+    engine: str | None = None
+
+
+class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
+    target: str
+    strategy: Strategy | None = None
+    dry_run: bool = False
+
+
+class DownBody(msgspec.Struct, forbid_unknown_fields=True):
+    force: bool = False
+    all: bool = False
+
+
+B = TypeVar("B")
+
+
+class Control:
+    """Routes of the control API.
+
+    :param targets: what could be started; blocking, given what runs
+    :param drain_s: how long a stop waits for the requests that run
+    :param frame: what a dashboard shows, with at most so many points and requests
+    :param end: ends the daemon, once the answer is out
+    :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        service: Service,
+        switcher: Switcher,
+        actions: Actions,
+        journal: Journal,
+        log: InstanceLog,
+        targets: Callable[[Target | None], Targets],
+        drain_s: float,
+        frame: Callable[[int, int], Awaitable[Frame]],
+        end: Callable[[], None],
+        ends_with_engine: bool,
+    ) -> None:
+        self._owner = owner
+        self._service = service
+        self._switcher = switcher
+        self._actions = actions
+        self._journal = journal
+        self._log = log
+        self._list_targets = targets
+        self._drain_s = drain_s
+        self._build_frame = frame
+        self._end = end
+        self._ends_with_engine = ends_with_engine
+        self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/frame"): self._frame,
+            ("POST", "/v1/up"): self._up,
+            ("POST", "/v1/switch"): self._switch,
+            ("GET", "/v1/switch"): self._switch_state,
+            ("POST", "/v1/cancel"): self._cancel,
+            ("POST", "/v1/reload"): self._reload,
+            ("POST", "/v1/restart"): self._restart,
+            ("GET", "/v1/targets"): self._targets,
+            ("GET", "/v1/launch"): self._launch,
+            ("POST", "/v1/down"): self._down,
+            ("GET", "/v1/logs"): self._logs,
+            ("GET", "/v1/events"): self._events,
+        }
+
+    async def handle(self, request: Request, response: Response) -> None:
+        route = self._routes.get((request.method, request.path))
+        try:
+            if route is None:
+                known = ", ".join(f"{method} {path}" for method, path in self._routes)
+                raise UsageError(f"no such request: {request.method} {request.path}", details=(f"known: {known}",))
+
+            await route(request, response)
+        except OrchError as error:
+            status, code = next((status, code) for kind, status, code in _STATUSES if isinstance(error, kind))
+            body = {"message": error.message, "details": list(error.details), "hint": error.hint, "code": code}
+            response.send(status, _JSON, msgspec.json.encode({"error": body}))
+
+    async def _status(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        if "after" in query:
+            wait_s = min(_number(query, "wait_s", 20.0), MAX_WAIT_S)
+            with anyio.move_on_after(wait_s):
+                await self._service.changed(int(_number(query, "after", 0)))
+
+        response.send(200, _JSON, msgspec.json.encode(await self._service.full_status()))
+
+    async def _frame(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        counts = (int(_number(query, name, default)) for name, default in (("points", 120), ("requests", 20)))
+        response.send(200, _JSON, msgspec.json.encode(await self._build_frame(*counts)))
+
+    async def _up(self, request: Request, response: Response) -> None:
+        body = await _body(request, UpBody)
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.up(body.profile, body.engine)))
+
+    async def _switch(self, request: Request, response: Response) -> None:
+        body = await _body(request, SwitchBody)
+        answer = await self._actions.switch(body.target, body.strategy, dry_run=body.dry_run)
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _reload(self, request: Request, response: Response) -> None:
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.reload()))
+
+    async def _restart(self, request: Request, response: Response) -> None:
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.restart()))
+
+    async def _targets(self, request: Request, response: Response) -> None:
+        answer = await anyio.to_thread.run_sync(self._list_targets, self._actions.running())
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _launch(self, request: Request, response: Response) -> None:
+        state = self._owner.world.state
+        launch = self._service.performer.launch(instance_of(state))
+        if launch is None:
+            raise NotRunningError(
+                "nothing runs, so there is no command line", hint="start something: `orch up PROFILE`"
+            )
+
+        answer = LaunchFacts(
+            profile=launch.target.profile,
+            engine=launch.target.engine,
+            build=launch.rendered.build,
+            pid=pid_of(state),
+            binary=launch.rendered.binary,
+            argv=list(launch.rendered.argv),
+            env=dict(launch.rendered.env),
+            directory=launch.directory,
+            log_file=self._log.file.path if self._log.file is not None else None,
+            drain_s=self._drain_s,
+            daemon_ends=self._ends_with_engine,
+        )
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _switch_state(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        operation = self._switcher.find(query.get("operation", [""])[-1])
+        with anyio.move_on_after(min(_number(query, "wait_s", 0.0), MAX_WAIT_S)):
+            await operation.done.wait()
+
+        progress = "reading the model ahead" if operation.phase == "reading" else self._service.status()["progress"]
+        answer = {"phase": operation.phase, "progress": progress, "result": operation.result}
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _cancel(self, request: Request, response: Response) -> None:
+        operation = self._switcher.cancel()
+        response.send(200, _JSON, msgspec.json.encode({"operation": operation.id, "to": name_of(operation.target)}))
+
+    async def _down(self, request: Request, response: Response) -> None:
+        body = await _body(request, DownBody)
+        target = target_of(self._owner.world.state) if self._owner.world.slots else None
+        ends = body.all or self._ends_with_engine
+        status = self._service.status()
+        running = status["state"] not in ("stopped", "failed")
+        await self._owner.ask(DownRequested(body.force))
+        answer = {
+            "target": str(target) if target is not None and running else None,
+            "daemon_ends": ends,
+            "daemon_pid": status["daemon_pid"],
+        }
+        response.send(200, _JSON, msgspec.json.encode(answer))
+        if ends:
+            self._end()
+
+    async def _logs(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        lines = self._log.tail(int(_number(query, "lines", 100)))
+        if "after" in query:
+            after = _number(query, "after", -1)
+            lines = [line for line in lines if line.seq > after]
+
+        response.start(200, _LINES)
+        for line in lines:
+            response.write(_log_line(line))
+
+        if _number(query, "follow", 0):
+            start = lines[-1].seq + 1 if lines else None
+            async for item in self._log.subscribe(start):
+                if isinstance(item, LogLine):
+                    response.write(_log_line(item))
+                else:
+                    text = f"[{item.dropped} lines were too many for this reader]"
+                    response.write(msgspec.json.encode({"seq": None, "text": text}) + b"\n")
+
+                await response.drain()
+
+        response.end()
+
+    async def _events(self, request: Request, response: Response) -> None:
+        query = parse_qs(request.query)
+        count = int(_number(query, "lines", 50))
+        events = self._journal.after(0)[-count:] if count else []
+        seen = self._journal.news.value
+        response.start(200, _LINES)
+        generation = self._journal.news.generation
+        while True:
+            for event in events:
+                response.write(msgspec.json.encode(event) + b"\n")
+
+            if not _number(query, "follow", 0):
+                break
+
+            await response.drain()
+            await self._journal.news.changed(generation)
+            generation = self._journal.news.generation
+            events = self._journal.after(seen)
+            seen = self._journal.news.value
+
+        response.end()
+
+
+def _log_line(line: LogLine) -> bytes:
+    return msgspec.json.encode({"seq": line.seq, "text": line.text}) + b"\n"
+
+
+def _number(query: dict[str, list[str]], name: str, default: float) -> float:
+    text = query.get(name, [str(default)])[-1]
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+
+    if not math.isfinite(number):
+        raise UsageError(f"`{name}` must be a number, found `{text}`")
+
+    return number
+
+
+async def _body(request: Request, kind: type[B]) -> B:
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the request's body is wrong: {error}") from None

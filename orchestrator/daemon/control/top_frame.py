@@ -1,0 +1,240 @@
+"""Puts together what a dashboard shows (`api/top_frames.py`), from what the parts of the daemon know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Literal
+
+from orchestrator.adapters.hardware.host import Residency
+from orchestrator.api.top_frames import Frame, GpuFigures, HostFigures, Rates, RequestRow, SlotFigures
+from orchestrator.api.types import Gpu
+from orchestrator.core.fleet.ladder import first_rung
+from orchestrator.core.fleet.lifecycle_states import State, instance_of
+from orchestrator.core.measure.rates import MIN_S, Measured, Slot
+from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.control.snapshot import Clock, course_of
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib
+from orchestrator.daemon.telemetry.engine_samples import Work
+from orchestrator.daemon.telemetry.telemetry import Look, Telemetry, rounded
+from orchestrator.gateway.contract import Finished, Underway
+
+EVENTS = 20
+STALE_S = 5.0
+"""A profile's text is compared with what runs so often: reading it is the dearest part of a frame."""
+
+
+class Frames:
+    """Answers `GET /v1/frame`."""
+
+    def __init__(self, owner: Owner, service: Service, telemetry: Telemetry, journal: Journal) -> None:
+        self._owner = owner
+        self._service = service
+        self._telemetry = telemetry
+        self._journal = journal
+        self._stale: list[str] = []
+        self._stale_at = float("-inf")
+
+    async def frame(self, points: int, requests: int) -> Frame:
+        """:param points: how many at most, as `requests`"""
+        await self._telemetry.wanted()
+        if monotonic() - self._stale_at > STALE_S:
+            self._stale = list(await self._service.stale())
+            self._stale_at = monotonic()
+
+        look, work = self._telemetry.look, self._telemetry.work
+        status = self._service.status()
+        status["stale"] = self._stale
+        status["gpus"] = [
+            Gpu(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
+            for each in look.gpus
+        ]  # fmt: skip
+        state = self._owner.world.state
+        launch = self._service.performer.launch(instance_of(state))
+        gateway = self._service.gateway
+        return Frame(
+            version=1,
+            taken=self._service.clock.rfc3339(monotonic()),
+            status=status,
+            margin_origin=margin_origin(state, launch.written if launch else None),
+            rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
+            gpus=gpu_figures(look),
+            gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
+            host=host_figures(look, self._telemetry.model),
+            slots=[_slot(each) for each in work.slots],
+            requests=self._requests(gateway.underway() if gateway is not None else (), requests),
+            attempts=status["attempts"],
+            events=self._journal.after(0)[-EVENTS:],
+            points=self._telemetry.points(points),
+        )
+
+    def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
+        """The newest first, those that have not ended before the others."""
+        now, clock, work = monotonic(), self._service.clock, self._telemetry.work
+        slots = slots_of(underway, work)
+        rows = [_underway(each, clock, now, slots.get(each.id), work.asked_s) for each in reversed(underway)]
+        rows += [_finished(each, clock) for each in reversed(self._service.recent)]
+        return rows[: max(count, 0)]
+
+
+def margin_origin(state: State, written: EngineProfile | None) -> Literal["profile", "learned", "ladder"] | None:
+    """How the margin in force was found: climbed to after a failure of this run, remembered from an earlier one, or
+    written in the profile. None without a margin, and while nothing has been started.
+
+    :param written: the profile as its text says
+    """
+    course = course_of(state)
+    if course is None or written is None or course.rung is None or course.rung.margins is None:
+        return None
+
+    if course.attempts and course.attempts[0].rung.margins != course.rung.margins:
+        return "ladder"
+
+    return "profile" if first_rung(written).margins == course.rung.margins else "learned"
+
+
+def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:
+    """:param pooled_acceptance: of the last requests, for an engine that counts drafts in its answers alone"""
+    acceptance = measured.draft_acceptance
+    return Rates(
+        decode_tok_s=rounded(measured.decode_tok_s),
+        prompt_tok_s=rounded(measured.prompt_tok_s),
+        draft_acceptance=pooled_acceptance if acceptance is None else round(acceptance, 4),
+        processing=measured.processing,
+        deferred=measured.deferred,
+        kv_used=None if measured.kv_used is None else round(measured.kv_used, 4),
+    )
+
+
+def host_figures(look: Look, model: Residency | None) -> HostFigures:
+    host = look.host
+    return HostFigures(
+        memory_total_mib=host.memory_total_mib if host else 0,
+        memory_available_mib=host.memory_available_mib if host else 0,
+        swap_used_mib=host.swap_used_mib if host else 0,
+        pressure_some=host.pressure_some if host else None,
+        pressure_full=host.pressure_full if host else None,
+        model_mib=model.total_mib if model else None,
+        model_resident_mib=model.resident_mib if model else None,
+        engine_rss_mib=look.rss_mib,
+    )
+
+
+def gpu_figures(look: Look) -> list[GpuFigures]:
+    figures = []
+    for each in look.gpus:
+        ours = engine_mib(each, look.engines, look.alive, look.before_mib.get(each.index))
+        figures.append(
+            GpuFigures(
+                index=each.index,
+                uuid=each.uuid,
+                name=each.name,
+                vendor=each.vendor,
+                total_mib=each.total_mib,
+                used_mib=each.used_mib,
+                engine_mib=ours,
+                others_mib=others_mib(each, ours),
+                utilization=each.utilization,
+                power_w=rounded(each.power_w),
+                power_limit_w=rounded(each.power_limit_w),
+                temperature_c=each.temperature_c,
+                sm_clock_mhz=each.sm_clock_mhz,
+                memory_clock_mhz=each.memory_clock_mhz,
+                throttle=list(each.throttle),
+                pcie_rx_mib_s=rounded(each.pcie_rx_mib_s),
+                pcie_tx_mib_s=rounded(each.pcie_tx_mib_s),
+                energy_j=rounded(each.energy_j),
+            )
+        )
+
+    return figures
+
+
+def _slot(slot: Slot) -> SlotFigures:
+    return SlotFigures(
+        id=slot.id,
+        busy=slot.busy,
+        used_tokens=slot.prompt,
+        context_tokens=slot.context,
+        decoded_tokens=slot.decoded,
+        prompt_done=None if slot.prompt_done is None else round(slot.prompt_done, 4),
+    )
+
+
+def slots_of(underway: Sequence[Underway], work: Work) -> dict[int, Slot]:
+    """Which slot works for which request, by the request's id; empty where that is not certain.
+
+    Engines do not tell. But they number what they are asked in its order, as the gateway does: as many busy slots as
+    requests, all of which were there when the slots were asked for, are each other's in that order.
+    """
+    sent = sorted((each for each in underway if each.instance is not None and not each.waits), key=lambda each: each.id)
+    busy = sorted((slot for slot in work.slots if slot.busy), key=lambda slot: slot.task or 0)
+    tasks = {slot.task for slot in busy}
+    known = len(busy) == 1 or (None not in tasks and len(tasks) == len(busy))
+    there = all(each.instance == work.instance and each.started + each.held_s <= work.asked_s for each in sent)
+    if len(sent) != len(busy) or not known or not there:
+        return {}
+
+    return {each.id: slot for each, slot in zip(sent, busy, strict=True)}
+
+
+def _underway(request: Underway, clock: Clock, now: float, slot: Slot | None, asked_s: float) -> RequestRow:
+    """:param slot: what works for it, as it was at `asked_s` (monotonic); None where nobody knows"""
+    decoded = slot.decoded if slot is not None else None
+    return RequestRow(
+        id=request.id,
+        started=clock.rfc3339(request.started),
+        profile=request.profile,
+        engine=request.engine,
+        build=request.build,
+        route=request.route,
+        outcome="held" if request.waits else "running",
+        status=None,
+        prompt_tokens=None,
+        output_tokens=decoded or None,
+        first_token_s=_seconds(request.first_token_s),
+        prompt_tok_s=None,
+        decode_tok_s=rounded(_decode_until(request, decoded, asked_s)),
+        draft_tokens=None,
+        draft_accepted=None,
+        held_s=round(request.held_s, 3),
+        total_s=round(now - request.started, 3),
+    )
+
+
+def _decode_until(request: Underway, decoded: int | None, asked_s: float) -> float | None:
+    """Tokens per second since the first one; None while there are too few to tell."""
+    if request.first_token_s is None or decoded is None or decoded < 2:
+        return None
+
+    took_s = asked_s - request.started - request.first_token_s
+    return (decoded - 1) / took_s if took_s >= MIN_S else None
+
+
+def _finished(record: Finished, clock: Clock) -> RequestRow:
+    return RequestRow(
+        id=record.id,
+        started=clock.rfc3339(record.started),
+        profile=record.profile,
+        engine=record.engine,
+        build=record.build,
+        route=record.route,
+        outcome=record.outcome,
+        status=record.status,
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=record.predicted_tokens,
+        first_token_s=_seconds(record.first_token_s),
+        prompt_tok_s=rounded(record.prompt_tok_s),
+        decode_tok_s=rounded(record.decode_tok_s),
+        draft_tokens=record.draft_tokens,
+        draft_accepted=record.draft_accepted,
+        held_s=round(record.held_s, 3),
+        total_s=round(record.total_s, 3),
+    )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

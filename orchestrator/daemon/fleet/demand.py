@@ -1,0 +1,83 @@
+"""Switches to the profiles that clients ask for by name, when the configuration allows it."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import anyio
+import anyio.to_thread
+
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.demand import Demand, DemandPolicy, next_profile
+from orchestrator.core.fleet.lifecycle_states import Ready
+from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.switcher import Switcher
+from orchestrator.gateway.server import Gateway
+
+LOOK_EVERY_S = 0.05
+"""While somebody waits for another profile; asleep otherwise."""
+
+UNAVAILABLE_S = 30.0
+"""How long a profile that did not start is refused at once instead of being tried again."""
+
+
+class DemandScheduler:
+    """One task; woken by the gateway when a request begins to wait for a profile that does not serve."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        service: Service,
+        switcher: Switcher,
+        preparer: Preparer,
+        gateway: Gateway,
+        policy: DemandPolicy,
+    ) -> None:
+        self._owner = owner
+        self._service = service
+        self._switcher = switcher
+        self._preparer = preparer
+        self._gateway = gateway
+        self._policy = policy
+        self._asked = anyio.Event()
+
+    def ask(self) -> None:
+        """Look at what is waited for."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked = anyio.Event()
+            while waiting := self._waiting():
+                state = self._owner.world.state
+                serving = state.course.target.profile if isinstance(state, Ready) else None
+                in_flight = self._gateway.in_flight(state.instance) if isinstance(state, Ready) else 0
+                stayed_s = monotonic() - state.since if isinstance(state, Ready) else 0.0
+                free = self._switcher.current is None and self._owner.world.switch is None
+                profile = next_profile(waiting, serving, in_flight, stayed_s, self._policy) if free else None
+                if profile is not None:
+                    await self._switch(profile)
+
+                await anyio.sleep(LOOK_EVERY_S)
+
+    def _waiting(self) -> list[Demand]:
+        now = monotonic()
+        return [Demand(name, count, now - since) for name, (count, since) in self._gateway.demand().items()]
+
+    async def _switch(self, profile: str) -> None:
+        try:
+            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, profile, None)
+            strategy, reason = await self._switcher.plan(resolved, None)
+            operation = await self._switcher.begin(resolved, strategy, reason)
+        except OrchError as error:
+            self._service.mark_unavailable(profile, error.message, UNAVAILABLE_S)
+            return
+
+        await self._switcher.run(operation, resolved)
+        await operation.done.wait()
+        result = operation.result
+        if result is not None and not result["ok"]:
+            self._service.mark_unavailable(profile, f"`{profile}` did not start: {result['cause']}", UNAVAILABLE_S)

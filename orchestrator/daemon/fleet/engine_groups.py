@@ -1,0 +1,82 @@
+"""The control group of each engine, where there are any, and the kernel's count of kills that holds for it.
+
+Nothing depends on a group: an engine for which none can be made runs without one, and that is said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from orchestrator.adapters.process.cgroup import EngineGroups, Leaf
+from orchestrator.adapters.process.oom_counter import OomCounter, counter_for
+from orchestrator.core.failure.exit_evidence import OomKills
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one engine runs.
+
+    :ivar group: None where it has no group of its own
+    :ivar killed_before: what the counter said before it was started; None when it could not be read
+    """
+
+    group: Leaf | None
+    limit_mib: int
+    counter: OomCounter
+    killed_before: int | None
+
+    def kills(self) -> OomKills:
+        """What the kernel has killed here, now that it has ended."""
+        counter = self.counter
+        limit_mib = self.limit_mib if counter.scope == "engine" else 0
+        return OomKills(counter.source, counter.scope, self.killed_before, counter.read(), limit_mib)
+
+
+class Places:
+    """Makes and removes the groups of engines.
+
+    :param record: notes an event for people: its kind, and a sentence
+    """
+
+    def __init__(self, groups: EngineGroups, record: Callable[[str, str], None]) -> None:
+        self._groups = groups
+        self._record = record
+        self._failed = False
+
+    async def make(self, instance: str) -> Place:
+        group = None
+        try:
+            group = await anyio.to_thread.run_sync(self._groups.make, instance)
+        except OSError as error:
+            self._say_failed(str(error))
+
+        return self._place(group)
+
+    def entered(self, place: Place, group: Leaf | None) -> Place:
+        """
+        :param group: where the engine is, as far as it got
+        :return: the place that it runs in
+        """
+        if group == place.group:
+            return place
+
+        self._say_failed("the engine could not enter it")
+        return self._place(None)
+
+    async def remove(self, place: Place) -> None:
+        group = place.group
+        if group is not None and not await anyio.to_thread.run_sync(group.remove):
+            self._record("group_kept", f"{group.path} is still in use; the next start of the daemon removes it")
+
+    def _place(self, group: Leaf | None) -> Place:
+        counter = counter_for(group)
+        return Place(group, self._groups.memory_max_mib, counter, counter.read())
+
+    def _say_failed(self, why: str) -> None:
+        """Once: the next start would say the same."""
+        if not self._failed:
+            self._failed = True
+            self._record("no_group", f"the engine runs without a control group of its own, and without a limit: {why}")

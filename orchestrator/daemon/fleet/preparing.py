@@ -1,0 +1,267 @@
+"""From a target to what a process needs: profile, engine, argv, port, key. Blocking: runs in a thread.
+
+Everything that can be wrong without starting anything is found here, so that a mistake never disturbs what is running.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.gguf.reader import GgufError, read_splits
+from orchestrator.adapters.hardware.gpu import GpuProvider
+from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.adapters.process.ports import free_port
+from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
+from orchestrator.core.dialect.capabilities import Capabilities
+from orchestrator.core.dialect.model_limits import refuse_model
+from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.fleet.ladder import Rung, at_least, first_rung, on_rung
+from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.profile.profile import DEMO_MODEL, EngineProfile, Profile
+from orchestrator.engines.build.installs import verify
+from orchestrator.engines.known.demo import ensure_demo_model
+from orchestrator.engines.registry import Engine, EngineRegistry
+from orchestrator.engines.render import RenderedLaunch, model_path, render_profile
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """All that is needed to start a process and to talk to it.
+
+    :param written: the profile as its text says; `profile` is with the rung laid over it
+    :param rendered: argv with the binary first, and the environment
+    :param directory: where the process runs: the fork leaves files there
+    :param model_bytes: size of the model's files, to show how far loading is
+    """
+
+    instance: str
+    target: Target
+    written: EngineProfile
+    profile: EngineProfile
+    rendered: RenderedLaunch
+    rung: Rung
+    port: int
+    api_key: str
+    key_file: str
+    directory: str
+    model_bytes: int
+    margin_key: MarginKey
+    capabilities: Capabilities
+
+    @property
+    def mtp(self) -> bool:
+        return self.profile.settings.get("speculative.type") == "mtp"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A target that has been checked as far as that goes without starting it.
+
+    :param notes: what whoever asked should know
+    """
+
+    target: Target
+    profile: EngineProfile
+    argv: tuple[str, ...]
+    model_path: str
+    model_bytes: int
+    notes: tuple[str, ...]
+
+
+class Preparer:
+    """Prepares launches for one installation."""
+
+    def __init__(self, paths: Paths, gpus: GpuProvider) -> None:
+        self._paths = paths
+        self._profiles = ProfileStore(paths)
+        self._gpus = gpus
+        self._margins = MarginStore(paths.margins_file)
+
+    def resolve(self, name: str, engine: str | None) -> Resolved:
+        """What a name (or an alias, or a file) and an engine stand for.
+
+        :raises OrchError: whatever would keep it from starting
+        """
+        profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
+        target = Target(profile.name, engine or profile.engine)
+        rendered = render_profile(self._paths, profile, target.engine)
+        model_bytes = self._check_model(rendered.profile, self._check_engine(target.engine))
+        path = model_path(self._paths, rendered.profile.model)
+        return Resolved(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
+
+    def resolve_text(self, text: str, running: Target | None) -> Resolved:
+        """What the TARGET of `orch switch` stands for: `profile@engine`, an engine, or a profile.
+
+        :param running: an engine alone means its profile
+        """
+        name, at, engine = text.rpartition("@")
+        if at:
+            return self.resolve(name, engine)
+
+        if text in EngineRegistry(self._paths).ids():
+            if running is None:
+                raise UsageError(
+                    f"`{text}` is an engine, and no profile runs that could be switched to it",
+                    hint=f"`orch switch PROFILE@{text}`",
+                )
+
+            return self.resolve(running.profile, text)
+
+        return self.resolve(text, None)
+
+    def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
+        """:raises OrchError: when the target cannot be started"""
+        profile = self._profiles.load(target.profile)
+        chosen = profile.for_engine(target.engine)
+        engine = self._check_engine(target.engine)
+        model_bytes = self._check_model(chosen, engine)
+        devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
+        key = margin_key(chosen, model_path(self._paths, chosen.model), f"{engine.build} {engine.sha256[:12]}", devices)
+        learned = self._margins.learned(key)
+        if rung is None:
+            rung = first_rung(chosen, learned)
+        elif learned is not None:  # while the engine served: a spill
+            rung = at_least(rung, learned)
+
+        directory = os.path.join(self._paths.state, "engine")
+        make_private(directory)
+        port = free_port()
+        key_file, api_key = self._new_key(instance)
+        rendered = self._render(profile, target, rung, port, key_file)
+        return Launch(
+            instance=instance,
+            target=target,
+            written=chosen,
+            profile=rendered.profile,
+            rendered=rendered,
+            rung=rung,
+            port=port,
+            api_key=api_key,
+            key_file=key_file,
+            directory=directory,
+            model_bytes=model_bytes,
+            margin_key=key,
+            capabilities=engine.capabilities,
+        )
+
+    def survived(self, launch: Launch, rung: Rung) -> bool:
+        """Remember the margins of a start that proved healthy, where the ladder had to climb to them.
+
+        :return: whether something new was learned
+        """
+        first = first_rung(self._profiles.load(launch.target.profile).for_engine(launch.target.engine))
+        return rung.margins != first.margins and self.learn(launch, rung)
+
+    def learn(self, launch: Launch, rung: Rung) -> bool:
+        """Have the next start begin with margins no smaller than these.
+
+        :return: whether that is new
+        """
+        if rung.margins is None:
+            return False
+
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return self._margins.remember(launch.margin_key, rung.margins, launch.profile, now)
+
+    def changes(self, launch: Launch) -> tuple[str, ...]:
+        """What the profile's text says differently from when the launch was prepared: dotted keys.
+
+        :raises OrchError: when the text is wrong by now, or gone
+        """
+        before = launch.written
+        after = self._profiles.load(launch.target.profile).for_engine(launch.target.engine)
+        keys = before.settings.keys() | after.settings.keys()
+        changed = sorted(key for key in keys if before.settings.get(key) != after.settings.get(key))
+        heads = ("model", "aliases", "recovery", "extra_args")
+        return (*(head for head in heads if getattr(before, head) != getattr(after, head)), *changed)
+
+    def forget(self, launch: Launch) -> None:
+        """Remove what was made for a process that is gone."""
+        if os.path.exists(launch.key_file):
+            os.unlink(launch.key_file)
+
+    def _render(self, profile: Profile, target: Target, rung: Rung, port: int, key_file: str) -> RenderedLaunch:
+        return render_profile(
+            self._paths,
+            profile,
+            target.engine,
+            adjust=lambda each: on_rung(each, rung),
+            host=HOST,
+            port=port,
+            api_key_file=key_file,
+        )
+
+    def _new_key(self, instance: str) -> tuple[str, str]:
+        directory = os.path.join(self._paths.runtime, "keys")
+        make_private(directory)
+        path = os.path.join(directory, instance)
+        key = secrets.token_hex(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            # Nothing but the key: the fork takes every line for one, comments too.
+            file.write(key)
+
+        return path, key
+
+    def _check_engine(self, name: str) -> Engine:
+        """The engine, unless a file of an installed build is not what was installed."""
+        engine = EngineRegistry(self._paths).resolve(name)
+        changed = verify(engine.path)
+        if changed is not None:
+            raise OrchError(
+                f"the engine `{engine.id}` is not started: its build was changed",
+                details=(changed,),
+                hint=f"build it anew with `orch engines build {engine.id}`, or go back with `orch engines rollback`",
+            )
+
+        return engine
+
+    def _check_model(self, profile: EngineProfile, engine: Engine) -> int:
+        """The model's size in bytes, once its header was read and has what profile and engine need."""
+        path = model_path(self._paths, profile.model)
+        if profile.model == DEMO_MODEL:
+            ensure_demo_model(self._paths)
+
+        if not os.path.exists(path):
+            message = f"profile `{profile.name}`: the model file does not exist"
+            raise MissingModelError(message, details=(path,), hint=f"`orch profile set {profile.name} model=PATH`")
+
+        try:
+            parts = read_splits(path)
+        except GgufError as error:
+            raise BrokenModelError(
+                f"profile `{profile.name}`: {error.message}", details=error.details, hint=error.hint
+            ) from error
+
+        header = parts[0]
+        wants_mtp = profile.settings.get("speculative.type") == "mtp"
+        if wants_mtp and not header.has_mtp and "speculative.draft_model" not in profile.settings:
+            raise UsageError(
+                f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
+                details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
+                hint='take a file that keeps the MTP layers, or set speculative.type = "none"',
+            )
+
+        limit = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)
+        if limit is not None:
+            raise UsageError(
+                f"profile `{profile.name}` cannot run on `{engine.id}`",
+                details=(f"{path}: {limit}",),
+                hint="`orch engines list` shows the others",
+            )
+
+        return sum(part.file_size for part in parts)
+
+
+class MissingModelError(UsageError):
+    """Raised when the model file is not there."""
+
+
+class BrokenModelError(OrchError):
+    """Raised when the model file cannot be what it should be."""

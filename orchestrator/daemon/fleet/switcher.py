@@ -1,0 +1,173 @@
+"""`orch switch`: everything about a switch that is not a decision of the world.
+
+Preflight and read-ahead happen while the old instance serves on; what can go wrong there, it never notices. Then the
+world switches (`core/fleet/fleet.py`), and the result is kept for whoever asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+import psutil
+
+from orchestrator.adapters.gguf.reader import split_paths
+from orchestrator.adapters.hardware.gpu import GpuProvider
+from orchestrator.adapters.hardware.page_cache import warm
+from orchestrator.api.types import SwitchResult, TargetName
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.fleet_states import CancelRequested, Strategy, SwitchFinished, SwitchRequested, target_of
+from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.fleet.placement import choose_strategy
+from orchestrator.daemon.fleet.owner import Owner, fresh_slot
+from orchestrator.daemon.fleet.preparing import Preparer, Resolved
+
+_log = logging.getLogger(__name__)
+
+KEPT_RESULTS = 50
+
+
+@dataclass(slots=True)
+class Operation:
+    """One switch, from the request to its result."""
+
+    id: str
+    origin: Target | None
+    target: Target
+    strategy: Strategy
+    reason: str
+    again: bool = False
+    phase: Literal["reading", "switching", "done"] = "reading"
+    held_before: int = 0
+    cancelled: bool = False
+    result: SwitchResult | None = None
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Switcher:
+    """Runs one switch at a time.
+
+    :param held: how many requests have ever been held by the gateway
+    """
+
+    def __init__(self, owner: Owner, preparer: Preparer, gpus: GpuProvider, held: Callable[[], int]) -> None:
+        self._owner = owner
+        self._preparer = preparer
+        self._gpus = gpus
+        self._held = held
+        self._operations: dict[str, Operation] = {}
+
+    @property
+    def current(self) -> Operation | None:
+        """The switch under way."""
+        return next((each for each in self._operations.values() if each.phase != "done"), None)
+
+    def find(self, operation_id: str) -> Operation:
+        """:raises OrchError: when it is unknown, or long over"""
+        operation = self._operations.get(operation_id)
+        if operation is None:
+            raise OrchError(f"there is no switch `{operation_id}`", hint="`orch events` shows what happened")
+
+        return operation
+
+    async def plan(self, resolved: Resolved, strategy: Strategy | None) -> tuple[Strategy, str]:
+        """The strategy, and why."""
+        if strategy is not None:
+            return strategy, "asked for"
+
+        gpus = await anyio.to_thread.run_sync(self._gpus.read)
+        free_mib = [each.total_mib - each.used_mib for each in gpus]
+        available_mib = psutil.virtual_memory().available >> 20
+        return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
+
+    async def begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> Operation:
+        """Register a switch, after the one that is under way. `run` carries it out.
+
+        :param again: start anew what runs already
+        """
+        while (busy := self.current) is not None:
+            await busy.done.wait()
+
+        origin = target_of(self._owner.world.state) if self._owner.world.slots else None
+        slot = fresh_slot()
+        operation = Operation(slot, origin, resolved.target, strategy, reason, again, held_before=self._held())
+        self._operations[operation.id] = operation
+        for old in list(self._operations)[:-KEPT_RESULTS]:
+            del self._operations[old]
+
+        return operation
+
+    async def run(self, operation: Operation, resolved: Resolved) -> None:
+        """Read ahead, then have the world switch; returns when the world has taken the request."""
+        if operation.target != operation.origin:
+            # A model that does not fit beside the rest of the page cache is read as far as it does.
+            limit_bytes = psutil.virtual_memory().available // 2
+            paths = split_paths(resolved.model_path)
+            await anyio.to_thread.run_sync(warm, paths, limit_bytes, lambda: operation.cancelled)
+
+        while self._owner.world.switch is not None:  # `orch up` replaces what runs by a switch of its own
+            await self._owner.published.changed(self._owner.published.generation)
+
+        if operation.cancelled:
+            self._settle(operation, ok=False, rolled_back=True, cause="cancelled", gap_s=0.0, total_s=0.0)
+            return
+
+        operation.phase = "switching"
+        request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again)
+        await self._owner.ask(request)
+
+    def abandon(self) -> None:
+        """The daemon ends: no more reading ahead."""
+        if self.current is not None:
+            self.current.cancelled = True
+
+    def cancel(self) -> Operation:
+        """:raises OrchError: when no switch is under way"""
+        operation = self.current
+        if operation is None:
+            raise OrchError("no switch is under way")
+
+        operation.cancelled = True
+        if operation.phase == "switching":
+            self._owner.post(CancelRequested(operation.id))
+
+        return operation
+
+    def finished(self, event: SwitchFinished) -> None:
+        """Told by the owner; a replacement by `orch up` is a switch too, and nobody asked for its result here."""
+        operation = self._operations.get(event.operation.id)
+        if operation is not None:
+            self._settle(
+                operation,
+                ok=event.ok,
+                rolled_back=event.rolled_back,
+                cause=event.cause,
+                gap_s=event.gap_s,
+                total_s=event.total_s,
+            )
+
+    def _settle(
+        self, operation: Operation, *, ok: bool, rolled_back: bool, cause: str | None, gap_s: float, total_s: float
+    ) -> None:
+        origin = operation.origin
+        operation.result = {
+            "ok": ok,
+            "from": name_of(origin) if origin else None,
+            "to": name_of(operation.target),
+            "rolled_back": rolled_back,
+            "held_requests": self._held() - operation.held_before,
+            "gap_s": round(gap_s, 3),
+            "total_s": round(total_s, 3),
+            "strategy": operation.strategy,
+            "cause": cause,
+        }
+        operation.phase = "done"
+        operation.done.set()
+
+
+def name_of(target: Target) -> TargetName:
+    return TargetName(profile=target.profile, engine=target.engine)

@@ -1,0 +1,206 @@
+"""Watches the instances that are ready: checks each every few seconds and acts on the verdicts of core/health/liveness.
+
+An engine that has something to do and shows progress is asked one thing a look: /health. Its /slots are read only when
+no answer moved since the last look. Its new log lines are read for device memory that ran out under a request: where
+the ladder has a step left, it is ended for that; where not, it may still serve smaller requests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+
+from orchestrator.adapters.engine_probe import EngineProbe
+from orchestrator.core.failure.while_serving import memory_ran_out
+from orchestrator.core.fleet.lifecycle import rung_after
+from orchestrator.core.fleet.lifecycle_states import CheckFailed, Draining, Failure, Ready, describe
+from orchestrator.core.health.liveness import (
+    History,
+    LivenessPolicy,
+    Sample,
+    Verdict,
+    assess,
+    begin,
+    prompt_lines,
+    slot_counters,
+)
+from orchestrator.daemon.fleet.effect_runner import EnginePerformer
+from orchestrator.daemon.fleet.exits import failure_from
+from orchestrator.daemon.fleet.instance import Run, engine_probe
+from orchestrator.daemon.fleet.owner import Owner
+
+_log = logging.getLogger(__name__)
+
+
+class Traffic(Protocol):
+    """What clients do with an instance (`gateway/server.py`)."""
+
+    def in_flight(self, instance: str) -> int: ...
+
+    def relayed(self, instance: str) -> int: ...
+
+    def stalled(self, instance: str, stall_s: float) -> dict[int, float]: ...
+
+
+@dataclass(slots=True)
+class Look:
+    """What was seen of an instance; a question that was not answered leaves the last answer.
+
+    :ivar next_line: the first log line that was not counted; `judged_line` likewise, not read for failures
+    :ivar stalled: streams that stand still, as far as that was said
+    """
+
+    relayed: int = 0
+    slots: Hashable = None
+    lines: int = 0
+    next_line: int = 0
+    judged_line: int = 0
+    stalled: frozenset[int] = frozenset()
+
+    @property
+    def work(self) -> Hashable:
+        return self.relayed, self.slots, self.lines
+
+
+@dataclass(slots=True)
+class Watched:
+    """One instance under watch."""
+
+    run: Run
+    probe: EngineProbe
+    look: Look = field(default_factory=Look)
+
+
+class Watcher:
+    """Looks at whatever is ready or ends its streams.
+
+    :param unroute: told of each instance whether new requests shall be held, when that changes
+    :param record: notes an event for people: its kind, and a sentence
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        performer: EnginePerformer,
+        traffic: Traffic,
+        policy: LivenessPolicy,
+        unroute: Callable[[str, bool], None],
+        record: Callable[[str, str], None],
+    ) -> None:
+        self._owner = owner
+        self._performer = performer
+        self._traffic = traffic
+        self._policy = policy
+        self._unroute = unroute
+        self._record = record
+        self._watched: set[str] = set()
+
+    async def run(self) -> None:
+        """Watch each instance from when it becomes ready until it is gone. For ever."""
+        generation = 0
+        async with anyio.create_task_group() as tasks:
+            while True:
+                published = await self._owner.published.changed(generation)
+                generation = self._owner.published.generation
+                for state in published.world.slots.values():
+                    if isinstance(state, Ready) and state.instance not in self._watched:
+                        self._watched.add(state.instance)
+                        tasks.start_soon(self._watch, state.instance)
+
+    async def _watch(self, instance: str) -> None:
+        run = self._performer.run(instance)
+        if run is not None:
+            async with engine_probe(run.launch) as probe:
+                await self._look_until_gone(instance, Watched(run, probe, Look(judged_line=run.log.next_seq)))
+
+        self._watched.discard(instance)
+
+    async def _look_until_gone(self, instance: str, watched: Watched) -> None:
+        history = begin(monotonic())
+        routed = True
+        while True:
+            await anyio.sleep(self._policy.every_s)
+            if self._state_of(instance) is None:
+                return
+
+            failure = await out_of_memory(watched)
+            history, verdict = await self._assess(instance, watched, history)
+            state = self._state_of(instance)
+            if state is None:
+                return
+
+            if failure is not None:
+                if rung_after(state.course, failure) is not None:
+                    self._owner.post(CheckFailed(instance, failure))
+                    return
+
+                text = f"{state.course.target}: {describe(failure)}; it serves on: the ladder has no further step"
+                self._record("out_of_memory", text)
+
+            if verdict.kind == "hung":
+                message = f"the engine hangs: {verdict.reason}"
+                self._owner.post(CheckFailed(instance, Failure("engine_bug", message, phase="runtime")))
+                return
+
+            if verdict.kind == "ok":
+                self._tell_stalled(instance, state, watched.look)
+
+            if routed != (verdict.kind == "ok"):
+                routed = not routed
+                self._tell(instance, routed, verdict)
+
+    async def _assess(self, instance: str, watched: Watched, history: History) -> tuple[History, Verdict]:
+        policy, look = self._policy, watched.look
+        stopped = watched.run.stopped()
+        # A stopped process answers nobody, and each question would leave one more connection in its backlog.
+        answered = not stopped and await watched.probe.health(policy.timeout_s) == "ok"
+        look.relayed = self._traffic.relayed(instance)
+        look.lines += prompt_lines(line.text for line in watched.run.log.since(look.next_line)[1])
+        look.next_line = watched.run.log.next_seq
+        in_flight = self._traffic.in_flight(instance)
+        if in_flight and answered and look.work == history.work:
+            counters = slot_counters(await watched.probe.slots(policy.timeout_s))
+            look.slots = look.slots if counters is None else counters
+
+        return assess(history, Sample(stopped, answered, in_flight, look.work), monotonic(), policy)
+
+    def _tell_stalled(self, instance: str, state: Ready | Draining, look: Look) -> None:
+        """Name streams that stand still while the engine works. It is not ended for one: the others would end, too."""
+        stalled = self._traffic.stalled(instance, self._policy.stall_s)
+        new = [still_s for name, still_s in stalled.items() if name not in look.stalled]
+        look.stalled = frozenset(stalled)
+        if new:
+            text = f"{state.course.target}: {len(new)} of its streams had tokens, and none for {max(new):.0f} s, while"
+            self._record("stream_stalled", f"{text} the engine works for others; it serves on")
+
+    def _state_of(self, instance: str) -> Ready | Draining | None:
+        """The state of an instance that serves, or ends its streams."""
+        for state in self._owner.world.slots.values():
+            if isinstance(state, Ready | Draining) and state.instance == instance:
+                return state
+
+        return None
+
+    def _tell(self, instance: str, routed: bool, verdict: Verdict) -> None:
+        message = "the engine answers again" if routed else f"new requests wait: {verdict.reason}"
+        _log.warning("%s: %s", instance, message)
+        self._record("routed" if routed else "unrouted", message)
+        self._unroute(instance, not routed)
+
+
+async def out_of_memory(watched: Watched) -> Failure | None:
+    """Device memory that ran out since the last look, as far as the engine's own lines tell."""
+    log, look = watched.run.log, watched.look
+    new, look.judged_line = log.next_seq - look.judged_line, log.next_seq
+    if not new:
+        return None
+
+    lines = watched.run.lines()
+    found = await anyio.to_thread.run_sync(memory_ran_out, lines, min(new, len(lines)))
+    return failure_from(found) if found is not None else None

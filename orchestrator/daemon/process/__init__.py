@@ -1,0 +1,1 @@
+"""The daemon as a process: its start, signals, sockets, service manager, and end."""

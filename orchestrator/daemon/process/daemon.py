@@ -1,0 +1,327 @@
+"""The daemon from its first task to its last: wires the parts together, starts them, and takes them down in order.
+
+Whatever runs as long as the daemon is a core task (`heartbeat.py`): one that dies ends the daemon, and the watchdog
+knows that it is there. Tasks with an end of their own belong to one effect, switch or announcement. Threads that write
+(`history.py`, the engine's log) are no core tasks: a record that cannot be kept is no reason to end what serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from orchestrator.adapters.config.config_file import load_config
+from orchestrator.adapters.hardware.gpu_sources import open_gpus
+from orchestrator.adapters.http1 import HttpServer
+from orchestrator.adapters.http1 import Limits as HttpLimits
+from orchestrator.adapters.log.file import LogFile
+from orchestrator.adapters.log.store import InstanceLog
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.process.cgroup import EngineGroups
+from orchestrator.adapters.process.guard import Guard, home_id
+from orchestrator.adapters.process.reaper import reap_adopted
+from orchestrator.adapters.systemd.notify import Notifier
+from orchestrator.api.top_frames import Point
+from orchestrator.core.config import Config
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.demand import DemandPolicy
+from orchestrator.core.fleet.fleet_states import DownRequested, SwitchFinished
+from orchestrator.core.fleet.lifecycle_states import Stopped, describe
+from orchestrator.core.health.liveness import LivenessPolicy
+from orchestrator.core.measure.samples import Sample
+from orchestrator.daemon.control.actions import Actions
+from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.routes import Control
+from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.control.targets import list_targets
+from orchestrator.daemon.control.top_frame import Frames
+from orchestrator.daemon.fleet.demand import DemandScheduler
+from orchestrator.daemon.fleet.effect_runner import EnginePerformer, Limits
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.switcher import Switcher
+from orchestrator.daemon.fleet.watching import Watcher
+from orchestrator.daemon.process.desired_target import Options, Wanted
+from orchestrator.daemon.process.heartbeat import END_WITHIN_S, CoreTasks, Heartbeat, end_within
+from orchestrator.daemon.process.manager_link import ManagerLink
+from orchestrator.daemon.process.signals import Signals
+from orchestrator.daemon.process.sockets import Listeners, url_of
+from orchestrator.daemon.telemetry.exporter import Exporter
+from orchestrator.daemon.telemetry.history import History
+from orchestrator.daemon.telemetry.pace import beat
+from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
+from orchestrator.daemon.telemetry.telemetry import Telemetry
+from orchestrator.daemon.telemetry.totals import Totals
+from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.server import Gateway
+
+_log = logging.getLogger(__name__)
+
+UNKILLABLE_ALLOWANCE_S = 10.0
+HEARD_S = 0.25
+"""For clients that were let in just before the daemon was told to end, to say what they want."""
+
+REAP_EVERY_S = 1.0
+CONTROL_CONNECTIONS = 64
+
+
+class Daemon:
+    """Owns the parts and their lifetimes.
+
+    :param watchdog_s: the service manager wants to hear from it so often; None when it does not
+    :ivar start_failure: why it ended before it was ready, where ready means that a model is
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        config: Config,
+        options: Options,
+        settings: GatewayConfig,
+        groups: EngineGroups,
+        notifier: Notifier,
+        watchdog_s: float | None,
+    ) -> None:
+        self._groups = groups
+        self._paths = paths
+        self._settings = settings
+        self._notifier = notifier
+        self._watchdog_s = watchdog_s
+        self._config = config
+        self._options = options
+        self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
+        self._gpus = open_gpus(os.environ)
+        self._preparer = Preparer(paths, self._gpus)
+        self._owner = Owner(self._journal, self._switched, config.restart)
+        self._wanted = Wanted(
+            paths.state_file, config.daemon.default_profile, options, self._owner, self._preparer, self._journal
+        )
+        self._gateway: Gateway | None = None
+        self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
+        self._log = InstanceLog(
+            LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
+        )
+        self._history = History(paths.history_file)
+        self._totals = Totals()
+        self._signals = Signals()
+        self.start_failure: OrchError | None = None
+
+    async def run(self, listeners: Listeners) -> None:
+        """Until it is told to end.
+
+        :raises BaseExceptionGroup: of `CoreTaskDied`, when a task died that it cannot do without
+        """
+        guard = Guard(secrets.token_hex(16), home_id(self._paths.state), on_death=self._guard_died)
+        await guard.start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    await self._serve(listeners, tasks, guard)
+                except anyio.get_cancelled_exc_class():  # something in the group died
+                    end_within(END_WITHIN_S)
+                    raise
+
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await guard.close()
+                await self._log.aclose()
+                await anyio.to_thread.run_sync(self._history.close)
+
+        self._journal.add("ended", f"daemon {os.getpid()}")
+
+    async def _serve(self, listeners: Listeners, tasks: TaskGroup, guard: Guard) -> None:
+        core = CoreTasks(tasks)
+        service = self._build(tasks, core, guard)
+        gateway = Gateway(self._settings, service)
+        self._gateway = service.gateway = gateway
+        service.gateway_url = url_of(listeners.gateway[0])
+        link = ManagerLink(self._notifier, self._owner, service)
+        self._serve_on_request(core, service, gateway)
+        core.start("watcher", self._watcher(service, gateway).run)
+        core.start("slowdown watch", self._slowdown(service, gateway).run)
+        telemetry = self._telemetry(service, gateway)
+        core.start("telemetry", telemetry.run)
+        limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
+        actions = self._actions(tasks, service)
+        api = self._control(service, actions, telemetry)
+        control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
+        await service.refresh_models()
+        await anyio.to_thread.run_sync(self._history.open)
+        core.start("state file", self._wanted.follow)
+        core.start("signals", self._signals.heed)
+        core.start("reaper", reap_regularly)
+        core.start("profiles", service.watch_profiles)
+        core.start("reload", lambda: self._signals.reload_when_told(actions.reload, link, self._journal))
+        await control.serve(listeners.control)
+        _log.info("the gateway listens on %s", service.gateway_url)
+        self._journal.add("started", f"daemon {os.getpid()}, gateway {service.gateway_url}")
+        # Before the first client: one that waited for this daemon to come up shall wait for the model too.
+        await self._wanted.start_first()
+        await gateway.start(listeners.gateway)
+        core.start("gateway", gateway.run)
+        if link.connected:
+            core.start("status line", link.follow)
+            tasks.start_soon(self._announce, link)
+            if self._watchdog_s is not None:
+                prove = self._owner.prove
+                core.start("heartbeat", Heartbeat(prove, core, link.ping, self._watchdog_s).run)
+
+        await self._signals.ending.wait()
+        link.stopping()
+        async with link.more_time():
+            await self._take_down(service, gateway)
+            await control.shutdown(1.0)
+
+    def _build(self, tasks: TaskGroup, core: CoreTasks, guard: Guard) -> Service:
+        config = self._config
+        times = config.daemon
+        limits = Limits(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s)
+
+        async def drain(instance: str, timeout_s: float) -> bool:
+            return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)
+
+        performer = EnginePerformer(
+            tasks,
+            self._owner.post,
+            self._owner.ask,
+            self._preparer,
+            self._log,
+            guard,
+            limits,
+            drain,
+            self._gpus,
+            self._groups,
+            self._journal.add,
+            lambda: service.refresh(),
+        )
+        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus, self._history, self._totals)
+        core.start("owner", lambda: self._owner.run(performer))
+        return service
+
+    def _guard_died(self) -> None:
+        _log.error("the guard process died and is started again")
+        self._journal.add("guard_died", "the guard process died and is started again")
+
+    def _serve_on_request(self, core: CoreTasks, service: Service, gateway: Gateway) -> None:
+        settings = self._config.gateway
+        policy = DemandPolicy(settings.switch_min_stay_s, settings.switch_patience_s)
+        scheduler = DemandScheduler(self._owner, service, self._switcher, self._preparer, gateway, policy)
+        service.on_request = settings.switch_on_request
+        service.on_demand = scheduler.ask
+        core.start("demand", scheduler.run)
+
+    def _watcher(self, service: Service, gateway: Gateway) -> Watcher:
+        every_s = self._config.daemon.probe_s
+        policy = LivenessPolicy(every_s, min(max(every_s / 2, 1.0), 5.0), self._config.daemon.stall_s)
+        return Watcher(self._owner, service.performer, gateway, policy, service.unroute, self._journal.add)
+
+    def _slowdown(self, service: Service, gateway: Gateway) -> SlowdownWatch:
+        look_s = min(LOOK_S, self._config.daemon.probe_s)
+        record, refresh = self._journal.add, service.refresh
+        watch = SlowdownWatch(self._owner, service.performer, gateway, self._gpus.read, record, refresh, look_s)
+        service.on_finished, service.notice_of = watch.finished, watch.notice
+        return watch
+
+    def _telemetry(self, service: Service, gateway: Gateway) -> Telemetry:
+        telemetry = Telemetry(self._paths, self._owner, service.performer, gateway, self._gpus, self._keep)
+        service.metrics_page = Exporter(self._owner, service, telemetry, self._totals, self._history).page
+        return telemetry
+
+    def _actions(self, tasks: TaskGroup, service: Service) -> Actions:
+        return Actions(
+            tasks,
+            self._owner,
+            service,
+            self._switcher,
+            self._preparer,
+            fallback=self._wanted.fallback,
+            check_config=lambda: load_config(self._paths),
+        )
+
+    def _control(self, service: Service, actions: Actions, telemetry: Telemetry) -> Control:
+        return Control(
+            self._owner,
+            service,
+            self._switcher,
+            actions,
+            self._journal,
+            self._log,
+            targets=lambda running: list_targets(self._paths, running),
+            drain_s=self._config.daemon.drain_s,
+            frame=Frames(self._owner, service, telemetry, self._journal).frame,
+            end=self._signals.ending.set,
+            ends_with_engine=self._options.started_by_up,
+        )
+
+    def _held(self) -> int:
+        return self._gateway.held_total if self._gateway is not None else 0
+
+    def _keep(self, point: Point) -> None:
+        used = tuple(point["used_mib"])
+        self._history.add_sample(Sample(int(point["at_s"]), point["decode_tok_s"], point["prompt_tok_s"], used))
+
+    def _switched(self, event: SwitchFinished) -> None:
+        self._totals.switched(event)
+        self._switcher.finished(event)
+
+    async def _announce(self, link: ManagerLink) -> None:
+        """Tell the service manager that the daemon is ready, as `daemon.ready_when` has it."""
+        failed = self._wanted.refused
+        if self._config.daemon.ready_when == "model":
+            if failed is None and (failure := await link.until_loaded()) is not None:
+                failed = OrchError(describe(failure), hint=failure.hint)
+
+            if failed is not None:
+                text = f'{failed.message} (`daemon.ready_when` is "model")'
+                self.start_failure = OrchError(text, details=failed.details, hint=failed.hint)
+                self._signals.ending.set()
+                return
+
+        link.ready()
+        if failed is not None:
+            link.remark(failed.message)
+
+    async def _take_down(self, service: Service, gateway: Gateway) -> None:
+        await gateway.stop_listening(HEARD_S)
+        service.close()
+        gateway.stop_accepting()
+        self._switcher.abandon()
+        # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
+        wanted = self._owner.world.wanted
+        await self._owner.ask(DownRequested())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._force_when_asked)
+            limit_s = self._config.daemon.drain_s + self._config.daemon.stop_grace_s + UNKILLABLE_ALLOWANCE_S
+            with anyio.move_on_after(limit_s):
+                await self._until_stopped()
+
+            tasks.cancel_scope.cancel()
+
+        await gateway.stop(0.5)
+        self._wanted.keep(wanted)
+
+    async def _until_stopped(self) -> None:
+        generation = 0
+        while any(not isinstance(state, Stopped) for state in self._owner.world.slots.values()):
+            await self._owner.published.changed(generation)
+            generation = self._owner.published.generation
+
+    async def _force_when_asked(self) -> None:
+        await self._signals.forced.wait()
+        await self._owner.ask(DownRequested(force=True))
+
+
+async def reap_regularly() -> None:
+    """Take leave of dead grandchildren that became ours: uvloop keeps SIGCHLD to itself."""
+    while True:
+        await beat(REAP_EVERY_S)
+        try:
+            reap_adopted()
+        except OSError as error:  # no descriptor left to read /proc with, say; they can wait for the next time
+            _log.warning("dead grandchildren are not reaped: %s", error)

@@ -1,0 +1,138 @@
+"""What is to run: named on the command line, remembered from before, or the configured default.
+
+`state.json` says what ran last (`last`), and what was to run when the daemon ended (`wanted`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from orchestrator.adapters.store.state_file import load_state, save_state
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.fleet_states import UpRequested
+from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.fleet.owner import Owner, fresh_slot
+from orchestrator.daemon.fleet.preparing import Preparer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the daemon was started.
+
+    :param profile: start this at once instead of what ran before
+    :param started_by_up: it ends with the engine
+    """
+
+    profile: str | None = None
+    engine: str | None = None
+    started_by_up: bool = False
+
+
+class Wanted:
+    """Decides what is started first, and remembers what is to run for the next daemon.
+
+    :param path: the state file
+    :param default: the configured default profile; empty without one
+    :ivar refused: why what was to run first could not be asked for
+    :raises UsageError: when a newer orch wrote the state file
+    """
+
+    def __init__(
+        self, path: str, default: str, options: Options, owner: Owner, preparer: Preparer, journal: Journal
+    ) -> None:
+        self._path = path
+        self._default = default
+        self._options = options
+        self._owner = owner
+        self._preparer = preparer
+        self._journal = journal
+        self.refused: OrchError | None = None
+        self._remembered, notice = load_state(path)
+        if notice:
+            _log.warning("%s", notice)
+
+    def fallback(self) -> Target | None:
+        """What to run when nobody says: what ran last, else the configured default."""
+        last = remembered_target(self._remembered.get("last"))
+        if last is not None:
+            return last
+
+        return self._preparer.resolve(self._default, None).target if self._default else None
+
+    async def start_first(self) -> None:
+        """Ask for what the command line says, else for what ran when the daemon died, else the configured default."""
+        options = self._options
+        wanted = remembered_target(self._remembered.get("wanted"))
+        name, engine = options.profile, options.engine
+        if name is None:
+            if options.started_by_up:
+                return  # the request follows
+
+            if wanted is not None:
+                name, engine = wanted.profile, wanted.engine
+            else:
+                name = self._default or None
+
+        if name is None:
+            return
+
+        try:
+            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, name, engine)
+        except OrchError as error:
+            # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
+            _log.error("%s: %s", error.message, "; ".join(error.details))
+            self._journal.add("refused", error.message)
+            self.refused = error
+            return
+
+        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
+
+    async def follow(self) -> None:
+        """Save what is to run, each time that changes. For ever."""
+        generation = 0
+        saved: Target | None = None
+        first = True
+        while True:
+            published = await self._owner.published.changed(generation)
+            generation = self._owner.published.generation
+            wanted = published.world.wanted
+            if wanted == saved and not first:
+                continue
+
+            saved, first = wanted, False
+            if wanted is not None:
+                self._remembered["last"] = as_saved(wanted)
+
+            self._remembered["wanted"] = self._remembered.get("last") if wanted is not None else None
+            try:
+                await anyio.to_thread.run_sync(save_state, self._path, dict(self._remembered))
+            except OSError as error:
+                _log.warning("state not saved: %s", error)
+
+    def keep(self, wanted: Target | None) -> None:
+        """Have the next daemon start this: the service manager ended this one, and nobody stopped the engine.
+
+        :raises OSError: when it cannot be saved
+        """
+        if wanted is not None and not self._options.started_by_up:
+            self._remembered["wanted"] = as_saved(wanted)
+            save_state(self._path, dict(self._remembered))
+
+
+def as_saved(target: Target) -> dict[str, str]:
+    return {"profile": target.profile, "engine": target.engine}
+
+
+def remembered_target(value: object) -> Target | None:
+    """A target as the state file keeps it; None for anything else, since anyone may have written there."""
+    match value:
+        case {"profile": str(profile), "engine": str(engine)}:
+            return Target(profile, engine)
+        case _:
+            return None

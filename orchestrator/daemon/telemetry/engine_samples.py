@@ -1,0 +1,156 @@
+"""Asks the engine that serves what it does: `/metrics` and `/slots`, one question at a time.
+
+It is asked by HTTP only while it has something to do, once more after that, and once when somebody begins to look:
+what is idle does not change, and is not woken. One that is busy with a long batch leaves the last figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import monotonic
+
+import anyio
+
+from orchestrator.adapters.engine_probe import EngineProbe
+from orchestrator.core.fleet.lifecycle_states import Draining, Ready
+from orchestrator.core.health.prompt_progress import told_progress
+from orchestrator.core.measure import rates
+from orchestrator.core.measure.rates import Measured, Meter, Sample, Slot
+from orchestrator.daemon.fleet.effect_runner import EnginePerformer
+from orchestrator.daemon.fleet.instance import Run, engine_probe
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace, Traffic
+
+PATIENCE_S = 10.0
+"""For one answer. Both engines answer between two batches; giving up early would only fill their queue."""
+
+FORK_EVERY_S = 2.0
+"""While somebody looks, else `IDLE_S`: the fork logs three lines for each question, and sends each prompt along."""
+
+PROGRESS_LINES = 200
+"""The end of the log in which a prompt's progress is looked for."""
+
+STALE_S = 15.0
+"""Rates that are older are not what happens now."""
+
+NOTHING = Measured(decode_tok_s=0.0, prompt_tok_s=0.0, processing=0, deferred=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The newest figures of the engine that serves.
+
+    :param asked_s: when the slots were asked for, monotonic; `answered_s` is when all was known
+    """
+
+    instance: str | None = None
+    slots: tuple[Slot, ...] = ()
+    measured: Measured = Measured()
+    asked_s: float = float("-inf")
+    answered_s: float = float("-inf")
+
+
+class EngineSamples:
+    """Owns the questions to engines."""
+
+    def __init__(self, owner: Owner, performer: EnginePerformer, traffic: Traffic, pace: Pace) -> None:
+        self._owner = owner
+        self._performer = performer
+        self._traffic = traffic
+        self._pace = pace
+        self._work = Work()
+        self._answered = anyio.Event()
+
+    @property
+    def serving(self) -> str | None:
+        """The instance that serves, or ends its streams."""
+        state = self._owner.world.state
+        return state.instance if isinstance(state, Ready | Draining) else None
+
+    @property
+    def work(self) -> Work:
+        """Of the instance that serves; empty where nothing is known of it."""
+        return self._work if self._work.instance == self.serving else Work()
+
+    def measured(self) -> Measured:
+        """What the engine does right now, as far as that is known."""
+        work = self.work
+        return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
+
+    async def since(self, began: float) -> None:
+        """Until the engine that serves has answered, or was found to have nothing to do, since then (monotonic)."""
+        while self.serving is not None and self.work.answered_s < began:
+            await self._answered.wait()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            instance = self.serving
+            run = self._performer.run(instance) if instance is not None else None
+            if instance is None or run is None:
+                self._work = Work()
+                await self._pace.rest(monotonic() + self._pace.pause_s)
+                continue
+
+            async with engine_probe(run.launch) as probe:
+                await self._follow(instance, run, probe)
+
+    async def _follow(self, instance: str, run: Run, probe: EngineProbe) -> None:
+        """Sample one instance while it serves."""
+        fork = run.launch.capabilities.kind == "ik"
+        meter: Meter | None = None
+        relayed = -1
+        self._work = Work(instance)
+        while self.serving == instance:
+            began = monotonic()
+            busy = self._traffic.in_flight(instance) > 0
+            moved = self._traffic.relayed(instance) != relayed
+            if busy or (moved and (self._pace.watched or meter is not None)):
+                relayed = self._traffic.relayed(instance) if not busy else -1
+                meter = await self._ask(instance, run, probe, meter)
+                rest_s = SECOND_S if not fork else FORK_EVERY_S if self._pace.watched else IDLE_S
+                await self._pace.rest(began + rest_s)
+            else:
+                meter = rates.idle(meter, began) if meter is not None else None
+                self._tell(replace(self._work, measured=idle_rates(self._work.measured), answered_s=began))
+                await self._pace.rest(began + self._pace.pause_s)
+
+    async def _ask(self, instance: str, run: Run, probe: EngineProbe, meter: Meter | None) -> Meter | None:
+        """One sample; the totals first, see `core/measure/rates.py`."""
+        totals = await probe.metrics(PATIENCE_S)
+        asked = monotonic()
+        slots = rates.read_slots(await probe.slots(PATIENCE_S))
+        if totals is None and slots is None:
+            return meter
+
+        now = monotonic()
+        sample = Sample(now, slots, rates.read_totals(totals or ""))
+        if meter is None:
+            meter, measured = rates.begin(sample)
+        else:
+            before = self._work.measured
+            meter, measured = rates.advance(meter, sample)
+            if measured.draft_acceptance is None:  # drafts are counted when a request ends: the last one holds
+                measured = replace(measured, draft_acceptance=before.draft_acceptance)
+
+        self._tell(Work(instance, with_progress(slots or (), run), measured, asked, now))
+        return meter
+
+    def _tell(self, work: Work) -> None:
+        self._work = work
+        self._answered.set()
+        self._answered = anyio.Event()
+
+
+def with_progress(slots: tuple[Slot, ...], run: Run) -> tuple[Slot, ...]:
+    """Add what the engine's log says of the prompts that it reads."""
+    if not any(slot.reading for slot in slots):
+        return slots
+
+    told = told_progress(line.text for line in run.log.tail(PROGRESS_LINES))
+    return tuple(replace(slot, told=told.get(-1 if slot.task is None else slot.task)) for slot in slots)
+
+
+def idle_rates(measured: Measured) -> Measured:
+    """The rates of an engine that has nothing to do; what it holds and its drafts' fate stay as they were."""
+    return replace(NOTHING, draft_acceptance=measured.draft_acceptance, kv_used=measured.kv_used)

@@ -1,0 +1,222 @@
+"""Writes the history from a thread of its own: a slow, full or broken disk never reaches the loop, nor a request.
+
+What is given is written within a second, or counted as dropped and said.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from time import monotonic, time
+
+from orchestrator.adapters.store.history import DamagedHistory, HistoryStore, open_history
+from orchestrator.core.errors import OrchError
+from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.core.measure.samples import Sample
+from orchestrator.gateway.contract import Finished
+
+_log = logging.getLogger(__name__)
+
+MAX_BACKLOG = 2000
+"""Rows that wait for the disk: some hundred bytes each."""
+
+BATCH_S = 0.2
+SAMPLES_S = 10.0
+"""How long rows are gathered for one transaction; samples alone are in no hurry, and an idle disk may sleep."""
+
+TIDY_EVERY_S = 60.0
+RETRY_S = 10.0
+"""Between tries while the file cannot be opened."""
+
+
+class History:
+    """Takes rows from the loop, and owns the thread that owns the file. The thread starts with `open`, or else with the
+    first row.
+
+    :param clock: Unix time
+    :ivar dropped: rows that were not recorded
+    """
+
+    def __init__(self, path: str, clock: Callable[[], float] = time) -> None:
+        self._path = path
+        self._clock = clock
+        self._requests: list[RequestRecord] = []
+        self._samples: list[Sample] = []
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._begun = threading.Event()
+        self._dropped = 0
+        # The rest belongs to the thread.
+        self._store: HistoryStore | None = None
+        self._open_at = 0.0
+        self._tidy_at = 0.0
+        self._failing = False
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    def open(self, patience_s: float = 2.0) -> bool:
+        """Open or make the file before there is a row for it; False when the disk did not answer in time. Blocks.
+
+        What is wrong with the file is said in the log, and tried again with the rows.
+        """
+        with self._condition:
+            started = self._start()
+
+        return started and self._begun.wait(patience_s)
+
+    def add_request(self, record: RequestRecord) -> None:
+        """Never blocks and never raises."""
+        with self._condition:
+            if self._has_room():
+                self._requests.append(record)
+                self._condition.notify()
+
+    def add_sample(self, sample: Sample) -> None:
+        """Never blocks and never raises."""
+        with self._condition:
+            if self._has_room():
+                self._samples.append(sample)
+                self._condition.notify()
+
+    def close(self, timeout_s: float = 2.0) -> bool:
+        """Write what is left, at most this long; False when the disk did not take it in time. Blocks."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+
+        if self._thread is None:
+            return True
+
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _has_room(self) -> bool:
+        if self._closing or len(self._requests) + len(self._samples) >= MAX_BACKLOG or not self._start():
+            self._dropped += 1
+            return False
+
+        return True
+
+    def _start(self) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="history", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the limit on processes: tried again at the next row
+                return False
+
+            self._thread = thread
+
+        return True
+
+    # In the thread.
+
+    def _run(self) -> None:
+        try:
+            self._opened()
+        except (sqlite3.Error, OSError, OrchError) as error:
+            self._failed(error)
+
+        self._begun.set()
+        while True:
+            requests, samples, last = self._gathered()
+            if requests or samples:
+                self._write(requests, samples)
+
+            if last:
+                break
+
+        if self._store is not None:
+            self._store.close()
+
+    def _gathered(self) -> tuple[list[RequestRecord], list[Sample], bool]:
+        """What has come in within a moment; and whether it is the last."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._closing or self._requests or self._samples)
+            self._condition.wait_for(lambda: self._closing or self._requests, SAMPLES_S)
+            self._condition.wait_for(lambda: self._closing, BATCH_S)
+            requests, samples = self._requests[:], self._samples[:]
+            self._requests.clear()
+            self._samples.clear()
+            return requests, samples, self._closing
+
+    def _write(self, requests: list[RequestRecord], samples: list[Sample]) -> None:
+        unwritten = len(requests) + len(samples)
+        try:
+            store = self._opened()
+            if store is not None:
+                store.write(requests, samples)
+                unwritten = 0
+                if monotonic() >= self._tidy_at:
+                    self._tidy_at = monotonic() + TIDY_EVERY_S
+                    store.tidy(self._clock())
+        except (sqlite3.Error, OSError, OrchError) as error:
+            self._failed(error)
+
+        with self._condition:
+            self._dropped += unwritten
+            dropped = self._dropped
+
+        if self._failing and not unwritten:
+            self._failing = False
+            _log.warning("the history is written again; %d rows were not recorded", dropped)
+
+    def _opened(self) -> HistoryStore | None:
+        if self._store is not None and not self._store.is_in_place():
+            _log.warning("%s is gone; a new history is begun", self._path)
+            self._let_go()
+
+        if self._store is None and monotonic() >= self._open_at:
+            self._open_at = monotonic() + RETRY_S
+            self._store, notice = open_history(self._path)
+            if notice:
+                _log.warning("%s", notice)
+
+        return self._store
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failing:  # the first of a series
+            self._failing = True
+            details = "; ".join(error.details) if isinstance(error, OrchError) else ""
+            _log.warning("requests are not recorded: %s%s", error, f" ({details})" if details else "")
+
+        if isinstance(error, DamagedHistory):
+            self._let_go()  # it is set aside when it is opened anew
+            self._open_at = 0.0
+
+    def _let_go(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+
+def record_of(finished: Finished, now_s: float, monotonic_s: float) -> RequestRecord:
+    """A request for the history.
+
+    :param now_s: Unix time at the monotonic time `monotonic_s`; the pair is taken anew each time, because the one goes
+        on while the machine sleeps, and the other does not
+    """
+    return RequestRecord(
+        started_s=round(now_s - (monotonic_s - finished.started), 3),
+        profile=finished.profile,
+        engine=finished.engine,
+        build=finished.build,
+        route=finished.route,
+        outcome=finished.outcome,
+        status=finished.status,
+        held_s=round(finished.held_s, 6),
+        total_s=round(finished.total_s, 6),
+        first_token_s=None if finished.first_token_s is None else round(finished.first_token_s, 6),
+        prompt_tokens=finished.prompt_tokens,
+        prompt_ms=finished.prompt_ms,
+        output_tokens=finished.predicted_tokens,
+        output_ms=finished.predicted_ms,
+        draft_tokens=finished.draft_tokens,
+        draft_accepted=finished.draft_accepted,
+        replays=finished.replays,
+    )

@@ -1,0 +1,224 @@
+"""The page of `GET /metrics`: what is counted, what is, and what the engine says of itself.
+
+Names follow Prometheus' rules: `orch_`, base units, the unit last. `docs/metrics.md` has the same table, which a test
+compares. Importing `prometheus_client` costs 72 ms of CPU, so that happens in a thread, when somebody first asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+from orchestrator import __version__
+from orchestrator.api.top_frames import GpuFigures, HostFigures
+from orchestrator.api.types import StateName
+from orchestrator.core.measure.engine_metrics import Family
+from orchestrator.daemon.telemetry.totals import Histogram, Pair, Totals
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+Kind = Literal["gauge", "counter", "histogram"]
+_PAIR = ("profile", "engine")
+_GPU = ("gpu", "uuid")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric that orch exports."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+SPECS = (
+    Spec("orch_info", "gauge", ("version",), "The running orch."),
+    Spec("orch_instance_info", "gauge", (*_PAIR, "build"), "What runs, or is on its way."),
+    Spec("orch_ready", "gauge", (), "Whether an instance is ready."),
+    Spec("orch_state", "gauge", ("state",), "1 for the state that is, 0 for the others."),
+    Spec("orch_requests_in_flight", "gauge", (), "Requests that an instance is answering."),
+    Spec("orch_requests_queued", "gauge", (), "Requests that wait for an instance."),
+    Spec("orch_requests_total", "counter", ("outcome", *_PAIR), "Requests that ended, by outcome."),
+    Spec("orch_requests_replayed_total", "counter", (), "Requests sent again because an engine died."),
+    Spec("orch_request_duration_seconds", "histogram", _PAIR, "From a request's arrival to its answer's end."),
+    Spec("orch_time_to_first_token_seconds", "histogram", _PAIR, "From arrival to the first token; streams alone."),
+    Spec("orch_time_per_output_token_seconds", "histogram", _PAIR, "Time of one token after the first, by request."),
+    Spec("orch_queue_wait_seconds", "histogram", _PAIR, "How long a request waited for an instance."),
+    Spec("orch_load_duration_seconds", "histogram", _PAIR, "From an instance's start until it was ready."),
+    Spec("orch_prompt_tokens_total", "counter", _PAIR, "Prompt tokens that were computed."),
+    Spec("orch_prompt_seconds_total", "counter", _PAIR, "The engine's time for them."),
+    Spec("orch_output_tokens_total", "counter", _PAIR, "Tokens that were generated."),
+    Spec("orch_output_seconds_total", "counter", _PAIR, "The engine's time for them."),
+    Spec("orch_draft_tokens_total", "counter", _PAIR, "Tokens that were drafted."),
+    Spec("orch_draft_tokens_accepted_total", "counter", _PAIR, "Drafted tokens that were accepted."),
+    Spec("orch_decode_tokens_per_second", "gauge", _PAIR, "Tokens generated right now, all requests together."),
+    Spec("orch_prompt_tokens_per_second", "gauge", _PAIR, "Prompt tokens computed right now."),
+    Spec("orch_switches_total", "counter", ("result",), "Switches that ended: ok, rolled_back or failed."),
+    Spec("orch_out_of_memory_retries_total", "counter", (), "Starts that followed a failure for lack of memory."),
+    Spec("orch_gpu_info", "gauge", (*_GPU, "name", "vendor"), "A device."),
+    Spec("orch_gpu_memory_used_bytes", "gauge", _GPU, "Device memory that is taken, by anybody."),
+    Spec("orch_gpu_memory_total_bytes", "gauge", _GPU, "Device memory that there is."),
+    Spec("orch_gpu_memory_engine_bytes", "gauge", _GPU, "Device memory that orch's engines hold."),
+    Spec("orch_gpu_utilization_ratio", "gauge", _GPU, "Share of time in which the device was at work."),
+    Spec("orch_gpu_power_watts", "gauge", _GPU, "Power that the device draws."),
+    Spec("orch_gpu_temperature_celsius", "gauge", _GPU, "The device's temperature."),
+    Spec("orch_host_memory_total_bytes", "gauge", (), "Host memory that there is."),
+    Spec("orch_host_memory_available_bytes", "gauge", (), "Host memory that can be had without swapping."),
+    Spec("orch_host_swap_used_bytes", "gauge", (), "Swap that is in use."),
+    Spec("orch_engine_resident_memory_bytes", "gauge", (), "Host memory of the engines' processes."),
+    Spec("orch_history_dropped_total", "counter", (), "Rows that could not be written to the history."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is at this moment; None where nobody knows.
+
+    :param pair: profile and engine of what runs or is on its way
+    :param engine: what the instance that serves says of itself
+    """
+
+    state: StateName
+    pair: Pair | None = None
+    build: str | None = None
+    in_flight: int = 0
+    queued: int = 0
+    decode_tok_s: float | None = None
+    prompt_tok_s: float | None = None
+    gpus: Sequence[GpuFigures] = ()
+    host: HostFigures | None = None
+    engine: Sequence[Family] = field(default_factory=tuple)
+    history_dropped: int = 0
+
+
+Rows = Mapping[str, Iterable[tuple[tuple[str, ...], float | Histogram | None]]]
+"""Name to label values and value; a None is left out."""
+
+
+class Page:
+    """A collector for one scrape: no second copy of the state is kept."""
+
+    def __init__(self, snapshot: Snapshot, totals: Totals) -> None:
+        self._snapshot = snapshot
+        self._totals = totals
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        rows = {**rows_of_totals(self._totals), **rows_of_snapshot(self._snapshot)}
+        for spec in SPECS:
+            if spec.kind == "histogram":
+                histogram = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+                for labels, value in rows[spec.name]:
+                    if isinstance(value, Histogram) and any(value.counts):
+                        histogram.add_metric(labels, _cumulative(value), value.total)
+
+                yield histogram
+                continue
+
+            kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+            family = kind(spec.name, spec.help, labels=spec.labels)
+            for labels, value in rows[spec.name]:
+                if isinstance(value, int | float):
+                    family.add_metric(labels, value)
+
+            yield family
+
+        if self._snapshot.pair is not None:
+            yield from _passed_on(self._snapshot.engine, self._snapshot.pair)
+
+
+def load_library() -> None:
+    """Import what `render` needs; blocks the first time."""
+    import prometheus_client  # noqa: F401
+
+
+def render(snapshot: Snapshot, totals: Totals) -> bytes:
+    """Prometheus' text format 0.0.4."""
+    from prometheus_client.exposition import generate_latest
+    from prometheus_client.registry import CollectorRegistry
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Page(snapshot, totals))
+    return generate_latest(registry)
+
+
+def rows_of_totals(totals: Totals) -> Rows:
+    pairs = totals.pairs.items()
+    return {
+        "orch_requests_total": [
+            ((outcome, *pair), count) for pair, each in pairs for outcome, count in sorted(each.outcomes.items())
+        ],
+        "orch_requests_replayed_total": [((), totals.replayed)],
+        "orch_request_duration_seconds": [(pair, each.request_s) for pair, each in pairs],
+        "orch_time_to_first_token_seconds": [(pair, each.first_token_s) for pair, each in pairs],
+        "orch_time_per_output_token_seconds": [(pair, each.token_s) for pair, each in pairs],
+        "orch_queue_wait_seconds": [(pair, each.queue_s) for pair, each in pairs],
+        "orch_load_duration_seconds": [(pair, each.load_s) for pair, each in pairs],
+        "orch_prompt_tokens_total": [(pair, each.prompt_tokens) for pair, each in pairs],
+        "orch_prompt_seconds_total": [(pair, each.prompt_s) for pair, each in pairs],
+        "orch_output_tokens_total": [(pair, each.output_tokens) for pair, each in pairs],
+        "orch_output_seconds_total": [(pair, each.output_s) for pair, each in pairs],
+        "orch_draft_tokens_total": [(pair, each.draft_tokens) for pair, each in pairs],
+        "orch_draft_tokens_accepted_total": [(pair, each.draft_accepted) for pair, each in pairs],
+        "orch_switches_total": [((result,), count) for result, count in sorted(totals.switches.items())],
+        "orch_out_of_memory_retries_total": [((), totals.memory_retries)],
+    }
+
+
+def rows_of_snapshot(now: Snapshot) -> Rows:
+    host, gpus = now.host, [((str(each["index"]), each["uuid"]), each) for each in now.gpus]
+    running = [now.pair] if now.pair is not None else []
+    return {
+        "orch_info": [((__version__,), 1)],
+        "orch_instance_info": [((*pair, now.build or ""), 1) for pair in running],
+        "orch_ready": [((), int(now.state == "ready"))],
+        "orch_state": [((name,), int(name == now.state)) for name in get_args(StateName)],
+        "orch_requests_in_flight": [((), now.in_flight)],
+        "orch_requests_queued": [((), now.queued)],
+        "orch_decode_tokens_per_second": [(pair, now.decode_tok_s) for pair in running],
+        "orch_prompt_tokens_per_second": [(pair, now.prompt_tok_s) for pair in running],
+        "orch_gpu_info": [((*labels, each["name"], each["vendor"]), 1) for labels, each in gpus],
+        "orch_gpu_memory_used_bytes": [(labels, _bytes(each["used_mib"])) for labels, each in gpus],
+        "orch_gpu_memory_total_bytes": [(labels, _bytes(each["total_mib"])) for labels, each in gpus],
+        "orch_gpu_memory_engine_bytes": [(labels, _bytes(each["engine_mib"])) for labels, each in gpus],
+        "orch_gpu_utilization_ratio": [(labels, each["utilization"]) for labels, each in gpus],
+        "orch_gpu_power_watts": [(labels, each["power_w"]) for labels, each in gpus],
+        "orch_gpu_temperature_celsius": [(labels, each["temperature_c"]) for labels, each in gpus],
+        "orch_host_memory_total_bytes": [((), _bytes(host["memory_total_mib"]) if host else None)],
+        "orch_host_memory_available_bytes": [((), _bytes(host["memory_available_mib"]) if host else None)],
+        "orch_host_swap_used_bytes": [((), _bytes(host["swap_used_mib"]) if host else None)],
+        "orch_engine_resident_memory_bytes": [((), _bytes(host["engine_rss_mib"]) if host else None)],
+        "orch_history_dropped_total": [((), now.history_dropped)],
+    }
+
+
+def _passed_on(families: Sequence[Family], pair: Pair) -> Iterator[Metric]:
+    from prometheus_client.metrics_core import Metric
+
+    ours = dict(zip(_PAIR, pair, strict=True))
+    for family in families:
+        # The writer names a counter `..._total` whatever it was named; upstream has one that is not.
+        counts = family.kind == "counter" and family.name.endswith("_total")
+        kind = "counter" if counts else "gauge" if family.kind == "gauge" else "unknown"
+        metric = Metric(family.name.removesuffix("_total") if counts else family.name, family.help, kind)
+        for labels, value in family.samples.items():
+            metric.add_sample(family.name, {**dict(labels), **ours}, value)
+
+        yield metric
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    buckets, count = [], 0
+    for bound, more in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+        count += more
+        buckets.append((bound, float(count)))
+
+    return buckets
+
+
+def _bytes(mib: int | None) -> int | None:
+    return None if mib is None else mib << 20

@@ -1,0 +1,242 @@
+"""Notices engines that have become slow, and MTP that has stopped: what `core/health/slowdown.py` decides is said here.
+
+Devices are looked at only while a request is in flight.
+
+A spill is never a reason to end an engine (docs/adr/0005-silent-spill.md): it is said, and the next start keeps more
+memory free, unless it was another program that took the memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+
+from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.adapters.hardware.host_cpu import read_cpu
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.ladder import next_rung
+from orchestrator.core.fleet.lifecycle_states import Draining, Ready
+from orchestrator.core.health.drafting import Drafting, count, drafts_counted
+from orchestrator.core.health.overlap import Company, add
+from orchestrator.core.health.slowdown import History, Kind, SlowdownPolicy, Verdict, assess, resumed
+from orchestrator.daemon.fleet.effect_runner import EnginePerformer
+from orchestrator.daemon.fleet.instance import Run
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.pace import beat
+from orchestrator.daemon.telemetry.step_times import Looks, request_of
+from orchestrator.gateway.contract import Finished
+
+_log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+GAP_S = 5.0
+"""So much later than it was due, a look says that nobody was there to take it."""
+
+_EVENTS: dict[Kind, str] = {"ok": "recovered", "slow": "slowed", "throttled": "throttled", "spilled": "spilled"}
+
+
+class Traffic(Protocol):
+    """What clients do with an instance (`gateway/server.py`)."""
+
+    def in_flight(self, instance: str) -> int: ...
+
+
+@dataclass(slots=True)
+class Subject:
+    """One instance.
+
+    :ivar counts_drafts: whether its answers ever told of drafts
+    :ivar plan: what follows from a spill, for people
+    """
+
+    company: Company = field(default_factory=Company)
+    history: History = field(default_factory=History)
+    drafting: Drafting = field(default_factory=Drafting)
+    looks: Looks = field(default_factory=Looks)
+    counts_drafts: bool = False
+    draft_lines: int = 0
+    plan: str = ""
+
+
+class SlowdownWatch:
+    """Learns what is normal for each instance from its answers, and says when it no longer is.
+
+    :param readings: the devices; may block, and is asked in a thread
+    :param record: notes an event for people: its kind, and a sentence
+    :param on_notice: called when what `notice` says has changed
+    :param look_s: time between two looks at the devices
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        performer: EnginePerformer,
+        traffic: Traffic,
+        readings: Callable[[], tuple[GpuReading, ...]],
+        record: Callable[[str, str], None],
+        on_notice: Callable[[], None],
+        look_s: float = LOOK_S,
+        policy: SlowdownPolicy | None = None,
+    ) -> None:
+        self._owner = owner
+        self._performer = performer
+        self._traffic = traffic
+        self._readings = readings
+        self._record = record
+        self._on_notice = on_notice
+        self._look_s = look_s
+        self._policy = policy or SlowdownPolicy()
+        self._subjects: dict[str, Subject] = {}
+        self._spilled: list[str] = []
+
+    async def run(self) -> None:
+        """Look at what serves. For ever."""
+        due = monotonic()
+        while True:
+            await beat(self._look_s)
+            slept = monotonic() - due > self._look_s + GAP_S
+            serving = self._serving()
+            for instance in self._subjects.keys() - serving.keys():
+                del self._subjects[instance]
+
+            for instance, run in serving.items():
+                subject = self._subjects.setdefault(instance, Subject())
+                look_at_cpu(subject.looks, run)
+                if slept or run.stopped():
+                    subject.history = resumed(subject.history, monotonic())
+
+            busy = {instance: run for instance, run in serving.items() if self._traffic.in_flight(instance)}
+            if busy:
+                readings = await anyio.to_thread.run_sync(self._readings)
+                for instance, run in busy.items():
+                    own = (
+                        run.child.tree()
+                        if run.child is not None and any(each.processes for each in readings)
+                        else set()
+                    )
+                    self._subjects[instance].looks.at_devices(monotonic(), readings, own)
+
+            while self._spilled:
+                await self._learn(self._spilled.pop())
+
+            due = monotonic()
+
+    def finished(self, record: Finished) -> None:
+        """One more request has ended."""
+        instance = record.instance
+        run = self._performer.run(instance) if instance is not None else None
+        if instance is None or run is None:
+            return
+
+        subject = self._subjects.setdefault(instance, Subject())
+        look_at_cpu(subject.looks, run)
+        now = monotonic()
+        subject.counts_drafts = subject.counts_drafts or record.draft_tokens is not None
+        request = request_of(record, now, counts_drafts=subject.counts_drafts or not _speculates(run))
+        subject.company, known = add(subject.company, request, self._traffic.in_flight(instance))
+        for each, streams in known:
+            sample = subject.looks.sample(each, streams)
+            if sample is not None:
+                before = subject.history.kind
+                subject.history, verdict = assess(subject.history, sample, now, self._policy)
+                self._tell(instance, run, subject, verdict)
+                if verdict.kind != before:
+                    self._on_notice()
+
+        if run.launch.mtp and record.predicted_tokens:
+            self._count_drafts(run, subject, record)
+
+    def notice(self, instance: str | None) -> str | None:
+        """What is worth knowing of an instance that works; None when nothing is."""
+        subject = self._subjects.get(instance or "")
+        if subject is None:
+            return None
+
+        parts = [subject.history.reason, subject.plan if subject.history.kind == "spilled" else ""]
+        if subject.drafting.lost:
+            parts.append(_no_drafts(subject.drafting))
+
+        return "; ".join(filter(None, parts)) or None
+
+    def _serving(self) -> dict[str, Run]:
+        found = {}
+        for state in self._owner.world.slots.values():
+            run = self._performer.run(state.instance) if isinstance(state, Ready | Draining) else None
+            if run is not None:
+                found[run.launch.instance] = run
+
+        return found
+
+    def _tell(self, instance: str, run: Run, subject: Subject, verdict: Verdict) -> None:
+        if verdict.kind == "spilled" and not subject.plan:
+            if verdict.taken_mib:
+                subject.plan = "a larger margin is not learned from that"
+            else:
+                self._spilled.append(instance)
+
+        if verdict.news:
+            message = f"{run.launch.target}: {verdict.reason or 'it decodes as fast as before'}"
+            _log.warning("%s", message)
+            self._record(_EVENTS[verdict.kind], message)
+
+    async def _learn(self, instance: str) -> None:
+        """Have the next start keep more memory free, if the profile names a larger margin; once an instance."""
+        run, subject = self._performer.run(instance), self._subjects.get(instance)
+        states = self._owner.world.slots.values()
+        course = next(
+            (each.course for each in states if isinstance(each, Ready | Draining) and each.instance == instance), None
+        )
+        if run is None or subject is None or course is None or course.rung is None or subject.plan:
+            return
+
+        rung = next_rung(course.rung, course.recovery, margin_helps=True, requested_mib=None)
+        if rung is None or rung.margins is None or rung.margins == course.rung.margins:
+            subject.plan = "the profile names no larger margin: raise memory.fit_margin, or lower context.size"
+        else:
+            try:
+                await self._performer.learn(run, rung)
+            except (OSError, OrchError) as error:
+                subject.plan = f"the larger margin could not be kept: {error}"
+            else:
+                subject.plan = f"it serves on, and the next start begins with {rung}"
+
+        self._record("margin_planned", f"{run.launch.target}: {subject.plan}")
+        self._on_notice()
+
+    def _count_drafts(self, run: Run, subject: Subject, record: Finished) -> None:
+        # Builds that do not count drafts in their answers print a line for each.
+        new = run.log.since(subject.draft_lines)[1]
+        subject.draft_lines = run.log.next_seq
+        drafted = bool(record.draft_tokens) or drafts_counted([line.text for line in new]) > 0
+        before = subject.drafting.lost
+        subject.drafting, news = count(subject.drafting, record.predicted_tokens or 0, drafted=drafted)
+        if news == "lost":
+            self._record("drafts_stopped", f"{run.launch.target}: {_no_drafts(subject.drafting)}")
+        elif news == "back":
+            self._record("drafts_resumed", f"{run.launch.target}: drafts are counted again")
+
+        if subject.drafting.lost != before:
+            self._on_notice()
+
+
+def _no_drafts(drafting: Drafting) -> str:
+    return (
+        f"the profile asks for MTP, and the last {drafting.requests} answers ({drafting.tokens} tokens) were made"
+        " without a single draft: the engine has stopped drafting, or the clients turned it off"
+    )
+
+
+def _speculates(run: Run) -> bool:
+    return run.launch.profile.settings.get("speculative.type", "none") != "none"
+
+
+def look_at_cpu(looks: Looks, run: Run) -> None:
+    times = read_cpu(run.child.pid) if run.child is not None else None
+    if times is not None:
+        looks.at_cpu(monotonic(), times)

@@ -1,0 +1,218 @@
+"""Samples what the devices and the host do: for the dashboard, its plots and the history.
+
+Loops of their own for the devices and the host, for the engine (`engine_samples.py`) and for the model's page cache, so
+that none waits for another; each has one question under way at most. A driver that hangs or a disk that does not answer
+leaves the last figures.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic, time
+
+import anyio
+import anyio.to_thread
+
+from orchestrator.adapters.gguf.reader import split_paths
+from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
+from orchestrator.adapters.hardware.host import HostReading, Residency, read_host, residency, rss_mib
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.process.linux import stat_of
+from orchestrator.adapters.process.tree import ProcessTree
+from orchestrator.api.top_frames import Point
+from orchestrator.core.measure.rates import Measured
+from orchestrator.daemon.fleet.effect_runner import EnginePerformer
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
+from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace, Traffic
+from orchestrator.engines.render import model_path
+
+_log = logging.getLogger(__name__)
+
+TREE_S = 10.0
+"""How often the engines' descendants are searched for; that looks at every process of the machine."""
+
+CACHE_S = 30.0
+KEPT_POINTS = 3600
+"""An hour, when there is something to see in each second of it."""
+
+FIRST_ANSWER_S = 0.3
+"""So long who begins to look waits for the engine, whose first answer a single look would miss else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The newest figures of the devices and the host.
+
+    :param taken_s: monotonic; before the first sample, minus infinity
+    :param engines: pids of the engines' processes
+    :param alive: pids that a device names and that exist here
+    :param before_mib: device to what was in use before the engines were started
+    """
+
+    taken_s: float = float("-inf")
+    gpus: tuple[GpuReading, ...] = ()
+    gpus_age_s: float | None = None
+    host: HostReading | None = None
+    engines: frozenset[int] = frozenset()
+    alive: frozenset[int] = frozenset()
+    before_mib: Mapping[int, int] = field(default_factory=dict)
+    rss_mib: int | None = None
+
+
+class Telemetry:
+    """Owns the sampling.
+
+    :param on_point: told of each new point
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        owner: Owner,
+        performer: EnginePerformer,
+        traffic: Traffic,
+        gpus: GpuProvider,
+        on_point: Callable[[Point], None] = lambda point: None,
+    ) -> None:
+        self._paths = paths
+        self._performer = performer
+        self._gpus = gpus
+        self._on_point = on_point
+        self._pace = Pace(traffic)
+        self._engine = EngineSamples(owner, performer, traffic, self._pace)
+        self._sampled = anyio.Event()
+        self._trees: dict[int, ProcessTree] = {}
+        self._pids: frozenset[int] = frozenset()
+        self._searched_at = float("-inf")
+        self._failing = False
+        self._points: deque[Point] = deque(maxlen=KEPT_POINTS)
+        self.look = Look()
+        self.model: Residency | None = None
+
+    @property
+    def work(self) -> Work:
+        """Of the instance that serves, or ends its streams; empty where nothing is known of it."""
+        return self._engine.work
+
+    def measured(self) -> Measured:
+        """What the engine does right now, as far as that is known."""
+        return self._engine.measured()
+
+    def points(self, count: int) -> list[Point]:
+        """The newest so many, oldest first."""
+        return list(self._points)[-count:] if count > 0 else []
+
+    async def wanted(self, patience_s: float = 1.5) -> None:
+        """Somebody looks: sample every second from now on. Returns once there is a fresh sample, or after a while."""
+        began = monotonic()
+        first = self._pace.look()
+        with anyio.move_on_after(patience_s):
+            while monotonic() - self.look.taken_s > 2 * SECOND_S:
+                await self._sampled.wait()
+
+        if first:
+            with anyio.move_on_after(FIRST_ANSWER_S):
+                await self._engine.since(began)
+
+    async def run(self) -> None:
+        """For ever."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._pace.run)
+            tasks.start_soon(self._sample_devices)
+            tasks.start_soon(self._engine.run)
+            tasks.start_soon(self._sample_cache)
+
+    # The devices and the host.
+
+    async def _sample_devices(self) -> None:
+        due = monotonic()
+        while True:
+            began = monotonic()
+            if began >= due or self._pace.pause_s < IDLE_S:
+                await self._sample()
+                due = began + IDLE_S
+
+            await self._pace.rest(began + self._pace.pause_s)
+
+    async def _sample(self) -> None:
+        children = {child.pid: child.start_time_ticks for child in self._performer.children()}
+        before_mib = self._performer.used_before_mib
+        try:
+            self.look = await anyio.to_thread.run_sync(self._read, children, before_mib)
+        except OSError as error:  # no descriptor left to read /proc with, say
+            self._complain(error)
+            return
+
+        self._failing = False
+        measured = self.measured()
+        point = Point(
+            at_s=round(time(), 3),
+            decode_tok_s=rounded(measured.decode_tok_s),
+            prompt_tok_s=rounded(measured.prompt_tok_s),
+            used_mib=[each.used_mib for each in self.look.gpus],
+        )
+        self._points.append(point)
+        self._on_point(point)
+        self._sampled.set()
+        self._sampled = anyio.Event()
+
+    def _complain(self, error: OSError) -> None:
+        if not self._failing:
+            _log.warning("no samples are taken: %s", error)
+
+        self._failing = True
+
+    def _read(self, children: Mapping[int, int], before_mib: Mapping[int, int]) -> Look:
+        """Runs in a thread."""
+        pids = self._family(children)
+        self._gpus.watch(pids)
+        gpus = self._gpus.read_now()
+        named = {pid for each in gpus for pid in each.processes or ()}
+        return Look(
+            taken_s=monotonic(),
+            gpus=gpus,
+            gpus_age_s=self._gpus.age_s,
+            host=read_host(),
+            engines=pids,
+            alive=frozenset(pid for pid in named if stat_of(pid) is not None),
+            before_mib=before_mib,
+            rss_mib=rss_mib(pids),
+        )
+
+    def _family(self, children: Mapping[int, int]) -> frozenset[int]:
+        """The engines' processes; descendants as they were found last."""
+        if children.keys() != self._trees.keys() or monotonic() - self._searched_at > TREE_S:
+            known = {pid: ProcessTree(pid, start) for pid, start in children.items()}
+            self._trees = {pid: self._trees.get(pid, tree) for pid, tree in known.items()}
+            self._pids = frozenset(pid for tree in self._trees.values() for pid in tree.members())
+            self._searched_at = monotonic()
+
+        return self._pids
+
+    # The page cache.
+
+    async def _sample_cache(self) -> None:
+        """Only while somebody looks."""
+        asked: tuple[str | None, float] = (None, float("-inf"))
+        while True:
+            await self._pace.until_watched()
+            instance, last = asked
+            serving = self._engine.serving
+            run = self._performer.run(serving) if serving is not None else None
+            if run is None:
+                self.model = None
+            elif serving != instance or monotonic() - last > CACHE_S:
+                paths = split_paths(model_path(self._paths, run.launch.profile.model))
+                # A file on a disk that does not answer keeps the thread, but not the daemon from its end.
+                self.model = await anyio.to_thread.run_sync(residency, paths, abandon_on_cancel=True)
+                asked = (serving, monotonic())
+
+            await self._pace.rest(monotonic() + SECOND_S)
+
+
+def rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

@@ -1,0 +1,237 @@
+"""The checks of `orch doctor` on the machine: Python, libraries, devices, limits, systemd."""
+
+from __future__ import annotations
+
+import glob
+import grp
+import importlib
+import os
+import platform
+import stat
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from orchestrator import __version__
+from orchestrator.adapters.config.config_file import load_config
+from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.paths import is_service_user
+from orchestrator.adapters.process.linux import check_platform
+from orchestrator.adapters.systemd.machine import (
+    lingers,
+    look,
+    memlock_limit_mib,
+    missing_groups,
+    system_paths,
+    user_name,
+)
+from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.setup.doctor import Finding, requirement
+from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour, is_ours, program_of, stop_s
+from orchestrator.doctor.examine import Subject
+
+DISTRIBUTION = "llama-orch"
+COMPILED = ("httptools", "msgspec", "uvloop", "psutil")
+"""Those with machine code: installed does not mean that they can be loaded here. The others are not imported, which
+would take longer than all the rest."""
+
+NVIDIA_CONTROL = "/dev/nvidiactl"
+NVIDIA_UVM = "/dev/nvidia-uvm"
+NODES = ("/dev/nvidia[0-9]*", NVIDIA_CONTROL, NVIDIA_UVM, "/dev/kfd", "/dev/dri/renderD*", "/dev/dxg")
+
+
+def this_orch(_: Subject) -> Iterator[Finding]:
+    yield Finding("ok", "orch", f"orch {__version__}, Python {platform.python_version()}, {sys.prefix}")
+    if os.geteuid() == 0:
+        text = "this is root: engines that root starts are root, too"
+        yield Finding("note", "orch", text, "`orch service install --system` has a user of its own")
+
+
+def dependencies(_: Subject) -> Iterator[Finding]:
+    try:
+        lines = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        yield Finding("note", "libraries", f"{DISTRIBUTION} runs from a checkout; its requirements are not known")
+        return
+
+    wrong = False
+    for wanted in filter(None, map(requirement, lines)):
+        if "extra" in wanted.marker or "win32" in wanted.marker.replace("!= 'win32'", ""):
+            continue
+
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            wrong = True
+            yield _library(f"{wanted.name} is not installed")
+            continue
+
+        if not wanted.allows(version):
+            wrong = True
+            yield _library(f"{wanted.name} {version}, needed {wanted.rule}")
+
+    for name in COMPILED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            wrong = True
+            yield _library(f"{name} cannot be loaded: {error}")
+
+    if not wrong:
+        yield Finding("ok", "libraries", "all there, in versions that fit")
+
+
+def _library(text: str) -> Finding:
+    return Finding("problem", "libraries", text, f"`{sys.executable} -m pip install --upgrade {DISTRIBUTION}`")
+
+
+def driver(_: Subject) -> Iterator[Finding]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        if os.path.exists("/dev/kfd"):
+            yield Finding("ok", "driver", "AMD: /dev/kfd is there")
+        elif glob.glob("/dev/nvidia[0-9]*"):
+            fix = "install the driver's libraries (libnvidia-compute, libnvidia-ml)"
+            yield Finding("problem", "driver", "NVIDIA device nodes without libnvidia-ml", fix)
+        else:
+            yield Finding("note", "driver", "no NVIDIA or AMD compute driver: engines run on the CPU, or on Vulkan")
+
+        return
+    except pynvml.NVMLError as error:
+        fix = "reboot: after an update of the driver, the old one is still loaded"
+        yield Finding("problem", "driver", f"the NVIDIA driver does not answer: {error}", fix)
+        return
+
+    try:
+        names = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            names.append(f"{_text(pynvml.nvmlDeviceGetName(handle))} ({int(memory.total) >> 20} MiB)")
+
+        version = _text(pynvml.nvmlSystemGetDriverVersion())
+        yield Finding("ok", "driver", f"NVIDIA {version}: {', '.join(names) or 'no device'}")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def nodes(_: Subject) -> Iterator[Finding]:
+    found = sorted(path for pattern in NODES for path in glob.glob(pattern))
+    closed = [path for path in found if not os.access(path, os.R_OK | os.W_OK)]
+    for path in closed:
+        owner = grp.getgrgid(os.stat(path).st_gid).gr_name
+        mode = stat.filemode(os.stat(path).st_mode)
+        fix = f"`sudo usermod -aG {owner} {user_name()}`, then log in anew"
+        yield Finding("warning", "devices", f"{path} may not be opened by {user_name()}: {mode}, group {owner}", fix)
+
+    if NVIDIA_CONTROL in found and NVIDIA_UVM not in found:
+        fix = "`sudo nvidia-modprobe -u -c=0`, at each boot; nvidia-persistenced does it as well"
+        yield Finding("warning", "devices", f"{NVIDIA_UVM} is missing: CUDA needs it, a service may not make it", fix)
+
+    if found and not closed:
+        yield Finding("ok", "devices", f"{', '.join(found)} may be opened")
+
+
+def memlock(subject: Subject) -> Iterator[Finding]:
+    limit_mib = None if is_service_user() else memlock_limit_mib()  # its unit has none, whatever this shell has
+    if limit_mib is None:
+        yield Finding("ok", "memlock", "no limit on locked memory")
+        return
+
+    profiles, _ = ProfileStore(subject.paths).load_all()
+    locking = [each.name for each in profiles if each.settings.get("memory.mlock") is True]
+    text = f"{limit_mib} MiB may be locked"
+    if locking:
+        fix = f"`{user_name()} hard memlock unlimited` in /etc/security/limits.conf; the system's service has no limit"
+        yield Finding("warning", "memlock", f"{text}, and {', '.join(locking)} ask for memory.mlock", fix)
+    else:
+        yield Finding("note", "memlock", f"{text}; only profiles with memory.mlock need more")
+
+
+def service(subject: Subject) -> Iterator[Finding]:
+    system = subject.tools.attempt(("systemctl", "is-system-running")).stdout.strip()
+    if system in ("", "offline"):
+        yield Finding("note", "service", "no systemd here: `orch serve` is for the container's own manager")
+        return
+
+    installed = False
+    flavours: tuple[Flavour, ...] = ("system",) if is_service_user() else ("user", "system")
+    for flavour in flavours:
+        machine = look(flavour, subject.tools)
+        text = machine.text(SERVICE)
+        if text is None:
+            continue
+
+        installed = True
+        who = f"the {flavour}'s service"
+        again = f"`{'sudo ' if flavour == 'system' else ''}orch service install --{flavour}`"
+        if not is_ours(text):
+            yield Finding("note", "service", f"{who} was edited by hand: {machine.unit(SERVICE)}")
+
+        wanted_s = _stop_s(subject, flavour)
+        if wanted_s is not None and f"\nTimeoutStopSec={wanted_s}\n" not in text:
+            yield Finding("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
+
+        program = program_of(text)
+        if program is not None and not os.access(program, os.X_OK):
+            yield Finding("problem", "service", f"{who} runs {program}, which is not there", again)
+
+        state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
+        if state == "failed":
+            # Also after the start limit, which a restart alone would meet again.
+            anew = "; ".join(" ".join(machine.systemctl(verb, SERVICE)) for verb in ("reset-failed", "start"))
+            fix = f"see `orch service logs --{flavour}`, then `{anew}`"
+            yield Finding("problem", "service", f"{who} has failed", fix)
+        elif SERVICE not in machine.enabled:
+            yield Finding("warning", "service", f"{who} is {state}, and does not start at boot", again)
+        else:
+            yield Finding("ok", "service", f"{who} is enabled and {state}")
+
+        if machine.text(SOCKET) is not None and SOCKET not in machine.active:
+            text = f"{SOCKET} does not listen: a restart of {who} refuses connections"
+            yield Finding("warning", "service", text, f"{again[:-1]} --socket`")
+
+        if flavour == "user":
+            yield from _session(subject)
+
+    if not installed:
+        yield Finding("note", "service", "not installed as a service", "`orch service install` if it is to run at boot")
+
+
+def _stop_s(subject: Subject, flavour: Flavour) -> int | None:
+    """What the unit ought to say; None where the configuration cannot be read, or is wrong: another check says that."""
+    paths = system_paths() if flavour == "system" else subject.paths
+    if not os.access(paths.config, os.X_OK):
+        return None
+
+    try:
+        return stop_s(load_config(paths, subject.environment))
+    except UsageError:
+        return None
+
+
+def _session(subject: Subject) -> Iterator[Finding]:
+    if lingers(subject.tools) is False:
+        text = "the user's service runs only while you are logged in"
+        yield Finding("warning", "service", text, "`loginctl enable-linger`")
+
+    missing = missing_groups()
+    if missing:
+        fix = f"`sudo usermod -aG {','.join(missing)} {user_name()}`, then log in anew"
+        yield Finding("note", "service", f"{user_name()} is not in {', '.join(missing)}", fix)
+
+
+def kernel(_: Subject) -> Iterator[Finding]:
+    try:
+        check_platform()
+    except OrchError as error:
+        yield Finding("problem", "kernel", f"{error.message}: {'; '.join(error.details)}")
+    else:
+        yield Finding("ok", "kernel", f"{platform.system()} {platform.release()}")

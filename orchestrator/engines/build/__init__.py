@@ -1,0 +1,1 @@
+"""Engines from source: fetched, compiled, proved, installed side by side."""

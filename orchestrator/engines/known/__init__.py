@@ -1,0 +1,1 @@
+"""The generated model whose answers are known, for the demo and the tests."""

@@ -1,0 +1,150 @@
+"""Requests that met the death of their engine: who may have caused it, who is refused, and who is tried alone.
+
+A suspect (`core/failure/quarantine.py`) is sent to an engine that has nothing else to do, and for a moment nothing else
+is sent there: if it kills this one as well, nobody else is hurt, and there is no doubt. The moment is short: a suspect
+that the engine survives is sent with others again, and one that cannot be alone in time goes with the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+
+from orchestrator.adapters.http1 import Request
+from orchestrator.core.failure.quarantine import Quarantine, QuarantinePolicy, after_answer, after_death
+from orchestrator.gateway.errors import GatewayError
+
+_HAIR_S = 0.01
+"""Timers of the loop count whole milliseconds: one that is early would find that nothing has changed."""
+
+
+_KEPT = 8
+"""Instances whose end was not confirmed: they were stopped on purpose, and nothing will be said of them."""
+
+
+class Identity:
+    """Who a request is, computed when it is asked for: only after a death is there a reason to.
+
+    The key that the client shows is a part of it: what one client sends cannot get another's request refused.
+    """
+
+    __slots__ = ("_body", "_digest", "_path", "_request")
+
+    def __init__(self, request: Request, path: str, body: bytes) -> None:
+        self._request = request
+        self._path = path
+        self._body = body
+        self._digest: str | None = None
+
+    @property
+    def digest(self) -> str:
+        if self._digest is None:
+            request, made = self._request, hashlib.sha256()
+            for part in (
+                request.header(b"authorization") or b"",
+                request.header(b"x-api-key") or b"",
+                request.method.encode("latin-1"),
+                self._path.encode(),
+                request.query.encode("latin-1", "replace"),
+                self._body,
+            ):
+                made.update(b"%d:" % len(part))
+                made.update(part)
+
+            self._digest = made.hexdigest()
+
+        return self._digest
+
+
+class Casualties:
+    """What is known of the requests that were in flight when an engine died.
+
+    :param later: has a function called after so many seconds
+    :param wake: called when somebody who was told to wait may look again
+    """
+
+    def __init__(
+        self, policy: QuarantinePolicy, trial_s: float, later: Callable[[float, Callable[[], None]], object],
+        wake: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._policy = policy
+        self._trial_s = trial_s
+        self._later = later
+        self._wake = wake
+        self._known = Quarantine()
+        self._lost: dict[str, list[str]] = {}
+        self._waiting: dict[Identity, float] = {}
+        self._tried: Identity | None = None
+        self._tried_until = 0.0
+
+    # What happened.
+
+    def lost(self, instance: str, identity: Identity) -> None:
+        """The engine closed this request's connection; whether it died will be seen."""
+        self._lost.setdefault(instance, []).append(identity.digest)
+        if len(self._lost) > _KEPT:
+            del self._lost[next(iter(self._lost))]
+
+    def spared(self, instance: str) -> None:
+        """The instance lives: it closed a connection, and that was all."""
+        self._lost.pop(instance, None)
+
+    def attribute(self, fallen: Collection[str], now: float) -> None:
+        """Charge the deaths that the daemon has confirmed to those who were there."""
+        for instance in [each for each in self._lost if each in fallen]:
+            digests = self._lost.pop(instance)
+            self._known = after_death(self._known, digests, len(digests), now, self._policy)
+
+    def answered(self, identity: Identity) -> None:
+        if self._known.met:
+            self._known = after_answer(self._known, identity.digest)
+
+    # What follows from it.
+
+    def check(self, identity: Identity, now: float, cause: str = "") -> None:
+        """
+        :raises GatewayError: `request_quarantined`
+        """
+        if not self._known.met:
+            return
+
+        left_s = self._known.refused_for_s(identity.digest, now, self._policy)
+        if left_s is not None:
+            text = f"engines died while they answered this request, so it is refused for {left_s:.0f} s"
+            raise GatewayError(
+                "request_quarantined", f"{text}: {cause}" if cause else text, headers=[(b"x-should-retry", b"false")]
+            )
+
+    def may_enter(self, identity: Identity, in_flight: int, now: float) -> bool:
+        """Whether a request can be sent to an instance with so many requests in flight, or shall wait a moment."""
+        if not self._known.met:
+            return True
+
+        if self._tried is not None and now < self._tried_until:
+            return False
+
+        if self._known.suspected(identity.digest, now, self._policy):
+            if identity not in self._waiting:
+                self._waiting[identity] = now
+                self._later(self._trial_s + _HAIR_S, self._wake)
+
+            return in_flight == 0 or now - self._waiting[identity] >= self._trial_s
+
+        # Nobody is let in before a suspect that waits for the engine to be idle: it never would be.
+        return all(now - since >= self._trial_s for since in self._waiting.values())
+
+    def entered(self, identity: Identity, in_flight: int, now: float) -> None:
+        """A request is being sent; a suspect that is alone there stays so for a moment."""
+        waited = self._waiting.pop(identity, None)
+        if waited is not None and in_flight == 0:
+            self._tried, self._tried_until = identity, now + self._trial_s
+            self._later(self._trial_s + _HAIR_S, self._wake)
+
+    def left(self, identity: Identity) -> None:
+        """A request is not with an engine any more, or has given up waiting for one."""
+        self._waiting.pop(identity, None)
+        if self._tried is identity:
+            self._tried = None
+
+        if self._known.met:
+            self._wake()

@@ -1,0 +1,139 @@
+"""The server's connection, fed by hand: what no real socket can be made to do at will."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from orchestrator.adapters.http1 import Limits, Request, Response
+from orchestrator.adapters.http1.connection import Connection, Hub
+
+POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+GET = b"GET /x?y HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+INSERTED = (
+    b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"-", b"+", b"\xff", b"0\r\n\r\n", b"HTTP/1.0",
+    b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", GET,
+)  # fmt: skip
+
+
+class Wire(asyncio.Transport):
+    """Keeps what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        return
+
+
+class Answering:
+    """Answers each request, and counts them."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    async def __call__(self, request: Request, response: Response) -> None:
+        await request.body()
+        self.answered += 1
+        response.send(200, [], b"ok")
+
+
+def connect(hub: Hub) -> tuple[Connection, Wire]:
+    connection, wire = Connection(hub), Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["lost", "eof, then lost"])
+async def test_a_client_that_leaves_before_the_handlers_first_step_is_forgotten(how: str) -> None:
+    hub = Hub(Answering(), Limits())
+    connection, _ = connect(hub)
+    connection.data_received(GET)
+    if how != "lost":
+        connection.eof_received()
+
+    connection.connection_lost(None)
+    await turns(4)
+    assert hub.connections == set()
+
+
+@pytest.mark.asyncio
+async def test_a_broken_body_that_comes_before_the_handlers_first_step_is_refused_once() -> None:
+    handler = Answering()
+    hub = Hub(handler, Limits())
+    connection, wire = connect(hub)
+    connection.data_received(CHUNKED[:-10])
+    connection.data_received(b"garbage")
+    await turns(4)
+    connection.connection_lost(None)
+    await turns(4)
+    assert wire.written.count(b"HTTP/1.1 400 ") == 1
+    assert handler.answered == 0
+    assert hub.connections == set()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(4))
+async def test_mutated_requests_never_get_an_answer_too_many(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(1000):
+        data = bytearray(chance.choice((POST, CHUNKED, GET)))
+        if chance.random() < 0.3:
+            data += chance.choice((POST, CHUNKED, GET))
+
+        mutate(data, chance)
+        handler = Answering()
+        hub = Hub(handler, Limits())
+        connection, wire = connect(hub)
+        cuts = [0, *sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 0, 2)))), len(data)]
+        for begin, end in zip(cuts, cuts[1:], strict=False):
+            if end > begin:
+                connection.data_received(bytes(data[begin:end]))
+
+        await turns(8)
+        assert wire.written.count(b"HTTP/1.1 200 ") == handler.answered, bytes(data)
+        assert wire.written.count(b"HTTP/1.1 4") + wire.written.count(b"HTTP/1.1 5") <= 1, bytes(data)
+        connection.connection_lost(None)
+        await turns(4)
+        assert hub.connections == set(), bytes(data)
+
+
+def mutate(data: bytearray, chance: random.Random) -> None:
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(len(data))
+        kind = chance.random()
+        if kind < 0.5:
+            data[at:at] = chance.choice(INSERTED)
+        elif kind < 0.7:
+            del data[at : min(at + chance.randint(1, 4), len(data) - 1)]
+        else:
+            data[at] = chance.randrange(256)

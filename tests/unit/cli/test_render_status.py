@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from orchestrator.api.types import Attempt, Gateway, Gpu, Speed, StateName, Status
+from orchestrator.cli.operate.render_status import SYMBOLS, lines
+
+
+def attempt(number: int, outcome: str, **changes: object) -> Attempt:
+    base = Attempt(
+        number=number,
+        started="2026-11-21T10:00:00.000+00:00",
+        margin_mib=None,
+        steps=[],
+        outcome=outcome,
+        cause=None,
+        evidence=None,
+        next=None,
+    )
+    return Attempt(**{**base, **changes})  # type: ignore[typeddict-item]
+
+
+def status(state: StateName = "ready", **changes: object) -> Status:
+    base = Status(
+        version=1,
+        state=state,
+        profile="demo",
+        engine="upstream",
+        build="b11434",
+        pid=4711,
+        margin_mib=1664,
+        attempts=[attempt(1, "ready", margin_mib=1664)],
+        gateway=Gateway(url="http://127.0.0.1:8080", queued=1, in_flight=2),
+        speed=Speed(decode_tok_s=41.237, prompt_tok_s=1203.0, draft_acceptance=0.756),
+        gpus=[Gpu(index=0, name="RTX 4070", used_mib=9000, total_mib=12282)],
+        since="2026-11-21T10:00:05.000+00:00",
+        cause=None,
+        hint=None,
+        stale=[],
+        switching=False,
+        progress="ready demo@upstream",
+        daemon_pid=4700,
+        generation=7,
+        notice=None,
+    )
+    return Status(**{**base, **changes})  # type: ignore[typeddict-item]
+
+
+def test_a_serving_engine_in_full() -> None:
+    assert list(lines(status())) == [
+        "● ready demo on upstream",
+        "  build     b11434",
+        "  process   4711, ready since 2026-11-21T10:00:05.000+00:00",
+        "  margin    1664 MiB",
+        "  gateway   http://127.0.0.1:8080 (2 in flight, 1 queued)",
+        "  speed     41.2 tok/s, 1203.0 tok/s prompt, 76% of drafts accepted",
+        "  gpu 0     RTX 4070: 9000 of 12282 MiB",
+    ]
+
+
+def test_nothing_running_shows_no_empty_lines() -> None:
+    nothing = status(
+        "stopped",
+        profile=None,
+        engine=None,
+        build=None,
+        pid=None,
+        margin_mib=None,
+        attempts=[],
+        speed=Speed(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=None),
+        gpus=[],
+    )
+    assert list(lines(nothing)) == ["○ stopped", "  gateway   http://127.0.0.1:8080 (2 in flight, 1 queued)"]
+
+
+def test_a_failure_shows_its_cause_and_every_attempt() -> None:
+    attempts = [
+        attempt(1, "device_oom", margin_mib=1664, evidence="cudaMalloc failed", next="try margin 2048 MiB, kv:q4_0"),
+        attempt(2, "device_oom", margin_mib=2048, steps=["kv:q4_0"], next="give up"),
+    ]
+    shown = list(lines(status("failed", cause="out of device memory", pid=None, attempts=attempts)))
+    assert shown[:2] == ["✗ failed demo on upstream", "  cause     out of device memory"]
+    assert shown[-6:] == [
+        "  attempts",
+        "    1. device_oom, margin 1664 MiB",
+        "       cudaMalloc failed",
+        "       next: try margin 2048 MiB, kv:q4_0",
+        "    2. device_oom, margin 2048 MiB, kv:q4_0",
+        "       next: give up",
+    ]
+
+
+@pytest.mark.parametrize(("state", "shown"), [("ready", False), ("failed", True), ("backoff", True)])
+def test_a_single_attempt_is_listed_where_something_went_wrong(state: StateName, shown: bool) -> None:
+    assert ("  attempts" in list(lines(status(state)))) == shown
+
+
+def test_the_attempts_behind_a_ready_engine_are_listed() -> None:
+    shown = list(lines(status(attempts=[attempt(1, "device_oom"), attempt(2, "ready")])))
+    assert shown[-3:] == ["  attempts", "    1. device_oom", "    2. ready"]
+
+
+def test_a_changed_profile_says_how_to_apply_it() -> None:
+    shown = list(lines(status(stale=["context.size", "kv.k"])))
+    assert "  stale     the profile changed: context.size, kv.k; `orch reload` applies it" in shown
+
+
+def test_figures_of_zero_are_figures() -> None:
+    speed = Speed(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=0.0)
+    shown = list(lines(status(margin_mib=0, speed=speed)))
+    assert "  margin    0 MiB" in shown
+    assert "  speed     0% of drafts accepted" in shown
+
+
+def test_every_state_has_a_symbol() -> None:
+    assert set(SYMBOLS) == set(get_args(StateName))

@@ -1,0 +1,180 @@
+"""The world against simulated engines, with events in orders that performers produce and some that they cannot."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from orchestrator.core.fleet.fleet_states import CancelRequested, SlotWoke, Strategy, slot_of, target_of
+from orchestrator.core.fleet.lifecycle_states import CheckFailed, Failure, Ready, Stopped, Target
+from orchestrator.core.fleet.restart import RestartPolicy
+from orchestrator.core.profile.profile import Recovery
+from tests.unit.core.fleet.fleet_simulation import WorldSimulation
+
+TARGETS = st.sampled_from([Target("a", "upstream"), Target("a", "ik-fork"), Target("b", "upstream")])
+STRATEGIES: st.SearchStrategy[Strategy] = st.sampled_from(["beside", "replace"])
+FAILURES = st.sampled_from(
+    [
+        Failure("engine_bug", "the engine crashed", evidence="GGML_ASSERT"),
+        Failure("device_oom", "out of memory", evidence="cudaMalloc failed", action="retry_margin"),
+        Failure("device_oom", "out of memory", evidence="one buffer", action="retry_other"),
+        Failure("device_oom", "out of memory", evidence="kept", action="retry_margin", kept_mib=700),
+        Failure("bad_model", "the file is no GGUF", evidence="invalid magic", action="give_up"),
+    ]
+)
+RECOVERIES = st.builds(
+    Recovery,
+    margins=st.sampled_from([(), (1664, 1792, 2048)]),
+    then=st.sampled_from([(), ("kv:q4_0",)]),
+    max_attempts=st.integers(1, 4),
+)
+
+
+class WorldMachine(RuleBasedStateMachine):
+    """`WorldSimulation` checks each single step; here are the orders, and what every world can be brought to."""
+
+    world: WorldSimulation
+
+    @initialize(intensity=st.integers(1, 6), recovery=RECOVERIES, switches=st.integers(0, 2))
+    def begin(self, intensity: int, recovery: Recovery, switches: int) -> None:
+        """Nothing runs, or something serves, or what it replaced still streams beside it."""
+        self.world = WorldSimulation(RestartPolicy(intensity=intensity), recovery)
+        for target in (Target("a", "upstream"), Target("a", "ik-fork"))[:switches]:
+            self.world.become_ready(self.world.switch(target, "beside"))
+
+    @rule(wanted=TARGETS)
+    def a_start_is_requested(self, wanted: Target) -> None:
+        self.world.up(wanted)
+
+    @rule(force=st.booleans())
+    def a_stop_is_requested(self, force: bool) -> None:
+        self.world.down(force=force)
+
+    @rule(wanted=TARGETS, strategy=STRATEGIES, again=st.booleans())
+    def a_switch_is_requested(self, wanted: Target, strategy: Strategy, again: bool) -> None:
+        self.world.switch(wanted, strategy, again=again)
+
+    @precondition(lambda self: self.world.world.switch is not None)
+    @rule()
+    def the_switch_is_cancelled(self) -> None:
+        self.world.cancel()
+
+    @rule(operation=st.sampled_from(["s1", "s2", "unknown"]))
+    def a_switch_that_may_be_over_is_cancelled(self, operation: str) -> None:
+        self.world.take(CancelRequested(operation))
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 5.0, 61.0, 400.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @rule(slot=st.sampled_from(["s1", "s2", "s3", "s1r", "unknown"]))
+    def a_stray_timer_fires(self, slot: str) -> None:
+        self.world.take(SlotWoke(slot))
+
+    @precondition(lambda self: self.world.timers)
+    @rule(data=st.data(), early_s=st.sampled_from([0.0, 0.0004]))
+    def a_timer_fires(self, data: st.DataObject, early_s: float) -> None:
+        self.world.fire_timer(data.draw(st.sampled_from(sorted(self.world.timers))), early_s)
+
+    @precondition(lambda self: self.world.engines.work())
+    @rule(data=st.data(), failure=st.none() | st.none() | FAILURES, at_once=st.booleans())
+    def a_performer_finishes(self, data: st.DataObject, failure: Failure | None, at_once: bool) -> None:
+        self.world.engines.finish(data.draw(st.sampled_from(self.world.engines.work())), failure)
+        if at_once:
+            self.world.deliver(len(self.world.engines.outbox) - 1)
+
+    @precondition(lambda self: self.world.engines.work())
+    @rule(data=st.data(), steps=st.integers(2, 8))
+    def several_performers_finish_well(self, data: st.DataObject, steps: int) -> None:
+        """Brings the world further in one rule than single events do in fifty."""
+        for _ in range(steps):
+            self.world.deliver_everything()
+            if work := self.world.engines.work():
+                self.world.engines.finish(data.draw(st.sampled_from(work)), None)
+
+    @precondition(lambda self: self.world.engines.work())
+    @rule(data=st.data())
+    def a_start_goes_well(self, data: st.DataObject) -> None:
+        """While others drain or stop: what they leave behind meets the next request."""
+        slot = data.draw(st.sampled_from(sorted({slot_of(instance) for _, instance in self.world.engines.work()})))
+        for kind in ("prepare", "spawn", "load", "canary"):
+            self.world.deliver_everything()
+            for job in self.world.jobs(kind, slot):
+                self.world.engines.finish(job, None)
+
+        self.world.deliver_everything()
+
+    @precondition(lambda self: self.world.engines.live)
+    @rule(data=st.data(), failure=FAILURES, dies=st.booleans(), at_once=st.booleans())
+    def an_engine_breaks(self, data: st.DataObject, failure: Failure, dies: bool, at_once: bool) -> None:
+        instance = data.draw(st.sampled_from(sorted(self.world.engines.live)))
+        if dies:
+            self.world.engines.dies(instance, failure)
+        else:
+            self.world.engines.outbox.append(CheckFailed(instance, failure))
+
+        if at_once:
+            self.world.deliver(len(self.world.engines.outbox) - 1)
+
+    @precondition(lambda self: self.world.engines.outbox)
+    @rule(data=st.data())
+    def an_answer_arrives(self, data: st.DataObject) -> None:
+        self.world.deliver(data.draw(st.integers(0, len(self.world.engines.outbox) - 1)))
+
+    @precondition(lambda self: self.world.delivered)
+    @rule(data=st.data())
+    def an_answer_arrives_twice(self, data: st.DataObject) -> None:
+        self.world.take(data.draw(st.sampled_from(self.world.delivered)))
+
+    @rule()
+    def from_here_everyone_who_waits_gets_an_answer(self) -> None:
+        deepcopy(self.world).settle()
+
+    @rule(wanted=TARGETS)
+    def from_here_a_start_that_meets_no_failure_gets_ready(self, wanted: Target) -> None:
+        world = deepcopy(self.world)
+        world.deliver_everything()
+        world.up(wanted)
+        world.settle()
+        assert isinstance(world.world.state, Ready)
+        assert target_of(world.world.state) == wanted
+
+    @rule(wanted=TARGETS, strategy=STRATEGIES)
+    def from_here_a_switch_that_meets_no_failure_ends_well(self, wanted: Target, strategy: Strategy) -> None:
+        world = deepcopy(self.world)
+        world.settle()
+        operation = world.switch(wanted, strategy)
+        world.settle()
+        assert world.finished[operation].ok
+        assert isinstance(world.world.state, Ready)
+
+    @rule(wanted=TARGETS, strategy=STRATEGIES, current_too=st.booleans())
+    def from_here_starts_that_are_quicker_than_every_drain_and_stop_still_wait_for_them(
+        self, wanted: Target, strategy: Strategy, current_too: bool
+    ) -> None:
+        world = deepcopy(self.world)
+        world.deliver_everything()
+        slow = {slot for slot in world.world.slots if current_too or slot != world.world.current}
+        world.switch(wanted, strategy)
+        while quick := [
+            (kind, of) for kind, of in world.engines.work() if kind not in ("drain", "stop") or slot_of(of) not in slow
+        ]:
+            world.engines.finish(quick[0], None)
+            world.deliver_everything()
+
+        world.settle()
+
+    @rule(force=st.booleans())
+    def from_here_a_stop_ends_with_nothing_running(self, force: bool) -> None:
+        world = deepcopy(self.world)
+        world.down(force=force)
+        world.settle()
+        assert isinstance(world.world.state, Stopped)
+        assert not world.running
+
+
+TestWorld = WorldMachine.TestCase
+TestWorld.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

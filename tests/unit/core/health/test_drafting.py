@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from orchestrator.core.health.drafting import Drafting, count, drafts_counted
+
+
+def test_an_engine_that_stops_drafting_is_noticed_once_and_so_is_its_return() -> None:
+    drafting = Drafting()
+    news = []
+    for drafted in (True, *[False] * 10, True, False):
+        drafting, each = count(drafting, 300, drafted=drafted)
+        news.append(each)
+
+    assert news == [None] * 4 + ["lost"] + [None] * 6 + ["back", None]
+
+
+def test_a_few_answers_without_drafts_are_chance() -> None:
+    drafting = Drafting()
+    for _ in range(3):
+        drafting, news = count(drafting, 5000, drafted=False)
+        assert news is None
+
+
+def test_short_answers_without_drafts_are_chance() -> None:
+    drafting = Drafting()
+    for _ in range(100):
+        drafting, news = count(drafting, 10, drafted=False)
+        assert news is None
+
+
+def test_the_newest_line_says_how_many_drafts_there_were_in_either_engines_words() -> None:
+    fork = "draft acceptance rate = 0.50000 (   10 accepted /    20 generated)"
+    upstream = "slot print_timing: id  0 | draft acceptance = 0.75000 (    3 accepted /     4 generated)"
+    assert drafts_counted([fork, upstream, "srv update_slots: all slots are idle"]) == 4
+    assert drafts_counted([upstream, fork]) == 20
+    assert drafts_counted(["draft acceptance unknown"]) == 0

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.health.liveness import (
+    History,
+    LivenessPolicy,
+    Sample,
+    Verdict,
+    assess,
+    begin,
+    prompt_lines,
+    slot_counters,
+)
+
+POLICY = LivenessPolicy(every_s=10.0, timeout_s=5.0, stall_s=120.0, unroute_after=2, hung_after=4)
+
+
+def look(
+    samples: list[Sample], *, every_s: float = 10.0, history: History | None = None
+) -> tuple[History, list[Verdict]]:
+    """Take samples at regular times, from the history's last look on."""
+    history = history or begin(0.0)
+    verdicts = []
+    for sample in samples:
+        history, verdict = assess(history, sample, history.looked_at + every_s, POLICY)
+        verdicts.append(verdict)
+
+    return history, verdicts
+
+
+def sample(work: int = 0, *, in_flight: int = 0, answered: bool = True, stopped: bool = False) -> Sample:
+    return Sample(stopped, answered and not stopped, in_flight, work)
+
+
+def kinds(samples: list[Sample], history: History | None = None) -> list[str]:
+    return [verdict.kind for verdict in look(samples, history=history)[1]]
+
+
+def test_an_idle_engine_that_answers_is_well_for_ever() -> None:
+    assert set(kinds([sample()] * 1000)) == {"ok"}
+
+
+def test_health_alone_is_no_sign_of_life_with_requests_in_flight() -> None:
+    found = kinds([sample(in_flight=1)] * 14)
+    assert found.index("hung") == 12  # the first sample is the one that the others are compared with
+    assert set(found[:12]) == {"ok"}
+
+
+def test_the_time_without_progress_begins_with_the_request() -> None:
+    history, _ = look([sample()] * 100)
+    found = kinds([sample(in_flight=1)] * 12, history)
+    assert found == ["ok"] * 11 + ["hung"]
+
+
+def test_any_progress_begins_the_time_anew() -> None:
+    stuck = [sample(1, in_flight=3)] * 12
+    assert "hung" not in kinds([*stuck, sample(2, in_flight=3), *stuck[:11]])
+
+
+def test_a_slow_health_with_progress_holds_nothing_up() -> None:
+    assert set(kinds([sample(number, in_flight=1, answered=False) for number in range(50)])) == {"ok"}
+
+
+def test_an_engine_that_answers_nothing_gets_no_requests_and_is_ended_after_the_stall() -> None:
+    history, _ = look([sample()])
+    found = kinds([sample(answered=False)] * 12, history)
+    assert found == ["ok"] + ["unroute"] * 10 + ["hung"]
+
+
+def test_an_engine_that_answers_again_gets_requests_again() -> None:
+    assert kinds([*[sample(answered=False)] * 4, sample()])[-1] == "ok"
+
+
+def test_a_stopped_process_gets_no_requests_at_once_and_is_ended_sooner() -> None:
+    assert kinds([sample(stopped=True)] * 4) == ["unroute"] * 3 + ["hung"]
+    found = kinds([sample(stopped=True)] * 3 + [sample()] + [sample(stopped=True)] * 3)
+    assert found == ["unroute"] * 3 + ["ok"] + ["unroute"] * 3
+
+
+def test_nothing_is_concluded_from_looks_before_a_suspend() -> None:
+    stuck = sample(1, in_flight=1, answered=False)
+    history, _ = look([stuck] * 11)
+    history, verdict = assess(history, stuck, history.looked_at + 3600.0, POLICY)
+    assert verdict.kind == "ok"
+    assert kinds([stuck] * 12, history) == ["ok"] + ["unroute"] * 10 + ["hung"]
+    history, _ = look([sample(stopped=True)] * 3)
+    assert assess(history, sample(stopped=True), history.looked_at + 3600.0, POLICY)[1].kind == "ok"
+
+
+def test_a_reason_says_what_is_wrong() -> None:
+    _, verdicts = look([sample(in_flight=2)] * 13)
+    assert verdicts[-1].reason == "no progress for 120 s with 2 requests in flight"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(), st.booleans(), st.integers(0, 3), st.integers(0, 2), st.sampled_from([10.0, 20.0, 100.0])
+        ),
+        max_size=60,
+    )
+)
+def test_nothing_is_ended_that_moved_within_the_stall(rows: list[tuple[bool, bool, int, int, float]]) -> None:
+    """Progress, an idle answer or a gap within `stall_s`: never hung, unless it was stopped four times in a row."""
+    history, now, fine_at, work, stops = begin(0.0), 0.0, 0.0, -1, 0
+    for stopped, answered, in_flight, next_work, passed_s in rows:
+        now += passed_s
+        gap = passed_s > POLICY.gap_s
+        stops = stops + 1 if stopped and not gap else 0
+        if gap or next_work != work or (in_flight == 0 and answered and not stopped):
+            fine_at = now
+
+        work = next_work
+        each = sample(work, in_flight=in_flight, answered=answered, stopped=stopped)
+        history, verdict = assess(history, each, now, POLICY)
+        due = (stops >= POLICY.hung_after) if stopped else now - fine_at >= POLICY.stall_s
+        assert (verdict.kind == "hung") == (due and not gap)
+        assert verdict.kind == "ok" or verdict.reason
+
+
+UPSTREAM: list[dict[str, object]] = [
+    {"id": 0, "n_ctx": 4096, "is_processing": True, "id_task": 7, "n_prompt_tokens": 900,
+     "n_prompt_tokens_processed": 512, "next_token": [{"has_next_token": True, "n_remain": -1, "n_decoded": 3}]},
+    {"id": 1, "n_ctx": 4096, "is_processing": False},
+]  # fmt: skip
+FORK: list[dict[str, object]] = [
+    {"id": 0, "id_task": 7, "state": 1, "prompt": "hello", "temperature": 0.8,
+     "next_token": {"has_next_token": True, "n_remain": 5, "n_decoded": 3, "stopping_word": ""}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [UPSTREAM, FORK], ids=["upstream", "fork"])
+def test_the_counters_of_either_engine_move_with_its_work_alone(answer: list[dict[str, object]]) -> None:
+    first = slot_counters(answer)
+    assert first is not None
+    nested = answer[0]["next_token"]
+    inner = nested[0] if isinstance(nested, list) else nested
+    assert isinstance(inner, dict)
+    later = {**inner, "n_decoded": 4}
+    moved = [{**answer[0], "next_token": [later] if isinstance(nested, list) else later}, *answer[1:]]
+    assert slot_counters(moved) != first
+    assert slot_counters([{**answer[0], "n_ctx": 1, "temperature": 0.1}, *answer[1:]]) == first
+
+
+def test_a_prompt_that_is_being_read_moves_the_counters() -> None:
+    moved = [{**UPSTREAM[0], "n_prompt_tokens_processed": 1024}, UPSTREAM[1]]
+    assert slot_counters(moved) != slot_counters(UPSTREAM)
+
+
+@pytest.mark.parametrize("answer", [None, {}, [], "", [1, None], [{"id": 0}], {"error": {"code": 501}}])
+def test_an_answer_without_counters_says_nothing(answer: object) -> None:
+    assert slot_counters(answer) is None
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
+    st.sampled_from(["next_token", "n_decoded", "state", "x"]), inner)))  # fmt: skip
+def test_whatever_an_engine_answers_can_be_compared(answer: object) -> None:
+    hash(slot_counters(answer))
+
+
+def test_lines_about_a_prompt_are_counted_and_those_about_questions_are_not() -> None:
+    lines = [
+        "slot update_slots: id  3 | task 0 | prompt processing progress, n_tokens = 2048, batch.n_tokens = 2048",
+        'INFO [batch_pending_prompt] kv cache rm [p0, end) | id_slot=0 id_task=1 p0=512',
+        "INFO [process_single_task] slot data | n_idle_slots=0 n_processing_slots=1",
+        "srv  log_server_r: done request: GET /health 127.0.0.1 200",
+    ]  # fmt: skip
+    assert prompt_lines(lines) == 2

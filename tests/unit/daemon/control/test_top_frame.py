@@ -1,0 +1,89 @@
+"""What a frame says of the margin, and of the requests that run."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.fleet.ladder import Rung
+from orchestrator.core.fleet.lifecycle_states import Attempt, Course, Ready, Stopped, Target
+from orchestrator.core.measure.rates import Slot
+from orchestrator.core.profile.profile import EngineProfile, Recovery
+from orchestrator.core.profile.settings import Value
+from orchestrator.daemon.control.top_frame import margin_origin, slots_of
+from orchestrator.daemon.telemetry.engine_samples import Work
+from orchestrator.gateway.contract import Underway
+
+TARGET = Target("m", "upstream")
+
+
+def course(*margins: int | None, steps: tuple[str, ...] = ()) -> Course:
+    """One attempt for each margin; the last is in force."""
+    rungs = [Rung(margin, steps) for margin in margins]
+    attempts = tuple(Attempt(number, 0.0, rung) for number, rung in enumerate(rungs, 1))
+    return Course(TARGET, rungs[-1] if rungs else None, attempts=attempts)
+
+
+def profile(margin: int | None) -> EngineProfile:
+    settings: dict[str, Value] = {} if margin is None else {"memory.fit": True, "memory.fit_margin": margin}
+    return EngineProfile("m", "upstream", "/m.gguf", (), settings, Recovery(), ())
+
+
+@pytest.mark.parametrize(
+    ("tried", "written", "origin"),
+    [
+        ((1664,), 1664, "profile"),
+        ((2048,), 1664, "learned"),
+        ((1664, 2048), 1664, "ladder"),
+        ((1792, 2048), 1664, "ladder"),
+        ((2048, 2048), 1664, "learned"),
+        ((None,), None, None),
+        ((), 1664, None),
+    ],
+)
+def test_how_a_margin_was_found(tried: tuple[int | None, ...], written: int | None, origin: str | None) -> None:
+    state = Ready(course(*tried), "i-1", 1, 0.0)
+    assert margin_origin(state, profile(written)) == origin
+
+
+def test_nothing_runs_and_nothing_has_a_margin() -> None:
+    assert margin_origin(Stopped(), None) is None
+    assert margin_origin(Stopped(course(1664)), None) is None
+
+
+def running(number: int, started: float = 1.0, instance: str | None = "i", *, waits: bool = False) -> Underway:
+    return Underway(number, "/completion", waits, 0.0, 0.1, started, "m", "upstream", "b", instance)
+
+
+def slot(number: int, task: int | None, *, busy: bool = True) -> Slot:
+    return Slot(number, busy, 4096, task, decoded=10 * number)
+
+
+def matched(requests: list[Underway], slots: list[Slot]) -> dict[int, int]:
+    found = slots_of(requests, Work("i", tuple(slots), asked_s=10.0))
+    return {number: each.id for number, each in found.items()}
+
+
+def test_requests_that_run_and_slots_that_work_are_matched_in_their_order() -> None:
+    assert matched([running(7)], [slot(0, None), slot(1, None, busy=False)]) == {7: 0}
+    waiting = running(9, instance=None, waits=True)
+    assert matched([running(7), running(8), waiting], [slot(0, 31), slot(1, 30), slot(2, 29, busy=False)]) == {
+        7: 1,
+        8: 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("requests", "slots"),
+    [
+        ([running(7), running(8)], [slot(0, 1)]),  # one of them waits inside the engine, or has ended
+        ([running(7)], [slot(0, 1), slot(1, 2)]),  # somebody asks the engine himself
+        ([running(7, started=11.0)], [slot(0, 1)]),  # it came after the slots were asked for
+        ([running(7, instance="old")], [slot(0, 1)]),
+        ([running(7), running(8)], [slot(0, None), slot(1, None)]),
+        ([], []),
+    ],
+)
+def test_where_it_is_not_certain_which_slot_is_whose_nothing_is_said(
+    requests: list[Underway], slots: list[Slot]
+) -> None:
+    assert matched(requests, slots) == {}
