@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, View
 from orchestrator.gateway.server import Gateway
 
@@ -121,7 +121,7 @@ async def run_engine(port: int) -> None:
 
 async def run_gateway(port: int, upstream: str) -> None:
     host, _, upstream_port = upstream.rpartition(":")
-    gateway = Gateway(GatewayConfig(), Always(Endpoint("i-1", "demo", "stand-in", host, int(upstream_port), "key")))
+    gateway = Gateway(GatewayOptions(), Always(Endpoint("i-1", "demo", "stand-in", host, int(upstream_port), "key")))
     await gateway.start([socket.create_server(("127.0.0.1", port), backlog=1024)])
     await asyncio.Event().wait()
 

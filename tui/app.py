@@ -25,18 +25,19 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, Static
 
-from orchestrator.api.top_frames import Frame
+from orchestrator.api.top_frames import TopFrame
+from orchestrator.api.types import Status
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 from tui import keys
-from tui.feed import Feed, Look
+from tui.feed import Feed, FeedUpdate
 from tui.operator import Operator
 from tui.screens.text import TextScreen
-from tui.source import Source, words
+from tui.source import FrameSource, words
 from tui.text import BLANK, Line, line
 from tui.views import devices, engine, header, requests
-from tui.widgets.journal import Journal
+from tui.widgets.journal import EventsPanel
 from tui.widgets.lines import Fixed, Scrolled
-from tui.widgets.panels import FramePanel, Requests, Speed
+from tui.widgets.panels import FramePanel, Requests, SpeedPanel
 
 LEAST = (60, 18)
 WIDE = (110, 32)
@@ -55,11 +56,16 @@ class Dashboard(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings()]
 
     def __init__(
-        self, source: Source, *, interval_s: float = 1.0, readonly: bool = False, keys: Mapping[str, str] | None = None
+        self,
+        source: FrameSource,
+        *,
+        interval_s: float = 1.0,
+        readonly: bool = False,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
-        self.frame: Frame | None = None
+        self.frame: TopFrame | None = None
         self.frames_seen = 0
         self.lost: tuple[str, str, str] | None = None
         self._interval_s = interval_s
@@ -70,13 +76,13 @@ class Dashboard(App[None]):
         self._lower = 4
         self._zoomed: int | None = None
         self._nudge = asyncio.Event()
-        self.operator = Operator(self)
+        self.operator = Operator(self, self, source)
 
     def compose(self) -> ComposeResult:
         self._cells = self.size
         self.head = Fixed(id="head")
-        self.journal = Journal(self.nudge)
-        self.speed, self.requests = Speed(), Requests()
+        self.journal = EventsPanel(self.nudge)
+        self.speed, self.requests = SpeedPanel(), Requests()
         self.memory, self.engine = FramePanel("memory", devices.devices), FramePanel("engine", engine.engine)
         self.panels: dict[int, Widget] = dict(
             enumerate((self.speed, self.memory, self.engine, self.requests, self.journal), 1)
@@ -138,7 +144,7 @@ class Dashboard(App[None]):
             with contextlib.suppress(TimeoutError):  # nobody was in a hurry
                 await asyncio.wait_for(self._nudge.wait(), self._interval_s)
 
-    def _take(self, look: Look) -> None:
+    def _take(self, look: FeedUpdate) -> None:
         if self.lost is not None:
             self.lost = None
             self.screen_stack[0].remove_class("-stale")
@@ -185,6 +191,10 @@ class Dashboard(App[None]):
             panel.update_frame(frame)
 
         self.journal.add_events(frame["events"])
+
+    def current_status(self) -> Status | None:
+        """Return the status as of the newest frame; None while the daemon does not answer."""
+        return self.frame["status"] if self.frame is not None and self.lost is None else None
 
     def draw_head(self) -> None:
         width = max(self._cells.width - 2, 10)

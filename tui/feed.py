@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
-from orchestrator.api.top_frames import Frame
-from tui.source import Source, frame_target
+from orchestrator.api.top_frames import TopFrame
+from tui.source import FrameSource, frame_target
 
 POINTS = 240
 REQUESTS = 100
@@ -14,10 +14,10 @@ LOG_LINES = 500
 """Most lines of log that are fetched at a time."""
 
 
-class Look(NamedTuple):
+class FeedUpdate(NamedTuple):
     """:ivar log: lines that are new; `log_begins` says that those from before are another daemon's"""
 
-    frame: Frame
+    frame: TopFrame
     log: list[str]
     log_begins: bool
 
@@ -25,16 +25,16 @@ class Look(NamedTuple):
 class Feed:
     """Asks in threads, as a daemon may take its time."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: FrameSource) -> None:
         self._source = source
         self._daemon: int | None = None
         self._newest: int | None = None
 
-    async def look(self, *, with_log: bool) -> Look:
+    async def look(self, *, with_log: bool) -> FeedUpdate:
         """:raises OrchError: what the daemon says, or that there is none"""
-        frame: Frame = await asyncio.to_thread(self._source.get, frame_target(POINTS, REQUESTS))
+        frame: TopFrame = await asyncio.to_thread(self._source.get, frame_target(POINTS, REQUESTS))
         if not with_log:
-            return Look(frame, [], False)
+            return FeedUpdate(frame, [], False)
 
         daemon = frame["status"]["daemon_pid"]
         begins = daemon != self._daemon
@@ -43,7 +43,7 @@ class Feed:
 
         after = "" if self._newest is None else f"&after={self._newest}"
         lines = await asyncio.to_thread(self._source.get, f"/v1/logs?lines={LOG_LINES}{after}")
-        return Look(frame, self._texts(lines), begins)
+        return FeedUpdate(frame, self._texts(lines), begins)
 
     def _texts(self, lines: list[dict[str, Any]]) -> list[str]:
         if not lines:

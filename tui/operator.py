@@ -7,32 +7,45 @@ import shlex
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
-from orchestrator.api.types import Gateway, Status
+from textual.app import App
+
+from orchestrator.api.types import GatewayStatus, Status
 from orchestrator.core.errors import NotRunningError, OrchError
 from tui.screens.confirm import ConfirmScreen, MenuScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen, facts
-from tui.source import words
+from tui.source import FrameSource, words
 from tui.text import BLANK, Line, line
 from tui.views.preview import many, verb
 from tui.views.preview import words as flags_of
-
-if TYPE_CHECKING:
-    from tui.app import Dashboard
 
 KEPT_ERRORS = 20
 FOLLOW_S = 1.0
 RESTING = ("stopped", "failed")
 
 
-class Problem(NamedTuple):
+class FailedAction(NamedTuple):
     time: str
     message: str
     details: list[str]
     hint: str
+
+
+class Display(Protocol):
+    """The parts of the dashboard that show what comes of an action (`tui/app.py`)."""
+
+    def tell(self, text: str) -> None: ...
+
+    def complain(self, text: str) -> None: ...
+
+    def draw_head(self) -> None: ...
+
+    def current_status(self) -> Status | None:
+        """Return the status as of the newest frame; None while the daemon does not answer."""
+        ...
 
 
 class Operator:
@@ -41,10 +54,11 @@ class Operator:
     :ivar activity: what is under way, for the head; empty without
     """
 
-    def __init__(self, app: Dashboard) -> None:
+    def __init__(self, app: App[None], display: Display, source: FrameSource) -> None:
         self._app = app
-        self._source = app.source
-        self.problems: deque[Problem] = deque(maxlen=KEPT_ERRORS)
+        self._display = display
+        self._source = source
+        self.problems: deque[FailedAction] = deque(maxlen=KEPT_ERRORS)
         self.activity = ""
 
     def start(self, action: Callable[[], Awaitable[None]]) -> None:
@@ -60,10 +74,10 @@ class Operator:
             await self._follow(answer["operation"], f"switching to {target}")
 
     async def start_stop(self) -> None:
-        status = self._status()
+        status = self._display.current_status()
         if status is None or status["state"] in RESTING:
             answer = await self._post("/v1/up", {})
-            self._app.tell(f"starting {answer['target']}")
+            self._display.tell(f"starting {answer['target']}")
             return
 
         facts = await self._launch()
@@ -94,7 +108,7 @@ class Operator:
 
     async def cancel(self) -> None:
         answer = await self._post("/v1/cancel", {})
-        self._app.tell(f"cancelling the switch to {_name(answer['to'])}")
+        self._display.tell(f"cancelling the switch to {_name(answer['to'])}")
 
     async def menu(self) -> None:
         choices = (
@@ -113,7 +127,7 @@ class Operator:
         facts_ = await self._get("/v1/launch")
         text = shlex.join(facts_["argv"])
         self._app.copy_to_clipboard(text)
-        self._app.tell("the command line is in the clipboard")
+        self._display.tell("the command line is in the clipboard")
         first, *flags = flags_of(facts_["argv"])
         lines = [line(first, "strong"), *(line(f"  {each}") for each in flags), BLANK]
         lines += facts(
@@ -132,7 +146,7 @@ class Operator:
     def errors(self) -> None:
         """What went wrong, the newest first; what the daemon itself says of now comes before that."""
         lines: list[Line] = []
-        status = self._status()
+        status = self._display.current_status()
         if status is not None and status["cause"]:
             lines += [line(f"now: {status['cause']}", "bad"), line(status["hint"] or "", "accent"), BLANK]
 
@@ -145,9 +159,9 @@ class Operator:
 
     def note(self, error: OrchError | OSError) -> None:
         """Keep an error, so that it can be read later."""
-        problem = Problem(datetime.now().strftime("%H:%M:%S"), *words(error))
+        problem = FailedAction(datetime.now().strftime("%H:%M:%S"), *words(error))
         self.problems.append(problem)
-        self._app.complain(problem.message)
+        self._display.complain(problem.message)
 
     async def _guarded(self, action: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -158,7 +172,7 @@ class Operator:
     async def _down(self, *, force: bool) -> None:
         answer = await self._post("/v1/down", {"force": force})
         target = answer["target"]
-        self._app.tell(f"stopping {target}" if target else "nothing was running")
+        self._display.tell(f"stopping {target}" if target else "nothing was running")
 
     async def _follow(self, operation: str, doing: str) -> None:
         """Until a switch has ended, whatever its end."""
@@ -176,7 +190,7 @@ class Operator:
 
         if result["ok"]:
             held = many(result["held_requests"], "request")
-            self._app.tell(
+            self._display.tell(
                 f"{_name(result['to'])} serves: {held} held, gap {result['gap_s']:g} s ({result['strategy']})"
             )
             return
@@ -188,10 +202,10 @@ class Operator:
 
     def _show(self, activity: str) -> None:
         self.activity = activity
-        self._app.draw_head()
+        self._display.draw_head()
 
     async def _sure(self, what: str, consequences: list[str], facts: Any) -> bool:
-        status = self._status()
+        status = self._display.current_status()
         target = f" {status['profile']}@{status['engine']}" if status and status["profile"] else ""
         if facts and facts["daemon_ends"]:
             consequences.append("the daemon ends with it, as `orch up` started it")
@@ -211,12 +225,8 @@ class Operator:
     async def _post(self, target: str, body: dict[str, object]) -> Any:
         return await asyncio.to_thread(self._source.post, target, body)
 
-    def _status(self) -> Status | None:
-        """What the daemon says of now; None while it says nothing."""
-        return self._app.frame["status"] if self._app.frame is not None and self._app.lost is None else None
-
-    def _gateway(self) -> Gateway | None:
-        status = self._status()
+    def _gateway(self) -> GatewayStatus | None:
+        status = self._display.current_status()
         return status["gateway"] if status is not None else None
 
     def _flying(self) -> int:

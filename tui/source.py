@@ -20,7 +20,7 @@ WORK_LIMIT_S = 120.0
 """For requests that make the daemon look at files and programs before it answers."""
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """A daemon, or a recording of one. Both raise OrchError as `api.client` does."""
 
     def get(self, target: str) -> Any: ...

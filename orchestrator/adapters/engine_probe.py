@@ -34,7 +34,7 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ServerIdentity:
     """What an engine says of itself: the `Server` header, and `build_info` of /props (`b11434-1234567`)."""
 
     server: str | None
@@ -72,16 +72,16 @@ class EngineProbe:
 
         return "ok" if response.status_code == 200 else "loading"
 
-    async def identity(self, timeout_s: float) -> Identity:
+    async def identity(self, timeout_s: float) -> ServerIdentity:
         """Who answers, as far as it says so: upstream and the fork name themselves, and upstream its build."""
         try:
             response = await self._ask("GET", "/props", timeout_s)
             answer = response.json() if response.status_code == 200 else {}
         except (httpx.HTTPError, ValueError, RecursionError):
-            return Identity(None, None)
+            return ServerIdentity(None, None)
 
         build_info = answer.get("build_info") if isinstance(answer, dict) else None
-        return Identity(response.headers.get("server"), build_info if isinstance(build_info, str) else None)
+        return ServerIdentity(response.headers.get("server"), build_info if isinstance(build_info, str) else None)
 
     async def slots(self, timeout_s: float) -> object:
         """What /slots says, as it came; None when it is switched off or was not answered in time."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from orchestrator.api.types import Attempt, Event, Status
+from orchestrator.api.types import AttemptStatus, Event, Status
 
 
 class GpuFigures(TypedDict):
@@ -108,7 +108,7 @@ class Point(TypedDict):
     used_mib: list[int]
 
 
-class Frame(TypedDict):
+class TopFrame(TypedDict):
     """:ivar taken: when the figures were taken, RFC 3339; `stale_s` how old the devices' figures are
     :ivar margin_origin: how the margin was found: `profile`, `learned`, `ladder`, or None without one
     :ivar points: oldest first
@@ -124,6 +124,6 @@ class Frame(TypedDict):
     host: HostFigures
     slots: list[SlotFigures]
     requests: list[RequestRow]
-    attempts: list[Attempt]
+    attempts: list[AttemptStatus]
     events: list[Event]
     points: list[Point]

@@ -12,7 +12,7 @@ StateName = Literal[
 ]  # fmt: skip
 
 
-class Attempt(TypedDict):
+class AttemptStatus(TypedDict):
     """One start of an engine.
 
     `margin_mib` is what was tried, `outcome` is `running`, `ready`, `stopped` or a failure class.
@@ -28,19 +28,19 @@ class Attempt(TypedDict):
     next: str | None
 
 
-class Gateway(TypedDict):
+class GatewayStatus(TypedDict):
     url: str
     queued: int
     in_flight: int
 
 
-class Speed(TypedDict):
+class SpeedStatus(TypedDict):
     decode_tok_s: float | None
     prompt_tok_s: float | None
     draft_acceptance: float | None
 
 
-class Gpu(TypedDict):
+class GpuStatus(TypedDict):
     index: int
     name: str
     used_mib: int
@@ -55,10 +55,10 @@ class Status(TypedDict):
     build: str | None
     pid: int | None
     margin_mib: int | None
-    attempts: list[Attempt]
-    gateway: Gateway
-    speed: Speed
-    gpus: list[Gpu]
+    attempts: list[AttemptStatus]
+    gateway: GatewayStatus
+    speed: SpeedStatus
+    gpus: list[GpuStatus]
     since: str
     cause: str | None
     hint: str | None

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.systemd.steps import Tools
-from orchestrator.core.setup.doctor import Finding
+from orchestrator.core.setup.doctor import CheckResult
 
 LIMIT_S = 1.8
 """For all of them together; a driver in trouble can hang whoever asks it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class DoctorContext:
     """What is looked at."""
 
     paths: Paths
@@ -28,38 +28,40 @@ class Subject:
     tools: Tools
 
 
-Check = Callable[[Subject], Iterable[Finding]]
+Check = Callable[[DoctorContext], Iterable[CheckResult]]
 
 
-def examine(subject: Subject, checks: Mapping[str, Check], limit_s: float = LIMIT_S) -> tuple[Finding, ...]:
+def examine(subject: DoctorContext, checks: Mapping[str, Check], limit_s: float = LIMIT_S) -> tuple[CheckResult, ...]:
     """What the checks found, in their order.
 
     :param checks: name to check; the name is the `what` of a finding about the check itself
     """
-    answers: dict[str, Future[tuple[Finding, ...]]] = {}
+    answers: dict[str, Future[tuple[CheckResult, ...]]] = {}
     for name, check in checks.items():
         answers[name] = Future()
         # Daemon threads: one that hangs in a driver must not keep the process from ending.
         threading.Thread(target=_answer, args=(check, subject, answers[name]), name=name, daemon=True).start()
 
     deadline = time.monotonic() + limit_s
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     for name, answer in answers.items():
         try:
             error = answer.exception(max(deadline - time.monotonic(), 0.0))
         except TimeoutError:
-            findings.append(Finding("warning", name, f"no answer within {limit_s:g} s; the rest went on without it"))
+            findings.append(
+                CheckResult("warning", name, f"no answer within {limit_s:g} s; the rest went on without it")
+            )
             continue
 
         if error is None:
             findings += answer.result()
         else:
-            findings.append(Finding("warning", name, f"this check failed: {type(error).__name__}: {error}"))
+            findings.append(CheckResult("warning", name, f"this check failed: {type(error).__name__}: {error}"))
 
     return tuple(findings)
 
 
-def _answer(check: Check, subject: Subject, answer: Future[tuple[Finding, ...]]) -> None:
+def _answer(check: Check, subject: DoctorContext, answer: Future[tuple[CheckResult, ...]]) -> None:
     try:
         answer.set_result(tuple(check(subject)))
     except Exception as error:  # noqa: BLE001 whatever goes wrong in one check is a finding, and the others go on

@@ -20,14 +20,14 @@ from orchestrator.adapters.systemd.notify import own_unit
 from orchestrator.core.errors import OrchError
 from orchestrator.core.problems import ProblemsError
 from orchestrator.core.profile.profile import DEMO_MODEL, Profile
-from orchestrator.core.setup.doctor import Finding, judge_room
+from orchestrator.core.setup.doctor import CheckResult, judge_room
 from orchestrator.core.setup.service_unit import SERVICE
-from orchestrator.doctor.examine import Subject
+from orchestrator.doctor.examine import DoctorContext
 from orchestrator.engines.locate import EngineMissingError
 from orchestrator.engines.registry import EngineRegistry
 
 
-def directories(subject: Subject) -> Iterator[Finding]:
+def directories(subject: DoctorContext) -> Iterator[CheckResult]:
     wrong = False
     for path in subject.paths.directories:
         finding = _directory(path)
@@ -36,32 +36,32 @@ def directories(subject: Subject) -> Iterator[Finding]:
             yield finding
 
     if not wrong:
-        yield Finding("ok", "directories", "config, state, data, cache and runtime are usable by their owner alone")
+        yield CheckResult("ok", "directories", "config, state, data, cache and runtime are usable by their owner alone")
 
 
-def _directory(path: str) -> Finding | None:
+def _directory(path: str) -> CheckResult | None:
     place = path
     while not os.path.lexists(place):
         place = os.path.dirname(place)
 
     status = os.stat(place)
     if not stat.S_ISDIR(status.st_mode):
-        return Finding("problem", "directories", f"{place} is not a directory", "move it away")
+        return CheckResult("problem", "directories", f"{place} is not a directory", "move it away")
 
     if place == path and status.st_uid not in (os.geteuid(), 0):
         fix = f"`sudo chown -R {os.geteuid()} {path}`, or set ORCH_HOME to a directory of yours"
-        return Finding("problem", "directories", f"{path} belongs to uid {status.st_uid}", fix)
+        return CheckResult("problem", "directories", f"{path} belongs to uid {status.st_uid}", fix)
 
     if not os.access(place, os.W_OK | os.X_OK) and status.st_uid == os.geteuid():
-        return Finding("problem", "directories", f"{place} cannot be written", f"`chmod u+rwx {place}`")
+        return CheckResult("problem", "directories", f"{place} cannot be written", f"`chmod u+rwx {place}`")
 
     if place == path and status.st_uid == os.geteuid() and status.st_mode & 0o077:
-        return Finding("warning", "directories", f"{path} is open to other users", f"`chmod 700 {path}`")
+        return CheckResult("warning", "directories", f"{path} is open to other users", f"`chmod 700 {path}`")
 
     return None
 
 
-def state(subject: Subject) -> Iterator[Finding]:
+def state(subject: DoctorContext) -> Iterator[CheckResult]:
     paths = subject.paths
     known = 0
     readers = {paths.state_file: (_json_version, VERSION), paths.margins_file: (_json_version, VERSION)}
@@ -72,18 +72,18 @@ def state(subject: Subject) -> Iterator[Finding]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            yield Finding("problem", "state", f"{path}: {error.strerror}", f"`ls -l {path}`: it has to be yours")
+            yield CheckResult("problem", "state", f"{path}: {error.strerror}", f"`ls -l {path}`: it has to be yours")
         except (ValueError, KeyError, TypeError, RecursionError, sqlite3.Error):
             text = f"{path} cannot be read; the next start keeps it aside and begins without it"
-            yield Finding("warning", "state", text)
+            yield CheckResult("warning", "state", text)
         else:
             if not isinstance(version, int) or version > newest:
                 text = f"{path} is of version {version}, this orch reads up to {newest}"
-                yield Finding("problem", "state", text, "upgrade orch, or move the file away")
+                yield CheckResult("problem", "state", text, "upgrade orch, or move the file away")
             else:
                 known += 1
 
-    yield Finding("ok", "state", f"{known} state files of a known version" if known else "nothing remembered yet")
+    yield CheckResult("ok", "state", f"{known} state files of a known version" if known else "nothing remembered yet")
 
 
 def _json_version(path: str) -> object:
@@ -99,20 +99,22 @@ def _database_version(path: str) -> object:
         return connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def configuration(subject: Subject) -> Iterator[Finding]:
+def configuration(subject: DoctorContext) -> Iterator[CheckResult]:
     try:
         load_config(subject.paths, subject.environment)
     except ProblemsError as error:
         for problem in error.problems:
-            yield Finding("problem", "config", str(problem), error.hint)
+            yield CheckResult("problem", "config", str(problem), error.hint)
 
         return
 
     file = subject.paths.config_file
-    yield Finding("ok", "config", f"{file} is valid" if os.path.exists(file) else f"the defaults: there is no {file}")
+    yield CheckResult(
+        "ok", "config", f"{file} is valid" if os.path.exists(file) else f"the defaults: there is no {file}"
+    )
 
 
-def gateway(subject: Subject) -> Iterator[Finding]:
+def gateway(subject: DoctorContext) -> Iterator[CheckResult]:
     try:
         listening = load_config(subject.paths, subject.environment).gateway
     except ProblemsError:
@@ -121,33 +123,33 @@ def gateway(subject: Subject) -> Iterator[Finding]:
     yield _port(subject, listening.host, listening.port)
 
 
-def _port(subject: Subject, host: str, port: int) -> Finding:
+def _port(subject: DoctorContext, host: str, port: int) -> CheckResult:
     address = f"{host}:{port}"
     if port == 0:
-        return Finding("note", "gateway", "port 0: a free one at each start")
+        return CheckResult("note", "gateway", "port 0: a free one at each start")
 
     if can_listen(host, port):
-        return Finding("ok", "gateway", f"{address} is free")
+        return CheckResult("ok", "gateway", f"{address} is free")
 
     daemon = (holder(subject.paths.lock_file) or {}).get("pid")
     pids = listener_pids(port)
     if daemon is not None and (daemon in pids or not pids):
-        return Finding("ok", "gateway", f"{address} is ours: daemon {daemon}")
+        return CheckResult("ok", "gateway", f"{address} is ours: daemon {daemon}")
 
     for pid in pids:
         unit = own_unit(f"/proc/{pid}/cgroup")
         if unit is not None and unit[0] == SERVICE:
             who = "`sudo -u orch orch doctor`" if unit[1] == "system" else "`orch doctor` as its user"
-            return Finding(
+            return CheckResult(
                 "note", "gateway", f"{address} is the {unit[1]}'s service's: daemon {pid}", f"{who} sees more"
             )
 
     if 1 in pids:
-        return Finding("ok", "gateway", f"{address} is held by systemd, for orch.socket")
+        return CheckResult("ok", "gateway", f"{address} is held by systemd, for orch.socket")
 
     who = ", ".join(f"{_name(pid)} ({pid})" for pid in sorted(pids)) or "a process of another user"
     fix = f"stop it, or set `gateway.port` in {subject.paths.config_file}"
-    return Finding("problem", "gateway", f"{address} is taken by {who}", fix)
+    return CheckResult("problem", "gateway", f"{address} is taken by {who}", fix)
 
 
 def _name(pid: int) -> str:
@@ -158,48 +160,48 @@ def _name(pid: int) -> str:
         return "a process that has ended"
 
 
-def profiles(subject: Subject) -> Iterator[Finding]:
+def profiles(subject: DoctorContext) -> Iterator[CheckResult]:
     found, problems = ProfileStore(subject.paths).load_all()
     for problem in problems:
-        yield Finding("problem", "profiles", str(problem), "`orch profile check`")
+        yield CheckResult("problem", "profiles", str(problem), "`orch profile check`")
 
     mine = [each for each in found if not _is_shipped(each)]
-    yield Finding("ok", "profiles", f"{len(found)} are valid, {len(mine)} of them yours")
+    yield CheckResult("ok", "profiles", f"{len(found)} are valid, {len(mine)} of them yours")
     for profile in mine:  # the shipped ones say where one would have to put the model
         if profile.model != DEMO_MODEL and not os.access(profile.model, os.R_OK):
             why = "may not be read" if os.path.exists(profile.model) else "is not there"
             text = f"`{profile.name}`: {profile.model} {why}"
-            yield Finding("warning", "models", text, f"`orch profile set {profile.name} model=PATH`")
+            yield CheckResult("warning", "models", text, f"`orch profile set {profile.name} model=PATH`")
 
 
 def _is_shipped(profile: Profile) -> bool:
     return os.path.dirname(profile.file) == shipped_directory()
 
 
-def engines(subject: Subject) -> Iterator[Finding]:
+def engines(subject: DoctorContext) -> Iterator[CheckResult]:
     registry = EngineRegistry(subject.paths, subject.environment)
     found = 0
     for name in registry.ids():
         try:
             engine = registry.resolve(name)
         except EngineMissingError as error:
-            yield Finding("note", "engines", error.message, error.hint)
+            yield CheckResult("note", "engines", error.message, error.hint)
         except OrchError as error:
-            yield Finding("warning", "engines", f"`{name}`: {error.message}", error.hint)
+            yield CheckResult("warning", "engines", f"`{name}`: {error.message}", error.hint)
         else:
             found += 1
             text = f"`{name}`: {engine.build}, {engine.path}"
             if engine.changed:
                 fix = f"`orch engines add {name} {engine.path}` if that is meant"
-                yield Finding("warning", "engines", f"{text}: not the program that was added", fix)
+                yield CheckResult("warning", "engines", f"{text}: not the program that was added", fix)
             else:
-                yield Finding("ok", "engines", text)
+                yield CheckResult("ok", "engines", text)
 
     if not found:
-        yield Finding("problem", "engines", "there is none", "`orch engines build upstream`")
+        yield CheckResult("problem", "engines", "there is none", "`orch engines build upstream`")
 
 
-def room(subject: Subject) -> Iterator[Finding]:
+def room(subject: DoctorContext) -> Iterator[CheckResult]:
     paths = subject.paths
     places = [paths.data, paths.state, paths.cache]
     loaded, _ = ProfileStore(paths).load_all()

@@ -26,9 +26,9 @@ from orchestrator.adapters.systemd.machine import (
     user_name,
 )
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.setup.doctor import Finding, requirement
+from orchestrator.core.setup.doctor import CheckResult, requirement
 from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour, is_ours, program_of, stop_s
-from orchestrator.doctor.examine import Subject
+from orchestrator.doctor.examine import DoctorContext
 
 DISTRIBUTION = "llama-orch"
 COMPILED = ("httptools", "msgspec", "uvloop", "psutil")
@@ -40,18 +40,18 @@ NVIDIA_UVM = "/dev/nvidia-uvm"
 NODES = ("/dev/nvidia[0-9]*", NVIDIA_CONTROL, NVIDIA_UVM, "/dev/kfd", "/dev/dri/renderD*", "/dev/dxg")
 
 
-def this_orch(_: Subject) -> Iterator[Finding]:
-    yield Finding("ok", "orch", f"orch {__version__}, Python {platform.python_version()}, {sys.prefix}")
+def this_orch(_: DoctorContext) -> Iterator[CheckResult]:
+    yield CheckResult("ok", "orch", f"orch {__version__}, Python {platform.python_version()}, {sys.prefix}")
     if os.geteuid() == 0:
         text = "this is root: engines that root starts are root, too"
-        yield Finding("note", "orch", text, "`orch service install --system` has a user of its own")
+        yield CheckResult("note", "orch", text, "`orch service install --system` has a user of its own")
 
 
-def dependencies(_: Subject) -> Iterator[Finding]:
+def dependencies(_: DoctorContext) -> Iterator[CheckResult]:
     try:
         lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        yield Finding("note", "libraries", f"{DISTRIBUTION} runs from a checkout; its requirements are not known")
+        yield CheckResult("note", "libraries", f"{DISTRIBUTION} runs from a checkout; its requirements are not known")
         return
 
     wrong = False
@@ -78,31 +78,31 @@ def dependencies(_: Subject) -> Iterator[Finding]:
             yield _library(f"{name} cannot be loaded: {error}")
 
     if not wrong:
-        yield Finding("ok", "libraries", "all there, in versions that fit")
+        yield CheckResult("ok", "libraries", "all there, in versions that fit")
 
 
-def _library(text: str) -> Finding:
-    return Finding("problem", "libraries", text, f"`{sys.executable} -m pip install --upgrade {DISTRIBUTION}`")
+def _library(text: str) -> CheckResult:
+    return CheckResult("problem", "libraries", text, f"`{sys.executable} -m pip install --upgrade {DISTRIBUTION}`")
 
 
-def driver(_: Subject) -> Iterator[Finding]:
+def driver(_: DoctorContext) -> Iterator[CheckResult]:
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
         if os.path.exists("/dev/kfd"):
-            yield Finding("ok", "driver", "AMD: /dev/kfd is there")
+            yield CheckResult("ok", "driver", "AMD: /dev/kfd is there")
         elif glob.glob("/dev/nvidia[0-9]*"):
             fix = "install the driver's libraries (libnvidia-compute, libnvidia-ml)"
-            yield Finding("problem", "driver", "NVIDIA device nodes without libnvidia-ml", fix)
+            yield CheckResult("problem", "driver", "NVIDIA device nodes without libnvidia-ml", fix)
         else:
-            yield Finding("note", "driver", "no NVIDIA or AMD compute driver: engines run on the CPU, or on Vulkan")
+            yield CheckResult("note", "driver", "no NVIDIA or AMD compute driver: engines run on the CPU, or on Vulkan")
 
         return
     except pynvml.NVMLError as error:
         fix = "reboot: after an update of the driver, the old one is still loaded"
-        yield Finding("problem", "driver", f"the NVIDIA driver does not answer: {error}", fix)
+        yield CheckResult("problem", "driver", f"the NVIDIA driver does not answer: {error}", fix)
         return
 
     try:
@@ -113,7 +113,7 @@ def driver(_: Subject) -> Iterator[Finding]:
             names.append(f"{_text(pynvml.nvmlDeviceGetName(handle))} ({int(memory.total) >> 20} MiB)")
 
         version = _text(pynvml.nvmlSystemGetDriverVersion())
-        yield Finding("ok", "driver", f"NVIDIA {version}: {', '.join(names) or 'no device'}")
+        yield CheckResult("ok", "driver", f"NVIDIA {version}: {', '.join(names) or 'no device'}")
     finally:
         pynvml.nvmlShutdown()
 
@@ -122,27 +122,31 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def nodes(_: Subject) -> Iterator[Finding]:
+def nodes(_: DoctorContext) -> Iterator[CheckResult]:
     found = sorted(path for pattern in NODES for path in glob.glob(pattern))
     closed = [path for path in found if not os.access(path, os.R_OK | os.W_OK)]
     for path in closed:
         owner = grp.getgrgid(os.stat(path).st_gid).gr_name
         mode = stat.filemode(os.stat(path).st_mode)
         fix = f"`sudo usermod -aG {owner} {user_name()}`, then log in anew"
-        yield Finding("warning", "devices", f"{path} may not be opened by {user_name()}: {mode}, group {owner}", fix)
+        yield CheckResult(
+            "warning", "devices", f"{path} may not be opened by {user_name()}: {mode}, group {owner}", fix
+        )
 
     if NVIDIA_CONTROL in found and NVIDIA_UVM not in found:
         fix = "`sudo nvidia-modprobe -u -c=0`, at each boot; nvidia-persistenced does it as well"
-        yield Finding("warning", "devices", f"{NVIDIA_UVM} is missing: CUDA needs it, a service may not make it", fix)
+        yield CheckResult(
+            "warning", "devices", f"{NVIDIA_UVM} is missing: CUDA needs it, a service may not make it", fix
+        )
 
     if found and not closed:
-        yield Finding("ok", "devices", f"{', '.join(found)} may be opened")
+        yield CheckResult("ok", "devices", f"{', '.join(found)} may be opened")
 
 
-def memlock(subject: Subject) -> Iterator[Finding]:
+def memlock(subject: DoctorContext) -> Iterator[CheckResult]:
     limit_mib = None if is_service_user() else memlock_limit_mib()  # its unit has none, whatever this shell has
     if limit_mib is None:
-        yield Finding("ok", "memlock", "no limit on locked memory")
+        yield CheckResult("ok", "memlock", "no limit on locked memory")
         return
 
     profiles, _ = ProfileStore(subject.paths).load_all()
@@ -150,15 +154,15 @@ def memlock(subject: Subject) -> Iterator[Finding]:
     text = f"{limit_mib} MiB may be locked"
     if locking:
         fix = f"`{user_name()} hard memlock unlimited` in /etc/security/limits.conf; the system's service has no limit"
-        yield Finding("warning", "memlock", f"{text}, and {', '.join(locking)} ask for memory.mlock", fix)
+        yield CheckResult("warning", "memlock", f"{text}, and {', '.join(locking)} ask for memory.mlock", fix)
     else:
-        yield Finding("note", "memlock", f"{text}; only profiles with memory.mlock need more")
+        yield CheckResult("note", "memlock", f"{text}; only profiles with memory.mlock need more")
 
 
-def service(subject: Subject) -> Iterator[Finding]:
+def service(subject: DoctorContext) -> Iterator[CheckResult]:
     system = subject.tools.attempt(("systemctl", "is-system-running")).stdout.strip()
     if system in ("", "offline"):
-        yield Finding("note", "service", "no systemd here: `orch serve` is for the container's own manager")
+        yield CheckResult("note", "service", "no systemd here: `orch serve` is for the container's own manager")
         return
 
     installed = False
@@ -173,39 +177,41 @@ def service(subject: Subject) -> Iterator[Finding]:
         who = f"the {flavour}'s service"
         again = f"`{'sudo ' if flavour == 'system' else ''}orch service install --{flavour}`"
         if not is_ours(text):
-            yield Finding("note", "service", f"{who} was edited by hand: {machine.unit(SERVICE)}")
+            yield CheckResult("note", "service", f"{who} was edited by hand: {machine.unit(SERVICE)}")
 
         wanted_s = _stop_s(subject, flavour)
         if wanted_s is not None and f"\nTimeoutStopSec={wanted_s}\n" not in text:
-            yield Finding("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
+            yield CheckResult("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
 
         program = program_of(text)
         if program is not None and not os.access(program, os.X_OK):
-            yield Finding("problem", "service", f"{who} runs {program}, which is not there", again)
+            yield CheckResult("problem", "service", f"{who} runs {program}, which is not there", again)
 
         state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
         if state == "failed":
             # Also after the start limit, which a restart alone would meet again.
             anew = "; ".join(" ".join(machine.systemctl(verb, SERVICE)) for verb in ("reset-failed", "start"))
             fix = f"see `orch service logs --{flavour}`, then `{anew}`"
-            yield Finding("problem", "service", f"{who} has failed", fix)
+            yield CheckResult("problem", "service", f"{who} has failed", fix)
         elif SERVICE not in machine.enabled:
-            yield Finding("warning", "service", f"{who} is {state}, and does not start at boot", again)
+            yield CheckResult("warning", "service", f"{who} is {state}, and does not start at boot", again)
         else:
-            yield Finding("ok", "service", f"{who} is enabled and {state}")
+            yield CheckResult("ok", "service", f"{who} is enabled and {state}")
 
         if machine.text(SOCKET) is not None and SOCKET not in machine.active:
             text = f"{SOCKET} does not listen: a restart of {who} refuses connections"
-            yield Finding("warning", "service", text, f"{again[:-1]} --socket`")
+            yield CheckResult("warning", "service", text, f"{again[:-1]} --socket`")
 
         if flavour == "user":
             yield from _session(subject)
 
     if not installed:
-        yield Finding("note", "service", "not installed as a service", "`orch service install` if it is to run at boot")
+        yield CheckResult(
+            "note", "service", "not installed as a service", "`orch service install` if it is to run at boot"
+        )
 
 
-def _stop_s(subject: Subject, flavour: Flavour) -> int | None:
+def _stop_s(subject: DoctorContext, flavour: Flavour) -> int | None:
     """What the unit ought to say; None where the configuration cannot be read, or is wrong: another check says that."""
     paths = system_paths() if flavour == "system" else subject.paths
     if not os.access(paths.config, os.X_OK):
@@ -217,21 +223,21 @@ def _stop_s(subject: Subject, flavour: Flavour) -> int | None:
         return None
 
 
-def _session(subject: Subject) -> Iterator[Finding]:
+def _session(subject: DoctorContext) -> Iterator[CheckResult]:
     if lingers(subject.tools) is False:
         text = "the user's service runs only while you are logged in"
-        yield Finding("warning", "service", text, "`loginctl enable-linger`")
+        yield CheckResult("warning", "service", text, "`loginctl enable-linger`")
 
     missing = missing_groups()
     if missing:
         fix = f"`sudo usermod -aG {','.join(missing)} {user_name()}`, then log in anew"
-        yield Finding("note", "service", f"{user_name()} is not in {', '.join(missing)}", fix)
+        yield CheckResult("note", "service", f"{user_name()} is not in {', '.join(missing)}", fix)
 
 
-def kernel(_: Subject) -> Iterator[Finding]:
+def kernel(_: DoctorContext) -> Iterator[CheckResult]:
     try:
         check_platform()
     except OrchError as error:
-        yield Finding("problem", "kernel", f"{error.message}: {'; '.join(error.details)}")
+        yield CheckResult("problem", "kernel", f"{error.message}: {'; '.join(error.details)}")
     else:
-        yield Finding("ok", "kernel", f"{platform.system()} {platform.release()}")
+        yield CheckResult("ok", "kernel", f"{platform.system()} {platform.release()}")

@@ -27,7 +27,7 @@ from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.core.config import GatewayConfig
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile.profile import DEMO_MODEL, is_name
-from orchestrator.core.setup.service_plan import Machine
+from orchestrator.core.setup.service_plan import ServiceHost
 from orchestrator.core.setup.service_unit import CREDENTIAL, SERVICE, SOCKET, UnitFacts, is_program, render
 
 HOMES = ("/home/", "/root/", "/run/user/")
@@ -38,7 +38,7 @@ TEMPORARY = ("/tmp/", "/var/tmp/")
 
 
 def prepare(
-    machine: Machine, tools: Tools, profile: str, *, socket: bool
+    machine: ServiceHost, tools: Tools, profile: str, *, socket: bool
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """The units for this machine, by name; warnings for people; the words that run this installation.
 
@@ -98,7 +98,7 @@ def prepare(
     return {name: render(template(machine.flavour, name), facts) for name in names}, warnings, orch
 
 
-def _below(paths: Paths, machine: Machine) -> Paths:
+def _below(paths: Paths, machine: ServiceHost) -> Paths:
     return Paths(*(machine.below(path) for path in (*paths.directories, paths.logs)))
 
 
@@ -127,7 +127,7 @@ def _models(paths: Paths, first: str | None) -> set[str]:
     return mine | ({first} if first else set())
 
 
-def refuse_another_daemon(paths: Paths, machine: Machine) -> None:
+def refuse_another_daemon(paths: Paths, machine: ServiceHost) -> None:
     """:raises OrchError: when a daemon uses these directories, and it is not the service"""
     if SERVICE in machine.active:
         return
@@ -141,7 +141,7 @@ def refuse_another_daemon(paths: Paths, machine: Machine) -> None:
         )
 
 
-def _refuse_taken_port(gateway: GatewayConfig, machine: Machine) -> None:
+def _refuse_taken_port(gateway: GatewayConfig, machine: ServiceHost) -> None:
     """:raises OrchError: when the service could not listen; one that is there already is what listens"""
     if not machine.active and gateway.port and not can_listen(gateway.host, gateway.port):
         raise OrchError(

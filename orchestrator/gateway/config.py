@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from orchestrator.adapters.http1 import Limits
+from orchestrator.adapters.http1 import HttpLimits
 from orchestrator.core.errors import UsageError
 from orchestrator.gateway.request_guard import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayConfig:
+class GatewayOptions:
     """The address, who may use it, and what waiting costs.
 
     :param api_keys: any of them opens every route; without one only a loopback address is accepted
@@ -36,7 +36,7 @@ class GatewayConfig:
     replay_bytes: int = 16 << 20
     quarantine_s: float = 600.0
     trial_s: float = 10.0
-    limits: Limits = field(default_factory=Limits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
 
     def __post_init__(self) -> None:
         if not self.api_keys and not is_loopback(self.host):

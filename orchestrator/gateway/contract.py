@@ -190,3 +190,24 @@ class Supervisor(Protocol):
     def demanded(self) -> None:
         """A request has begun to wait for a profile that does not serve (`Gateway.demand`)."""
         ...
+
+
+class Traffic(Protocol):
+    """The gateway's counters of what clients do, as the daemon reads them (`gateway/server.py`)."""
+
+    @property
+    def active(self) -> int:
+        """The number of requests that have not ended, those in the queue included."""
+        ...
+
+    def in_flight(self, instance: str) -> int:
+        """Return the number of requests that an instance is working on."""
+        ...
+
+    def relayed(self, instance: str) -> int:
+        """Return the bytes of answers that an instance has given."""
+        ...
+
+    def stalled(self, instance: str, stall_s: float) -> dict[int, float]:
+        """Return the streams that had tokens and now have none: request id to seconds of silence, `stall_s` or more."""
+        ...

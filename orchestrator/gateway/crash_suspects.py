@@ -22,7 +22,7 @@ _KEPT = 8
 """Instances whose end was not confirmed: they were stopped on purpose, and nothing will be said of them."""
 
 
-class Identity:
+class RequestFingerprint:
     """Who a request is, computed when it is asked for: only after a death is there a reason to.
 
     The key that the client shows is a part of it: what one client sends cannot get another's request refused.
@@ -56,7 +56,7 @@ class Identity:
         return self._digest
 
 
-class Casualties:
+class CrashSuspects:
     """What is known of the requests that were in flight when an engine died.
 
     :param later: has a function called after so many seconds
@@ -73,15 +73,15 @@ class Casualties:
         self._wake = wake
         self._known = Quarantine()
         self._lost: dict[str, list[str]] = {}
-        self._waiting: dict[Identity, float] = {}
-        self._tried: Identity | None = None
+        self._waiting: dict[RequestFingerprint, float] = {}
+        self._tried: RequestFingerprint | None = None
         self._tried_until = 0.0
 
     # What happened.
 
-    def lost(self, instance: str, identity: Identity) -> None:
+    def lost(self, instance: str, fingerprint: RequestFingerprint) -> None:
         """The engine closed this request's connection; whether it died will be seen."""
-        self._lost.setdefault(instance, []).append(identity.digest)
+        self._lost.setdefault(instance, []).append(fingerprint.digest)
         if len(self._lost) > _KEPT:
             del self._lost[next(iter(self._lost))]
 
@@ -95,27 +95,27 @@ class Casualties:
             digests = self._lost.pop(instance)
             self._known = after_death(self._known, digests, len(digests), now, self._policy)
 
-    def answered(self, identity: Identity) -> None:
+    def answered(self, fingerprint: RequestFingerprint) -> None:
         if self._known.met:
-            self._known = after_answer(self._known, identity.digest)
+            self._known = after_answer(self._known, fingerprint.digest)
 
     # What follows from it.
 
-    def check(self, identity: Identity, now: float, cause: str = "") -> None:
+    def check(self, fingerprint: RequestFingerprint, now: float, cause: str = "") -> None:
         """
         :raises GatewayError: `request_quarantined`
         """
         if not self._known.met:
             return
 
-        left_s = self._known.refused_for_s(identity.digest, now, self._policy)
+        left_s = self._known.refused_for_s(fingerprint.digest, now, self._policy)
         if left_s is not None:
             text = f"engines died while they answered this request, so it is refused for {left_s:.0f} s"
             raise GatewayError(
                 "request_quarantined", f"{text}: {cause}" if cause else text, headers=[(b"x-should-retry", b"false")]
             )
 
-    def may_enter(self, identity: Identity, in_flight: int, now: float) -> bool:
+    def may_enter(self, fingerprint: RequestFingerprint, in_flight: int, now: float) -> bool:
         """Whether a request can be sent to an instance with so many requests in flight, or shall wait a moment."""
         if not self._known.met:
             return True
@@ -123,27 +123,27 @@ class Casualties:
         if self._tried is not None and now < self._tried_until:
             return False
 
-        if self._known.suspected(identity.digest, now, self._policy):
-            if identity not in self._waiting:
-                self._waiting[identity] = now
+        if self._known.suspected(fingerprint.digest, now, self._policy):
+            if fingerprint not in self._waiting:
+                self._waiting[fingerprint] = now
                 self._later(self._trial_s + _HAIR_S, self._wake)
 
-            return in_flight == 0 or now - self._waiting[identity] >= self._trial_s
+            return in_flight == 0 or now - self._waiting[fingerprint] >= self._trial_s
 
         # Nobody is let in before a suspect that waits for the engine to be idle: it never would be.
         return all(now - since >= self._trial_s for since in self._waiting.values())
 
-    def entered(self, identity: Identity, in_flight: int, now: float) -> None:
+    def entered(self, fingerprint: RequestFingerprint, in_flight: int, now: float) -> None:
         """A request is being sent; a suspect that is alone there stays so for a moment."""
-        waited = self._waiting.pop(identity, None)
+        waited = self._waiting.pop(fingerprint, None)
         if waited is not None and in_flight == 0:
-            self._tried, self._tried_until = identity, now + self._trial_s
+            self._tried, self._tried_until = fingerprint, now + self._trial_s
             self._later(self._trial_s + _HAIR_S, self._wake)
 
-    def left(self, identity: Identity) -> None:
+    def left(self, fingerprint: RequestFingerprint) -> None:
         """A request is not with an engine any more, or has given up waiting for one."""
-        self._waiting.pop(identity, None)
-        if self._tried is identity:
+        self._waiting.pop(fingerprint, None)
+        if self._tried is fingerprint:
             self._tried = None
 
         if self._known.met:

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from orchestrator.adapters.http1 import UpstreamPool
 from orchestrator.core.failure.quarantine import QuarantinePolicy
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Supervisor, Underway, View
-from orchestrator.gateway.crash_suspects import Casualties, Identity
+from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
 
@@ -36,7 +36,7 @@ class Dispatcher:
     :ivar relayed: instance to bytes of answers that it has given; comments of a stream are no answer
     """
 
-    def __init__(self, config: GatewayConfig, supervisor: Supervisor) -> None:
+    def __init__(self, config: GatewayOptions, supervisor: Supervisor) -> None:
         self.config = config
         self.supervisor = supervisor
         self.hold = Hold(config.max_queued)
@@ -44,8 +44,8 @@ class Dispatcher:
         self.stopping = False
         self.active: set[Served] = set()
         self.relayed: dict[str, int] = {}
-        self.casualties = Casualties(
-            QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._look_again
+        self.crash_suspects = CrashSuspects(
+            QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._release_decided
         )
         self._quiet = asyncio.Event()
         self._in_flight: dict[str, int] = {}
@@ -90,7 +90,7 @@ class Dispatcher:
         if not self.active:
             self._quiet.set()
 
-    async def placed(self, within_s: float) -> None:
+    async def wait_assigned(self, within_s: float) -> None:
         """Wait until each request is with an instance or in the queue, at most so long: one whose body is still on its
         way would come too late for either once the daemon ends.
         """
@@ -116,14 +116,17 @@ class Dispatcher:
     # Admission.
 
     async def admit(
-        self, profile: str | None, progress: Callable[[View], None] | None, identity: Identity | None = None,
+        self,
+        profile: str | None,
+        progress: Callable[[View], None] | None,
+        fingerprint: RequestFingerprint | None = None,
         arrived: float | None = None,
-    ) -> Endpoint:  # fmt: skip
+    ) -> Endpoint:
         """The endpoint to send to, at once or after a wait in the queue; counted in flight from here on.
 
         :param profile: the profile that the request names; None takes what serves
         :param progress: called while waiting, for clients that can be told
-        :param identity: None for a request that the engine answers without computing anything
+        :param fingerprint: None for a request that the engine answers without computing anything
         :param arrived: when a request that was let through before arrived (monotonic): it comes back to its place
         :raises GatewayError: when nothing is expected, the queue is full, the wait is too long, or it kills engines
         """
@@ -136,17 +139,17 @@ class Dispatcher:
             await asyncio.sleep(0)
             view = self.supervisor.view()
 
-        self._check(view, identity)
-        if self._waits(view, profile, identity):
-            view = await self._held(view, profile, progress, identity, arrived)
-            self._check(view, identity)
+        self._check(view, fingerprint)
+        if self._waits(view, profile, fingerprint):
+            view = await self._held(view, profile, progress, fingerprint, arrived)
+            self._check(view, fingerprint)
 
         if view.serving is None or not view.serves(profile):
             raise refused(view, profile)
 
         instance = view.serving.instance
-        if identity is not None:
-            self.casualties.entered(identity, self.in_flight(instance), time.monotonic())
+        if fingerprint is not None:
+            self.crash_suspects.entered(fingerprint, self.in_flight(instance), time.monotonic())
 
         self.enter(instance)
         return view.serving
@@ -206,9 +209,13 @@ class Dispatcher:
     # Waiting.
 
     async def _held(
-        self, view: View, profile: str | None, progress: Callable[[View], None] | None, identity: Identity | None,
+        self,
+        view: View,
+        profile: str | None,
+        progress: Callable[[View], None] | None,
+        fingerprint: RequestFingerprint | None,
         arrived: float | None,
-    ) -> View:  # fmt: skip
+    ) -> View:
         loop, config = asyncio.get_running_loop(), self.config
         ticket = self.hold.enter(profile, time.monotonic(), view.progress, arrived=arrived)
         if profile is not None:
@@ -217,10 +224,10 @@ class Dispatcher:
         deadline = loop.time() + config.hold_timeout_s
         told_next = loop.time() + config.comment_after_s if progress is not None else deadline
         try:
-            while self._waits(view, profile, identity):
+            while self._waits(view, profile, fingerprint):
                 now = loop.time()
                 if await ticket.wait(min(deadline, told_next) - now):
-                    view = self._looked_again()
+                    view = self._current_view()
                 elif loop.time() >= deadline:
                     raise GatewayError(
                         "hold_timeout", f"no engine was ready in {config.hold_timeout_s:g} s ({view.progress})",
@@ -235,28 +242,28 @@ class Dispatcher:
 
         return view
 
-    def _waits(self, view: View, profile: str | None, identity: Identity | None) -> bool:
+    def _waits(self, view: View, profile: str | None, fingerprint: RequestFingerprint | None) -> bool:
         if not view.decided(profile):
             return True
 
-        if identity is None or view.serving is None or not view.serves(profile):
+        if fingerprint is None or view.serving is None or not view.serves(profile):
             return False
 
-        return not self.casualties.may_enter(identity, self.in_flight(view.serving.instance), time.monotonic())
+        return not self.crash_suspects.may_enter(fingerprint, self.in_flight(view.serving.instance), time.monotonic())
 
-    def _check(self, view: View, identity: Identity | None) -> None:
-        if identity is not None:
+    def _check(self, view: View, fingerprint: RequestFingerprint | None) -> None:
+        if fingerprint is not None:
             now = time.monotonic()
-            self.casualties.attribute(view.fallen, now)
-            self.casualties.check(identity, now)
+            self.crash_suspects.attribute(view.fallen, now)
+            self.crash_suspects.check(fingerprint, now)
 
     def _later(self, delay_s: float, work: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, work)
 
-    def _look_again(self) -> None:
+    def _release_decided(self) -> None:
         self.hold.release(self.supervisor.view().decided)
 
-    def _looked_again(self) -> View:
+    def _current_view(self) -> View:
         if self.stopping:
             raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
 

@@ -14,13 +14,13 @@ from itertools import count
 from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError, UpstreamResponse
 from orchestrator.gateway import forward
 from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
-from orchestrator.gateway.crash_suspects import Identity
+from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher, refused
 from orchestrator.gateway.errors import GatewayError, render, sse_event
 from orchestrator.gateway.first_token import FirstToken
 from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.routes import Match
-from orchestrator.gateway.timings import Tail, figures
+from orchestrator.gateway.timings import BodyTail, figures
 
 _ERROR_BYTES = 256 * 1024
 """What is read of an engine's error body when it has to become an event."""
@@ -66,7 +66,7 @@ class Exchange:
         self._begun = False
         self._replays = 0
         self._computed = match.route.kind == "inference" and match.path not in _WITHOUT_INFERENCE
-        self._tail = Tail()
+        self._tail = BodyTail()
         self._moved_at = 0.0
         self._failed = False
 
@@ -136,25 +136,27 @@ class Exchange:
             raise refused(view, profile)
 
         progress = self._comment if wants_stream and match.route.streams else None
-        identity = Identity(self._request, match.path, body) if self._computed else None
+        fingerprint = RequestFingerprint(self._request, match.path, body) if self._computed else None
         arrived = None
         try:
             while True:
                 waited_from = self._waits_since = time.monotonic()
-                endpoint = await dispatcher.admit(profile, progress, identity, arrived)
+                endpoint = await dispatcher.admit(profile, progress, fingerprint, arrived)
                 self._waits_since = None
                 self._held_s += time.monotonic() - waited_from
-                failure = await self._attempt(endpoint, body, identity)
+                failure = await self._attempt(endpoint, body, fingerprint)
                 if failure is None:
                     return
 
-                await self._recover(failure, endpoint, body, identity)
+                await self._recover(failure, endpoint, body, fingerprint)
                 arrived = self._began
         finally:
-            if identity is not None:
-                dispatcher.casualties.left(identity)
+            if fingerprint is not None:
+                dispatcher.crash_suspects.left(fingerprint)
 
-    async def _attempt(self, endpoint: Endpoint, body: bytes, identity: Identity | None) -> UpstreamError | None:
+    async def _attempt(
+        self, endpoint: Endpoint, body: bytes, fingerprint: RequestFingerprint | None
+    ) -> UpstreamError | None:
         """Send it once.
 
         :return: None when it was answered
@@ -169,41 +171,41 @@ class Exchange:
         finally:
             self._upstream = response.flow = None
             dispatcher.leave(endpoint.instance)
-            if identity is not None:
-                dispatcher.casualties.left(identity)
+            if fingerprint is not None:
+                dispatcher.crash_suspects.left(fingerprint)
 
-        if identity is not None and response.status == 200:
-            dispatcher.casualties.answered(identity)
+        if fingerprint is not None and response.status == 200:
+            dispatcher.crash_suspects.answered(fingerprint)
 
         return None
 
     async def _recover(
-        self, failure: UpstreamError, endpoint: Endpoint, body: bytes, identity: Identity | None
+        self, failure: UpstreamError, endpoint: Endpoint, body: bytes, fingerprint: RequestFingerprint | None
     ) -> None:
         """Return when it is to be sent again, to another instance: at most once, unless it never got to the engine.
 
         :raises GatewayError: when it is not
         """
         dispatcher = self._dispatcher
-        casualties, config = dispatcher.casualties, dispatcher.config
+        crash_suspects, config = dispatcher.crash_suspects, dispatcher.config
         unsent = failure.stage == "connect"
-        if self._stopping or failure.malformed or (identity is None and not unsent):
+        if self._stopping or failure.malformed or (fingerprint is None and not unsent):
             raise await self._explained(failure, endpoint)
 
-        if identity is not None and not unsent:
-            casualties.lost(endpoint.instance, identity)
+        if fingerprint is not None and not unsent:
+            crash_suspects.lost(endpoint.instance, fingerprint)
 
         if not await dispatcher.moved_on(endpoint, config.recover_s):
-            casualties.spared(endpoint.instance)
+            crash_suspects.spared(endpoint.instance)
             raise await self._explained(failure, endpoint)
 
-        if identity is None or unsent:
+        if fingerprint is None or unsent:
             return
 
         error = await self._explained(failure, endpoint)
         now = time.monotonic()
-        casualties.attribute(dispatcher.supervisor.view().fallen, now)
-        casualties.check(identity, now, error.message)
+        crash_suspects.attribute(dispatcher.supervisor.view().fallen, now)
+        crash_suspects.check(fingerprint, now, error.message)
         if self._begun:
             raise error
 

@@ -29,7 +29,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class RequestGuard:
     """The checks that come before any route, built once from the configuration.
 
     :param hosts: names that clients may use beside this machine's own, the bind address among them

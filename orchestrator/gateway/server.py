@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from time import monotonic
 
 from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Supervisor, Underway
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.models import model_json, models_json, running_json
-from orchestrator.gateway.request_guard import Guard, check_content
+from orchestrator.gateway.request_guard import RequestGuard, check_content
 from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
 
 _JSON: Headers = [(b"content-type", b"application/json")]
@@ -25,10 +25,10 @@ _CLEANUP_S = 2.0
 class Gateway:
     """Serves clients on sockets that the daemon bound, going by what the supervisor says."""
 
-    def __init__(self, config: GatewayConfig, supervisor: Supervisor) -> None:
+    def __init__(self, config: GatewayOptions, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._dispatcher = Dispatcher(config, supervisor)
-        self._guard = Guard((config.host, *config.allowed_hosts), config.api_keys)
+        self._guard = RequestGuard((config.host, *config.allowed_hosts), config.api_keys)
         self._server = HttpServer(self._handle, config.limits)
 
     @property
@@ -89,7 +89,7 @@ class Gateway:
         """
         self._server.close_listeners()
         await self._server.heard(within_s)
-        await self._dispatcher.placed(within_s)
+        await self._dispatcher.wait_assigned(within_s)
 
     def stop_accepting(self) -> None:
         """Refuse new connections and new requests; held and running ones go on."""

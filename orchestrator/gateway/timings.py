@@ -17,7 +17,7 @@ _USAGE = b'"usage":{'
 _decoder = json.JSONDecoder()
 
 
-class Tail:
+class BodyTail:
     """Keeps the last bytes of a body, in the parts in which they came."""
 
     __slots__ = ("_parts", "_size")

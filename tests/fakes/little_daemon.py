@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import LaunchSpec, spawn
-from orchestrator.adapters.process.guard import Guard
+from orchestrator.adapters.process.guard import OrphanGuard
 
 ESCAPES = str(Path(__file__).with_name("escapes.py"))
 
@@ -31,7 +31,7 @@ class Lines:
 
 async def main() -> None:
     linux.become_subreaper()
-    guard = Guard(sys.argv[1], sys.argv[2])
+    guard = OrphanGuard(sys.argv[1], sys.argv[2])
     await guard.start()
     log = Lines()
     commands = (

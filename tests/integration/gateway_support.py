@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import uvloop
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, View
 from orchestrator.gateway.server import Gateway
 
@@ -182,9 +182,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def gateway(supervisor: Supervised | None = None, config: GatewayConfig | None = None) -> AsyncIterator[Running]:
+async def gateway(supervisor: Supervised | None = None, config: GatewayOptions | None = None) -> AsyncIterator[Running]:
     supervisor = supervisor or Supervised()
-    made = Gateway(config or GatewayConfig(), supervisor)
+    made = Gateway(config or GatewayOptions(), supervisor)
     sock = socket.create_server(("127.0.0.1", 0))
     await made.start([sock])
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.routes import ENGINE_ROUTES, OWN_ROUTES
 from tests.integration.gateway_support import Visit, ask, drive, engine, exchange, gateway, get, post
 
@@ -49,7 +49,7 @@ def test_a_foreign_host_is_refused_on_every_route(host: str) -> None:
 )
 def test_the_machines_own_names_are_allowed(host: str) -> None:
     async def work() -> None:
-        async with gateway(config=GatewayConfig(allowed_hosts=("gpu.lan",))) as here:
+        async with gateway(config=GatewayOptions(allowed_hosts=("gpu.lan",))) as here:
             assert (await ask(here.port, get("/v1/models", host=host))).status == 200
 
     drive(work())
@@ -105,7 +105,7 @@ def test_pages_from_elsewhere_cannot_ask(header: str, status: int) -> None:
 )
 def test_any_of_the_keys_opens_and_nothing_else(header: str, status: int) -> None:
     async def work() -> None:
-        async with engine(echo) as there, gateway(config=GatewayConfig(api_keys=("one", "two"))) as here:
+        async with engine(echo) as there, gateway(config=GatewayOptions(api_keys=("one", "two"))) as here:
             here.supervisor.show(serving=there.endpoint())
             answer = await ask(here.port, post(CHAT, {}, header))
             assert answer.status == status
@@ -120,7 +120,7 @@ def test_any_of_the_keys_opens_and_nothing_else(header: str, status: int) -> Non
 
 def test_with_keys_only_health_is_open() -> None:
     async def work() -> None:
-        async with gateway(config=GatewayConfig(api_keys=("one",))) as here:
+        async with gateway(config=GatewayOptions(api_keys=("one",))) as here:
             for path in EVERY_ROUTE:
                 expected = 200 if path in ("/health", "/v1/health") else 401
                 assert (await ask(here.port, get(path))).status == expected, path

@@ -12,11 +12,11 @@ import openai
 import pytest
 from openai.types.responses import ResponseFailedEvent
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Refusal
 from tests.integration.gateway_support import Running, Visit, drive, engine, gateway, until
 
-SOON = GatewayConfig(comment_after_s=0.01, comment_every_s=0.01)
+SOON = GatewayOptions(comment_after_s=0.01, comment_every_s=0.01)
 
 
 @asynccontextmanager

@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Refusal
 from tests.integration.gateway_support import Answer, Client, Visit, ask, drive, engine, gateway, get, post, until
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
-SOON = GatewayConfig(comment_after_s=0.02, comment_every_s=0.02)
+SOON = GatewayOptions(comment_after_s=0.02, comment_every_s=0.02)
 
 
 async def echo(visit: Visit) -> None:
@@ -60,7 +60,7 @@ def test_a_request_that_arrives_with_the_engine_does_not_overtake() -> None:
 
 def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
     async def work() -> None:
-        async with engine(echo) as there, gateway(config=GatewayConfig(max_queued=3)) as here:
+        async with engine(echo) as there, gateway(config=GatewayOptions(max_queued=3)) as here:
             held = [asyncio.ensure_future(ask(here.port, post(CHAT, {}))) for _ in range(3)]
             await until(lambda: here.gateway.queued == 3)
             refused = await ask(here.port, post(CHAT, {}))
@@ -76,7 +76,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
 
 def test_a_client_that_leaves_frees_its_place_at_once() -> None:
     async def work() -> None:
-        async with gateway(config=GatewayConfig(max_queued=1)) as here:
+        async with gateway(config=GatewayOptions(max_queued=1)) as here:
             client = await Client.open(here.port)
             await client.send(post(CHAT, {}))
             await until(lambda: here.gateway.queued == 1)
@@ -91,7 +91,7 @@ def test_a_client_that_leaves_frees_its_place_at_once() -> None:
 
 def test_waiting_has_an_end() -> None:
     async def work() -> None:
-        async with gateway(config=GatewayConfig(hold_timeout_s=0.05)) as here:
+        async with gateway(config=GatewayOptions(hold_timeout_s=0.05)) as here:
             answer = await ask(here.port, post(CHAT, {}))
             assert (answer.status, answer.json["error"]["code"]) == (503, "hold_timeout")
             assert "loading demo" in answer.json["error"]["message"]
@@ -237,7 +237,7 @@ def test_an_endpoint_that_refuses_connections_puts_the_request_back_into_the_que
 
 def test_an_endpoint_that_stays_away_is_an_error_in_the_end() -> None:
     async def work() -> None:
-        async with engine(echo) as there, gateway(config=GatewayConfig(recover_s=0.05)) as here:
+        async with engine(echo) as there, gateway(config=GatewayOptions(recover_s=0.05)) as here:
             endpoint = there.endpoint()
             here.supervisor.show(
                 serving=endpoint.__class__(endpoint.instance, "demo", "upstream", "127.0.0.1", 1, None)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from tests.integration.gateway_support import (
     Client,
     Supervised,
@@ -458,7 +458,7 @@ def test_a_request_on_an_open_connection_is_refused_while_the_gateway_drains() -
         await visit.answer(b"{}")
 
     async def work() -> None:
-        async with engine(script) as there, gateway(config=GatewayConfig()) as here:
+        async with engine(script) as there, gateway(config=GatewayOptions()) as here:
             here.supervisor.show(serving=there.endpoint())
             busy, open_before = await Client.open(here.port), await Client.open(here.port)
             await busy.send(post(CHAT, {}))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from tests.integration.gateway_support import LOADING, Supervised, Visit, ask, drive, engine, gateway, post, until
 
 CHAT = "/v1/chat/completions"
-QUICK = GatewayConfig(recover_s=0.3, trial_s=0.3)
+QUICK = GatewayOptions(recover_s=0.3, trial_s=0.3)
 
 
 class Falling(Supervised):

@@ -17,7 +17,7 @@ import uvloop
 
 from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.child import Exit, spawn
-from orchestrator.adapters.process.guard import Guard, home_id, sweep_leftovers
+from orchestrator.adapters.process.guard import OrphanGuard, home_id, sweep_leftovers
 from orchestrator.adapters.process.spawning import SHIM
 from orchestrator.adapters.store.lock import DaemonLock, holder
 from tests.integration.processes import FAKES, Lines, alive, shell, until, until_sync, zombies
@@ -120,7 +120,7 @@ def test_a_second_daemon_of_the_same_home_outlives_the_guard_of_the_first() -> N
 def test_a_guard_that_is_killed_is_started_again_and_knows_what_the_first_knew(runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         deaths: list[int] = []
-        guard = Guard(uuid4().hex, uuid4().hex, on_death=lambda: deaths.append(guard.pid))
+        guard = OrphanGuard(uuid4().hex, uuid4().hex, on_death=lambda: deaths.append(guard.pid))
         await guard.start()
         # Without a tag: only by what the guard is told can it find this one.
         child = await spawn(shell("exec env -i sleep 1000"), Lines(), guard)
@@ -139,7 +139,7 @@ def test_a_guard_that_is_killed_is_started_again_and_knows_what_the_first_knew(r
 @EVERY_LOOP
 def test_a_guard_that_is_closed_has_killed_what_was_left_and_is_gone(runner: asyncio.Runner) -> None:
     async def scenario() -> None:
-        guard = Guard(uuid4().hex, uuid4().hex)
+        guard = OrphanGuard(uuid4().hex, uuid4().hex)
         await guard.start()
         stopped = await spawn(shell("exec sleep 1000", "one"), Lines(), guard)
         forgotten = await spawn(shell("exec sleep 1000", "two"), Lines(), guard)
@@ -154,7 +154,7 @@ def test_a_guard_that_is_closed_has_killed_what_was_left_and_is_gone(runner: asy
 
 def test_a_guard_that_no_longer_reads_is_replaced(runner: asyncio.Runner) -> None:
     async def scenario() -> None:
-        guard = Guard(uuid4().hex, uuid4().hex)
+        guard = OrphanGuard(uuid4().hex, uuid4().hex)
         await guard.start()
         first = guard.pid
         os.kill(first, signal.SIGSTOP)
@@ -173,7 +173,7 @@ def test_the_guard_does_not_signal_a_process_that_it_was_told_wrong_about(runner
         try:
             stat = linux.stat_of(innocent.pid)
             assert stat is not None
-            guard = Guard(uuid4().hex, uuid4().hex)
+            guard = OrphanGuard(uuid4().hex, uuid4().hex)
             await guard.start()
             guard.track("reused", innocent.pid, innocent.pid, stat.start_ticks - 1)
             await guard.close()

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from orchestrator.adapters.http1 import HttpServer, Limits, Request, Response
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.adapters.http1 import HttpLimits, HttpServer, Request, Response
+from orchestrator.gateway.config import GatewayOptions
 from tests.integration.gateway_support import Client, Visit, ask, drive, engine, exchange, gateway, get, post, until
 
 CHAT = b"/v1/chat/completions"
@@ -80,7 +80,7 @@ VECTORS: dict[str, tuple[bytes, int]] = {
 
 
 @asynccontextmanager
-async def counting(limits: Limits | None = None) -> AsyncIterator[tuple[int, list[Request]]]:
+async def counting(limits: HttpLimits | None = None) -> AsyncIterator[tuple[int, list[Request]]]:
     """A server that keeps what it was asked."""
     asked: list[Request] = []
 
@@ -172,7 +172,7 @@ def test_an_absolute_target_for_our_own_host_is_a_path() -> None:
 )
 def test_what_is_too_large_is_refused_early(data: bytes, status: int | None) -> None:
     async def work() -> None:
-        async with counting(Limits(body_bytes=1000, body_timeout_s=0.05, linger_s=0.2)) as (port, asked):
+        async with counting(HttpLimits(body_bytes=1000, body_timeout_s=0.05, linger_s=0.2)) as (port, asked):
             told = await exchange(port, data)
             assert told.startswith(b"HTTP/1.1 %d " % (status or 408))
             assert all(not request.complete for request in asked)
@@ -182,7 +182,7 @@ def test_what_is_too_large_is_refused_early(data: bytes, status: int | None) -> 
 
 def test_a_body_of_exactly_the_cap_is_taken() -> None:
     async def work() -> None:
-        async with counting(Limits(body_bytes=1000)) as (port, _):
+        async with counting(HttpLimits(body_bytes=1000)) as (port, _):
             assert (await ask(port, post("/", b"a" * 1000))).body == b"a" * 1000
 
     drive(work())
@@ -190,7 +190,7 @@ def test_a_body_of_exactly_the_cap_is_taken() -> None:
 
 def test_an_early_refusal_reaches_a_client_that_is_still_sending() -> None:
     async def work() -> None:
-        async with counting(Limits(body_bytes=1000)) as (port, _):
+        async with counting(HttpLimits(body_bytes=1000)) as (port, _):
             client = await Client.open(port)
             await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n")
             for _ in range(80):
@@ -211,7 +211,7 @@ SLOW = {
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_client_that_stops_in_the_middle_is_closed_at_its_deadline(name: str) -> None:
-    limits = Limits(header_timeout_s=0.2, body_timeout_s=0.2, idle_timeout_s=0.2, linger_s=0.2)
+    limits = HttpLimits(header_timeout_s=0.2, body_timeout_s=0.2, idle_timeout_s=0.2, linger_s=0.2)
 
     async def work() -> None:
         async with counting(limits) as (port, asked):
@@ -230,7 +230,7 @@ def test_a_client_that_stops_in_the_middle_is_closed_at_its_deadline(name: str) 
     "begin", [b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n"]
 )
 def test_dribbling_buys_no_time(begin: bytes) -> None:
-    limits = Limits(header_timeout_s=0.3, body_timeout_s=0.3, linger_s=0.2)
+    limits = HttpLimits(header_timeout_s=0.3, body_timeout_s=0.3, linger_s=0.2)
 
     async def work() -> None:
         async with counting(limits) as (port, _):
@@ -249,10 +249,10 @@ def test_dribbling_buys_no_time(begin: bytes) -> None:
 
 
 def test_five_hundred_stalled_clients_do_not_slow_a_good_one() -> None:
-    limits = Limits(header_timeout_s=1.0, linger_s=0.2)
+    limits = HttpLimits(header_timeout_s=1.0, linger_s=0.2)
 
     async def work() -> None:
-        async with gateway(config=GatewayConfig(limits=limits)) as here:
+        async with gateway(config=GatewayOptions(limits=limits)) as here:
             stalled = await asyncio.gather(*(Client.open(here.port) for _ in range(500)))
             for client in stalled:
                 client.writer.write(b"GET /health HTTP/1.1\r\nHost: ")
@@ -283,7 +283,7 @@ def test_a_reader_that_never_reads_is_cut() -> None:
             gone.set()
 
     async def work() -> None:
-        server = HttpServer(handler, Limits(write_timeout_s=0.2))
+        server = HttpServer(handler, HttpLimits(write_timeout_s=0.2))
         sock = socket.create_server(("127.0.0.1", 0))
         await server.serve(sock)
         client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
@@ -298,7 +298,7 @@ def test_a_reader_that_never_reads_is_cut() -> None:
 
 def test_connections_beyond_the_limit_are_closed_at_once() -> None:
     async def work() -> None:
-        async with counting(Limits(connections=3)) as (port, _):
+        async with counting(HttpLimits(connections=3)) as (port, _):
             first = [await Client.open(port) for _ in range(3)]
             for client in first:
                 await client.send(get("/"))

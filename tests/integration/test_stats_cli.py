@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.store.history import HistoryReader
-from orchestrator.core.measure.samples import Sample
+from orchestrator.core.measure.samples import HistorySample
 from tests.support import Home, new_home, until
 
 SECRET = "xylophone-marmalade-4711"
@@ -40,7 +40,7 @@ def stats(home: Home, count: int) -> Any:
     )
 
 
-def samples(home: Home) -> list[Sample]:
+def samples(home: Home) -> list[HistorySample]:
     reader = HistoryReader(os.path.join(home.root, "state", "history.sqlite3"))
     try:
         return reader.samples(0)

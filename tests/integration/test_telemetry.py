@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.api.top_frames import Frame, GpuFigures, HostFigures, Rates, RequestRow
+from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestRow, TopFrame
 from orchestrator.engines.known.model import write_known_model
 from tests.integration.telemetry_support import check_agreement, frame, lasting, measure
 from tests.support import Home, new_home, until
@@ -112,7 +112,7 @@ def test_a_frame_has_everything_that_its_contract_names(served: Home) -> None:
     served.complete(PROMPT, 50)
     shown = until(lambda: [each for each in (frame(served),) if each["slots"] and each["host"]["model_mib"]], "all")[0]
     for value, kind in (
-        (shown, Frame),
+        (shown, TopFrame),
         (shown["rates"], Rates),
         (shown["gpus"][0], GpuFigures),
         (shown["host"], HostFigures),

@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import cast
 
-from orchestrator.adapters.http1 import Limits
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.adapters.http1 import HttpLimits
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.routes import ENGINE_ROUTES, find_route
@@ -22,7 +22,7 @@ from tests.integration.gateway_support import DEMO, OTHER, Supervised
 from tests.security.reference_http import Seen, requests
 
 SECRET = "engine-secret"
-LIMITS = Limits(
+LIMITS = HttpLimits(
     body_bytes=100_000, header_timeout_s=0.2, body_timeout_s=0.2, body_rate=1 << 20, idle_timeout_s=2.0, linger_s=0.2
 )
 PATIENCE_S = 20.0
@@ -190,7 +190,7 @@ async def _work(report: Report, cases: int, seed: int) -> None:
     supervisor = Supervised()
     port = server.sockets[0].getsockname()[1]
     supervisor.show(serving=Endpoint("i-1", "demo", "upstream", "127.0.0.1", port, SECRET))
-    gateway = Gateway(GatewayConfig(limits=LIMITS), supervisor)
+    gateway = Gateway(GatewayOptions(limits=LIMITS), supervisor)
     sock = socket.create_server(("127.0.0.1", 0), backlog=64)
     address = sock.getsockname()
     await gateway.start([sock])

@@ -16,10 +16,10 @@ from orchestrator.adapters.store.lock import DaemonLock, holder
 from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.process.sockets import bind_control
-from orchestrator.daemon.telemetry.history import History
+from orchestrator.daemon.telemetry.history import HistoryWriter
 
 
 def write_a_log(path: str) -> None:
@@ -51,7 +51,7 @@ def make_a_key(path: str) -> None:
 
 
 def keep_a_request(path: str) -> None:
-    history = History(path)
+    history = HistoryWriter(path)
     history.add_request(RequestRecord(1.0, "demo", None, None, "/completion", "error", 503, 0.0, 0.0))
     assert history.close(10.0)
     assert history.dropped == 1
@@ -59,7 +59,7 @@ def keep_a_request(path: str) -> None:
 
 WRITERS: dict[str, Callable[[str], None]] = {
     "the engine's log": write_a_log,
-    "the journal": lambda path: Journal(path).add("kind", "message"),
+    "the journal": lambda path: EventLog(path).add("kind", "message"),
     "the history": keep_a_request,
     "the state": lambda path: save_state(path, {"a": 1}),
     "the lock": take_the_lock,

@@ -9,19 +9,19 @@ import pytest
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.failure.quarantine import QuarantinePolicy
-from orchestrator.gateway.config import GatewayConfig
-from orchestrator.gateway.crash_suspects import Casualties, Identity
+from orchestrator.gateway.config import GatewayOptions
+from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from tests.integration.gateway_support import Client, ask, drive, gateway, post, until
 
 BODY = b'{"prompt":"x"}'
 
 
-def identity(*headers: tuple[bytes, bytes]) -> Identity:
+def identity(*headers: tuple[bytes, bytes]) -> RequestFingerprint:
     request = Request(
         "POST", "/completion", "1.1", list(headers), keep_alive=True, peer="", transport=asyncio.Transport()
     )
-    return Identity(request, "/completion", BODY)
+    return RequestFingerprint(request, "/completion", BODY)
 
 
 def never(_after_s: float, _call: Callable[[], None]) -> None:
@@ -30,24 +30,24 @@ def never(_after_s: float, _call: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("name", [b"authorization", b"x-api-key"])
 def test_a_request_that_is_refused_for_one_key_is_not_for_another(name: bytes) -> None:
-    casualties = Casualties(QuarantinePolicy(), 10.0, never, lambda: None)
+    crash_suspects = CrashSuspects(QuarantinePolicy(), 10.0, never, lambda: None)
     mine, same, other = (
         identity((name, b"Bearer one")),
         identity((name, b"Bearer one")),
         identity((name, b"Bearer two")),
     )
     for number in range(3):
-        casualties.lost(f"i-{number}", mine)
-        casualties.attribute([f"i-{number}"], float(number))
+        crash_suspects.lost(f"i-{number}", mine)
+        crash_suspects.attribute([f"i-{number}"], float(number))
 
     for refused in (mine, same):
         with pytest.raises(GatewayError) as caught:
-            casualties.check(refused, 3.0)
+            crash_suspects.check(refused, 3.0)
 
         assert caught.value.code == "request_quarantined"
 
-    casualties.check(other, 3.0)
-    assert casualties.may_enter(other, 5, 3.0)
+    crash_suspects.check(other, 3.0)
+    assert crash_suspects.may_enter(other, 5, 3.0)
 
 
 def test_a_part_of_a_key_cannot_pass_for_a_part_of_a_body() -> None:
@@ -56,7 +56,7 @@ def test_a_part_of_a_key_cannot_pass_for_a_part_of_a_body() -> None:
 
 
 def test_a_full_queue_is_refused_at_once_and_the_gateway_answers_on() -> None:
-    config = GatewayConfig(max_queued=4, api_keys=("one", "two"))
+    config = GatewayOptions(max_queued=4, api_keys=("one", "two"))
 
     async def work() -> None:
         async with gateway(config=config) as here:

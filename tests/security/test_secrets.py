@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.request_guard import Guard
+from orchestrator.gateway.request_guard import RequestGuard
 from tests.security.conftest import Guarded
 
 
@@ -139,7 +139,7 @@ def test_every_key_is_compared_in_constant_time_even_after_one_has_matched(monke
         return real(first, second)
 
     monkeypatch.setattr(hmac, "compare_digest", counting)
-    guard = Guard((), ("one", "two", "three"))
+    guard = RequestGuard((), ("one", "two", "three"))
     for shown, accepted in ((b"one", True), (b"three", True), (b"", False), (b"one\xff", False)):
         compared.clear()
         request = Request(

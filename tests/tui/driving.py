@@ -10,7 +10,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from tui.app import Dashboard
-from tui.source import Source
+from tui.source import FrameSource
 from tui.widgets.lines import Fixed, Scrolled
 
 PATIENCE_S = 40.0
@@ -29,7 +29,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], Any], what: str) -> 
 
 
 @asynccontextmanager
-async def dashboard(source: Source, size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[Any]:
+async def dashboard(source: FrameSource, size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[Any]:
     """A dashboard that has been started: the app and its pilot."""
     app = Dashboard(source, **{"interval_s": 0.1, **options})
     async with app.run_test(size=size, notifications=True) as pilot:

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from orchestrator.api.top_frames import Frame
+from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import OrchError
 from tui.text import clean
 
 FRAMES = Path(__file__).parent / "frames"
 
 
-def frame(name: str) -> Frame:
-    return cast(Frame, clean(json.loads((FRAMES / f"{name}.json").read_text(encoding="utf-8"))))
+def frame(name: str) -> TopFrame:
+    return cast(TopFrame, clean(json.loads((FRAMES / f"{name}.json").read_text(encoding="utf-8"))))
 
 
 class Recording:
@@ -24,7 +24,7 @@ class Recording:
     :ivar asked: what was asked for that is no frame, oldest first
     """
 
-    def __init__(self, shown: Frame | OrchError) -> None:
+    def __init__(self, shown: TopFrame | OrchError) -> None:
         self.answers: dict[str, Any] = {"/v1/frame": shown, "/v1/logs": []}
         self.asked: list[tuple[str, dict[str, object] | None]] = []
         self.frames = 0

@@ -14,9 +14,9 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from orchestrator.api.choices import TargetChoice, Targets
-from orchestrator.api.types import Gateway
+from orchestrator.api.types import GatewayStatus
 from orchestrator.core.errors import OrchError
-from tui.source import Source, words
+from tui.source import FrameSource, words
 from tui.text import Line, line, wrap
 from tui.views.preview import preview
 from tui.widgets.lines import Scrolled
@@ -38,7 +38,9 @@ class SwitchScreen(ModalScreen[str | None]):
         Binding("k", "list('cursor_up')", "Up", show=False),
     ]
 
-    def __init__(self, targets: Targets, source: Source, gateway: Gateway | None, drain_s: float | None) -> None:
+    def __init__(
+        self, targets: Targets, source: FrameSource, gateway: GatewayStatus | None, drain_s: float | None
+    ) -> None:
         super().__init__()
         self._targets = targets
         self._source = source

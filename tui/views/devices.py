@@ -6,7 +6,7 @@ margin begins that is to stay free.
 
 from __future__ import annotations
 
-from orchestrator.api.top_frames import Frame, GpuFigures, HostFigures
+from orchestrator.api.top_frames import GpuFigures, HostFigures, TopFrame
 from tui import figures
 from tui.text import BLANK, Line, Role, Span, cells, clip, cut, joined, line, plain
 
@@ -15,7 +15,7 @@ HOT_C = 85.0
 _SIGNS: tuple[tuple[str, Role], ...] = (("█", "engine"), ("▓", "others"), ("·", "free"))
 
 
-def devices(frame: Frame, width: int) -> list[Line]:
+def devices(frame: TopFrame, width: int) -> list[Line]:
     lines: list[Line] = []
     if not frame["gpus"]:
         lines.append(line(cut("no GPU driver found: engines run on the CPU", width), "dim"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.api.top_frames import Frame, SlotFigures
-from orchestrator.api.types import Attempt, Event
+from orchestrator.api.top_frames import SlotFigures, TopFrame
+from orchestrator.api.types import AttemptStatus, Event
 from tui import figures
 from tui.text import BLANK, Line, Role, cells, cut, line, wrap
 from tui.views.devices import memory_bar
@@ -11,7 +11,7 @@ from tui.views.devices import memory_bar
 LEAST_BAR, MOST_BAR = 6, 40
 
 
-def engine(frame: Frame, width: int) -> list[Line]:
+def engine(frame: TopFrame, width: int) -> list[Line]:
     """Slots first, then attempts with their reasons, newest first."""
     lines = [slot(each, width) for each in frame["slots"]]
     if not lines:
@@ -48,7 +48,7 @@ def slot(each: SlotFigures, width: int) -> Line:
     return ((label, "strong"), (f"{symbol} {word} ", state), *bar, (text, "warn" if (part or 0) > 0.9 else ""))
 
 
-def attempt(each: Attempt, width: int) -> list[Line]:
+def attempt(each: AttemptStatus, width: int) -> list[Line]:
     symbol, role = figures.outcome(each["outcome"])
     margin = "" if each["margin_mib"] is None else f"  margin {each['margin_mib']} MiB"
     steps = f"  {', '.join(each['steps'])}" if each["steps"] else ""

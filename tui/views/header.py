@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.api.top_frames import Frame
+from orchestrator.api.top_frames import TopFrame
 from orchestrator.api.types import Status
 from tui import figures
 from tui.text import Line, Role, Span, cells, clip, cut, joined, line, plain
 
 
-def head(frame: Frame, width: int) -> list[Line]:
+def head(frame: TopFrame, width: int) -> list[Line]:
     """Three lines: what, where, and news."""
     status = frame["status"]
     return [
@@ -18,7 +18,7 @@ def head(frame: Frame, width: int) -> list[Line]:
     ]
 
 
-def lost(frame: Frame | None, problem: str, hint: str, since: str, width: int) -> list[Line]:
+def lost(frame: TopFrame | None, problem: str, hint: str, since: str, width: int) -> list[Line]:
     """The head while the daemon does not answer.
 
     :param frame: the last one that there was
@@ -80,7 +80,7 @@ def news_text(status: Status) -> tuple[str, Role]:
     return f"! {'; '.join(parts)}" if parts else "", "warn" if parts else ""
 
 
-def _what(frame: Frame) -> Line:
+def _what(frame: TopFrame) -> Line:
     status = frame["status"]
     lasted = figures.age_s(status["since"], frame["taken"])
     since = "" if lasted is None else f" {figures.duration(lasted)}"
@@ -92,7 +92,7 @@ def _target(status: Status) -> str:
     return f"{status['profile']}@{status['engine']}" if status["profile"] else ""
 
 
-def _margin(frame: Frame) -> Line:
+def _margin(frame: TopFrame) -> Line:
     margin = frame["status"]["margin_mib"]
     if margin is None:
         return ()

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.api.types import Gateway
+from orchestrator.api.types import GatewayStatus
 from tui.text import BLANK, Line, line, wrap
 
 
-def preview(plan: dict[str, Any], gateway: Gateway | None, drain_s: float | None, width: int) -> list[Line]:
+def preview(plan: dict[str, Any], gateway: GatewayStatus | None, drain_s: float | None, width: int) -> list[Line]:
     """The lines for an answer of `POST /v1/switch` with `dry_run`.
 
     :param gateway: how many requests run and wait right now
@@ -31,7 +31,7 @@ def preview(plan: dict[str, Any], gateway: Gateway | None, drain_s: float | None
     return [*lines, BLANK, *difference(plan["argv_before"], plan["argv_after"])]
 
 
-def consequences(strategy: str, gateway: Gateway | None, drain_s: float | None, *, runs: bool) -> list[str]:
+def consequences(strategy: str, gateway: GatewayStatus | None, drain_s: float | None, *, runs: bool) -> list[str]:
     """What it does to the requests of now, in so many words.
 
     :param drain_s: how long running requests may take to end before they are cut off

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.api.top_frames import Frame
+from orchestrator.api.top_frames import TopFrame
 from tui import figures
 from tui.text import BLANK, Line, line, wrap
 from tui.views import devices, engine, header, requests, speed, tables
@@ -12,7 +12,7 @@ RECENT_EVENTS = 5
 PLOT_ROWS = 3
 
 
-def report(frame: Frame, width: int) -> list[Line]:
+def report(frame: TopFrame, width: int) -> list[Line]:
     """All panels below each other, each under its name."""
     text, role = header.news_text(frame["status"])
     lines = header.head(frame, width)[:2] + [line(part, role) for part in wrap(text, width) if part]

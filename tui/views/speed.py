@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from orchestrator.api.top_frames import Frame
+from orchestrator.api.top_frames import TopFrame
 from tui import figures
 from tui.text import BLANK, Line, cells, fit, joined, line, plain
 from tui.views.header import spread
@@ -17,7 +17,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of a dot by its row, from the top, and its column."""
 
 
-def series(frame: Frame, kind: Kind, width: int, height: int) -> list[Line]:
+def series(frame: TopFrame, kind: Kind, width: int, height: int) -> list[Line]:
     """A title with the figures of now, and the plot below it; the newest point is at the right."""
     title = _title(frame, kind, width)
     columns, rows = width - LABEL_CELLS, height - 1
@@ -37,7 +37,7 @@ def series(frame: Frame, kind: Kind, width: int, height: int) -> list[Line]:
     return lines
 
 
-def span_s(frame: Frame, width: int) -> float | None:
+def span_s(frame: TopFrame, width: int) -> float | None:
     """How much time the plot shows, s."""
     shown = frame["points"][-max(width - LABEL_CELLS, 1) * 2 :]
     return shown[-1]["at_s"] - shown[0]["at_s"] if len(shown) > 1 else None
@@ -85,7 +85,7 @@ def nice(value: float) -> float:
     )
 
 
-def _title(frame: Frame, kind: Kind, width: int) -> Line:
+def _title(frame: TopFrame, kind: Kind, width: int) -> Line:
     """The figures of now; what was measured last stands there while there is nothing to measure, if it fits."""
     rates, last = frame["rates"], frame["status"]["speed"]
     now, before = (
@@ -103,7 +103,7 @@ def _title(frame: Frame, kind: Kind, width: int) -> Line:
     return spread(left, right, width)
 
 
-def _drafts(frame: Frame) -> Line:
+def _drafts(frame: TopFrame) -> Line:
     now = frame["rates"]["draft_acceptance"]
     accepted = now if now is not None else frame["status"]["speed"]["draft_acceptance"]
     if accepted is None:
@@ -113,6 +113,6 @@ def _drafts(frame: Frame) -> Line:
     return ((f"{'! ' if role == 'warn' else ''}drafts {figures.share(accepted)}", role),)
 
 
-def _cache(frame: Frame) -> Line:
+def _cache(frame: TopFrame) -> Line:
     used = frame["rates"]["kv_used"]
     return BLANK if used is None else line(f"KV cache {figures.share(used)}", "warn" if used > 0.9 else "")

@@ -24,7 +24,7 @@ Tab = Literal["events", "log"]
 TABS: tuple[Tab, ...] = ("events", "log")
 
 
-class Tail(Scrolled):
+class LogTail(Scrolled):
     """The newest lines, `KEPT_LINES` at most, those alone that hold all of the filter's words."""
 
     follow = reactive(True)
@@ -107,16 +107,16 @@ class Tail(Scrolled):
         self.scroll_end(animate=False, x_axis=False)
 
 
-class Journal(Vertical):
+class EventsPanel(Vertical):
     """Both lists, one shown at a time, and the line in which a filter is typed.
 
     :param on_tab: told when another list is shown
     """
 
     def __init__(self, on_tab: Callable[[], None]) -> None:
-        self.tails: dict[Tab, Tail] = {
-            "events": Tail("events", "nothing has happened yet"),
-            "log": Tail("log", "no engine has said anything yet"),
+        self.tails: dict[Tab, LogTail] = {
+            "events": LogTail("events", "nothing has happened yet"),
+            "log": LogTail("log", "no engine has said anything yet"),
         }
         self._input = Input(
             placeholder="words to look for; enter keeps them, escape drops them", id="filter", compact=True
@@ -129,7 +129,7 @@ class Journal(Vertical):
         self._also = ""
 
     @property
-    def tail(self) -> Tail:
+    def tail(self) -> LogTail:
         return self.tails[self.tab]
 
     def on_mount(self) -> None:

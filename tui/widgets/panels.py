@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from textual.containers import Vertical
 
-from orchestrator.api.top_frames import Frame, RequestRow
+from orchestrator.api.top_frames import RequestRow, TopFrame
 from tui import figures
 from tui.text import Line, line
 from tui.views import requests, speed, tables
@@ -19,9 +19,9 @@ class Series(Fixed):
     def __init__(self, kind: speed.Kind) -> None:
         super().__init__(id=kind)
         self._kind: speed.Kind = kind
-        self._frame: Frame | None = None
+        self._frame: TopFrame | None = None
 
-    def update_frame(self, frame: Frame) -> None:
+    def update_frame(self, frame: TopFrame) -> None:
         self._frame = frame
         if shown(self):
             self.show(speed.series(frame, self._kind, self.size.width, self.size.height))
@@ -31,14 +31,14 @@ class Series(Fixed):
             self.update_frame(self._frame)
 
 
-class Speed(Vertical, can_focus=True):
+class SpeedPanel(Vertical, can_focus=True):
     """Panel 1."""
 
     def __init__(self) -> None:
         self._series = (Series("decode"), Series("prompt"))
         super().__init__(*self._series, id="speed", classes="panel")
 
-    def update_frame(self, frame: Frame) -> None:
+    def update_frame(self, frame: TopFrame) -> None:
         for each in self._series:
             each.update_frame(frame)
 
@@ -55,13 +55,13 @@ class FramePanel(Scrolled):
     :param lines_of: makes them from the frame and the panel's width
     """
 
-    def __init__(self, id: str, lines_of: Callable[[Frame, int], list[Line]], *, head_lines: int = 0) -> None:
+    def __init__(self, id: str, lines_of: Callable[[TopFrame, int], list[Line]], *, head_lines: int = 0) -> None:
         super().__init__(id=id, head_lines=head_lines)
         self.add_class("panel")
         self._lines_of = lines_of
-        self.frame: Frame | None = None
+        self.frame: TopFrame | None = None
 
-    def update_frame(self, frame: Frame) -> None:
+    def update_frame(self, frame: TopFrame) -> None:
         self.frame = frame
         if shown(self):
             self.show(self._lines_of(frame, self.scrollable_content_region.width))
@@ -80,7 +80,7 @@ class Requests(FramePanel):
         self._sort: str | None = None
         self._reverse = False
 
-    def _table(self, frame: Frame, width: int) -> list[Line]:
+    def _table(self, frame: TopFrame, width: int) -> list[Line]:
         chosen = self.chosen if self.cursor > 1 else None
         columns = tables.fitting(requests.COLUMNS, width)
         self._rows = tables.ordered(frame["requests"], columns, self._sort, reverse=self._reverse)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from orchestrator.adapters.config.text_file import read_text
 from orchestrator.adapters.config.toml_lines import line_finder, parse
@@ -15,17 +14,14 @@ from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key, Problem, Problems, ProblemsError, did_you_mean
 from orchestrator.core.profile.profile import NAME_RULE, Profile, is_name
 from orchestrator.core.profile.reading import Layer, build, may_lack_model, merge, read_layer
-from orchestrator.core.profile.rules import engine_kind, findings
+from orchestrator.core.profile.rules import engine_kind, find_conflicts
 from orchestrator.core.profile.settings import Value
-
-if TYPE_CHECKING:
-    from orchestrator.adapters.config.profile_editing import Edited
 
 SUFFIX = ".toml"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ProfileSource:
     """Where one profile stands: `shipped` ones are not edited in place."""
 
     name: str
@@ -34,16 +30,16 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedProfile:
     """A profile with the files that it is made of, its own first.
 
     :param profile: None when the file has no model, and is there to be extended
     """
 
     profile: Profile | None
-    sources: tuple[Source, ...]
+    sources: tuple[ProfileSource, ...]
     values: Mapping[Key, Value]
-    origins: Mapping[Key, Source]
+    origins: Mapping[Key, ProfileSource]
 
 
 @dataclass(slots=True)
@@ -51,7 +47,7 @@ class _Chain:
     """A profile's file and its parents', nearest first; `complete` when all of them could be read."""
 
     layers: list[Layer] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
+    sources: list[ProfileSource] = field(default_factory=list)
     problems: list[Problems] = field(default_factory=list)
     complete: bool = True
 
@@ -64,13 +60,13 @@ class _Chain:
         if self.complete and not said and not may_lack_model(self.sources[0].name):
             own.add(("model",), "`model` is missing", hint="only a profile named `base-...` may lack it")
 
-    def add_combinations(self, profile: Profile, origins: Mapping[Key, Source]) -> None:
+    def add_combinations(self, profile: Profile, origins: Mapping[Key, ProfileSource]) -> None:
         """Add what cannot work together, in the file that says it; once, whichever engines it holds for."""
         by_path = {problems.file: problems for problems in self.problems}
         had_problems = bool(self.found())
         messages: set[str] = set()
         for engine in dict.fromkeys((profile.engine, *profile.overrides)):
-            for finding in findings(profile.for_engine(engine), engine_kind(engine)):
+            for finding in find_conflicts(profile.for_engine(engine), engine_kind(engine)):
                 if finding.message in messages or (finding.missing and had_problems):
                     continue
 
@@ -97,7 +93,7 @@ class ProfileStore:
         """Every profile with a valid name, each once, also those that can only be extended."""
         return sorted({name for directory in (self.directory, self.shipped) for name in _stems(directory)})
 
-    def source(self, name_or_file: str) -> Source:
+    def source(self, name_or_file: str) -> ProfileSource:
         """Where a profile stands.
 
         :param name_or_file: a name, or a path: what contains a `/` or ends in `.toml`
@@ -107,7 +103,7 @@ class ProfileStore:
         if is_path and "\0" not in name_or_file:
             path = os.path.abspath(os.path.expanduser(name_or_file))
             stem = os.path.basename(path).removesuffix(SUFFIX)
-            return Source(stem if is_name(stem) else _name_of(path), path, self._is_shipped(path))
+            return ProfileSource(stem if is_name(stem) else _name_of(path), path, self._is_shipped(path))
 
         if is_path or not is_name(name_or_file):
             raise UsageError(
@@ -120,7 +116,7 @@ class ProfileStore:
             path = os.path.join(directory, name_or_file + SUFFIX)
             if os.path.lexists(path):
                 _refuse_outside(path, directory)
-                return Source(name_or_file, path, shipped)
+                return ProfileSource(name_or_file, path, shipped)
 
         raise UsageError(
             f"there is no profile `{name_or_file}`",
@@ -144,7 +140,7 @@ class ProfileStore:
 
         return resolved.profile
 
-    def resolve(self, name_or_file: str, text: str | None = None) -> Resolved:
+    def resolve(self, name_or_file: str, text: str | None = None) -> ResolvedProfile:
         """As `load`, with the origin of each value; a profile without a model is no error.
 
         :param text: read this instead of the file's own text
@@ -165,7 +161,7 @@ class ProfileStore:
             count = "a problem" if len(found) == 1 else f"{len(found)} problems"
             raise ProblemsError(f"profile `{source.name}` has {count}", tuple(found))
 
-        return Resolved(profile, tuple(chain.sources), values, origins)
+        return ResolvedProfile(profile, tuple(chain.sources), values, origins)
 
     def load_all(self) -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
         """Every profile that can be started, and what is wrong with the others and between them."""
@@ -193,21 +189,9 @@ class ProfileStore:
     def read_text(self, name_or_file: str) -> str:
         return read_text(self.source(name_or_file).path)
 
-    def set(self, name_or_file: str, pairs: Sequence[tuple[str, object]]) -> Edited:
-        """Set keys, keeping comments and order: see `profile_editing.set_values`."""
-        from orchestrator.adapters.config import profile_editing
-
-        return profile_editing.set_values(self, name_or_file, pairs)
-
-    def new(self, name: str, model: str, template: str | None = None) -> str:
-        """Create a profile in the user's directory: see `profile_editing.create`."""
-        from orchestrator.adapters.config import profile_editing
-
-        return profile_editing.create(self, name, model, template)
-
-    def _read_chain(self, source: Source, text: str | None) -> _Chain:
+    def _read_chain(self, source: ProfileSource, text: str | None) -> _Chain:
         chain = _Chain()
-        step: Source | None = source
+        step: ProfileSource | None = source
         while step is not None:
             layer, problems, complete = _read_one(step, text if step is source else None)
             chain.layers.append(layer)
@@ -218,7 +202,7 @@ class ProfileStore:
 
         return chain
 
-    def _parent(self, layer: Layer, chain: _Chain, problems: Problems) -> Source | None:
+    def _parent(self, layer: Layer, chain: _Chain, problems: Problems) -> ProfileSource | None:
         if layer.extends is None or not is_name(layer.extends):
             return None  # a bad name is said where it was read
 
@@ -241,7 +225,7 @@ class ProfileStore:
         return os.path.dirname(os.path.realpath(path)) == os.path.realpath(self.shipped)
 
 
-def _read_one(source: Source, text: str | None) -> tuple[Layer, Problems, bool]:
+def _read_one(source: ProfileSource, text: str | None) -> tuple[Layer, Problems, bool]:
     """One file's layer, its problems so far, and whether it could be read at all."""
     problems = Problems(source.path)
     try:

@@ -84,7 +84,7 @@ class Nvml:
     def _reading(self, nvml: Any, index: int) -> GpuReading:
         """:raises NVMLError: when the device does not even tell its memory"""
 
-        def told(call: Callable[..., Any], *words: object) -> Any:
+        def query(call: Callable[..., Any], *words: object) -> Any:
             try:
                 return call(handle, *words)
             # The second is no NVMLError: pynvml has it for a function that the driver's library lacks.
@@ -94,32 +94,32 @@ class Nvml:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         slow = self._slow.get(index)
         if slow is None or monotonic() - slow.taken >= self._slow_s:
-            slow = self._slow[index] = _slow(nvml, handle, told)
+            slow = self._slow[index] = _slow(nvml, handle, query)
 
-        memory = told(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2)
+        memory = query(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2)
         reserved = int(memory.reserved) if memory is not None else None
         if memory is None:  # drivers before 510; there `used` includes what the driver reserves
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
 
         used = int(memory.used) + (reserved or 0)
-        rates = told(nvml.nvmlDeviceGetUtilizationRates)
-        reasons = told(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
-        power_mw = told(nvml.nvmlDeviceGetPowerUsage)
-        energy_mj = told(nvml.nvmlDeviceGetTotalEnergyConsumption)
-        temperature = told(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
+        rates = query(nvml.nvmlDeviceGetUtilizationRates)
+        reasons = query(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
+        power_mw = query(nvml.nvmlDeviceGetPowerUsage)
+        energy_mj = query(nvml.nvmlDeviceGetTotalEnergyConsumption)
+        temperature = query(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
         return GpuReading(
             index=index,
             name=slow.name,
             used_mib=used >> 20,
             total_mib=int(memory.total) >> 20,
             uuid=slow.uuid,
-            processes=_processes(nvml, int(memory.total), told),
+            processes=_processes(nvml, int(memory.total), query),
             utilization=None if rates is None else rates.gpu / 100,
             power_w=None if power_mw is None else power_mw / 1000,
             power_limit_w=slow.power_limit_w,
             temperature_c=None if temperature is None else float(temperature),
-            sm_clock_mhz=told(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
-            memory_clock_mhz=told(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
+            sm_clock_mhz=query(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=query(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
             throttle=tuple(word for bit, word in THROTTLE.items() if reasons & bit),
             pcie_rx_mib_s=slow.pcie_rx_mib_s,
             pcie_tx_mib_s=slow.pcie_tx_mib_s,
@@ -128,24 +128,24 @@ class Nvml:
         )
 
 
-def _slow(nvml: Any, handle: Any, told: Callable[..., Any]) -> Slow:
+def _slow(nvml: Any, handle: Any, query: Callable[..., Any]) -> Slow:
     """:raises NVMLError: when the device does not tell its name"""
-    limit_mw = told(nvml.nvmlDeviceGetEnforcedPowerLimit)
+    limit_mw = query(nvml.nvmlDeviceGetEnforcedPowerLimit)
     rx_kib, tx_kib = (
-        told(nvml.nvmlDeviceGetPcieThroughput, counter)
+        query(nvml.nvmlDeviceGetPcieThroughput, counter)
         for counter in (nvml.NVML_PCIE_UTIL_RX_BYTES, nvml.NVML_PCIE_UTIL_TX_BYTES)
     )
     return Slow(
         taken=monotonic(),
         name=_text(nvml.nvmlDeviceGetName(handle)),
-        uuid=_text(told(nvml.nvmlDeviceGetUUID) or ""),
+        uuid=_text(query(nvml.nvmlDeviceGetUUID) or ""),
         power_limit_w=None if limit_mw is None else limit_mw / 1000,
         pcie_rx_mib_s=None if rx_kib is None else rx_kib / 1024,
         pcie_tx_mib_s=None if tx_kib is None else tx_kib / 1024,
     )
 
 
-def _processes(nvml: Any, total: int, told: Callable[..., Any]) -> dict[int, int] | None:
+def _processes(nvml: Any, total: int, query: Callable[..., Any]) -> dict[int, int] | None:
     """Pid to MiB, compute and graphics.
 
     Version 3 of the list has had two layouts: the drivers 535.43 to 535.86 append a field, and a library of the other
@@ -157,7 +157,7 @@ def _processes(nvml: Any, total: int, told: Callable[..., Any]) -> dict[int, int
         told_any = False
         sound = True
         for kind in ("Compute", "Graphics"):
-            entries = told(getattr(nvml, f"nvmlDeviceGet{kind}RunningProcesses{suffix}"))
+            entries = query(getattr(nvml, f"nvmlDeviceGet{kind}RunningProcesses{suffix}"))
             told_any = told_any or entries is not None
             for entry in entries or ():
                 if entry.usedGpuMemory is None:  # hidden: MIG without the right to see, vGPU

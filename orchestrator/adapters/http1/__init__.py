@@ -4,14 +4,14 @@ from orchestrator.adapters.http1.client import UpstreamError, UpstreamResponse
 from orchestrator.adapters.http1.exchange import Flow, Request, Response
 from orchestrator.adapters.http1.pool import UpstreamPool
 from orchestrator.adapters.http1.server import HttpServer
-from orchestrator.adapters.http1.wire import HOP_BY_HOP, Headers, Limits, connection_options, encode_head, first
+from orchestrator.adapters.http1.wire import HOP_BY_HOP, Headers, HttpLimits, connection_options, encode_head, first
 
 __all__ = [
     "HOP_BY_HOP",
     "Flow",
     "Headers",
     "HttpServer",
-    "Limits",
+    "HttpLimits",
     "Request",
     "Response",
     "UpstreamError",

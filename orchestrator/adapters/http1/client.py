@@ -37,7 +37,7 @@ class StaleError(Exception):
     """A reused connection was closed before the first byte of a response."""
 
 
-class Keeper(Protocol):
+class ConnectionOwner(Protocol):
     """Who is told what becomes of a connection."""
 
     def release(self, connection: UpstreamConnection) -> None: ...
@@ -145,7 +145,7 @@ class UpstreamResponse:
 class UpstreamConnection(asyncio.Protocol):
     """One connection to the engine: one exchange at a time."""
 
-    def __init__(self, keeper: Keeper, head_bytes: int) -> None:
+    def __init__(self, keeper: ConnectionOwner, head_bytes: int) -> None:
         self._keeper = keeper
         self._head_limit = head_bytes
         self._loop = asyncio.get_running_loop()

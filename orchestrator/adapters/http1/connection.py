@@ -11,8 +11,8 @@ from typing import cast
 import httptools
 
 from orchestrator.adapters.http1.exchange import Request, Response
-from orchestrator.adapters.http1.vetting import Refused, refusal_body, vet
-from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, Limits, encode_head
+from orchestrator.adapters.http1.vetting import RejectedRequest, refusal_body, vet
+from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, HttpLimits, encode_head
 from orchestrator.adapters.process.hardening import peer_uid
 
 Handler = Callable[[Request, Response], Awaitable[None]]
@@ -30,7 +30,7 @@ class Hub:
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     """
 
-    def __init__(self, handler: Handler, limits: Limits, uids: Set[int] | None = None) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits, uids: Set[int] | None = None) -> None:
         self.handler = handler
         self.limits = limits
         self.uids = uids
@@ -56,9 +56,10 @@ class Hub:
 
 
 class Connection(asyncio.Protocol):
-    """States: idle, head, body, answering, idle again; `ending` once nothing but the farewell is left.
+    """States: idle, head, body, answering, idle again; `ending` once only closing is left.
 
-    `_deaf`: what still arrives is dropped. `_ending_at`: when the connection is cut if it has not ended by itself.
+    `_ignores_input`: what still arrives is dropped. `_ending_at`: when the connection is cut if it has not ended by
+    itself.
 
     :ivar heard: a request has come, or what was taken for one
     """
@@ -79,8 +80,8 @@ class Connection(asyncio.Protocol):
         self._answering: Request | None = None
         self._response: Response | None = None
         self._task: asyncio.Task[None] | None = None
-        self._refusal: Refused | None = None
-        self._deaf = False
+        self._refusal: RejectedRequest | None = None
+        self._ignores_input = False
         self._gone = False
         self._ending_at: float | None = None
         self._since = self._loop.time()
@@ -105,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(_WRITE_HIGH_WATER, _WRITE_LOW_WATER)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignores_input:
             return
 
         if self._reading is None:
@@ -117,9 +118,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
             if self._reading is None and self._head_bytes > self._limits.head_bytes:
-                self._refusal = Refused(431, "the head of the request is too large")
+                self._refusal = RejectedRequest(431, "the head of the request is too large")
         except httptools.HttpParserError as error:
-            self._refusal = self._refusal or Refused(400, f"malformed HTTP: {error}")
+            self._refusal = self._refusal or RejectedRequest(400, f"malformed HTTP: {error}")
 
         if self._refusal is not None:
             self._refuse(self._refusal)
@@ -137,7 +138,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
-        self._deaf = True
+        self._ignores_input = True
         self._waiting.clear()
         if self._response is not None:
             self._response.lost()
@@ -150,12 +151,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._paused_since = self._loop.time()
         if self._response is not None:
-            self._response.pressed(True)
+            self._response.set_backpressure(True)
 
     def resume_writing(self) -> None:
         self._paused_since = None
         if self._response is not None:
-            self._response.pressed(False)
+            self._response.set_backpressure(False)
 
     # What the parser calls. An exception here stops it for good.
 
@@ -178,7 +179,7 @@ class Connection(asyncio.Protocol):
         method, version = parser.get_method().decode(), parser.get_http_version()
         try:
             target, length = vet(method, self._url, version, headers, upgrade=parser.should_upgrade())
-        except Refused as refusal:
+        except RejectedRequest as refusal:
             self._refusal = refusal
             raise
 
@@ -210,8 +211,8 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._head_bytes = 0
 
-    def _stop(self, status: int, reason: str) -> Refused:
-        self._refusal = Refused(status, reason)
+    def _stop(self, status: int, reason: str) -> RejectedRequest:
+        self._refusal = RejectedRequest(status, reason)
         return self._refusal
 
     # Answering.
@@ -220,11 +221,11 @@ class Connection(asyncio.Protocol):
         self.heard = True
         self._answering = request
         self._response = response = Response(request, self._transport)
-        if self._hub.draining or (self._deaf and not self._waiting):
+        if self._hub.draining or (self._ignores_input and not self._waiting):
             response.close_after()
 
         if self._paused_since is not None:
-            response.pressed(True)
+            response.set_backpressure(True)
 
         self._task = self._loop.create_task(self._run(request, response))
         # Not a `finally` in the task: one that is cancelled before its first step never enters its `try`.
@@ -242,7 +243,7 @@ class Connection(asyncio.Protocol):
             if response.started:
                 response.abort()
             else:
-                response.send(500, *refusal_body(Refused(500, "internal error")))
+                response.send(500, *refusal_body(RejectedRequest(500, "internal error")))
 
     def _answered(self, request: Request, response: Response) -> None:
         self._task = self._answering = None
@@ -256,18 +257,18 @@ class Connection(asyncio.Protocol):
 
         response.end()
         if not request.complete:
-            self._farewell()
+            self._begin_close()
         elif not response.keep_alive or self._hub.draining:
             self._close()
         elif self._waiting:
             self._answer(self._waiting.popleft())
-        elif self._deaf:
+        elif self._ignores_input:
             self._close()
 
-    def _refuse(self, refusal: Refused) -> None:
+    def _refuse(self, refusal: RejectedRequest) -> None:
         self._hub.log_refusal(self._peer, refusal.reason)
         self.heard = True
-        self._deaf = True
+        self._ignores_input = True
         self._refusal = None
         # Complete requests ahead of the broken bytes keep their answers; the connection ends after the last of them.
         self._waiting = deque(request for request in self._waiting if request.complete)
@@ -284,7 +285,7 @@ class Connection(asyncio.Protocol):
         headers, body = refusal_body(refusal)
         framing = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         self._transport.write(encode_head(STATUS_LINES[refusal.status], [*headers, *framing]) + body)
-        self._farewell()
+        self._begin_close()
 
     # Ending.
 
@@ -309,17 +310,17 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
         elif self._paused_since is not None and now - self._paused_since > limits.write_timeout_s:
             self._transport.abort()
-        elif self._reading is not None and not self._deaf:
+        elif self._reading is not None and not self._ignores_input:
             if waited_s > limits.body_timeout_s + self._reading.received_bytes / limits.body_rate:
-                self._refuse(Refused(408, "the body of the request came too slowly"))
+                self._refuse(RejectedRequest(408, "the body of the request came too slowly"))
         elif self._task is None and self._head_bytes:
             if waited_s > limits.header_timeout_s:
-                self._refuse(Refused(408, "the head of the request came too slowly"))
+                self._refuse(RejectedRequest(408, "the head of the request came too slowly"))
         elif self._task is None and waited_s > limits.idle_timeout_s:
             self._close()
 
     def _end(self, *, within_s: float) -> None:
-        self._deaf = True
+        self._ignores_input = True
         if self._ending_at is None:
             self._ending_at = self._loop.time() + within_s
 
@@ -327,7 +328,7 @@ class Connection(asyncio.Protocol):
         self._end(within_s=self._limits.write_timeout_s)
         self._transport.close()
 
-    def _farewell(self) -> None:
+    def _begin_close(self) -> None:
         """End our side; what the client still sends is read away, or the reset would destroy our answer."""
         self._end(within_s=self._limits.linger_s)
         if self._transport.can_write_eof() and not self._transport.is_closing():

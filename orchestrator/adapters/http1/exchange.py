@@ -169,7 +169,7 @@ class Response:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
-    def pressed(self, paused: bool) -> None:
+    def set_backpressure(self, paused: bool) -> None:
         """Called by the connection when the client's buffer is full, and when it has drained."""
         self._paused = paused
         if self.flow is not None:
@@ -186,7 +186,7 @@ class Response:
         if not self.ended:
             self.client_gone = self.ended = True
 
-        self.pressed(False)
+        self.set_backpressure(False)
 
     @property
     def paused(self) -> bool:

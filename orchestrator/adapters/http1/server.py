@@ -10,7 +10,7 @@ import socket
 from collections.abc import Set
 
 from orchestrator.adapters.http1.connection import Connection, Handler, Hub
-from orchestrator.adapters.http1.wire import Limits
+from orchestrator.adapters.http1.wire import HttpLimits
 
 _CLEANUP_S = 5.0
 """How long cancelled handlers may take to clean up when the server stops."""
@@ -26,8 +26,8 @@ class HttpServer:
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     """
 
-    def __init__(self, handler: Handler, limits: Limits | None = None, uids: Set[int] | None = None) -> None:
-        self._hub = Hub(handler, limits or Limits(), uids)
+    def __init__(self, handler: Handler, limits: HttpLimits | None = None, uids: Set[int] | None = None) -> None:
+        self._hub = Hub(handler, limits or HttpLimits(), uids)
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 

@@ -14,7 +14,7 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"connec
 _REFUSED_METHODS = frozenset(("TRACE", "CONNECT"))
 
 
-class Refused(Exception):
+class RejectedRequest(Exception):
     """A request that the server answers itself, and then closes the connection."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -29,13 +29,13 @@ def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: boo
     :raises Refused: with the status to answer
     """
     if version not in ("1.1", "1.0"):
-        raise Refused(505, f"HTTP/{version} is not supported")
+        raise RejectedRequest(505, f"HTTP/{version} is not supported")
 
     if method in _REFUSED_METHODS:
-        raise Refused(405, f"{method} is not supported")
+        raise RejectedRequest(405, f"{method} is not supported")
 
     if upgrade:
-        raise Refused(400, "the connection cannot be upgraded; use plain HTTP/1.1")
+        raise RejectedRequest(400, "the connection cannot be upgraded; use plain HTTP/1.1")
 
     host: bytes | None = None
     length = 0
@@ -43,26 +43,26 @@ def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: boo
     for name, value in headers:
         if name == b"host":
             if host is not None:
-                raise Refused(400, "the request has two Host headers")
+                raise RejectedRequest(400, "the request has two Host headers")
 
             host = value.strip()
         elif name == b"content-length":
             length = _length(value)
         elif name == b"transfer-encoding":
             if coded or version == "1.0" or value.strip().lower() != b"chunked":
-                raise Refused(400, "the Transfer-Encoding is not supported")
+                raise RejectedRequest(400, "the Transfer-Encoding is not supported")
 
             coded = True
         elif b"_" in name and name.replace(b"_", b"-") in _FRAMING:
-            raise Refused(400, "a framing header is spelt with an underscore")
+            raise RejectedRequest(400, "a framing header is spelt with an underscore")
 
     if host is None and version == "1.1":
-        raise Refused(400, "the request has no Host header")
+        raise RejectedRequest(400, "the request has no Host header")
 
     return _origin_form(url, host), length
 
 
-def refusal_body(refusal: Refused) -> tuple[Headers, bytes]:
+def refusal_body(refusal: RejectedRequest) -> tuple[Headers, bytes]:
     kind = "invalid_request_error" if refusal.status < 500 else "server_error"
     error = {"message": refusal.reason, "type": kind, "param": None, "code": None}
     return [(b"content-type", b"application/json")], json.dumps({"error": error}).encode()
@@ -71,14 +71,14 @@ def refusal_body(refusal: Refused) -> tuple[Headers, bytes]:
 def _length(value: bytes) -> int:
     digits = value.strip()
     if not digits.isdigit() or len(digits) > 18:
-        raise Refused(400, "the Content-Length is not a number")
+        raise RejectedRequest(400, "the Content-Length is not a number")
 
     return int(digits)
 
 
 def _origin_form(url: bytes, host: bytes | None) -> str:
     if b"#" in url or not url.isascii():
-        raise Refused(400, "the request target is malformed")
+        raise RejectedRequest(400, "the request target is malformed")
 
     if url.startswith(b"/"):
         return url.decode()
@@ -86,9 +86,9 @@ def _origin_form(url: bytes, host: bytes | None) -> str:
     scheme, separator, rest = url.partition(b"://")
     authority, slash, path = rest.partition(b"/")
     if not separator or scheme.lower() not in (b"http", b"https"):
-        raise Refused(400, "the request target is not a path")
+        raise RejectedRequest(400, "the request target is not a path")
 
     if host is None or authority.lower() != host.lower():
-        raise Refused(400, "the host of the request target and the Host header differ")
+        raise RejectedRequest(400, "the host of the request target and the Host header differ")
 
     return (slash + path).decode() or "/"

@@ -23,7 +23,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HttpLimits:
     """What one connection may cost.
 
     :param header_timeout_s: from the first byte of a head to its end

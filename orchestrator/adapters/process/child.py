@@ -22,7 +22,7 @@ from typing import TypeVar
 from orchestrator.adapters.log.reader import LogReader, LogSink
 from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.cgroup import Leaf
-from orchestrator.adapters.process.guard import Guard
+from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.adapters.process.spawning import ShimStart, SpawnError, start_shim
 from orchestrator.adapters.process.tree import ProcessTree
 
@@ -77,7 +77,7 @@ class Exit:
         return -self.signal if self.signal is not None else self.code
 
 
-async def spawn(spec: LaunchSpec, log: LogSink, guard: Guard | None = None) -> Child:
+async def spawn(spec: LaunchSpec, log: LogSink, guard: OrphanGuard | None = None) -> Child:
     """Start a program, in a session of its own, and wait until it has replaced the shim.
 
     On the main thread only: the child dies with the thread that forked it.
@@ -114,7 +114,7 @@ class Child:
     """
 
     def __init__(
-        self, instance: str, token: str, start: ShimStart, log: LogSink, guard: Guard | None, group: Leaf | None
+        self, instance: str, token: str, start: ShimStart, log: LogSink, guard: OrphanGuard | None, group: Leaf | None
     ) -> None:
         self.instance = instance
         self.pid = start.pid

@@ -28,7 +28,7 @@ STABLE_S = 60.0
 SWEEP_S = 2.0
 
 
-class Guard:
+class OrphanGuard:
     """A small process that outlives this one by as long as it takes to kill what this one has started.
 
     Used on the loop's thread. When the guard process dies, it is started again and told everything anew.

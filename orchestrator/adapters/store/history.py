@@ -20,7 +20,7 @@ from urllib.parse import quote
 from orchestrator.adapters.store.state_file import free_name
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
-from orchestrator.core.measure.samples import TIERS, Sample, thin, thinned_before
+from orchestrator.core.measure.samples import TIERS, HistorySample, thin, thinned_before
 
 KEPT_REQUESTS = 100_000
 KEPT_S = 90 * 86_400
@@ -101,7 +101,7 @@ class HistoryStore:
             self._connection.close()
             raise
 
-    def write(self, requests: Sequence[RequestRecord], samples: Sequence[Sample]) -> None:
+    def write(self, requests: Sequence[RequestRecord], samples: Sequence[HistorySample]) -> None:
         """Add rows, all or none of them.
 
         :raises DamagedHistory: when the file turns out to be damaged
@@ -234,7 +234,7 @@ class HistoryReader:
         query = f"SELECT {', '.join(_COLUMNS)} FROM requests WHERE started_s >= ? ORDER BY started_s"
         return [RequestRecord(*row) for row in self._rows(query, since_s)]
 
-    def samples(self, since_s: float) -> list[Sample]:
+    def samples(self, since_s: float) -> list[HistorySample]:
         """All steps together, oldest first."""
         query = "SELECT at_s, decode_tok_s, prompt_tok_s, used_mib FROM samples WHERE at_s >= ? ORDER BY at_s"
         return [_sample(row) for row in self._rows(query, since_s)]
@@ -320,10 +320,10 @@ def _clipped(value: object) -> object:
     return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
-def _sample_row(step_s: int, sample: Sample) -> tuple[object, ...]:
+def _sample_row(step_s: int, sample: HistorySample) -> tuple[object, ...]:
     return (step_s, sample.at_s, sample.decode_tok_s, sample.prompt_tok_s, json.dumps(sample.used_mib))
 
 
-def _sample(row: tuple[Any, ...]) -> Sample:
+def _sample(row: tuple[Any, ...]) -> HistorySample:
     at_s, decode_tok_s, prompt_tok_s, used_mib = row
-    return Sample(at_s, decode_tok_s, prompt_tok_s, tuple(json.loads(used_mib)))
+    return HistorySample(at_s, decode_tok_s, prompt_tok_s, tuple(json.loads(used_mib)))

@@ -13,7 +13,7 @@ from orchestrator.adapters.paths import PACKAGE, SERVICE_DIRECTORIES, Paths, fin
 from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.adapters.systemd.user_database import groups_of, has_group, user_home
 from orchestrator.core.errors import OrchError
-from orchestrator.core.setup.service_plan import GROUPS, HOME, PRIVATE_DIRECTORIES, USER, Machine
+from orchestrator.core.setup.service_plan import GROUPS, HOME, PRIVATE_DIRECTORIES, USER, ServiceHost
 from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour
 
 UNITS: tuple[str, ...] = (SERVICE, SOCKET)
@@ -79,13 +79,13 @@ def systemd_version(tools: Tools) -> int:
     return int(match[1])
 
 
-def look(flavour: Flavour, tools: Tools, root: str = "/") -> Machine:
+def look(flavour: Flavour, tools: Tools, root: str = "/") -> ServiceHost:
     """The machine as it is.
 
     :raises OrchError: when systemd does not answer
     """
     directory = SYSTEM_DIRECTORY if flavour == "system" else user_unit_directory()
-    bare = Machine(flavour, directory, root)
+    bare = ServiceHost(flavour, directory, root)
     units: dict[str, str] = {}
     for name in UNITS:
         try:
@@ -103,7 +103,7 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> Machine:
     )
     failed = tuple(name for name in installed if root == "/" and _says(tools, bare, "is-active", name, "failed"))
     if flavour == "user":
-        return Machine(flavour, directory, root, units, enabled, active, failed)
+        return ServiceHost(flavour, directory, root, units, enabled, active, failed)
 
     home = user_home(USER, root)
     if home not in (None, HOME):
@@ -113,7 +113,7 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> Machine:
             hint="rename that user, or use `orch service install --user`",
         )
 
-    return Machine(
+    return ServiceHost(
         flavour,
         directory,
         root,
@@ -212,5 +212,5 @@ def _is_somebodys(path: str) -> bool:
     return stat.S_ISDIR(status.st_mode) and (status.st_uid, status.st_gid) != (0, 0)
 
 
-def _says(tools: Tools, machine: Machine, question: str, name: str, *answers: str) -> bool:
+def _says(tools: Tools, machine: ServiceHost, question: str, name: str, *answers: str) -> bool:
     return tools.attempt(machine.systemctl(question, name)).stdout.strip() in answers

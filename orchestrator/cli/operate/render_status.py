@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.api.types import Attempt, Status
+from orchestrator.api.types import AttemptStatus, Status
 
 SYMBOLS = {
     "ready": "●",
@@ -65,7 +65,7 @@ def lines(status: Status) -> Iterator[str]:
             yield from _attempt(attempt)
 
 
-def _attempt(attempt: Attempt) -> Iterator[str]:
+def _attempt(attempt: AttemptStatus) -> Iterator[str]:
     margin = "" if attempt["margin_mib"] is None else f", margin {attempt['margin_mib']} MiB"
     steps = "".join(f", {step}" for step in attempt["steps"])
     yield f"    {attempt['number']}. {attempt['outcome']}{margin}{steps}"

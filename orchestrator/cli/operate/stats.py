@@ -12,7 +12,7 @@ from orchestrator.core.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from orchestrator.core.measure.request_stats import Usage
+    from orchestrator.core.measure.request_stats import RequestStats
 
 HELP = "sum up the requests: how many, how fast, how long they waited"
 EXAMPLES = """\
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return diagnostics.OK
 
 
-def _read(since_s: float, by: str) -> tuple[list[Usage], Usage]:
+def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:
     from orchestrator.adapters.store.history import HistoryReader
     from orchestrator.core.measure.request_stats import summed, summed_by
 
@@ -101,7 +101,7 @@ def _age_s(text: str) -> int | None:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def _fields(usage: Usage, by: str | None) -> dict[str, object]:
+def _fields(usage: RequestStats, by: str | None) -> dict[str, object]:
     from dataclasses import asdict
 
     fields = asdict(usage)
@@ -109,7 +109,7 @@ def _fields(usage: Usage, by: str | None) -> dict[str, object]:
     return {by: name, **fields} if by else fields
 
 
-def _print_json(groups: list[Usage], total: Usage, by: str, since_s: float) -> None:
+def _print_json(groups: list[RequestStats], total: RequestStats, by: str, since_s: float) -> None:
     from datetime import UTC, datetime
 
     output.json_data(
@@ -123,7 +123,7 @@ def _print_json(groups: list[Usage], total: Usage, by: str, since_s: float) -> N
     )
 
 
-def _print_csv(groups: list[Usage], by: str) -> None:
+def _print_csv(groups: list[RequestStats], by: str) -> None:
     import csv
     import io
 
@@ -136,7 +136,7 @@ def _print_csv(groups: list[Usage], by: str) -> None:
     output.raw(text.getvalue())
 
 
-def _print_table(groups: list[Usage], total: Usage, by: str) -> None:
+def _print_table(groups: list[RequestStats], total: RequestStats, by: str) -> None:
     rows = [(each.name or "(none)", _cells(each)) for each in groups]
     if len(groups) > 1:
         rows.append(("total", _cells(total)))
@@ -159,7 +159,7 @@ def _print_table(groups: list[Usage], total: Usage, by: str) -> None:
         output.line(f"{name.ljust(_NAME_WIDTH)} {' '.join(figures)}")
 
 
-def _cells(usage: Usage) -> tuple[str, ...]:
+def _cells(usage: RequestStats) -> tuple[str, ...]:
     acceptance = usage.draft_acceptance
     return (
         _count(usage.requests),

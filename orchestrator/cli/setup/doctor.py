@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import diagnostics, output
 
 if TYPE_CHECKING:
-    from orchestrator.core.setup.doctor import Finding
+    from orchestrator.core.setup.doctor import CheckResult
     from orchestrator.doctor.examine import Check
 
 HELP = "look for what is wrong with this machine and this installation"
@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from orchestrator.adapters.paths import find_paths
     from orchestrator.adapters.systemd.steps import Tools
-    from orchestrator.doctor.examine import Subject, examine
+    from orchestrator.doctor.examine import DoctorContext, examine
 
-    findings = examine(Subject(find_paths(), os.environ, Tools()), _checks())
+    findings = examine(DoctorContext(find_paths(), os.environ, Tools()), _checks())
     count = {level: sum(each.level == level for each in findings) for level in ("problem", "warning")}
     if args.json:
         described = [{"level": each.level, "what": each.what, "text": each.text, "fix": each.fix} for each in findings]
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     return diagnostics.FAILED if count["problem"] else diagnostics.OK
 
 
-def _show(findings: tuple[Finding, ...]) -> None:
+def _show(findings: tuple[CheckResult, ...]) -> None:
     width = max(len(each.what) for each in findings)
     for each in findings:
         output.line(f"{each.level:<7}  {each.what:<{width}}  {each.text}")

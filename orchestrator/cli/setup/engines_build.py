@@ -13,7 +13,7 @@ from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
-    from orchestrator.engines.build.install import Result, Wishes
+    from orchestrator.engines.build.install import BuildOptions, Result
     from orchestrator.engines.build.installs import Install
     from orchestrator.engines.build.output import Progress
     from orchestrator.engines.build.sources import GitSource, Source
@@ -185,7 +185,7 @@ def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace
 
 
 def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None) -> Result:
-    from orchestrator.engines.build.install import Watcher, install_engine
+    from orchestrator.engines.build.install import BuildObserver, install_engine
     from orchestrator.engines.build.machine import look
 
     def say(text: str) -> None:
@@ -194,15 +194,15 @@ def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Ins
     # The compilers are in a session of their own: what ends orch has to end them.
     before_this = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return install_engine(args.id, source, _wishes(args, before), look(), paths, Watcher(say, _show_step))
+        return install_engine(args.id, source, _wishes(args, before), look(), paths, BuildObserver(say, _show_step))
     finally:
         diagnostics.clear_progress()
         for each, handler in before_this.items():
             signal.signal(each, handler)
 
 
-def _wishes(args: argparse.Namespace, before: Install | None) -> Wishes:
-    from orchestrator.engines.build.install import Wishes
+def _wishes(args: argparse.Namespace, before: Install | None) -> BuildOptions:
+    from orchestrator.engines.build.install import BuildOptions
 
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs is to be 1 or more, not {args.jobs}")
@@ -216,7 +216,7 @@ def _wishes(args: argparse.Namespace, before: Install | None) -> Wishes:
         definitions[name] = value
 
     backend = args.backend or (before.manifest["backend"] if before is not None else None)
-    return Wishes(backend, args.jobs, definitions)
+    return BuildOptions(backend, args.jobs, definitions)
 
 
 def _source(args: argparse.Namespace) -> Source:

@@ -9,7 +9,7 @@ from orchestrator.cli import diagnostics, output
 from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.config.profile_files import ProfileStore, Resolved
+    from orchestrator.adapters.config.profile_files import ProfileStore, ResolvedProfile
     from orchestrator.core.problems import Problem
 
 HELP = "list, show, check, render, set and create profiles"
@@ -125,7 +125,7 @@ def _show(args: argparse.Namespace) -> int:
     return diagnostics.OK
 
 
-def _origin(resolved: Resolved, key: tuple[str | int, ...]) -> tuple[str, str]:
+def _origin(resolved: ResolvedProfile, key: tuple[str | int, ...]) -> tuple[str, str]:
     source = resolved.origins[key]
     words = "own" if source is resolved.sources[0] else f"parent {source.name}"
     return (f"{words}, shipped" if source.shipped else words), source.path

@@ -22,7 +22,7 @@ def add_new(parser: argparse.ArgumentParser) -> None:
 
 
 def set_keys(args: argparse.Namespace) -> int:
-    from orchestrator.adapters.config.profile_editing import parse_value
+    from orchestrator.adapters.config.profile_editing import parse_value, set_values
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
 
@@ -38,7 +38,7 @@ def set_keys(args: argparse.Namespace) -> int:
     if not pairs:
         raise UsageError("nothing to set", hint="run `orch profile set --help`")
 
-    edited = ProfileStore(find_paths()).set(args.profile, pairs)
+    edited = set_values(ProfileStore(find_paths()), args.profile, pairs)
     if args.json:
         output.json_data(
             {
@@ -60,11 +60,12 @@ def set_keys(args: argparse.Namespace) -> int:
 
 
 def new(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.profile_editing import create
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
 
     model = args.model if args.model.startswith(("~", "orch:")) else os.path.abspath(args.model)
-    path = ProfileStore(find_paths()).new(args.name, model, args.extends)
+    path = create(ProfileStore(find_paths()), args.name, model, args.extends)
     if args.json:
         output.json_data({"version": 1, "name": args.name, "file": path})
     else:

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from orchestrator.daemon.process.desired_target import Options
+    from orchestrator.daemon.process.desired_target import StartOptions
     from orchestrator.daemon.process.main import serve
 
-    return serve(Options(args.profile, args.engine, args.started_by_up))
+    return serve(StartOptions(args.profile, args.engine, args.started_by_up))

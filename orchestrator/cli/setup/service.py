@@ -12,7 +12,7 @@ from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.systemd.steps import Tools
-    from orchestrator.core.setup.service_plan import Machine, Step
+    from orchestrator.core.setup.service_plan import ServiceHost, Step
     from orchestrator.core.setup.service_unit import Flavour
 
 HELP = "install, remove and watch orch as a systemd service"
@@ -93,7 +93,7 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
     return _done(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
 
 
-def _cannot_start(tools: Tools, machine: Machine, orch: tuple[str, ...], profile: str) -> list[str]:
+def _cannot_start(tools: Tools, machine: ServiceHost, orch: tuple[str, ...], profile: str) -> list[str]:
     """Why the profile that is to run will not: seen as the service sees it, whose PATH is not that of a shell.
 
     No reason to undo the installation.
@@ -147,7 +147,7 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     return code
 
 
-def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Machine:
+def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> ServiceHost:
     from orchestrator.adapters.systemd.machine import check_systemd, look
 
     root = os.path.abspath(args.root)
@@ -171,7 +171,7 @@ def _again(args: argparse.Namespace) -> str:
     return shlex.join([*this_orch(), "service", args.action, "--system", *profile, *socket])
 
 
-def _refuse_edited(args: argparse.Namespace, machine: Machine, paths: list[str], units: dict[str, str]) -> None:
+def _refuse_edited(args: argparse.Namespace, machine: ServiceHost, paths: list[str], units: dict[str, str]) -> None:
     """:raises UsageError: when somebody wrote in a unit that is to be replaced or removed, with the difference"""
     from orchestrator.core.setup.service_unit import is_ours
 
@@ -196,7 +196,7 @@ def _refuse_edited(args: argparse.Namespace, machine: Machine, paths: list[str],
         )
 
 
-def _show(args: argparse.Namespace, machine: Machine, steps: tuple[Step, ...], warnings: list[str]) -> int:
+def _show(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> int:
     from orchestrator.core.setup.service_plan import WriteFile
 
     if args.json:
@@ -215,7 +215,9 @@ def _show(args: argparse.Namespace, machine: Machine, steps: tuple[Step, ...], w
     return diagnostics.OK
 
 
-def _done(args: argparse.Namespace, machine: Machine, steps: tuple[Step, ...], warnings: list[str], words: str) -> int:
+def _done(
+    args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str], words: str
+) -> int:
     diagnostics.clear_progress()
     if args.json:
         output.json_data(_described(machine, steps, warnings))
@@ -235,12 +237,12 @@ def _done(args: argparse.Namespace, machine: Machine, steps: tuple[Step, ...], w
 
 def _visible(steps: tuple[Step, ...]) -> list[Step]:
     """Without those that have something to do only when others are undone."""
-    from orchestrator.core.setup.service_plan import Run
+    from orchestrator.core.setup.service_plan import RunCommand
 
-    return [step for step in steps if not (isinstance(step, Run) and not step.argv)]
+    return [step for step in steps if not (isinstance(step, RunCommand) and not step.argv)]
 
 
-def _described(machine: Machine, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:
+def _described(machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:
     from dataclasses import asdict
 
     return {

@@ -25,7 +25,7 @@ class Spelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Inexpressible:
     """Why a build cannot express one setting, and the nearest thing that it can do."""
 
     reason: str
@@ -42,8 +42,8 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
     problems: list[tuple[str, Value, str]] = field(default_factory=list)
 
-    def take(self, setting: str, value: Value, result: Spelled | Refused) -> None:
-        if isinstance(result, Refused):
+    def take(self, setting: str, value: Value, result: Spelled | Inexpressible) -> None:
+        if isinstance(result, Inexpressible):
             self.refuse(setting, value, result.reason)
             return
 
@@ -67,7 +67,7 @@ def knows(caps: Capabilities, evidence: str) -> bool:
     return flag.value if evidence.endswith("=") else not (evidence.endswith("!") and flag.value)
 
 
-def spell(row: Row, value: Value, caps: Capabilities, spec_type: str = "none") -> Spelled | Refused:
+def spell(row: Row, value: Value, caps: Capabilities, spec_type: str = "none") -> Spelled | Inexpressible:
     """The first form that this build allows for this value."""
     refused = ""
     for form in row.forms:
@@ -88,7 +88,7 @@ def spell(row: Row, value: Value, caps: Capabilities, spec_type: str = "none") -
 
         refused = refused or fault
 
-    return Refused(_explained(row, value, caps, refused))
+    return Inexpressible(_explained(row, value, caps, refused))
 
 
 def text(value: Value) -> str:

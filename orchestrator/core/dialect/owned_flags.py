@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
-class Refusal(NamedTuple):
+class RefusedFlag(NamedTuple):
     """One word of `extra_args` that is refused: its position, the flag as the engines know it, and why."""
 
     at: int
@@ -18,72 +18,78 @@ class Refusal(NamedTuple):
     reason: str
 
 
-class _Owned(NamedTuple):
+class _OwnedFlag(NamedTuple):
     flags: str
     reason: str
 
 
-_OWNED: tuple[_Owned, ...] = (
-    _Owned("--host --port --reuse-port", "orch chooses where the engine listens; clients use the gateway's address"),
-    _Owned("--api-prefix --server-base", "the gateway and the health probe expect the API at the root"),
-    _Owned(
+_OWNED: tuple[_OwnedFlag, ...] = (
+    _OwnedFlag(
+        "--host --port --reuse-port", "orch chooses where the engine listens; clients use the gateway's address"
+    ),
+    _OwnedFlag("--api-prefix --server-base", "the gateway and the health probe expect the API at the root"),
+    _OwnedFlag(
         "--api-key --api-key-file", "orch gives each engine a key of its own; for clients set `gateway.api_key_file`"
     ),
-    _Owned("--ssl-key-file --ssl-cert-file", "the engine is reached on this machine alone; the gateway is the address"),
-    _Owned("-m --model", "use `model`"),
-    _Owned("-a --alias --tags", "use `aliases`; the gateway routes by them"),
-    _Owned(
+    _OwnedFlag(
+        "--ssl-key-file --ssl-cert-file", "the engine is reached on this machine alone; the gateway is the address"
+    ),
+    _OwnedFlag("-m --model", "use `model`"),
+    _OwnedFlag("-a --alias --tags", "use `aliases`; the gateway routes by them"),
+    _OwnedFlag(
         "-mu --model-url -mmu --mmproj-url -hf -hfr --hf-repo -hff --hf-file -hft --hf-token -hfd -hfrd --hf-repo-draft"
         " --spec-draft-hf -hfv -hfrv --hf-repo-v -hffv --hf-file-v --docker-repo",
         "an engine that starts must not wait for a download; use `model` with a file",
     ),
-    _Owned("-dr --dry-run", "on one engine it names a repository to download, on the other it loads no weights"),
-    _Owned("--offline", "orch sets it"),
-    _Owned(
+    _OwnedFlag("-dr --dry-run", "on one engine it names a repository to download, on the other it loads no weights"),
+    _OwnedFlag("--offline", "orch sets it"),
+    _OwnedFlag(
         "-lv --verbosity -v --verbose --log-verbose --log-verbosity -ld --logdir --minilog",
         "orch reads the engine's log and sets how much it says",
     ),
-    _Owned("--path --public-path", "it serves files from this machine to clients"),
-    _Owned("--slot-save-path", "it lets clients write files"),
-    _Owned("--media-path", "it lets clients read files"),
-    _Owned("-lcd --lookup-cache-dynamic --prompt-cache --prompt-cache-all", "it makes the engine write files"),
-    _Owned("--sqlite-zstd-ext-file", "it loads a library into the engine"),
-    _Owned("--sql-save-file", "it makes the engine write files"),
-    _Owned("-ag --agent -no-ag --no-agent --tools --tools-runtime", "it lets clients run commands on this machine"),
-    _Owned(
+    _OwnedFlag("--path --public-path", "it serves files from this machine to clients"),
+    _OwnedFlag("--slot-save-path", "it lets clients write files"),
+    _OwnedFlag("--media-path", "it lets clients read files"),
+    _OwnedFlag("-lcd --lookup-cache-dynamic --prompt-cache --prompt-cache-all", "it makes the engine write files"),
+    _OwnedFlag("--sqlite-zstd-ext-file", "it loads a library into the engine"),
+    _OwnedFlag("--sql-save-file", "it makes the engine write files"),
+    _OwnedFlag("-ag --agent -no-ag --no-agent --tools --tools-runtime", "it lets clients run commands on this machine"),
+    _OwnedFlag(
         "--ui-mcp-proxy --webui-mcp-proxy --no-ui-mcp-proxy --no-webui-mcp-proxy",
         "it lets clients reach other servers through this machine",
     ),
-    _Owned(
+    _OwnedFlag(
         "--ui --webui --no-ui --no-webui --ui-config --webui-config --ui-config-file --webui-config-file",
         "the gateway serves the API alone",
     ),
-    _Owned("--rpc", "use `memory.rpc`"),
-    _Owned("--metrics --no-metrics --slots --no-slots --props --no-props", "orch reads these endpoints and sets them"),
-    _Owned("--sleep-idle-seconds", "orch decides when device memory is given back"),
-    _Owned("-spf", "it changes every client's prompts over HTTP"),
-    _Owned("-draft --draft-params", "it hides other flags; use the `[speculative]` table"),
-    _Owned(
+    _OwnedFlag("--rpc", "use `memory.rpc`"),
+    _OwnedFlag(
+        "--metrics --no-metrics --slots --no-slots --props --no-props", "orch reads these endpoints and sets them"
+    ),
+    _OwnedFlag("--sleep-idle-seconds", "orch decides when device memory is given back"),
+    _OwnedFlag("-spf", "it changes every client's prompts over HTTP"),
+    _OwnedFlag("-draft --draft-params", "it hides other flags; use the `[speculative]` table"),
+    _OwnedFlag(
         "-h --help --usage --version --completion-bash -cl --cache-list --list-devices --log-test",
         "the engine prints and exits",
     ),
     # From here on: what recovery changes between two starts. An extra argument comes last and would undo it.
-    _Owned("-c --ctx-size", "recovery may change it; use `context.size`"),
-    _Owned("-np --parallel", "use `context.parallel`"),
-    _Owned("-ctk --cache-type-k", "recovery may change it; use `kv.k`"),
-    _Owned("-ctv --cache-type-v", "recovery may change it; use `kv.v`"),
-    _Owned("-fit --fit", "use `memory.fit`"),
-    _Owned(
+    _OwnedFlag("-c --ctx-size", "recovery may change it; use `context.size`"),
+    _OwnedFlag("-np --parallel", "use `context.parallel`"),
+    _OwnedFlag("-ctk --cache-type-k", "recovery may change it; use `kv.k`"),
+    _OwnedFlag("-ctv --cache-type-v", "recovery may change it; use `kv.v`"),
+    _OwnedFlag("-fit --fit", "use `memory.fit`"),
+    _OwnedFlag(
         "-fitt --fit-target --fit-margin -gfm --gpu-fit-margin",
         "recovery changes it; use `memory.fit_margin`",
     ),
-    _Owned("-fitc --fit-ctx", "use `memory.fit_min_context`"),
-    _Owned("-fitp --fit-print", "the engine prints and does not serve"),
-    _Owned("-ngl --gpu-layers --n-gpu-layers", "placement decides what recovery can do; use `memory.gpu_layers`"),
-    _Owned("-cmoe --cpu-moe", "placement decides what recovery can do; use `memory.cpu_moe`"),
-    _Owned("-ncmoe --n-cpu-moe", "recovery may change it; use `memory.n_cpu_moe`"),
-    _Owned("-ncffn --n-cpu-ffn", "placement decides what recovery can do; use `memory.n_cpu_ffn`"),
-    _Owned("-ot --override-tensor", "placement decides what recovery can do; use `memory.tensor_overrides`"),
+    _OwnedFlag("-fitc --fit-ctx", "use `memory.fit_min_context`"),
+    _OwnedFlag("-fitp --fit-print", "the engine prints and does not serve"),
+    _OwnedFlag("-ngl --gpu-layers --n-gpu-layers", "placement decides what recovery can do; use `memory.gpu_layers`"),
+    _OwnedFlag("-cmoe --cpu-moe", "placement decides what recovery can do; use `memory.cpu_moe`"),
+    _OwnedFlag("-ncmoe --n-cpu-moe", "recovery may change it; use `memory.n_cpu_moe`"),
+    _OwnedFlag("-ncffn --n-cpu-ffn", "placement decides what recovery can do; use `memory.n_cpu_ffn`"),
+    _OwnedFlag("-ot --override-tensor", "placement decides what recovery can do; use `memory.tensor_overrides`"),
 )
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
@@ -117,14 +123,14 @@ def normal(word: str) -> str | None:
     return flag.replace("_", "-") if flag.startswith("--") else flag
 
 
-def refused(extra_args: Sequence[str]) -> list[Refusal]:
+def refused(extra_args: Sequence[str]) -> list[RefusedFlag]:
     """Every owned flag in `extra_args`, in any spelling; also where it could be the value of another flag."""
     found = []
     for index, word in enumerate(extra_args):
         flag = normal(word.strip())
         reason = None if flag is None else _reason(flag)
         if flag is not None and reason is not None:
-            found.append(Refusal(index, flag, reason))
+            found.append(RefusedFlag(index, flag, reason))
 
     return found
 

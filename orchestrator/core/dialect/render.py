@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.dialect.capabilities import Capabilities, Kind
-from orchestrator.core.dialect.forms import Refused, Sheet, knows, looks_like_flag, same, shown, spell
+from orchestrator.core.dialect.forms import Inexpressible, Sheet, knows, looks_like_flag, same, shown, spell
 from orchestrator.core.dialect.speculative import render_speculation
 from orchestrator.core.dialect.tables import FITTING, LOAD_FLAGS, LOAD_MODES, PLACEMENT, REST, Form, Row, Shape
 from orchestrator.core.errors import UsageError
@@ -62,7 +62,7 @@ _QUIET_DEFAULTS = ("context.parallel",)
 
 
 @dataclass(frozen=True, slots=True)
-class _Owned:
+class _OwnedArgument:
     """An argument that is orch's own.
 
     :param needed: whether a build without it cannot be supervised; else it is left out
@@ -72,25 +72,25 @@ class _Owned:
     needed: bool = False
 
 
-_SERVER: Mapping[str, _Owned] = {
-    "model": _Owned((Form(Shape.VALUE, ("--model",)),), needed=True),
-    "alias": _Owned((Form(Shape.VALUE, ("--alias",)),)),
-    "host": _Owned((Form(Shape.VALUE, ("--host",)),), needed=True),
-    "port": _Owned((Form(Shape.VALUE, ("--port",)),), needed=True),
-    "api_key_file": _Owned((Form(Shape.VALUE, ("--api-key-file",)),), needed=True),
-    "metrics": _Owned((Form(Shape.BARE, ("--metrics",)),)),
-    "slots": _Owned((Form(Shape.BARE, ("--slots",)),)),
-    "web_ui": _Owned(
+_SERVER: Mapping[str, _OwnedArgument] = {
+    "model": _OwnedArgument((Form(Shape.VALUE, ("--model",)),), needed=True),
+    "alias": _OwnedArgument((Form(Shape.VALUE, ("--alias",)),)),
+    "host": _OwnedArgument((Form(Shape.VALUE, ("--host",)),), needed=True),
+    "port": _OwnedArgument((Form(Shape.VALUE, ("--port",)),), needed=True),
+    "api_key_file": _OwnedArgument((Form(Shape.VALUE, ("--api-key-file",)),), needed=True),
+    "metrics": _OwnedArgument((Form(Shape.BARE, ("--metrics",)),)),
+    "slots": _OwnedArgument((Form(Shape.BARE, ("--slots",)),)),
+    "web_ui": _OwnedArgument(
         (
             Form(Shape.BARE, ("--no-ui", "--no-webui")),
             Form(Shape.VALUE, ("--webui",)),
         )
     ),
-    "log_colors": _Owned((Form(Shape.VALUE, ("--log-colors",)),)),
+    "log_colors": _OwnedArgument((Form(Shape.VALUE, ("--log-colors",)),)),
     # 4 is `trace` since `--log-colors` takes a value (March 2026 at the latest): buffer sizes and fitting are logged
     # there. Before, and in the fork, the number means something else and those lines are always printed.
-    "verbosity": _Owned((Form(Shape.VALUE, ("-lv",), beside=("--log-colors=",)),)),
-    "offline": _Owned((Form(Shape.BARE, ("--offline",)),)),
+    "verbosity": _OwnedArgument((Form(Shape.VALUE, ("-lv",), beside=("--log-colors=",)),)),
+    "offline": _OwnedArgument((Form(Shape.BARE, ("--offline",)),)),
 }
 
 
@@ -149,7 +149,7 @@ def _take_rows(rows: Iterable[Row], settings: Mapping[str, Value], caps: Capabil
 
 def _take_default(row: Row, default: Value, caps: Capabilities, sheet: Sheet) -> None:
     result = spell(row, default, caps)
-    if isinstance(result, Refused) or not result.argv:
+    if isinstance(result, Inexpressible) or not result.argv:
         return
 
     sheet.argv += result.argv
@@ -184,7 +184,7 @@ def _take_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sh
         nearest="nearest here `memory.mmap` or `memory.mlock` alone",
     )
     result = spell(row, mode, caps)
-    if isinstance(result, Refused):
+    if isinstance(result, Inexpressible):
         for setting, value in given.items():
             sheet.refuse(setting, value, result.reason)
     else:
@@ -223,9 +223,9 @@ def _alias(profile: EngineProfile, caps: Capabilities) -> str:
     return ",".join(dict.fromkeys(names)) if knows(caps, "--tags=") else profile.name
 
 
-def _take_owned(name: str, owned: _Owned, value: Value, caps: Capabilities, sheet: Sheet) -> None:
+def _take_owned(name: str, owned: _OwnedArgument, value: Value, caps: Capabilities, sheet: Sheet) -> None:
     result = spell(Row(name, owned.forms, nearest="use another build"), value, caps)
-    if not isinstance(result, Refused):
+    if not isinstance(result, Inexpressible):
         sheet.argv += result.argv
     elif owned.needed:
         sheet.refuse(name, value, result.reason)

@@ -157,7 +157,7 @@ def _told_exit(facts: Facts) -> ExitStatus | None:
     return None if facts.told_code is None else ExitStatus.of(facts.told_code)
 
 
-def _went_on(case: _Case) -> _Verdict | None:
+def _kept_running(case: _Case) -> _Verdict | None:
     """A process that lives, or that stopped cleanly after it had served, failed only in what it says of requests."""
     stopped_well = (
         case.exit is not None and not case.exit.failed and (case.facts.served or case.facts.stopped_cleanly)
@@ -247,7 +247,7 @@ def _crashed(case: _Case, hit: Hit | None) -> _Verdict:
     return _Verdict("engine_bug", phase, action, hit)
 
 
-def _told_weakly(case: _Case) -> _Verdict | None:
+def _weak_evidence(case: _Case) -> _Verdict | None:
     """Lines that say that something failed, not why; read with what the log shows of the machine."""
     told = (hit for hit in case.facts.weak if hit.signature.failure_class != "engine_bug")
     hit = next((hit for hit in told if hit.phase_before == "none" or hit.signature.phase != "none"), None)
@@ -269,7 +269,7 @@ def _told_weakly(case: _Case) -> _Verdict | None:
     return _Verdict(failure_class, hit.signature.phase or "none", DEFAULT_ACTIONS[failure_class], hit)
 
 
-def _last_words(case: _Case) -> Hit | None:
+def _last_error(case: _Case) -> Hit | None:
     return next((hit for hit in case.facts.weak if hit.signature.failure_class == "engine_bug"), None)
 
 
@@ -278,7 +278,7 @@ def _signalled(case: _Case) -> _Verdict | None:
     if signal is None:
         return None
 
-    told = _last_words(case)
+    told = _last_error(case)
     if signal == SIGKILL:
         return _killed(case, None)
 
@@ -314,7 +314,7 @@ def _exit_code(case: _Case) -> _Verdict | None:
 
 
 def _crash_words(case: _Case) -> _Verdict | None:
-    hit = _last_words(case)
+    hit = _last_error(case)
     return None if hit is None else _crashed(case, hit)
 
 
@@ -328,12 +328,12 @@ def _nothing_failed(case: _Case) -> _Verdict:
 
 
 _RULES: tuple[Callable[[_Case], _Verdict | None], ...] = (
-    _went_on,
+    _kept_running,
     _illegal_instruction,
     _named_cause,
     _serving,
     _bug,
-    _told_weakly,
+    _weak_evidence,
     _signalled,
     _exit_code,
     _crash_words,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from orchestrator.core.failure import signatures as table
-from orchestrator.core.failure.lines import LogLine
+from orchestrator.core.failure.lines import EngineLine
 from orchestrator.core.failure.signatures import FailureClass, Phase, Signature
 
 _RANK: dict[Phase | None, int] = {"load": 1, "kv": 2, "compute": 3, "runtime": table.SERVING, None: 3, "none": 1}
@@ -26,7 +26,7 @@ class Hit:
     :param serving: whether it listened by then
     """
 
-    line: LogLine
+    line: EngineLine
     signature: Signature
     match: re.Match[str]
     phase_before: Phase
@@ -81,7 +81,7 @@ class Facts:
         return named or self.traced or (hit.phase_before if hit.phase_before != "none" else "load")
 
 
-def gather(lines: list[LogLine]) -> Facts:
+def gather(lines: list[EngineLine]) -> Facts:
     """Read the last start in the log; the one before it only when the last says nothing."""
     beginning = _last_start(lines)
     facts = _gather(lines[beginning:])
@@ -91,7 +91,7 @@ def gather(lines: list[LogLine]) -> Facts:
     return facts
 
 
-def _last_start(lines: list[LogLine]) -> int:
+def _last_start(lines: list[EngineLine]) -> int:
     """Where the newest start begins, if an earlier one had come to something before it."""
     starts = [index for index, line in enumerate(lines) if _matches(table.NEW_START, line)]
     for before, index in reversed(list(pairwise([0, *starts]))):
@@ -102,12 +102,12 @@ def _last_start(lines: list[LogLine]) -> int:
     return 0
 
 
-def _failed(line: LogLine) -> bool:
+def _failed(line: EngineLine) -> bool:
     found = _find(line)
     return found is not None and found[0].strength != "notice"
 
 
-def _gather(lines: list[LogLine]) -> Facts:
+def _gather(lines: list[EngineLine]) -> Facts:
     facts = Facts()
     hits: list[Hit] = []
     milestones: list[tuple[int, int]] = []
@@ -115,7 +115,7 @@ def _gather(lines: list[LogLine]) -> Facts:
     total: dict[str, int] = {}
     phase: Phase = "none"
     serving = False
-    previous: LogLine | None = None
+    previous: EngineLine | None = None
     for line in lines:
         before, previous = previous, line
         if not line.texts:
@@ -159,14 +159,14 @@ def _gather(lines: list[LogLine]) -> Facts:
     return facts
 
 
-def _rank(line: LogLine) -> int | None:
+def _rank(line: EngineLine) -> int | None:
     if not _matches(table.ANY_MILESTONE, line):
         return None
 
     return next(rank for pattern, rank in table.MILESTONES if _matches(pattern, line))
 
 
-def _find(line: LogLine) -> tuple[Signature, re.Match[str]] | None:
+def _find(line: EngineLine) -> tuple[Signature, re.Match[str]] | None:
     if line.level in _QUIET_LEVELS or not _suspicious(line) or not _matches(table.ANY_SIGNATURE, line):
         return None
 
@@ -182,11 +182,11 @@ def _find(line: LogLine) -> tuple[Signature, re.Match[str]] | None:
     return None
 
 
-def _suspicious(line: LogLine) -> bool:
+def _suspicious(line: EngineLine) -> bool:
     return bool(line.texts) and any(map(line.texts[0].lower().__contains__, table.BAD_WORDS))
 
 
-def _matches(pattern: re.Pattern[str], line: LogLine) -> bool:
+def _matches(pattern: re.Pattern[str], line: EngineLine) -> bool:
     return any(map(pattern.match, line.texts))
 
 
@@ -197,7 +197,7 @@ def _later(one: Phase, other: Phase) -> Phase:
     return max(one, other, key=_PHASES.index)
 
 
-def _phase_of(line: LogLine, rank: int | None) -> Phase:
+def _phase_of(line: EngineLine, rank: int | None) -> Phase:
     """What a start that printed this line is doing next."""
     if rank is None:
         if _matches(table.CONTEXT_BEGUN, line):
@@ -211,7 +211,7 @@ def _phase_of(line: LogLine, rank: int | None) -> Phase:
     return "compute" if rank == 2 else "load"
 
 
-def _note(facts: Facts, line: LogLine, free: dict[str, int], total: dict[str, int]) -> None:
+def _note(facts: Facts, line: EngineLine, free: dict[str, int], total: dict[str, int]) -> None:
     facts.stopped_cleanly = facts.stopped_cleanly or _matches(table.CLEAN_STOP, line)
     facts.device_seen = facts.device_seen or _matches(table.DEVICE_SEEN, line)
     facts.placed_by_hand = facts.placed_by_hand or _matches(table.PLACED_BY_HAND, line)
@@ -223,7 +223,7 @@ def _note(facts: Facts, line: LogLine, free: dict[str, int], total: dict[str, in
             free[match["index"]] = int(match["free"])
 
 
-def _note_exit(facts: Facts, line: LogLine) -> None:
+def _note_exit(facts: Facts, line: EngineLine) -> None:
     if line.level is not None:
         told = next((found for found in map(table.ROUTER_TOLD.match, line.texts) if found), None)
         facts.told_code = facts.told_code if told is None else int(told["code"])
@@ -271,7 +271,7 @@ def _survived(hit: Hit, later: Iterable[int]) -> bool:
     return any(rank >= _RANK[phase] for rank in later)
 
 
-def _allocation(hits: Iterable[Hit], lines: list[LogLine]) -> tuple[str | None, float | None]:
+def _allocation(hits: Iterable[Hit], lines: list[EngineLine]) -> tuple[str | None, float | None]:
     """The device and the size, MiB, of the first failed allocation: a buffer's name says more than an index."""
     device = indexed = None
     requested_mib: float | None = None

@@ -104,7 +104,7 @@ _SERVER_HEAD = re.compile(r"(?:srv|slot|que|res|cmn|main)\b[ :]|(?:INFO|WARN|ERR
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
+class EngineLine:
     """One line.
 
     :param raw: as it stood, without terminal sequences
@@ -128,14 +128,14 @@ def without_sequences(text: str) -> str:
     return _SEQUENCES.sub("", text)
 
 
-def read_lines(lines: Sequence[str]) -> list[LogLine]:
+def read_lines(lines: Sequence[str]) -> list[EngineLine]:
     """The engine's own lines; lines that repeat client text are left out."""
     result = []
     echo: _Echo | None = None
     for number, raw in _as_printed(lines):
         stripped = raw.strip()
         if stripped in ("[...]", "..."):
-            result.append(LogLine(number, raw, (), None, gap=True))
+            result.append(EngineLine(number, raw, (), None, gap=True))
             continue
 
         texts, level = _read(stripped)
@@ -151,7 +151,7 @@ def read_lines(lines: Sequence[str]) -> list[LogLine]:
             continue
 
         if texts:
-            result.append(LogLine(number, raw, texts, level))
+            result.append(EngineLine(number, raw, texts, level))
 
     return result
 

@@ -13,7 +13,7 @@ NOTICED = 0.02
 """Share of what was free before; less is the desktop's doing."""
 
 
-def free_told(lines: Iterable[str]) -> dict[str, int]:
+def parse_free_mib(lines: Iterable[str]) -> dict[str, int]:
     """Device to MiB that it had free when the engine began; the first telling counts, later ones are a fit's."""
     told: dict[str, int] = {}
     for line in lines:
@@ -23,7 +23,7 @@ def free_told(lines: Iterable[str]) -> dict[str, int]:
     return told
 
 
-def still_taken_mib(before: Mapping[str, int], now: Mapping[str, int]) -> int:
+def unreleased_mib_between(before: Mapping[str, int], now: Mapping[str, int]) -> int:
     """What the devices had free when an earlier engine began, and have not any more; 0 where it is little."""
     missing = {device: before[device] - free for device, free in now.items() if device in before}
     return sum(mib for device, mib in missing.items() if mib > max(before[device] * NOTICED, 1))

@@ -27,22 +27,22 @@ from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.core.fleet.fleet_states import (
-    Beside,
     CancelRequested,
-    Clearing,
     DownRequested,
-    Operation,
-    Returning,
+    Fleet,
+    FleetEffect,
+    FleetEvent,
+    RollingBack,
+    SideBySide,
     SlotWoke,
+    StartingNew,
+    StoppingOld,
     Switch,
     SwitchFinished,
+    SwitchOperation,
     SwitchRequested,
-    Taking,
     UpRequested,
     WakeSlot,
-    World,
-    WorldEffect,
-    WorldEvent,
     has_process,
     slot_of,
     state_is_active,
@@ -68,11 +68,11 @@ from orchestrator.core.fleet.lifecycle_states import (
 from orchestrator.core.fleet.restart import RestartPolicy
 
 
-def step_world(
-    world: World, event: WorldEvent, now: float, policy: RestartPolicy
-) -> tuple[World, tuple[WorldEffect, ...]]:
+def step_fleet(
+    fleet: Fleet, event: FleetEvent, now: float, policy: RestartPolicy
+) -> tuple[Fleet, tuple[FleetEffect, ...]]:
     """The world that follows, and what has to be done. Total."""
-    turn = _Turn(world, now, policy)
+    turn = _Turn(fleet, now, policy)
     match event:
         case UpRequested():
             turn.up(event)
@@ -88,33 +88,33 @@ def step_world(
             turn.tell(slot_of(event.instance), event)
 
     turn.settle()
-    return turn.world, tuple(turn.effects)
+    return turn.fleet, tuple(turn.effects)
 
 
 class _Turn:
     """One step in the making: the world so far and the effects collected."""
 
-    def __init__(self, world: World, now: float, policy: RestartPolicy) -> None:
-        self.world = world
+    def __init__(self, fleet: Fleet, now: float, policy: RestartPolicy) -> None:
+        self.fleet = fleet
         self.now = now
         self.policy = policy
-        self.effects: list[WorldEffect] = []
+        self.effects: list[FleetEffect] = []
 
     def up(self, event: UpRequested) -> None:
-        switch = self.world.switch
+        switch = self.fleet.switch
         if switch is not None:
-            if isinstance(switch, Beside):
+            if isinstance(switch, SideBySide):
                 self.tell(switch.new, StopRequested(force=True))
 
             self._finish(False, False, f"replaced by a start of {event.target}")
 
-        if not isinstance(switch, Clearing | Taking | Returning) and state_is_active(self.world.state):
+        if not isinstance(switch, StoppingOld | StartingNew | RollingBack) and state_is_active(self.fleet.state):
             self.switch(SwitchRequested(event.target, event.slot, "replace"))
             return
 
-        self.world = replace(self.world, wanted=event.target)
-        busy = [slot for slot, each in self.world.slots.items() if has_process(each)]
-        for slot in self.world.slots:
+        self.fleet = replace(self.fleet, desired=event.target)
+        busy = [slot for slot, each in self.fleet.slots.items() if has_process(each)]
+        for slot in self.fleet.slots:
             if [slot] != busy:
                 self.tell(slot, StopRequested())
 
@@ -122,120 +122,120 @@ class _Turn:
             self._open(event.slot, event.target)
         elif len(busy) == 1:
             # Something is on its way out: the slot starts the new target when its process is gone.
-            self.world = replace(self.world, current=busy[0])
+            self.fleet = replace(self.fleet, current=busy[0])
             self.tell(busy[0], StartRequested(event.target, f"{busy[0]}.1"))
         else:
-            operation = Operation(event.slot, None, event.target, "replace", self.now, self.now)
-            self.world = replace(self.world, current=busy[-1], switch=Clearing(operation, busy[-1]))
+            operation = SwitchOperation(event.slot, None, event.target, "replace", self.now, self.now)
+            self.fleet = replace(self.fleet, current=busy[-1], switch=StoppingOld(operation, busy[-1]))
 
     def down(self, event: DownRequested) -> None:
-        if self.world.switch is not None:
+        if self.fleet.switch is not None:
             self._finish(False, False, "everything was stopped")
 
-        self.world = replace(self.world, wanted=None)
-        for slot in tuple(self.world.slots):
+        self.fleet = replace(self.fleet, desired=None)
+        for slot in tuple(self.fleet.slots):
             self.tell(slot, StopRequested(event.force))
 
     def switch(self, event: SwitchRequested) -> None:
         """1. Under way already: refused. 2. It runs: done. 3. Nothing runs: a plain start. 4. Switch."""
-        world = self.world
-        state = world.state
+        fleet = self.fleet
+        state = fleet.state
         running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
         # What is failing is started anew by the same target; there is nothing to return to.
         failing = isinstance(state, Stopping | Backoff)
         origin = None if failing and running == event.target else running
-        operation = Operation(event.slot, origin, event.target, event.strategy, self.now)
-        if world.switch is not None:
-            if world.switch.operation.id != event.slot:
-                cause = f"a switch to {world.switch.operation.target} is under way"
+        operation = SwitchOperation(event.slot, origin, event.target, event.strategy, self.now)
+        if fleet.switch is not None:
+            if fleet.switch.operation.id != event.slot:
+                cause = f"a switch to {fleet.switch.operation.target} is under way"
                 self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
-        elif origin == event.target and not event.again and world.current is not None and not isinstance(state, Ready):
+        elif origin == event.target and not event.again and fleet.current is not None and not isinstance(state, Ready):
             # It is on its way already: done once it is proven.
             operation = replace(operation, origin=None, held_since=self.now)
-            self.world = replace(world, switch=Taking(operation, world.current))
+            self.fleet = replace(fleet, switch=StartingNew(operation, fleet.current))
         elif origin == event.target and not event.again:
             self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
-        elif world.current is None:
+        elif fleet.current is None:
             self._take(replace(operation, held_since=self.now))
         elif origin is not None and event.strategy == "beside":
-            self.world = replace(world, switch=Beside(operation, world.current, event.slot))
+            self.fleet = replace(fleet, switch=SideBySide(operation, fleet.current, event.slot))
         else:
             operation = replace(operation, held_since=self.now)
-            self.world = replace(world, switch=Clearing(operation, world.current))
-            for slot in world.slots:
+            self.fleet = replace(fleet, switch=StoppingOld(operation, fleet.current))
+            for slot in fleet.slots:
                 self.tell(slot, StopRequested())
 
     def cancel(self, event: CancelRequested) -> None:
-        switch = self.world.switch
+        switch = self.fleet.switch
         if switch is None or switch.operation.id != event.operation:
             return
 
         match switch:
-            case Beside():
+            case SideBySide():
                 self._drop_beside(switch, "cancelled")
-            case Clearing(operation=Operation(origin=None)):
+            case StoppingOld(operation=SwitchOperation(origin=None)):
                 self._finish(False, False, "cancelled")
-                self.world = replace(self.world, wanted=None)
-            case Clearing():
+                self.fleet = replace(self.fleet, desired=None)
+            case StoppingOld():
                 self.tell(switch.old, ResumeRequested())
-                if isinstance(self.world.slots[switch.old], Ready):
+                if isinstance(self.fleet.slots[switch.old], Ready):
                     self._finish(False, True, "cancelled")
                 else:
-                    self.world = replace(self.world, switch=replace(switch, cancelled=True))
-            case Taking(cause=None):
+                    self.fleet = replace(self.fleet, switch=replace(switch, cancelled=True))
+            case StartingNew(cause=None):
                 self._drop_new(switch, "cancelled")
-            case Taking() | Returning():
+            case StartingNew() | RollingBack():
                 pass  # it is on its way back already
             case _:
                 assert_never(switch)
 
     def tell(self, slot: str, event: InstanceEvent | StartRequested | StopRequested | ResumeRequested | Woke) -> None:
         """Step one slot."""
-        state = self.world.slots.get(slot)
+        state = self.fleet.slots.get(slot)
         if state is None:
             return
 
         state, effects = step(state, event, self.now, self.policy)
-        self.world = replace(self.world, slots={**self.world.slots, slot: state})
+        self.fleet = replace(self.fleet, slots={**self.fleet.slots, slot: state})
         for effect in effects:
             self.effects.append(WakeSlot(slot, effect.time) if isinstance(effect, WakeAt) else effect)
 
     def settle(self) -> None:
         """Follow the switch as far as the slots' states allow, then drop the slots that are done with."""
         switch = None
-        while self.world.switch is not None and self.world.switch is not switch:
-            switch = self.world.switch
+        while self.fleet.switch is not None and self.fleet.switch is not switch:
+            switch = self.fleet.switch
             self._advance(switch)
 
         kept = {
             slot: state
-            for slot, state in self.world.slots.items()
-            if slot == self.world.current or self._in_switch(slot) or not isinstance(state, Stopped | Failed | Backoff)
+            for slot, state in self.fleet.slots.items()
+            if slot == self.fleet.current or self._in_switch(slot) or not isinstance(state, Stopped | Failed | Backoff)
         }
-        if len(kept) != len(self.world.slots):
-            self.world = replace(self.world, slots=kept)
+        if len(kept) != len(self.fleet.slots):
+            self.fleet = replace(self.fleet, slots=kept)
 
     def _advance(self, switch: Switch) -> None:
         match switch:
-            case Beside():
-                new = self.world.slots.get(switch.new)
+            case SideBySide():
+                new = self.fleet.slots.get(switch.new)
                 if new is None:
                     if not self._processes(besides=switch.old):
                         self._open(switch.new, switch.operation.target, current=False)
                 elif isinstance(new, Ready):
-                    self.world = replace(self.world, current=switch.new)
+                    self.fleet = replace(self.fleet, current=switch.new)
                     self.tell(switch.old, StopRequested())
                     self._finish(True, False, None)
                 elif (cause := _over(new)) is not None:
                     self._drop_beside(switch, cause)
-            case Clearing():
+            case StoppingOld():
                 if not self._processes():
                     if switch.cancelled:
                         self._return(switch.operation, "cancelled")
                     else:
                         self._take(switch.operation)
-            case Taking():
-                new = self.world.slots[switch.new]
+            case StartingNew():
+                new = self.fleet.slots[switch.new]
                 if isinstance(new, Ready):
                     self._finish(True, False, None)
                 elif switch.cause is None and (cause := _over(new)) is not None:
@@ -245,8 +245,8 @@ class _Turn:
                         self._drop_new(switch, cause)
                 elif switch.cause is not None and isinstance(new, Stopped):
                     self._return(switch.operation, switch.cause)
-            case Returning():
-                state = self.world.slots[switch.slot]
+            case RollingBack():
+                state = self.fleet.slots[switch.slot]
                 if isinstance(state, Ready):
                     self._finish(False, True, switch.cause)
                 elif (cause := _over(state)) is not None:
@@ -255,54 +255,54 @@ class _Turn:
                 assert_never(switch)
 
     def _processes(self, besides: str | None = None) -> bool:
-        return any(has_process(state) for slot, state in self.world.slots.items() if slot != besides)
+        return any(has_process(state) for slot, state in self.fleet.slots.items() if slot != besides)
 
-    def _take(self, operation: Operation) -> None:
+    def _take(self, operation: SwitchOperation) -> None:
         self._open(operation.id, operation.target)
-        self.world = replace(self.world, switch=Taking(operation, operation.id))
+        self.fleet = replace(self.fleet, switch=StartingNew(operation, operation.id))
 
-    def _drop_beside(self, switch: Beside, cause: str) -> None:
+    def _drop_beside(self, switch: SideBySide, cause: str) -> None:
         self.tell(switch.new, StopRequested(force=True))
-        self._finish(False, not isinstance(self.world.slots[switch.old], Failed), cause)
+        self._finish(False, not isinstance(self.fleet.slots[switch.old], Failed), cause)
 
-    def _drop_new(self, switch: Taking, cause: str) -> None:
-        self.world = replace(self.world, switch=replace(switch, cause=cause))
+    def _drop_new(self, switch: StartingNew, cause: str) -> None:
+        self.fleet = replace(self.fleet, switch=replace(switch, cause=cause))
         self.tell(switch.new, StopRequested(force=True))
 
-    def _return(self, operation: Operation, cause: str) -> None:
+    def _return(self, operation: SwitchOperation, cause: str) -> None:
         if operation.origin is None:
             self._finish(False, False, cause)
-            self.world = replace(self.world, wanted=None)  # a cancelled start: there is nothing to go back to
+            self.fleet = replace(self.fleet, desired=None)  # a cancelled start: there is nothing to go back to
             return
 
         slot = f"{operation.id}r"
         self._open(slot, operation.origin)
-        self.world = replace(self.world, switch=Returning(operation, slot, cause))
+        self.fleet = replace(self.fleet, switch=RollingBack(operation, slot, cause))
 
     def _open(self, slot: str, target: Target, *, current: bool = True) -> None:
-        slots = {**self.world.slots, slot: Stopped()}
-        self.world = replace(self.world, slots=slots, current=slot if current else self.world.current)
+        slots = {**self.fleet.slots, slot: Stopped()}
+        self.fleet = replace(self.fleet, slots=slots, current=slot if current else self.fleet.current)
         self.tell(slot, StartRequested(target, f"{slot}.1"))
 
     def _finish(self, ok: bool, rolled_back: bool, cause: str | None) -> None:
-        switch = self.world.switch
+        switch = self.fleet.switch
         assert switch is not None
         operation = switch.operation
         gap_s = 0.0 if operation.held_since is None else self.now - operation.held_since
         total_s = self.now - operation.started
         self.effects.append(SwitchFinished(operation, ok, rolled_back, cause, gap_s, total_s))
-        wanted = operation.target if ok or operation.origin is None else operation.origin
-        self.world = replace(self.world, switch=None, wanted=wanted)
+        desired = operation.target if ok or operation.origin is None else operation.origin
+        self.fleet = replace(self.fleet, switch=None, desired=desired)
 
     def _in_switch(self, slot: str) -> bool:
-        match self.world.switch:
-            case Beside(old=old, new=new):
+        match self.fleet.switch:
+            case SideBySide(old=old, new=new):
                 return slot in (old, new)
-            case Clearing(old=old):
+            case StoppingOld(old=old):
                 return slot == old
-            case Taking(new=new):
+            case StartingNew(new=new):
                 return slot == new
-            case Returning(slot=returning):
+            case RollingBack(slot=returning):
                 return slot == returning
             case None:
                 return False

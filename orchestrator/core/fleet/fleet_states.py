@@ -26,7 +26,7 @@ Strategy = Literal["beside", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class SwitchOperation:
     """One switch: what was asked for, and the monotonic times that its gap is counted from."""
 
     id: str
@@ -38,51 +38,51 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SideBySide:
     """The new slot starts while the old one serves."""
 
-    operation: Operation
+    operation: SwitchOperation
     old: str
     new: str
 
 
 @dataclass(frozen=True, slots=True)
-class Clearing:
+class StoppingOld:
     """Requests wait; the old slot is on its way out. `cancelled`: then it is started again instead of the new one."""
 
-    operation: Operation
+    operation: SwitchOperation
     old: str
     cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Taking:
+class StartingNew:
     """Requests wait; the new slot starts. `cause` is set once it is being dropped."""
 
-    operation: Operation
+    operation: SwitchOperation
     new: str
     cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Returning:
+class RollingBack:
     """Requests wait; what ran before is started again."""
 
-    operation: Operation
+    operation: SwitchOperation
     slot: str
     cause: str
 
 
-Switch = Beside | Clearing | Taking | Returning
+Switch = SideBySide | StoppingOld | StartingNew | RollingBack
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Fleet:
     """All slots, the current one, the target that a person wants, and the switch under way."""
 
     slots: Mapping[str, State] = field(default_factory=dict)
     current: str | None = None
-    wanted: Target | None = None
+    desired: Target | None = None
     switch: Switch | None = None
 
     @property
@@ -93,7 +93,7 @@ class World:
     @property
     def holding(self) -> bool:
         """Whether clients wait because of a switch."""
-        return isinstance(self.switch, Clearing | Taking | Returning)
+        return isinstance(self.switch, StoppingOld | StartingNew | RollingBack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class SlotWoke:
     slot: str
 
 
-WorldEvent = UpRequested | DownRequested | SwitchRequested | CancelRequested | SlotWoke | InstanceEvent
+FleetEvent = UpRequested | DownRequested | SwitchRequested | CancelRequested | SlotWoke | InstanceEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class WakeSlot:
 class SwitchFinished:
     """How a switch ended. `gap_s` is how long clients had to wait, 0 when they did not."""
 
-    operation: Operation
+    operation: SwitchOperation
     ok: bool
     rolled_back: bool
     cause: str | None
@@ -152,7 +152,7 @@ class SwitchFinished:
     total_s: float
 
 
-WorldEffect = Effect | WakeSlot | SwitchFinished
+FleetEffect = Effect | WakeSlot | SwitchFinished
 
 
 def slot_of(instance: str) -> str:
@@ -176,7 +176,7 @@ def target_of(state: State) -> Target | None:
     match state:
         case Stopped(last=None):
             return None
-        case Stopped(last=course):
-            return course.target if course else None
+        case Stopped(last=start_record):
+            return start_record.target if start_record else None
         case _:
-            return state.course.target
+            return state.start_record.target

@@ -129,7 +129,7 @@ def next_rung(
     return None
 
 
-def on_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
+def apply_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
     """The profile with the rung's margin and steps laid over its settings.
 
     No step takes more device memory than the profile: `context:65536` leaves a smaller context as it is.

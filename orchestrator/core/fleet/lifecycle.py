@@ -36,7 +36,6 @@ from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     CanaryPassed,
     CheckFailed,
-    Course,
     Drained,
     Draining,
     Effects,
@@ -55,6 +54,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Spawn,
     Spawned,
     Starting,
+    StartRecord,
     StartRequested,
     State,
     Stopped,
@@ -82,7 +82,7 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             if isinstance(state, Draining):
                 # The timer that `ready` had may have gone off meanwhile.
                 wake = WakeAt(state.since + policy.healthy_s)
-                return Ready(state.course, state.instance, state.pid, state.since), (wake,)
+                return Ready(state.start_record, state.instance, state.pid, state.since), (wake,)
 
             return state, ()
         case Woke():
@@ -93,53 +93,57 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
 
     match state, event:
         case Preparing(), Prepared():
-            course = _begin(replace(state.course, rung=event.rung, recovery=event.recovery), event.rung, now)
-            return Starting(course, state.instance), (Spawn(state.instance),)
+            start_record = _begin(
+                replace(state.start_record, rung=event.rung, recovery=event.recovery), event.rung, now
+            )
+            return Starting(start_record, state.instance), (Spawn(state.instance),)
         case Preparing(), NotStarted():
-            course = _begin(state.course, state.course.rung or Rung(), now)
-            return _ended(course, event.failure, 0.0, now, policy, state.instance)
+            start_record = _begin(state.start_record, state.start_record.rung or Rung(), now)
+            return _ended(start_record, event.failure, 0.0, now, policy, state.instance)
         case Starting(pid=None), Spawned():
             return replace(state, pid=event.pid), (WatchLoading(state.instance),)
         case Starting(pid=int(), loaded=False), Loaded():
             return replace(state, loaded=True), (SendCanary(state.instance),)
         case Starting(pid=int(pid), loaded=True), CanaryPassed():
-            ready = Ready(_outcome(state.course, "ready"), state.instance, pid, now)
+            ready = Ready(_outcome(state.start_record, "ready"), state.instance, pid, now)
             return ready, (WakeAt(now + policy.healthy_s),)
         case Starting() | Ready(), CheckFailed():
             ready_for_s = now - state.since if isinstance(state, Ready) else 0.0
-            stopping = Stopping(_failed(state.course, event.failure), state.instance, None, event.failure, ready_for_s)
+            stopping = Stopping(
+                _failed(state.start_record, event.failure), state.instance, None, event.failure, ready_for_s
+            )
             return stopping, (StopProcess(state.instance),)
         case Draining(), CheckFailed():  # it answers nobody: no use in waiting for those in flight
-            stopping = Stopping(_failed(state.course, event.failure), state.instance, state.then)
+            stopping = Stopping(_failed(state.start_record, event.failure), state.instance, state.then)
             return stopping, (StopProcess(state.instance),)
         case Starting(), NotStarted() | Exited():
-            return _ended(state.course, event.failure, 0.0, now, policy, state.instance)
+            return _ended(state.start_record, event.failure, 0.0, now, policy, state.instance)
         case Ready(), Exited():
-            return _ended(state.course, event.failure, now - state.since, now, policy, state.instance)
+            return _ended(state.start_record, event.failure, now - state.since, now, policy, state.instance)
         case Draining(), Drained():
             return _end_well(state, state.then)
         case Draining(), Exited():
-            return _stopped(_failed(state.course, event.failure), state.then, state.instance)
+            return _stopped(_failed(state.start_record, event.failure), state.then, state.instance)
         case Stopping(), Spawned():
             return state, (StopProcess(state.instance),)  # asked for before there was a process to stop
         case Stopping(), Exited() | NotStarted():
             if state.failure is not None and state.then is None:
                 failure = _reason(state.failure, event.failure)
-                return _ended(state.course, failure, state.ready_for_s, now, policy, state.instance)
+                return _ended(state.start_record, failure, state.ready_for_s, now, policy, state.instance)
 
-            return _stopped(state.course, state.then, state.instance)
+            return _stopped(state.start_record, state.then, state.instance)
         case _:
             return state, ()
 
 
-def rung_after(course: Course, failure: Failure) -> Rung | None:
+def rung_after(start_record: StartRecord, failure: Failure) -> Rung | None:
     """Where the ladder goes on after device memory ran out; None at its top, or when the attempts are used up."""
-    if course.climbed + 1 >= course.recovery.max_attempts:
+    if start_record.climbed + 1 >= start_record.recovery.max_attempts:
         return None
 
     return next_rung(
-        course.rung or Rung(),
-        course.recovery,
+        start_record.rung or Rung(),
+        start_record.recovery,
         margin_helps=failure.action == "retry_margin",
         requested_mib=failure.requested_mib,
         device=failure.device,
@@ -149,15 +153,15 @@ def rung_after(course: Course, failure: Failure) -> Rung | None:
 def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
     match state:
         case Stopped():
-            return _prepare(Course(event.target), event.instance)
-        case Preparing() | Starting() | Ready() if state.course.target == event.target:
+            return _prepare(StartRecord(event.target), event.instance)
+        case Preparing() | Starting() | Ready() if state.start_record.target == event.target:
             return state, ()  # it is on its way already
         case Preparing() | Backoff() | Failed():
-            return _prepare(Course(event.target), _successor(state.instance))
+            return _prepare(StartRecord(event.target), _successor(state.instance))
         case Starting():
-            return Stopping(state.course, state.instance, event.target), (StopProcess(state.instance),)
+            return Stopping(state.start_record, state.instance, event.target), (StopProcess(state.instance),)
         case Ready():
-            draining = Draining(state.course, state.instance, state.pid, state.since, event.target)
+            draining = Draining(state.start_record, state.instance, state.pid, state.since, event.target)
             return draining, (AwaitDrain(state.instance),)
         case Draining() | Stopping():
             return replace(state, then=event.target), ()
@@ -170,14 +174,14 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
         case Stopped():
             return state, ()
         case Preparing() | Backoff() | Failed():
-            return Stopped(state.course), ()
+            return Stopped(state.start_record), ()
         case Starting():
-            return Stopping(state.course, state.instance, None), (StopProcess(state.instance),)
+            return Stopping(state.start_record, state.instance, None), (StopProcess(state.instance),)
         case Ready():
             if event.force:
                 return _end_well(state, None)
 
-            draining = Draining(state.course, state.instance, state.pid, state.since, None)
+            draining = Draining(state.start_record, state.instance, state.pid, state.since, None)
             return draining, (AwaitDrain(state.instance),)
         case Draining():
             if event.force:
@@ -192,11 +196,11 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
 
 def _end_well(state: Ready | Draining, then: Target | None) -> tuple[State, Effects]:
     """End an instance that served without a failure until it was asked to stop."""
-    return Stopping(state.course, state.instance, then), (_survived(state), StopProcess(state.instance))
+    return Stopping(state.start_record, state.instance, then), (_survived(state), StopProcess(state.instance))
 
 
 def _survived(state: Ready | Draining) -> Survived:
-    return Survived(state.instance, state.course.rung or Rung())
+    return Survived(state.instance, state.start_record.rung or Rung())
 
 
 def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
@@ -205,7 +209,7 @@ def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effec
             due = since + policy.healthy_s
             return state, ((_survived(state),) if now >= due else (WakeAt(due),))
         case Backoff(until=until) | Failed(until=float(until)) if now >= until:
-            return _prepare(state.course, _successor(state.instance))
+            return _prepare(state.start_record, _successor(state.instance))
         case Backoff(until=until) | Failed(until=float(until)):
             # The timer of an earlier wait, or one that is early (uvloop's count whole milliseconds): without another
             # one, nothing would end this wait.
@@ -214,28 +218,30 @@ def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effec
             return state, ()  # a person was quicker
 
 
-def _prepare(course: Course, instance: str, settle_s: float = 0.0) -> tuple[State, Effects]:
-    return Preparing(course, instance), (Prepare(instance, course.target, course.rung, settle_s),)
+def _prepare(start_record: StartRecord, instance: str, settle_s: float = 0.0) -> tuple[State, Effects]:
+    return Preparing(start_record, instance), (Prepare(instance, start_record.target, start_record.rung, settle_s),)
 
 
-def _repeated(course: Course) -> bool:
+def _repeated(start_record: StartRecord) -> bool:
     """Whether the attempt before the last one ran out of memory on the same rung."""
-    before = course.attempts[-2] if len(course.attempts) > 1 else None
-    return before is not None and before.outcome == "device_oom" and before.rung == course.attempts[-1].rung
+    before = start_record.attempts[-2] if len(start_record.attempts) > 1 else None
+    return before is not None and before.outcome == "device_oom" and before.rung == start_record.attempts[-1].rung
 
 
-def _begin(course: Course, rung: Rung, now: float) -> Course:
-    number = course.attempts[-1].number + 1 if course.attempts else 1
-    return replace(course, attempts=(*course.attempts, Attempt(number, now, rung))[-KEPT_ATTEMPTS:])
+def _begin(start_record: StartRecord, rung: Rung, now: float) -> StartRecord:
+    number = start_record.attempts[-1].number + 1 if start_record.attempts else 1
+    return replace(start_record, attempts=(*start_record.attempts, Attempt(number, now, rung))[-KEPT_ATTEMPTS:])
 
 
-def _outcome(course: Course, outcome: str, failure: Failure | None = None, next: str | None = None) -> Course:
-    last = replace(course.attempts[-1], outcome=outcome, failure=failure, next=next)
-    return replace(course, attempts=(*course.attempts[:-1], last))
+def _outcome(
+    start_record: StartRecord, outcome: str, failure: Failure | None = None, next: str | None = None
+) -> StartRecord:
+    last = replace(start_record.attempts[-1], outcome=outcome, failure=failure, next=next)
+    return replace(start_record, attempts=(*start_record.attempts[:-1], last))
 
 
-def _failed(course: Course, failure: Failure) -> Course:
-    return _outcome(course, failure.failure_class, failure)
+def _failed(start_record: StartRecord, failure: Failure) -> StartRecord:
+    return _outcome(start_record, failure.failure_class, failure)
 
 
 def _reason(check: Failure, death: Failure) -> Failure:
@@ -248,18 +254,18 @@ def _reason(check: Failure, death: Failure) -> Failure:
     return death if told and not check.permanent else check
 
 
-def _stopped(course: Course, then: Target | None, instance: str) -> tuple[State, Effects]:
-    if course.attempts[-1].failure is None:
-        course = _outcome(course, "stopped")
+def _stopped(start_record: StartRecord, then: Target | None, instance: str) -> tuple[State, Effects]:
+    if start_record.attempts[-1].failure is None:
+        start_record = _outcome(start_record, "stopped")
 
     if then is None:
-        return Stopped(course), ()
+        return Stopped(start_record), ()
 
-    return _prepare(Course(then), _successor(instance))
+    return _prepare(StartRecord(then), _successor(instance))
 
 
 def _ended(
-    course: Course, failure: Failure, ready_for_s: float, now: float, policy: RestartPolicy, instance: str
+    start_record: StartRecord, failure: Failure, ready_for_s: float, now: float, policy: RestartPolicy, instance: str
 ) -> tuple[State, Effects]:
     """The process ended by itself, or was ended because it failed: decide what follows, in this order.
 
@@ -271,36 +277,40 @@ def _ended(
     5. Anything else: the restart budget decides between a wait and a rest.
     """
     if ready_for_s >= policy.stable_s:
-        course = replace(course, climbed=0, crashes=CrashRecord())
+        start_record = replace(start_record, climbed=0, crashes=CrashRecord())
 
     if failure.failure_class == "device_oom" and failure.action != "give_up":
-        if failure.kept_mib and not ready_for_s and not _repeated(course):
+        if failure.unreleased_mib and not ready_for_s and not _repeated(start_record):
             wait = f"try the same again in {policy.settle_s:g} s"
-            why = f"{failure.kept_mib} MiB were not given back yet by what ran before"
-            course = _outcome(course, failure.failure_class, failure, f"{wait}: {why}")
-            return _prepare(course, _successor(instance), policy.settle_s)
+            why = f"{failure.unreleased_mib} MiB were not given back yet by what ran before"
+            start_record = _outcome(start_record, failure.failure_class, failure, f"{wait}: {why}")
+            return _prepare(start_record, _successor(instance), policy.settle_s)
 
-        rung = rung_after(course, failure)
+        rung = rung_after(start_record, failure)
         if rung is not None:
-            course = _outcome(course, failure.failure_class, failure, f"try {rung}")
-            return _prepare(replace(course, rung=rung, climbed=course.climbed + 1), _successor(instance))
+            start_record = _outcome(start_record, failure.failure_class, failure, f"try {rung}")
+            return _prepare(replace(start_record, rung=rung, climbed=start_record.climbed + 1), _successor(instance))
 
-        course = _outcome(course, failure.failure_class, failure, "give up: the ladder has no further step")
-        return Failed(course, instance, failure, None), ()
+        start_record = _outcome(start_record, failure.failure_class, failure, "give up: the ladder has no further step")
+        return Failed(start_record, instance, failure, None), ()
 
     if failure.permanent:
-        course = _outcome(course, failure.failure_class, failure, "give up: the same start would fail the same way")
-        return Failed(course, instance, failure, None), ()
+        start_record = _outcome(
+            start_record, failure.failure_class, failure, "give up: the same start would fail the same way"
+        )
+        return Failed(start_record, instance, failure, None), ()
 
-    record, decision = after_crash(course.crashes, ready_for_s, now, policy)
-    course = replace(course, crashes=record)
+    record, decision = after_crash(start_record.crashes, ready_for_s, now, policy)
+    start_record = replace(start_record, crashes=record)
     match decision:
         case Retry(delay_s):
-            course = _outcome(course, failure.failure_class, failure, f"start again in {delay_s:g} s")
-            return Backoff(course, instance, failure, now + delay_s), (WakeAt(now + delay_s),)
+            start_record = _outcome(start_record, failure.failure_class, failure, f"start again in {delay_s:g} s")
+            return Backoff(start_record, instance, failure, now + delay_s), (WakeAt(now + delay_s),)
         case GiveUp(cooldown_s):
-            course = _outcome(course, failure.failure_class, failure, f"rest for {cooldown_s:g} s, then one more try")
-            return Failed(course, instance, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
+            start_record = _outcome(
+                start_record, failure.failure_class, failure, f"rest for {cooldown_s:g} s, then one more try"
+            )
+            return Failed(start_record, instance, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
         case _:
             assert_never(decision)
 

@@ -34,7 +34,7 @@ class Target:
 class Failure:
     """Why a start or a run ended. Fields as in `core/failure/diagnosis.py`.
 
-    `kept_mib` is the device memory that a dead engine still held when this one began
+    `unreleased_mib` is the device memory that a dead engine still held when this one began
     (`core/failure/unreleased_memory.py`).
     """
 
@@ -46,7 +46,7 @@ class Failure:
     device: str | None = None
     requested_mib: float | None = None
     hint: str | None = None
-    kept_mib: int = 0
+    unreleased_mib: int = 0
 
     @property
     def permanent(self) -> bool:
@@ -66,7 +66,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class StartRecord:
     """What outlives a single process: the target, where on the ladder, and what was tried."""
 
     target: Target
@@ -81,18 +81,18 @@ class Course:
 class Stopped:
     """Nothing runs; `last` is what ran."""
 
-    last: Course | None = None
+    last: StartRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    course: Course
+    start_record: StartRecord
     instance: str
 
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    course: Course
+    start_record: StartRecord
     instance: str
     pid: int | None = None
     loaded: bool = False
@@ -100,7 +100,7 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    course: Course
+    start_record: StartRecord
     instance: str
     pid: int
     since: float
@@ -110,7 +110,7 @@ class Ready:
 class Draining:
     """No new requests; those in flight may end. `then` is what starts afterwards; `since` when it became ready."""
 
-    course: Course
+    start_record: StartRecord
     instance: str
     pid: int
     since: float
@@ -121,7 +121,7 @@ class Draining:
 class Stopping:
     """The process is being ended. With `failure`, it is ended because of that."""
 
-    course: Course
+    start_record: StartRecord
     instance: str
     then: Target | None
     failure: Failure | None = None
@@ -132,7 +132,7 @@ class Stopping:
 class Backoff:
     """`instance` is the process that ended; the one that follows is named after it."""
 
-    course: Course
+    start_record: StartRecord
     instance: str
     failure: Failure
     until: float
@@ -142,7 +142,7 @@ class Backoff:
 class Failed:
     """`until` is when one more try is due; None when only a person can change something."""
 
-    course: Course
+    start_record: StartRecord
     instance: str
     failure: Failure
     until: float | None

@@ -19,7 +19,7 @@ _DRAFTS = re.compile(r"draft acceptance(?: rate)? = *[\d.]+ *\( *\d+ accepted / 
 
 
 @dataclass(frozen=True, slots=True)
-class Drafting:
+class DraftHistory:
     """Tokens and answers since the last draft."""
 
     tokens: int = 0
@@ -27,18 +27,18 @@ class Drafting:
     lost: bool = False
 
 
-def count(drafting: Drafting, tokens: int, *, drafted: bool) -> tuple[Drafting, Literal["lost", "back"] | None]:
+def count(drafting: DraftHistory, tokens: int, *, drafted: bool) -> tuple[DraftHistory, Literal["lost", "back"] | None]:
     """One more answer.
 
     :param tokens: that were generated
     :return: also what is news
     """
     if drafted:
-        return Drafting(), "back" if drafting.lost else None
+        return DraftHistory(), "back" if drafting.lost else None
 
     tokens, requests = drafting.tokens + tokens, drafting.requests + 1
     lost = tokens >= LEAST_TOKENS and requests >= LEAST_REQUESTS
-    return Drafting(tokens, requests, lost), "lost" if lost and not drafting.lost else None
+    return DraftHistory(tokens, requests, lost), "lost" if lost and not drafting.lost else None
 
 
 def drafts_counted(lines: Sequence[str]) -> int:

@@ -48,7 +48,7 @@ class LivenessPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LivenessSample:
     """One look at an instance.
 
     :param stopped: the process is stopped by a signal or a debugger
@@ -64,7 +64,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class LivenessHistory:
     """What the next sample is compared with.
 
     :param moved_at: when it last made progress, or had nothing to do
@@ -79,19 +79,21 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LivenessVerdict:
     """:param reason: for people; empty when all is well"""
 
     kind: Kind
     reason: str = ""
 
 
-def begin(now: float) -> History:
+def begin(now: float) -> LivenessHistory:
     """The history of an instance that has just become ready, or of one that nobody has looked at for a while."""
-    return History(now, now)
+    return LivenessHistory(now, now)
 
 
-def assess(history: History, sample: Sample, now: float, policy: LivenessPolicy) -> tuple[History, Verdict]:
+def assess(
+    history: LivenessHistory, sample: LivenessSample, now: float, policy: LivenessPolicy
+) -> tuple[LivenessHistory, LivenessVerdict]:
     """Judge a sample, in this order.
 
     1. Nobody looked for a long time (the daemon was suspended): what was seen before, and this look, say nothing.
@@ -101,11 +103,11 @@ def assess(history: History, sample: Sample, now: float, policy: LivenessPolicy)
     5. No answer and no progress for `unroute_after` looks: no new requests.
     """
     if now - history.looked_at > policy.gap_s:
-        return replace(begin(now), work=sample.work), Verdict("ok")
+        return replace(begin(now), work=sample.work), LivenessVerdict("ok")
 
     moved = sample.work != history.work
     idle = sample.in_flight == 0 and sample.answered
-    history = History(
+    history = LivenessHistory(
         looked_at=now,
         moved_at=now if moved or idle else history.moved_at,
         work=sample.work,
@@ -114,17 +116,19 @@ def assess(history: History, sample: Sample, now: float, policy: LivenessPolicy)
     )
     if sample.stopped:
         kind: Kind = "hung" if history.stopped >= policy.hung_after else "unroute"
-        return history, Verdict(kind, "the process is stopped (by SIGSTOP or a debugger)")
+        return history, LivenessVerdict(kind, "the process is stopped (by SIGSTOP or a debugger)")
 
     still_s = now - history.moved_at
     if still_s >= policy.stall_s:
         what = f"{sample.in_flight} requests in flight" if sample.in_flight else "/health unanswered"
-        return history, Verdict("hung", f"no progress for {still_s:.0f} s with {what}")
+        return history, LivenessVerdict("hung", f"no progress for {still_s:.0f} s with {what}")
 
     if history.silent >= policy.unroute_after:
-        return history, Verdict("unroute", f"/health was not answered {history.silent} times, and nothing moved")
+        return history, LivenessVerdict(
+            "unroute", f"/health was not answered {history.silent} times, and nothing moved"
+        )
 
-    return history, Verdict("ok")
+    return history, LivenessVerdict("ok")
 
 
 def slot_counters(answer: object) -> tuple[tuple[tuple[str, int], ...], ...] | None:

@@ -18,7 +18,7 @@ DISTURBED_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AnsweredRequest:
     """One request that an engine answered; times are monotonic.
 
     :param entered: when it was sent to the engine
@@ -51,22 +51,24 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingAnswer:
     """`left` requests that were in flight when this one ended have not ended yet."""
 
-    request: Request
+    request: AnsweredRequest
     left: int
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class OverlapTracker:
     """Who was on the engine when, oldest first."""
 
-    ended: tuple[Request, ...] = ()
-    waiting: tuple[Waiting, ...] = ()
+    ended: tuple[AnsweredRequest, ...] = ()
+    waiting: tuple[PendingAnswer, ...] = ()
 
 
-def add(company: Company, request: Request, in_flight: int) -> tuple[Company, tuple[tuple[Request, float], ...]]:
+def add(
+    company: OverlapTracker, request: AnsweredRequest, in_flight: int
+) -> tuple[OverlapTracker, tuple[tuple[AnsweredRequest, float], ...]]:
     """One more request has ended.
 
     :param in_flight: requests that are on the engine now
@@ -77,14 +79,14 @@ def add(company: Company, request: Request, in_flight: int) -> tuple[Company, tu
     waiting = [
         replace(each, left=each.left - 1) if request.entered < each.request.ended else each for each in company.waiting
     ]
-    waiting.append(Waiting(request, in_flight))
+    waiting.append(PendingAnswer(request, in_flight))
     known = [each.request for each in waiting if each.left <= 0 or not in_flight]
     rest = tuple(each for each in waiting if each.left > 0 and in_flight)[-KEPT:]
     shared = [(each, streams_beside(each, ended)) for each in known if each.decode_ms]
-    return Company(ended, rest), tuple((each, streams) for each, streams in shared if streams is not None)
+    return OverlapTracker(ended, rest), tuple((each, streams) for each, streams in shared if streams is not None)
 
 
-def streams_beside(request: Request, others: Sequence[Request]) -> float | None:
+def streams_beside(request: AnsweredRequest, others: Sequence[AnsweredRequest]) -> float | None:
     """How many streams shared the steps of a request: the harmonic mean over its time, itself included.
 
     :return: None when a prompt was read meanwhile

@@ -79,7 +79,7 @@ class DeviceLook:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class StepSample:
     """The steps of one answer that nobody's prompt disturbed.
 
     :param began: when its tokens began (monotonic)
@@ -105,12 +105,12 @@ class Sample:
 class Judged:
     """:param excess: times the longest that a healthy step would have taken"""
 
-    sample: Sample
+    sample: StepSample
     excess: float
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class SlowdownHistory:
     """What is known of one instance.
 
     :param since: samples that began before are not judged
@@ -120,7 +120,7 @@ class History:
     """
 
     since: float = float("-inf")
-    healthy: tuple[Sample, ...] = ()
+    healthy: tuple[StepSample, ...] = ()
     recent: tuple[Judged, ...] = ()
     kind: Kind = "ok"
     reason: str = ""
@@ -129,7 +129,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SlowdownVerdict:
     """:param reason: for people; empty when all is well
     :param news: it is to be said now
     :param taken_mib: device memory that other programs took since all was well, where that is the reason
@@ -141,12 +141,14 @@ class Verdict:
     taken_mib: int = 0
 
 
-def resumed(history: History, now: float) -> History:
+def resumed(history: SlowdownHistory, now: float) -> SlowdownHistory:
     """Nobody, or nothing, ran for a while (a suspend, a stopped process): what spans that time says nothing."""
     return replace(history, since=now, recent=())
 
 
-def assess(history: History, sample: Sample, now: float, policy: SlowdownPolicy) -> tuple[History, Verdict]:
+def assess(
+    history: SlowdownHistory, sample: StepSample, now: float, policy: SlowdownPolicy
+) -> tuple[SlowdownHistory, SlowdownVerdict]:
     """Judge one more answer, in this order.
 
     1. Too short, or begun before the instance was well known to run: nothing changes.
@@ -156,10 +158,10 @@ def assess(history: History, sample: Sample, now: float, policy: SlowdownPolicy)
     4. Most of the last answers were as they should be: all is well again.
     """
     if sample.steps < policy.least_steps or sample.began < history.since:
-        return history, Verdict(history.kind, history.reason)
+        return history, SlowdownVerdict(history.kind, history.reason)
 
     if len(history.healthy) < policy.healthy_samples:
-        return replace(history, healthy=(*history.healthy, sample)), Verdict("ok")
+        return replace(history, healthy=(*history.healthy, sample)), SlowdownVerdict("ok")
 
     judged, near = _judge(history, sample, policy)
     if judged.excess >= policy.spilled_at or near:
@@ -170,21 +172,21 @@ def assess(history: History, sample: Sample, now: float, policy: SlowdownPolicy)
 
     kind, reason, taken_mib = _decide(history, policy)
     if kind == history.kind:
-        return history, Verdict(kind, history.reason)
+        return history, SlowdownVerdict(kind, history.reason)
 
     return _changed(history, kind, reason, taken_mib, now, policy)
 
 
-def burden(sample: Sample, than: Sample) -> float:
+def burden(sample: StepSample, than: StepSample) -> float:
     """How many times longer a step may take because it has more to do than another, at most."""
     depth = (sample.depth + DEPTH_FLOOR) / (than.depth + DEPTH_FLOOR)
     return max(depth, 1) * max(sample.width / than.width, 1) * max(sample.streams / than.streams, 1)
 
 
-def _judge(history: History, sample: Sample, policy: SlowdownPolicy) -> tuple[Judged, bool]:
+def _judge(history: SlowdownHistory, sample: StepSample, policy: SlowdownPolicy) -> tuple[Judged, bool]:
     """:return: also whether the answers that it is compared with had about as much to do"""
 
-    def apart(each: Sample) -> float:
+    def apart(each: StepSample) -> float:
         return burden(sample, each) * burden(each, sample)
 
     nearest = sorted(history.healthy, key=apart)[: policy.healthy_samples]
@@ -192,19 +194,19 @@ def _judge(history: History, sample: Sample, policy: SlowdownPolicy) -> tuple[Ju
     return Judged(sample, sample.step_ms / bound_ms), _median(map(apart, nearest)) <= policy.near
 
 
-def _widened(healthy: tuple[Sample, ...], sample: Sample, policy: SlowdownPolicy) -> tuple[Sample, ...]:
+def _widened(healthy: tuple[StepSample, ...], sample: StepSample, policy: SlowdownPolicy) -> tuple[StepSample, ...]:
     """With one more sample, where few are like it."""
     like = sum(_bucket(each) == _bucket(sample) for each in healthy)
     return (*healthy, sample) if like < policy.bucket else healthy
 
 
-def _bucket(sample: Sample) -> tuple[int, int, int]:
+def _bucket(sample: StepSample) -> tuple[int, int, int]:
     """Doublings of each burden."""
     depth = int(sample.depth / DEPTH_FLOOR) + 1
     return depth.bit_length(), int(sample.width).bit_length(), int(sample.streams).bit_length()
 
 
-def _decide(history: History, policy: SlowdownPolicy) -> tuple[Kind, str, int]:
+def _decide(history: SlowdownHistory, policy: SlowdownPolicy) -> tuple[Kind, str, int]:
     late = [each for each in history.recent if each.excess >= policy.spilled_at]
     if len(late) >= policy.agree:
         samples = [each.sample for each in late]
@@ -232,7 +234,7 @@ def _crowded(judged: Judged, usual_cpu: float, policy: SlowdownPolicy) -> bool:
     return other_cpu is not None and other_cpu >= usual_cpu + policy.other_cpu
 
 
-def _throttled(healthy: Sequence[Sample], samples: Sequence[Sample]) -> str | None:
+def _throttled(healthy: Sequence[StepSample], samples: Sequence[StepSample]) -> str | None:
     """Which device lowers its clocks, and why, most of the time and not before."""
     for index in _devices(samples):
         before, looks = _looks(healthy, index), _looks(samples, index)
@@ -247,7 +249,9 @@ def _throttled(healthy: Sequence[Sample], samples: Sequence[Sample]) -> str | No
     return None
 
 
-def _spilled(healthy: Sequence[Sample], samples: Sequence[Sample], policy: SlowdownPolicy) -> tuple[str, int] | None:
+def _spilled(
+    healthy: Sequence[StepSample], samples: Sequence[StepSample], policy: SlowdownPolicy
+) -> tuple[str, int] | None:
     """Which device is nearly full and has far more traffic than decoding needs; and what other programs took there."""
     for index in _devices(samples):
         before = [each.pcie_mib_s for each in _looks(healthy, index) if each.pcie_mib_s is not None]
@@ -287,16 +291,16 @@ def _taken(before: Sequence[DeviceLook], looks: Sequence[DeviceLook]) -> int:
 
 
 def _changed(
-    history: History, kind: Kind, reason: str, taken_mib: int, now: float, policy: SlowdownPolicy
-) -> tuple[History, Verdict]:
+    history: SlowdownHistory, kind: Kind, reason: str, taken_mib: int, now: float, policy: SlowdownPolicy
+) -> tuple[SlowdownHistory, SlowdownVerdict]:
     if kind == "ok":
-        verdict = Verdict("ok", news=history.told)
+        verdict = SlowdownVerdict("ok", news=history.told)
         return replace(history, kind="ok", reason="", told=False, recent=()), verdict
 
     news = now - history.said.get(kind, float("-inf")) >= policy.repeat_s
     said = {**history.said, kind: now} if news else history.said
     history = replace(history, kind=kind, reason=reason, told=history.told or news, said=said)
-    return history, Verdict(kind, reason, news, taken_mib)
+    return history, SlowdownVerdict(kind, reason, news, taken_mib)
 
 
 def _how_slow(judged: Sequence[Judged]) -> str:
@@ -307,11 +311,11 @@ def _how_slow(judged: Sequence[Judged]) -> str:
     )
 
 
-def _devices(samples: Iterable[Sample]) -> list[int]:
+def _devices(samples: Iterable[StepSample]) -> list[int]:
     return sorted({look.index for sample in samples for look in sample.looks})
 
 
-def _looks(samples: Iterable[Sample], index: int) -> list[DeviceLook]:
+def _looks(samples: Iterable[StepSample], index: int) -> list[DeviceLook]:
     return [look for sample in samples for look in sample.looks if look.index == index]
 
 

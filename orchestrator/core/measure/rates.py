@@ -65,7 +65,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CounterSample:
     """What an engine answered.
 
     :param taken_s: when, monotonic
@@ -98,14 +98,14 @@ class Meter:
         `prompt_tok_s`
     """
 
-    last: Sample
+    last: CounterSample
     decoded: float
     prompt: float
     prompt_at: float
     prompt_tok_s: float | None = None
 
 
-def begin(sample: Sample) -> tuple[Meter, Measured]:
+def begin(sample: CounterSample) -> tuple[Meter, Measured]:
     """The first sample of an instance: there is no rate yet."""
     reading = sum(slot.prompt_read or 0 for slot in sample.slots or () if slot.reading)
     prompt = sample.totals.get(PROMPT, 0.0) + reading
@@ -117,7 +117,7 @@ def idle(meter: Meter, now: float) -> Meter:
     return replace(meter, last=replace(meter.last, taken_s=now), prompt_at=now, prompt_tok_s=None)
 
 
-def advance(meter: Meter, sample: Sample) -> tuple[Meter, Measured]:
+def advance(meter: Meter, sample: CounterSample) -> tuple[Meter, Measured]:
     """Compare a sample with the one before it.
 
     Samples that are too close to each other leave the meter; with a gap between them, or counts that fell (the engine
@@ -147,7 +147,7 @@ def advance(meter: Meter, sample: Sample) -> tuple[Meter, Measured]:
     return replace(meter, last=sample, decoded=meter.decoded + decoded), measured
 
 
-def _with_prompt(meter: Meter, sample: Sample, tokens: float) -> Meter:
+def _with_prompt(meter: Meter, sample: CounterSample, tokens: float) -> Meter:
     """Count tokens of prompts. They come a batch at a time, or all at once when a prompt was read, and either may take
     longer than the time between two samples: their rate is over the time since the last of them, and holds until the
     next.
@@ -204,7 +204,7 @@ def _slot(found: dict[str, object]) -> Slot:
     )
 
 
-def _now(sample: Sample) -> Measured:
+def _now(sample: CounterSample) -> Measured:
     slots, totals = sample.slots, sample.totals
     deferred, kv_used = totals.get(DEFERRED), totals.get(KV_USED)
     if kv_used is None and slots and any(slot.prompt is not None for slot in slots):
@@ -218,7 +218,7 @@ def _now(sample: Sample) -> Measured:
     )
 
 
-def _ever_decoded(sample: Sample) -> float:
+def _ever_decoded(sample: CounterSample) -> float:
     running = sum(slot.decoded or 0 for slot in sample.slots or () if slot.busy)
     return sample.totals[PREDICTED] + running if PREDICTED in sample.totals else 0.0
 

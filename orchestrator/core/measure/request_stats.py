@@ -39,7 +39,7 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class RequestStats:
     """Requests taken together. Rates and quantiles are None where nothing was measured.
 
     Rates weigh each token alike, not each request: tokens and times are added up first. As in `orch status`, n tokens
@@ -72,13 +72,13 @@ HELD_S = 0.05
 """A request that waited for less went straight through."""
 
 
-def summed(name: str | None, records: Sequence[RequestRecord]) -> Usage:
+def summed(name: str | None, records: Sequence[RequestRecord]) -> RequestStats:
     """What these requests come to."""
     outcomes = Counter(each.outcome for each in records)
     drafted = sum(each.draft_tokens or 0 for each in records)
     accepted = sum(each.draft_accepted or 0 for each in records)
     firsts = sorted(each.first_token_s for each in records if each.first_token_s is not None)
-    return Usage(
+    return RequestStats(
         name=name,
         requests=len(records),
         complete=outcomes["complete"],
@@ -101,7 +101,7 @@ def summed(name: str | None, records: Sequence[RequestRecord]) -> Usage:
     )
 
 
-def summed_by(field: str, records: Iterable[RequestRecord]) -> list[Usage]:
+def summed_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats]:
     """One for each value of the field, the busiest first.
 
     :param field: `engine`, `profile` or `build`

@@ -11,7 +11,7 @@ from itertools import groupby, zip_longest
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class HistorySample:
     """What was going on at a moment, or on average over the step that begins there.
 
     :param at_s: Unix time
@@ -35,7 +35,7 @@ class Tier:
 TIERS = (Tier(1, 3600), Tier(10, 86_400), Tier(60, 30 * 86_400))
 
 
-def thin(samples: Iterable[Sample], step_s: int) -> list[Sample]:
+def thin(samples: Iterable[HistorySample], step_s: int) -> list[HistorySample]:
     """One sample for each step, oldest first: rates are averaged where they were measured.
 
     :param samples: in order of time
@@ -45,7 +45,7 @@ def thin(samples: Iterable[Sample], step_s: int) -> list[Sample]:
         members = list(group)
         used = zip_longest(*(each.used_mib for each in members), fillvalue=0)
         thinned.append(
-            Sample(
+            HistorySample(
                 number * step_s,
                 _mean(each.decode_tok_s for each in members),
                 _mean(each.prompt_tok_s for each in members),

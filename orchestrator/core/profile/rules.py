@@ -32,7 +32,7 @@ def engine_kind(engine: str) -> Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Conflict:
     """One combination that cannot work.
 
     :param keys: the settings concerned, the one to report first; keys of the profile as it stands for its engine
@@ -72,7 +72,7 @@ class _Facts:
 _Check = Callable[[_Facts], str | None]
 
 
-def findings(profile: EngineProfile, kind: Kind) -> list[Finding]:
+def find_conflicts(profile: EngineProfile, kind: Kind) -> list[Conflict]:
     """What cannot work in a profile on an engine of this kind.
 
     :param kind: `unknown` leaves out the rules that hold for one engine only
@@ -82,7 +82,7 @@ def findings(profile: EngineProfile, kind: Kind) -> list[Finding]:
     for paths, check in _RULES:
         message = check(facts)
         if message is not None:
-            found.append(Finding(tuple(_key(path) for path in paths), message, check in _ABOUT_MISSING))
+            found.append(Conflict(tuple(_key(path) for path in paths), message, check in _ABOUT_MISSING))
 
     return found
 
@@ -92,7 +92,7 @@ def refuse_combinations(profile: EngineProfile, kind: Kind) -> None:
 
     :raises UsageError: with every combination that cannot work there
     """
-    found = findings(profile, kind)
+    found = find_conflicts(profile, kind)
     if found:
         raise UsageError(
             f"profile `{profile.name}` cannot work on the engine `{profile.engine}`",

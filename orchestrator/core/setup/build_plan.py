@@ -73,7 +73,7 @@ _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9.]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class BuildHost:
     """What a build can use.
 
     :param programs: name to path of those found, of `cmake`, `ninja`, `cc`, `c++`, `nvcc`, `hipcc`, `glslc`,
@@ -98,7 +98,7 @@ class Choice:
     reasons: tuple[str, ...] = field(default=())
 
 
-def choose_backend(machine: Machine, wanted: Backend | None = None) -> Choice:
+def choose_backend(machine: BuildHost, wanted: Backend | None = None) -> Choice:
     """The back end to build for: the fastest that the machine has both a device and the tools for.
 
     :raises OrchError: when tools are missing, with the packages that bring them. A card without its toolkit is such a
@@ -136,7 +136,7 @@ def choose_backend(machine: Machine, wanted: Backend | None = None) -> Choice:
     )
 
 
-def cmake_definitions(kind: Kind, backend: Backend, machine: Machine) -> dict[str, str]:
+def cmake_definitions(kind: Kind, backend: Backend, machine: BuildHost) -> dict[str, str]:
     """What is given to cmake with `-D`, apart from directories."""
     definitions = {
         "CMAKE_BUILD_TYPE": "Release",
@@ -192,7 +192,7 @@ def wanted_targets(available: Sequence[str]) -> tuple[str, ...]:
     return (SERVER, *(tool for tool in TOOLS if tool in available))
 
 
-def _missing(machine: Machine, needed: Mapping[str, str]) -> dict[str, str]:
+def _missing(machine: BuildHost, needed: Mapping[str, str]) -> dict[str, str]:
     return {tool: package for tool, package in needed.items() if tool not in machine.programs}
 
 

@@ -20,7 +20,7 @@ _CLAUSE = re.compile(r"(>=|<=|==|<|>|!=|~=)\s*(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     :param what: the check: `python`, `gateway`, ...
@@ -62,16 +62,16 @@ def requirement(line: str) -> Requirement | None:
     return Requirement(match[1], tuple((each[1], each[2]) for each in clauses if each is not None), match[3] or "")
 
 
-def judge_room(what: str, path: str, free_mib: int) -> Finding:
+def judge_room(what: str, path: str, free_mib: int) -> CheckResult:
     """Disk space where something of orch's lies."""
     text = f"{path}: {free_mib} MiB free"
     if free_mib < FULL_MIB:
-        return Finding("problem", what, text, "make room: nothing can be written there soon")
+        return CheckResult("problem", what, text, "make room: nothing can be written there soon")
 
     if free_mib < TIGHT_MIB:
-        return Finding("warning", what, text, "make room before you build or download anything")
+        return CheckResult("warning", what, text, "make room before you build or download anything")
 
-    return Finding("ok", what, text)
+    return CheckResult("ok", what, text)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

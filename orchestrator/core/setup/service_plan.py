@@ -68,7 +68,7 @@ class RemoveTree:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunCommand:
     """A command.
 
     :param argv: empty for a step that has something to do only when the others are undone
@@ -82,11 +82,11 @@ class Run:
         return f"run {shlex.join(self.argv)}"
 
 
-Step = MakeDirectory | WriteFile | RemoveFile | RemoveTree | Run
+Step = MakeDirectory | WriteFile | RemoveFile | RemoveTree | RunCommand
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ServiceHost:
     """The machine as it was found.
 
     :param root: `/`, or the image that is installed into, which does not run
@@ -129,7 +129,7 @@ class Machine:
         return ("systemctl", *flavour, *((f"--root={self.root}",) if self.offline else ()), *words)
 
 
-def install_steps(machine: Machine, units: Mapping[str, str], orch: tuple[str, ...]) -> tuple[Step, ...]:
+def install_steps(machine: ServiceHost, units: Mapping[str, str], orch: tuple[str, ...]) -> tuple[Step, ...]:
     """From this machine to one with these units, enabled and started; nothing when it is that already.
 
     :param units: name to text, SERVICE and perhaps SOCKET
@@ -147,34 +147,34 @@ def install_steps(machine: Machine, units: Mapping[str, str], orch: tuple[str, .
 
     running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
     if starts and running:  # a socket unit cannot take the address while the service has it
-        steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
+        steps.append(RunCommand(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
     if not machine.offline and (written or dropped):
-        steps.append(Run((), machine.systemctl("daemon-reload")))  # when undone: once the files are as they were
+        steps.append(RunCommand((), machine.systemctl("daemon-reload")))  # when undone: once the files are as they were
 
     for name in dropped:
-        steps.append(Run(machine.systemctl("disable", name), machine.systemctl("enable", name)))
+        steps.append(RunCommand(machine.systemctl("disable", name), machine.systemctl("enable", name)))
         steps.append(RemoveFile(machine.unit(name)))
 
     steps += (WriteFile(machine.unit(name), text) for name, text in written.items())
     if not machine.offline and (written or dropped):
-        steps.append(Run(machine.systemctl("daemon-reload")))
+        steps.append(RunCommand(machine.systemctl("daemon-reload")))
 
     fresh = tuple(name for name in units if name not in machine.enabled)
     if fresh:
-        steps.append(Run(machine.systemctl("enable", *fresh), machine.systemctl("disable", *fresh)))
+        steps.append(RunCommand(machine.systemctl("enable", *fresh), machine.systemctl("disable", *fresh)))
 
     if starts:
         # A start that fails leaves a failed unit behind, even without its file. The brackets make a pattern of the
         # name: it meets what systemd has loaded, and is no error where that is nothing.
         patterns = tuple(name.replace("orch", "orc[h]") for name in wanted)
-        steps.append(Run((), machine.systemctl("reset-failed", *patterns)))
-        steps.append(Run(machine.systemctl("start", *wanted), machine.systemctl("stop", *wanted)))
+        steps.append(RunCommand((), machine.systemctl("reset-failed", *patterns)))
+        steps.append(RunCommand(machine.systemctl("start", *wanted), machine.systemctl("stop", *wanted)))
 
     return tuple(steps)
 
 
-def uninstall_steps(machine: Machine, purge: tuple[str, ...] = ()) -> tuple[Step, ...]:
+def uninstall_steps(machine: ServiceHost, purge: tuple[str, ...] = ()) -> tuple[Step, ...]:
     """From this machine to one without the service.
 
     :param purge: directories that go as well; then the service user goes, too
@@ -184,37 +184,37 @@ def uninstall_steps(machine: Machine, purge: tuple[str, ...] = ()) -> tuple[Step
     if names:
         running = tuple(name for name in names if name in machine.active)
         if running:
-            steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
+            steps.append(RunCommand(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
         # A unit that failed is listed for ever, also when its file is gone.
         steps += _forget(machine, machine.failed)
         enabled = tuple(name for name in names if name in machine.enabled)
         if enabled:
-            steps.append(Run(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
+            steps.append(RunCommand(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
 
         if not machine.offline:
-            steps.append(Run((), machine.systemctl("daemon-reload")))
+            steps.append(RunCommand((), machine.systemctl("daemon-reload")))
 
         steps += (RemoveFile(machine.unit(name)) for name in names)
         if not machine.offline:
-            steps.append(Run(machine.systemctl("daemon-reload")))
+            steps.append(RunCommand(machine.systemctl("daemon-reload")))
 
     steps += map(RemoveTree, purge)
     if purge and machine.flavour == "system" and machine.user:
-        steps.append(Run(("userdel", *_prefix(machine), USER)))
+        steps.append(RunCommand(("userdel", *_prefix(machine), USER)))
 
     return tuple(steps)
 
 
-def _forget(machine: Machine, names: tuple[str, ...]) -> list[Step]:
+def _forget(machine: ServiceHost, names: tuple[str, ...]) -> list[Step]:
     """Forget that units failed, and how often they were started.
 
     :param names: of units that systemd has loaded; others are an error
     """
-    return [Run(machine.systemctl("reset-failed", *names))] if names else []
+    return [RunCommand(machine.systemctl("reset-failed", *names))] if names else []
 
 
-def _user_steps(machine: Machine, orch: tuple[str, ...]) -> list[Step]:
+def _user_steps(machine: ServiceHost, orch: tuple[str, ...]) -> list[Step]:
     steps: list[Step] = []
     if not machine.user:
         groups = ("--groups", ",".join(machine.groups)) if machine.groups else ()
@@ -222,19 +222,23 @@ def _user_steps(machine: Machine, orch: tuple[str, ...]) -> list[Step]:
         options = ("--system", *own, "--home-dir", HOME, "--no-create-home", "--shell", NO_SHELL)
         add = ("useradd", *_prefix(machine), *options, "--comment", GECOS, *groups, USER)
         # Not the undo of a useradd that failed: there is nothing to remove, and userdel would fail, too.
-        steps += [Run(add), Run((), ("userdel", *_prefix(machine), USER))]
+        steps += [RunCommand(add), RunCommand((), ("userdel", *_prefix(machine), USER))]
     else:
         lacking = tuple(group for group in machine.groups if group not in machine.member)
         if lacking:
             before = ("usermod", *_prefix(machine), "--groups", ",".join(machine.member), USER)
-            steps.append(Run(("usermod", *_prefix(machine), "--append", "--groups", ",".join(lacking), USER), before))
+            steps.append(
+                RunCommand(("usermod", *_prefix(machine), "--append", "--groups", ",".join(lacking), USER), before)
+            )
 
     if not machine.offline and machine.text(SERVICE) is None:
-        steps.append(Run(("runuser", "-u", USER, "--", *orch, "--version")))  # may it run this installation at all?
+        steps.append(
+            RunCommand(("runuser", "-u", USER, "--", *orch, "--version"))
+        )  # may it run this installation at all?
 
     steps += (MakeDirectory(machine.below(path), USER) for path in PRIVATE_DIRECTORIES if path not in machine.existing)
     return steps
 
 
-def _prefix(machine: Machine) -> tuple[str, ...]:
+def _prefix(machine: ServiceHost) -> tuple[str, ...]:
     return ("--prefix", machine.root) if machine.offline else ()

@@ -12,7 +12,7 @@ from orchestrator.core.fleet.fleet_states import Strategy, UpRequested, state_is
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.daemon.control.service import Service
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
-from orchestrator.daemon.fleet.preparing import Preparer, Resolved
+from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
 from orchestrator.daemon.fleet.switcher import Switcher, name_of
 
 
@@ -44,7 +44,7 @@ class Actions:
 
     def running(self) -> Target | None:
         """What runs, or is on its way."""
-        state = self._owner.world.state
+        state = self._owner.fleet.state
         return target_of(state) if state_is_active(state) else None
 
     async def up(self, profile: str | None, engine: str | None) -> dict[str, object]:
@@ -67,7 +67,7 @@ class Actions:
             "notes": resolved.notes,
         }
 
-    async def _resolve(self, profile: str | None, engine: str | None) -> Resolved:
+    async def _resolve(self, profile: str | None, engine: str | None) -> ResolvedTarget:
         if profile is None:
             fallback = self._fallback()
             if fallback is None:
@@ -85,7 +85,7 @@ class Actions:
 
         :raises OrchError: when it cannot work
         """
-        running = target_of(self._owner.world.state) if self._owner.world.slots else None
+        running = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
         resolved = await anyio.to_thread.run_sync(self._preparer.resolve_text, target, running)
         planned, reason = await self._switcher.plan(resolved, strategy)
         answer: dict[str, object] = {
@@ -141,7 +141,7 @@ class Actions:
         operation = await self._begin(resolved, strategy, reason, again=True)
         return {"running": name_of(running), "strategy": strategy, "operation": operation}
 
-    async def _begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> str:
+    async def _begin(self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False) -> str:
         """:return: the operation's id"""
         operation = await self._switcher.begin(resolved, strategy, reason, again=again)
         self._tasks.start_soon(self._switcher.run, operation, resolved)

@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-class Journal:
+class EventLog:
     """Appends events; `changed` of its publisher wakes those who follow.
 
     :param path: JSON Lines, one event each, rotated once (`.1`) at 1 MiB; None keeps them in memory only

@@ -32,12 +32,12 @@ import msgspec
 from orchestrator.adapters.http1 import Request, Response
 from orchestrator.adapters.log.store import InstanceLog, LogLine
 from orchestrator.api.choices import LaunchFacts, Targets
-from orchestrator.api.top_frames import Frame
+from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.fleet_states import DownRequested, Strategy, target_of
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.daemon.control.actions import Actions
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.service import Service
 from orchestrator.daemon.control.snapshot import pid_of
 from orchestrator.daemon.fleet.owner import Owner
@@ -91,11 +91,11 @@ class Control:
         service: Service,
         switcher: Switcher,
         actions: Actions,
-        journal: Journal,
+        event_log: EventLog,
         log: InstanceLog,
         targets: Callable[[Target | None], Targets],
         drain_s: float,
-        frame: Callable[[int, int], Awaitable[Frame]],
+        frame: Callable[[int, int], Awaitable[TopFrame]],
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
@@ -103,7 +103,7 @@ class Control:
         self._service = service
         self._switcher = switcher
         self._actions = actions
-        self._journal = journal
+        self._event_log = event_log
         self._log = log
         self._list_targets = targets
         self._drain_s = drain_s
@@ -173,8 +173,8 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _launch(self, request: Request, response: Response) -> None:
-        state = self._owner.world.state
-        launch = self._service.performer.launch(instance_of(state))
+        state = self._owner.fleet.state
+        launch = self._service.effect_runner.launch(instance_of(state))
         if launch is None:
             raise NotRunningError(
                 "nothing runs, so there is no command line", hint="start something: `orch up PROFILE`"
@@ -211,7 +211,7 @@ class Control:
 
     async def _down(self, request: Request, response: Response) -> None:
         body = await _body(request, DownBody)
-        target = target_of(self._owner.world.state) if self._owner.world.slots else None
+        target = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
         ends = body.all or self._ends_with_engine
         status = self._service.status()
         running = status["state"] not in ("stopped", "failed")
@@ -252,10 +252,10 @@ class Control:
     async def _events(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
         count = int(_number(query, "lines", 50))
-        events = self._journal.after(0)[-count:] if count else []
-        seen = self._journal.news.value
+        events = self._event_log.after(0)[-count:] if count else []
+        seen = self._event_log.news.value
         response.start(200, _LINES)
-        generation = self._journal.news.generation
+        generation = self._event_log.news.generation
         while True:
             for event in events:
                 response.write(msgspec.json.encode(event) + b"\n")
@@ -264,10 +264,10 @@ class Control:
                 break
 
             await response.drain()
-            await self._journal.news.changed(generation)
-            generation = self._journal.news.generation
-            events = self._journal.after(seen)
-            seen = self._journal.news.value
+            await self._event_log.news.changed(generation)
+            generation = self._event_log.news.generation
+            events = self._event_log.after(seen)
+            seen = self._event_log.news.value
 
         response.end()
 

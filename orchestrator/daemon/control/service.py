@@ -15,28 +15,28 @@ import anyio.to_thread
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths
-from orchestrator.api.types import Gateway as GatewayStatus
-from orchestrator.api.types import Gpu, Status
+from orchestrator.api.types import GatewayStatus as GatewayStatus
+from orchestrator.api.types import GpuStatus, Status
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.fleet_states import Beside, Taking, World
+from orchestrator.core.fleet.fleet_states import Fleet, SideBySide, StartingNew
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready, State, Stopped, Stopping, describe, instance_of
 from orchestrator.core.profile.profile import DEMO_MODEL
 from orchestrator.daemon.control.snapshot import (
     Clock,
     attempts_of,
-    course_of,
     failure_of,
     name_of,
     pid_of,
     progress_of,
     refusal_of,
+    start_record_of,
 )
-from orchestrator.daemon.fleet.effect_runner import EnginePerformer
+from orchestrator.daemon.fleet.effect_runner import EffectRunner
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.publisher import Publisher
-from orchestrator.daemon.telemetry.history import History, record_of
-from orchestrator.daemon.telemetry.pace import beat
+from orchestrator.daemon.telemetry.history import HistoryWriter, record_of
+from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.speed import SpeedMeter
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.contract import Finished, Model, Refusal, View
@@ -60,14 +60,14 @@ class Service:
         paths: Paths,
         owner: Owner,
         preparer: Preparer,
-        performer: EnginePerformer,
+        effect_runner: EffectRunner,
         gpus: GpuProvider,
-        history: History,
+        history: HistoryWriter,
         totals: Totals,
     ) -> None:
         self._owner = owner
         self._preparer = preparer
-        self.performer = performer
+        self.effect_runner = effect_runner
         self._profiles = ProfileStore(paths)
         self._profiles_directory = paths.profiles
         self._gpus = gpus
@@ -117,7 +117,7 @@ class Service:
 
     def refresh(self) -> None:
         """Publish the view anew: the world, the models or the progress changed."""
-        slots = self._owner.world.slots
+        slots = self._owner.fleet.slots
         if slots is not self._before:
             fallen = (fallen_between(each, slots.get(slot)) for slot, each in self._before.items())
             self._fallen = (*self._fallen, *filter(None, fallen))[-KEPT_FALLEN:]
@@ -131,7 +131,7 @@ class Service:
         """List new and changed profiles within seconds, for ever. What runs is not touched: that is `orch reload`."""
         seen = self._profiles_stamp()
         while True:
-            await beat(LOOK_FOR_PROFILES_S)
+            await sleep_until_tick(LOOK_FOR_PROFILES_S)
             stamp = self._profiles_stamp()
             if stamp != seen:
                 seen = stamp
@@ -176,23 +176,23 @@ class Service:
     def status(self) -> Status:
         """The answer of `orch status`, without the devices (`add_gpus`)."""
         published = self._owner.published.value
-        world = published.world
-        state = world.state
-        course = course_of(state)
-        shown = course if not isinstance(state, Stopped) else None
+        fleet = published.fleet
+        state = fleet.state
+        start_record = start_record_of(state)
+        shown = start_record if not isinstance(state, Stopped) else None
         instance = instance_of(state)
         failure = failure_of(state)
-        last = course.attempts[-1].failure if course and course.attempts else None
+        last = start_record.attempts[-1].failure if start_record and start_record.attempts else None
         gateway = self.gateway
         return Status(
             version=1,
             state=name_of(state),
             profile=shown.target.profile if shown else None,
             engine=shown.target.engine if shown else None,
-            build=self.performer.build(instance),
+            build=self.effect_runner.build(instance),
             pid=pid_of(state),
             margin_mib=shown.rung.margin_mib if shown and shown.rung else None,
-            attempts=attempts_of(course, self.clock),
+            attempts=attempts_of(start_record, self.clock),
             gateway=GatewayStatus(
                 url=self.gateway_url,
                 queued=gateway.queued if gateway else 0,
@@ -204,8 +204,8 @@ class Service:
             cause=describe(failure) if failure else None,
             hint=failure.hint if failure else (last.hint if last else None),
             stale=[],
-            switching=world.switch is not None,
-            progress=self._progress(world),
+            switching=fleet.switch is not None,
+            progress=self._progress(fleet),
             daemon_pid=os.getpid(),
             generation=self.views.generation,
             notice=self.notice_of(instance),
@@ -217,13 +217,14 @@ class Service:
         status["stale"] = list(await self.stale())
         readings = await anyio.to_thread.run_sync(self._gpus.read)
         status["gpus"] = [
-            Gpu(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib) for each in readings
+            GpuStatus(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
+            for each in readings
         ]
         return status
 
     async def stale(self) -> tuple[str, ...]:
         """What the running instance's profile says differently by now; a text that is wrong counts as unchanged."""
-        launch = self.performer.launch(instance_of(self._owner.world.state))
+        launch = self.effect_runner.launch(instance_of(self._owner.fleet.state))
         if launch is None:
             return ()
 
@@ -233,14 +234,14 @@ class Service:
             return ()
 
     def _view(self) -> View:
-        world = self._owner.world
-        state = world.state
+        fleet = self._owner.fleet
+        state = fleet.state
         view = View(
             generation=self.views.generation + 1,
             serving=None,
             refusal=None,
-            progress=self._progress(world),
-            models=self._with_status(world),
+            progress=self._progress(fleet),
+            models=self._with_status(fleet),
             on_request=self.on_request,
             unavailable=dict(self._unavailable),
             fallen=self._fallen,
@@ -248,42 +249,43 @@ class Service:
         if self._closing:
             return replace(view, refusal=Refusal("orch is stopping", "stopping", 5))
 
-        if world.holding or (isinstance(state, Ready) and state.instance in self._unrouted):
+        if fleet.holding or (isinstance(state, Ready) and state.instance in self._unrouted):
             return view
 
         if isinstance(state, Ready):
-            return replace(view, serving=self.performer.endpoint(state.instance))
+            return replace(view, serving=self.effect_runner.endpoint(state.instance))
 
         return replace(view, refusal=refusal_of(state, monotonic()))
 
-    def _progress(self, world: World) -> str:
-        state = world.state
-        text = progress_of(state, self.performer.loading(instance_of(state)))
+    def _progress(self, fleet: Fleet) -> str:
+        state = fleet.state
+        text = progress_of(state, self.effect_runner.loading(instance_of(state)))
         if isinstance(state, Ready) and state.instance in self._unrouted:
-            text = f"{state.course.target} does not answer at the moment"
+            text = f"{state.start_record.target} does not answer at the moment"
 
-        switch = world.switch
+        switch = fleet.switch
         if switch is None:
             return text
 
-        if isinstance(switch, Beside) and switch.new in world.slots:  # what serves meanwhile is no news
-            beside = world.slots[switch.new]
-            text = progress_of(beside, self.performer.loading(instance_of(beside)))
+        if isinstance(switch, SideBySide) and switch.new in fleet.slots:  # what serves meanwhile is no news
+            beside = fleet.slots[switch.new]
+            text = progress_of(beside, self.effect_runner.loading(instance_of(beside)))
 
-        if isinstance(switch, Taking) and switch.operation.origin is None:  # a start that somebody waits for
+        if isinstance(switch, StartingNew) and switch.operation.origin is None:  # a start that somebody waits for
             return text
 
         return f"switching to {switch.operation.target}: {text}"
 
-    def _with_status(self, world: World) -> tuple[Model, ...]:
-        state = world.state
-        course = course_of(state)
-        if course is None or isinstance(state, Stopped):
+    def _with_status(self, fleet: Fleet) -> tuple[Model, ...]:
+        state = fleet.state
+        start_record = start_record_of(state)
+        if start_record is None or isinstance(state, Stopped):
             return self._models
 
         status = "loaded" if isinstance(state, Ready) else "unloaded" if failure_of(state) else "loading"
         return tuple(
-            replace(model, status=status) if model.name == course.target.profile else model for model in self._models
+            replace(model, status=status) if model.name == start_record.target.profile else model
+            for model in self._models
         )
 
     def _read_models(self) -> tuple[Model, ...]:

@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from orchestrator.api.types import Attempt as ApiAttempt
+from orchestrator.api.types import AttemptStatus as ApiAttempt
 from orchestrator.api.types import StateName
 from orchestrator.core.fleet.lifecycle_states import (
     Attempt,
     Backoff,
-    Course,
     Draining,
     Failed,
     Failure,
     Preparing,
     Ready,
     Starting,
+    StartRecord,
     State,
     Stopped,
     Stopping,
@@ -59,8 +59,8 @@ def name_of(state: State) -> StateName:
             return "failed"
 
 
-def course_of(state: State) -> Course | None:
-    return state.last if isinstance(state, Stopped) else state.course
+def start_record_of(state: State) -> StartRecord | None:
+    return state.last if isinstance(state, Stopped) else state.start_record
 
 
 def failure_of(state: State) -> Failure | None:
@@ -91,18 +91,18 @@ def refusal_of(state: State, now: float) -> Refusal | None:
             return Refusal("the model is being stopped", "stopping", None)
         case Failed(failure=failure, until=until):
             retry_s = None if until is None else min(max(math.ceil(until - now), 1), MAX_RETRY_AFTER_S)
-            message = f"{state.course.target} failed: {describe(failure)}{_tried(state.course)}"
-            return Refusal(message, failure.failure_class, retry_s, state.course.target.profile)
+            message = f"{state.start_record.target} failed: {describe(failure)}{_tried(state.start_record)}"
+            return Refusal(message, failure.failure_class, retry_s, state.start_record.target.profile)
         case _:
             return None
 
 
-def _tried(course: Course) -> str:
+def _tried(start_record: StartRecord) -> str:
     """What a client is told of the attempts, when there was more than one."""
-    if len(course.attempts) < 2:
+    if len(start_record.attempts) < 2:
         return ""
 
-    return "; tried: " + ", ".join(f"{each.number}. {each.rung}: {each.outcome}" for each in course.attempts)
+    return "; tried: " + ", ".join(f"{each.number}. {each.rung}: {each.outcome}" for each in start_record.attempts)
 
 
 def progress_of(state: State, loading: str = "") -> str:
@@ -113,17 +113,17 @@ def progress_of(state: State, loading: str = "") -> str:
         case Draining(then=then) | Stopping(then=then) if then is not None:
             return f"switching to {then}"
         case Backoff():
-            return f"{state.course.target} failed, it will be started again: {describe(state.failure)}"
+            return f"{state.start_record.target} failed, it will be started again: {describe(state.failure)}"
         case Starting(loaded=True):
-            return f"checking that {state.course.target} answers"
+            return f"checking that {state.start_record.target} answers"
         case Starting():
-            return f"loading {state.course.target}" + (f" ({loading})" if loading else "")
+            return f"loading {state.start_record.target}" + (f" ({loading})" if loading else "")
         case _:
-            return f"{name_of(state)} {state.course.target}"
+            return f"{name_of(state)} {state.start_record.target}"
 
 
-def attempts_of(course: Course | None, clock: Clock) -> list[ApiAttempt]:
-    return [_attempt(attempt, clock) for attempt in course.attempts] if course else []
+def attempts_of(start_record: StartRecord | None, clock: Clock) -> list[ApiAttempt]:
+    return [_attempt(attempt, clock) for attempt in start_record.attempts] if start_record else []
 
 
 def _attempt(attempt: Attempt, clock: Clock) -> ApiAttempt:

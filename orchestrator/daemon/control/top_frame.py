@@ -7,19 +7,19 @@ from time import monotonic
 from typing import Literal
 
 from orchestrator.adapters.hardware.host import Residency
-from orchestrator.api.top_frames import Frame, GpuFigures, HostFigures, Rates, RequestRow, SlotFigures
-from orchestrator.api.types import Gpu
+from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestRow, SlotFigures, TopFrame
+from orchestrator.api.types import GpuStatus
 from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.lifecycle_states import State, instance_of
 from orchestrator.core.measure.rates import MIN_S, Measured, Slot
 from orchestrator.core.profile.profile import EngineProfile
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.service import Service
-from orchestrator.daemon.control.snapshot import Clock, course_of
+from orchestrator.daemon.control.snapshot import Clock, start_record_of
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib
 from orchestrator.daemon.telemetry.engine_samples import Work
-from orchestrator.daemon.telemetry.telemetry import Look, Telemetry, rounded
+from orchestrator.daemon.telemetry.telemetry import DeviceSnapshot, Telemetry, rounded
 from orchestrator.gateway.contract import Finished, Underway
 
 EVENTS = 20
@@ -27,20 +27,20 @@ STALE_S = 5.0
 """A profile's text is compared with what runs so often: reading it is the dearest part of a frame."""
 
 
-class Frames:
+class TopFrames:
     """Answers `GET /v1/frame`."""
 
-    def __init__(self, owner: Owner, service: Service, telemetry: Telemetry, journal: Journal) -> None:
+    def __init__(self, owner: Owner, service: Service, telemetry: Telemetry, event_log: EventLog) -> None:
         self._owner = owner
         self._service = service
         self._telemetry = telemetry
-        self._journal = journal
+        self._event_log = event_log
         self._stale: list[str] = []
         self._stale_at = float("-inf")
 
-    async def frame(self, points: int, requests: int) -> Frame:
+    async def frame(self, points: int, requests: int) -> TopFrame:
         """:param points: how many at most, as `requests`"""
-        await self._telemetry.wanted()
+        await self._telemetry.wait_fresh()
         if monotonic() - self._stale_at > STALE_S:
             self._stale = list(await self._service.stale())
             self._stale_at = monotonic()
@@ -49,13 +49,13 @@ class Frames:
         status = self._service.status()
         status["stale"] = self._stale
         status["gpus"] = [
-            Gpu(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
+            GpuStatus(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
             for each in look.gpus
         ]  # fmt: skip
-        state = self._owner.world.state
-        launch = self._service.performer.launch(instance_of(state))
+        state = self._owner.fleet.state
+        launch = self._service.effect_runner.launch(instance_of(state))
         gateway = self._service.gateway
-        return Frame(
+        return TopFrame(
             version=1,
             taken=self._service.clock.rfc3339(monotonic()),
             status=status,
@@ -67,7 +67,7 @@ class Frames:
             slots=[_slot(each) for each in work.slots],
             requests=self._requests(gateway.underway() if gateway is not None else (), requests),
             attempts=status["attempts"],
-            events=self._journal.after(0)[-EVENTS:],
+            events=self._event_log.after(0)[-EVENTS:],
             points=self._telemetry.points(points),
         )
 
@@ -86,14 +86,14 @@ def margin_origin(state: State, written: EngineProfile | None) -> Literal["profi
 
     :param written: the profile as its text says
     """
-    course = course_of(state)
-    if course is None or written is None or course.rung is None or course.rung.margins is None:
+    start_record = start_record_of(state)
+    if start_record is None or written is None or start_record.rung is None or start_record.rung.margins is None:
         return None
 
-    if course.attempts and course.attempts[0].rung.margins != course.rung.margins:
+    if start_record.attempts and start_record.attempts[0].rung.margins != start_record.rung.margins:
         return "ladder"
 
-    return "profile" if first_rung(written).margins == course.rung.margins else "learned"
+    return "profile" if first_rung(written).margins == start_record.rung.margins else "learned"
 
 
 def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:
@@ -109,7 +109,7 @@ def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:
     )
 
 
-def host_figures(look: Look, model: Residency | None) -> HostFigures:
+def host_figures(look: DeviceSnapshot, model: Residency | None) -> HostFigures:
     host = look.host
     return HostFigures(
         memory_total_mib=host.memory_total_mib if host else 0,
@@ -123,7 +123,7 @@ def host_figures(look: Look, model: Residency | None) -> HostFigures:
     )
 
 
-def gpu_figures(look: Look) -> list[GpuFigures]:
+def gpu_figures(look: DeviceSnapshot) -> list[GpuFigures]:
     figures = []
     for each in look.gpus:
         ours = engine_mib(each, look.engines, look.alive, look.before_mib.get(each.index))

@@ -52,11 +52,11 @@ class DemandScheduler:
             await self._asked.wait()
             self._asked = anyio.Event()
             while waiting := self._waiting():
-                state = self._owner.world.state
-                serving = state.course.target.profile if isinstance(state, Ready) else None
+                state = self._owner.fleet.state
+                serving = state.start_record.target.profile if isinstance(state, Ready) else None
                 in_flight = self._gateway.in_flight(state.instance) if isinstance(state, Ready) else 0
                 stayed_s = monotonic() - state.since if isinstance(state, Ready) else 0.0
-                free = self._switcher.current is None and self._owner.world.switch is None
+                free = self._switcher.current is None and self._owner.fleet.switch is None
                 profile = next_profile(waiting, serving, in_flight, stayed_s, self._policy) if free else None
                 if profile is not None:
                     await self._switch(profile)

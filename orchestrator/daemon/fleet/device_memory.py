@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider
-from orchestrator.core.failure.unreleased_memory import still_taken_mib
+from orchestrator.core.failure.unreleased_memory import unreleased_mib_between
 
 POLL_S = 0.1
 SLACK_MIB = 64
@@ -22,7 +22,7 @@ class DeviceMemory:
         self._gpus = gpus
         self._before: dict[int, int] = {}
         self._running = 0
-        self._told: dict[str, int] = {}
+        self._free_before_mib: dict[str, int] = {}
 
     async def before_start(self) -> bool:
         """Take the measure, unless another engine's memory would be in it.
@@ -62,14 +62,14 @@ class DeviceMemory:
         self._before = await self._used()  # whatever it is, it is there to stay
         return excess_mib
 
-    def told(self, free_mib: Mapping[str, int]) -> int:
+    def compare_free(self, free_mib: Mapping[str, int]) -> int:
         """An engine that began while no other ran has told what its devices had free then.
 
         :return: MiB of it that were free for the engine before, and are not for this one
         """
-        kept_mib = still_taken_mib(self._told, free_mib)
-        self._told |= free_mib
-        return kept_mib
+        unreleased_mib = unreleased_mib_between(self._free_before_mib, free_mib)
+        self._free_before_mib |= free_mib
+        return unreleased_mib
 
     async def _excess(self) -> int:
         used = await self._used()

@@ -17,11 +17,11 @@ from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process.cgroup import EngineGroups
 from orchestrator.adapters.process.child import Child, LaunchSpec, spawn
-from orchestrator.adapters.process.guard import Guard
+from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.adapters.process.linux import give_back_memory
 from orchestrator.adapters.process.spawning import SpawnError
 from orchestrator.core.errors import OrchError
-from orchestrator.core.failure.unreleased_memory import free_told
+from orchestrator.core.failure.unreleased_memory import parse_free_mib
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     AwaitDrain,
@@ -46,10 +46,10 @@ from orchestrator.core.fleet.lifecycle_states import (
 )
 from orchestrator.core.health.drafting import drafts_counted
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
-from orchestrator.daemon.fleet.engine_groups import Places
-from orchestrator.daemon.fleet.exits import judge_exit, mistake, not_spawned
-from orchestrator.daemon.fleet.instance import Run, Tee, engine_probe
+from orchestrator.daemon.fleet.engine_run import EngineRun, Tee, engine_probe
+from orchestrator.daemon.fleet.exits import exit_failure, preparation_failure, spawn_failure
 from orchestrator.daemon.fleet.loading import check_identity, send_canary, watch_loading
+from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
 from orchestrator.daemon.fleet.preparing import HOST, Launch, Preparer
 from orchestrator.gateway.contract import Endpoint
 
@@ -58,7 +58,7 @@ MEMORY_WAIT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class InstanceTimeouts:
     """Times in seconds: of stopping, draining, of loading without progress, and of a canary without an answer."""
 
     stop_grace_s: float = 15.0
@@ -67,7 +67,7 @@ class Limits:
     stall_s: float = 120.0
 
 
-class EnginePerformer:
+class EffectRunner:
     """The performer of the real thing.
 
     :param tasks: the daemon's task group; effects end with it
@@ -86,8 +86,8 @@ class EnginePerformer:
         ask: Callable[[InstanceEvent], Awaitable[object]],
         preparer: Preparer,
         log: InstanceLog,
-        guard: Guard,
-        limits: Limits,
+        guard: OrphanGuard,
+        limits: InstanceTimeouts,
         drain: Callable[[str, float], Awaitable[bool]],
         gpus: GpuProvider,
         groups: EngineGroups,
@@ -103,10 +103,10 @@ class EnginePerformer:
         self._limits = limits
         self._drain = drain
         self._memory = DeviceMemory(gpus)
-        self._places = Places(groups, record)
+        self._memory_scopes = MemoryScopes(groups, record)
         self._record = record
         self._on_progress = on_progress
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, EngineRun] = {}
         self._learning = anyio.Lock()
 
     def perform(self, effect: Effect) -> None:
@@ -116,7 +116,7 @@ class EnginePerformer:
                 self._tasks.start_soon(self._prepare, effect)
             case Spawn(instance=instance):
                 run = self._runs[instance]
-                run.wanted = True
+                run.requested = True
                 self._tasks.start_soon(self._spawn, run)
             case WatchLoading(instance=instance):
                 self._tasks.start_soon(self._watch, self._runs[instance])
@@ -133,7 +133,7 @@ class EnginePerformer:
             case _:
                 assert_never(effect)
 
-    def run(self, instance: str) -> Run | None:
+    def run(self, instance: str) -> EngineRun | None:
         return self._runs.get(instance)
 
     def children(self) -> list[Child]:
@@ -179,53 +179,53 @@ class EnginePerformer:
                     self._preparer.prepare, effect.instance, effect.target, effect.rung
                 )
         except OrchError as error:
-            self._post(NotStarted(effect.instance, mistake(error)))
+            self._post(NotStarted(effect.instance, preparation_failure(error)))
             return
 
-        run = self._runs[effect.instance] = Run(launch)
+        run = self._runs[effect.instance] = EngineRun(launch)
         await self._ask(Prepared(effect.instance, launch.rung, launch.profile.recovery))
-        if not run.wanted:  # stopped, or replaced by another target, while it was being prepared
+        if not run.requested:  # stopped, or replaced by another target, while it was being prepared
             self._forget(run)
 
-    async def _spawn(self, run: Run) -> None:
+    async def _spawn(self, run: EngineRun) -> None:
         launch = run.launch
         rendered = launch.rendered
         run.alone = await self._memory.before_start()
-        place = await self._places.make(launch.instance)
+        memory_scope = await self._memory_scopes.make(launch.instance)
         spec = LaunchSpec(
             argv=tuple(rendered.argv),
             env=dict(rendered.env),
             cwd=launch.directory,
             instance=launch.instance,
-            group=place.group,
+            group=memory_scope.group,
         )
         try:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
         except SpawnError as error:
             run.decided.set()
-            await self._places.remove(place)
+            await self._memory_scopes.remove(memory_scope)
             self._memory.ended()
-            await self._ask(NotStarted(launch.instance, not_spawned(error)))
+            await self._ask(NotStarted(launch.instance, spawn_failure(error)))
             self._forget(run)
             return
 
         run.decided.set()
-        runs_in = self._places.entered(place, run.child.group)
+        runs_in = self._memory_scopes.entered(memory_scope, run.child.group)
         self._post(Spawned(launch.instance, run.child.pid))
         exit = await run.child.wait()
         run.checks.cancel()
         self._memory.ended()
         kills = runs_in.kills()
-        await self._places.remove(place)
-        failure = await judge_exit(run.lines(), exit, kills)
+        await self._memory_scopes.remove(memory_scope)
+        failure = await exit_failure(run.lines(), exit, kills)
         self._note_device_memory(run)
-        failure = replace(failure, kept_mib=run.kept_mib or 0)
+        failure = replace(failure, unreleased_mib=run.unreleased_mib or 0)
         # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.
         await self._ask(Exited(launch.instance, failure))
         self._forget(run)
         give_back_memory()
 
-    async def _watch(self, run: Run) -> None:
+    async def _watch(self, run: EngineRun) -> None:
         launch = run.launch
         with run.checks:
             async with engine_probe(launch) as probe:
@@ -236,13 +236,13 @@ class EnginePerformer:
                     ended = await check_identity(probe, build.kind, build.build_number)
 
             self._note_device_memory(run)
-            if run.kept_mib:
-                text = f"{run.kept_mib} MiB of device memory were still taken when {launch.target} began"
+            if run.unreleased_mib:
+                text = f"{run.unreleased_mib} MiB of device memory were still taken when {launch.target} began"
                 self._record("memory_kept", f"{text}: it may have placed less there than it could")
 
             self._post(CheckFailed(launch.instance, ended.failure) if ended else Loaded(launch.instance))
 
-    async def _canary(self, run: Run) -> None:
+    async def _canary(self, run: EngineRun) -> None:
         launch = run.launch
         settings = launch.profile.settings
         with run.checks:
@@ -258,7 +258,7 @@ class EnginePerformer:
 
             self._post(CheckFailed(launch.instance, ended.failure) if ended else CanaryPassed(launch.instance))
 
-    async def _remember(self, run: Run, rung: Rung) -> None:
+    async def _remember(self, run: EngineRun, rung: Rung) -> None:
         """Best effort: a margin that could not be written is learned again."""
         try:
             async with self._learning:
@@ -271,7 +271,7 @@ class EnginePerformer:
             text = f"{run.launch.target} survived with {rung}; the next start begins there"
             self._record("margin_learned", text)
 
-    async def learn(self, run: Run, rung: Rung) -> bool:
+    async def learn(self, run: EngineRun, rung: Rung) -> bool:
         """Have the next start begin no lower than on this rung, though it was not tried.
 
         :return: whether that is new
@@ -280,7 +280,7 @@ class EnginePerformer:
         async with self._learning:
             return await anyio.to_thread.run_sync(self._preparer.learn, run.launch, rung)
 
-    async def _await_drain(self, run: Run) -> None:
+    async def _await_drain(self, run: EngineRun) -> None:
         if run.drain is not None:
             run.drain.cancel()
 
@@ -288,7 +288,7 @@ class EnginePerformer:
             await self._drain(run.launch.instance, self._limits.drain_s)
             self._post(Drained(run.launch.instance))
 
-    async def _stop(self, run: Run) -> None:
+    async def _stop(self, run: EngineRun) -> None:
         run.checks.cancel()
         await run.decided.wait()
         if run.child is None:
@@ -301,11 +301,11 @@ class EnginePerformer:
             self._record("unkillable", text)
             await self._ask(Exited(run.launch.instance, Failure("engine_bug", text, action="give_up")))
 
-    def _note_device_memory(self, run: Run) -> None:
+    def _note_device_memory(self, run: EngineRun) -> None:
         """Once, while the beginning of its log is there."""
-        if run.alone and run.kept_mib is None:
-            run.kept_mib = self._memory.told(free_told(run.lines()))
+        if run.alone and run.unreleased_mib is None:
+            run.unreleased_mib = self._memory.compare_free(parse_free_mib(run.lines()))
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: EngineRun) -> None:
         self._preparer.forget(run.launch)
         self._runs.pop(run.launch.instance, None)

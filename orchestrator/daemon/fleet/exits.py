@@ -23,7 +23,7 @@ _SPAWN_CLASSES = {
 }
 
 
-def mistake(error: OrchError) -> Failure:
+def preparation_failure(error: OrchError) -> Failure:
     """A mistake that was found before anything ran: the same start would meet it again."""
     match error:
         case MissingModelError():
@@ -37,12 +37,12 @@ def mistake(error: OrchError) -> Failure:
     return Failure(name, error.message, evidence, action="give_up", hint=error.hint)
 
 
-def not_spawned(error: SpawnError) -> Failure:
+def spawn_failure(error: SpawnError) -> Failure:
     name = _SPAWN_CLASSES.get(error.kind, "engine_bug")
-    return replace(mistake(error), failure_class=name, action="restart" if error.retryable else "give_up")
+    return replace(preparation_failure(error), failure_class=name, action="restart" if error.retryable else "give_up")
 
 
-async def judge_exit(lines: list[str], exit: Exit, kills: OomKills) -> Failure:
+async def exit_failure(lines: list[str], exit: Exit, kills: OomKills) -> Failure:
     """Read from the exit status, the process's own lines and the kernel's count of kills.
 
     :param lines: the end of its log
@@ -51,12 +51,12 @@ async def judge_exit(lines: list[str], exit: Exit, kills: OomKills) -> Failure:
     if exit.returncode is not None:
         found = judge_kill(found, ExitStatus.of(exit.returncode), exit.killed_after_grace, kills)
 
-    failure = failure_from(found)
+    failure = diagnosed_failure(found)
     # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
     return replace(failure, action="restart") if found.failure_class == "port_in_use" else failure
 
 
-def failure_from(found: Diagnosis) -> Failure:
+def diagnosed_failure(found: Diagnosis) -> Failure:
     return Failure(
         failure_class=found.failure_class,
         message=found.message,

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from orchestrator.core.fleet.fleet import step_world
+from orchestrator.core.fleet.fleet import step_fleet
 from orchestrator.core.fleet.fleet_states import (
+    Fleet,
+    FleetEvent,
     SlotWoke,
     SwitchFinished,
     WakeSlot,
-    World,
-    WorldEvent,
 )
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
@@ -34,14 +34,14 @@ from orchestrator.core.fleet.lifecycle_states import (
     describe,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.snapshot import failure_of, name_of, progress_of
 from orchestrator.daemon.fleet.publisher import Publisher
 
 _log = logging.getLogger(__name__)
 
 
-class Performer(Protocol):
+class EffectHandler(Protocol):
     """Performs effects beside the owner, and posts events back. `perform` returns at once."""
 
     def perform(self, effect: Effect) -> None: ...
@@ -51,7 +51,7 @@ class Performer(Protocol):
 class Published:
     """The world, and since when (monotonic) its state has its name."""
 
-    world: World
+    fleet: Fleet
     since: float
 
 
@@ -62,20 +62,20 @@ class Owner:
     """
 
     def __init__(
-        self, journal: Journal, on_finished: Callable[[SwitchFinished], None], policy: RestartPolicy | None = None
+        self, event_log: EventLog, on_finished: Callable[[SwitchFinished], None], policy: RestartPolicy | None = None
     ) -> None:
-        self._queue: asyncio.Queue[tuple[WorldEvent, asyncio.Future[None] | None]] = asyncio.Queue()
-        self._journal = journal
+        self._queue: asyncio.Queue[tuple[FleetEvent, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._event_log = event_log
         self._on_finished = on_finished
         self._policy = policy or RestartPolicy()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._performer: Performer | None = None
+        self._effect_runner: EffectHandler | None = None
         self._observers: list[Callable[[], None]] = []
-        self.published: Publisher[Published] = Publisher(Published(World(), monotonic()))
+        self.published: Publisher[Published] = Publisher(Published(Fleet(), monotonic()))
 
     @property
-    def world(self) -> World:
-        return self.published.value.world
+    def fleet(self) -> Fleet:
+        return self.published.value.fleet
 
     def observe(self, observer: Callable[[], None]) -> None:
         """Have this called on each change, before the effects are performed: whoever routes by the world must know
@@ -83,11 +83,11 @@ class Owner:
         """
         self._observers.append(observer)
 
-    def post(self, event: WorldEvent) -> None:
+    def post(self, event: FleetEvent) -> None:
         """Hand over an event; it is taken in its turn."""
         self._queue.put_nowait((event, None))
 
-    async def ask(self, event: WorldEvent) -> World:
+    async def ask(self, event: FleetEvent) -> Fleet:
         """Hand over an event and wait until it was taken.
 
         :return: the world right after it
@@ -95,33 +95,33 @@ class Owner:
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((event, taken))
         await taken
-        return self.world
+        return self.fleet
 
     async def prove(self) -> None:
         """Wait until an event that changes nothing has been taken: the owner is alive then."""
         await self.ask(SlotWoke(""))
 
-    async def run(self, performer: Performer) -> None:
+    async def run(self, effect_runner: EffectHandler) -> None:
         """Take events for ever. An error in here is a bug: it ends the daemon rather than leave half of it alive."""
-        self._performer = performer
+        self._effect_runner = effect_runner
         while True:
             event, taken = await self._queue.get()
             self._apply(event)
             if taken is not None and not taken.done():
                 taken.set_result(None)
 
-    def _apply(self, event: WorldEvent) -> None:
+    def _apply(self, event: FleetEvent) -> None:
         now = monotonic()
         before = self.published.value
-        world, effects = step_world(before.world, event, now, self._policy)
-        if world != before.world:
-            moved = name_of(world.state) != name_of(before.world.state) or world.current != before.world.current
-            self.published.publish(Published(world, now if moved else before.since))
+        fleet, effects = step_fleet(before.fleet, event, now, self._policy)
+        if fleet != before.fleet:
+            moved = name_of(fleet.state) != name_of(before.fleet.state) or fleet.current != before.fleet.current
+            self.published.publish(Published(fleet, now if moved else before.since))
             for observer in self._observers:
                 observer()
 
-            for slot, state in world.slots.items():
-                self._record(before.world.slots.get(slot), state)
+            for slot, state in fleet.slots.items():
+                self._record(before.fleet.slots.get(slot), state)
 
         for effect in effects:
             match effect:
@@ -130,8 +130,8 @@ class Owner:
                 case SwitchFinished():
                     self._finish(effect)
                 case _:
-                    assert self._performer is not None
-                    self._performer.perform(effect)
+                    assert self._effect_runner is not None
+                    self._effect_runner.perform(effect)
 
     def _wake_at(self, effect: WakeSlot) -> None:
         earlier = self._timers.pop(effect.slot, None)
@@ -150,10 +150,10 @@ class Owner:
         operation = finished.operation
         if finished.ok:
             text = f"switched to {operation.target}, requests waited {finished.gap_s:.2f} s"
-            self._journal.add("switched", text)
+            self._event_log.add("switched", text)
         else:
             back = f"; {operation.origin} serves again" if finished.rolled_back else ""
-            self._journal.add("switch_failed", f"{operation.target}: {finished.cause}{back}")
+            self._event_log.add("switch_failed", f"{operation.target}: {finished.cause}{back}")
 
         self._on_finished(finished)
 
@@ -163,24 +163,28 @@ class Owner:
             return
 
         match state:
-            case Ready(course=course):
-                message = f"{course.target} is ready"
-            case Starting(course=course):
-                message = f"{course.target}: attempt {course.attempts[-1].number}, {course.rung}"
-            case Preparing(course=course) if isinstance(before, Starting | Ready | Stopping) and course.attempts:
+            case Ready(start_record=start_record):
+                message = f"{start_record.target} is ready"
+            case Starting(start_record=start_record):
+                message = f"{start_record.target}: attempt {start_record.attempts[-1].number}, {start_record.rung}"
+            case Preparing(start_record=start_record) if (
+                isinstance(before, Starting | Ready | Stopping) and start_record.attempts
+            ):
                 # The ladder goes on at once; without this, only `orch status` would know why, and not for long.
-                last = course.attempts[-1]
+                last = start_record.attempts[-1]
                 why = describe(last.failure) if last.failure else last.outcome
-                message = f"{course.target}: attempt {last.number}: {why}; {last.next}"
+                message = f"{start_record.target}: attempt {last.number}: {why}; {last.next}"
             case Failed() | Backoff():
-                message = f"{state.course.target}: {describe(state.failure)}; {state.course.attempts[-1].next}"
+                message = (
+                    f"{state.start_record.target}: {describe(state.failure)}; {state.start_record.attempts[-1].next}"
+                )
             case Stopping(failure=failure) if failure is not None:
-                message = f"{state.course.target}: {describe(failure)}"
+                message = f"{state.start_record.target}: {describe(failure)}"
             case _:
                 message = progress_of(state)
 
         _log.log(logging.WARNING if failure_of(state) else logging.INFO, "%s: %s", name, message)
-        self._journal.add(name, message)
+        self._event_log.add(name, message)
 
 
 def fresh_slot() -> str:

@@ -19,7 +19,7 @@ from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_k
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.fleet.ladder import Rung, at_least, first_rung, on_rung
+from orchestrator.core.fleet.ladder import Rung, apply_rung, at_least, first_rung
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import DEMO_MODEL, EngineProfile, Profile
 from orchestrator.engines.build.installs import verify
@@ -60,7 +60,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedTarget:
     """A target that has been checked as far as that goes without starting it.
 
     :param notes: what whoever asked should know
@@ -83,7 +83,7 @@ class Preparer:
         self._gpus = gpus
         self._margins = MarginStore(paths.margins_file)
 
-    def resolve(self, name: str, engine: str | None) -> Resolved:
+    def resolve(self, name: str, engine: str | None) -> ResolvedTarget:
         """What a name (or an alias, or a file) and an engine stand for.
 
         :raises OrchError: whatever would keep it from starting
@@ -93,9 +93,9 @@ class Preparer:
         rendered = render_profile(self._paths, profile, target.engine)
         model_bytes = self._check_model(rendered.profile, self._check_engine(target.engine))
         path = model_path(self._paths, rendered.profile.model)
-        return Resolved(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
+        return ResolvedTarget(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
 
-    def resolve_text(self, text: str, running: Target | None) -> Resolved:
+    def resolve_text(self, text: str, running: Target | None) -> ResolvedTarget:
         """What the TARGET of `orch switch` stands for: `profile@engine`, an engine, or a profile.
 
         :param running: an engine alone means its profile
@@ -191,7 +191,7 @@ class Preparer:
             self._paths,
             profile,
             target.engine,
-            adjust=lambda each: on_rung(each, rung),
+            adjust=lambda each: apply_rung(each, rung),
             host=HOST,
             port=port,
             api_key_file=key_file,

@@ -24,7 +24,7 @@ from orchestrator.core.fleet.fleet_states import CancelRequested, Strategy, Swit
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.fleet.placement import choose_strategy
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
-from orchestrator.daemon.fleet.preparing import Preparer, Resolved
+from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ KEPT_RESULTS = 50
 
 
 @dataclass(slots=True)
-class Operation:
+class PendingSwitch:
     """One switch, from the request to its result."""
 
     id: str
@@ -59,14 +59,14 @@ class Switcher:
         self._preparer = preparer
         self._gpus = gpus
         self._held = held
-        self._operations: dict[str, Operation] = {}
+        self._operations: dict[str, PendingSwitch] = {}
 
     @property
-    def current(self) -> Operation | None:
+    def current(self) -> PendingSwitch | None:
         """The switch under way."""
         return next((each for each in self._operations.values() if each.phase != "done"), None)
 
-    def find(self, operation_id: str) -> Operation:
+    def find(self, operation_id: str) -> PendingSwitch:
         """:raises OrchError: when it is unknown, or long over"""
         operation = self._operations.get(operation_id)
         if operation is None:
@@ -74,7 +74,7 @@ class Switcher:
 
         return operation
 
-    async def plan(self, resolved: Resolved, strategy: Strategy | None) -> tuple[Strategy, str]:
+    async def plan(self, resolved: ResolvedTarget, strategy: Strategy | None) -> tuple[Strategy, str]:
         """The strategy, and why."""
         if strategy is not None:
             return strategy, "asked for"
@@ -84,7 +84,9 @@ class Switcher:
         available_mib = psutil.virtual_memory().available >> 20
         return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
 
-    async def begin(self, resolved: Resolved, strategy: Strategy, reason: str, *, again: bool = False) -> Operation:
+    async def begin(
+        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False
+    ) -> PendingSwitch:
         """Register a switch, after the one that is under way. `run` carries it out.
 
         :param again: start anew what runs already
@@ -92,16 +94,16 @@ class Switcher:
         while (busy := self.current) is not None:
             await busy.done.wait()
 
-        origin = target_of(self._owner.world.state) if self._owner.world.slots else None
+        origin = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
         slot = fresh_slot()
-        operation = Operation(slot, origin, resolved.target, strategy, reason, again, held_before=self._held())
+        operation = PendingSwitch(slot, origin, resolved.target, strategy, reason, again, held_before=self._held())
         self._operations[operation.id] = operation
         for old in list(self._operations)[:-KEPT_RESULTS]:
             del self._operations[old]
 
         return operation
 
-    async def run(self, operation: Operation, resolved: Resolved) -> None:
+    async def run(self, operation: PendingSwitch, resolved: ResolvedTarget) -> None:
         """Read ahead, then have the world switch; returns when the world has taken the request."""
         if operation.target != operation.origin:
             # A model that does not fit beside the rest of the page cache is read as far as it does.
@@ -109,7 +111,7 @@ class Switcher:
             paths = split_paths(resolved.model_path)
             await anyio.to_thread.run_sync(warm, paths, limit_bytes, lambda: operation.cancelled)
 
-        while self._owner.world.switch is not None:  # `orch up` replaces what runs by a switch of its own
+        while self._owner.fleet.switch is not None:  # `orch up` replaces what runs by a switch of its own
             await self._owner.published.changed(self._owner.published.generation)
 
         if operation.cancelled:
@@ -125,7 +127,7 @@ class Switcher:
         if self.current is not None:
             self.current.cancelled = True
 
-    def cancel(self) -> Operation:
+    def cancel(self) -> PendingSwitch:
         """:raises OrchError: when no switch is under way"""
         operation = self.current
         if operation is None:
@@ -151,7 +153,7 @@ class Switcher:
             )
 
     def _settle(
-        self, operation: Operation, *, ok: bool, rolled_back: bool, cause: str | None, gap_s: float, total_s: float
+        self, operation: PendingSwitch, *, ok: bool, rolled_back: bool, cause: str | None, gap_s: float, total_s: float
     ) -> None:
         origin = operation.origin
         operation.result = {

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -21,35 +20,26 @@ from orchestrator.core.failure.while_serving import memory_ran_out
 from orchestrator.core.fleet.lifecycle import rung_after
 from orchestrator.core.fleet.lifecycle_states import CheckFailed, Draining, Failure, Ready, describe
 from orchestrator.core.health.liveness import (
-    History,
+    LivenessHistory,
     LivenessPolicy,
-    Sample,
-    Verdict,
+    LivenessSample,
+    LivenessVerdict,
     assess,
     begin,
     prompt_lines,
     slot_counters,
 )
-from orchestrator.daemon.fleet.effect_runner import EnginePerformer
-from orchestrator.daemon.fleet.exits import failure_from
-from orchestrator.daemon.fleet.instance import Run, engine_probe
+from orchestrator.daemon.fleet.effect_runner import EffectRunner
+from orchestrator.daemon.fleet.engine_run import EngineRun, engine_probe
+from orchestrator.daemon.fleet.exits import diagnosed_failure
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.gateway.contract import Traffic
 
 _log = logging.getLogger(__name__)
 
 
-class Traffic(Protocol):
-    """What clients do with an instance (`gateway/server.py`)."""
-
-    def in_flight(self, instance: str) -> int: ...
-
-    def relayed(self, instance: str) -> int: ...
-
-    def stalled(self, instance: str, stall_s: float) -> dict[int, float]: ...
-
-
 @dataclass(slots=True)
-class Look:
+class ProbeResult:
     """What was seen of an instance; a question that was not answered leaves the last answer.
 
     :ivar next_line: the first log line that was not counted; `judged_line` likewise, not read for failures
@@ -72,12 +62,12 @@ class Look:
 class Watched:
     """One instance under watch."""
 
-    run: Run
+    run: EngineRun
     probe: EngineProbe
-    look: Look = field(default_factory=Look)
+    look: ProbeResult = field(default_factory=ProbeResult)
 
 
-class Watcher:
+class LivenessWatcher:
     """Looks at whatever is ready or ends its streams.
 
     :param unroute: told of each instance whether new requests shall be held, when that changes
@@ -87,14 +77,14 @@ class Watcher:
     def __init__(
         self,
         owner: Owner,
-        performer: EnginePerformer,
+        effect_runner: EffectRunner,
         traffic: Traffic,
         policy: LivenessPolicy,
         unroute: Callable[[str, bool], None],
         record: Callable[[str, str], None],
     ) -> None:
         self._owner = owner
-        self._performer = performer
+        self._effect_runner = effect_runner
         self._traffic = traffic
         self._policy = policy
         self._unroute = unroute
@@ -108,16 +98,16 @@ class Watcher:
             while True:
                 published = await self._owner.published.changed(generation)
                 generation = self._owner.published.generation
-                for state in published.world.slots.values():
+                for state in published.fleet.slots.values():
                     if isinstance(state, Ready) and state.instance not in self._watched:
                         self._watched.add(state.instance)
                         tasks.start_soon(self._watch, state.instance)
 
     async def _watch(self, instance: str) -> None:
-        run = self._performer.run(instance)
+        run = self._effect_runner.run(instance)
         if run is not None:
             async with engine_probe(run.launch) as probe:
-                await self._look_until_gone(instance, Watched(run, probe, Look(judged_line=run.log.next_seq)))
+                await self._look_until_gone(instance, Watched(run, probe, ProbeResult(judged_line=run.log.next_seq)))
 
         self._watched.discard(instance)
 
@@ -136,11 +126,11 @@ class Watcher:
                 return
 
             if failure is not None:
-                if rung_after(state.course, failure) is not None:
+                if rung_after(state.start_record, failure) is not None:
                     self._owner.post(CheckFailed(instance, failure))
                     return
 
-                text = f"{state.course.target}: {describe(failure)}; it serves on: the ladder has no further step"
+                text = f"{state.start_record.target}: {describe(failure)}; it serves on: the ladder has no further step"
                 self._record("out_of_memory", text)
 
             if verdict.kind == "hung":
@@ -155,7 +145,9 @@ class Watcher:
                 routed = not routed
                 self._tell(instance, routed, verdict)
 
-    async def _assess(self, instance: str, watched: Watched, history: History) -> tuple[History, Verdict]:
+    async def _assess(
+        self, instance: str, watched: Watched, history: LivenessHistory
+    ) -> tuple[LivenessHistory, LivenessVerdict]:
         policy, look = self._policy, watched.look
         stopped = watched.run.stopped()
         # A stopped process answers nobody, and each question would leave one more connection in its backlog.
@@ -168,26 +160,27 @@ class Watcher:
             counters = slot_counters(await watched.probe.slots(policy.timeout_s))
             look.slots = look.slots if counters is None else counters
 
-        return assess(history, Sample(stopped, answered, in_flight, look.work), monotonic(), policy)
+        return assess(history, LivenessSample(stopped, answered, in_flight, look.work), monotonic(), policy)
 
-    def _tell_stalled(self, instance: str, state: Ready | Draining, look: Look) -> None:
+    def _tell_stalled(self, instance: str, state: Ready | Draining, look: ProbeResult) -> None:
         """Name streams that stand still while the engine works. It is not ended for one: the others would end, too."""
         stalled = self._traffic.stalled(instance, self._policy.stall_s)
         new = [still_s for name, still_s in stalled.items() if name not in look.stalled]
         look.stalled = frozenset(stalled)
         if new:
-            text = f"{state.course.target}: {len(new)} of its streams had tokens, and none for {max(new):.0f} s, while"
-            self._record("stream_stalled", f"{text} the engine works for others; it serves on")
+            text = f"{len(new)} of its streams had tokens, and none for {max(new):.0f} s"
+            text = f"{state.start_record.target}: {text}, while the engine works for others; it serves on"
+            self._record("stream_stalled", text)
 
     def _state_of(self, instance: str) -> Ready | Draining | None:
         """The state of an instance that serves, or ends its streams."""
-        for state in self._owner.world.slots.values():
+        for state in self._owner.fleet.slots.values():
             if isinstance(state, Ready | Draining) and state.instance == instance:
                 return state
 
         return None
 
-    def _tell(self, instance: str, routed: bool, verdict: Verdict) -> None:
+    def _tell(self, instance: str, routed: bool, verdict: LivenessVerdict) -> None:
         message = "the engine answers again" if routed else f"new requests wait: {verdict.reason}"
         _log.warning("%s: %s", instance, message)
         self._record("routed" if routed else "unrouted", message)
@@ -203,4 +196,4 @@ async def out_of_memory(watched: Watched) -> Failure | None:
 
     lines = watched.run.lines()
     found = await anyio.to_thread.run_sync(memory_ran_out, lines, min(new, len(lines)))
-    return failure_from(found) if found is not None else None
+    return diagnosed_failure(found) if found is not None else None

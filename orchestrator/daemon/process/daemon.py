@@ -17,13 +17,12 @@ from anyio.abc import TaskGroup
 
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.hardware.gpu_sources import open_gpus
-from orchestrator.adapters.http1 import HttpServer
-from orchestrator.adapters.http1 import Limits as HttpLimits
+from orchestrator.adapters.http1 import HttpLimits, HttpServer
 from orchestrator.adapters.log.file import LogFile
 from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.process.cgroup import EngineGroups
-from orchestrator.adapters.process.guard import Guard, home_id
+from orchestrator.adapters.process.guard import OrphanGuard, home_id
 from orchestrator.adapters.process.reaper import reap_adopted
 from orchestrator.adapters.systemd.notify import Notifier
 from orchestrator.api.top_frames import Point
@@ -33,31 +32,31 @@ from orchestrator.core.fleet.demand import DemandPolicy
 from orchestrator.core.fleet.fleet_states import DownRequested, SwitchFinished
 from orchestrator.core.fleet.lifecycle_states import Stopped, describe
 from orchestrator.core.health.liveness import LivenessPolicy
-from orchestrator.core.measure.samples import Sample
+from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.routes import Control
 from orchestrator.daemon.control.service import Service
 from orchestrator.daemon.control.targets import list_targets
-from orchestrator.daemon.control.top_frame import Frames
+from orchestrator.daemon.control.top_frame import TopFrames
 from orchestrator.daemon.fleet.demand import DemandScheduler
-from orchestrator.daemon.fleet.effect_runner import EnginePerformer, Limits
+from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.switcher import Switcher
-from orchestrator.daemon.fleet.watching import Watcher
-from orchestrator.daemon.process.desired_target import Options, Wanted
+from orchestrator.daemon.fleet.watching import LivenessWatcher
+from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions
 from orchestrator.daemon.process.heartbeat import END_WITHIN_S, CoreTasks, Heartbeat, end_within
 from orchestrator.daemon.process.manager_link import ManagerLink
 from orchestrator.daemon.process.signals import Signals
 from orchestrator.daemon.process.sockets import Listeners, url_of
 from orchestrator.daemon.telemetry.exporter import Exporter
-from orchestrator.daemon.telemetry.history import History
-from orchestrator.daemon.telemetry.pace import beat
+from orchestrator.daemon.telemetry.history import HistoryWriter
+from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.server import Gateway
 
 _log = logging.getLogger(__name__)
@@ -81,8 +80,8 @@ class Daemon:
         self,
         paths: Paths,
         config: Config,
-        options: Options,
-        settings: GatewayConfig,
+        options: StartOptions,
+        settings: GatewayOptions,
         groups: EngineGroups,
         notifier: Notifier,
         watchdog_s: float | None,
@@ -94,19 +93,19 @@ class Daemon:
         self._watchdog_s = watchdog_s
         self._config = config
         self._options = options
-        self._journal = Journal(os.path.join(paths.state, "events.jsonl"))
+        self._event_log = EventLog(os.path.join(paths.state, "events.jsonl"))
         self._gpus = open_gpus(os.environ)
         self._preparer = Preparer(paths, self._gpus)
-        self._owner = Owner(self._journal, self._switched, config.restart)
-        self._wanted = Wanted(
-            paths.state_file, config.daemon.default_profile, options, self._owner, self._preparer, self._journal
+        self._owner = Owner(self._event_log, self._switched, config.restart)
+        self._desired = DesiredTarget(
+            paths.state_file, config.daemon.default_profile, options, self._owner, self._preparer, self._event_log
         )
         self._gateway: Gateway | None = None
         self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
         self._log = InstanceLog(
             LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
         )
-        self._history = History(paths.history_file)
+        self._history = HistoryWriter(paths.history_file)
         self._totals = Totals()
         self._signals = Signals()
         self.start_failure: OrchError | None = None
@@ -116,7 +115,7 @@ class Daemon:
 
         :raises BaseExceptionGroup: of `CoreTaskDied`, when a task died that it cannot do without
         """
-        guard = Guard(secrets.token_hex(16), home_id(self._paths.state), on_death=self._guard_died)
+        guard = OrphanGuard(secrets.token_hex(16), home_id(self._paths.state), on_death=self._guard_died)
         await guard.start()
         try:
             async with anyio.create_task_group() as tasks:
@@ -133,9 +132,9 @@ class Daemon:
                 await self._log.aclose()
                 await anyio.to_thread.run_sync(self._history.close)
 
-        self._journal.add("ended", f"daemon {os.getpid()}")
+        self._event_log.add("ended", f"daemon {os.getpid()}")
 
-    async def _serve(self, listeners: Listeners, tasks: TaskGroup, guard: Guard) -> None:
+    async def _serve(self, listeners: Listeners, tasks: TaskGroup, guard: OrphanGuard) -> None:
         core = CoreTasks(tasks)
         service = self._build(tasks, core, guard)
         gateway = Gateway(self._settings, service)
@@ -153,16 +152,16 @@ class Daemon:
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
         await service.refresh_models()
         await anyio.to_thread.run_sync(self._history.open)
-        core.start("state file", self._wanted.follow)
+        core.start("state file", self._desired.follow)
         core.start("signals", self._signals.heed)
         core.start("reaper", reap_regularly)
         core.start("profiles", service.watch_profiles)
-        core.start("reload", lambda: self._signals.reload_when_told(actions.reload, link, self._journal))
+        core.start("reload", lambda: self._signals.reload_when_told(actions.reload, link, self._event_log))
         await control.serve(listeners.control)
         _log.info("the gateway listens on %s", service.gateway_url)
-        self._journal.add("started", f"daemon {os.getpid()}, gateway {service.gateway_url}")
+        self._event_log.add("started", f"daemon {os.getpid()}, gateway {service.gateway_url}")
         # Before the first client: one that waited for this daemon to come up shall wait for the model too.
-        await self._wanted.start_first()
+        await self._desired.start_first()
         await gateway.start(listeners.gateway)
         core.start("gateway", gateway.run)
         if link.connected:
@@ -178,15 +177,15 @@ class Daemon:
             await self._take_down(service, gateway)
             await control.shutdown(1.0)
 
-    def _build(self, tasks: TaskGroup, core: CoreTasks, guard: Guard) -> Service:
+    def _build(self, tasks: TaskGroup, core: CoreTasks, guard: OrphanGuard) -> Service:
         config = self._config
         times = config.daemon
-        limits = Limits(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s)
+        limits = InstanceTimeouts(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s)
 
         async def drain(instance: str, timeout_s: float) -> bool:
             return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)
 
-        performer = EnginePerformer(
+        effect_runner = EffectRunner(
             tasks,
             self._owner.post,
             self._owner.ask,
@@ -197,16 +196,18 @@ class Daemon:
             drain,
             self._gpus,
             self._groups,
-            self._journal.add,
+            self._event_log.add,
             lambda: service.refresh(),
         )
-        service = Service(self._paths, self._owner, self._preparer, performer, self._gpus, self._history, self._totals)
-        core.start("owner", lambda: self._owner.run(performer))
+        service = Service(
+            self._paths, self._owner, self._preparer, effect_runner, self._gpus, self._history, self._totals
+        )
+        core.start("owner", lambda: self._owner.run(effect_runner))
         return service
 
     def _guard_died(self) -> None:
         _log.error("the guard process died and is started again")
-        self._journal.add("guard_died", "the guard process died and is started again")
+        self._event_log.add("guard_died", "the guard process died and is started again")
 
     def _serve_on_request(self, core: CoreTasks, service: Service, gateway: Gateway) -> None:
         settings = self._config.gateway
@@ -216,20 +217,22 @@ class Daemon:
         service.on_demand = scheduler.ask
         core.start("demand", scheduler.run)
 
-    def _watcher(self, service: Service, gateway: Gateway) -> Watcher:
+    def _watcher(self, service: Service, gateway: Gateway) -> LivenessWatcher:
         every_s = self._config.daemon.probe_s
         policy = LivenessPolicy(every_s, min(max(every_s / 2, 1.0), 5.0), self._config.daemon.stall_s)
-        return Watcher(self._owner, service.performer, gateway, policy, service.unroute, self._journal.add)
+        return LivenessWatcher(
+            self._owner, service.effect_runner, gateway, policy, service.unroute, self._event_log.add
+        )
 
     def _slowdown(self, service: Service, gateway: Gateway) -> SlowdownWatch:
         look_s = min(LOOK_S, self._config.daemon.probe_s)
-        record, refresh = self._journal.add, service.refresh
-        watch = SlowdownWatch(self._owner, service.performer, gateway, self._gpus.read, record, refresh, look_s)
+        record, refresh = self._event_log.add, service.refresh
+        watch = SlowdownWatch(self._owner, service.effect_runner, gateway, self._gpus.read, record, refresh, look_s)
         service.on_finished, service.notice_of = watch.finished, watch.notice
         return watch
 
     def _telemetry(self, service: Service, gateway: Gateway) -> Telemetry:
-        telemetry = Telemetry(self._paths, self._owner, service.performer, gateway, self._gpus, self._keep)
+        telemetry = Telemetry(self._paths, self._owner, service.effect_runner, gateway, self._gpus, self._keep)
         service.metrics_page = Exporter(self._owner, service, telemetry, self._totals, self._history).page
         return telemetry
 
@@ -240,7 +243,7 @@ class Daemon:
             service,
             self._switcher,
             self._preparer,
-            fallback=self._wanted.fallback,
+            fallback=self._desired.fallback,
             check_config=lambda: load_config(self._paths),
         )
 
@@ -250,11 +253,11 @@ class Daemon:
             service,
             self._switcher,
             actions,
-            self._journal,
+            self._event_log,
             self._log,
             targets=lambda running: list_targets(self._paths, running),
             drain_s=self._config.daemon.drain_s,
-            frame=Frames(self._owner, service, telemetry, self._journal).frame,
+            frame=TopFrames(self._owner, service, telemetry, self._event_log).frame,
             end=self._signals.ending.set,
             ends_with_engine=self._options.started_by_up,
         )
@@ -264,7 +267,7 @@ class Daemon:
 
     def _keep(self, point: Point) -> None:
         used = tuple(point["used_mib"])
-        self._history.add_sample(Sample(int(point["at_s"]), point["decode_tok_s"], point["prompt_tok_s"], used))
+        self._history.add_sample(HistorySample(int(point["at_s"]), point["decode_tok_s"], point["prompt_tok_s"], used))
 
     def _switched(self, event: SwitchFinished) -> None:
         self._totals.switched(event)
@@ -272,7 +275,7 @@ class Daemon:
 
     async def _announce(self, link: ManagerLink) -> None:
         """Tell the service manager that the daemon is ready, as `daemon.ready_when` has it."""
-        failed = self._wanted.refused
+        failed = self._desired.refused
         if self._config.daemon.ready_when == "model":
             if failed is None and (failure := await link.until_loaded()) is not None:
                 failed = OrchError(describe(failure), hint=failure.hint)
@@ -293,7 +296,7 @@ class Daemon:
         gateway.stop_accepting()
         self._switcher.abandon()
         # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
-        wanted = self._owner.world.wanted
+        desired = self._owner.fleet.desired
         await self._owner.ask(DownRequested())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._force_when_asked)
@@ -304,11 +307,11 @@ class Daemon:
             tasks.cancel_scope.cancel()
 
         await gateway.stop(0.5)
-        self._wanted.keep(wanted)
+        self._desired.keep(desired)
 
     async def _until_stopped(self) -> None:
         generation = 0
-        while any(not isinstance(state, Stopped) for state in self._owner.world.slots.values()):
+        while any(not isinstance(state, Stopped) for state in self._owner.fleet.slots.values()):
             await self._owner.published.changed(generation)
             generation = self._owner.published.generation
 
@@ -320,7 +323,7 @@ class Daemon:
 async def reap_regularly() -> None:
     """Take leave of dead grandchildren that became ours: uvloop keeps SIGCHLD to itself."""
     while True:
-        await beat(REAP_EVERY_S)
+        await sleep_until_tick(REAP_EVERY_S)
         try:
             reap_adopted()
         except OSError as error:  # no descriptor left to read /proc with, say; they can wait for the next time

@@ -14,7 +14,7 @@ from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.fleet_states import UpRequested
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class StartOptions:
     """How the daemon was started.
 
     :param profile: start this at once instead of what ran before
@@ -34,7 +34,7 @@ class Options:
     started_by_up: bool = False
 
 
-class Wanted:
+class DesiredTarget:
     """Decides what is started first, and remembers what is to run for the next daemon.
 
     :param path: the state file
@@ -44,14 +44,14 @@ class Wanted:
     """
 
     def __init__(
-        self, path: str, default: str, options: Options, owner: Owner, preparer: Preparer, journal: Journal
+        self, path: str, default: str, options: StartOptions, owner: Owner, preparer: Preparer, event_log: EventLog
     ) -> None:
         self._path = path
         self._default = default
         self._options = options
         self._owner = owner
         self._preparer = preparer
-        self._journal = journal
+        self._event_log = event_log
         self.refused: OrchError | None = None
         self._remembered, notice = load_state(path)
         if notice:
@@ -68,14 +68,14 @@ class Wanted:
     async def start_first(self) -> None:
         """Ask for what the command line says, else for what ran when the daemon died, else the configured default."""
         options = self._options
-        wanted = remembered_target(self._remembered.get("wanted"))
+        desired = remembered_target(self._remembered.get("wanted"))
         name, engine = options.profile, options.engine
         if name is None:
             if options.started_by_up:
                 return  # the request follows
 
-            if wanted is not None:
-                name, engine = wanted.profile, wanted.engine
+            if desired is not None:
+                name, engine = desired.profile, desired.engine
             else:
                 name = self._default or None
 
@@ -87,7 +87,7 @@ class Wanted:
         except OrchError as error:
             # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
             _log.error("%s: %s", error.message, "; ".join(error.details))
-            self._journal.add("refused", error.message)
+            self._event_log.add("refused", error.message)
             self.refused = error
             return
 
@@ -101,27 +101,27 @@ class Wanted:
         while True:
             published = await self._owner.published.changed(generation)
             generation = self._owner.published.generation
-            wanted = published.world.wanted
-            if wanted == saved and not first:
+            desired = published.fleet.desired
+            if desired == saved and not first:
                 continue
 
-            saved, first = wanted, False
-            if wanted is not None:
-                self._remembered["last"] = as_saved(wanted)
+            saved, first = desired, False
+            if desired is not None:
+                self._remembered["last"] = as_saved(desired)
 
-            self._remembered["wanted"] = self._remembered.get("last") if wanted is not None else None
+            self._remembered["wanted"] = self._remembered.get("last") if desired is not None else None
             try:
                 await anyio.to_thread.run_sync(save_state, self._path, dict(self._remembered))
             except OSError as error:
                 _log.warning("state not saved: %s", error)
 
-    def keep(self, wanted: Target | None) -> None:
+    def keep(self, desired: Target | None) -> None:
         """Have the next daemon start this: the service manager ended this one, and nobody stopped the engine.
 
         :raises OSError: when it cannot be saved
         """
-        if wanted is not None and not self._options.started_by_up:
-            self._remembered["wanted"] = as_saved(wanted)
+        if desired is not None and not self._options.started_by_up:
+            self._remembered["wanted"] = as_saved(desired)
             save_state(self._path, dict(self._remembered))
 
 

@@ -18,7 +18,7 @@ import uvloop
 
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.key_file import read_keys
-from orchestrator.adapters.http1 import Limits as HttpLimits
+from orchestrator.adapters.http1 import HttpLimits as HttpLimits
 from orchestrator.adapters.paths import find_paths, make_directories
 from orchestrator.adapters.process.cgroup import EngineGroups, take_over
 from orchestrator.adapters.process.guard import home_id, sweep_leftovers
@@ -32,11 +32,11 @@ from orchestrator.core.config import Config, is_loopback
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.daemon.process import own_log
 from orchestrator.daemon.process.daemon import CONTROL_CONNECTIONS, Daemon
-from orchestrator.daemon.process.desired_target import Options
+from orchestrator.daemon.process.desired_target import StartOptions
 from orchestrator.daemon.process.heartbeat import CoreTaskDied
 from orchestrator.daemon.process.sockets import Listeners, open_listeners
 from orchestrator.engines import probe_cache
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ RESERVED_DESCRIPTORS = CONTROL_CONNECTIONS + 96
 """Not for clients of the gateway: the control API's, and for files, pipes, probes and /proc."""
 
 
-def serve(options: Options) -> int:
+def serve(options: StartOptions) -> int:
     """Run the daemon until it is told to end.
 
     :raises OrchError: when it cannot start; nothing is left behind then
@@ -111,7 +111,7 @@ def take_engine_groups(memory_max_mib: int) -> EngineGroups:
     return groups
 
 
-def gateway_config(config: Config, descriptors: int, hosts: tuple[str, ...]) -> GatewayConfig:
+def gateway_config(config: Config, descriptors: int, hosts: tuple[str, ...]) -> GatewayOptions:
     """
     :param descriptors: that this process may have; each client takes one, and one for its engine
     :param hosts: that it listens on, the one that can be reached from farthest first
@@ -126,7 +126,7 @@ def gateway_config(config: Config, descriptors: int, hosts: tuple[str, ...]) -> 
 
     gateway = config.gateway
     connections = min(HttpLimits().connections, max((descriptors - RESERVED_DESCRIPTORS) // 2, 1))
-    return GatewayConfig(
+    return GatewayOptions(
         host=hosts[0],
         port=gateway.port,
         api_keys=read_keys(gateway.api_key_file, os.environ.get("CREDENTIALS_DIRECTORY")),

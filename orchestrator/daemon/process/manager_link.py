@@ -52,7 +52,7 @@ class ManagerLink:
 
     def remark(self, text: str) -> None:
         """Say this in the status line until the state is another one; an empty text takes it away."""
-        self._remark = (text, self._owner.world.state) if text else None
+        self._remark = (text, self._owner.fleet.state) if text else None
         self._say()
 
     def ready(self) -> None:
@@ -108,7 +108,7 @@ class ManagerLink:
             while True:
                 published = await self._owner.published.changed(generation)
                 generation = self._owner.published.generation
-                state = published.world.state
+                state = published.fleet.state
                 match state:
                     case Failed(failure=failure):
                         return failure
@@ -121,7 +121,7 @@ class ManagerLink:
             self._said = line
 
     def _line(self) -> str:
-        state, service = self._owner.world.state, self._service
+        state, service = self._owner.fleet.state, self._service
         line = status_line(state, service.view().progress, service.gateway_url)
         if self._stopping:
             return f"stopping; {line}"
@@ -136,6 +136,6 @@ def status_line(state: State, progress: str, url: str) -> str:
         case Stopped():
             return f"no model is loaded; {url}"
         case Failed(failure=failure):
-            return f"{state.course.target} failed: {describe(failure)}; {url}"
+            return f"{state.start_record.target} failed: {describe(failure)}; {url}"
         case _:
             return f"{progress}; {url}"

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from orchestrator.core.errors import OrchError
-from orchestrator.daemon.control.event_log import Journal
+from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.process.manager_link import ManagerLink
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Signals:
                     self.ending.set()
 
     async def reload_when_told(
-        self, reload: Callable[[], Awaitable[object]], link: ManagerLink, journal: Journal
+        self, reload: Callable[[], Awaitable[object]], link: ManagerLink, event_log: EventLog
     ) -> None:
         """What HUP asks for, for ever; many of them while one is under way are one more."""
         while True:
@@ -63,7 +63,7 @@ class Signals:
                 remark = f"reload failed, what was read before stays: {text}"
                 _log.error("%s", remark)
 
-            journal.add("reload_failed" if remark else "reloaded", remark or "the profiles were read anew")
+            event_log.add("reload_failed" if remark else "reloaded", remark or "the profiles were read anew")
             link.reloaded(remark)
 
 

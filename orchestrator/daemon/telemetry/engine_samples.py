@@ -15,11 +15,12 @@ from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.health.prompt_progress import told_progress
 from orchestrator.core.measure import rates
-from orchestrator.core.measure.rates import Measured, Meter, Sample, Slot
-from orchestrator.daemon.fleet.effect_runner import EnginePerformer
-from orchestrator.daemon.fleet.instance import Run, engine_probe
+from orchestrator.core.measure.rates import CounterSample, Measured, Meter, Slot
+from orchestrator.daemon.fleet.effect_runner import EffectRunner
+from orchestrator.daemon.fleet.engine_run import EngineRun, engine_probe
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace, Traffic
+from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
+from orchestrator.gateway.contract import Traffic
 
 PATIENCE_S = 10.0
 """For one answer. Both engines answer between two batches; giving up early would only fill their queue."""
@@ -53,9 +54,9 @@ class Work:
 class EngineSamples:
     """Owns the questions to engines."""
 
-    def __init__(self, owner: Owner, performer: EnginePerformer, traffic: Traffic, pace: Pace) -> None:
+    def __init__(self, owner: Owner, effect_runner: EffectRunner, traffic: Traffic, pace: Pace) -> None:
         self._owner = owner
-        self._performer = performer
+        self._effect_runner = effect_runner
         self._traffic = traffic
         self._pace = pace
         self._work = Work()
@@ -64,7 +65,7 @@ class EngineSamples:
     @property
     def serving(self) -> str | None:
         """The instance that serves, or ends its streams."""
-        state = self._owner.world.state
+        state = self._owner.fleet.state
         return state.instance if isinstance(state, Ready | Draining) else None
 
     @property
@@ -86,7 +87,7 @@ class EngineSamples:
         """For ever."""
         while True:
             instance = self.serving
-            run = self._performer.run(instance) if instance is not None else None
+            run = self._effect_runner.run(instance) if instance is not None else None
             if instance is None or run is None:
                 self._work = Work()
                 await self._pace.rest(monotonic() + self._pace.pause_s)
@@ -95,7 +96,7 @@ class EngineSamples:
             async with engine_probe(run.launch) as probe:
                 await self._follow(instance, run, probe)
 
-    async def _follow(self, instance: str, run: Run, probe: EngineProbe) -> None:
+    async def _follow(self, instance: str, run: EngineRun, probe: EngineProbe) -> None:
         """Sample one instance while it serves."""
         fork = run.launch.capabilities.kind == "ik"
         meter: Meter | None = None
@@ -115,7 +116,7 @@ class EngineSamples:
                 self._tell(replace(self._work, measured=idle_rates(self._work.measured), answered_s=began))
                 await self._pace.rest(began + self._pace.pause_s)
 
-    async def _ask(self, instance: str, run: Run, probe: EngineProbe, meter: Meter | None) -> Meter | None:
+    async def _ask(self, instance: str, run: EngineRun, probe: EngineProbe, meter: Meter | None) -> Meter | None:
         """One sample; the totals first, see `core/measure/rates.py`."""
         totals = await probe.metrics(PATIENCE_S)
         asked = monotonic()
@@ -124,7 +125,7 @@ class EngineSamples:
             return meter
 
         now = monotonic()
-        sample = Sample(now, slots, rates.read_totals(totals or ""))
+        sample = CounterSample(now, slots, rates.read_totals(totals or ""))
         if meter is None:
             meter, measured = rates.begin(sample)
         else:
@@ -142,7 +143,7 @@ class EngineSamples:
         self._answered = anyio.Event()
 
 
-def with_progress(slots: tuple[Slot, ...], run: Run) -> tuple[Slot, ...]:
+def with_progress(slots: tuple[Slot, ...], run: EngineRun) -> tuple[Slot, ...]:
     """Add what the engine's log says of the prompts that it reads."""
     if not any(slot.reading for slot in slots):
         return slots

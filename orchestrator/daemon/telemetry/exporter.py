@@ -11,11 +11,11 @@ import anyio.to_thread
 from orchestrator.core.fleet.lifecycle_states import Ready, Stopped, instance_of
 from orchestrator.core.measure.engine_metrics import Family, read_families
 from orchestrator.daemon.control.service import Service
-from orchestrator.daemon.control.snapshot import course_of, name_of
+from orchestrator.daemon.control.snapshot import name_of, start_record_of
 from orchestrator.daemon.control.top_frame import gpu_figures, host_figures
-from orchestrator.daemon.fleet.instance import engine_probe
+from orchestrator.daemon.fleet.engine_run import engine_probe
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.daemon.telemetry.history import History
+from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.metrics import Snapshot, load_library, render
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
@@ -35,7 +35,9 @@ FRESH_S = 1.0
 class Exporter:
     """Renders the page."""
 
-    def __init__(self, owner: Owner, service: Service, telemetry: Telemetry, totals: Totals, history: History) -> None:
+    def __init__(
+        self, owner: Owner, service: Service, telemetry: Telemetry, totals: Totals, history: HistoryWriter
+    ) -> None:
         self._owner = owner
         self._service = service
         self._telemetry = telemetry
@@ -52,14 +54,14 @@ class Exporter:
         return render(self._snapshot(engine), self._totals)
 
     def _snapshot(self, engine: Sequence[Family]) -> Snapshot:
-        state, gateway = self._owner.world.state, self._service.gateway
-        course = course_of(state)
-        target = course.target if course is not None and not isinstance(state, Stopped) else None
+        state, gateway = self._owner.fleet.state, self._service.gateway
+        start_record = start_record_of(state)
+        target = start_record.target if start_record is not None and not isinstance(state, Stopped) else None
         look, measured = self._telemetry.look, self._telemetry.measured()
         return Snapshot(
             state=name_of(state),
             pair=(target.profile, target.engine) if target is not None else None,
-            build=self._service.performer.build(instance_of(state)),
+            build=self._service.effect_runner.build(instance_of(state)),
             in_flight=gateway.active - gateway.queued if gateway is not None else 0,
             queued=gateway.queued if gateway is not None else 0,
             decode_tok_s=measured.decode_tok_s,
@@ -73,13 +75,13 @@ class Exporter:
     async def _engine(self) -> Sequence[Family]:
         """What the instance that is ready says of itself. `GET /metrics` does not wake upstream when it sleeps."""
         async with self._asking:
-            state = self._owner.world.state
+            state = self._owner.fleet.state
             instance = state.instance if isinstance(state, Ready) else None
             if instance != self._instance:
                 self._instance, self._families = instance, ()
                 self._asked_at = self._answered_at = float("-inf")
 
-            launch = self._service.performer.launch(instance)
+            launch = self._service.effect_runner.launch(instance)
             if launch is not None and monotonic() - self._asked_at > FRESH_S:
                 text = None
                 with anyio.move_on_after(2 * ENGINE_PATIENCE_S):  # for one that answers drop by drop

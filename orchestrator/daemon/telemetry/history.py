@@ -14,7 +14,7 @@ from time import monotonic, time
 from orchestrator.adapters.store.history import DamagedHistory, HistoryStore, open_history
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
-from orchestrator.core.measure.samples import Sample
+from orchestrator.core.measure.samples import HistorySample
 from orchestrator.gateway.contract import Finished
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ RETRY_S = 10.0
 """Between tries while the file cannot be opened."""
 
 
-class History:
+class HistoryWriter:
     """Takes rows from the loop, and owns the thread that owns the file. The thread starts with `open`, or else with the
     first row.
 
@@ -43,7 +43,7 @@ class History:
         self._path = path
         self._clock = clock
         self._requests: list[RequestRecord] = []
-        self._samples: list[Sample] = []
+        self._samples: list[HistorySample] = []
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -76,7 +76,7 @@ class History:
                 self._requests.append(record)
                 self._condition.notify()
 
-    def add_sample(self, sample: Sample) -> None:
+    def add_sample(self, sample: HistorySample) -> None:
         """Never blocks and never raises."""
         with self._condition:
             if self._has_room():
@@ -134,7 +134,7 @@ class History:
         if self._store is not None:
             self._store.close()
 
-    def _gathered(self) -> tuple[list[RequestRecord], list[Sample], bool]:
+    def _gathered(self) -> tuple[list[RequestRecord], list[HistorySample], bool]:
         """What has come in within a moment; and whether it is the last."""
         with self._condition:
             self._condition.wait_for(lambda: self._closing or self._requests or self._samples)
@@ -145,7 +145,7 @@ class History:
             self._samples.clear()
             return requests, samples, self._closing
 
-    def _write(self, requests: list[RequestRecord], samples: list[Sample]) -> None:
+    def _write(self, requests: list[RequestRecord], samples: list[HistorySample]) -> None:
         unwritten = len(requests) + len(samples)
         try:
             store = self._opened()

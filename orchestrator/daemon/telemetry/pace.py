@@ -1,15 +1,16 @@
 """How often samples are taken: each second while somebody looks or an engine has something to do, else every ten.
 
 While there is nothing to see, one cheap question a second is all that wakes the daemon for its telemetry; and whatever
-else looks at something regularly does so at the same moment (`beat`).
+else looks at something regularly does so at the same moment (`sleep_until_tick`).
 """
 
 from __future__ import annotations
 
 from time import monotonic
-from typing import Protocol
 
 import anyio
+
+from orchestrator.gateway.contract import Traffic
 
 SECOND_S = 1.0
 IDLE_S = 10.0
@@ -17,24 +18,13 @@ LOOKED_S = 5.0
 """Somebody looks who has asked for a frame within this time."""
 
 
-async def beat(every_s: float) -> None:
+async def sleep_until_tick(every_s: float) -> None:
     """Sleep until the clock shows a multiple of this: loops that wake together cost one wake-up.
 
     Never less than half of it, so that a timer that is early by a hair does not end two sleeps.
     """
     rest_s = every_s - monotonic() % every_s
     await anyio.sleep(rest_s if rest_s >= every_s / 2 else rest_s + every_s)
-
-
-class Traffic(Protocol):
-    """What clients do (`gateway/server.py`)."""
-
-    @property
-    def active(self) -> int: ...
-
-    def in_flight(self, instance: str) -> int: ...
-
-    def relayed(self, instance: str) -> int: ...
 
 
 class Pace:
@@ -65,7 +55,7 @@ class Pace:
     async def run(self) -> None:
         """Notice that requests have come. For ever."""
         while True:
-            await beat(SECOND_S)
+            await sleep_until_tick(SECOND_S)
             before, self._awake = self._awake, self._traffic.active > 0
             if self._awake and not before:
                 self._wake()

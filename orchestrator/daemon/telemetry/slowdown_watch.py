@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -22,15 +21,15 @@ from orchestrator.adapters.hardware.host_cpu import read_cpu
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import next_rung
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
-from orchestrator.core.health.drafting import Drafting, count, drafts_counted
-from orchestrator.core.health.overlap import Company, add
-from orchestrator.core.health.slowdown import History, Kind, SlowdownPolicy, Verdict, assess, resumed
-from orchestrator.daemon.fleet.effect_runner import EnginePerformer
-from orchestrator.daemon.fleet.instance import Run
+from orchestrator.core.health.drafting import DraftHistory, count, drafts_counted
+from orchestrator.core.health.overlap import OverlapTracker, add
+from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resumed
+from orchestrator.daemon.fleet.effect_runner import EffectRunner
+from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.daemon.telemetry.pace import beat
-from orchestrator.daemon.telemetry.step_times import Looks, request_of
-from orchestrator.gateway.contract import Finished
+from orchestrator.daemon.telemetry.pace import sleep_until_tick
+from orchestrator.daemon.telemetry.step_times import MachineSamples, request_of
+from orchestrator.gateway.contract import Finished, Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -41,24 +40,18 @@ GAP_S = 5.0
 _EVENTS: dict[Kind, str] = {"ok": "recovered", "slow": "slowed", "throttled": "throttled", "spilled": "spilled"}
 
 
-class Traffic(Protocol):
-    """What clients do with an instance (`gateway/server.py`)."""
-
-    def in_flight(self, instance: str) -> int: ...
-
-
 @dataclass(slots=True)
-class Subject:
+class WatchedInstance:
     """One instance.
 
     :ivar counts_drafts: whether its answers ever told of drafts
     :ivar plan: what follows from a spill, for people
     """
 
-    company: Company = field(default_factory=Company)
-    history: History = field(default_factory=History)
-    drafting: Drafting = field(default_factory=Drafting)
-    looks: Looks = field(default_factory=Looks)
+    overlap: OverlapTracker = field(default_factory=OverlapTracker)
+    history: SlowdownHistory = field(default_factory=SlowdownHistory)
+    drafting: DraftHistory = field(default_factory=DraftHistory)
+    looks: MachineSamples = field(default_factory=MachineSamples)
     counts_drafts: bool = False
     draft_lines: int = 0
     plan: str = ""
@@ -76,7 +69,7 @@ class SlowdownWatch:
     def __init__(
         self,
         owner: Owner,
-        performer: EnginePerformer,
+        effect_runner: EffectRunner,
         traffic: Traffic,
         readings: Callable[[], tuple[GpuReading, ...]],
         record: Callable[[str, str], None],
@@ -85,28 +78,28 @@ class SlowdownWatch:
         policy: SlowdownPolicy | None = None,
     ) -> None:
         self._owner = owner
-        self._performer = performer
+        self._effect_runner = effect_runner
         self._traffic = traffic
         self._readings = readings
         self._record = record
         self._on_notice = on_notice
         self._look_s = look_s
         self._policy = policy or SlowdownPolicy()
-        self._subjects: dict[str, Subject] = {}
+        self._subjects: dict[str, WatchedInstance] = {}
         self._spilled: list[str] = []
 
     async def run(self) -> None:
         """Look at what serves. For ever."""
         due = monotonic()
         while True:
-            await beat(self._look_s)
+            await sleep_until_tick(self._look_s)
             slept = monotonic() - due > self._look_s + GAP_S
             serving = self._serving()
             for instance in self._subjects.keys() - serving.keys():
                 del self._subjects[instance]
 
             for instance, run in serving.items():
-                subject = self._subjects.setdefault(instance, Subject())
+                subject = self._subjects.setdefault(instance, WatchedInstance())
                 look_at_cpu(subject.looks, run)
                 if slept or run.stopped():
                     subject.history = resumed(subject.history, monotonic())
@@ -130,16 +123,16 @@ class SlowdownWatch:
     def finished(self, record: Finished) -> None:
         """One more request has ended."""
         instance = record.instance
-        run = self._performer.run(instance) if instance is not None else None
+        run = self._effect_runner.run(instance) if instance is not None else None
         if instance is None or run is None:
             return
 
-        subject = self._subjects.setdefault(instance, Subject())
+        subject = self._subjects.setdefault(instance, WatchedInstance())
         look_at_cpu(subject.looks, run)
         now = monotonic()
         subject.counts_drafts = subject.counts_drafts or record.draft_tokens is not None
         request = request_of(record, now, counts_drafts=subject.counts_drafts or not _speculates(run))
-        subject.company, known = add(subject.company, request, self._traffic.in_flight(instance))
+        subject.overlap, known = add(subject.overlap, request, self._traffic.in_flight(instance))
         for each, streams in known:
             sample = subject.looks.sample(each, streams)
             if sample is not None:
@@ -164,16 +157,16 @@ class SlowdownWatch:
 
         return "; ".join(filter(None, parts)) or None
 
-    def _serving(self) -> dict[str, Run]:
+    def _serving(self) -> dict[str, EngineRun]:
         found = {}
-        for state in self._owner.world.slots.values():
-            run = self._performer.run(state.instance) if isinstance(state, Ready | Draining) else None
+        for state in self._owner.fleet.slots.values():
+            run = self._effect_runner.run(state.instance) if isinstance(state, Ready | Draining) else None
             if run is not None:
                 found[run.launch.instance] = run
 
         return found
 
-    def _tell(self, instance: str, run: Run, subject: Subject, verdict: Verdict) -> None:
+    def _tell(self, instance: str, run: EngineRun, subject: WatchedInstance, verdict: SlowdownVerdict) -> None:
         if verdict.kind == "spilled" and not subject.plan:
             if verdict.taken_mib:
                 subject.plan = "a larger margin is not learned from that"
@@ -187,20 +180,21 @@ class SlowdownWatch:
 
     async def _learn(self, instance: str) -> None:
         """Have the next start keep more memory free, if the profile names a larger margin; once an instance."""
-        run, subject = self._performer.run(instance), self._subjects.get(instance)
-        states = self._owner.world.slots.values()
-        course = next(
-            (each.course for each in states if isinstance(each, Ready | Draining) and each.instance == instance), None
+        run, subject = self._effect_runner.run(instance), self._subjects.get(instance)
+        states = self._owner.fleet.slots.values()
+        start_record = next(
+            (each.start_record for each in states if isinstance(each, Ready | Draining) and each.instance == instance),
+            None,
         )
-        if run is None or subject is None or course is None or course.rung is None or subject.plan:
+        if run is None or subject is None or start_record is None or start_record.rung is None or subject.plan:
             return
 
-        rung = next_rung(course.rung, course.recovery, margin_helps=True, requested_mib=None)
-        if rung is None or rung.margins is None or rung.margins == course.rung.margins:
+        rung = next_rung(start_record.rung, start_record.recovery, margin_helps=True, requested_mib=None)
+        if rung is None or rung.margins is None or rung.margins == start_record.rung.margins:
             subject.plan = "the profile names no larger margin: raise memory.fit_margin, or lower context.size"
         else:
             try:
-                await self._performer.learn(run, rung)
+                await self._effect_runner.learn(run, rung)
             except (OSError, OrchError) as error:
                 subject.plan = f"the larger margin could not be kept: {error}"
             else:
@@ -209,7 +203,7 @@ class SlowdownWatch:
         self._record("margin_planned", f"{run.launch.target}: {subject.plan}")
         self._on_notice()
 
-    def _count_drafts(self, run: Run, subject: Subject, record: Finished) -> None:
+    def _count_drafts(self, run: EngineRun, subject: WatchedInstance, record: Finished) -> None:
         # Builds that do not count drafts in their answers print a line for each.
         new = run.log.since(subject.draft_lines)[1]
         subject.draft_lines = run.log.next_seq
@@ -225,18 +219,18 @@ class SlowdownWatch:
             self._on_notice()
 
 
-def _no_drafts(drafting: Drafting) -> str:
+def _no_drafts(drafting: DraftHistory) -> str:
     return (
         f"the profile asks for MTP, and the last {drafting.requests} answers ({drafting.tokens} tokens) were made"
         " without a single draft: the engine has stopped drafting, or the clients turned it off"
     )
 
 
-def _speculates(run: Run) -> bool:
+def _speculates(run: EngineRun) -> bool:
     return run.launch.profile.settings.get("speculative.type", "none") != "none"
 
 
-def look_at_cpu(looks: Looks, run: Run) -> None:
+def look_at_cpu(looks: MachineSamples, run: EngineRun) -> None:
     times = read_cpu(run.child.pid) if run.child is not None else None
     if times is not None:
         looks.at_cpu(monotonic(), times)

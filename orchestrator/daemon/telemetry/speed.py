@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from orchestrator.api.types import Speed
+from orchestrator.api.types import SpeedStatus
 from orchestrator.gateway.contract import Finished
 
 WINDOW = 32
@@ -28,7 +28,7 @@ class SpeedMeter:
         for instance in list(self._recent)[:-KEPT_INSTANCES]:
             del self._recent[instance]
 
-    def read(self, instance: str | None) -> Speed:
+    def read(self, instance: str | None) -> SpeedStatus:
         """The newest rates, and the acceptance over the recent requests; None where nothing was measured yet."""
         decode = prompt = None
         drafted = accepted = 0
@@ -38,7 +38,7 @@ class SpeedMeter:
             drafted += record.draft_tokens or 0
             accepted += record.draft_accepted or 0
 
-        return Speed(
+        return SpeedStatus(
             decode_tok_s=round(decode, 2) if decode else None,
             prompt_tok_s=round(prompt, 2) if prompt else None,
             draft_acceptance=round(accepted / drafted, 4) if drafted else None,

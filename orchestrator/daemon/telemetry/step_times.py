@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.hardware.host_cpu import CpuTimes, others_share
-from orchestrator.core.health.overlap import Request
-from orchestrator.core.health.slowdown import DeviceLook, Sample
+from orchestrator.core.health.overlap import AnsweredRequest
+from orchestrator.core.health.slowdown import DeviceLook, StepSample
 from orchestrator.gateway.contract import Finished
 
 KEPT_LOOKS = 600
@@ -26,7 +26,7 @@ NEXT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class MachineSample:
     """:param measured: indices of the devices whose PCIe traffic was measured since the look before"""
 
     taken: float
@@ -34,11 +34,11 @@ class Look:
     measured: frozenset[int]
 
 
-class Looks:
+class MachineSamples:
     """What was seen beside one instance, the last minutes of it. Times are monotonic."""
 
     def __init__(self) -> None:
-        self._looks: deque[Look] = deque(maxlen=KEPT_LOOKS)
+        self._looks: deque[MachineSample] = deque(maxlen=KEPT_LOOKS)
         self._cpu: deque[tuple[float, CpuTimes]] = deque(maxlen=KEPT_LOOKS)
 
     def at_cpu(self, taken: float, times: CpuTimes) -> None:
@@ -50,16 +50,16 @@ class Looks:
         last = self._looks[-1] if self._looks and taken - self._looks[-1].taken <= NEXT_S else None
         before = {each.index: each.pcie_mib_s for each in last.devices} if last else {}
         measured = (each.index for each in devices if each.index in before and each.pcie_mib_s != before[each.index])
-        self._looks.append(Look(taken, devices, frozenset(measured)))
+        self._looks.append(MachineSample(taken, devices, frozenset(measured)))
 
-    def sample(self, request: Request, streams: float) -> Sample | None:
+    def sample(self, request: AnsweredRequest, streams: float) -> StepSample | None:
         """The steps of a request; None where it had none, or nobody knows how deep in the context they were."""
         if not request.steps or request.decode_ms is None or request.depth is None:
             return None
 
         begin, end = request.decode_from, request.ended
         during = [each for each in self._looks if begin <= each.taken <= end]
-        return Sample(
+        return StepSample(
             began=begin,
             steps=request.steps,
             step_ms=request.decode_ms / request.steps,
@@ -77,7 +77,7 @@ class Looks:
         return others_share((before or [seen[0][1]])[-1], seen[-1][1]) if seen else None
 
 
-def request_of(record: Finished, now: float, *, counts_drafts: bool) -> Request:
+def request_of(record: Finished, now: float, *, counts_drafts: bool) -> AnsweredRequest:
     """The times of a request that has just ended.
 
     :param counts_drafts: an answer without a count of drafts was made without drafts; else their number is not known
@@ -85,12 +85,12 @@ def request_of(record: Finished, now: float, *, counts_drafts: bool) -> Request:
     entered = now - record.total_s + record.held_s
     predicted, decode_ms = record.predicted_tokens, record.predicted_ms
     if not predicted or not decode_ms or record.replays:
-        return Request(entered, now)
+        return AnsweredRequest(entered, now)
 
     # The first token is the prompt's; each step after that yields one, and the drafts that were right.
     steps = max(predicted - 1 - (record.draft_accepted or 0), 0)
     depth = record.depth_tokens
-    return Request(
+    return AnsweredRequest(
         entered=entered,
         ended=now,
         prompt_ms=record.prompt_ms or 0.0,
@@ -118,7 +118,7 @@ def _device(reading: GpuReading, own: Collection[int]) -> DeviceLook:
     )
 
 
-def _summary(last: DeviceLook, looks: Iterable[Look], begin: float) -> DeviceLook:
+def _summary(last: DeviceLook, looks: Iterable[MachineSample], begin: float) -> DeviceLook:
     """The last look at a device, with the median of the traffic that was measured since `begin`, and with the reasons
     for lower clocks that were there half of the time."""
     seen = [(look, each) for look in looks for each in look.devices if each.index == last.index]

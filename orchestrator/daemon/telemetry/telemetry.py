@@ -24,11 +24,12 @@ from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.process.tree import ProcessTree
 from orchestrator.api.top_frames import Point
 from orchestrator.core.measure.rates import Measured
-from orchestrator.daemon.fleet.effect_runner import EnginePerformer
+from orchestrator.daemon.fleet.effect_runner import EffectRunner
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
-from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace, Traffic
+from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
 from orchestrator.engines.render import model_path
+from orchestrator.gateway.contract import Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ FIRST_ANSWER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DeviceSnapshot:
     """The newest figures of the devices and the host.
 
     :param taken_s: monotonic; before the first sample, minus infinity
@@ -73,24 +74,24 @@ class Telemetry:
         self,
         paths: Paths,
         owner: Owner,
-        performer: EnginePerformer,
+        effect_runner: EffectRunner,
         traffic: Traffic,
         gpus: GpuProvider,
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
         self._paths = paths
-        self._performer = performer
+        self._effect_runner = effect_runner
         self._gpus = gpus
         self._on_point = on_point
         self._pace = Pace(traffic)
-        self._engine = EngineSamples(owner, performer, traffic, self._pace)
+        self._engine = EngineSamples(owner, effect_runner, traffic, self._pace)
         self._sampled = anyio.Event()
         self._trees: dict[int, ProcessTree] = {}
         self._pids: frozenset[int] = frozenset()
         self._searched_at = float("-inf")
         self._failing = False
         self._points: deque[Point] = deque(maxlen=KEPT_POINTS)
-        self.look = Look()
+        self.look = DeviceSnapshot()
         self.model: Residency | None = None
 
     @property
@@ -106,7 +107,7 @@ class Telemetry:
         """The newest so many, oldest first."""
         return list(self._points)[-count:] if count > 0 else []
 
-    async def wanted(self, patience_s: float = 1.5) -> None:
+    async def wait_fresh(self, patience_s: float = 1.5) -> None:
         """Somebody looks: sample every second from now on. Returns once there is a fresh sample, or after a while."""
         began = monotonic()
         first = self._pace.look()
@@ -139,8 +140,8 @@ class Telemetry:
             await self._pace.rest(began + self._pace.pause_s)
 
     async def _sample(self) -> None:
-        children = {child.pid: child.start_time_ticks for child in self._performer.children()}
-        before_mib = self._performer.used_before_mib
+        children = {child.pid: child.start_time_ticks for child in self._effect_runner.children()}
+        before_mib = self._effect_runner.used_before_mib
         try:
             self.look = await anyio.to_thread.run_sync(self._read, children, before_mib)
         except OSError as error:  # no descriptor left to read /proc with, say
@@ -166,13 +167,13 @@ class Telemetry:
 
         self._failing = True
 
-    def _read(self, children: Mapping[int, int], before_mib: Mapping[int, int]) -> Look:
+    def _read(self, children: Mapping[int, int], before_mib: Mapping[int, int]) -> DeviceSnapshot:
         """Runs in a thread."""
         pids = self._family(children)
         self._gpus.watch(pids)
         gpus = self._gpus.read_now()
         named = {pid for each in gpus for pid in each.processes or ()}
-        return Look(
+        return DeviceSnapshot(
             taken_s=monotonic(),
             gpus=gpus,
             gpus_age_s=self._gpus.age_s,
@@ -202,7 +203,7 @@ class Telemetry:
             await self._pace.until_watched()
             instance, last = asked
             serving = self._engine.serving
-            run = self._performer.run(serving) if serving is not None else None
+            run = self._effect_runner.run(serving) if serving is not None else None
             if run is None:
                 self.model = None
             elif serving != instance or monotonic() - last > CACHE_S:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.fleet.fleet_states import SwitchFinished
 from orchestrator.core.fleet.lifecycle_states import Ready, Starting, State
-from orchestrator.daemon.control.snapshot import course_of
+from orchestrator.daemon.control.snapshot import start_record_of
 from orchestrator.gateway.contract import Finished
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -107,17 +107,17 @@ class Totals:
         self._slots = slots
 
     def _moved(self, before: State, state: State, now: float) -> None:
-        earlier, course = course_of(before), course_of(state)
-        if course is None or not course.attempts:
+        earlier, start_record = start_record_of(before), start_record_of(state)
+        if start_record is None or not start_record.attempts:
             return
 
-        last = course.attempts[-1]
+        last = start_record.attempts[-1]
         if isinstance(before, Starting) and isinstance(state, Ready):
-            target = course.target
+            target = start_record.target
             self._pair(target.profile, target.engine).load_s.observe(max(now - last.started, 0.0))
 
         known = earlier.attempts[-1].number if earlier is not None and earlier.attempts else 0
-        if last.number > known and len(course.attempts) > 1 and course.attempts[-2].outcome == "device_oom":
+        if last.number > known and len(start_record.attempts) > 1 and start_record.attempts[-2].outcome == "device_oom":
             self.memory_retries += 1
 
     def _pair(self, profile: str | None, engine: str | None) -> PairTotals:

@@ -14,7 +14,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.build_plan import (
     SERVER,
     Backend,
-    Machine,
+    BuildHost,
     build_id,
     choose_backend,
     cmake_definitions,
@@ -24,13 +24,13 @@ from orchestrator.engines.build import installs
 from orchestrator.engines.build.compile import build as run_build
 from orchestrator.engines.build.output import Progress
 from orchestrator.engines.build.smoke import Smoke, smoke_test
-from orchestrator.engines.build.sources import Prepared, Source, prepare
+from orchestrator.engines.build.sources import PreparedSource, Source, prepare
 from orchestrator.engines.locate import BUILT_IN
 from orchestrator.engines.probe import probe
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class BuildOptions:
     """What the user asked for beside the source.
 
     :param definitions: more of cmake's `-D`, name to value
@@ -42,7 +42,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Watcher:
+class BuildObserver:
     """Whom to tell what is going on.
 
     :param say: a line for people; one that begins with a carriage return replaces itself
@@ -63,21 +63,21 @@ class Result:
 
 
 def install_engine(
-    engine: str, source: Source, wishes: Wishes, machine: Machine, paths: Paths, watcher: Watcher
+    engine: str, source: Source, options: BuildOptions, machine: BuildHost, paths: Paths, observer: BuildObserver
 ) -> Result:
     """Build an engine and make it current. Whatever fails, the builds installed before are as they were.
 
     :raises OrchError: with what failed
     """
     kind = BUILT_IN[engine]
-    choice = choose_backend(machine, wishes.backend)
+    choice = choose_backend(machine, options.backend)
     for reason in choice.reasons:
-        watcher.say(reason)
+        observer.say(reason)
 
-    jobs = wishes.jobs or default_jobs(machine.cores, machine.memory_mib)
-    definitions = {**cmake_definitions(kind, choice.backend, machine), **wishes.definitions}
+    jobs = options.jobs or default_jobs(machine.cores, machine.memory_mib)
+    definitions = {**cmake_definitions(kind, choice.backend, machine), **options.definitions}
     with installs.locked(engine, paths):
-        prepared = prepare(engine, source, paths, watcher.say)
+        prepared = prepare(engine, source, paths, observer.say)
         name = build_id(prepared.label, choice.backend, prepared.digest, definitions)
         log = os.path.join(prepared.directory, f"build-{choice.backend}.log")
         known = next((each for each in installs.installed(engine, paths) if each.build == name), None)
@@ -86,17 +86,17 @@ def install_engine(
             installs.make_current(engine, name, paths)
             return Result(installs.find(engine, name, paths), capabilities, True, log)
 
-        watcher.say(f"building {name} with {jobs} jobs; log: {log}")
+        observer.say(f"building {name} with {jobs} jobs; log: {log}")
         # A tree for each back end: cmake keeps what another one had set.
         tree = prepared.tree if choice.backend == "cpu" else f"{prepared.tree}-{choice.backend}"
         programs = machine.programs
         built = run_build(
-            prepared.source, tree, log, definitions, programs["cmake"], programs["ninja"], jobs, watcher.step
+            prepared.source, tree, log, definitions, programs["cmake"], programs["ninja"], jobs, observer.step
         )
-        watcher.say("installing")
+        observer.say("installing")
         directory = _copy(os.path.join(tree, "bin"), engine, name, built.targets, paths)
         try:
-            capabilities, smoke = _prove(directory, engine, paths, watcher)
+            capabilities, smoke = _prove(directory, engine, paths, observer)
             facts = {
                 "engine": engine,
                 "build": name,
@@ -131,7 +131,7 @@ def _copy(built: str, engine: str, name: str, targets: tuple[str, ...], paths: P
     return directory
 
 
-def _prove(directory: str, engine: str, paths: Paths, watcher: Watcher) -> tuple[Capabilities, Smoke]:
+def _prove(directory: str, engine: str, paths: Paths, observer: BuildObserver) -> tuple[Capabilities, Smoke]:
     server = os.path.join(directory, "bin", SERVER)
     capabilities = probe(server, paths).capabilities
     if capabilities.kind != BUILT_IN[engine]:
@@ -141,12 +141,12 @@ def _prove(directory: str, engine: str, paths: Paths, watcher: Watcher) -> tuple
             hint="choose the other engine's name, or another source",
         )
 
-    watcher.say("starting it for a smoke test")
+    observer.say("starting it for a smoke test")
     return capabilities, smoke_test(server, paths)
 
 
 def _facts(
-    prepared: Prepared, capabilities: Capabilities, backend: Backend, definitions: dict[str, str], smoke: Smoke
+    prepared: PreparedSource, capabilities: Capabilities, backend: Backend, definitions: dict[str, str], smoke: Smoke
 ) -> dict[str, object]:
     return {
         "label": prepared.label,

@@ -9,7 +9,7 @@ import sys
 
 import psutil
 
-from orchestrator.core.setup.build_plan import Backend, Machine
+from orchestrator.core.setup.build_plan import Backend, BuildHost
 
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "cmake": ("cmake",),
@@ -26,7 +26,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
 _VULKAN_HEADERS = ("/usr/include/vulkan/vulkan.hpp", "/usr/local/include/vulkan/vulkan.hpp")
 
 
-def look() -> Machine:
+def look() -> BuildHost:
     """The machine as it is now."""
     programs = {}
     for name, candidates in _PROGRAMS.items():
@@ -39,7 +39,7 @@ def look() -> Machine:
         programs["vulkan headers"] = os.path.dirname(headers)
 
     nvidia = bool(glob.glob("/dev/nvidia[0-9]*") or os.path.exists("/dev/dxg") and _cuda_library())
-    return Machine(
+    return BuildHost(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_mib=psutil.virtual_memory().available >> 20,
         programs=programs,

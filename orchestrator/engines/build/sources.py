@@ -56,7 +56,7 @@ Source = GitSource | PypiSource | PathSource
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedSource:
     """A source that is there.
 
     :param directory: where the build cache keeps this source and its build tree
@@ -84,7 +84,7 @@ class Prepared:
 Say = Callable[[str], None]
 
 
-def prepare(engine: str, source: Source, paths: Paths, say: Say) -> Prepared:
+def prepare(engine: str, source: Source, paths: Paths, say: Say) -> PreparedSource:
     """Have the source below the cache, and tell its build what it is.
 
     :param say: told what is going on: the pinned commit, the size of a download
@@ -158,7 +158,7 @@ def stamp(directory: str, number: int | None, commit: str | None, *, changed: bo
         os.unlink(generated)  # the fork does not write it again for another number
 
 
-def _from_git(engine: str, source: GitSource, cache: str, say: Say) -> Prepared:
+def _from_git(engine: str, source: GitSource, cache: str, say: Say) -> PreparedSource:
     commit = build_git.check_commit(source.commit) if source.commit else build_git.resolve(source.url, source.branch)
     say(f"{source.url}: {source.branch or ('commit' if source.commit else 'default branch')} is pinned to {commit}")
     directory = os.path.join(cache, commit[:16])
@@ -174,10 +174,10 @@ def _from_git(engine: str, source: GitSource, cache: str, say: Say) -> Prepared:
     number = build_git.count(repository, commit)
     record: dict[str, object] = {"kind": "git", "url": source.url, "commit": commit, "branch": source.branch}
     label = f"b{number}" if number else commit[:9]
-    return Prepared(directory, commit, label, commit, number, record)
+    return PreparedSource(directory, commit, label, commit, number, record)
 
 
-def _from_index(source: PypiSource, cache: str, say: Say) -> Prepared:
+def _from_index(source: PypiSource, cache: str, say: Say) -> PreparedSource:
     archive = build_index.find(source.package, source.version)
     say(f"{archive.package} {archive.version}, sha256 {archive.sha256}")
     directory = os.path.join(cache, archive.sha256[:16])
@@ -195,10 +195,10 @@ def _from_index(source: PypiSource, cache: str, say: Say) -> Prepared:
     number = int(archive.version.split(".")[0]) if archive.package == build_index.PACKAGES["upstream"] else None
     record: dict[str, object] = {"kind": "pypi", **archive._asdict()}
     label = f"b{number}" if number else f"sdist-{archive.version}"
-    return Prepared(directory, archive.sha256, label, None, number, record)
+    return PreparedSource(directory, archive.sha256, label, None, number, record)
 
 
-def _from_path(source: PathSource, cache: str, say: Say) -> Prepared:
+def _from_path(source: PathSource, cache: str, say: Say) -> PreparedSource:
     path = os.path.realpath(os.path.expanduser(source.path))
     if not os.path.isfile(os.path.join(path, "ggml", "CMakeLists.txt")):
         raise UsageError(
@@ -215,7 +215,7 @@ def _from_path(source: PathSource, cache: str, say: Say) -> Prepared:
     say(f"{path}: {about}")
     record: dict[str, object] = {"kind": "path", "path": path, "commit": commit, "changed": changed, "sha256": digest}
     label = f"b{number}" if number else commit[:9] if commit else "local"
-    return Prepared(directory, digest, f"{label}-changed" if changed else label, commit, number, record)
+    return PreparedSource(directory, digest, f"{label}-changed" if changed else label, commit, number, record)
 
 
 def copy_changed(origin: str, target: str) -> str:

@@ -36,7 +36,7 @@ _DRAFT_TOP_K = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Drafting:
+class DraftCount:
     """Tokens drafted and accepted during a generation, as `timings.draft_n` and `draft_n_accepted` count them."""
 
     drafted: int
@@ -92,7 +92,7 @@ class KnownModel:
     def greedy_text(self, prompt: str, count: int) -> str:
         return "".join(self.vocabulary[token] for token in self.greedy_tokens(prompt, count))
 
-    def drafting(self, prompt: str, count: int, draft_max: int, p_min: float = 0.0) -> Drafting:
+    def drafting(self, prompt: str, count: int, draft_max: int, p_min: float = 0.0) -> DraftCount:
         """Drafts and acceptances while `count` tokens are generated at temperature 0.
 
         The loop is llama-server's: the first token comes from the prompt; each step drafts at most `draft_max` tokens,
@@ -112,7 +112,7 @@ class KnownModel:
             accepted += right
             done += right + 1
 
-        return Drafting(drafted, accepted)
+        return DraftCount(drafted, accepted)
 
     def _draft(self, token: int, limit: int, p_min: float) -> list[int]:
         draft: list[int] = []

@@ -4,12 +4,12 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.api.types import Attempt, Gateway, Gpu, Speed, StateName, Status
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, SpeedStatus, StateName, Status
 from orchestrator.cli.operate.render_status import SYMBOLS, lines
 
 
-def attempt(number: int, outcome: str, **changes: object) -> Attempt:
-    base = Attempt(
+def attempt(number: int, outcome: str, **changes: object) -> AttemptStatus:
+    base = AttemptStatus(
         number=number,
         started="2026-11-21T10:00:00.000+00:00",
         margin_mib=None,
@@ -19,7 +19,7 @@ def attempt(number: int, outcome: str, **changes: object) -> Attempt:
         evidence=None,
         next=None,
     )
-    return Attempt(**{**base, **changes})  # type: ignore[typeddict-item]
+    return AttemptStatus(**{**base, **changes})  # type: ignore[typeddict-item]
 
 
 def status(state: StateName = "ready", **changes: object) -> Status:
@@ -32,9 +32,9 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         pid=4711,
         margin_mib=1664,
         attempts=[attempt(1, "ready", margin_mib=1664)],
-        gateway=Gateway(url="http://127.0.0.1:8080", queued=1, in_flight=2),
-        speed=Speed(decode_tok_s=41.237, prompt_tok_s=1203.0, draft_acceptance=0.756),
-        gpus=[Gpu(index=0, name="RTX 4070", used_mib=9000, total_mib=12282)],
+        gateway=GatewayStatus(url="http://127.0.0.1:8080", queued=1, in_flight=2),
+        speed=SpeedStatus(decode_tok_s=41.237, prompt_tok_s=1203.0, draft_acceptance=0.756),
+        gpus=[GpuStatus(index=0, name="RTX 4070", used_mib=9000, total_mib=12282)],
         since="2026-11-21T10:00:05.000+00:00",
         cause=None,
         hint=None,
@@ -69,7 +69,7 @@ def test_nothing_running_shows_no_empty_lines() -> None:
         pid=None,
         margin_mib=None,
         attempts=[],
-        speed=Speed(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=None),
+        speed=SpeedStatus(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=None),
         gpus=[],
     )
     assert list(lines(nothing)) == ["○ stopped", "  gateway   http://127.0.0.1:8080 (2 in flight, 1 queued)"]
@@ -108,7 +108,7 @@ def test_a_changed_profile_says_how_to_apply_it() -> None:
 
 
 def test_figures_of_zero_are_figures() -> None:
-    speed = Speed(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=0.0)
+    speed = SpeedStatus(decode_tok_s=None, prompt_tok_s=None, draft_acceptance=0.0)
     shown = list(lines(status(margin_mib=0, speed=speed)))
     assert "  margin    0 MiB" in shown
     assert "  speed     0% of drafts accepted" in shown

@@ -7,32 +7,32 @@ import pytest
 
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.systemd.steps import Tools
-from orchestrator.core.setup.doctor import Finding, Requirement, judge_room, requirement
-from orchestrator.doctor.examine import Check, Subject, examine
+from orchestrator.core.setup.doctor import CheckResult, Requirement, judge_room, requirement
+from orchestrator.doctor.examine import Check, DoctorContext, examine
 
-SUBJECT = Subject(Paths("/c", "/s", "/d", "/k", "/r"), {}, Tools())
+SUBJECT = DoctorContext(Paths("/c", "/s", "/d", "/k", "/r"), {}, Tools())
 
 
-def good(_: Subject) -> Iterator[Finding]:
-    yield Finding("ok", "good", "fine")
+def good(_: DoctorContext) -> Iterator[CheckResult]:
+    yield CheckResult("ok", "good", "fine")
 
 
 def test_a_check_that_fails_says_so_and_the_others_go_on() -> None:
-    def broken(_: Subject) -> Iterator[Finding]:
-        yield Finding("ok", "broken", "half of it")
+    def broken(_: DoctorContext) -> Iterator[CheckResult]:
+        yield CheckResult("ok", "broken", "half of it")
         raise RuntimeError("the driver said something odd")
 
     checks: dict[str, Check] = {"broken": broken, "good": good}
     assert examine(SUBJECT, checks) == (
-        Finding("warning", "broken", "this check failed: RuntimeError: the driver said something odd"),
-        Finding("ok", "good", "fine"),
+        CheckResult("warning", "broken", "this check failed: RuntimeError: the driver said something odd"),
+        CheckResult("ok", "good", "fine"),
     )
 
 
 def test_a_check_that_hangs_is_not_waited_for() -> None:
     end = threading.Event()
 
-    def hangs(_: Subject) -> Iterator[Finding]:
+    def hangs(_: DoctorContext) -> Iterator[CheckResult]:
         end.wait()
         yield from ()
 

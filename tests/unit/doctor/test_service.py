@@ -10,10 +10,10 @@ import pytest
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.adapters.store.lock import DaemonLock
 from orchestrator.core.errors import OrchError
-from orchestrator.core.setup.service_plan import Machine
+from orchestrator.core.setup.service_plan import ServiceHost
 from orchestrator.doctor import service as service_check
 
-MACHINE = Machine("system", "/etc/systemd/system")
+MACHINE = ServiceHost("system", "/etc/systemd/system")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_daemon_that_is_no_service_has_to_end_first(paths: Paths) -> None:
             service_check.refuse_another_daemon(paths, MACHINE)
 
         assert "orch down --all" in (caught.value.hint or "")
-        active = Machine("system", "/etc/systemd/system", active=("orch.service",))
+        active = ServiceHost("system", "/etc/systemd/system", active=("orch.service",))
         service_check.refuse_another_daemon(paths, active)
     finally:
         lock.release()

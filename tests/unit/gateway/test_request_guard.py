@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import UsageError
-from orchestrator.gateway.config import GatewayConfig
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.request_guard import is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST", "localhost."])
 def test_an_address_of_this_machine_needs_no_key(host: str) -> None:
     assert is_loopback(host)
-    assert GatewayConfig(host=host).host == host
+    assert GatewayOptions(host=host).host == host
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ def test_an_address_of_this_machine_needs_no_key(host: str) -> None:
 def test_any_other_address_is_refused_without_a_key(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(UsageError, match="without an API key"):
-        GatewayConfig(host=host)
+        GatewayOptions(host=host)
 
-    assert GatewayConfig(host=host, api_keys=("k",)).host == host
+    assert GatewayOptions(host=host, api_keys=("k",)).host == host
 
 
 def test_an_empty_key_is_no_key() -> None:
     with pytest.raises(UsageError, match="empty"):
-        GatewayConfig(host="0.0.0.0", api_keys=("",))
+        GatewayOptions(host="0.0.0.0", api_keys=("",))

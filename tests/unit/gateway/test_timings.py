@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.gateway.timings import TAIL_BYTES, Figures, Tail, figures
+from orchestrator.gateway.timings import TAIL_BYTES, BodyTail, Figures, figures
 
 TIMINGS = {"prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "predicted_ms": 2, "draft_n": 5, "draft_n_accepted": 2}
 
@@ -71,7 +71,7 @@ def test_what_is_missing_or_broken_is_none(body: bytes) -> None:
 
 
 def test_a_tail_keeps_the_end_and_is_bounded() -> None:
-    tail = Tail()
+    tail = BodyTail()
     for number in range(5000):
         tail.add(b"%07d," % number)
 
@@ -81,7 +81,7 @@ def test_a_tail_keeps_the_end_and_is_bounded() -> None:
 
 
 def test_one_large_part_is_cut_to_its_end() -> None:
-    tail = Tail()
+    tail = BodyTail()
     tail.add(b"a" * 10**6 + b"end")
     assert tail.value().endswith(b"end")
     assert len(tail.value()) == TAIL_BYTES

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.config.profile_editing import Change, parse_value
+from orchestrator.adapters.config.profile_editing import Change, create, parse_value, set_values
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import find_paths
 from orchestrator.core.errors import OrchError, UsageError
@@ -44,7 +44,7 @@ def text_of(store: ProfileStore, name: str = "p") -> str:
 
 
 def test_setting_a_value_changes_nothing_else(store: ProfileStore) -> None:
-    edited = store.set("p", [("memory.fit_margin", 1792)])
+    edited = set_values(store, "p", [("memory.fit_margin", 1792)])
     assert edited.changes == (Change("memory.fit_margin", 1664, 1792),)
     assert edited.copied_from is None
     assert text_of(store) == TEXT.replace("1664", "1792")
@@ -54,13 +54,15 @@ def test_line_ends_and_the_mode_of_the_file_stay(store: ProfileStore) -> None:
     path = Path(store.directory) / "p.toml"
     path.write_bytes(TEXT.replace("\n", "\r\n").encode())
     path.chmod(0o600)
-    store.set("p", [("memory.fit_margin", 1792)])
+    set_values(store, "p", [("memory.fit_margin", 1792)])
     assert path.read_bytes() == TEXT.replace("\n", "\r\n").replace("1664", "1792").encode()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_new_keys_and_tables_go_where_they_belong(store: ProfileStore) -> None:
-    store.set("p", [("description", "d"), ("engine.my.memory.fit_margin", 5), ("kv.k", "q8_0"), ("memory.mlock", True)])
+    set_values(
+        store, "p", [("description", "d"), ("engine.my.memory.fit_margin", 5), ("kv.k", "q8_0"), ("memory.mlock", True)]
+    )
     assert tomllib.loads(text_of(store)) == {
         **tomllib.loads(TEXT),
         "description": "d",
@@ -72,14 +74,14 @@ def test_new_keys_and_tables_go_where_they_belong(store: ProfileStore) -> None:
 
 
 def test_a_default_engine_makes_room_for_a_table_of_engines(store: ProfileStore) -> None:
-    store.set("p", [("engine", "ik-fork")])
-    store.set("p", [("engine.ik-fork.memory.fit_margin", 5)])
-    store.set("p", [("engine", "upstream")])
+    set_values(store, "p", [("engine", "ik-fork")])
+    set_values(store, "p", [("engine.ik-fork.memory.fit_margin", 5)])
+    set_values(store, "p", [("engine", "upstream")])
     assert tomllib.loads(text_of(store))["engine"] == {"default": "upstream", "ik-fork": {"memory": {"fit_margin": 5}}}
 
 
 def test_a_key_can_be_removed(store: ProfileStore) -> None:
-    edited = store.set("p", [("memory.fit_margin", None), ("kv.k", None)])
+    edited = set_values(store, "p", [("memory.fit_margin", None), ("kv.k", None)])
     assert edited.changes == (Change("memory.fit_margin", 1664, None), Change("kv.k", None, None))
     assert "fit_margin" not in text_of(store)
 
@@ -100,7 +102,7 @@ def test_nothing_is_written_when_the_result_would_be_invalid(
     store: ProfileStore, pairs: list[tuple[str, object]]
 ) -> None:
     with pytest.raises(ProblemsError):
-        store.set("p", pairs)
+        set_values(store, "p", pairs)
 
     assert text_of(store) == TEXT
     assert os.listdir(store.directory) == ["p.toml"]
@@ -109,7 +111,7 @@ def test_nothing_is_written_when_the_result_would_be_invalid(
 @pytest.mark.parametrize("key", ["", "a b", "a.", "a = 1\nb", "[a]", "model.x"])
 def test_what_is_not_a_key_is_refused(store: ProfileStore, key: str) -> None:
     with pytest.raises(UsageError, match=r"is not a key|is a value"):
-        store.set("p", [(key, 1)])
+        set_values(store, "p", [(key, 1)])
 
     assert text_of(store) == TEXT
 
@@ -117,13 +119,13 @@ def test_what_is_not_a_key_is_refused(store: ProfileStore, key: str) -> None:
 def test_a_file_with_a_syntax_error_is_not_edited(store: ProfileStore) -> None:
     (Path(store.directory) / "p.toml").write_text("schema = = 1\n")
     with pytest.raises(ProblemsError):
-        store.set("p", [("context.size", 1)])
+        set_values(store, "p", [("context.size", 1)])
 
 
 def test_a_shipped_profile_is_copied_before_it_is_changed(store: ProfileStore) -> None:
     shipped = Path(store.shipped) / "s.toml"
     shipped.write_text(TEXT)
-    edited = store.set("s", [("context.size", 1)])
+    edited = set_values(store, "s", [("context.size", 1)])
     assert (edited.path, edited.copied_from) == (os.path.join(store.directory, "s.toml"), str(shipped))
     assert shipped.read_text() == TEXT
     assert store.load("s").settings["context.size"] == 1
@@ -134,7 +136,7 @@ def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(store: ProfileS
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
     try:
         with pytest.raises(OrchError, match=r"cannot write .*: File too large") as caught:
-            store.set("p", [("context.size", 1)])
+            set_values(store, "p", [("context.size", 1)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -144,19 +146,19 @@ def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(store: ProfileS
 
 
 def test_a_new_profile_is_valid_and_a_taken_name_is_refused(store: ProfileStore) -> None:
-    path = store.new("n", "/m.gguf", "p")
+    path = create(store, "n", "/m.gguf", "p")
     assert store.load("n").settings == store.load("p").settings
     assert path == os.path.join(store.directory, "n.toml")
-    store.new("plain", "/m.gguf")
+    create(store, "plain", "/m.gguf")
     assert store.load("plain").settings == {"memory.fit": True}
     with pytest.raises(UsageError, match="there is a profile `p` already"):
-        store.new("p", "/m.gguf")
+        create(store, "p", "/m.gguf")
 
     with pytest.raises(UsageError, match="cannot be a profile's name"):
-        store.new("../x", "/m.gguf")
+        create(store, "../x", "/m.gguf")
 
     with pytest.raises(UsageError, match="there is no profile `nope`"):
-        store.new("q", "/m.gguf", "nope")
+        create(store, "q", "/m.gguf", "nope")
 
 
 @pytest.mark.parametrize(

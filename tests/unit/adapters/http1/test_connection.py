@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from orchestrator.adapters.http1 import Limits, Request, Response
+from orchestrator.adapters.http1 import HttpLimits, Request, Response
 from orchestrator.adapters.http1.connection import Connection, Hub
 
 POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -75,7 +75,7 @@ async def turns(count: int) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("how", ["lost", "eof, then lost"])
 async def test_a_client_that_leaves_before_the_handlers_first_step_is_forgotten(how: str) -> None:
-    hub = Hub(Answering(), Limits())
+    hub = Hub(Answering(), HttpLimits())
     connection, _ = connect(hub)
     connection.data_received(GET)
     if how != "lost":
@@ -89,7 +89,7 @@ async def test_a_client_that_leaves_before_the_handlers_first_step_is_forgotten(
 @pytest.mark.asyncio
 async def test_a_broken_body_that_comes_before_the_handlers_first_step_is_refused_once() -> None:
     handler = Answering()
-    hub = Hub(handler, Limits())
+    hub = Hub(handler, HttpLimits())
     connection, wire = connect(hub)
     connection.data_received(CHUNKED[:-10])
     connection.data_received(b"garbage")
@@ -112,7 +112,7 @@ async def test_mutated_requests_never_get_an_answer_too_many(seed: int) -> None:
 
         mutate(data, chance)
         handler = Answering()
-        hub = Hub(handler, Limits())
+        hub = Hub(handler, HttpLimits())
         connection, wire = connect(hub)
         cuts = [0, *sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 0, 2)))), len(data)]
         for begin, end in zip(cuts, cuts[1:], strict=False):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.http1 import HttpServer, Limits, Request, Response
+from orchestrator.adapters.http1 import HttpLimits, HttpServer, Request, Response
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,7 +31,7 @@ async def test_a_server_without_connections_wakes_nobody(monkeypatch: pytest.Mon
         return handle
 
     monkeypatch.setattr(loop, "call_later", noting)
-    server = HttpServer(answer, Limits(header_timeout_s=0.08, idle_timeout_s=0.08))
+    server = HttpServer(answer, HttpLimits(header_timeout_s=0.08, idle_timeout_s=0.08))
     sock = socket.create_server(("127.0.0.1", 0))
     await server.serve(sock)
     assert armed == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.http1.vetting import Refused, vet
+from orchestrator.adapters.http1.vetting import RejectedRequest, vet
 
 HOST = [(b"host", b"localhost")]
 
@@ -44,7 +44,7 @@ def test_an_http_1_0_request_needs_no_host() -> None:
 def test_what_could_be_read_in_two_ways_is_refused(
     method: str, url: bytes, version: str, headers: list[tuple[bytes, bytes]], status: int
 ) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RejectedRequest) as caught:
         vet(method, url, version, headers, upgrade=False)
 
     assert caught.value.status == status

@@ -20,7 +20,7 @@ from orchestrator.adapters.store.history import (
 )
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
-from orchestrator.core.measure.samples import TIERS, Sample
+from orchestrator.core.measure.samples import TIERS, HistorySample
 
 NOW_S = 1_800_000_000.0
 ONE = RequestRecord(
@@ -46,7 +46,7 @@ def read(path: str) -> list[RequestRecord]:
         reader.close()
 
 
-def read_samples(path: str) -> list[Sample]:
+def read_samples(path: str) -> list[HistorySample]:
     reader = HistoryReader(path)
     try:
         return reader.samples(0)
@@ -56,9 +56,9 @@ def read_samples(path: str) -> list[Sample]:
 
 def test_what_is_written_is_read_while_the_writer_is_open(path: str) -> None:
     store = HistoryStore(path)
-    store.write([ONE, BARE], [Sample(7, 40.5, None, (100, 200))])
+    store.write([ONE, BARE], [HistorySample(7, 40.5, None, (100, 200))])
     assert read(path) == [ONE, BARE]
-    assert read_samples(path) == [Sample(7, 40.5, None, (100, 200))]
+    assert read_samples(path) == [HistorySample(7, 40.5, None, (100, 200))]
     store.close()
     assert read(path) == [ONE, BARE]
 
@@ -219,7 +219,7 @@ def test_old_requests_are_deleted_and_no_more_kept_than_allowed(path: str) -> No
 def test_samples_are_thinned_as_they_age(path: str) -> None:
     store = HistoryStore(path)
     start_s = int(NOW_S)
-    hours = [Sample(start_s + second, 10.0, None, (second,)) for second in range(0, 3 * 3600)]
+    hours = [HistorySample(start_s + second, 10.0, None, (second,)) for second in range(0, 3 * 3600)]
     store.write([], hours)
     now_s = start_s + 3 * 3600
     store.tidy(now_s)
@@ -227,7 +227,7 @@ def test_samples_are_thinned_as_they_age(path: str) -> None:
     samples = read_samples(path)
     assert len(samples) == 3600 + 2 * 360
     assert {each.decode_tok_s for each in samples} == {10.0}
-    assert samples[0] == Sample(start_s, 10.0, None, (9,))
+    assert samples[0] == HistorySample(start_s, 10.0, None, (9,))
     store.tidy(now_s + 86_400)
     assert len(read_samples(path)) == 3 * 60
     store.tidy(now_s + TIERS[-1].keep_s)
@@ -269,7 +269,7 @@ def test_an_older_sqlite_gets_tables_that_it_understands(path: str, monkeypatch:
     )
     monkeypatch.setattr(history_store, "_MIGRATIONS", plain)
     store = HistoryStore(path)
-    store.write([ONE], [Sample(1, 1.0, 1.0, (1,))])
+    store.write([ONE], [HistorySample(1, 1.0, 1.0, (1,))])
     store.close()
     connection = sqlite3.connect(path)
     assert not any("STRICT" in row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL"))

@@ -12,11 +12,11 @@ import pytest
 from orchestrator.adapters.systemd.steps import Tools, perform
 from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.service_plan import (
-    Machine,
     MakeDirectory,
     RemoveFile,
     RemoveTree,
-    Run,
+    RunCommand,
+    ServiceHost,
     Step,
     WriteFile,
     install_steps,
@@ -83,7 +83,7 @@ class Fake:
             (self.files / "runs-orch.service").touch()
             found, state = {str(units / "orch.service"): over}, ("orch.service",)
 
-        machine = Machine("user", str(units), units=found, enabled=state, active=state)
+        machine = ServiceHost("user", str(units), units=found, enabled=state, active=state)
         return install_steps(machine, UNITS, ("/bin/true",))
 
 
@@ -98,7 +98,7 @@ def run(steps: tuple[Step, ...]) -> None:
 
 def fails_at(number: int, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """The same steps, but one does not happen."""
-    return (*steps[:number], Run(("false",)), *steps[number + 1 :])
+    return (*steps[:number], RunCommand(("false",)), *steps[number + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_removal_that_fails_leaves_the_service_as_it_was(fake: Fake, number: i
     before = fake.snapshot()
     units = {str(path): path.read_text() for path in (fake.files / "units").iterdir()}
     both = ("orch.socket", "orch.service")
-    removal = uninstall_steps(Machine("user", str(fake.files / "units"), units=units, enabled=both, active=both))
+    removal = uninstall_steps(ServiceHost("user", str(fake.files / "units"), units=units, enabled=both, active=both))
     assert len(removal) == 6
     with pytest.raises(OrchError):
         run(fails_at(number, removal))
@@ -191,8 +191,8 @@ def test_a_terminal_that_closes_and_a_term_undo_as_well(fake: Fake, number: sign
 
 def test_nothing_interrupts_what_undoes(tmp_path: Path) -> None:
     done = tmp_path / "undone"
-    first = Run(("true",), ("touch", str(done)))
-    second = Run(
+    first = RunCommand(("true",), ("touch", str(done)))
+    second = RunCommand(
         ("false",), ("sh", "-c", f"kill -TERM {os.getpid()}; kill -HUP {os.getpid()}; kill -INT {os.getpid()}")
     )
     with pytest.raises(OrchError, match="`false` failed"):
@@ -226,7 +226,7 @@ def test_a_directory_that_is_there_is_taken_over_and_given_back(tmp_path: Path) 
     place.mkdir(mode=0o755)
     step = MakeDirectory(str(place), pwd.getpwuid(os.geteuid()).pw_name)
     with pytest.raises(OrchError):
-        run((step, Run(("false",))))
+        run((step, RunCommand(("false",))))
 
     assert place.stat().st_mode & 0o777 == 0o755
     run((step,))
@@ -252,21 +252,21 @@ def test_a_file_comes_back_with_its_mode(tmp_path: Path) -> None:
     path.chmod(0o640)
     for step in (WriteFile(str(path), "new"), RemoveFile(str(path))):
         with pytest.raises(OrchError):
-            run((step, Run(("false",))))
+            run((step, RunCommand(("false",))))
 
         assert (path.read_text(), path.stat().st_mode & 0o777) == ("old", 0o640)
 
 
 def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
     with pytest.raises(OrchError) as caught:
-        run((Run(("true",), ("false",)), Run(("false",))))
+        run((RunCommand(("true",), ("false",)), RunCommand(("false",))))
 
     assert caught.value.details[-1] == "could not undo `run true`: `false` failed"
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
     with pytest.raises(OrchError, match="`no-such-program` is not installed here"):
-        run((Run(("no-such-program", "--now")),))
+        run((RunCommand(("no-such-program", "--now")),))
 
 
 def test_a_tree_that_is_gone_already_is_no_failure(tmp_path: Path) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from orchestrator.core.fleet.fleet import step_world
+from orchestrator.core.fleet.fleet import step_fleet
 from orchestrator.core.fleet.fleet_states import (
-    Beside,
     CancelRequested,
     DownRequested,
+    Fleet,
+    FleetEvent,
+    SideBySide,
     SlotWoke,
+    StartingNew,
     Strategy,
     SwitchFinished,
     SwitchRequested,
-    Taking,
     UpRequested,
     WakeSlot,
-    World,
-    WorldEvent,
     slot_of,
     state_is_active,
     target_of,
@@ -52,7 +52,7 @@ class WorldSimulation:
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     recovery: Recovery = field(default_factory=Recovery)
     engines: SimulatedEngines = field(init=False)
-    world: World = field(default_factory=World)
+    fleet: Fleet = field(default_factory=Fleet)
     now: float = 100.0
     timers: dict[str, float] = field(default_factory=dict)
     delivered: list[InstanceEvent] = field(default_factory=list)
@@ -83,8 +83,8 @@ class WorldSimulation:
         return slot
 
     def cancel(self) -> None:
-        assert self.world.switch is not None
-        self.take(CancelRequested(self.world.switch.operation.id))
+        assert self.fleet.switch is not None
+        self.take(CancelRequested(self.fleet.switch.operation.id))
 
     def deliver(self, index: int) -> None:
         event = self.engines.outbox.pop(index)
@@ -130,13 +130,13 @@ class WorldSimulation:
                 self._check_rest()
                 return
 
-        raise AssertionError(f"it never comes to rest: {self.world}")
+        raise AssertionError(f"it never comes to rest: {self.fleet}")
 
-    def take(self, event: WorldEvent) -> None:
-        before = self.world
-        after, effects = step_world(before, event, self.now, self.policy)
-        assert step_world(before, event, self.now, self.policy) == (after, effects), "the same question, another answer"
-        self.world = after
+    def take(self, event: FleetEvent) -> None:
+        before = self.fleet
+        after, effects = step_fleet(before, event, self.now, self.policy)
+        assert step_fleet(before, event, self.now, self.policy) == (after, effects), "the same question, another answer"
+        self.fleet = after
         if isinstance(event, Exited | NotStarted):
             self.running.discard(event.instance)
 
@@ -160,11 +160,11 @@ class WorldSimulation:
         self._check_world(before)
 
     def _note_switch(self) -> None:
-        switch = self.world.switch
-        if isinstance(switch, Beside):
+        switch = self.fleet.switch
+        if isinstance(switch, SideBySide):
             self._beside.add(frozenset((switch.old, switch.new)))
 
-        if switch is not None and self.world.holding:
+        if switch is not None and self.fleet.holding:
             self._held_since.setdefault(switch.operation.id, self.now)
 
     def _check_spawn(self, instance: str) -> None:
@@ -173,10 +173,10 @@ class WorldSimulation:
         others = {slot_of(each) for each in self.running}
         assert slot not in others, "two processes of one slot"
         assert all(frozenset((slot, other)) in self._beside for other in others), "a process was started beside another"
-        switch = self.world.switch
+        switch = self.fleet.switch
         # A start that is asked for again is only waited for: it may have begun beside another one.
-        watched = isinstance(switch, Taking) and switch.new != switch.operation.id
-        assert watched or not (others and self.world.holding), "a process was started before the other was gone"
+        watched = isinstance(switch, StartingNew) and switch.new != switch.operation.id
+        assert watched or not (others and self.fleet.holding), "a process was started before the other was gone"
 
     def _check_finished(self, finished: SwitchFinished) -> None:
         operation = finished.operation
@@ -188,41 +188,41 @@ class WorldSimulation:
         assert not (finished.ok and finished.rolled_back)
         if finished.ok:
             assert finished.cause is None
-            assert state_is_active(self.world.state)
-            assert target_of(self.world.state) == operation.target
+            assert state_is_active(self.fleet.state)
+            assert target_of(self.fleet.state) == operation.target
         else:
             assert finished.cause
 
         if finished.rolled_back:
-            assert target_of(self.world.state) == operation.origin
-            assert not isinstance(self.world.state, Stopped | Failed)
+            assert target_of(self.fleet.state) == operation.origin
+            assert not isinstance(self.fleet.state, Stopped | Failed)
 
-    def _check_world(self, before: World) -> None:
-        world = self.world
-        assert world.current is None or world.current in world.slots
-        assert not world.holding or world.switch is not None
-        under_way = {world.switch.operation.id} if world.switch is not None else set()
+    def _check_world(self, before: Fleet) -> None:
+        fleet = self.fleet
+        assert fleet.current is None or fleet.current in fleet.slots
+        assert not fleet.holding or fleet.switch is not None
+        under_way = {fleet.switch.operation.id} if fleet.switch is not None else set()
         assert self.requested - set(self.finished) <= under_way, "somebody waits for ever"
         assert not under_way & set(self.finished), "a switch goes on after its end"
         processes = set(self.engines.live) | self.engines.spawning
         assert processes <= self.running
-        known = {instance_of(state) for state in world.slots.values()}
+        known = {instance_of(state) for state in fleet.slots.values()}
         assert self.running <= known, "a process was lost"
         assert len(self.running) <= 2
-        dropped = set(before.slots) - set(world.slots)
+        dropped = set(before.slots) - set(fleet.slots)
         assert not dropped & {slot_of(each) for each in self.running}
-        if world.switch is None and isinstance(world.state, Ready):
-            assert world.wanted == target_of(world.state)
+        if fleet.switch is None and isinstance(fleet.state, Ready):
+            assert fleet.desired == target_of(fleet.state)
 
     def _check_rest(self) -> None:
         """Nothing is left to happen: everybody was answered, and what is wanted serves, or has failed for good."""
-        world = self.world
-        assert world.switch is None
+        fleet = self.fleet
+        assert fleet.switch is None
         assert self.requested <= set(self.finished)
-        assert set(world.slots) == ({world.current} if world.current else set())
-        state = world.state
+        assert set(fleet.slots) == ({fleet.current} if fleet.current else set())
+        state = fleet.state
         assert isinstance(state, Ready | Stopped | Failed), state
-        assert world.wanted == (None if isinstance(state, Stopped) else target_of(state))
+        assert fleet.desired == (None if isinstance(state, Stopped) else target_of(state))
         instance = instance_of(state)
         assert self.running == set(self.engines.live) == ({instance} if isinstance(state, Ready) else set())
 

@@ -9,7 +9,6 @@ from orchestrator.core.fleet.lifecycle import step
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     CheckFailed,
-    Course,
     Effects,
     Event,
     Exited,
@@ -17,6 +16,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Loaded,
     Prepared,
     Spawned,
+    StartRecord,
     StartRequested,
     State,
     Stopped,
@@ -58,9 +58,9 @@ class Machine:
         return self._effects
 
     @property
-    def course(self) -> Course:
+    def start_record(self) -> StartRecord:
         assert not isinstance(self.state, Stopped)
-        return self.state.course
+        return self.state.start_record
 
 
 def start(instance: str = "s.1") -> Sequence[Event]:

@@ -13,7 +13,6 @@ from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     CanaryPassed,
     CheckFailed,
-    Course,
     Drained,
     Effect,
     Event,
@@ -29,6 +28,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     SendCanary,
     Spawn,
     Spawned,
+    StartRecord,
     StartRequested,
     State,
     Stopped,
@@ -158,9 +158,9 @@ class Simulation:
     def __post_init__(self) -> None:
         self.engines = SimulatedEngines(self.recovery)
 
-    def start(self, wanted: Target) -> None:
+    def start(self, desired: Target) -> None:
         self._slots += 1
-        self.take(StartRequested(wanted, f"{self._slots}.1"))
+        self.take(StartRequested(desired, f"{self._slots}.1"))
 
     def fire_timer(self, early_s: float) -> None:
         assert self.timer is not None
@@ -217,7 +217,7 @@ class Simulation:
             self._check_delay(after)
 
         if not isinstance(before, Stopped) and not isinstance(after, Stopped):
-            _check_course(before.course, after.course)
+            _check_course(before.start_record, after.start_record)
 
     def _check_effect(self, before: State, event: Event, effect: Effect) -> None:
         if isinstance(effect, Prepare):
@@ -234,29 +234,29 @@ class Simulation:
         assert not isinstance(before, Failed) or (before.until is not None and self.now >= before.until)
         if isinstance(before, Backoff):
             assert self.now >= before.until
-            if before.course.crashes.count == 1:
+            if before.start_record.crashes.count == 1:
                 self._retries.clear()
 
             # The budget is one of crashes: how late a timer fires does not count.
-            crashed = before.course.crashes.times[-1]
+            crashed = before.start_record.crashes.times[-1]
             self._retries = [time for time in self._retries if crashed - time < self.policy.window_s]
             self._retries.append(crashed)
             assert len(self._retries) < self.policy.intensity
 
     def _check_ready(self, instance: str) -> None:
         order = [type(event) for event in self.delivered if event.instance == instance]
-        wanted: list[type[InstanceEvent]] = [Prepared, Spawned, Loaded, CanaryPassed]
-        places = [order.index(each) for each in wanted]
+        desired: list[type[InstanceEvent]] = [Prepared, Spawned, Loaded, CanaryPassed]
+        places = [order.index(each) for each in desired]
         assert places == sorted(places)
 
     def _check_delay(self, after: Backoff) -> None:
         assert not after.failure.permanent
         assert after.failure.failure_class != "device_oom"
-        delay_s = self.policy.first_delay_s * 2 ** (after.course.crashes.count - 1)
+        delay_s = self.policy.first_delay_s * 2 ** (after.start_record.crashes.count - 1)
         assert abs(after.until - self.now - min(delay_s, self.policy.max_delay_s)) < 1e-6
 
 
-def _check_course(before: Course, after: Course) -> None:
+def _check_course(before: StartRecord, after: StartRecord) -> None:
     numbers = [attempt.number for attempt in after.attempts]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
     assert len(numbers) <= KEPT_ATTEMPTS

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.core.fleet.fleet_states import (
-    Beside,
-    Clearing,
-    Returning,
+    RollingBack,
+    SideBySide,
+    StartingNew,
+    StoppingOld,
     SwitchFinished,
-    Taking,
 )
 from orchestrator.core.fleet.lifecycle_states import (
     Draining,
@@ -30,61 +30,61 @@ Way = Callable[[], WorldSimulation]
 
 def serving() -> WorldSimulation:
     """A serves, from slot s1. Its margins are two, so a ladder has three rungs."""
-    world = WorldSimulation(recovery=Recovery(margins=(1664, 2048), max_attempts=6))
-    world.become_ready(world.up(A))
-    assert isinstance(state(world, "s1"), Ready)
-    return world
+    fleet = WorldSimulation(recovery=Recovery(margins=(1664, 2048), max_attempts=6))
+    fleet.become_ready(fleet.up(A))
+    assert isinstance(state(fleet, "s1"), Ready)
+    return fleet
 
 
-def state(world: WorldSimulation, slot: str) -> State:
-    return world.world.slots[slot]
+def state(fleet: WorldSimulation, slot: str) -> State:
+    return fleet.fleet.slots[slot]
 
 
 def beside() -> WorldSimulation:
-    world = serving()
-    world.switch(B, "beside")
-    assert isinstance(world.world.switch, Beside)
-    return world
+    fleet = serving()
+    fleet.switch(B, "beside")
+    assert isinstance(fleet.fleet.switch, SideBySide)
+    return fleet
 
 
 def draining() -> WorldSimulation:
-    world = serving()
-    world.switch(B, "replace")
-    assert isinstance(world.world.switch, Clearing)
-    assert isinstance(world.world.state, Draining)
-    return world
+    fleet = serving()
+    fleet.switch(B, "replace")
+    assert isinstance(fleet.fleet.switch, StoppingOld)
+    assert isinstance(fleet.fleet.state, Draining)
+    return fleet
 
 
 def stopping() -> WorldSimulation:
-    world = draining()
-    world.perform("drain", "s1")
-    assert isinstance(world.world.switch, Clearing)
-    assert isinstance(world.world.state, Stopping)
-    return world
+    fleet = draining()
+    fleet.perform("drain", "s1")
+    assert isinstance(fleet.fleet.switch, StoppingOld)
+    assert isinstance(fleet.fleet.state, Stopping)
+    return fleet
 
 
 def taking() -> WorldSimulation:
-    world = stopping()
-    world.perform("stop", "s1")
-    assert isinstance(world.world.switch, Taking)
-    assert isinstance(world.world.state, Preparing)
-    return world
+    fleet = stopping()
+    fleet.perform("stop", "s1")
+    assert isinstance(fleet.fleet.switch, StartingNew)
+    assert isinstance(fleet.fleet.state, Preparing)
+    return fleet
 
 
 def taking_with_a_process() -> WorldSimulation:
-    world = taking()
-    world.perform("prepare", "s2")
-    world.perform("spawn", "s2")
-    assert isinstance(world.world.state, Starting)
-    return world
+    fleet = taking()
+    fleet.perform("prepare", "s2")
+    fleet.perform("spawn", "s2")
+    assert isinstance(fleet.fleet.state, Starting)
+    return fleet
 
 
 def returning() -> WorldSimulation:
-    world = taking_with_a_process()
-    world.crash("s2", BAD_MODEL)
-    assert isinstance(world.world.switch, Returning)
-    assert isinstance(world.world.state, Preparing)
-    return world
+    fleet = taking_with_a_process()
+    fleet.crash("s2", BAD_MODEL)
+    assert isinstance(fleet.fleet.switch, RollingBack)
+    assert isinstance(fleet.fleet.state, Preparing)
+    return fleet
 
 
 PHASES: dict[str, Way] = {
@@ -100,6 +100,6 @@ PHASES: dict[str, Way] = {
 every_phase = pytest.mark.parametrize("phase", PHASES)
 
 
-def result(world: WorldSimulation, operation: str = "s2") -> SwitchFinished:
-    assert world.world.switch is None or world.world.switch.operation.id != operation
-    return world.finished[operation]
+def result(fleet: WorldSimulation, operation: str = "s2") -> SwitchFinished:
+    assert fleet.fleet.switch is None or fleet.fleet.switch.operation.id != operation
+    return fleet.finished[operation]

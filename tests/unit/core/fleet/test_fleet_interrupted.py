@@ -6,12 +6,12 @@ import pytest
 
 from orchestrator.core.fleet.fleet_states import (
     CancelRequested,
-    Clearing,
-    Returning,
+    RollingBack,
     SlotWoke,
+    StartingNew,
+    StoppingOld,
     Strategy,
     SwitchRequested,
-    Taking,
     target_of,
 )
 from orchestrator.core.fleet.lifecycle_states import (
@@ -40,243 +40,243 @@ from tests.unit.core.fleet.switch_phases import (
 
 
 def test_cancelled_beside_the_new_one_is_ended_and_the_old_one_serves_on() -> None:
-    world = beside()
-    world.perform("prepare", "s2")
-    world.perform("spawn", "s2")
-    world.cancel()
-    finished = result(world)
+    fleet = beside()
+    fleet.perform("prepare", "s2")
+    fleet.perform("spawn", "s2")
+    fleet.cancel()
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back, finished.cause, finished.gap_s) == (False, True, "cancelled", 0.0)
-    assert isinstance(state(world, "s2"), Stopping)
-    assert isinstance(world.world.state, Ready)
-    world.settle()
-    assert set(world.world.slots) == {"s1"}
+    assert isinstance(state(fleet, "s2"), Stopping)
+    assert isinstance(fleet.fleet.state, Ready)
+    fleet.settle()
+    assert set(fleet.fleet.slots) == {"s1"}
 
 
 def test_cancelled_while_draining_the_same_process_serves_again() -> None:
-    world = draining()
-    before = world.running.copy()
-    world.now += 4
-    world.cancel()
-    assert isinstance(world.world.state, Ready)
-    finished = result(world)
+    fleet = draining()
+    before = fleet.running.copy()
+    fleet.now += 4
+    fleet.cancel()
+    assert isinstance(fleet.fleet.state, Ready)
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back, finished.cause, finished.gap_s) == (False, True, "cancelled", 4.0)
-    world.settle()
-    assert world.running == before
-    assert world.world.wanted == A
+    fleet.settle()
+    assert fleet.running == before
+    assert fleet.fleet.desired == A
 
 
 def test_cancelled_while_stopping_the_old_target_is_started_again() -> None:
-    world = stopping()
-    world.cancel()
-    assert "s2" not in world.finished
-    world.perform("stop", "s1")
-    assert isinstance(world.world.switch, Returning)
-    world.become_ready("s2r")
-    finished = result(world)
+    fleet = stopping()
+    fleet.cancel()
+    assert "s2" not in fleet.finished
+    fleet.perform("stop", "s1")
+    assert isinstance(fleet.fleet.switch, RollingBack)
+    fleet.become_ready("s2r")
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back, finished.cause) == (False, True, "cancelled")
-    assert target_of(world.world.state) == A
+    assert target_of(fleet.fleet.state) == A
 
 
 def test_cancelled_while_taking_the_new_process_is_ended_before_the_old_target_starts() -> None:
-    world = taking_with_a_process()
-    world.cancel()
-    assert isinstance(world.world.switch, Taking)
-    assert isinstance(world.world.state, Stopping)
-    assert not world.jobs("prepare", "s2r")
-    world.perform("stop", "s2")
-    assert isinstance(world.world.switch, Returning)
-    world.settle()
-    assert result(world).rolled_back
+    fleet = taking_with_a_process()
+    fleet.cancel()
+    assert isinstance(fleet.fleet.switch, StartingNew)
+    assert isinstance(fleet.fleet.state, Stopping)
+    assert not fleet.jobs("prepare", "s2r")
+    fleet.perform("stop", "s2")
+    assert isinstance(fleet.fleet.switch, RollingBack)
+    fleet.settle()
+    assert result(fleet).rolled_back
 
 
 def test_cancelled_while_the_new_one_is_being_prepared_it_is_never_spawned() -> None:
-    world = taking()
-    world.cancel()
-    assert isinstance(world.world.switch, Returning)
-    world.perform("prepare", "s2")
-    assert not world.jobs("spawn", "s2")
+    fleet = taking()
+    fleet.cancel()
+    assert isinstance(fleet.fleet.switch, RollingBack)
+    fleet.perform("prepare", "s2")
+    assert not fleet.jobs("spawn", "s2")
 
 
 def test_cancelled_while_returning_changes_nothing() -> None:
-    world = returning()
-    before = world.world
-    world.cancel()
-    assert world.world == before
+    fleet = returning()
+    before = fleet.fleet
+    fleet.cancel()
+    assert fleet.fleet == before
 
 
 @every_phase
 def test_a_switch_cancelled_in_any_phase_ends_on_the_old_target(phase: str) -> None:
-    world = PHASES[phase]()
-    world.cancel()
-    world.settle()
-    finished = result(world)
+    fleet = PHASES[phase]()
+    fleet.cancel()
+    fleet.settle()
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back) == (False, True)
-    assert isinstance(world.world.state, Ready)
-    assert target_of(world.world.state) == world.world.wanted == A
+    assert isinstance(fleet.fleet.state, Ready)
+    assert target_of(fleet.fleet.state) == fleet.fleet.desired == A
 
 
 @every_phase
 def test_cancelling_twice_is_the_same_as_once(phase: str) -> None:
-    world = PHASES[phase]()
-    world.take(CancelRequested("s2"))
-    before = world.world
-    world.take(CancelRequested("s2"))
-    assert world.world == before
-    world.settle()
-    assert target_of(world.world.state) == A
+    fleet = PHASES[phase]()
+    fleet.take(CancelRequested("s2"))
+    before = fleet.fleet
+    fleet.take(CancelRequested("s2"))
+    assert fleet.fleet == before
+    fleet.settle()
+    assert target_of(fleet.fleet.state) == A
 
 
 @every_phase
 def test_a_cancel_of_another_switch_changes_nothing(phase: str) -> None:
-    world = PHASES[phase]()
-    before = world.world
-    world.take(CancelRequested("another"))
-    assert world.world == before
+    fleet = PHASES[phase]()
+    before = fleet.fleet
+    fleet.take(CancelRequested("another"))
+    assert fleet.fleet == before
 
 
 def test_a_cancelled_start_from_nothing_leaves_nothing_and_wants_nothing() -> None:
-    world = WorldSimulation()
-    operation = world.switch(B, "replace")
-    world.cancel()
-    finished = result(world, operation)
+    fleet = WorldSimulation()
+    operation = fleet.switch(B, "replace")
+    fleet.cancel()
+    finished = result(fleet, operation)
     assert (finished.ok, finished.rolled_back, finished.cause) == (False, False, "cancelled")
-    world.settle()
-    assert isinstance(world.world.state, Stopped)
-    assert world.world.wanted is None
+    fleet.settle()
+    assert isinstance(fleet.fleet.state, Stopped)
+    assert fleet.fleet.desired is None
 
 
 @every_phase
 @pytest.mark.parametrize("force", [False, True], ids=["drained", "forced"])
 def test_a_stop_in_any_phase_ends_the_switch_and_every_process(phase: str, force: bool) -> None:
-    world = PHASES[phase]()
-    world.down(force=force)
-    finished = result(world)
+    fleet = PHASES[phase]()
+    fleet.down(force=force)
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back, finished.cause) == (False, False, "everything was stopped")
-    assert not world.world.holding
-    world.settle()
-    assert isinstance(world.world.state, Stopped)
-    assert not world.running
-    assert world.world.wanted is None
+    assert not fleet.fleet.holding
+    fleet.settle()
+    assert isinstance(fleet.fleet.state, Stopped)
+    assert not fleet.running
+    assert fleet.fleet.desired is None
 
 
 @every_phase
 def test_after_a_stop_no_timer_starts_anything(phase: str) -> None:
-    world = PHASES[phase]()
-    world.down()
-    world.settle()
-    world.now += 3600
+    fleet = PHASES[phase]()
+    fleet.down()
+    fleet.settle()
+    fleet.now += 3600
     for slot in ("s1", "s2", "s2r"):
-        world.take(SlotWoke(slot))
+        fleet.take(SlotWoke(slot))
 
-    assert not world.engines.work()
+    assert not fleet.engines.work()
 
 
 @every_phase
 @pytest.mark.parametrize("target", [A, B], ids=["the old target", "the new target"])
 def test_a_start_in_any_phase_ends_the_switch_and_wins(phase: str, target: Target) -> None:
-    world = PHASES[phase]()
-    world.up(target)
-    finished = result(world)
+    fleet = PHASES[phase]()
+    fleet.up(target)
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back) == (False, False)
     assert finished.cause == f"replaced by a start of {target}"
-    world.settle()
-    assert isinstance(world.world.state, Ready)
-    assert target_of(world.world.state) == world.world.wanted == target
+    fleet.settle()
+    assert isinstance(fleet.fleet.state, Ready)
+    assert target_of(fleet.fleet.state) == fleet.fleet.desired == target
 
 
 def test_a_start_of_what_serves_while_another_loads_beside_it_is_not_a_restart() -> None:
-    world = beside()
-    world.perform("prepare", "s2")
-    world.perform("spawn", "s2")
-    before = state(world, "s1")
-    world.up(A)
-    assert world.world.current == "s1"
-    assert world.world.state == before
-    world.settle()
-    assert state(world, "s1") == before
+    fleet = beside()
+    fleet.perform("prepare", "s2")
+    fleet.perform("spawn", "s2")
+    before = state(fleet, "s1")
+    fleet.up(A)
+    assert fleet.fleet.current == "s1"
+    assert fleet.fleet.state == before
+    fleet.settle()
+    assert state(fleet, "s1") == before
 
 
 def test_a_start_while_the_new_one_is_being_prepared_leaves_no_second_process() -> None:
-    world = taking()
-    world.up(A)
-    world.perform("prepare", "s2")
-    assert not world.jobs("spawn", "s2")
-    world.settle()
-    assert len(world.running) == 1
+    fleet = taking()
+    fleet.up(A)
+    fleet.perform("prepare", "s2")
+    assert not fleet.jobs("spawn", "s2")
+    fleet.settle()
+    assert len(fleet.running) == 1
 
 
 def test_a_start_waits_for_every_process_on_its_way_out() -> None:
-    world = beside()
-    world.perform("prepare", "s2")
-    world.perform("spawn", "s2")
-    world.down()
-    assert len(world.running) == 2
-    slot = world.up(A)
+    fleet = beside()
+    fleet.perform("prepare", "s2")
+    fleet.perform("spawn", "s2")
+    fleet.down()
+    assert len(fleet.running) == 2
+    slot = fleet.up(A)
     for each in ("s1", "s2"):
-        assert not world.jobs("prepare", slot)
-        assert world.world.wanted == A
+        assert not fleet.jobs("prepare", slot)
+        assert fleet.fleet.desired == A
         if each == "s1":
-            world.perform("drain", each)
+            fleet.perform("drain", each)
 
-        world.perform("stop", each)
+        fleet.perform("stop", each)
 
-    world.become_ready(slot)
-    assert isinstance(world.world.state, Ready)
+    fleet.become_ready(slot)
+    assert isinstance(fleet.fleet.state, Ready)
 
 
 def test_a_start_while_one_instance_stops_takes_its_slot_when_it_is_gone() -> None:
-    world = serving()
-    world.down()
-    world.up(B)
-    assert world.world.current == "s1"
-    assert not world.jobs("prepare", "s1")
-    world.settle()
-    assert target_of(world.world.state) == world.world.wanted == B
+    fleet = serving()
+    fleet.down()
+    fleet.up(B)
+    assert fleet.fleet.current == "s1"
+    assert not fleet.jobs("prepare", "s1")
+    fleet.settle()
+    assert target_of(fleet.fleet.state) == fleet.fleet.desired == B
 
 
 def test_a_start_of_something_else_replaces_what_serves() -> None:
-    world = serving()
-    slot = world.up(B)
-    assert isinstance(world.world.switch, Clearing)
-    world.settle()
-    assert result(world, slot).ok
-    assert world.world.wanted == B
+    fleet = serving()
+    slot = fleet.up(B)
+    assert isinstance(fleet.fleet.switch, StoppingOld)
+    fleet.settle()
+    assert result(fleet, slot).ok
+    assert fleet.fleet.desired == B
 
 
 @every_phase
 @pytest.mark.parametrize("strategy", ["beside", "replace"])
 def test_a_second_switch_is_refused_and_the_first_goes_on(phase: str, strategy: Strategy) -> None:
-    world = PHASES[phase]()
-    before = world.world
-    second = world.switch(A, strategy)
-    assert world.world == before
-    finished = result(world, second)
+    fleet = PHASES[phase]()
+    before = fleet.fleet
+    second = fleet.switch(A, strategy)
+    assert fleet.fleet == before
+    finished = result(fleet, second)
     assert (finished.ok, finished.rolled_back) == (False, False)
     assert finished.cause == f"a switch to {B} is under way"
-    world.settle()
-    assert "s2" in world.finished
+    fleet.settle()
+    assert "s2" in fleet.finished
 
 
 @every_phase
 def test_the_same_request_delivered_twice_is_one_switch(phase: str) -> None:
-    world = PHASES[phase]()
-    before = world.world
-    world.take(SwitchRequested(B, "s2", "replace"))
-    assert world.world == before
-    assert "s2" not in world.finished
+    fleet = PHASES[phase]()
+    before = fleet.fleet
+    fleet.take(SwitchRequested(B, "s2", "replace"))
+    assert fleet.fleet == before
+    assert "s2" not in fleet.finished
 
 
 @every_phase
 def test_what_an_unknown_slot_reports_changes_nothing(phase: str) -> None:
-    world = PHASES[phase]()
-    before = world.world
-    world.take(Exited("gone.1", CRASH))
-    world.take(SlotWoke("gone"))
-    assert world.world == before
+    fleet = PHASES[phase]()
+    before = fleet.fleet
+    fleet.take(Exited("gone.1", CRASH))
+    fleet.take(SlotWoke("gone"))
+    assert fleet.fleet == before
 
 
 def test_a_stale_check_of_the_old_process_does_not_touch_the_new_one() -> None:
-    world = taking_with_a_process()
-    before = world.world
-    world.take(CheckFailed("s1.1", HUNG))
-    assert world.world == before
+    fleet = taking_with_a_process()
+    before = fleet.fleet
+    fleet.take(CheckFailed("s1.1", HUNG))
+    assert fleet.fleet == before

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.fleet.ladder import Rung, at_least, first_rung, next_rung, on_rung
+from orchestrator.core.fleet.ladder import Rung, apply_rung, at_least, first_rung, next_rung
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 
@@ -187,16 +187,16 @@ def test_a_rung_is_shown_in_words() -> None:
 
 
 def test_the_margin_of_the_rung_replaces_that_of_the_profile() -> None:
-    assert on_rung(profile({"memory.fit_margin": 1664}), Rung(1792)).settings == {"memory.fit_margin": 1792}
+    assert apply_rung(profile({"memory.fit_margin": 1664}), Rung(1792)).settings == {"memory.fit_margin": 1792}
 
 
 def test_margins_per_device_are_raised_to_the_rung_and_never_lowered() -> None:
-    raised = on_rung(profile({"memory.fit_margin": (512, 4096)}), Rung(1792))
+    raised = apply_rung(profile({"memory.fit_margin": (512, 4096)}), Rung(1792))
     assert raised.settings["memory.fit_margin"] == (1792, 4096)
 
 
 def test_a_margin_per_device_of_the_rung_is_laid_over_that_device() -> None:
-    raised = on_rung(profile({"memory.fit_margin": (512, 512)}), per_device(512, 1792))
+    raised = apply_rung(profile({"memory.fit_margin": (512, 512)}), per_device(512, 1792))
     assert raised.settings["memory.fit_margin"] == (512, 1792)
 
 
@@ -204,18 +204,18 @@ def test_a_margin_per_device_of_the_rung_is_laid_over_that_device() -> None:
     ("edited", "margins"), [(512, 1792), ((512, 512, 4096), (1792, 1792, 4096))], ids=["one number", "another device"]
 )
 def test_a_list_that_was_edited_away_since_gets_the_largest(edited: Value, margins: Value) -> None:
-    assert on_rung(profile({"memory.fit_margin": edited}), per_device(512, 1792)).settings == {
+    assert apply_rung(profile({"memory.fit_margin": edited}), per_device(512, 1792)).settings == {
         "memory.fit_margin": margins
     }
 
 
 def test_a_rung_without_a_margin_leaves_the_profile_as_it_is() -> None:
     settings = profile({"memory.fit": False, "memory.fit_margin": 512})
-    assert on_rung(settings, Rung()) == settings
+    assert apply_rung(settings, Rung()) == settings
 
 
 def test_the_kv_step_sets_both_caches() -> None:
-    changed = on_rung(profile({"kv.k": "q8_0"}), Rung(None, ("kv:q4_0",)))
+    changed = apply_rung(profile({"kv.k": "q8_0"}), Rung(None, ("kv:q4_0",)))
     assert changed.settings == {"kv.k": "q4_0", "kv.v": "q4_0"}
 
 
@@ -224,7 +224,7 @@ def test_the_kv_step_sets_both_caches() -> None:
     [({"context.size": 131072}, 65536), ({"context.size": 0}, 65536), ({}, 65536), ({"context.size": 8192}, 8192)],
 )
 def test_the_context_step_shortens_and_never_lengthens(before: dict[str, Value], after: int) -> None:
-    assert on_rung(profile(before), Rung(None, ("context:65536",))).settings["context.size"] == after
+    assert apply_rung(profile(before), Rung(None, ("context:65536",))).settings["context.size"] == after
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_the_context_step_shortens_and_never_lengthens(before: dict[str, Value],
 def test_the_expert_step_moves_layers_to_the_host_and_never_back(
     step: str, before: dict[str, Value], after: int
 ) -> None:
-    assert on_rung(profile(before), Rung(None, (step,))).settings["memory.n_cpu_moe"] == after
+    assert apply_rung(profile(before), Rung(None, (step,))).settings["memory.n_cpu_moe"] == after
 
 
 def test_laying_a_rung_over_a_profile_leaves_the_profile_untouched() -> None:
     original = profile({"memory.fit_margin": 1664})
-    on_rung(original, Rung(2048, ("kv:q4_0",)))
+    apply_rung(original, Rung(2048, ("kv:q4_0",)))
     assert original.settings == {"memory.fit_margin": 1664}
 
 

@@ -6,7 +6,6 @@ from orchestrator.core.fleet.lifecycle_states import (
     AwaitDrain,
     CanaryPassed,
     CheckFailed,
-    Course,
     Drained,
     Draining,
     Event,
@@ -22,6 +21,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Spawn,
     Spawned,
     Starting,
+    StartRecord,
     StartRequested,
     Stopped,
     Stopping,
@@ -50,7 +50,7 @@ from tests.unit.core.fleet.lifecycle_machine import (
 
 def test_a_start_is_prepared_under_the_given_instance() -> None:
     machine = Machine()
-    assert machine.take(StartRequested(A, "s.1")) == Preparing(Course(A), "s.1")
+    assert machine.take(StartRequested(A, "s.1")) == Preparing(StartRecord(A), "s.1")
     assert machine.asked() == (Prepare("s.1", A, None),)
 
 
@@ -59,8 +59,8 @@ def test_what_was_prepared_is_spawned_as_the_first_attempt() -> None:
     state = machine.take(Prepared("s.1", FIRST, RECOVERY))
     assert isinstance(state, Starting)
     assert machine.asked() == (Spawn("s.1"),)
-    assert (state.course.rung, state.course.recovery) == (FIRST, RECOVERY)
-    (attempt,) = state.course.attempts
+    assert (state.start_record.rung, state.start_record.recovery) == (FIRST, RECOVERY)
+    (attempt,) = state.start_record.attempts
     assert (attempt.number, attempt.started, attempt.rung, attempt.outcome) == (1, machine.now, FIRST, "running")
 
 
@@ -84,7 +84,7 @@ def test_the_canary_makes_it_ready() -> None:
     state = machine.take(CanaryPassed("s.1"))
     assert isinstance(state, Ready)
     assert (state.pid, state.since) == (42, 130.0)
-    assert state.course.attempts[-1].outcome == "ready"
+    assert state.start_record.attempts[-1].outcome == "ready"
     assert machine.asked() == (WakeAt(130.0 + POLICY.healthy_s),)
 
 
@@ -247,7 +247,7 @@ def test_asking_again_for_what_is_on_its_way_changes_nothing(name: str) -> None:
 
 def test_another_target_replaces_one_that_is_being_prepared() -> None:
     machine = machine_in("preparing")
-    assert machine.take(StartRequested(B, "s.1")) == Preparing(Course(B), "s.2")
+    assert machine.take(StartRequested(B, "s.1")) == Preparing(StartRecord(B), "s.2")
     assert machine.asked() == (Prepare("s.2", B, None),)
 
 
@@ -264,7 +264,7 @@ def test_another_target_waits_for_the_end_of_one_that_starts(name: str) -> None:
     machine = machine_in(name)
     machine.take(StartRequested(B, "x.1"))
     assert machine.asked() == (StopProcess("s.1"),)
-    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(Course(B), "s.2")
+    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(StartRecord(B), "s.2")
 
 
 def test_another_target_waits_until_the_ready_one_is_drained_and_gone() -> None:
@@ -272,7 +272,7 @@ def test_another_target_waits_until_the_ready_one_is_drained_and_gone() -> None:
     machine.take(StartRequested(B, "x.1"))
     assert machine.asked() == (AwaitDrain("s.1"),)
     machine.take(Drained("s.1"))
-    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(Course(B), "s.2")
+    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(StartRecord(B), "s.2")
     assert machine.asked() == (Prepare("s.2", B, None),)
 
 
@@ -280,20 +280,20 @@ def test_another_target_waits_until_the_ready_one_is_drained_and_gone() -> None:
 def test_a_start_during_the_end_of_a_process_follows_it(name: str) -> None:
     machine = machine_in(name)
     machine.take(StartRequested(B, "x.1"), Drained("s.1"))
-    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(Course(B), "s.2")
+    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(StartRecord(B), "s.2")
 
 
 @pytest.mark.parametrize("name", ["draining", "stopping", "stopping for a failure"])
 def test_the_last_start_asked_for_is_the_one_that_follows(name: str) -> None:
     machine = machine_in(name)
     machine.take(StartRequested(B, "x.1"), StartRequested(A, "y.1"), Drained("s.1"))
-    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(Course(A), "s.2")
+    assert machine.take(Exited("s.1", TERMINATED)) == Preparing(StartRecord(A), "s.2")
 
 
 @pytest.mark.parametrize("name", ["backoff", "failed"])
 def test_a_person_is_quicker_than_any_wait_and_gets_a_fresh_budget(name: str) -> None:
     machine = machine_in(name)
-    assert machine.take(StartRequested(A, "x.1")) == Preparing(Course(A), "s.2")
+    assert machine.take(StartRequested(A, "x.1")) == Preparing(StartRecord(A), "s.2")
 
 
 OF_ANOTHER: tuple[Event, ...] = (

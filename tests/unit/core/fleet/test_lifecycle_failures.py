@@ -50,10 +50,10 @@ def test_a_crash_is_answered_with_a_wait_then_with_a_start(name: str) -> None:
     assert isinstance(state, Backoff)
     assert state.until == machine.now + 1.0
     assert machine.asked() == (WakeAt(state.until),)
-    attempt = state.course.attempts[-1]
+    attempt = state.start_record.attempts[-1]
     assert (attempt.outcome, attempt.failure, attempt.next) == ("engine_bug", CRASH, "start again in 1 s")
     machine.now = state.until
-    assert machine.take(Woke()) == Preparing(state.course, "s.2")
+    assert machine.take(Woke()) == Preparing(state.start_record, "s.2")
     assert machine.asked() == (Prepare("s.2", A, FIRST),)
 
 
@@ -90,7 +90,7 @@ def test_attempts_are_numbered_through_and_the_older_ones_dropped() -> None:
         machine.now += 2
         machine.take(Woke(), *start(f"s.{number + 1}"))
 
-    assert [attempt.number for attempt in machine.course.attempts] == list(range(31 - KEPT_ATTEMPTS + 1, 32))
+    assert [attempt.number for attempt in machine.start_record.attempts] == list(range(31 - KEPT_ATTEMPTS + 1, 32))
 
 
 def crash_until_rest(machine: Machine) -> Failed:
@@ -132,7 +132,7 @@ def test_a_start_by_a_person_ends_the_rest_and_resets_the_budget() -> None:
     machine = machine_in("preparing")
     crash_until_rest(machine)
     machine.take(StartRequested(A, "x.1"))
-    assert machine.course.crashes == CrashRecord()
+    assert machine.start_record.crashes == CrashRecord()
     assert isinstance(machine.take(*start("s.6"), Exited("s.6", CRASH)), Backoff)
 
 
@@ -149,7 +149,7 @@ def test_what_the_same_start_would_meet_again_is_not_tried_again(name: str, fail
 def test_a_failed_preparation_counts_as_an_attempt() -> None:
     machine = machine_in("preparing")
     machine.take(NotStarted("s.1", CRASH))
-    (attempt,) = machine.course.attempts
+    (attempt,) = machine.start_record.attempts
     assert (attempt.number, attempt.outcome) == (1, "engine_bug")
 
 
@@ -181,8 +181,8 @@ def test_out_of_device_memory_climbs_at_once_and_spends_no_budget(name: str) -> 
     state = machine.take(Exited("s.1", OOM))
     assert isinstance(state, Preparing)
     assert machine.asked() == (Prepare("s.2", A, Rung(1792)),)
-    assert state.course.crashes == CrashRecord()
-    assert state.course.attempts[-1].next == "try margin 1792 MiB"
+    assert state.start_record.crashes == CrashRecord()
+    assert state.start_record.attempts[-1].next == "try margin 1792 MiB"
 
 
 def test_the_allocation_that_failed_says_how_much_was_missing() -> None:
@@ -204,17 +204,17 @@ def test_the_top_of_the_ladder_fails_with_every_attempt_to_be_seen() -> None:
     while isinstance(machine.state, Preparing):
         number += 1
         machine.take(*spawn(f"s.{number}", rung or FIRST), Exited(f"s.{number}", OOM))
-        rung = machine.course.rung
+        rung = machine.start_record.rung
 
     assert isinstance(machine.state, Failed)
     assert machine.state.until is None
-    assert [str(attempt.rung) for attempt in machine.course.attempts] == [
+    assert [str(attempt.rung) for attempt in machine.start_record.attempts] == [
         "margin 1664 MiB",
         "margin 1792 MiB",
         "margin 2048 MiB",
         "margin 2048 MiB, kv:q4_0",
     ]
-    assert {attempt.outcome for attempt in machine.course.attempts} == {"device_oom"}
+    assert {attempt.outcome for attempt in machine.start_record.attempts} == {"device_oom"}
 
 
 def test_a_recovery_has_no_more_starts_than_allowed() -> None:
@@ -223,7 +223,7 @@ def test_a_recovery_has_no_more_starts_than_allowed() -> None:
     machine.take(Prepared("s.1", FIRST, recovery), Spawned("s.1", 1), Exited("s.1", OOM))
     machine.take(Prepared("s.2", Rung(1792), recovery), Spawned("s.2", 2), Exited("s.2", OOM))
     assert isinstance(machine.state, Failed)
-    assert len(machine.course.attempts) == 2
+    assert len(machine.start_record.attempts) == 2
 
 
 def test_a_long_healthy_time_begins_a_new_recovery_on_the_rung_reached() -> None:
@@ -273,18 +273,18 @@ def test_memory_that_runs_out_after_a_long_healthy_time_forgets_earlier_crashes(
     machine.now += POLICY.stable_s
     machine.take(Exited("s.2", OOM))
     assert machine.asked() == (Prepare("s.3", A, Rung(1792)),)
-    assert machine.course.crashes == CrashRecord()
+    assert machine.start_record.crashes == CrashRecord()
 
 
 def test_memory_that_a_dead_engine_still_held_is_waited_for_once_on_the_same_rung() -> None:
     machine = machine_in("starting")
-    kept = replace(OOM, kept_mib=7000)
+    kept = replace(OOM, unreleased_mib=7000)
     state = machine.take(Exited("s.1", kept))
     assert isinstance(state, Preparing)
     assert machine.asked() == (Prepare("s.2", A, FIRST, POLICY.settle_s),)
-    assert state.course.climbed == 0
+    assert state.start_record.climbed == 0
     told = "try the same again in 10 s: 7000 MiB were not given back yet by what ran before"
-    assert state.course.attempts[-1].next == told
+    assert state.start_record.attempts[-1].next == told
     machine.take(*spawn("s.2"), Exited("s.2", kept))
     assert machine.asked() == (Prepare("s.3", A, Rung(1792)),)
     machine.take(*spawn("s.3", Rung(1792)), Exited("s.3", kept))
@@ -294,5 +294,5 @@ def test_memory_that_a_dead_engine_still_held_is_waited_for_once_on_the_same_run
 def test_memory_that_was_still_held_is_no_reason_to_wait_once_the_engine_was_ready() -> None:
     machine = machine_in("ready")
     machine.now += 1
-    machine.take(Exited("s.1", replace(OOM, kept_mib=7000)))
+    machine.take(Exited("s.1", replace(OOM, unreleased_mib=7000)))
     assert machine.asked() == (Prepare("s.2", A, Rung(1792)),)

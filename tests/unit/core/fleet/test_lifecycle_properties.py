@@ -34,7 +34,7 @@ FAILURES = (
     Failure("device_oom", "out of memory", evidence="cudaMalloc failed", action="retry_margin"),
     Failure("device_oom", "out of memory", evidence="600 MiB", action="retry_margin", requested_mib=600.5),
     Failure("device_oom", "out of memory", evidence="one buffer", action="retry_other"),
-    Failure("device_oom", "out of memory", evidence="kept", action="retry_margin", kept_mib=700),
+    Failure("device_oom", "out of memory", evidence="kept", action="retry_margin", unreleased_mib=700),
     Failure("bad_model", "the file is no GGUF", evidence="invalid magic", action="give_up"),
 )
 RECOVERIES = st.builds(
@@ -48,104 +48,104 @@ RECOVERIES = st.builds(
 class LifecycleMachine(RuleBasedStateMachine):
     """`Simulation` checks each single step; here are the orders, and what must hold between the steps."""
 
-    world: Simulation
+    fleet: Simulation
 
     @initialize(intensity=st.integers(1, 6), window_s=st.sampled_from([60.0, 300.0]), recovery=RECOVERIES)
     def begin(self, intensity: int, window_s: float, recovery: Recovery) -> None:
-        self.world = Simulation(RestartPolicy(intensity=intensity, window_s=window_s), recovery)
-        self.world.start(Target("a", "upstream"))
+        self.fleet = Simulation(RestartPolicy(intensity=intensity, window_s=window_s), recovery)
+        self.fleet.start(Target("a", "upstream"))
 
-    @rule(wanted=st.sampled_from(TARGETS))
-    def a_start_is_requested(self, wanted: Target) -> None:
-        self.world.start(wanted)
+    @rule(desired=st.sampled_from(TARGETS))
+    def a_start_is_requested(self, desired: Target) -> None:
+        self.fleet.start(desired)
 
     @rule(steps=st.integers(2, 10))
     def things_go_well_for_a_while(self, steps: int) -> None:
         for _ in range(steps):
-            self.world.go_well()
+            self.fleet.go_well()
 
-    @precondition(lambda self: isinstance(self.world.state, Draining | Stopping | Ready))
+    @precondition(lambda self: isinstance(self.fleet.state, Draining | Stopping | Ready))
     @rule()
     def the_drain_is_cancelled(self) -> None:
-        self.world.take(ResumeRequested())
+        self.fleet.take(ResumeRequested())
 
-    @precondition(lambda self: not isinstance(self.world.state, Stopped))
+    @precondition(lambda self: not isinstance(self.fleet.state, Stopped))
     @rule(force=st.booleans())
     def a_stop_is_requested(self, force: bool) -> None:
-        self.world.take(StopRequested(force))
+        self.fleet.take(StopRequested(force))
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 5.0, 61.0, 400.0]), stray_timer=st.booleans())
     def time_passes(self, seconds: float, stray_timer: bool) -> None:
-        self.world.now += seconds
+        self.fleet.now += seconds
         if stray_timer:
-            self.world.take(Woke())
+            self.fleet.take(Woke())
 
-    @precondition(lambda self: self.world.timer is not None)
+    @precondition(lambda self: self.fleet.timer is not None)
     @rule(early_s=st.sampled_from([0.0, 0.0004]))
     def the_timer_fires(self, early_s: float) -> None:
-        self.world.fire_timer(early_s)
+        self.fleet.fire_timer(early_s)
 
-    @precondition(lambda self: self.world.engines.work())
+    @precondition(lambda self: self.fleet.engines.work())
     @rule(data=st.data(), failure=st.none() | st.none() | st.sampled_from(FAILURES), at_once=st.booleans())
     def a_performer_finishes(self, data: st.DataObject, failure: Failure | None, at_once: bool) -> None:
-        self.world.engines.finish(data.draw(st.sampled_from(self.world.engines.work())), failure)
+        self.fleet.engines.finish(data.draw(st.sampled_from(self.fleet.engines.work())), failure)
         if at_once:
-            self.world.deliver(len(self.world.engines.outbox) - 1)
+            self.fleet.deliver(len(self.fleet.engines.outbox) - 1)
 
-    @precondition(lambda self: self.world.engines.live)
+    @precondition(lambda self: self.fleet.engines.live)
     @rule(failure=st.sampled_from(FAILURES), dies=st.booleans(), at_once=st.booleans(), repaired=st.booleans())
     def an_engine_breaks(self, failure: Failure, dies: bool, at_once: bool, repaired: bool) -> None:
-        self.world.engines.break_down(failure, dies=dies)
+        self.fleet.engines.break_down(failure, dies=dies)
         if at_once:
-            self.world.deliver(len(self.world.engines.outbox) - 1)
+            self.fleet.deliver(len(self.fleet.engines.outbox) - 1)
 
         if repaired:
             self.things_go_well_for_a_while(6)
 
-    @precondition(lambda self: self.world.engines.outbox)
+    @precondition(lambda self: self.fleet.engines.outbox)
     @rule(data=st.data())
     def an_answer_arrives(self, data: st.DataObject) -> None:
-        self.world.deliver(data.draw(st.integers(0, len(self.world.engines.outbox) - 1)))
+        self.fleet.deliver(data.draw(st.integers(0, len(self.fleet.engines.outbox) - 1)))
 
-    @precondition(lambda self: self.world.delivered)
+    @precondition(lambda self: self.fleet.delivered)
     @rule(data=st.data())
     def an_answer_arrives_twice(self, data: st.DataObject) -> None:
-        self.world.take(data.draw(st.sampled_from(self.world.delivered)))
+        self.fleet.take(data.draw(st.sampled_from(self.fleet.delivered)))
 
-    @rule(wanted=st.sampled_from(TARGETS), force=st.booleans())
-    def from_here_every_wish_comes_true(self, wanted: Target, force: bool) -> None:
-        check_wishes(self.world, wanted, force=force)
+    @rule(desired=st.sampled_from(TARGETS), force=st.booleans())
+    def from_here_every_wish_comes_true(self, desired: Target, force: bool) -> None:
+        check_wishes(self.fleet, desired, force=force)
 
     @invariant()
     def every_process_is_known_and_every_wait_ends(self) -> None:
-        check_between_steps(self.world)
+        check_between_steps(self.fleet)
 
 
-def check_between_steps(world: Simulation) -> None:
-    assert set(world.engines.live) | world.engines.spawning <= {instance_of(world.state)}
-    if isinstance(world.state, Backoff) or (isinstance(world.state, Failed) and world.state.until is not None):
-        assert world.timer is not None
+def check_between_steps(fleet: Simulation) -> None:
+    assert set(fleet.engines.live) | fleet.engines.spawning <= {instance_of(fleet.state)}
+    if isinstance(fleet.state, Backoff) or (isinstance(fleet.state, Failed) and fleet.state.until is not None):
+        assert fleet.timer is not None
 
 
-def check_wishes(before: Simulation, wanted: Target, *, force: bool) -> None:
+def check_wishes(before: Simulation, desired: Target, *, force: bool) -> None:
     """Left alone, a world comes to rest; a start that meets no failure gets ready; a stop leaves nothing behind."""
-    world = deepcopy(before)
-    world.settle()
-    assert isinstance(world.state, Ready | Stopped | Failed), world.state
+    fleet = deepcopy(before)
+    fleet.settle()
+    assert isinstance(fleet.state, Ready | Stopped | Failed), fleet.state
 
-    world = deepcopy(before)
-    world.deliver_everything()
-    world.start(wanted)
-    world.settle()
-    assert isinstance(world.state, Ready), world.state
-    assert world.state.course.target == wanted
-    assert set(world.engines.live) == {world.state.instance}
+    fleet = deepcopy(before)
+    fleet.deliver_everything()
+    fleet.start(desired)
+    fleet.settle()
+    assert isinstance(fleet.state, Ready), fleet.state
+    assert fleet.state.start_record.target == desired
+    assert set(fleet.engines.live) == {fleet.state.instance}
 
-    world = deepcopy(before)
-    world.take(StopRequested(force))
-    world.settle()
-    assert isinstance(world.state, Stopped), world.state
-    assert not world.engines.live
+    fleet = deepcopy(before)
+    fleet.take(StopRequested(force))
+    fleet.settle()
+    assert isinstance(fleet.state, Stopped), fleet.state
+    assert not fleet.engines.live
 
 
 TestLifecycle = LifecycleMachine.TestCase
@@ -158,21 +158,21 @@ def test_long_lives_with_few_failures_hold_the_same_promises(
     seed: int, recovery: Recovery, intensity: int, usual: Failure
 ) -> None:
     chance = Random(seed)
-    world = Simulation(RestartPolicy(intensity=intensity), recovery)
-    world.start(TARGETS[0])
+    fleet = Simulation(RestartPolicy(intensity=intensity), recovery)
+    fleet.start(TARGETS[0])
     for _ in range(250):
-        live_one(world, chance, usual)
-        check_between_steps(world)
+        live_one(fleet, chance, usual)
+        check_between_steps(fleet)
 
-    check_wishes(world, chance.choice(TARGETS), force=chance.random() < 0.5)
+    check_wishes(fleet, chance.choice(TARGETS), force=chance.random() < 0.5)
 
 
 CHANCES = {"well": 30, "fail": 2, "break": 4, "arrive": 4, "again": 2, "start": 1, "stop": 1, "resume": 2, "wait": 3}
 
 
-def live_one(world: Simulation, chance: Random, usual: Failure) -> None:
+def live_one(fleet: Simulation, chance: Random, usual: Failure) -> None:
     """One thing happens: mostly a thing under way goes well, and failures are mostly the usual one."""
-    engines = world.engines
+    engines = fleet.engines
     failure = usual if chance.random() < 0.8 else chance.choice(FAILURES)
     match chance.choices(tuple(CHANCES), tuple(CHANCES.values()))[0]:
         case "fail" if engines.work():
@@ -180,18 +180,18 @@ def live_one(world: Simulation, chance: Random, usual: Failure) -> None:
         case "break" if engines.live:
             engines.break_down(failure, dies=chance.random() < 0.5)
         case "arrive" if engines.outbox:
-            world.deliver(chance.randrange(len(engines.outbox)))
-        case "again" if world.delivered:
-            world.take(chance.choice(world.delivered[-20:]))
+            fleet.deliver(chance.randrange(len(engines.outbox)))
+        case "again" if fleet.delivered:
+            fleet.take(chance.choice(fleet.delivered[-20:]))
         case "start":
-            world.start(chance.choice(TARGETS))
+            fleet.start(chance.choice(TARGETS))
         case "stop":
-            world.take(StopRequested(chance.random() < 0.3))
+            fleet.take(StopRequested(chance.random() < 0.3))
         case "resume":
-            world.take(ResumeRequested())
+            fleet.take(ResumeRequested())
         case "wait":
-            world.now += chance.choice((0.5, 5.0, 70.0, 400.0))
-            world.take(Woke())
+            fleet.now += chance.choice((0.5, 5.0, 70.0, 400.0))
+            fleet.take(Woke())
         case _:
-            if not world.go_well(early_s=chance.choice((0.0, 0.0004))):
-                world.start(chance.choice(TARGETS))
+            if not fleet.go_well(early_s=chance.choice((0.0, 0.0004))):
+                fleet.start(chance.choice(TARGETS))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Generic, TypeVar
 
-from orchestrator.core.fleet.fleet_states import Beside, Clearing, Returning, Switch, Taking
+from orchestrator.core.fleet.fleet_states import RollingBack, SideBySide, StartingNew, StoppingOld, Switch
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     Draining,
@@ -92,24 +92,24 @@ def phase_of(switch: Switch | None) -> str:
     match switch:
         case None:
             return "none"
-        case Beside():
+        case SideBySide():
             return "beside"
-        case Clearing(cancelled=cancelled):
+        case StoppingOld(cancelled=cancelled):
             return "clearing, cancelled" if cancelled else "clearing"
-        case Taking(cause=cause):
+        case StartingNew(cause=cause):
             return "taking" if cause is None else "taking, dropped"
-        case Returning():
+        case RollingBack():
             return "returning"
 
 
 def crashes_of(state: State) -> int:
-    return 0 if isinstance(state, Stopped) else min(state.course.crashes.count, POLICY.intensity)
+    return 0 if isinstance(state, Stopped) else min(state.start_record.crashes.count, POLICY.intensity)
 
 
-def duplicate(world: Owner) -> Owner:
+def duplicate(fleet: Owner) -> Owner:
     """A copy that shares what never changes; `deepcopy` takes fifty times as long."""
-    new = copy(world)
-    new.engines = copy(world.engines)
+    new = copy(fleet)
+    new.engines = copy(fleet.engines)
     for holder in (new, new.engines):
         for field in fields(holder):
             value = getattr(holder, field.name)
@@ -133,39 +133,39 @@ class Look(Generic[Owner]):
     key: Callable[[Owner], Hashable]
 
 
-def finish(world: Owner, job: Job, failure: Failure | None) -> None:
-    world.engines.finish(job, failure)
+def finish(fleet: Owner, job: Job, failure: Failure | None) -> None:
+    fleet.engines.finish(job, failure)
 
 
-def dies(world: Owner, instance: str, failure: Failure) -> None:
-    world.engines.dies(instance, failure)
+def dies(fleet: Owner, instance: str, failure: Failure) -> None:
+    fleet.engines.dies(instance, failure)
 
 
-def answers(world: Owner) -> Iterator[Callable[[Owner], object]]:
+def answers(fleet: Owner) -> Iterator[Callable[[Owner], object]]:
     """What performers may do next: finish a piece of work well or badly, or lose a process."""
-    for job in world.engines.work():
+    for job in fleet.engines.work():
         for failure in (None, *FAILURES):
             yield partial(finish, job=job, failure=failure)
 
-    for instance in world.engines.live:
+    for instance in fleet.engines.live:
         for failure in FAILURES:
             yield partial(dies, instance=instance, failure=failure)
 
 
-def lifecycle_moves(world: Simulation) -> Iterator[Callable[[Simulation], object]]:
-    yield from answers(world)
+def lifecycle_moves(fleet: Simulation) -> Iterator[Callable[[Simulation], object]]:
+    yield from answers(fleet)
     for target in TARGETS:
-        yield partial(Simulation.start, wanted=target)
+        yield partial(Simulation.start, desired=target)
 
     for event in (ResumeRequested(), StopRequested(), StopRequested(force=True)):
         yield partial(Simulation.take, event=event)
 
-    if world.timer is not None:
+    if fleet.timer is not None:
         yield partial(Simulation.fire_timer, early_s=0.0)
 
 
-def world_moves(world: WorldSimulation) -> Iterator[Callable[[WorldSimulation], object]]:
-    yield from answers(world)
+def world_moves(fleet: WorldSimulation) -> Iterator[Callable[[WorldSimulation], object]]:
+    yield from answers(fleet)
     for target in TARGETS:
         yield partial(WorldSimulation.up, target=target)
         yield partial(WorldSimulation.switch, target=target, strategy="beside")
@@ -174,25 +174,25 @@ def world_moves(world: WorldSimulation) -> Iterator[Callable[[WorldSimulation], 
 
     yield WorldSimulation.down
     yield partial(WorldSimulation.down, force=True)
-    if world.world.switch is not None:
+    if fleet.fleet.switch is not None:
         yield WorldSimulation.cancel
 
-    for slot in world.timers:
+    for slot in fleet.timers:
         yield partial(WorldSimulation.fire_timer, slot=slot)
 
 
-def explore(start: Owner, look: Look[Owner], wanted: Set[Hashable] = frozenset()) -> dict[Hashable, Owner]:
+def explore(start: Owner, look: Look[Owner], desired: Set[Hashable] = frozenset()) -> dict[Hashable, Owner]:
     """What can be reached from here, breadth first: each kind, with the first world that was found of it.
 
-    :param wanted: stop when all of these were found; empty for everything there is
+    :param desired: stop when all of these were found; empty for everything there is
     """
     found = {look.kind(start): start}
     seen = {look.key(start)}
     queue = deque([start])
-    while queue and not (wanted and wanted <= found.keys()):
-        world = queue.popleft()
-        for move in look.moves(world):
-            after = duplicate(world)
+    while queue and not (desired and desired <= found.keys()):
+        fleet = queue.popleft()
+        for move in look.moves(fleet):
+            after = duplicate(fleet)
             move(after)
             after.deliver_everything()
             if (key := look.key(after)) not in seen:
@@ -207,15 +207,15 @@ def unreachable(start: Owner, look: Look[Owner]) -> tuple[dict[Hashable, Owner],
     """Every kind that can be reached, and each pair `this -> that` without a way."""
     found = explore(start, look)
     kinds = frozenset(found)
-    pairs = [(here, there) for here, world in found.items() for there in kinds - explore(world, look, kinds).keys()]
+    pairs = [(here, there) for here, fleet in found.items() for there in kinds - explore(fleet, look, kinds).keys()]
     return found, sorted(f"{here} -> {there}" for here, there in pairs)
 
 
 def test_every_state_of_an_instance_can_be_reached_from_every_other() -> None:
     look = Look(
         moves=lifecycle_moves,
-        kind=lambda world: kind_of(world.state),
-        key=lambda world: (kind_of(world.state), crashes_of(world.state)),
+        kind=lambda fleet: kind_of(fleet.state),
+        key=lambda fleet: (kind_of(fleet.state), crashes_of(fleet.state)),
     )
     found, missing = unreachable(Simulation(POLICY, RECOVERY), look)
     assert found.keys() == LIFECYCLE_KINDS
@@ -223,13 +223,13 @@ def test_every_state_of_an_instance_can_be_reached_from_every_other() -> None:
 
 
 def test_every_phase_of_a_switch_with_each_state_it_knows_can_be_reached_from_every_other() -> None:
-    def kind(world: WorldSimulation) -> tuple[str, str]:
-        return phase_of(world.world.switch), kind_of(world.world.state)
+    def kind(fleet: WorldSimulation) -> tuple[str, str]:
+        return phase_of(fleet.fleet.switch), kind_of(fleet.fleet.state)
 
-    def key(world: WorldSimulation) -> Hashable:
-        slots = world.world.slots
-        others = sorted(kind_of(state) for slot, state in slots.items() if slot != world.world.current)
-        return kind(world), crashes_of(world.world.state), tuple(others)
+    def key(fleet: WorldSimulation) -> Hashable:
+        slots = fleet.fleet.slots
+        others = sorted(kind_of(state) for slot, state in slots.items() if slot != fleet.fleet.current)
+        return kind(fleet), crashes_of(fleet.fleet.state), tuple(others)
 
     found, missing = unreachable(WorldSimulation(POLICY, RECOVERY), Look(world_moves, kind, key))
     assert {phase for phase, _ in map(kind, found.values())} == PHASES

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from orchestrator.core.health.drafting import Drafting, count, drafts_counted
+from orchestrator.core.health.drafting import DraftHistory, count, drafts_counted
 
 
 def test_an_engine_that_stops_drafting_is_noticed_once_and_so_is_its_return() -> None:
-    drafting = Drafting()
+    drafting = DraftHistory()
     news = []
     for drafted in (True, *[False] * 10, True, False):
         drafting, each = count(drafting, 300, drafted=drafted)
@@ -14,14 +14,14 @@ def test_an_engine_that_stops_drafting_is_noticed_once_and_so_is_its_return() ->
 
 
 def test_a_few_answers_without_drafts_are_chance() -> None:
-    drafting = Drafting()
+    drafting = DraftHistory()
     for _ in range(3):
         drafting, news = count(drafting, 5000, drafted=False)
         assert news is None
 
 
 def test_short_answers_without_drafts_are_chance() -> None:
-    drafting = Drafting()
+    drafting = DraftHistory()
     for _ in range(100):
         drafting, news = count(drafting, 10, drafted=False)
         assert news is None

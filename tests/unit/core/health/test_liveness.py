@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.health.liveness import (
-    History,
+    LivenessHistory,
     LivenessPolicy,
-    Sample,
-    Verdict,
+    LivenessSample,
+    LivenessVerdict,
     assess,
     begin,
     prompt_lines,
@@ -19,8 +19,8 @@ POLICY = LivenessPolicy(every_s=10.0, timeout_s=5.0, stall_s=120.0, unroute_afte
 
 
 def look(
-    samples: list[Sample], *, every_s: float = 10.0, history: History | None = None
-) -> tuple[History, list[Verdict]]:
+    samples: list[LivenessSample], *, every_s: float = 10.0, history: LivenessHistory | None = None
+) -> tuple[LivenessHistory, list[LivenessVerdict]]:
     """Take samples at regular times, from the history's last look on."""
     history = history or begin(0.0)
     verdicts = []
@@ -31,11 +31,11 @@ def look(
     return history, verdicts
 
 
-def sample(work: int = 0, *, in_flight: int = 0, answered: bool = True, stopped: bool = False) -> Sample:
-    return Sample(stopped, answered and not stopped, in_flight, work)
+def sample(work: int = 0, *, in_flight: int = 0, answered: bool = True, stopped: bool = False) -> LivenessSample:
+    return LivenessSample(stopped, answered and not stopped, in_flight, work)
 
 
-def kinds(samples: list[Sample], history: History | None = None) -> list[str]:
+def kinds(samples: list[LivenessSample], history: LivenessHistory | None = None) -> list[str]:
     return [verdict.kind for verdict in look(samples, history=history)[1]]
 
 

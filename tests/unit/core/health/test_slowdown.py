@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from orchestrator.core.health.slowdown import (
     DEPTH_FLOOR,
     DeviceLook,
-    History,
-    Sample,
+    SlowdownHistory,
     SlowdownPolicy,
-    Verdict,
+    SlowdownVerdict,
+    StepSample,
     assess,
     resumed,
 )
@@ -28,14 +28,16 @@ PAGING = dataclasses.replace(WELL, used_mib=9794, pcie_mib_s=11300.0)
 HOT = dataclasses.replace(WELL, throttle=("thermal",))
 
 
-def sample(step_ms: float = 20.0, look: DeviceLook | None = None, **more: float) -> Sample:
+def sample(step_ms: float = 20.0, look: DeviceLook | None = None, **more: float) -> StepSample:
     values = {"depth": 1000.0, **more}
-    return Sample(0.0, 100, step_ms, looks=(look,) if look else (), **values)
+    return StepSample(0.0, 100, step_ms, looks=(look,) if look else (), **values)
 
 
-def judge(samples: Iterable[Sample], history: History | None = None, now: float = 0.0) -> tuple[History, list[Verdict]]:
+def judge(
+    samples: Iterable[StepSample], history: SlowdownHistory | None = None, now: float = 0.0
+) -> tuple[SlowdownHistory, list[SlowdownVerdict]]:
     """One sample after the other, each begun right before."""
-    history = history or History()
+    history = history or SlowdownHistory()
     verdicts = []
     for each in samples:
         now += EVERY_S
@@ -45,11 +47,11 @@ def judge(samples: Iterable[Sample], history: History | None = None, now: float 
     return history, verdicts
 
 
-def kinds(samples: Iterable[Sample], history: History | None = None) -> list[str]:
+def kinds(samples: Iterable[StepSample], history: SlowdownHistory | None = None) -> list[str]:
     return [verdict.kind for verdict in judge(samples, history)[1]]
 
 
-def healthy(look: DeviceLook | None = None, count: int = 20) -> History:
+def healthy(look: DeviceLook | None = None, count: int = 20) -> SlowdownHistory:
     return judge([sample(look=look)] * count)[0]
 
 
@@ -195,7 +197,7 @@ def test_a_suspend_in_the_middle_of_answers_says_nothing() -> None:
         history = resumed(history, now)
         for _ in range(8):  # all of them were under way
             history, verdict = assess(history, dataclasses.replace(sample(5000.0), began=now - 10), now + 1, POLICY)
-            assert verdict == Verdict("ok")
+            assert verdict == SlowdownVerdict("ok")
 
 
 # Whatever the engine: a + b d for the depth, and more for drafts and for streams, with noise.

@@ -10,9 +10,9 @@ from hypothesis import strategies as some
 
 from orchestrator.core.measure.rates import (
     MAX_S,
+    CounterSample,
     Measured,
     Meter,
-    Sample,
     Slot,
     advance,
     begin,
@@ -58,8 +58,8 @@ other_total 1
 """
 
 
-def sample(at: float, *slots: Slot, **totals: float) -> Sample:
-    return Sample(at, slots, totals)
+def sample(at: float, *slots: Slot, **totals: float) -> CounterSample:
+    return CounterSample(at, slots, totals)
 
 
 def busy(decoded: int, task: int = 1, read: int = 10, slot: int = 0) -> Slot:
@@ -259,7 +259,7 @@ def test_no_token_is_lost_and_none_is_counted_twice(steps: list[tuple[str, int, 
             ended += decoded[slot]
             running[slot] = False
 
-    meter: Meter = begin(Sample(at, slots(), {"tokens_predicted_total": 0.0}))[0]
+    meter: Meter = begin(CounterSample(at, slots(), {"tokens_predicted_total": 0.0}))[0]
 
     def take(between: int | None = None) -> None:
         nonlocal at, counted, meter
@@ -268,7 +268,7 @@ def test_no_token_is_lost_and_none_is_counted_twice(steps: list[tuple[str, int, 
         if between is not None:
             end(between)
 
-        meter, measured = advance(meter, Sample(at, slots(), {"tokens_predicted_total": total}))
+        meter, measured = advance(meter, CounterSample(at, slots(), {"tokens_predicted_total": total}))
         assert measured.decode_tok_s is not None and measured.decode_tok_s >= 0
         counted += measured.decode_tok_s
         assert counted <= generated + 1e-6

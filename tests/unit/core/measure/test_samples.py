@@ -3,16 +3,25 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.measure.samples import TIERS, Sample, thin, thinned_before
+from orchestrator.core.measure.samples import TIERS, HistorySample, thin, thinned_before
 
 
 def test_rates_are_averaged_where_they_were_measured() -> None:
-    samples = [Sample(10, 40.0, None), Sample(11, None, None), Sample(19, 20.0, 900.0), Sample(20, 7.0, None)]
-    assert thin(samples, 10) == [Sample(10, 30.0, 900.0), Sample(20, 7.0, None)]
+    samples = [
+        HistorySample(10, 40.0, None),
+        HistorySample(11, None, None),
+        HistorySample(19, 20.0, 900.0),
+        HistorySample(20, 7.0, None),
+    ]
+    assert thin(samples, 10) == [HistorySample(10, 30.0, 900.0), HistorySample(20, 7.0, None)]
 
 
 def test_of_memory_the_most_is_kept_for_each_device() -> None:
-    samples = [Sample(0, None, None, (10, 5)), Sample(1, None, None, (30,)), Sample(2, None, None, (20, 8))]
+    samples = [
+        HistorySample(0, None, None, (10, 5)),
+        HistorySample(1, None, None, (30,)),
+        HistorySample(2, None, None, (20, 8)),
+    ]
     assert thin(samples, 10)[0].used_mib == (30, 8)
 
 
@@ -23,7 +32,7 @@ def test_of_memory_the_most_is_kept_for_each_device() -> None:
 def test_thinning_keeps_one_sample_a_step_and_invents_no_rate(
     points: list[tuple[int, float | None]], step_s: int
 ) -> None:
-    samples = [Sample(at_s, rate, None) for at_s, rate in sorted(points)]
+    samples = [HistorySample(at_s, rate, None) for at_s, rate in sorted(points)]
     thinned = thin(samples, step_s)
     assert [each.at_s for each in thinned] == sorted({each.at_s // step_s * step_s for each in samples})
     for each in thinned:

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.errors import UsageError
 from orchestrator.core.profile.profile import EngineProfile, Recovery
-from orchestrator.core.profile.rules import engine_kind, findings, refuse_combinations
+from orchestrator.core.profile.rules import engine_kind, find_conflicts, refuse_combinations
 from orchestrator.core.profile.settings import Value
 
 Settings = Mapping[str, Value]
@@ -15,7 +15,7 @@ Settings = Mapping[str, Value]
 
 def messages(settings: Settings, kind: Kind = "unknown", recovery: Recovery | None = None) -> list[str]:
     profile = EngineProfile("p", "e", "/m", (), settings, recovery or Recovery(), ())
-    return [finding.message for finding in findings(profile, kind)]
+    return [finding.message for finding in find_conflicts(profile, kind)]
 
 
 FIT: Settings = {"memory.fit": True}

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.adapters.config.profile_files import ProfileStore, shipped_directory
 from orchestrator.adapters.paths import find_paths
 from orchestrator.core.dialect.render import render
-from orchestrator.core.profile.rules import findings
+from orchestrator.core.profile.rules import find_conflicts
 from tests.unit.core.dialect.fixture_builds import FORK_STAGES, UPSTREAM
 from tests.unit.core.dialect.fixture_builds import build as recorded
 
@@ -20,7 +20,7 @@ PROFILES = {profile.name: profile for profile in STORE.load_all()[0]}
 def test_a_model_profile_works_on_both_engines(name: str, build: str) -> None:
     caps = recorded(build)
     profile = PROFILES[name].for_engine("upstream" if build == UPSTREAM else "ik-fork")
-    assert findings(profile, caps.kind) == []
+    assert find_conflicts(profile, caps.kind) == []
     argv = render(profile, caps, build=build, model="/m", host="127.0.0.1", port="1", api_key_file="/k").argv
     margin = argv[argv.index("--fit-target" if build == UPSTREAM else "--fit-margin") + 1]
     assert margin == str(profile.settings["memory.fit_margin"])

@@ -9,7 +9,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.build_plan import (
     BACKENDS,
     Backend,
-    Machine,
+    BuildHost,
     build_id,
     choose_backend,
     cmake_definitions,
@@ -22,8 +22,8 @@ NVCC = {"nvcc": "/usr/local/cuda/bin/nvcc"}
 VULKAN = {"glslc": "/usr/bin/glslc", "vulkan headers": "/usr/include/vulkan"}
 
 
-def machine(programs: dict[str, str], *devices: Backend, apple: bool = False) -> Machine:
-    return Machine(8, 32000, {**BASICS, **programs}, frozenset(devices), ("86", "89"), apple)
+def machine(programs: dict[str, str], *devices: Backend, apple: bool = False) -> BuildHost:
+    return BuildHost(8, 32000, {**BASICS, **programs}, frozenset(devices), ("86", "89"), apple)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def machine(programs: dict[str, str], *devices: Backend, apple: bool = False) ->
         (machine({}, "metal", apple=True), "metal"),
     ],
 )
-def test_the_fastest_back_end_with_device_and_tools_is_chosen(host: Machine, backend: str) -> None:
+def test_the_fastest_back_end_with_device_and_tools_is_chosen(host: BuildHost, backend: str) -> None:
     choice = choose_backend(host)
     assert choice.backend == backend
     assert choice.reasons[-1].startswith(f"{backend}: there is ")
@@ -58,7 +58,7 @@ def test_a_card_without_its_toolkit_is_not_silently_built_for_the_processor() ->
 
 def test_missing_tools_are_named_with_their_packages() -> None:
     with pytest.raises(OrchError) as raised:
-        choose_backend(Machine(2, 4000, {"cc": "/usr/bin/cc", "c++": "/usr/bin/c++"}))
+        choose_backend(BuildHost(2, 4000, {"cc": "/usr/bin/cc", "c++": "/usr/bin/c++"}))
 
     assert raised.value.details == ("not found: cmake, ninja",)
     assert "apt install cmake ninja-build" in str(raised.value.hint)

@@ -6,11 +6,11 @@ import pytest
 
 from orchestrator.core.setup.service_plan import (
     PRIVATE_DIRECTORIES,
-    Machine,
     MakeDirectory,
     RemoveFile,
     RemoveTree,
-    Run,
+    RunCommand,
+    ServiceHost,
     Step,
     WriteFile,
     install_steps,
@@ -23,8 +23,8 @@ SOCKET = "/etc/systemd/system/orch.socket"
 SERVICE_ONLY = {"orch.service": "new"}
 BOTH = {"orch.service": "new", "orch.socket": "new"}
 
-FRESH = Machine("system", "/etc/systemd/system", groups=("video",))
-INSTALLED = Machine(
+FRESH = ServiceHost("system", "/etc/systemd/system", groups=("video",))
+INSTALLED = ServiceHost(
     "system",
     "/etc/systemd/system",
     units={UNIT: "new"},
@@ -39,12 +39,12 @@ INSTALLED = Machine(
 
 
 def commands(steps: tuple[Step, ...]) -> list[str]:
-    return [" ".join(step.argv) for step in steps if isinstance(step, Run) and step.argv]
+    return [" ".join(step.argv) for step in steps if isinstance(step, RunCommand) and step.argv]
 
 
 def undone(steps: tuple[Step, ...]) -> list[str]:
     """The commands that run when everything is undone."""
-    return [" ".join(step.undo) for step in reversed(steps) if isinstance(step, Run) and step.undo]
+    return [" ".join(step.undo) for step in reversed(steps) if isinstance(step, RunCommand) and step.undo]
 
 
 def test_a_fresh_system_gets_user_directories_units_and_a_start() -> None:
@@ -121,7 +121,7 @@ def test_a_socket_that_was_stopped_takes_the_address_back() -> None:
 
 
 def test_a_socket_that_is_not_wanted_any_more_goes() -> None:
-    machine = Machine(
+    machine = ServiceHost(
         "user", "/u", units={"/u/orch.service": "new", "/u/orch.socket": "new"},
         enabled=("orch.service", "orch.socket"), active=("orch.service", "orch.socket"),
     )  # fmt: skip
@@ -137,7 +137,7 @@ def test_a_socket_that_is_not_wanted_any_more_goes() -> None:
 
 
 def test_a_user_that_is_there_is_added_to_the_groups_that_it_lacks() -> None:
-    machine = Machine(
+    machine = ServiceHost(
         "system", "/x", existing=frozenset(PRIVATE_DIRECTORIES), user=True, member=("audio",), groups=("render",)
     )
     steps = install_steps(machine, SERVICE_ONLY, ORCH)
@@ -146,7 +146,7 @@ def test_a_user_that_is_there_is_added_to_the_groups_that_it_lacks() -> None:
 
 
 def test_an_image_is_installed_into_but_not_started() -> None:
-    machine = Machine("system", "/etc/systemd/system", root="/image", groups=("video",))
+    machine = ServiceHost("system", "/etc/systemd/system", root="/image", groups=("video",))
     steps = install_steps(machine, SERVICE_ONLY, ORCH)
     assert not [command for command in commands(steps) if "start" in command or "daemon-reload" in command]
     assert "systemctl --root=/image enable orch.service" in commands(steps)
@@ -160,15 +160,21 @@ def test_removing_leaves_the_users_files_and_purging_takes_them_last() -> None:
     assert "userdel orch" not in commands(kept)
     purged = uninstall_steps(INSTALLED, ("/etc/orch", "/var/lib/orch"))
     assert purged[: len(kept)] == kept
-    assert purged[len(kept) :] == (RemoveTree("/etc/orch"), RemoveTree("/var/lib/orch"), Run(("userdel", "orch")))
+    assert purged[len(kept) :] == (
+        RemoveTree("/etc/orch"),
+        RemoveTree("/var/lib/orch"),
+        RunCommand(("userdel", "orch")),
+    )
 
 
-@pytest.mark.parametrize("machine", [FRESH, Machine("user", "/u")])
-def test_removing_what_is_not_installed_needs_nothing(machine: Machine) -> None:
+@pytest.mark.parametrize("machine", [FRESH, ServiceHost("user", "/u")])
+def test_removing_what_is_not_installed_needs_nothing(machine: ServiceHost) -> None:
     assert uninstall_steps(machine) == ()
 
 
 def test_nothing_that_cannot_be_undone_comes_before_something_that_can() -> None:
     steps = uninstall_steps(INSTALLED, ("/etc/orch",))
     first = next(number for number, step in enumerate(steps) if isinstance(step, RemoveTree))
-    assert all(isinstance(step, RemoveTree) or (isinstance(step, Run) and not step.undo) for step in steps[first:])
+    assert all(
+        isinstance(step, RemoveTree) or (isinstance(step, RunCommand) and not step.undo) for step in steps[first:]
+    )

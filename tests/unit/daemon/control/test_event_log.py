@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.daemon.control.event_log import KEPT, MAX_FILE_BYTES, Journal
+from orchestrator.daemon.control.event_log import KEPT, MAX_FILE_BYTES, EventLog
 
 
-def messages(journal: Journal, after: int = 0) -> list[str]:
-    return [event["message"] for event in journal.after(after)]
+def messages(event_log: EventLog, after: int = 0) -> list[str]:
+    return [event["message"] for event in event_log.after(after)]
 
 
 @pytest.fixture
@@ -20,28 +20,28 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_events_are_numbered_and_can_be_read_from_a_point_on() -> None:
-    journal = Journal(None)
+    event_log = EventLog(None)
     for message in ("one", "two", "three"):
-        journal.add("ready", message)
+        event_log.add("ready", message)
 
-    assert [event["id"] for event in journal.after(0)] == [1, 2, 3]
-    assert messages(journal, 1) == ["two", "three"]
-    assert messages(journal, 3) == []
+    assert [event["id"] for event in event_log.after(0)] == [1, 2, 3]
+    assert messages(event_log, 1) == ["two", "three"]
+    assert messages(event_log, 3) == []
 
 
 def test_an_event_carries_its_kind_and_a_time_with_a_zone() -> None:
-    journal = Journal(None)
-    journal.add("ready", "demo is ready")
-    (event,) = journal.after(0)
+    event_log = EventLog(None)
+    event_log.add("ready", "demo is ready")
+    (event,) = event_log.after(0)
     assert (event["kind"], event["message"]) == ("ready", "demo is ready")
     assert datetime.fromisoformat(event["time"]).tzinfo is not None
 
 
 def test_events_survive_and_their_numbers_go_on(path: Path) -> None:
-    before = Journal(str(path))
+    before = EventLog(str(path))
     before.add("ready", "one")
     before.add("exited", "zwölf\nlines")
-    after = Journal(str(path))
+    after = EventLog(str(path))
     assert after.after(0) == before.after(0)
     assert after.news.value == 2
     after.add("ready", "three")
@@ -49,75 +49,75 @@ def test_events_survive_and_their_numbers_go_on(path: Path) -> None:
 
 
 def test_the_file_holds_one_event_a_line_for_its_owner_alone(path: Path) -> None:
-    journal = Journal(str(path))
-    journal.add("exited", "two\nlines")
-    journal.add("ready", "one")
-    assert [json.loads(line) for line in path.read_text().splitlines()] == journal.after(0)
+    event_log = EventLog(str(path))
+    event_log.add("exited", "two\nlines")
+    event_log.add("ready", "one")
+    assert [json.loads(line) for line in path.read_text().splitlines()] == event_log.after(0)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("kept", range(1, 60, 7))
 def test_a_last_line_that_a_crash_cut_short_costs_that_event_alone(path: Path, kept: int) -> None:
-    journal = Journal(str(path))
+    event_log = EventLog(str(path))
     for message in ("one", "two ä"):
-        journal.add("ready", message)
+        event_log.add("ready", message)
 
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"\n") + 1 + kept])
-    again = Journal(str(path))
+    again = EventLog(str(path))
     assert messages(again) == ["one"]
     again.add("ready", "three")
     again.add("ready", "four")
-    assert messages(Journal(str(path))) == ["one", "three", "four"]
+    assert messages(EventLog(str(path))) == ["one", "three", "four"]
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xfe\n", b'{"id": "one"}\n', b"[]\n", b"\n", b'{"id":1}\n', b"\x00" * 50])
 def test_lines_that_are_no_events_are_passed_over(path: Path, garbage: bytes) -> None:
-    Journal(str(path)).add("ready", "one")
+    EventLog(str(path)).add("ready", "one")
     with path.open("ab") as file:
         file.write(garbage)
 
-    again = Journal(str(path))
+    again = EventLog(str(path))
     again.add("ready", "two")
-    assert messages(Journal(str(path))) == ["one", "two"]
+    assert messages(EventLog(str(path))) == ["one", "two"]
 
 
 def test_memory_keeps_the_last_events_only() -> None:
-    journal = Journal(None)
+    event_log = EventLog(None)
     for number in range(KEPT + 5):
-        journal.add("ready", str(number))
+        event_log.add("ready", str(number))
 
-    assert len(journal.after(0)) == KEPT
-    assert messages(journal)[0] == "5"
+    assert len(event_log.after(0)) == KEPT
+    assert messages(event_log)[0] == "5"
 
 
 def test_a_large_file_is_rotated_and_nothing_recent_is_lost(path: Path) -> None:
-    journal = Journal(str(path))
+    event_log = EventLog(str(path))
     text = "x" * 5000
     while not path.with_name("events.jsonl.1").exists():
-        journal.add("ready", text)
+        event_log.add("ready", text)
         assert path.stat().st_size <= MAX_FILE_BYTES + 6000
 
-    again = Journal(str(path))
-    assert again.after(0) == journal.after(0)
+    again = EventLog(str(path))
+    assert again.after(0) == event_log.after(0)
     again.add("ready", "last")
-    assert again.after(0)[-1]["id"] == journal.after(0)[-1]["id"] + 1
+    assert again.after(0)[-1]["id"] == event_log.after(0)[-1]["id"] + 1
 
 
 def test_events_that_cannot_be_written_are_still_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.mkdir()
-    journal = Journal(str(path))
-    journal.add("ready", "one")
-    assert messages(journal) == ["one"]
+    event_log = EventLog(str(path))
+    event_log.add("ready", "one")
+    assert messages(event_log) == ["one"]
     assert [record.getMessage()[:18] for record in caplog.records] == ["events not read: [", "event not recorded"]
 
 
 @pytest.mark.asyncio
 async def test_a_new_event_wakes_those_who_follow() -> None:
-    journal = Journal(None)
-    follower = asyncio.create_task(journal.news.changed(journal.news.generation))
+    event_log = EventLog(None)
+    follower = asyncio.create_task(event_log.news.changed(event_log.news.generation))
     await asyncio.sleep(0)
     assert not follower.done()
-    journal.add("ready", "one")
+    event_log.add("ready", "one")
     assert await follower == 1
-    assert messages(journal) == ["one"]
+    assert messages(event_log) == ["one"]

@@ -23,12 +23,12 @@ from orchestrator.daemon.control.snapshot import (
     MAX_RETRY_AFTER_S,
     Clock,
     attempts_of,
-    course_of,
     failure_of,
     name_of,
     pid_of,
     progress_of,
     refusal_of,
+    start_record_of,
 )
 from tests.unit.core.fleet.lifecycle_machine import (
     BAD_MODEL,
@@ -162,16 +162,16 @@ def test_the_pid_is_shown_while_there_is_a_process_to_look_at() -> None:
 
 def test_the_course_of_what_was_stopped_is_still_there() -> None:
     stopped = in_state("ready", StopRequested(force=True), Exited("s.1", TERMINATED))
-    course = course_of(stopped)
-    assert course is not None
-    assert course.target == A
-    assert course_of(Stopped()) is None
+    start_record = start_record_of(stopped)
+    assert start_record is not None
+    assert start_record.target == A
+    assert start_record_of(Stopped()) is None
 
 
 def test_attempts_are_told_with_wall_clock_times_and_what_came_of_them() -> None:
     ready = in_state("starting", Exited("s.1", OOM), *start("s.2"))
     assert isinstance(ready, Ready)
-    first, _ = attempts_of(ready.course, CLOCK)
+    first, _ = attempts_of(ready.start_record, CLOCK)
     assert first == {
         "number": 1,
         "started": "2027-01-15T08:01:40.000+00:00",

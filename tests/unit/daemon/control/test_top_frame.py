@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.fleet.ladder import Rung
-from orchestrator.core.fleet.lifecycle_states import Attempt, Course, Ready, Stopped, Target
+from orchestrator.core.fleet.lifecycle_states import Attempt, Ready, StartRecord, Stopped, Target
 from orchestrator.core.measure.rates import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
@@ -16,11 +16,11 @@ from orchestrator.gateway.contract import Underway
 TARGET = Target("m", "upstream")
 
 
-def course(*margins: int | None, steps: tuple[str, ...] = ()) -> Course:
+def start_record(*margins: int | None, steps: tuple[str, ...] = ()) -> StartRecord:
     """One attempt for each margin; the last is in force."""
     rungs = [Rung(margin, steps) for margin in margins]
     attempts = tuple(Attempt(number, 0.0, rung) for number, rung in enumerate(rungs, 1))
-    return Course(TARGET, rungs[-1] if rungs else None, attempts=attempts)
+    return StartRecord(TARGET, rungs[-1] if rungs else None, attempts=attempts)
 
 
 def profile(margin: int | None) -> EngineProfile:
@@ -41,13 +41,13 @@ def profile(margin: int | None) -> EngineProfile:
     ],
 )
 def test_how_a_margin_was_found(tried: tuple[int | None, ...], written: int | None, origin: str | None) -> None:
-    state = Ready(course(*tried), "i-1", 1, 0.0)
+    state = Ready(start_record(*tried), "i-1", 1, 0.0)
     assert margin_origin(state, profile(written)) == origin
 
 
 def test_nothing_runs_and_nothing_has_a_margin() -> None:
     assert margin_origin(Stopped(), None) is None
-    assert margin_origin(Stopped(course(1664)), None) is None
+    assert margin_origin(Stopped(start_record(1664)), None) is None
 
 
 def running(number: int, started: float = 1.0, instance: str | None = "i", *, waits: bool = False) -> Underway:

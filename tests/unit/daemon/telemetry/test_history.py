@@ -15,9 +15,9 @@ import pytest
 from orchestrator.adapters.store import history as history_store
 from orchestrator.adapters.store.history import HistoryReader, HistoryStore
 from orchestrator.core.measure.request_stats import RequestRecord
-from orchestrator.core.measure.samples import Sample
+from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.telemetry import history as module
-from orchestrator.daemon.telemetry.history import MAX_BACKLOG, History, record_of
+from orchestrator.daemon.telemetry.history import MAX_BACKLOG, HistoryWriter, record_of
 from orchestrator.gateway.contract import Finished
 from tests.support import until
 
@@ -31,10 +31,10 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def history(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
+def history(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HistoryWriter]:
     monkeypatch.setattr(module, "BATCH_S", 0.0)
     monkeypatch.setattr(module, "RETRY_S", 0.0)
-    made = History(path, lambda: NOW_S)
+    made = HistoryWriter(path, lambda: NOW_S)
     yield made
     assert made.close(10.0)
 
@@ -51,15 +51,15 @@ def count(path: str) -> int:
         reader.close()
 
 
-def dropped(history: History, count: int) -> bool:
+def dropped(history: HistoryWriter, count: int) -> bool:
     return history.dropped == count
 
 
-def test_what_was_given_is_there_after_closing(history: History, path: str) -> None:
+def test_what_was_given_is_there_after_closing(history: HistoryWriter, path: str) -> None:
     for _ in range(500):
         history.add_request(ONE)
 
-    history.add_sample(Sample(int(NOW_S), 40.0, None, (1,)))
+    history.add_sample(HistorySample(int(NOW_S), 40.0, None, (1,)))
     assert history.close(10.0)
     assert count(path) == 500
     assert history.dropped == 0
@@ -67,13 +67,13 @@ def test_what_was_given_is_there_after_closing(history: History, path: str) -> N
 
 def test_without_a_request_there_is_neither_a_thread_nor_a_file(path: str) -> None:
     before = threading.active_count()
-    history = History(path)
+    history = HistoryWriter(path)
     assert threading.active_count() == before
     assert history.close()
     assert not os.path.exists(path)
 
 
-def test_an_opened_history_has_its_file_before_the_first_row(history: History, path: str) -> None:
+def test_an_opened_history_has_its_file_before_the_first_row(history: HistoryWriter, path: str) -> None:
     assert history.open(10.0)
     assert os.path.exists(path)
     assert count(path) == 0
@@ -83,7 +83,7 @@ def test_an_opened_history_has_its_file_before_the_first_row(history: History, p
 
 
 def test_a_disk_that_does_not_answer_holds_up_the_start_for_a_moment_alone(
-    history: History, path: str, monkeypatch: pytest.MonkeyPatch
+    history: HistoryWriter, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
     opened = history_store.open_history
@@ -101,7 +101,7 @@ def test_a_disk_that_does_not_answer_holds_up_the_start_for_a_moment_alone(
     assert count(path) == 1
 
 
-def test_what_comes_after_closing_is_counted(history: History, path: str) -> None:
+def test_what_comes_after_closing_is_counted(history: HistoryWriter, path: str) -> None:
     history.add_request(ONE)
     assert history.close(10.0)
     history.add_request(ONE)
@@ -109,7 +109,7 @@ def test_what_comes_after_closing_is_counted(history: History, path: str) -> Non
 
 
 def test_a_disk_that_takes_nothing_holds_nobody_up_and_the_backlog_is_bounded(
-    history: History, path: str, monkeypatch: pytest.MonkeyPatch
+    history: HistoryWriter, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck, go = threading.Event(), threading.Event()
     write = HistoryStore.write
@@ -133,7 +133,7 @@ def test_a_disk_that_takes_nothing_holds_nobody_up_and_the_backlog_is_bounded(
 
 
 def test_a_full_disk_costs_rows_that_are_counted_and_said_once(
-    history: History, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    history: HistoryWriter, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     history.add_request(ONE)
     until(lambda: count(path) == 1, "the first row is there")
@@ -160,7 +160,7 @@ def test_a_full_disk_costs_rows_that_are_counted_and_said_once(
 
 
 def test_a_damaged_file_is_set_aside_when_the_daemon_starts(
-    history: History, path: str, caplog: pytest.LogCaptureFixture
+    history: HistoryWriter, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path(path).write_bytes(b"rubbish " * 1000)
     history.add_request(ONE)
@@ -172,7 +172,7 @@ def test_a_damaged_file_is_set_aside_when_the_daemon_starts(
 
 
 def test_a_file_that_is_damaged_while_it_is_written_is_replaced(
-    history: History, path: str, caplog: pytest.LogCaptureFixture
+    history: HistoryWriter, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     history.add_request(ONE)
     until(lambda: count(path) == 1, "the first row is there")
@@ -193,7 +193,7 @@ def test_a_file_that_is_damaged_while_it_is_written_is_replaced(
 
 
 def test_a_newer_file_is_not_touched_and_the_daemon_goes_on(
-    history: History, path: str, caplog: pytest.LogCaptureFixture
+    history: HistoryWriter, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {history_store.VERSION + 1}")
@@ -212,7 +212,7 @@ def test_a_newer_file_is_not_touched_and_the_daemon_goes_on(
     until(lambda: count(path) == 1, "once it is moved away, a new one is begun")
 
 
-def test_a_file_that_somebody_deleted_is_begun_anew(history: History, path: str) -> None:
+def test_a_file_that_somebody_deleted_is_begun_anew(history: HistoryWriter, path: str) -> None:
     history.add_request(ONE)
     until(lambda: count(path) == 1, "the first row is there")
     for name in (path, path + "-wal", path + "-shm"):
@@ -225,7 +225,7 @@ def test_a_file_that_somebody_deleted_is_begun_anew(history: History, path: str)
 def test_a_directory_that_cannot_be_written_costs_the_history_alone(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    history = History(os.path.join(path, "no", "such", "directory"))
+    history = HistoryWriter(os.path.join(path, "no", "such", "directory"))
     history.add_request(ONE)
     until(lambda: history.dropped == 1, "the row is dropped")
     assert history.close(10.0)

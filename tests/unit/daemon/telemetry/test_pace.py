@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace, beat
+from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace, sleep_until_tick
 
 pytestmark = pytest.mark.asyncio
 
@@ -23,6 +23,9 @@ class Clients:
 
     def relayed(self, instance: str) -> int:
         return 0
+
+    def stalled(self, instance: str, stall_s: float) -> dict[int, float]:
+        return {}
 
 
 async def test_with_nothing_to_see_samples_are_rare() -> None:
@@ -69,7 +72,7 @@ async def test_loops_that_keep_the_beat_wake_together() -> None:
 
     async def keep(offset_s: float) -> None:
         await anyio.sleep(offset_s)
-        await beat(0.4)
+        await sleep_until_tick(0.4)
         woken.append(monotonic() / 0.4)
 
     async with anyio.create_task_group() as tasks:
@@ -81,9 +84,9 @@ async def test_loops_that_keep_the_beat_wake_together() -> None:
 
 
 async def test_a_beat_that_is_early_by_a_hair_is_not_kept_twice() -> None:
-    await beat(0.2)
+    await sleep_until_tick(0.2)
     began = monotonic()
     await anyio.sleep(0.2 - began % 0.2 - 0.005 if began % 0.2 < 0.19 else 0.19)
     began = monotonic()
-    await beat(0.2)
+    await sleep_until_tick(0.2)
     assert monotonic() - began >= 0.09

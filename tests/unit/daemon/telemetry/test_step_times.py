@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.hardware.host_cpu import CpuTimes
-from orchestrator.core.health.overlap import Request
-from orchestrator.daemon.telemetry.step_times import PCIE_HELD_S, Looks, request_of
+from orchestrator.core.health.overlap import AnsweredRequest
+from orchestrator.daemon.telemetry.step_times import PCIE_HELD_S, MachineSamples, request_of
 from orchestrator.gateway.contract import Finished
 
 
@@ -43,7 +43,7 @@ def test_accepted_drafts_take_no_step_and_rejected_ones_make_steps_wider() -> No
 )
 def test_what_is_not_known_is_not_judged(changes: dict[str, object], counts_drafts: bool) -> None:
     request = request_of(finished(**changes), 100.0, counts_drafts=counts_drafts)
-    assert Looks().sample(request, 1.0) is None
+    assert MachineSamples().sample(request, 1.0) is None
 
 
 def reading(pcie: float | None, *, used: int = 100, throttle: tuple[str, ...] = (), **held: int) -> GpuReading:
@@ -53,12 +53,12 @@ def reading(pcie: float | None, *, used: int = 100, throttle: tuple[str, ...] = 
     )
 
 
-def request(begin: float, end: float) -> Request:
-    return Request(begin, end, 0.0, (end - begin) * 1000, steps=100, depth=10.0)
+def request(begin: float, end: float) -> AnsweredRequest:
+    return AnsweredRequest(begin, end, 0.0, (end - begin) * 1000, steps=100, depth=10.0)
 
 
 def test_traffic_counts_where_it_was_measured_while_tokens_were_made() -> None:
-    looks = Looks()
+    looks = MachineSamples()
     for taken, pcie in ((9.0, 9000.0), (10.5, 9000.0), (11.5, 50.0), (12.5, 50.0), (13.5, 60.0)):
         looks.at_devices(taken, (reading(pcie),), ())
 
@@ -68,7 +68,7 @@ def test_traffic_counts_where_it_was_measured_while_tokens_were_made() -> None:
 
 
 def test_traffic_that_does_not_change_counts_once_it_must_have_been_measured_again() -> None:
-    looks = Looks()
+    looks = MachineSamples()
     for second in range(20):
         looks.at_devices(second, (reading(70.0),), ())
 
@@ -78,7 +78,7 @@ def test_traffic_that_does_not_change_counts_once_it_must_have_been_measured_aga
 
 
 def test_a_first_look_after_a_pause_does_not_tell_when_the_traffic_was() -> None:
-    looks = Looks()
+    looks = MachineSamples()
     looks.at_devices(0.0, (reading(5.0),), ())
     looks.at_devices(60.0, (reading(9000.0),), ())
     sample = looks.sample(request(59.5, 61.0), 1.0)
@@ -86,7 +86,7 @@ def test_a_first_look_after_a_pause_does_not_tell_when_the_traffic_was() -> None
 
 
 def test_other_programs_memory_and_lasting_reasons_are_told() -> None:
-    looks = Looks()
+    looks = MachineSamples()
     for second, throttle in enumerate((("thermal",), ("thermal",), ("power_cap",), ("thermal",))):
         looks.at_devices(second, (reading(1.0, used=100 + second, throttle=throttle, p7=400, p9=30, p11=3),), {7})
 
@@ -97,7 +97,7 @@ def test_other_programs_memory_and_lasting_reasons_are_told() -> None:
 
 
 def test_the_cpus_that_others_took_are_told_without_the_engine_s_own() -> None:
-    looks = Looks()
+    looks = MachineSamples()
     looks.at_cpu(1.0, CpuTimes(busy=1000, total=5000, engine=300))
     looks.at_cpu(9.0, CpuTimes(busy=1600, total=6000, engine=700))
     looks.at_cpu(11.0, CpuTimes(busy=9999, total=9999, engine=700))
@@ -106,5 +106,5 @@ def test_the_cpus_that_others_took_are_told_without_the_engine_s_own() -> None:
 
 
 def test_without_a_look_nothing_is_told() -> None:
-    sample = Looks().sample(request(2.0, 10.0), 1.0)
+    sample = MachineSamples().sample(request(2.0, 10.0), 1.0)
     assert sample is not None and sample.other_cpu is None and sample.looks == ()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import Operation, SwitchFinished
+from orchestrator.core.fleet.fleet_states import SwitchFinished, SwitchOperation
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     Event,
@@ -117,6 +117,6 @@ def test_a_start_after_running_out_of_memory_is_a_retry_and_one_after_a_crash_is
 )
 def test_switches_are_counted_by_how_they_ended(ok: bool, rolled_back: bool, result: str) -> None:
     totals = Totals()
-    operation = Operation("o", None, Target("a", "upstream"), "replace", 0.0)
+    operation = SwitchOperation("o", None, Target("a", "upstream"), "replace", 0.0)
     totals.switched(SwitchFinished(operation, ok, rolled_back, None, 0.0, 0.0))
     assert totals.switches == {"ok": 0, "rolled_back": 0, "failed": 0} | {result: 1}

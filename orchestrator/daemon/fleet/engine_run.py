@@ -20,16 +20,16 @@ DIAGNOSED_LINES = 2000
 
 
 @dataclass(slots=True)
-class Run:
+class EngineRun:
     """One process and what belongs to it.
 
     :ivar log: this process's lines alone
     :ivar decided: set once it is known whether there is a process
     :ivar checks: loading and canary; cancelled as soon as the process is to end
-    :ivar wanted: the owner asked for the process; a launch that it no longer wanted is forgotten
+    :ivar requested: the owner asked for the process; a launch that it no longer wanted is forgotten
     :ivar drain: the wait for the last request; a later one takes its place
     :ivar alone: no other engine ran when it was started
-    :ivar kept_mib: device memory that a dead engine still held when this one began; None until it is known
+    :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
     """
 
     launch: Launch
@@ -37,10 +37,10 @@ class Run:
     child: Child | None = None
     decided: anyio.Event = field(default_factory=anyio.Event)
     checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    wanted: bool = False
+    requested: bool = False
     drain: anyio.CancelScope | None = None
     alone: bool = False
-    kept_mib: int | None = None
+    unreleased_mib: int | None = None
 
     def lines(self) -> list[str]:
         """The newest of its lines that are kept."""

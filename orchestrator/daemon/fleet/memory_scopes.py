@@ -16,7 +16,7 @@ from orchestrator.core.failure.exit_evidence import OomKills
 
 
 @dataclass(slots=True)
-class Place:
+class MemoryScope:
     """Where one engine runs.
 
     :ivar group: None where it has no group of its own
@@ -35,7 +35,7 @@ class Place:
         return OomKills(counter.source, counter.scope, self.killed_before, counter.read(), limit_mib)
 
 
-class Places:
+class MemoryScopes:
     """Makes and removes the groups of engines.
 
     :param record: notes an event for people: its kind, and a sentence
@@ -46,7 +46,7 @@ class Places:
         self._record = record
         self._failed = False
 
-    async def make(self, instance: str) -> Place:
+    async def make(self, instance: str) -> MemoryScope:
         group = None
         try:
             group = await anyio.to_thread.run_sync(self._groups.make, instance)
@@ -55,25 +55,25 @@ class Places:
 
         return self._place(group)
 
-    def entered(self, place: Place, group: Leaf | None) -> Place:
+    def entered(self, memory_scope: MemoryScope, group: Leaf | None) -> MemoryScope:
         """
         :param group: where the engine is, as far as it got
         :return: the place that it runs in
         """
-        if group == place.group:
-            return place
+        if group == memory_scope.group:
+            return memory_scope
 
         self._say_failed("the engine could not enter it")
         return self._place(None)
 
-    async def remove(self, place: Place) -> None:
-        group = place.group
+    async def remove(self, memory_scope: MemoryScope) -> None:
+        group = memory_scope.group
         if group is not None and not await anyio.to_thread.run_sync(group.remove):
             self._record("group_kept", f"{group.path} is still in use; the next start of the daemon removes it")
 
-    def _place(self, group: Leaf | None) -> Place:
+    def _place(self, group: Leaf | None) -> MemoryScope:
         counter = counter_for(group)
-        return Place(group, self._groups.memory_max_mib, counter, counter.read())
+        return MemoryScope(group, self._groups.memory_max_mib, counter, counter.read())
 
     def _say_failed(self, why: str) -> None:
         """Once: the next start would say the same."""
