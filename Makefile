@@ -4,24 +4,33 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types layers engine-tests service-tests bench picture soak fuzz clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format types layers engine-tests service-tests bench picture soak fuzz clean
+
+help:                   ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or compiler needed
 	@$(BIN)/orch demo
 
-test: $(STAMP)          ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP)          ## run the tests; with T=tests/unit/core, T=FILE or T=FILE::NAME only those
+	$(BIN)/python -m pytest $(or $(T),-n 2 --dist loadfile)
 
 check: lint types layers test  ## everything a change must pass
 
-lint: $(STAMP)
+lint: $(STAMP)          ## format and style, without changing anything
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(STAMP)
+format: $(STAMP)        ## format the files, and repair the style where that is safe
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP)         ## mypy, strict, on sources and tests
 	$(BIN)/mypy
 
-layers: $(STAMP)
+layers: $(STAMP)        ## which layer may import which
 	$(BIN)/lint-imports
 
 engine-tests: $(STAMP)  ## tests on both real engines, which are built the first time (kept in .cache/engines)
@@ -52,5 +61,5 @@ $(STAMP): pyproject.toml uv.lock
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --quiet --locked --all-extras --inexact
 	@touch $(STAMP)
 
-clean:
+clean:                  ## remove the environment
 	rm -rf $(VENV)
