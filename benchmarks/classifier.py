@@ -1,4 +1,7 @@
-"""How well `diagnose` reads real logs: `python -m benchmarks.classifier [PATH]`.
+"""How well `diagnose` reads labelled logs: `python -m benchmarks.classifier [PATH]`.
+
+PATH holds one JSON object a line (`id`, `class`, `action`, `phase`, `exit`, `alive`, `confidence`, `log`). Without it,
+the logs are those that `ORCH_FAILURE_LOGS` names, else the repository's own, for which the classifier was repaired.
 
 Prints accuracy, confusion matrices and the misses by id. Exits 1 when class is below 95 %, action below 90 %, or a log
 labelled `ok` is answered with a restart or a retry. By default the classifier is told what `orch explain` is told: the
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections import Counter
@@ -18,7 +22,10 @@ from typing import Any, NamedTuple
 
 from orchestrator.core.failure.diagnosis import Diagnosis, diagnose
 
-DEFAULT = Path(__file__).resolve().parents[1] / "../shared/data/failure-logs.jsonl"
+VARIABLE = "ORCH_FAILURE_LOGS"
+OWN = Path(__file__).parents[1] / "tests" / "fixtures" / "logs" / "from_sources.jsonl"
+"""Written from the format strings of both engines."""
+
 MIN_CLASS, MIN_ACTION = 0.95, 0.90
 HARMFUL = ("restart", "retry_margin", "retry_other")
 
@@ -71,7 +78,7 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("path", nargs="?", type=Path, default=DEFAULT)
+    parser.add_argument("path", nargs="?", type=Path, default=os.environ.get(VARIABLE) or OWN)
     parser.add_argument("--alive", action="store_true", help="tell the classifier whether the process went on")
     parser.add_argument("--ids", type=Path, help="measure only the logs whose ids stand in this file, one a line")
     args = parser.parse_args()
