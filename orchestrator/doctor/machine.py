@@ -15,6 +15,7 @@ from importlib import metadata
 from orchestrator import __version__
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.hardware.nvidia_driver import DriverMissing, DriverUnresponsive, describe_driver
 from orchestrator.adapters.paths import is_service_user
 from orchestrator.adapters.process.linux import check_platform
 from orchestrator.adapters.systemd.machine import (
@@ -86,11 +87,9 @@ def _library(text: str) -> CheckResult:
 
 
 def driver(_: DoctorContext) -> Iterator[CheckResult]:
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:
+        found = describe_driver()
+    except DriverMissing:
         if os.path.exists("/dev/kfd"):
             yield CheckResult("ok", "driver", "AMD: /dev/kfd is there")
         elif glob.glob("/dev/nvidia[0-9]*"):
@@ -98,28 +97,12 @@ def driver(_: DoctorContext) -> Iterator[CheckResult]:
             yield CheckResult("problem", "driver", "NVIDIA device nodes without libnvidia-ml", fix)
         else:
             yield CheckResult("note", "driver", "no NVIDIA or AMD compute driver: engines run on the CPU, or on Vulkan")
-
-        return
-    except pynvml.NVMLError as error:
+    except DriverUnresponsive as error:
         fix = "reboot: after an update of the driver, the old one is still loaded"
         yield CheckResult("problem", "driver", f"the NVIDIA driver does not answer: {error}", fix)
-        return
-
-    try:
-        names = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            names.append(f"{_text(pynvml.nvmlDeviceGetName(handle))} ({int(memory.total) >> 20} MiB)")
-
-        version = _text(pynvml.nvmlSystemGetDriverVersion())
-        yield CheckResult("ok", "driver", f"NVIDIA {version}: {', '.join(names) or 'no device'}")
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    else:
+        cards = ", ".join(f"{name} ({total_mib} MiB)" for name, total_mib in found.cards)
+        yield CheckResult("ok", "driver", f"NVIDIA {found.version}: {cards or 'no device'}")
 
 
 def nodes(_: DoctorContext) -> Iterator[CheckResult]:

@@ -25,6 +25,10 @@ class NVMLError(Exception):
     """As the real one's."""
 
 
+class NVMLError_LibraryNotFound(NVMLError):
+    """As the real one's."""
+
+
 class NVMLLibraryMismatchError(Exception):
     """As the real one's: not an NVMLError."""
 
@@ -47,6 +51,14 @@ class Memory(NamedTuple):
 
 def nvmlInit() -> None:
     _ask()
+
+
+def nvmlShutdown() -> None:
+    pass
+
+
+def nvmlSystemGetDriverVersion() -> str:
+    return "580.1"
 
 
 def nvmlDeviceGetCount() -> int:

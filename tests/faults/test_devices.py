@@ -10,7 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.adapters.hardware.gpu_nvml import NvmlReader
+from orchestrator.adapters.hardware.gpu import GpuReader
+from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from tests.fakes.nvml_driver import IDLE_MIB, Driver, install
 from tests.faults.lab import Lab
@@ -67,7 +68,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 def test_memory_that_does_not_come_back_is_waited_for_once_and_told(here: Driver) -> None:
     async def run() -> tuple[int, int]:
-        memory = DeviceMemory(NvmlReader())
+        memory = DeviceMemory(GpuReader((Nvml(),)))
         await memory.before_start()
         here.says(TAKEN_MIB)
         memory.ended()
@@ -156,7 +157,7 @@ def test_a_driver_that_goes_away_takes_no_daemon_with_it(lab: Lab, driver: Drive
 def test_one_device_that_fails_does_not_hide_the_others(here: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = sys.modules["pynvml"]
     here.says(IDLE_MIB, TAKEN_MIB)
-    reader = NvmlReader(max_age_s=0)
+    reader = GpuReader((Nvml(),), max_age_s=0)
     assert [each.used_mib for each in reader.read()] == [IDLE_MIB, TAKEN_MIB]
     monkeypatch.setattr(stub, "nvmlDeviceGetCount", lambda: 3)
     assert [each.index for each in reader.read()] == [0, 1]

@@ -22,6 +22,7 @@ import pytest
 
 from orchestrator.core.failure.diagnosis import diagnose
 from orchestrator.engines.known.model import KnownModel, write_known_model
+from tests.known_answers import next_tokens
 
 pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
 
@@ -182,7 +183,7 @@ def test_without_drafting_the_text_is_the_same(directory: Path, architecture: st
 
 
 def test_sampled_tokens_have_the_known_distribution(served: Running, known: KnownModel) -> None:
-    expected = known.next_tokens("Hello")
+    expected = next_tokens(known, "Hello")
     seen = dict.fromkeys(expected, 0)
     draws = 150
     for seed in range(draws):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.adapters.hardware.gpu import GpuReading
-from orchestrator.adapters.hardware.gpu_nvml import NvmlReader
+from orchestrator.adapters.hardware.gpu import GpuReader, GpuReading
+from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from tests.support import until
 
 pytestmark = pytest.mark.gpu
@@ -31,8 +31,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def reader() -> NvmlReader:
-    reader = NvmlReader(max_age_s=0, patience_s=10.0)
+def reader() -> GpuReader:
+    reader = GpuReader((Nvml(),), max_age_s=0, patience_s=10.0)
     if not reader.read():
         pytest.skip("NVML shows no device: no NVIDIA driver on this machine, or none that it can reach")
 
@@ -47,7 +47,7 @@ def smi(what: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split("\n")[:-1]
 
 
-def test_each_device_is_read_as_nvidia_smi_reads_it(reader: NvmlReader) -> None:
+def test_each_device_is_read_as_nvidia_smi_reads_it(reader: GpuReader) -> None:
     readings = reader.read()
     assert [each.uuid for each in readings] == smi("uuid")
     assert [each.name for each in readings] == smi("name")
@@ -66,7 +66,7 @@ def check_plausible(reading: GpuReading) -> None:
     assert reading.energy_j is None or reading.energy_j > 0.0
 
 
-def test_a_reading_without_the_slow_figures_is_quick(reader: NvmlReader) -> None:
+def test_a_reading_without_the_slow_figures_is_quick(reader: GpuReader) -> None:
     reader.read()
     began = time.monotonic()
     reader.read()
@@ -85,7 +85,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_memory_that_a_process_takes_is_seen_on_its_device_and_given_back(
-    reader: NvmlReader, process: subprocess.Popen[str]
+    reader: GpuReader, process: subprocess.Popen[str]
 ) -> None:
     assert process.stdout is not None
     before = reader.read()[0].used_mib

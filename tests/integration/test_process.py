@@ -581,12 +581,11 @@ def test_progress_and_memory_count_the_whole_tree(runner: asyncio.Runner, tmp_pa
     runner.run(scenario())
 
 
-def test_an_identity_outlives_the_process_it_names(runner: asyncio.Runner) -> None:
+def test_pid_and_start_time_name_one_process_alone(runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         first = await spawn(shell("true"), Lines())
         second = await spawn(shell("true"), Lines())
-        assert first.identity != second.identity
-        assert len(first.identity[0]) == 36
+        assert (first.pid, first.start_time_ticks) != (second.pid, second.start_time_ticks)
         await first.wait()
         await second.wait()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.config.key_file import read_keys
-from orchestrator.adapters.hardware.gpu_nvml import NvmlReader
+from orchestrator.adapters.hardware.gpu import GpuReader
+from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.adapters.log.file import LogFile
 from orchestrator.adapters.paths import find_paths, make_directories, make_private
 from orchestrator.adapters.store.lock import DaemonLock, holder
@@ -47,7 +48,7 @@ def make_a_key(path: str) -> None:
     make_private(os.path.join(paths.runtime, "keys"))
     os.replace(path, os.path.join(paths.runtime, "keys", "i-1"))
     with pytest.raises(FileExistsError):
-        Preparer(paths, NvmlReader())._new_key("i-1")
+        Preparer(paths, GpuReader((Nvml(),)))._new_key("i-1")
 
 
 def keep_a_request(path: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.core.dialect.owned_flags import owned_spellings
+from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Problems, ProblemsError
 from orchestrator.core.profile.settings import SETTINGS, Setting
@@ -81,7 +81,7 @@ def store(tmp_path: Path) -> ProfileStore:
 
 @pytest.mark.parametrize("where", ["extra_args", "engine.upstream.extra_args", "engine.other.extra_args"])
 def test_no_profile_gets_a_flag_of_ours_to_an_engine(store: ProfileStore, where: str) -> None:
-    for flag in owned_spellings():
+    for flag in REFUSED_FLAGS:
         for words in (
             f'["{flag}", "x"]',
             f'["{flag}=x"]',

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from orchestrator.adapters.hardware.gpu import GpuReader, GpuReading
+from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.adapters.hardware.nvidia_driver import as_text
 
 SLOW_S = 5.0
 """What hardly changes, or blocks for long (a PCIe counter is measured over 20 ms), is asked so often."""
@@ -137,8 +138,8 @@ def _slow(nvml: Any, handle: Any, query: Callable[..., Any]) -> Slow:
     )
     return Slow(
         taken=monotonic(),
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        uuid=_text(query(nvml.nvmlDeviceGetUUID) or ""),
+        name=as_text(nvml.nvmlDeviceGetName(handle)),
+        uuid=as_text(query(nvml.nvmlDeviceGetUUID) or ""),
         power_limit_w=None if limit_mw is None else limit_mw / 1000,
         pcie_rx_mib_s=None if rx_kib is None else rx_kib / 1024,
         pcie_tx_mib_s=None if tx_kib is None else tx_kib / 1024,
@@ -171,14 +172,3 @@ def _processes(nvml: Any, total: int, query: Callable[..., Any]) -> dict[int, in
             return held
 
     return None
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-class NvmlReader(GpuReader):
-    """Reads NVIDIA devices alone; parameters as of `GpuReader`."""
-
-    def __init__(self, max_age_s: float = 2.0, patience_s: float = 1.0) -> None:
-        super().__init__((Nvml(),), max_age_s, patience_s)

@@ -58,6 +58,11 @@ def read_host(pressure: str = PRESSURE) -> HostReading:
     )
 
 
+def available_memory_bytes() -> int:
+    """Return the host memory that programs can still take without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
 def rss_mib(pids: Collection[int]) -> int | None:
     """Host memory that processes have in use, a mapped model included; None when none of them is there."""
     sizes = []

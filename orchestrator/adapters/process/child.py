@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from signal import SIGCONT, SIGKILL, SIGTERM, Signals
@@ -119,7 +118,6 @@ class Child:
         self.instance = instance
         self.pid = start.pid
         self.pgid = start.pid
-        self.started_monotonic = time.monotonic()
         self.start_time_ticks = start.start_ticks
         self.exit: Exit | None = None
         self.group = group
@@ -142,11 +140,6 @@ class Child:
             guard.track(self.instance, self.pgid, self.pid, self.start_time_ticks)
 
         self._loop.add_reader(self._pidfd, self._on_leader_dead)
-
-    @property
-    def identity(self) -> tuple[str, int, int]:
-        """Boot id, pid and start time: never the same for two processes."""
-        return linux.boot_id(), self.pid, self.start_time_ticks
 
     async def wait(self) -> Exit:
         """How it ended, after its descendants are gone and its log is read. For any number of waiters."""

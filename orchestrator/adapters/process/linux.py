@@ -106,11 +106,6 @@ def _call_glibc(name: str, *args: int) -> None:
         function(*args)
 
 
-def boot_id() -> str:
-    """Start times count from boot: an identity on disk needs to say which boot."""
-    return (read_proc("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
-
-
 def read_proc(path: str) -> bytes | None:
     """A file of /proc, or None when the process is gone or not ours to read.
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import Literal
 
 from orchestrator.core.errors import UsageError
 
@@ -18,8 +17,6 @@ FIRST = 3
 """SD_LISTEN_FDS_START."""
 
 MAX_SOCKETS = 16
-
-Name = Literal["gateway", "control"]
 
 _HINT = "in the socket unit: `ListenStream=` an address and `FileDescriptorName=gateway`, or a path and `control`"
 

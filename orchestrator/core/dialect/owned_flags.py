@@ -6,7 +6,7 @@ fork's `common/common.cpp` of August 2026), including flags that a help does not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -108,7 +108,8 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
 )
 """Prefixes that take in members added by later versions of an engine."""
 
-_REASONS: dict[str, str] = {flag: owned.reason for owned in _OWNED for flag in owned.flags.split()}
+REFUSED_FLAGS: Mapping[str, str] = {flag: owned.reason for owned in _OWNED for flag in owned.flags.split()}
+"""Every spelling that is refused by name, with the reason; families refuse more."""
 
 
 def normal(word: str) -> str | None:
@@ -135,13 +136,8 @@ def refused(extra_args: Sequence[str]) -> list[RefusedFlag]:
     return found
 
 
-def owned_spellings() -> Iterable[str]:
-    """Every spelling that is refused by name; families refuse more."""
-    return _REASONS
-
-
 def _reason(flag: str) -> str | None:
-    known = _REASONS.get(flag) or _REASONS.get(flag.lower() if flag.startswith("--") else flag)
+    known = REFUSED_FLAGS.get(flag) or REFUSED_FLAGS.get(flag.lower() if flag.startswith("--") else flag)
     if known is not None:
         return known
 

@@ -13,10 +13,10 @@ from typing import Literal
 
 import anyio
 import anyio.to_thread
-import psutil
 
 from orchestrator.adapters.gguf.reader import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
+from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.hardware.page_cache import warm
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
@@ -81,7 +81,7 @@ class Switcher:
 
         gpus = await anyio.to_thread.run_sync(self._gpus.read)
         free_mib = [each.total_mib - each.used_mib for each in gpus]
-        available_mib = psutil.virtual_memory().available >> 20
+        available_mib = available_memory_bytes() >> 20
         return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
 
     async def begin(
@@ -107,7 +107,7 @@ class Switcher:
         """Read ahead, then have the world switch; returns when the world has taken the request."""
         if operation.target != operation.origin:
             # A model that does not fit beside the rest of the page cache is read as far as it does.
-            limit_bytes = psutil.virtual_memory().available // 2
+            limit_bytes = available_memory_bytes() // 2
             paths = split_paths(resolved.model_path)
             await anyio.to_thread.run_sync(warm, paths, limit_bytes, lambda: operation.cancelled)
 

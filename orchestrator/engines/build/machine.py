@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 
-import psutil
-
+from orchestrator.adapters.hardware.host import available_memory_bytes
+from orchestrator.adapters.hardware.nvidia_driver import compute_capabilities
 from orchestrator.core.setup.build_plan import Backend, BuildHost
 
 _PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -41,7 +41,7 @@ def look() -> BuildHost:
     nvidia = bool(glob.glob("/dev/nvidia[0-9]*") or os.path.exists("/dev/dxg") and _cuda_library())
     return BuildHost(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_mib=psutil.virtual_memory().available >> 20,
+        memory_mib=available_memory_bytes() >> 20,
         programs=programs,
         devices=_devices(nvidia),
         cuda_architectures=_cuda_architectures() if nvidia else (),
@@ -78,14 +78,5 @@ def _cuda_library() -> bool:
 
 
 def _cuda_architectures() -> tuple[str, ...]:
-    """Compute capabilities of the cards present; none when the driver does not answer (cmake then asks nvcc)."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        pairs = {tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)) for handle in handles}
-    except pynvml.NVMLError:
-        return ()
-
-    return tuple(f"{major}{minor}" for major, minor in sorted(pairs))
+    """The compute capabilities as cmake writes them; none when the driver does not answer (cmake then asks nvcc)."""
+    return tuple(f"{major}{minor}" for major, minor in compute_capabilities())

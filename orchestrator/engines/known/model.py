@@ -71,11 +71,6 @@ class KnownModel:
 
         return prompt.encode()[-1]
 
-    def next_tokens(self, prompt: str) -> dict[str, float]:
-        """What follows a prompt, with which probability (temperature 1, no other sampler)."""
-        row = self.rows[self.state[self.last_token(prompt)]]
-        return {self.vocabulary[token]: probability for token, probability in row.items()}
-
     def greedy_tokens(self, prompt: str, count: int) -> list[int]:
         """The tokens at temperature 0; fewer than `count` where the model stops."""
         tokens: list[int] = []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.hardware.gpu import GpuReader, GpuReading
-from orchestrator.adapters.hardware.gpu_nvml import Nvml, NvmlReader
+from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from tests.fakes.nvml_driver import IDLE_MIB, TOTAL_MIB, Driver, install
 from tests.support import until
 
@@ -132,7 +132,7 @@ def test_a_device_that_fell_off_the_bus_is_left_out_and_comes_back(driver: Drive
 
 def test_without_a_driver_nobody_asks_again(driver: Driver) -> None:
     driver.says(IDLE_MIB, error=True)
-    reader = NvmlReader(max_age_s=0)
+    reader = GpuReader((Nvml(),), max_age_s=0)
     assert reader.read() == ()
     assert reader.age_s is None
     asked = len(driver.calls)
@@ -141,7 +141,7 @@ def test_without_a_driver_nobody_asks_again(driver: Driver) -> None:
 
 
 def test_a_driver_that_hangs_leaves_the_last_reading_and_its_age(driver: Driver) -> None:
-    reader = NvmlReader(max_age_s=0, patience_s=0.2)
+    reader = GpuReader((Nvml(),), max_age_s=0, patience_s=0.2)
     assert [each.used_mib for each in reader.read()] == [IDLE_MIB]
     driver.says(7000, hang=True)
     began = time.monotonic()

@@ -8,13 +8,13 @@ from orchestrator.adapters.hardware.host_cpu import CpuTimes, others_share, read
 
 def test_this_machine_tells_and_our_own_work_is_ours() -> None:
     before = read_cpu(os.getpid())
-    ends = time.monotonic() + 0.3
-    while time.monotonic() < ends:
+    worked_until = time.process_time() + 0.2  # of our own time: others may have the CPU meanwhile
+    while time.process_time() < worked_until:
         pass
 
     after = read_cpu(os.getpid())
     assert before is not None and after is not None
-    assert after.engine - before.engine >= 10  # of 30, on a machine that does other things as well
+    assert after.engine - before.engine >= 10  # of 20
     assert after.total > before.total and after.busy > before.busy
     share = others_share(before, after)
     assert share is not None and 0 <= share <= 1

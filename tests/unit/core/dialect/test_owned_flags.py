@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.dialect.owned_flags import normal, owned_spellings, refused
+from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS, normal, refused
 from tests.support import FIXTURES
 
 HELP = FIXTURES / "help"
 
 
-@pytest.mark.parametrize("flag", sorted(owned_spellings()))
+@pytest.mark.parametrize("flag", sorted(REFUSED_FLAGS))
 def test_every_owned_spelling_is_refused_alone_and_with_a_value(flag: str) -> None:
     assert [(at, name) for at, name, _ in refused(["--ok", flag])] == [(1, flag)]
     assert refused([f"{flag}=x"])
