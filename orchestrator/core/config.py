@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from orchestrator.core.addresses import is_loopback, listen_host
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.profile import NAME_RULE, is_name
@@ -116,21 +116,6 @@ ENVIRONMENT: Mapping[str, str] = {
 """Variables that override the file."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether listening on this address can be reached from this machine alone.
-
-    A name counts only if it is `localhost`: what another resolves to can change. Short forms such as `0` and `127.1`
-    are no addresses here, and count as names.
-    """
-    if host.lower().rstrip(".") == "localhost":
-        return True
-
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
-
-
 def read_config(
     document: Mapping[str, object],
     environment: Mapping[str, str],
@@ -221,7 +206,7 @@ _DEFAULTS = Config()
 def _build(values: Mapping[str, Value]) -> Config:
     return Config(
         gateway=GatewayConfig(
-            host=str(values["gateway.host"]).removeprefix("[").removesuffix("]"),
+            host=listen_host(str(values["gateway.host"])),
             port=cast(int, values["gateway.port"]),
             api_key_file=str(values["gateway.api_key_file"]),
             allowed_hosts=cast("tuple[str, ...]", values["gateway.allowed_hosts"]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from orchestrator.adapters.http1 import HttpLimits
+from orchestrator.core.addresses import is_loopback
 from orchestrator.core.errors import UsageError
-from orchestrator.gateway.request_guard import is_loopback
 
 
 @dataclass(frozen=True, slots=True)

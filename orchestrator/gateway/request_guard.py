@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable
 
 from orchestrator.adapters.http1 import Request
+from orchestrator.core.addresses import WILDCARDS, bare_host, is_address, is_loopback
 from orchestrator.gateway.errors import GatewayError
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
 """What a form on a foreign page can send without asking first. The third such type, `x-www-form-urlencoded`, is curl's
 default; a browser that sends it says where the page is from, and that is checked before."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own; a name other than localhost may point anywhere."""
-    name = _plain(host)
-    if name == "localhost":
-        return True
-
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 class RequestGuard:
@@ -36,9 +24,9 @@ class RequestGuard:
     """
 
     def __init__(self, hosts: Iterable[str], keys: Iterable[str]) -> None:
-        names = {_plain(host) for host in hosts}
+        names = {bare_host(host) for host in hosts}
         # On a wildcard address any literal address may be ours. Rebinding needs a name, so a literal is no danger.
-        self._any_literal = bool(names & {"0.0.0.0", "::"})
+        self._any_literal = bool(names & WILDCARDS)
         self._hosts = frozenset(names)
         self._digests = [_digest(key.encode()) for key in keys]
 
@@ -86,11 +74,11 @@ class RequestGuard:
         if match is None:
             return False
 
-        name = _plain(match["name"])
+        name = bare_host(match["name"])
         if name in self._hosts or is_loopback(name):
             return True
 
-        return self._any_literal and _is_literal(name)
+        return self._any_literal and is_address(name)
 
 
 def check_content(request: Request, *, json_body: bool) -> None:
@@ -104,19 +92,6 @@ def check_content(request: Request, *, json_body: bool) -> None:
     kind = (request.header(b"content-type") or b"").split(b";")[0].strip().lower().decode("latin-1")
     if json_body and kind in _SIMPLE_TYPES:
         raise GatewayError("unsupported_media_type", f"send application/json, not {kind}")
-
-
-def _plain(host: str) -> str:
-    return host.strip("[]").lower().removesuffix(".")
-
-
-def _is_literal(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-
-    return True
 
 
 def _token(request: Request) -> bytes:

@@ -45,7 +45,18 @@ def test_a_foreign_host_is_refused_on_every_route(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:8080", "localhost.", "127.0.0.1:1", "127.0.0.2", "[::1]", "[::1]:8080", "gpu.lan"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8080",
+        "localhost.",
+        "127.0.0.1:1",
+        "127.0.0.1.",
+        "127.0.0.2",
+        "[::1]",
+        "[::1]:8080",
+        "gpu.lan",
+    ],
 )
 def test_the_machines_own_names_are_allowed(host: str) -> None:
     async def work() -> None:

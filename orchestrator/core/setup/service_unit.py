@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.core.config import Config, is_loopback
+from orchestrator.core.addresses import is_loopback
+from orchestrator.core.config import Config
 
 Flavour = Literal["user", "system"]
 

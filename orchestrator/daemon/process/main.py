@@ -28,7 +28,8 @@ from orchestrator.adapters.store.lock import DaemonLock
 from orchestrator.adapters.store.state_file import sweep_temporaries
 from orchestrator.adapters.systemd.listen_fds import Passed, adopt_sockets
 from orchestrator.adapters.systemd.notify import Notifier, take_variables
-from orchestrator.core.config import Config, is_loopback
+from orchestrator.core.addresses import is_loopback
+from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.daemon.process import own_log
 from orchestrator.daemon.process.daemon import CONTROL_CONNECTIONS, Daemon

@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 
 from orchestrator.adapters.systemd.listen_fds import Passed
-from orchestrator.core.config import is_loopback
+from orchestrator.core.addresses import is_loopback
 from orchestrator.core.errors import OrchError
 
 _log = logging.getLogger(__name__)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.core.addresses import is_loopback
 from orchestrator.core.errors import UsageError
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.request_guard import is_loopback
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST", "localhost."])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.9.9.9", "127.0.0.1.", "::1", "[::1]", "localhost", "LOCALHOST", "localhost."]
+)
 def test_an_address_of_this_machine_needs_no_key(host: str) -> None:
     assert is_loopback(host)
     assert GatewayOptions(host=host).host == host

@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.adapters.config.config_file import load_config, load_with_origins
 from orchestrator.adapters.paths import Paths, find_paths
-from orchestrator.core.config import Config, is_loopback
+from orchestrator.core.addresses import is_loopback
+from orchestrator.core.config import Config
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import ProblemsError
 from orchestrator.core.profile.profile import NAME_RULE
@@ -118,6 +119,11 @@ def test_this_machine_alone_needs_no_key(paths: Paths, host: str) -> None:
     assert is_loopback(host)
     write(paths, f"[gateway]\nhost = '{host}'\n")
     assert load_config(paths, {}).gateway.host == host.strip("[]")
+
+
+def test_an_address_with_the_roots_dot_is_listened_on_as_the_address(paths: Paths) -> None:
+    write(paths, "[gateway]\nhost = '127.0.0.1.'\n")
+    assert load_config(paths, {}).gateway.host == "127.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["", " ", "-x", "a b", "http://x", "a,b"])
