@@ -19,11 +19,12 @@ from orchestrator.adapters.store.state_file import VERSION
 from orchestrator.adapters.systemd.notify import own_unit
 from orchestrator.core.errors import OrchError
 from orchestrator.core.problems import ProblemsError
-from orchestrator.core.profile.profile import DEMO_MODEL, Profile
+from orchestrator.core.profile.profile import Profile
 from orchestrator.core.setup.doctor import CheckResult, judge_room
 from orchestrator.core.setup.service_unit import SERVICE
 from orchestrator.doctor.examine import DoctorContext
 from orchestrator.engines.locate import EngineMissingError
+from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
 
 
@@ -168,9 +169,10 @@ def profiles(subject: DoctorContext) -> Iterator[CheckResult]:
     mine = [each for each in found if not _is_shipped(each)]
     yield CheckResult("ok", "profiles", f"{len(found)} are valid, {len(mine)} of them yours")
     for profile in mine:  # the shipped ones say where one would have to put the model
-        if profile.model != DEMO_MODEL and not os.access(profile.model, os.R_OK):
-            why = "may not be read" if os.path.exists(profile.model) else "is not there"
-            text = f"`{profile.name}`: {profile.model} {why}"
+        model = model_file(subject.paths, profile.model)
+        if not model.generated and not os.access(model.path, os.R_OK):
+            why = "may not be read" if os.path.exists(model.path) else "is not there"
+            text = f"`{profile.name}`: {model.path} {why}"
             yield CheckResult("warning", "models", text, f"`orch profile set {profile.name} model=PATH`")
 
 
@@ -205,7 +207,7 @@ def room(subject: DoctorContext) -> Iterator[CheckResult]:
     paths = subject.paths
     places = [paths.data, paths.state, paths.cache]
     loaded, _ = ProfileStore(paths).load_all()
-    places += [os.path.dirname(each.model) for each in loaded if os.path.isabs(each.model)]
+    places += [os.path.dirname(model_file(paths, each.model).path) for each in loaded]
     seen: set[int] = set()
     for place in places:
         while not os.path.isdir(place) and place != "/":

@@ -26,9 +26,10 @@ from orchestrator.adapters.systemd.machine import (
 from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.core.config import GatewayConfig
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.profile.profile import DEMO_MODEL, is_name
+from orchestrator.core.profile.profile import is_name
 from orchestrator.core.setup.service_plan import ServiceHost
 from orchestrator.core.setup.service_unit import CREDENTIAL, SERVICE, SOCKET, UnitFacts, is_program, render
+from orchestrator.engines.model_file import model_file
 
 HOMES = ("/home/", "/root/", "/run/user/")
 """What ProtectHome hides."""
@@ -116,15 +117,15 @@ def _model(paths: Paths, profile: str) -> str | None:
             hint=f"a service finds profiles by name: put the file into {paths.profiles}",
         )
 
-    model = ProfileStore(paths).load(profile).model
-    return None if model == DEMO_MODEL else model
+    model = model_file(paths, ProfileStore(paths).load(profile).model)
+    return None if model.generated else model.path
 
 
 def _models(paths: Paths, first: str | None) -> set[str]:
     """The models that clients may ask for as well: those of every profile that is not shipped."""
     profiles, _ = ProfileStore(paths).load_all()
-    mine = {each.model for each in profiles if os.path.dirname(each.file) == paths.profiles}
-    return mine | ({first} if first else set())
+    mine = [model_file(paths, each.model) for each in profiles if os.path.dirname(each.file) == paths.profiles]
+    return {each.path for each in mine if not each.generated} | ({first} if first else set())
 
 
 def refuse_another_daemon(paths: Paths, machine: ServiceHost) -> None:

@@ -1,4 +1,4 @@
-"""From a profile and an engine's name to the command line that would start it. Starts nothing."""
+"""From a profile and an engine to the command line that would start it. Starts nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.environment import child_environment
 from orchestrator.core.dialect.render import render
-from orchestrator.core.profile.profile import DEMO_MODEL, EngineProfile, Profile
-from orchestrator.core.profile.rules import refuse_combinations
-from orchestrator.engines.registry import Engine, EngineRegistry
+from orchestrator.core.profile.profile import EngineProfile, Profile
+from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
+from orchestrator.engines.model_file import model_file
+from orchestrator.engines.registry import Engine
 
 PORT_PLACEHOLDER = "PORT"
 KEY_FILE_PLACEHOLDER = "KEY_FILE"
@@ -19,11 +20,11 @@ KEY_FILE_PLACEHOLDER = "KEY_FILE"
 
 @dataclass(frozen=True, slots=True)
 class RenderedLaunch:
-    """All that a process is started with.
+    """The command line and environment that a process is started with.
 
     :param engine: the engine's id
     :param argv: the binary first
-    :param env: the whole environment, nothing is inherited besides
+    :param env: the whole environment, nothing else is inherited
     :param notes: what a person should know about how settings were expressed
     :param profile: the profile as it stands for this engine
     """
@@ -40,23 +41,23 @@ class RenderedLaunch:
 def render_profile(
     paths: Paths,
     profile: Profile,
-    engine_id: str | None,
+    engine: Engine,
     *,
     adjust: Callable[[EngineProfile], EngineProfile] | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     api_key_file: str | None = None,
 ) -> RenderedLaunch:
-    """Resolve the engine and put the profile into its words.
+    """Put the profile into the engine's words.
 
-    :param engine_id: a name or a path, by default the profile's own engine
     :param adjust: changes the profile's settings before they are rendered: a rung of the ladder
     :param port: None shows a placeholder, as no port has been chosen yet; so does `api_key_file`
-    :raises OrchError: when the engine is not there, or cannot express a setting
+    :raises OrchError: when the engine cannot express a setting, or not this combination of them
     """
-    engine = EngineRegistry(paths).resolve(engine_id or profile.engine)
     chosen = profile.for_engine(engine.id)
-    refuse_combinations(chosen, engine.capabilities.kind)
+    if not checked_when_read(profile, engine.id, engine.capabilities.kind):
+        refuse_combinations(chosen, engine.capabilities.kind)
+
     if adjust is not None:
         chosen = adjust(chosen)
 
@@ -64,7 +65,7 @@ def render_profile(
         chosen,
         engine.capabilities,
         build=f"{engine.id} {engine.build}",
-        model=model_path(paths, chosen.model),
+        model=model_file(paths, chosen.model).path,
         host=host,
         port=PORT_PLACEHOLDER if port is None else str(port),
         api_key_file=api_key_file or KEY_FILE_PLACEHOLDER,
@@ -78,11 +79,6 @@ def render_profile(
         notes=(*_changed(engine), *rendered.notes),
         profile=chosen,
     )
-
-
-def model_path(paths: Paths, model: str) -> str:
-    """The file that a profile's `model` stands for."""
-    return os.path.join(paths.cache, "demo", "demo.gguf") if model == DEMO_MODEL else model
 
 
 def _changed(engine: Engine) -> tuple[str, ...]:

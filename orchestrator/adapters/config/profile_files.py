@@ -14,7 +14,7 @@ from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key, Problem, Problems, ProblemsError, did_you_mean
 from orchestrator.core.profile.profile import NAME_RULE, Profile, is_name
 from orchestrator.core.profile.reading import Layer, build, may_lack_model, merge, read_layer
-from orchestrator.core.profile.rules import engine_kind, find_conflicts
+from orchestrator.core.profile.rules import engine_kind, find_conflicts, named_engines
 from orchestrator.core.profile.settings import Value
 
 SUFFIX = ".toml"
@@ -65,7 +65,7 @@ class _Chain:
         by_path = {problems.file: problems for problems in self.problems}
         had_problems = bool(self.found())
         messages: set[str] = set()
-        for engine in dict.fromkeys((profile.engine, *profile.overrides)):
+        for engine in named_engines(profile):
             for finding in find_conflicts(profile.for_engine(engine), engine_kind(engine)):
                 if finding.message in messages or (finding.missing and had_problems):
                     continue

@@ -43,11 +43,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from orchestrator.cli.launching import ensure_daemon
-    from orchestrator.engines.known.demo import ensure_demo_model
+    from orchestrator.core.profile.profile import DEMO_MODEL
+    from orchestrator.engines.model_file import model_file
 
     paths = find_paths()
     _step("1. A model: qwen35moe with an MTP head, written here and now")
-    model = ensure_demo_model(paths)
+    model = model_file(paths, DEMO_MODEL).ensure()
     output.line(f"   {model}, {os.path.getsize(model) / 2**20:.1f} MiB")
 
     _step("2. The profile `demo`, turned into the engine's own flags")
@@ -87,10 +88,12 @@ def _show(args: argparse.Namespace) -> int:
 
 def _render() -> None:
     from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.engines.registry import EngineRegistry
     from orchestrator.engines.render import render_profile
 
     paths = find_paths()
-    rendered = render_profile(paths, ProfileStore(paths).load("demo"), None)
+    profile = ProfileStore(paths).load("demo")
+    rendered = render_profile(paths, profile, EngineRegistry(paths).resolve(profile.engine))
     line = "  "
     for word in (os.path.basename(rendered.argv[0]), *rendered.argv[1:]):
         if len(line) + len(word) > 100:

@@ -180,10 +180,12 @@ def _render(args: argparse.Namespace) -> int:
     import shlex
 
     from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.registry import EngineRegistry
     from orchestrator.engines.render import render_profile
 
+    paths = find_paths()
     profile = _store().load(args.profile)
-    launch = render_profile(find_paths(), profile, args.engine or profile.engine)
+    launch = render_profile(paths, profile, EngineRegistry(paths).resolve(args.engine or profile.engine))
     if args.json:
         output.json_data(
             {

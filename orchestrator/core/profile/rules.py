@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key
-from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.settings import Value
 
 _KINDS: Mapping[str, Kind] = {"upstream": "upstream", "embedded": "upstream", "ik-fork": "ik"}
@@ -87,8 +87,21 @@ def find_conflicts(profile: EngineProfile, kind: Kind) -> list[Conflict]:
     return found
 
 
+def named_engines(profile: Profile) -> tuple[str, ...]:
+    """Return the engines that a profile names itself: its own, and those it says something different for."""
+    return tuple(dict.fromkeys((profile.engine, *profile.overrides)))
+
+
+def checked_when_read(profile: Profile, engine: str, kind: Kind) -> bool:
+    """Return whether reading the profile has already checked it for this engine.
+
+    Left for later are the engines that a profile does not name, and those whose kind only a probe can tell.
+    """
+    return engine in named_engines(profile) and engine_kind(engine) == kind
+
+
 def refuse_combinations(profile: EngineProfile, kind: Kind) -> None:
-    """For an engine that a profile does not name itself, once its kind is known.
+    """Check the combinations for an engine whose kind is known by now.
 
     :raises UsageError: with every combination that cannot work there
     """

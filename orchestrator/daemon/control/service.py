@@ -20,7 +20,6 @@ from orchestrator.api.types import GpuStatus, Status
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.fleet_states import Fleet, SideBySide, StartingNew
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready, State, Stopped, Stopping, describe, instance_of
-from orchestrator.core.profile.profile import DEMO_MODEL
 from orchestrator.daemon.control.snapshot import (
     Clock,
     attempts_of,
@@ -39,6 +38,7 @@ from orchestrator.daemon.telemetry.history import HistoryWriter, record_of
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.speed import SpeedMeter
 from orchestrator.daemon.telemetry.totals import Totals
+from orchestrator.engines.model_file import model_file
 from orchestrator.gateway.contract import Finished, Model, Refusal, View
 from orchestrator.gateway.server import Gateway
 
@@ -69,7 +69,7 @@ class Service:
         self._preparer = preparer
         self.effect_runner = effect_runner
         self._profiles = ProfileStore(paths)
-        self._profiles_directory = paths.profiles
+        self._paths = paths
         self._gpus = gpus
         self._speed = SpeedMeter()
         self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
@@ -139,7 +139,7 @@ class Service:
 
     def _profiles_stamp(self) -> list[tuple[str, int]]:
         try:
-            with os.scandir(self._profiles_directory) as entries:
+            with os.scandir(self._paths.profiles) as entries:
                 return sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries)
         except OSError:  # no directory yet, or an editor replacing a file right now
             return []
@@ -294,7 +294,7 @@ class Service:
         return tuple(
             Model(profile.name, profile.aliases, profile.description, "unloaded", CREATED)
             for profile in sorted(profiles, key=lambda each: each.name)
-            if profile.model == DEMO_MODEL or os.path.exists(profile.model)
+            if model_file(self._paths, profile.model).is_available()
         )
 
 

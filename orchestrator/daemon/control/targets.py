@@ -5,16 +5,13 @@ Whether a build can express a profile is not looked at here: that is the preview
 
 from __future__ import annotations
 
-import os
-
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import Paths
 from orchestrator.api.choices import TargetChoice, Targets
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.profile.profile import DEMO_MODEL
+from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
-from orchestrator.engines.render import model_path
 
 
 def list_targets(paths: Paths, running: Target | None) -> Targets:
@@ -32,9 +29,9 @@ def list_targets(paths: Paths, running: Target | None) -> Targets:
     left_out += [problem.message for problem in problems]
     targets: list[TargetChoice] = []
     for profile in sorted(profiles, key=lambda each: each.name):
-        path = model_path(paths, profile.model)
-        if profile.model != DEMO_MODEL and not os.path.exists(path):
-            left_out.append(f"profile {profile.name}: the model file does not exist: {path}")
+        model = model_file(paths, profile.model)
+        if not model.is_available():
+            left_out.append(f"profile {profile.name}: the model file does not exist: {model.path}")
             continue
 
         targets += [

@@ -9,6 +9,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.gguf.reader import GgufError, read_splits
@@ -21,11 +22,11 @@ from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, at_least, first_rung
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.profile.profile import DEMO_MODEL, EngineProfile, Profile
+from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.engines.build.installs import verify
-from orchestrator.engines.known.demo import ensure_demo_model
+from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
-from orchestrator.engines.render import RenderedLaunch, model_path, render_profile
+from orchestrator.engines.render import RenderedLaunch, render_profile
 
 HOST = "127.0.0.1"
 
@@ -90,9 +91,9 @@ class Preparer:
         """
         profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
-        rendered = render_profile(self._paths, profile, target.engine)
-        model_bytes = self._check_model(rendered.profile, self._check_engine(target.engine))
-        path = model_path(self._paths, rendered.profile.model)
+        checked = self._find_engine(target.engine)
+        rendered = render_profile(self._paths, profile, checked)
+        path, model_bytes = self._check_model(rendered.profile, checked)
         return ResolvedTarget(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
 
     def resolve_text(self, text: str, running: Target | None) -> ResolvedTarget:
@@ -118,11 +119,11 @@ class Preparer:
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
         profile = self._profiles.load(target.profile)
-        chosen = profile.for_engine(target.engine)
-        engine = self._check_engine(target.engine)
-        model_bytes = self._check_model(chosen, engine)
+        engine = self._find_engine(target.engine)
+        chosen = profile.for_engine(engine.id)
+        path, model_bytes = self._check_model(chosen, engine)
         devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
-        key = margin_key(chosen, model_path(self._paths, chosen.model), f"{engine.build} {engine.sha256[:12]}", devices)
+        key = margin_key(chosen, path, f"{engine.build} {engine.sha256[:12]}", devices)
         learned = self._margins.learned(key)
         if rung is None:
             rung = first_rung(chosen, learned)
@@ -133,7 +134,15 @@ class Preparer:
         make_private(directory)
         port = free_port()
         key_file, api_key = self._new_key(instance)
-        rendered = self._render(profile, target, rung, port, key_file)
+        rendered = render_profile(
+            self._paths,
+            profile,
+            engine,
+            adjust=partial(apply_rung, rung=rung),
+            host=HOST,
+            port=port,
+            api_key_file=key_file,
+        )
         return Launch(
             instance=instance,
             target=target,
@@ -155,7 +164,7 @@ class Preparer:
 
         :return: whether something new was learned
         """
-        first = first_rung(self._profiles.load(launch.target.profile).for_engine(launch.target.engine))
+        first = first_rung(self._profiles.load(launch.target.profile).for_engine(launch.rendered.engine))
         return rung.margins != first.margins and self.learn(launch, rung)
 
     def learn(self, launch: Launch, rung: Rung) -> bool:
@@ -175,7 +184,7 @@ class Preparer:
         :raises OrchError: when the text is wrong by now, or gone
         """
         before = launch.written
-        after = self._profiles.load(launch.target.profile).for_engine(launch.target.engine)
+        after = self._profiles.load(launch.target.profile).for_engine(launch.rendered.engine)
         keys = before.settings.keys() | after.settings.keys()
         changed = sorted(key for key in keys if before.settings.get(key) != after.settings.get(key))
         heads = ("model", "aliases", "recovery", "extra_args")
@@ -185,17 +194,6 @@ class Preparer:
         """Remove what was made for a process that is gone."""
         if os.path.exists(launch.key_file):
             os.unlink(launch.key_file)
-
-    def _render(self, profile: Profile, target: Target, rung: Rung, port: int, key_file: str) -> RenderedLaunch:
-        return render_profile(
-            self._paths,
-            profile,
-            target.engine,
-            adjust=lambda each: apply_rung(each, rung),
-            host=HOST,
-            port=port,
-            api_key_file=key_file,
-        )
 
     def _new_key(self, instance: str) -> tuple[str, str]:
         directory = os.path.join(self._paths.runtime, "keys")
@@ -209,8 +207,8 @@ class Preparer:
 
         return path, key
 
-    def _check_engine(self, name: str) -> Engine:
-        """The engine, unless a file of an installed build is not what was installed."""
+    def _find_engine(self, name: str) -> Engine:
+        """Return the engine, unless a file of an installed build is not what was installed."""
         engine = EngineRegistry(self._paths).resolve(name)
         changed = verify(engine.path)
         if changed is not None:
@@ -222,12 +220,9 @@ class Preparer:
 
         return engine
 
-    def _check_model(self, profile: EngineProfile, engine: Engine) -> int:
-        """The model's size in bytes, once its header was read and has what profile and engine need."""
-        path = model_path(self._paths, profile.model)
-        if profile.model == DEMO_MODEL:
-            ensure_demo_model(self._paths)
-
+    def _check_model(self, profile: EngineProfile, engine: Engine) -> tuple[str, int]:
+        """Return the model's path and size in bytes, once its header was read and has what profile and engine need."""
+        path = model_file(self._paths, profile.model).ensure()
         if not os.path.exists(path):
             message = f"profile `{profile.name}`: the model file does not exist"
             raise MissingModelError(message, details=(path,), hint=f"`orch profile set {profile.name} model=PATH`")
@@ -256,7 +251,7 @@ class Preparer:
                 hint="`orch engines list` shows the others",
             )
 
-        return sum(part.file_size for part in parts)
+        return path, sum(part.file_size for part in parts)
 
 
 class MissingModelError(UsageError):

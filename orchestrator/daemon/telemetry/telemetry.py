@@ -28,7 +28,7 @@ from orchestrator.daemon.fleet.effect_runner import EffectRunner
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
-from orchestrator.engines.render import model_path
+from orchestrator.engines.model_file import model_file
 from orchestrator.gateway.contract import Traffic
 
 _log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ class Telemetry:
             if run is None:
                 self.model = None
             elif serving != instance or monotonic() - last > CACHE_S:
-                paths = split_paths(model_path(self._paths, run.launch.profile.model))
+                paths = split_paths(model_file(self._paths, run.launch.profile.model).path)
                 # A file on a disk that does not answer keeps the thread, but not the daemon from its end.
                 self.model = await anyio.to_thread.run_sync(residency, paths, abandon_on_cancel=True)
                 asked = (serving, monotonic())

@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.errors import UsageError
-from orchestrator.core.profile.profile import EngineProfile, Recovery
-from orchestrator.core.profile.rules import engine_kind, find_conflicts, refuse_combinations
+from orchestrator.core.profile.profile import EngineOverride, EngineProfile, Profile, Recovery
+from orchestrator.core.profile.rules import checked_when_read, engine_kind, find_conflicts, refuse_combinations
 from orchestrator.core.profile.settings import Value
 
 Settings = Mapping[str, Value]
@@ -93,6 +93,22 @@ def test_built_in_engines_have_a_known_dialect_and_others_do_not() -> None:
     assert [engine_kind(name) for name in ("upstream", "embedded", "ik-fork", "mine")] == [
         "upstream", "upstream", "ik", "unknown",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "checked"),
+    [
+        ("upstream", "upstream", True),
+        ("ik-fork", "ik", True),
+        ("embedded", "upstream", False),  # not named
+        ("mine", "ik", False),  # named, and of a kind that its name does not tell
+    ],
+)
+def test_reading_a_profile_checks_the_engines_that_it_names_as_far_as_their_names_tell(
+    engine: str, kind: Kind, checked: bool
+) -> None:
+    profile = Profile("p", "/p", "/m", "upstream", overrides={"ik-fork": EngineOverride(), "mine": EngineOverride()})
+    assert checked_when_read(profile, engine, kind) is checked
 
 
 def test_an_engine_that_the_profile_does_not_name_is_refused_with_every_reason() -> None:
