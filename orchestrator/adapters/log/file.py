@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 
 from orchestrator.adapters.paths import make_private
+from orchestrator.adapters.writer_thread import WriterThread
 
 MIB = 1024 * 1024
 
@@ -37,9 +37,7 @@ class LogFile:
         self._backlog_limit = backlog_bytes
         self._backlog: list[bytes] = []
         self._backlog_bytes = 0
-        self._condition = threading.Condition()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._writer = WriterThread("log-file", self._run)
         # The rest belongs to the thread.
         self._fd = -1
         self._retry_at = 0.0
@@ -47,46 +45,35 @@ class LogFile:
 
     def write(self, data: bytes) -> None:
         """Hand over whole lines. Never blocks and never raises."""
-        with self._condition:
+        with self._writer.condition:
             self.produced_bytes += len(data)
-            if self._closing or self._backlog_bytes + len(data) > self._backlog_limit or not self._start():
+            if not self._has_room_for(len(data)):
                 self.dropped_bytes += len(data)
                 return
 
             self._backlog.append(data)
             self._backlog_bytes += len(data)
-            self._condition.notify()
+            self._writer.condition.notify()
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what is left, at most this long; False when the disk did not take it in time. Blocks."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
+        return self._writer.close(timeout_s)
 
-        if self._thread is None:
-            return True
+    def _has_room_for(self, size: int) -> bool:
+        if self._writer.closing or self._backlog_bytes + size > self._backlog_limit:
+            return False
 
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _start(self) -> bool:
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="log-file", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # the limit on processes: tried again at the next line
-                self.last_error = str(error)
-                return False
-
-            self._thread = thread
+        if not self._writer.start():
+            self.last_error = self._writer.start_error
+            return False
 
         return True
 
     def _run(self) -> None:
         while True:
-            with self._condition:
-                while not self._backlog and not self._closing:
-                    self._condition.wait()
+            with self._writer.condition:
+                while not self._backlog and not self._writer.closing:
+                    self._writer.condition.wait()
 
                 if not self._backlog:
                     break
@@ -94,7 +81,7 @@ class LogFile:
                 batch = self._take()
 
             written = self._append(batch)
-            with self._condition:
+            with self._writer.condition:
                 self._backlog_bytes -= len(batch)
                 self.written_bytes += written
                 self.dropped_bytes += len(batch) - written
@@ -157,7 +144,7 @@ class LogFile:
             return False
 
     def _tell_dropped(self) -> None:
-        with self._condition:
+        with self._writer.condition:
             dropped = self.dropped_bytes
 
         if dropped > self._told_dropped_bytes:

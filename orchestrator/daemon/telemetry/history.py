@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import monotonic, time
 
 from orchestrator.adapters.store.history import DamagedHistory, HistoryStore, open_history
+from orchestrator.adapters.writer_thread import WriterThread
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.core.measure.samples import HistorySample
@@ -44,9 +45,7 @@ class HistoryWriter:
         self._clock = clock
         self._requests: list[RequestRecord] = []
         self._samples: list[HistorySample] = []
-        self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closing = False
+        self._writer = WriterThread("history", self._run)
         self._begun = threading.Event()
         self._dropped = 0
         # The rest belongs to the thread.
@@ -64,53 +63,34 @@ class HistoryWriter:
 
         What is wrong with the file is said in the log, and tried again with the rows.
         """
-        with self._condition:
-            started = self._start()
+        with self._writer.condition:
+            started = self._writer.start()
 
         return started and self._begun.wait(patience_s)
 
     def add_request(self, record: RequestRecord) -> None:
         """Never blocks and never raises."""
-        with self._condition:
+        with self._writer.condition:
             if self._has_room():
                 self._requests.append(record)
-                self._condition.notify()
+                self._writer.condition.notify()
 
     def add_sample(self, sample: HistorySample) -> None:
         """Never blocks and never raises."""
-        with self._condition:
+        with self._writer.condition:
             if self._has_room():
                 self._samples.append(sample)
-                self._condition.notify()
+                self._writer.condition.notify()
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what is left, at most this long; False when the disk did not take it in time. Blocks."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-
-        if self._thread is None:
-            return True
-
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._writer.close(timeout_s)
 
     def _has_room(self) -> bool:
-        if self._closing or len(self._requests) + len(self._samples) >= MAX_BACKLOG or not self._start():
+        full = len(self._requests) + len(self._samples) >= MAX_BACKLOG
+        if self._writer.closing or full or not self._writer.start():
             self._dropped += 1
             return False
-
-        return True
-
-    def _start(self) -> bool:
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="history", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the limit on processes: tried again at the next row
-                return False
-
-            self._thread = thread
 
         return True
 
@@ -136,14 +116,14 @@ class HistoryWriter:
 
     def _gathered(self) -> tuple[list[RequestRecord], list[HistorySample], bool]:
         """What has come in within a moment; and whether it is the last."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._closing or self._requests or self._samples)
-            self._condition.wait_for(lambda: self._closing or self._requests, SAMPLES_S)
-            self._condition.wait_for(lambda: self._closing, BATCH_S)
+        with self._writer.condition:
+            self._writer.condition.wait_for(lambda: self._writer.closing or self._requests or self._samples)
+            self._writer.condition.wait_for(lambda: self._writer.closing or self._requests, SAMPLES_S)
+            self._writer.condition.wait_for(lambda: self._writer.closing, BATCH_S)
             requests, samples = self._requests[:], self._samples[:]
             self._requests.clear()
             self._samples.clear()
-            return requests, samples, self._closing
+            return requests, samples, self._writer.closing
 
     def _write(self, requests: list[RequestRecord], samples: list[HistorySample]) -> None:
         unwritten = len(requests) + len(samples)
@@ -158,7 +138,7 @@ class HistoryWriter:
         except (sqlite3.Error, OSError, OrchError) as error:
             self._failed(error)
 
-        with self._condition:
+        with self._writer.condition:
             self._dropped += unwritten
             dropped = self._dropped
 

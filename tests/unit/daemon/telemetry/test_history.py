@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -178,8 +179,17 @@ def test_a_file_that_is_damaged_while_it_is_written_is_replaced(
     until(lambda: count(path) == 1, "the first row is there")
     store = history._store
     assert store is not None
-    store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    store._connection.execute("PRAGMA shrink_memory")  # so that it reads the pages again
+    connection = store._connection
+
+    def all_in_the_file() -> bool:
+        with contextlib.suppress(sqlite3.OperationalError):  # its thread is still tidying
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA shrink_memory")  # so that it reads the pages again
+            return True
+
+        return False
+
+    until(all_in_the_file, "nothing is left in the write-ahead log")
     with open(path, "r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (os.path.getsize(path) - 4096))
