@@ -16,10 +16,6 @@ from typing import Literal
 
 Kind = Literal["ok", "unroute", "hung"]
 
-_COUNTERS = ("id_task", "n_decoded", "n_past", "n_prompt_tokens", "n_prompt_tokens_processed", "is_processing", "state")
-"""Numbers of a slot that move with its work. Upstream has them in the slot and in a list `next_token`; the fork in the
-slot and in an object `next_token`."""
-
 _PROMPT_LINES = ("prompt processing", "kv cache rm [")
 """What both engines print for each batch of a prompt, and not when they are merely asked something."""
 
@@ -131,25 +127,6 @@ def assess(
     return history, LivenessVerdict("ok")
 
 
-def slot_counters(answer: object) -> tuple[tuple[tuple[str, int], ...], ...] | None:
-    """The numbers in an answer to /slots that move with the work, of either engine; None where it has none."""
-    if not isinstance(answer, list):
-        return None
-
-    slots = tuple(tuple(_counters(slot)) for slot in answer if isinstance(slot, dict))
-    return slots if any(slots) else None
-
-
 def prompt_lines(lines: Iterable[str]) -> int:
     """How many of these lines of a log speak of a prompt being read."""
     return sum(any(sign in line for sign in _PROMPT_LINES) for line in lines)
-
-
-def _counters(slot: dict[object, object]) -> Iterable[tuple[str, int]]:
-    nested = slot.get("next_token")
-    for each in (slot, *(nested if isinstance(nested, list) else [nested])):
-        if isinstance(each, dict):
-            for name in _COUNTERS:
-                value = each.get(name)
-                if isinstance(value, int):
-                    yield name, int(value)

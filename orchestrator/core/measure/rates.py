@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.core.measure.slots import Slot
+
 MIN_S = 0.2
 """Samples closer to each other say little: one token more or less is a large part."""
 
@@ -29,39 +31,6 @@ ACCEPTED = "spec_decode_num_accepted_tokens_total"
 DEFERRED = "requests_deferred"
 KV_USED = "kv_cache_usage_ratio"
 _PREFIX = "llamacpp:"
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One slot; None where the engine does not tell.
-
-    :param task: what it works on, or has worked on last
-    :param decoded: tokens generated for it so far
-    :param prompt_read: tokens of its prompt that were computed, without those from the cache
-    :param prompt: tokens of its prompt or, in upstream since autumn 2026, all that the slot holds
-    :param told: how much of the prompt was read, 0 to 1, where the engine says so elsewhere (`prompt_progress.py`)
-    """
-
-    id: int
-    busy: bool
-    context: int
-    task: int | None = None
-    decoded: int | None = None
-    prompt_read: int | None = None
-    prompt: int | None = None
-    told: float | None = None
-
-    @property
-    def reading(self) -> bool:
-        return self.busy and not self.decoded
-
-    @property
-    def prompt_done(self) -> float | None:
-        """How much of the prompt was read, 0 to 1; None where the engine does not tell."""
-        if not self.busy:
-            return None
-
-        return self.told if self.reading else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +132,6 @@ def _with_prompt(meter: Meter, sample: CounterSample, tokens: float) -> Meter:
     return replace(meter, prompt=meter.prompt + tokens, prompt_at=sample.taken_s, prompt_tok_s=rate)
 
 
-def read_slots(answer: object) -> tuple[Slot, ...] | None:
-    """An answer to `GET /slots`, of either engine; None when it is none.
-
-    Upstream tells `is_processing`, the prompt's counts and a list `next_token`; the fork `state` (1 is at work) and an
-    object `next_token`.
-    """
-    if not isinstance(answer, list):
-        return None
-
-    return tuple(_slot(each) for each in answer if isinstance(each, dict) and isinstance(each.get("id"), int))
-
-
 def read_totals(text: str) -> dict[str, float]:
     """An answer to `GET /metrics`, of either engine: what has no labels, by name."""
     totals = {}
@@ -187,21 +144,6 @@ def read_totals(text: str) -> dict[str, float]:
                 continue
 
     return totals
-
-
-def _slot(found: dict[str, object]) -> Slot:
-    next_token = found.get("next_token")
-    nested = next_token[0] if isinstance(next_token, list) and next_token else next_token
-    processing = found.get("is_processing")
-    return Slot(
-        id=_whole(found, "id") or 0,
-        busy=processing if isinstance(processing, bool) else found.get("state") == 1,
-        context=_whole(found, "n_ctx") or 0,
-        task=_whole(found, "id_task"),
-        decoded=_whole(nested, "n_decoded") if isinstance(nested, dict) else None,
-        prompt_read=_whole(found, "n_prompt_tokens_processed"),
-        prompt=_whole(found, "n_prompt_tokens"),
-    )
 
 
 def _now(sample: CounterSample) -> Measured:
@@ -251,8 +193,3 @@ def _risen(before: Mapping[str, float], after: Mapping[str, float], name: str) -
 
 def _fell(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
     return any(after.get(name, before[name]) < before[name] for name in before if name.endswith("_total"))
-
-
-def _whole(found: Mapping[str, object], name: str) -> int | None:
-    value = found.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

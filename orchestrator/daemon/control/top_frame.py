@@ -11,7 +11,8 @@ from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestR
 from orchestrator.api.types import GpuStatus
 from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.lifecycle_states import State, instance_of
-from orchestrator.core.measure.rates import MIN_S, Measured, Slot
+from orchestrator.core.measure.rates import MIN_S, Measured
+from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.service import Service

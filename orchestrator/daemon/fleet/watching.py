@@ -27,8 +27,8 @@ from orchestrator.core.health.liveness import (
     assess,
     begin,
     prompt_lines,
-    slot_counters,
 )
+from orchestrator.core.measure.slots import read_slots
 from orchestrator.daemon.fleet.effect_runner import EffectRunner
 from orchestrator.daemon.fleet.engine_run import EngineRun, engine_probe
 from orchestrator.daemon.fleet.exits import diagnosed_failure
@@ -157,8 +157,8 @@ class LivenessWatcher:
         look.next_line = watched.run.log.next_seq
         in_flight = self._traffic.in_flight(instance)
         if in_flight and answered and look.work == history.work:
-            counters = slot_counters(await watched.probe.slots(policy.timeout_s))
-            look.slots = look.slots if counters is None else counters
+            slots = read_slots(await watched.probe.slots(policy.timeout_s))
+            look.slots = tuple(slot.counters for slot in slots) if slots else look.slots
 
         return assess(history, LivenessSample(stopped, answered, in_flight, look.work), monotonic(), policy)
 

@@ -15,7 +15,8 @@ from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.health.prompt_progress import told_progress
 from orchestrator.core.measure import rates
-from orchestrator.core.measure.rates import CounterSample, Measured, Meter, Slot
+from orchestrator.core.measure.rates import CounterSample, Measured, Meter
+from orchestrator.core.measure.slots import Slot, read_slots
 from orchestrator.daemon.fleet.effect_runner import EffectRunner
 from orchestrator.daemon.fleet.engine_run import EngineRun, engine_probe
 from orchestrator.daemon.fleet.owner import Owner
@@ -120,7 +121,7 @@ class EngineSamples:
         """One sample; the totals first, see `core/measure/rates.py`."""
         totals = await probe.metrics(PATIENCE_S)
         asked = monotonic()
-        slots = rates.read_slots(await probe.slots(PATIENCE_S))
+        slots = read_slots(await probe.slots(PATIENCE_S))
         if totals is None and slots is None:
             return meter
 

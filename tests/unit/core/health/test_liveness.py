@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +11,6 @@ from orchestrator.core.health.liveness import (
     assess,
     begin,
     prompt_lines,
-    slot_counters,
 )
 
 POLICY = LivenessPolicy(every_s=10.0, timeout_s=5.0, stall_s=120.0, unroute_after=2, hung_after=4)
@@ -119,46 +117,6 @@ def test_nothing_is_ended_that_moved_within_the_stall(rows: list[tuple[bool, boo
         due = (stops >= POLICY.hung_after) if stopped else now - fine_at >= POLICY.stall_s
         assert (verdict.kind == "hung") == (due and not gap)
         assert verdict.kind == "ok" or verdict.reason
-
-
-UPSTREAM: list[dict[str, object]] = [
-    {"id": 0, "n_ctx": 4096, "is_processing": True, "id_task": 7, "n_prompt_tokens": 900,
-     "n_prompt_tokens_processed": 512, "next_token": [{"has_next_token": True, "n_remain": -1, "n_decoded": 3}]},
-    {"id": 1, "n_ctx": 4096, "is_processing": False},
-]  # fmt: skip
-FORK: list[dict[str, object]] = [
-    {"id": 0, "id_task": 7, "state": 1, "prompt": "hello", "temperature": 0.8,
-     "next_token": {"has_next_token": True, "n_remain": 5, "n_decoded": 3, "stopping_word": ""}},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("answer", [UPSTREAM, FORK], ids=["upstream", "fork"])
-def test_the_counters_of_either_engine_move_with_its_work_alone(answer: list[dict[str, object]]) -> None:
-    first = slot_counters(answer)
-    assert first is not None
-    nested = answer[0]["next_token"]
-    inner = nested[0] if isinstance(nested, list) else nested
-    assert isinstance(inner, dict)
-    later = {**inner, "n_decoded": 4}
-    moved = [{**answer[0], "next_token": [later] if isinstance(nested, list) else later}, *answer[1:]]
-    assert slot_counters(moved) != first
-    assert slot_counters([{**answer[0], "n_ctx": 1, "temperature": 0.1}, *answer[1:]]) == first
-
-
-def test_a_prompt_that_is_being_read_moves_the_counters() -> None:
-    moved = [{**UPSTREAM[0], "n_prompt_tokens_processed": 1024}, UPSTREAM[1]]
-    assert slot_counters(moved) != slot_counters(UPSTREAM)
-
-
-@pytest.mark.parametrize("answer", [None, {}, [], "", [1, None], [{"id": 0}], {"error": {"code": 501}}])
-def test_an_answer_without_counters_says_nothing(answer: object) -> None:
-    assert slot_counters(answer) is None
-
-
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
-    st.sampled_from(["next_token", "n_decoded", "state", "x"]), inner)))  # fmt: skip
-def test_whatever_an_engine_answers_can_be_compared(answer: object) -> None:
-    hash(slot_counters(answer))
 
 
 def test_lines_about_a_prompt_are_counted_and_those_about_questions_are_not() -> None:

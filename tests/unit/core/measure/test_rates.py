@@ -1,8 +1,6 @@
-"""Rates from raw counts: the shapes of both engines, and requests that come and go between samples."""
+"""Rates from raw counts, with requests that come and go between samples."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,39 +11,13 @@ from orchestrator.core.measure.rates import (
     CounterSample,
     Measured,
     Meter,
-    Slot,
     advance,
     begin,
     idle,
-    read_slots,
     read_totals,
 )
+from orchestrator.core.measure.slots import Slot
 
-UPSTREAM: list[Any] = [
-    {"id": 0, "n_ctx": 2048, "speculative": True, "is_processing": False},
-    {
-        "id": 1,
-        "n_ctx": 2048,
-        "speculative": True,
-        "is_processing": True,
-        "id_task": 7,
-        "n_prompt_tokens": 57,
-        "n_prompt_tokens_processed": 11,
-        "n_prompt_tokens_cache": 2,
-        "params": {},
-        "next_token": [{"has_next_token": True, "has_new_line": False, "n_remain": 54, "n_decoded": 46}],
-    },
-]
-FORK: list[Any] = [
-    {
-        "n_ctx": 8192,
-        "id": 0,
-        "id_task": 3,
-        "state": 1,
-        "prompt": "secret",
-        "next_token": {"has_next_token": True, "n_remain": -1, "n_decoded": 46, "stopped_eos": False},
-    }
-]
 METRICS = """\
 # HELP llamacpp:prompt_tokens_total Number of prompt tokens processed.
 # TYPE llamacpp:prompt_tokens_total counter
@@ -69,46 +41,10 @@ def busy(decoded: int, task: int = 1, read: int = 10, slot: int = 0) -> Slot:
 FREE = Slot(0, busy=False, context=100, task=1)
 
 
-def test_the_slots_of_upstream_are_read() -> None:
-    assert read_slots(UPSTREAM) == (
-        Slot(0, busy=False, context=2048),
-        Slot(1, busy=True, context=2048, task=7, decoded=46, prompt_read=11, prompt=57),
-    )
-
-
-def test_the_slots_of_the_fork_are_read_and_its_prompt_is_not() -> None:
-    assert read_slots(FORK) == (Slot(0, busy=True, context=8192, task=3, decoded=46),)
-    assert "secret" not in repr(read_slots(FORK))
-
-
-@pytest.mark.parametrize("answer", [None, {}, "x", {"error": {"code": 501}}])
-def test_what_is_no_list_of_slots_is_none(answer: object) -> None:
-    assert read_slots(answer) is None
-
-
-@pytest.mark.parametrize("answer", [[1], [{}], [{"id": "x"}], [{"id": 0, "next_token": []}], [{"id": 0, "n_ctx": "a"}]])
-def test_a_slot_of_another_shape_fails_nothing(answer: list[Any]) -> None:
-    assert all(slot.decoded is None for slot in read_slots(answer) or ())
-
-
 def test_totals_are_read_by_name_and_labels_left_out() -> None:
     totals = read_totals(METRICS)
     assert totals["prompt_tokens_total"] == 2600 and totals["tokens_predicted_total"] == 4000
     assert not any("position" in name for name in totals) and "other_total" not in totals
-
-
-@pytest.mark.parametrize(
-    ("slot", "done"),
-    [
-        (Slot(0, busy=True, context=9, decoded=0, prompt_read=2048, prompt=4096), None),
-        (Slot(0, busy=True, context=9, decoded=5), 1.0),
-        (Slot(0, busy=True, context=9), None),
-        (Slot(0, busy=True, context=9, decoded=0, prompt_read=100, prompt=100, told=0.26), 0.26),
-        (Slot(0, busy=False, context=9, prompt_read=100, prompt=100), None),
-    ],
-)
-def test_how_much_of_a_prompt_was_read_is_told_where_its_length_is_known(slot: Slot, done: float | None) -> None:
-    assert slot.prompt_done == done
 
 
 def test_the_first_sample_has_no_rate_but_says_who_is_busy() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import Attempt, Ready, StartRecord, Stopped, Target
-from orchestrator.core.measure.rates import Slot
+from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.daemon.control.top_frame import margin_origin, slots_of
