@@ -15,9 +15,6 @@ from orchestrator.core.profile.profile import Recovery
 KEPT_ATTEMPTS = 20
 """Attempts shown to people; older ones are in the events."""
 
-PERMANENT = frozenset({"bad_flag", "bad_model", "missing_file", "missing_library", "illegal_instruction"})
-"""Failure classes that the same start would meet again."""
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -50,7 +47,8 @@ class Failure:
 
     @property
     def permanent(self) -> bool:
-        return self.action == "give_up" or self.failure_class in PERMANENT
+        """True where the same start would fail the same way; whoever found the failure decided that."""
+        return self.action == "give_up"
 
 
 @dataclass(frozen=True, slots=True)

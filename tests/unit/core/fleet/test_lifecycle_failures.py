@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.failure.diagnosis import DEFAULT_ACTIONS
+from orchestrator.core.failure.signatures import SIGNATURES, FailureClass
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     KEPT_ATTEMPTS,
-    PERMANENT,
     Backoff,
     CanaryPassed,
     CheckFailed,
@@ -41,6 +42,11 @@ from tests.unit.core.fleet.lifecycle_machine import (
     spawn,
     start,
 )
+
+PERMANENT: tuple[FailureClass, ...] = (
+    "bad_flag", "bad_model", "missing_file", "missing_library", "illegal_instruction",
+)  # fmt: skip
+"""The same start would meet these again."""
 
 
 @pytest.mark.parametrize("name", ["spawning", "starting", "loaded", "ready"])
@@ -136,14 +142,19 @@ def test_a_start_by_a_person_ends_the_rest_and_resets_the_budget() -> None:
     assert isinstance(machine.take(*start("s.6"), Exited("s.6", CRASH)), Backoff)
 
 
-@pytest.mark.parametrize("failure_class", sorted(PERMANENT))
+@pytest.mark.parametrize("failure_class", PERMANENT)
 @pytest.mark.parametrize("name", ["preparing", "spawning", "starting"])
-def test_what_the_same_start_would_meet_again_is_not_tried_again(name: str, failure_class: str) -> None:
+def test_what_the_same_start_would_meet_again_is_not_tried_again(name: str, failure_class: FailureClass) -> None:
     machine = machine_in(name)
-    state = machine.take(NotStarted("s.1", Failure(failure_class, "as it says")))
+    state = machine.take(NotStarted("s.1", Failure(failure_class, "as it says", action=DEFAULT_ACTIONS[failure_class])))
     assert isinstance(state, Failed)
     assert state.until is None
     assert machine.asked() == ()
+
+
+def test_no_line_of_a_log_gives_such_a_failure_another_action() -> None:
+    rows = [row for row in SIGNATURES if row.failure_class in PERMANENT]
+    assert {row.action or DEFAULT_ACTIONS[row.failure_class] for row in rows} == {"give_up"}
 
 
 def test_a_failed_preparation_counts_as_an_attempt() -> None:
