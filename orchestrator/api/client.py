@@ -9,10 +9,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
-from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
+from orchestrator.core.exit_codes import error_of
 
 _LOOK = "look at `orch logs --daemon`"
-_ERRORS: dict[int, type[OrchError]] = {1: OrchError, 2: UsageError, 3: NotRunningError, 4: TimedOutError}
 
 
 def request(path: str, target: str, body: bytes | None = None, *, timeout_s: float = 30.0) -> bytes:
@@ -130,8 +130,7 @@ def _check(head: bytes, body: bytes) -> None:
 
     try:
         error = json.loads(body)["error"]
-        kind = _ERRORS.get(error["code"], OrchError)
-        raise kind(error["message"], details=tuple(error["details"]), hint=error["hint"])
+        raise error_of(error["code"])(error["message"], details=tuple(error["details"]), hint=error["hint"])
     except (ValueError, KeyError, TypeError):
         text = body[:200].decode(errors="replace")
         raise OrchError(f"the daemon answered {status[0].decode(errors='replace')}: {text}") from None

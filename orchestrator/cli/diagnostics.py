@@ -1,4 +1,4 @@
-"""The one module that writes to stderr, and the one that knows exit codes."""
+"""The one module that writes to stderr."""
 
 from __future__ import annotations
 
@@ -6,30 +6,11 @@ import os
 import sys
 
 from orchestrator.cli.output import safe
-from orchestrator.core.errors import AlreadyRunningError, NotRunningError, OrchError, TimedOutError, UsageError
-
-OK = 0
-FAILED = 1
-USAGE = 2
-NOT_RUNNING = 3
-TIMED_OUT = 4
-ALREADY_RUNNING = 5
-INTERRUPTED = 130
-
-_CODES: tuple[tuple[type[OrchError], int], ...] = (
-    (UsageError, USAGE),
-    (NotRunningError, NOT_RUNNING),
-    (TimedOutError, TIMED_OUT),
-    (AlreadyRunningError, ALREADY_RUNNING),
-    (OrchError, FAILED),
-)
+from orchestrator.core.errors import OrchError
+from orchestrator.core.exit_codes import exit_code
 
 _progress_shown = False
 """Whether the terminal's last line is one of ours that has not ended."""
-
-
-def exit_code(error: OrchError) -> int:
-    return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
 def note(text: str) -> None:

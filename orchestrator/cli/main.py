@@ -9,6 +9,7 @@ from importlib import import_module
 
 from orchestrator import __version__
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
 TYPE_CHECKING = False
@@ -96,14 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except output.ReaderGone:
         # Nothing more can be said; keep the interpreter from trying at its end.
         sys.stdout = None
-        return diagnostics.OK
+        return exit_codes.OK
     except OSError as error:
         # The machine's doing (a full disk, a file of somebody else): a traceback would not help.
         where = (str(error.filename),) if error.filename else ()
         return diagnostics.report(OrchError(error.strerror or str(error), details=where))
     except KeyboardInterrupt:
         diagnostics.clear_progress()
-        return diagnostics.INTERRUPTED
+        return exit_codes.INTERRUPTED
 
 
 def _dispatch(words: list[str]) -> int:
@@ -112,11 +113,11 @@ def _dispatch(words: list[str]) -> int:
             return _dispatch([words[1], "--help"])
 
         output.raw(_overview())
-        return diagnostics.OK
+        return exit_codes.OK
 
     if words[0] in ("-V", "--version"):
         output.line(f"orch {__version__}")
-        return diagnostics.OK
+        return exit_codes.OK
 
     verb = words[0]
     if verb not in VERBS:

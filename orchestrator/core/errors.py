@@ -1,6 +1,6 @@
 """The errors that orch raises on purpose.
 
-A subclass exists only where a caller acts differently: exit codes are mapped in `cli/diagnostics.py`, HTTP statuses in
+A subclass exists only where a caller acts differently: exit codes are mapped in `core/exit_codes.py`, HTTP statuses in
 `gateway/errors.py`. Kept free of heavy imports: `orch status` needs this module and must stay quick.
 """
 

@@ -13,7 +13,7 @@ import anthropic
 import openai
 import pytest
 
-from orchestrator.cli.diagnostics import ALREADY_RUNNING
+from orchestrator.core.exit_codes import ALREADY_RUNNING
 from orchestrator.engines.known.model import known_model
 from tests.support import ORCH, Home, alive, new_home, until
 

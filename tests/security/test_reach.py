@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from orchestrator.cli.diagnostics import USAGE
+from orchestrator.core.exit_codes import USAGE
 from tests.security.conftest import Guarded
 from tests.support import new_home
 

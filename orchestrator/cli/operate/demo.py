@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.api import client
-from orchestrator.cli import diagnostics, output, waiting
+from orchestrator.cli import output, waiting
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 HELP = "see the main job on a real engine: no GPU, model or compiler needed"
@@ -83,7 +84,7 @@ def _show(args: argparse.Namespace) -> int:
             waiting.until_stopped(paths.control_socket, int(str(down["daemon_pid"])), daemon_ends=True, timeout_s=60)
             output.line("   no process is left")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _render() -> None:

@@ -7,6 +7,7 @@ import argparse
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output, waiting
+from orchestrator.core import exit_codes
 
 HELP = "stop the engine; running requests may end first"
 EXAMPLES = """\
@@ -40,4 +41,4 @@ def run(args: argparse.Namespace) -> int:
         kept = "" if ends else "; the gateway still answers, end it with `orch down --all`"
         diagnostics.note(f"stopped {answer['target']}{kept}")
 
-    return diagnostics.OK
+    return exit_codes.OK

@@ -6,7 +6,8 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import output
+from orchestrator.core import exit_codes
 
 HELP = "show what happened: starts, failures, retries, stops"
 EXAMPLES = """\
@@ -31,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
             event = json.loads(line)
             output.line(f"{event['time']}  {event['kind']:<10}  {event['message']}")
 
-    return diagnostics.OK
+    return exit_codes.OK

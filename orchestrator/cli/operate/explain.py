@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(diagnosis)
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def read_log(file: BinaryIO) -> list[str]:

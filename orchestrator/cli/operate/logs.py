@@ -7,7 +7,8 @@ import os
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import NotRunningError, OrchError
 
 HELP = "show the engine's log"
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
         return _file(os.path.join(paths.logs, "engine.log"), args)
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _file(path: str, args: argparse.Namespace) -> int:
@@ -62,4 +63,4 @@ def _file(path: str, args: argparse.Namespace) -> int:
         else:
             output.line(text)
 
-    return diagnostics.OK
+    return exit_codes.OK

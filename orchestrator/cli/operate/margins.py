@@ -6,6 +6,7 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 TYPE_CHECKING = False
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def _list(entries: dict[str, dict[str, object]], *, as_json: bool) -> int:
     if as_json:
         output.json_data([{"id": digest, **entry} for digest, entry in entries.items()])
-        return diagnostics.OK
+        return exit_codes.OK
 
     output.table(
         ("ID", "PROFILE", "ENGINE", "MARGIN", "MODEL", "BUILD", "LEARNED"),
@@ -59,7 +60,7 @@ def _list(entries: dict[str, dict[str, object]], *, as_json: bool) -> int:
     if not entries:
         diagnostics.note("nothing was learned yet: a margin is kept when the ladder had to climb to it")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _margins(entry: dict[str, object]) -> str:
@@ -78,4 +79,4 @@ def _forget(store: MarginStore, args: argparse.Namespace) -> int:
 
     count = store.forget(args.id)
     diagnostics.note(f"forgot {count} {'margin' if count == 1 else 'margins'}")
-    return diagnostics.OK
+    return exit_codes.OK

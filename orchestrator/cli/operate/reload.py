@@ -7,6 +7,7 @@ import argparse
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 
 HELP = "read the profiles anew, and restart the engine if its own has changed"
 EXAMPLES = """\
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             output.line("nothing that runs has changed")
 
-        return diagnostics.OK
+        return exit_codes.OK
 
     diagnostics.note(f"changed: {', '.join(answer['changed'])}")
     return report(follow(path, answer["operation"], args.timeout), as_json=args.json)

@@ -8,6 +8,7 @@ import sys
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not groups:
         diagnostics.note("no requests yet" if age_s is None else f"no requests in the last {args.since}")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:

@@ -6,7 +6,8 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import output
+from orchestrator.core import exit_codes
 
 HELP = "show what is running"
 EXAMPLES = """\
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     answer = client.request(find_paths().control_socket, "/v1/status")
     if args.json:
         output.raw(answer.decode() + "\n")
-        return diagnostics.NOT_RUNNING if b'"state":"stopped"' in answer else diagnostics.OK
+        return exit_codes.NOT_RUNNING if b'"state":"stopped"' in answer else exit_codes.OK
 
     import json
 
@@ -33,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
     for line in lines(status):
         output.line(line)
 
-    return diagnostics.NOT_RUNNING if status["state"] == "stopped" else diagnostics.OK
+    return exit_codes.NOT_RUNNING if status["state"] == "stopped" else exit_codes.OK

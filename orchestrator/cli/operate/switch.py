@@ -7,6 +7,7 @@ import argparse
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, TimedOutError
 
 HELP = "change engine or profile without losing a request"
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cancel:
         answer = json.loads(client.request(path, "/v1/cancel", b"{}"))
         diagnostics.note(f"cancelling the switch to {_name(answer['to'])}")
-        return diagnostics.OK
+        return exit_codes.OK
 
     if args.target is None:
         raise UsageError("say what to switch to", hint="`orch engines list` and `orch profile list` show what there is")
@@ -75,7 +76,7 @@ def report(result: dict[str, object], *, as_json: bool) -> int:
             held = f"{result['held_requests']} requests held" if result["held_requests"] else "no request held"
             output.line(f"switched to {_name(result['to'])}: {held}, gap {result['gap_s']} s ({result['strategy']})")
 
-        return diagnostics.OK
+        return exit_codes.OK
 
     back = f"rolled back: {_name(result['from'])} serves" if result["rolled_back"] and result["from"] else None
     raise OrchError(
@@ -108,7 +109,7 @@ def follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
 def _show_plan(answer: dict[str, object], *, as_json: bool) -> int:
     if as_json:
         output.json_data(answer)
-        return diagnostics.OK
+        return exit_codes.OK
 
     import difflib
 
@@ -118,7 +119,7 @@ def _show_plan(answer: dict[str, object], *, as_json: bool) -> int:
         if not line.startswith("? "):
             output.line(line)
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _words(argv: object) -> list[str]:

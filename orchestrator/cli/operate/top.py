@@ -9,6 +9,7 @@ import sys
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
 HELP = "watch and control what runs: speed, memory, requests, log; or one look with --once"
@@ -76,14 +77,14 @@ def run(args: argparse.Namespace) -> int:
     gc.enable()
     dashboard = Dashboard(DaemonSource(path), interval_s=args.interval, readonly=args.readonly, keys=keys)
     dashboard.run()
-    return dashboard.return_code or diagnostics.OK
+    return dashboard.return_code or exit_codes.OK
 
 
 def _once(path: str, *, as_json: bool) -> int:
     answer = client.request(path, f"/v1/frame?points={ONCE_POINTS}&requests={ONCE_REQUESTS}")
     if as_json:
         output.raw(answer.decode() + "\n")
-        return diagnostics.OK
+        return exit_codes.OK
 
     import json
 
@@ -95,7 +96,7 @@ def _once(path: str, *, as_json: bool) -> int:
         text = "".join(_painted(text, role) if coloured else text for text, role in spans)
         output.raw(text.rstrip() + "\n")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -117,7 +118,7 @@ def _serve(args: argparse.Namespace) -> int:
         diagnostics.note("open this address in a browser here; whoever has it can do what you can (Ctrl-C ends it)")
 
     serve([sys.executable, "-m", "orchestrator", *words], args.port, ready)
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _width() -> int:

@@ -6,7 +6,8 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.cli import diagnostics, output, waiting
+from orchestrator.cli import output, waiting
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 HELP = "start the engine of a profile and wait until it answers; starts the daemon if none runs"
@@ -56,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             output.line(f"{status['profile']} on {status['engine']} answers at {status['gateway']['url']}/v1")
 
-        return diagnostics.OK
+        return exit_codes.OK
 
     if args.detach:
-        return diagnostics.OK
+        return exit_codes.OK
 
     cause = status["cause"] or f"{status['profile']} on {status['engine']} is {status['state']}"
     raise OrchError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import output
+from orchestrator.core import exit_codes
 
 HELP = "print a completion script for a shell"
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
@@ -31,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
         command.prog = f"orch {verb}"
 
     output.line(shtab.complete(parser, args.shell))
-    return diagnostics.OK
+    return exit_codes.OK

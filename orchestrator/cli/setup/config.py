@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 
 HELP = "show the configuration and where things are"
 EXAMPLES = """\
@@ -36,12 +37,12 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         values = {key: {"value": value, "from": loaded.origins[key]} for key, value in loaded.values.items()}
         output.json_data({"version": 1, "file": paths.config_file, "values": values})
-        return diagnostics.OK
+        return exit_codes.OK
 
     diagnostics.note(f"configuration file: {paths.config_file}")
     rows = [(key, _shown(value), loaded.origins[key]) for key, value in loaded.values.items()]
     output.table(("KEY", "VALUE", "FROM"), rows)
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _path(args: argparse.Namespace) -> int:
@@ -63,7 +64,7 @@ def _path(args: argparse.Namespace) -> int:
     else:
         output.table(("WHAT", "WHERE"), places.items())
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _shown(value: object) -> str:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 
 if TYPE_CHECKING:
     from orchestrator.core.setup.doctor import CheckResult
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         words = (f"{n} {level}{'' if n == 1 else 's'}" for level, n in count.items())
         diagnostics.note(", ".join(words))
 
-    return diagnostics.FAILED if count["problem"] else diagnostics.OK
+    return exit_codes.FAILED if count["problem"] else exit_codes.OK
 
 
 def _show(findings: tuple[CheckResult, ...]) -> None:

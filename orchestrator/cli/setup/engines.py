@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
 from orchestrator.cli.setup import engines_build
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> i
         described = (_missing(name, it) if isinstance(it, OrchError) else _described(it) for name, it in rows)
         builds = (engines_build.described_builds(name, paths) for name, _ in rows)
         output.json_data([{**each, "builds": installed} for each, installed in zip(described, builds, strict=True)])
-        return diagnostics.OK
+        return exit_codes.OK
 
     output.table(("ID", "KIND", "VERSION", "COMMIT", "PATH", "FOUND"), (_row(name, it) for name, it in rows))
     for _, found in rows:
@@ -82,7 +83,7 @@ def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> i
             diagnostics.warn(f"{found.path} is not the program that was added as `{found.id}`")
 
     engines_build.note_disk_use(paths, registry.ids())
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _add(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
@@ -92,7 +93,7 @@ def _add(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
     else:
         output.line(f"added `{engine.id}`: {engine.capabilities.kind}, {engine.capabilities.version}, {engine.path}")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _remove(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
@@ -105,7 +106,7 @@ def _remove(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) ->
     else:
         output.line(f"removed `{args.id}`")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _probe(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
@@ -127,7 +128,7 @@ def _probe(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
                 },
             }
         )
-        return diagnostics.OK
+        return exit_codes.OK
 
     capabilities = engine.capabilities
     diagnostics.note(f"{engine.path}: {capabilities.kind}, {capabilities.version}, {len(flags)} flags")
@@ -142,7 +143,7 @@ def _probe(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
             for flag in flags
         ),
     )
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _row(name: str, found: Engine | OrchError) -> tuple[str, ...]:

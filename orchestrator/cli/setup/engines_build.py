@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _rollback(paths: Paths, args: argparse.Namespace) -> int:
         output.line(f"`{args.id}` is {now} again, it was {before}")
         diagnostics.note("a running engine keeps its build until it is restarted")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def remove_builds(paths: Paths, args: argparse.Namespace) -> int:
@@ -128,7 +129,7 @@ def remove_builds(paths: Paths, args: argparse.Namespace) -> int:
     else:
         output.line(f"removed {', '.join(each.build for each in gone)} of `{args.id}`: {freed_mib} MiB")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def has_builds(paths: Paths, engine: str) -> bool:
@@ -162,7 +163,7 @@ def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace
 
     if args.json:
         output.json_data([each for engine in engines for each in described_builds(engine, paths)])
-        return diagnostics.OK
+        return exit_codes.OK
 
     rows = [
         (
@@ -181,7 +182,7 @@ def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace
         diagnostics.note("no build is installed (`orch engines build upstream`)")
 
     output.table(("ID", "BUILD", "STATE", "VERSION", "BACKEND", "SIZE_MIB", "BUILT_AT"), rows)
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None) -> Result:
@@ -277,12 +278,12 @@ def _show(args: argparse.Namespace, result: Result, more: dict[str, object] | No
     if args.json:
         facts = {**_described(result.install), "reused": result.reused, "log": result.log, "limits": list(limits)}
         output.json_data({**facts, **({"update": more} if more else {})})
-        return diagnostics.OK
+        return exit_codes.OK
 
     install = result.install
     how = "is installed already, and current" if result.reused else f"is installed and current: {install.server}"
     output.line(f"`{install.engine}` {install.build} {how}")
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _described(install: Install) -> dict[str, object]:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _list(args: argparse.Namespace) -> int:
         headers = ("NAME", "ENGINE", "FROM", "DESCRIPTION")
         output.table(headers, [[entry[key] for key in ("name", "engine", "from", "description")] for entry in entries])
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _entry(name: str, engine: str, model: str, shipped: bool | None, description: str) -> dict[str, object]:
@@ -122,7 +123,7 @@ def _show(args: argparse.Namespace) -> int:
         diagnostics.note(f"profile `{own.name}`, {own.path}")
         output.table(("KEY", "VALUE", "FROM"), [(key, _toml(value), origin) for key, value, origin, _ in sorted(rows)])
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _origin(resolved: ResolvedProfile, key: tuple[str | int, ...]) -> tuple[str, str]:
@@ -163,7 +164,7 @@ def _check(args: argparse.Namespace) -> int:
 
     count = "no problem" if not problems else "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     diagnostics.note(f"{checked} profile{'' if checked == 1 else 's'} checked: {count}")
-    return diagnostics.USAGE if problems else diagnostics.OK
+    return exit_codes.USAGE if problems else exit_codes.OK
 
 
 def _as_json(problem: Problem) -> dict[str, object]:
@@ -197,18 +198,18 @@ def _render(args: argparse.Namespace) -> int:
                 "notes": list(launch.notes),
             }
         )
-        return diagnostics.OK
+        return exit_codes.OK
 
     for note in launch.notes:
         diagnostics.note(f"note: {note}")
 
     environment = [f"{name}={value}" for name, value in launch.env.items()]
     output.line(shlex.join(["env", "-i", *environment, *launch.argv]))
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _schema(args: argparse.Namespace) -> int:
     from orchestrator.core.profile.schema import profile_schema
 
     output.json_data(profile_schema())
-    return diagnostics.OK
+    return exit_codes.OK

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 
@@ -48,7 +49,7 @@ def set_keys(args: argparse.Namespace) -> int:
                 "changes": [change._asdict() for change in edited.changes],
             }
         )
-        return diagnostics.OK
+        return exit_codes.OK
 
     if edited.copied_from:
         diagnostics.note(f"a shipped profile is not changed in place: copied to {edited.path}, which comes first now")
@@ -56,7 +57,7 @@ def set_keys(args: argparse.Namespace) -> int:
     for change in edited.changes:
         output.line(f"{change.key}: {_shown(change.before)} -> {_shown(change.after)}")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def new(args: argparse.Namespace) -> int:
@@ -72,7 +73,7 @@ def new(args: argparse.Namespace) -> int:
         output.line(path)
         diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _shown(value: object) -> str:

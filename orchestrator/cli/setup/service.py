@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _show(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...
 
     if args.json:
         output.json_data(_described(machine, steps, warnings))
-        return diagnostics.OK
+        return exit_codes.OK
 
     for step in _visible(steps):
         output.line(str(step))
@@ -212,7 +213,7 @@ def _show(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...
     if not steps:
         diagnostics.note("nothing to do")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _done(
@@ -221,7 +222,7 @@ def _done(
     diagnostics.clear_progress()
     if args.json:
         output.json_data(_described(machine, steps, warnings))
-        return diagnostics.OK
+        return exit_codes.OK
 
     for step in _visible(steps):
         diagnostics.note(str(step))
@@ -232,7 +233,7 @@ def _done(
         flavour = f" --{machine.flavour}"
         diagnostics.note(f"see `{who}orch status` and `orch service logs{flavour}`")
 
-    return diagnostics.OK
+    return exit_codes.OK
 
 
 def _visible(steps: tuple[Step, ...]) -> list[Step]:
@@ -298,7 +299,7 @@ def _status(args: argparse.Namespace, flavour: Flavour) -> int:
         rows = [(key, value) for key, value in data.items() if key != "version" and value not in (None, "")]
         output.table(("WHAT", "VALUE"), rows)
 
-    return diagnostics.OK if active else diagnostics.NOT_RUNNING
+    return exit_codes.OK if active else exit_codes.NOT_RUNNING
 
 
 def _logs(args: argparse.Namespace, flavour: Flavour) -> int:

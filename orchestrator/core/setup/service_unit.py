@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.core import exit_codes
 from orchestrator.core.addresses import is_loopback
 from orchestrator.core.config import Config
 
@@ -26,10 +27,6 @@ UNKILLABLE_ALLOWANCE_S = 10
 
 STOP_SLACK_S = 15
 """The daemon has to be the last to end: systemd kills what is left as soon as this is over."""
-
-FINAL_EXITS = (2, 5)
-"""Exit codes of `orch serve` after which starting again would change nothing: usage or configuration, and another
-daemon in the same place."""
 
 CREDENTIAL = "orch-api-keys"
 """The name of the gateway's keys in $CREDENTIALS_DIRECTORY (`adapters/config/config_file.py`)."""
@@ -150,7 +147,7 @@ def _values(facts: UnitFacts) -> dict[str, str]:
         "exec_reload": f"{orch} reload",
         "environment": "\n".join(f"Environment={quoted(f'{name}={value}')}" for name, value in environment.items()),
         "stop_s": str(stop_s(facts.config)),
-        "final_exits": " ".join(map(str, FINAL_EXITS)),
+        "final_exits": " ".join(map(str, exit_codes.FINAL)),
         "protect_home": "read-only" if facts.reads_homes else "yes",
         "credential": quoted(f"{CREDENTIAL}:{facts.key_file}"),
         "listen": listen_address(facts.config),

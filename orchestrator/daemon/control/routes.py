@@ -34,6 +34,7 @@ from orchestrator.adapters.log.store import InstanceLog, LogLine
 from orchestrator.api.choices import LaunchFacts, Targets
 from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
+from orchestrator.core.exit_codes import exit_code
 from orchestrator.core.fleet.fleet_states import DownRequested, Strategy, target_of
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.daemon.control.actions import Actions
@@ -48,11 +49,11 @@ _log = logging.getLogger(__name__)
 MAX_WAIT_S = 60.0
 _JSON = [(b"content-type", b"application/json")]
 _LINES = [(b"content-type", b"application/x-ndjson")]
-_STATUSES: tuple[tuple[type[OrchError], int, int], ...] = (
-    (UsageError, 400, 2),
-    (NotRunningError, 409, 3),
-    (TimedOutError, 504, 4),
-    (OrchError, 500, 1),
+_STATUSES: tuple[tuple[type[OrchError], int], ...] = (
+    (UsageError, 400),
+    (NotRunningError, 409),
+    (TimedOutError, 504),
+    (OrchError, 500),
 )
 
 
@@ -135,8 +136,8 @@ class Control:
 
             await route(request, response)
         except OrchError as error:
-            status, code = next((status, code) for kind, status, code in _STATUSES if isinstance(error, kind))
-            body = {"message": error.message, "details": list(error.details), "hint": error.hint, "code": code}
+            status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+            body = {"message": error.message, "details": error.details, "hint": error.hint, "code": exit_code(error)}
             response.send(status, _JSON, msgspec.json.encode({"error": body}))
 
     async def _status(self, request: Request, response: Response) -> None:

@@ -1,11 +1,6 @@
 """`orch serve` as a process: takes the lock, opens the sockets, runs the daemon, and leaves nothing behind.
 
-Exit codes (`cli/diagnostics.py`), for a unit's `RestartPreventExitStatus=2 5`:
-
-    0  ended as it was told
-    1  it could not start or go on: a port that is taken, a core task that died. Starting again may help
-    2  the configuration, the command line, the key file or a socket that was handed over is wrong
-    5  another daemon has the lock of this state directory
+It ends with 0 when it was told to, and else with the exit code of an error (`core/exit_codes.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +23,7 @@ from orchestrator.adapters.store.lock import DaemonLock
 from orchestrator.adapters.store.state_file import sweep_temporaries
 from orchestrator.adapters.systemd.listen_fds import Passed, adopt_sockets
 from orchestrator.adapters.systemd.notify import Notifier, take_variables
+from orchestrator.core import exit_codes
 from orchestrator.core.addresses import is_loopback
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError, UsageError
@@ -79,7 +75,7 @@ def serve(options: StartOptions) -> int:
     finally:
         lock.release()
 
-    return 0
+    return exit_codes.OK
 
 
 def run_to_end(daemon: Daemon, listeners: Listeners) -> None:

@@ -7,11 +7,10 @@ import pytest
 
 from orchestrator.adapters.config.config_file import KEYS_CREDENTIAL
 from orchestrator.adapters.systemd.machine import template
-from orchestrator.cli import diagnostics
+from orchestrator.core import exit_codes
 from orchestrator.core.config import Config, DaemonConfig, GatewayConfig
 from orchestrator.core.setup.service_unit import (
     CREDENTIAL,
-    FINAL_EXITS,
     UNKILLABLE_ALLOWANCE_S,
     Flavour,
     UnitFacts,
@@ -82,7 +81,8 @@ def test_what_cannot_be_killed_is_waited_for_as_long_as_the_daemon_does() -> Non
 
 
 def test_the_daemons_own_refusals_are_final() -> None:
-    assert {diagnostics.USAGE, diagnostics.ALREADY_RUNNING} == set(FINAL_EXITS)
+    assert {exit_codes.USAGE, exit_codes.ALREADY_RUNNING} == set(exit_codes.FINAL)
+    assert options(service(facts()))["RestartPreventExitStatus"] == ["2 5"]
 
 
 def test_the_credential_is_called_as_the_daemon_calls_it() -> None:
