@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.hardware.gpu import GpuReader
-from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.adapters.paths import Paths, make_directories
 from orchestrator.core.errors import UsageError
 from orchestrator.daemon.fleet.preparing import MissingModelError, Preparer
@@ -56,7 +55,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_start_looks_up_its_engine_once_and_renders_the_one_that_it_checked(
     paths: Paths, looked_up: list[str]
 ) -> None:
-    preparer = Preparer(paths, GpuReader((Nvml(),)))
+    preparer = Preparer(paths, GpuReader(()))
     resolved = preparer.resolve("p", None)
     assert looked_up == ["upstream"]
 
@@ -70,7 +69,7 @@ def test_a_start_looks_up_its_engine_once_and_renders_the_one_that_it_checked(
 def test_an_engine_given_by_its_path_is_started_with_what_the_profile_says_for_its_kind(
     paths: Paths, tmp_path: Path
 ) -> None:
-    preparer = Preparer(paths, GpuReader((Nvml(),)))
+    preparer = Preparer(paths, GpuReader(()))
     resolved = preparer.resolve("p", str(tmp_path / "llama-server"))
     launch = preparer.prepare("i-1", resolved.target, None)
     assert launch.profile.settings["memory.gpu_layers"] == 2
@@ -79,7 +78,7 @@ def test_an_engine_given_by_its_path_is_started_with_what_the_profile_says_for_i
 
 
 def test_what_the_text_says_differently_since_is_named(paths: Paths, tmp_path: Path) -> None:
-    preparer = Preparer(paths, GpuReader((Nvml(),)))
+    preparer = Preparer(paths, GpuReader(()))
     launch = preparer.prepare("i-1", preparer.resolve("p", None).target, None)
     file = Path(paths.profiles, "p.toml")
     file.write_text(file.read_text().replace("gpu_layers = 2", "gpu_layers = 3"))
@@ -87,7 +86,7 @@ def test_what_the_text_says_differently_since_is_named(paths: Paths, tmp_path: P
 
 
 def test_the_key_of_a_launch_is_its_own_and_goes_with_it(paths: Paths) -> None:
-    preparer = Preparer(paths, GpuReader((Nvml(),)))
+    preparer = Preparer(paths, GpuReader(()))
     launch = preparer.prepare("i-1", preparer.resolve("p", None).target, None)
     assert Path(launch.key_file).read_text() == launch.api_key
     assert os.stat(launch.key_file).st_mode & 0o777 == 0o600
@@ -99,7 +98,7 @@ def test_the_key_of_a_launch_is_its_own_and_goes_with_it(paths: Paths) -> None:
 
 def test_a_model_that_does_not_exist_is_refused_before_anything_is_made(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").unlink()
-    preparer = Preparer(paths, GpuReader((Nvml(),)))
+    preparer = Preparer(paths, GpuReader(()))
     with pytest.raises(MissingModelError) as caught:
         preparer.resolve("p", None)
 
@@ -108,7 +107,7 @@ def test_a_model_that_does_not_exist_is_refused_before_anything_is_made(paths: P
 
 
 def test_an_engine_alone_is_a_target_while_a_profile_runs(paths: Paths) -> None:
-    preparer = Preparer(paths, GpuReader((Nvml(),)))
+    preparer = Preparer(paths, GpuReader(()))
     running = preparer.resolve_text("p", None).target
     assert preparer.resolve_text("upstream", running).target == running
     with pytest.raises(UsageError, match="no profile runs"):
