@@ -13,14 +13,13 @@ from urllib.parse import quote
 from textual.app import App
 
 from orchestrator.api.types import GatewayStatus, Status
+from orchestrator.api.wording import agreeing, counted, flag_texts, interruption_text, rollback_text, target_text
 from orchestrator.core.errors import NotRunningError, OrchError
 from tui.screens.confirm import ConfirmScreen, MenuScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen, facts
 from tui.source import FrameSource, words
 from tui.text import BLANK, Line, line
-from tui.views.preview import many, verb
-from tui.views.preview import words as flags_of
 
 KEPT_ERRORS = 20
 FOLLOW_S = 1.0
@@ -83,7 +82,7 @@ class Operator:
         facts = await self._launch()
         limit = f", {facts['drain_s']:g} s at most" if facts else ""
         flying, queued = self._flying(), self._queued()
-        consequences = [f"{many(flying, 'running request')} may end first{limit}; whatever runs then is cut off"]
+        consequences = [f"{counted(flying, 'running request')} may end first{limit}; whatever runs then is cut off"]
         consequences += _refused(queued)
         if await self._sure("Stop", consequences, facts):
             await self._down(force=False)
@@ -91,15 +90,15 @@ class Operator:
     async def stop_now(self) -> None:
         facts = await self._launch()
         flying, queued = self._flying(), self._queued()
-        consequences = [f"cuts off {many(flying, 'running request')}", *_refused(queued)]
+        consequences = [f"cuts off {counted(flying, 'running request')}", *_refused(queued)]
         if await self._sure("Stop at once", consequences, facts):
             await self._down(force=True)
 
     async def restart(self) -> None:
         flying = self._flying()
-        end, they = verb(flying, "ends", "end"), verb(flying, "it", "they")
+        end, they = agreeing(flying, "ends", "end"), agreeing(flying, "it", "they")
         consequences = [
-            f"{many(flying, 'running request')} {end} first, on the engine {they} began on",
+            f"{counted(flying, 'running request')} {end} first, on the engine {they} began on",
             "new requests wait, if both engines do not fit side by side",
         ]
         if await self._sure("Restart", consequences, None):
@@ -108,7 +107,7 @@ class Operator:
 
     async def cancel(self) -> None:
         answer = await self._post("/v1/cancel", {})
-        self._display.tell(f"cancelling the switch to {_name(answer['to'])}")
+        self._display.tell(f"cancelling the switch to {target_text(answer['to'])}")
 
     async def menu(self) -> None:
         choices = (
@@ -128,7 +127,7 @@ class Operator:
         text = shlex.join(facts_["argv"])
         self._app.copy_to_clipboard(text)
         self._display.tell("the command line is in the clipboard")
-        first, *flags = flags_of(facts_["argv"])
+        first, *flags = flag_texts(facts_["argv"])
         lines = [line(first, "strong"), *(line(f"  {each}") for each in flags), BLANK]
         lines += facts(
             [
@@ -189,16 +188,13 @@ class Operator:
             self._show("")
 
         if result["ok"]:
-            held = many(result["held_requests"], "request")
-            self._display.tell(
-                f"{_name(result['to'])} serves: {held} held, gap {result['gap_s']:g} s ({result['strategy']})"
-            )
+            cost = f"{interruption_text(result)} ({result['strategy']})"
+            self._display.tell(f"{target_text(result['to'])} serves: {cost}")
             return
 
-        back = f"rolled back: {_name(result['from'])} serves" if result["rolled_back"] and result["from"] else ""
-        raise OrchError(
-            f"{doing} failed: {result['cause']}", details=(back,) if back else (), hint="l shows the engine's log"
-        )
+        rollback = rollback_text(result)
+        details = (rollback,) if rollback else ()
+        raise OrchError(f"{doing} failed: {result['cause']}", details=details, hint="l shows the engine's log")
 
     def _show(self, activity: str) -> None:
         self.activity = activity
@@ -239,8 +235,4 @@ class Operator:
 
 
 def _refused(queued: int) -> list[str]:
-    return [f"refuses {many(queued, 'request')} that {verb(queued, 'waits', 'wait')}"] if queued else []
-
-
-def _name(target: Any) -> str:
-    return f"{target['profile']}@{target['engine']}" if target else "nothing"
+    return [f"refuses {counted(queued, 'request')} that {agreeing(queued, 'waits', 'wait')}"] if queued else []

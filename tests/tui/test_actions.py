@@ -93,7 +93,7 @@ async def test_a_switch_is_previewed_followed_and_reported(home: Home) -> None:
         assert "one@embedded → two@embedded" in text and "beside" in text and "interrupts none" in text
         assert "- --ctx-size 131072" in text and "+ --ctx-size 65536" in text
         await pilot.press("enter")
-        await until(pilot, lambda: "two@embedded serves: 0 requests held" in picture(app), "the result")
+        await until(pilot, lambda: "two@embedded serves: no request held" in picture(app), "the result")
         await until(pilot, lambda: "● ready" in head(app) and "two@embedded" in head(app), "the head")
 
 

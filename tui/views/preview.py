@@ -1,4 +1,4 @@
-"""What a switch would change, before anybody is disturbed."""
+"""The preview of a switch: what it would change, and for whom."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.api.types import GatewayStatus
+from orchestrator.api.wording import agreeing, counted, flag_texts, target_text
 from tui.text import BLANK, Line, line, wrap
 
 
 def preview(plan: dict[str, Any], gateway: GatewayStatus | None, drain_s: float | None, width: int) -> list[Line]:
-    """The lines for an answer of `POST /v1/switch` with `dry_run`.
+    """Return the lines for an answer of `POST /v1/switch` with `dry_run`.
 
     :param gateway: how many requests run and wait right now
     """
     origin, target = plan["from"], plan["to"]
-    before = f"{origin['profile']}@{origin['engine']}" if origin else "nothing"
-    lines: list[Line] = [((f"{before} → ", ""), (f"{target['profile']}@{target['engine']}", "strong"))]
+    lines: list[Line] = [((f"{target_text(origin)} → ", ""), (target_text(target), "strong"))]
     if origin == target:
         return [*lines, line("this runs already; r restarts it", "dim")]
 
@@ -32,7 +32,7 @@ def preview(plan: dict[str, Any], gateway: GatewayStatus | None, drain_s: float 
 
 
 def consequences(strategy: str, gateway: GatewayStatus | None, drain_s: float | None, *, runs: bool) -> list[str]:
-    """What it does to the requests of now, in so many words.
+    """Return what a switch does to the requests that run and wait now, one sentence each.
 
     :param drain_s: how long running requests may take to end before they are cut off
     """
@@ -44,17 +44,17 @@ def consequences(strategy: str, gateway: GatewayStatus | None, drain_s: float | 
 
     flying, queued = gateway["in_flight"], gateway["queued"]
     limit = "" if drain_s is None else f", {drain_s:g} s at most"
-    ending = f"{many(flying, 'running request')} may end on the old engine{limit}" if flying else "interrupts none"
+    ending = f"{counted(flying, 'running request')} may end on the old engine{limit}" if flying else "interrupts none"
     if strategy == "beside":
         return [ending, "holds none: the new engine starts beside the old one"]
 
-    waiting = f"; {many(queued, 'request')} {verb(queued, 'waits', 'wait')} already" if queued else ""
+    waiting = f"; {counted(queued, 'request')} {agreeing(queued, 'waits', 'wait')} already" if queued else ""
     return [ending, f"holds every new request until the new engine answers{waiting}"]
 
 
 def difference(before: Sequence[str] | None, after: Sequence[str]) -> list[Line]:
-    """Flags that go and flags that come; those that stay are counted."""
-    old, new = words(before or ()), words(after)
+    """Return the flags that go and those that come; those that stay are counted."""
+    old, new = flag_texts(before or ()), flag_texts(after)
     lines: list[Line] = []
     same = 0
     for text in difflib.ndiff(old, new):
@@ -69,23 +69,3 @@ def difference(before: Sequence[str] | None, after: Sequence[str]) -> list[Line]
         return [line("the command line stays as it is", "dim")]
 
     return [*lines, line(f"  {same} more stay as they are", "dim")] if same else lines
-
-
-def words(argv: Sequence[str]) -> list[str]:
-    """One text for each flag with its value."""
-    texts: list[str] = []
-    for word in argv:
-        if texts and not word.startswith("-") and texts[-1].startswith("-") and " " not in texts[-1]:
-            texts[-1] += f" {word}"
-        else:
-            texts.append(word)
-
-    return texts
-
-
-def many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def verb(count: int, one: str, more: str) -> str:
-    return one if count == 1 else more

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.api import client
+from orchestrator.api.wording import interruption_text
 from orchestrator.cli import output, waiting
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
@@ -176,8 +177,8 @@ def _switch_under_load(paths: Paths, url: str) -> None:
         for target, strategy in (("demo-long", "beside"), ("demo", "replace")):
             answer = _post(paths.control_socket, "/v1/switch", {"target": target, "strategy": strategy})
             result = follow(paths.control_socket, str(answer["operation"]), 120)
-            held = f"{result['held_requests']} requests held, gap {result['gap_s']} s"
-            output.line(f"   {strategy}: now {target}, {held}, {'ok' if result['ok'] else result['cause']}")
+            end = "ok" if result["ok"] else result["cause"]
+            output.line(f"   {strategy}: now {target}, {interruption_text(result)}, {end}")
     finally:
         stop.set()
         for thread in clients:

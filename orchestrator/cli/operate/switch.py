@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
+from orchestrator.api.types import SwitchResult
+from orchestrator.api.wording import flag_texts, interruption_text, rollback_text, target_text
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, TimedOutError
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_paths().control_socket
     if args.cancel:
         answer = json.loads(client.request(path, "/v1/cancel", b"{}"))
-        diagnostics.note(f"cancelling the switch to {_name(answer['to'])}")
+        diagnostics.note(f"cancelling the switch to {target_text(answer['to'])}")
         return exit_codes.OK
 
     if args.target is None:
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return report(follow(path, answer["operation"], args.timeout), as_json=args.json)
 
 
-def report(result: dict[str, object], *, as_json: bool) -> int:
+def report(result: SwitchResult, *, as_json: bool) -> int:
     """Print how a switch ended.
 
     :raises OrchError: when it failed
@@ -73,20 +76,24 @@ def report(result: dict[str, object], *, as_json: bool) -> int:
 
     if result["ok"]:
         if not as_json:
-            held = f"{result['held_requests']} requests held" if result["held_requests"] else "no request held"
-            output.line(f"switched to {_name(result['to'])}: {held}, gap {result['gap_s']} s ({result['strategy']})")
+            cost = f"{interruption_text(result)} ({result['strategy']})"
+            output.line(f"switched to {target_text(result['to'])}: {cost}")
 
         return exit_codes.OK
 
-    back = f"rolled back: {_name(result['from'])} serves" if result["rolled_back"] and result["from"] else None
+    rollback = rollback_text(result)
     raise OrchError(
-        f"the switch to {_name(result['to'])} failed: {result['cause']}",
-        details=(back,) if back else (),
+        f"the switch to {target_text(result['to'])} failed: {result['cause']}",
+        details=(rollback,) if rollback else (),
         hint="look at `orch events` and `orch logs`",
     )
 
 
-def follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
+def follow(path: str, operation: str, timeout_s: float) -> SwitchResult:
+    """Wait until a switch has ended, however it ends.
+
+    :raises TimedOutError: when that takes longer than `timeout_s`; the switch goes on
+    """
     import json
     import time
 
@@ -95,7 +102,7 @@ def follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
         news = json.loads(client.request(path, f"/v1/switch?operation={operation}&wait_s={POLL_S}", timeout_s=30))
         if news["result"] is not None:
             diagnostics.clear_progress()
-            result: dict[str, object] = news["result"]
+            result: SwitchResult = news["result"]
             return result
 
         diagnostics.progress(news["progress"])
@@ -106,33 +113,18 @@ def follow(path: str, operation: str, timeout_s: float) -> dict[str, object]:
             )
 
 
-def _show_plan(answer: dict[str, object], *, as_json: bool) -> int:
+def _show_plan(answer: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         output.json_data(answer)
         return exit_codes.OK
 
     import difflib
 
-    before, after = (_words(answer[name]) for name in ("argv_before", "argv_after"))
-    output.line(f"{_name(answer['from'])} -> {_name(answer['to'])}: {answer['strategy']} ({answer['reason']})")
+    before, after = (flag_texts(answer[name] or ()) for name in ("argv_before", "argv_after"))
+    targets = f"{target_text(answer['from'])} -> {target_text(answer['to'])}"
+    output.line(f"{targets}: {answer['strategy']} ({answer['reason']})")
     for line in difflib.ndiff(before, after):
         if not line.startswith("? "):
             output.line(line)
 
     return exit_codes.OK
-
-
-def _words(argv: object) -> list[str]:
-    """One line for each flag with its value."""
-    lines: list[str] = []
-    for word in argv if isinstance(argv, list) else []:
-        if lines and not word.startswith("-") and lines[-1].startswith("-") and " " not in lines[-1]:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(str(word))
-
-    return lines
-
-
-def _name(target: object) -> str:
-    return f"{target['profile']}@{target['engine']}" if isinstance(target, dict) else "nothing"
