@@ -12,7 +12,7 @@ from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.profile.settings import Setting, Value
-from orchestrator.core.values import found_words, read_value
+from orchestrator.core.values import describe_type, read_value
 
 Origin = Literal["default", "file", "environment", "credential"]
 ReadyWhen = Literal["listening", "model"]
@@ -20,7 +20,7 @@ ReadyWhen = Literal["listening", "model"]
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """Where clients are served, and the limits that keep one of them from harming the rest."""
+    """The gateway: the address that clients use, and the limits that keep one of them from harming the rest."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -39,6 +39,8 @@ class GatewayConfig:
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
+    """The daemon: what it starts, how long it waits for engines, and what it lets them use."""
+
     default_profile: str = ""
     log_max_mib: int = 16
     stop_grace_s: float = 15.0
@@ -150,7 +152,7 @@ def read_config(
     if keys_credential and not values["gateway.api_key_file"]:
         values["gateway.api_key_file"], origins["gateway.api_key_file"] = keys_credential, "credential"
 
-    _check_reach(values, origins, file_problems, environment_problems)
+    _check_open_host(values, origins, file_problems, environment_problems)
     if origins["gateway.api_key_file"] == "file" and values["gateway.api_key_file"]:
         values["gateway.api_key_file"] = resolve(str(values["gateway.api_key_file"]))
 
@@ -163,7 +165,7 @@ def _read_tables(document: Mapping[str, object], problems: Problems) -> dict[str
         if table not in _TABLES:
             problems.add((table,), f"unknown table `{table}`", hint=did_you_mean(table, _TABLES))
         elif not isinstance(content, dict):
-            problems.add((table,), f"`{table}`: expected a table, found {found_words(content)}")
+            problems.add((table,), f"`{table}`: expected a table, found {describe_type(content)}")
         else:
             for key, raw in content.items():
                 place: Key = (table, key)
@@ -180,7 +182,7 @@ def _read_tables(document: Mapping[str, object], problems: Problems) -> dict[str
     return values
 
 
-def _check_reach(
+def _check_open_host(
     values: Mapping[str, Value], origins: Mapping[str, Origin], in_file: Problems, in_environment: Problems
 ) -> None:
     host = str(values["gateway.host"])

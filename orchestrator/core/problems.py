@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.errors import UsageError
 
 Key = tuple[str | int, ...]
-"""Where a value stands in a TOML document: `("engine", "upstream", "memory", "fit_margin")`, list positions as ints."""
+"""The place of a value in a TOML document: `("engine", "upstream", "memory", "fit_margin")`, list positions as ints."""
 
 LineOf = Callable[[Key], int | None]
 """The line of a key, from 1; None where the parser cannot tell (a made-up number is worse than no number)."""
@@ -69,7 +69,7 @@ class Problems:
 
 
 def dotted(key: Key) -> str:
-    """`("margins", 2)` is written `margins[2]`."""
+    """Return a key as TOML writes it: `("margins", 2)` is `margins[2]`."""
     text = ""
     for part in key:
         if isinstance(part, int):
@@ -81,11 +81,12 @@ def dotted(key: Key) -> str:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The allowed word closest to the one written, or None when none is close."""
+    """Return the allowed word closest to the one written, or None when none is close."""
     matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str | None:
+    """Return a hint that names the nearest allowed word, or None when none is close."""
     match = nearest(word, allowed)
     return f"did you mean `{match}`?" if match else None

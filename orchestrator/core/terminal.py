@@ -20,7 +20,7 @@ _VISIBLE: dict[int, int] = {
 
 
 def neutralise(text: str) -> str:
-    """The same line without anything that a terminal would obey."""
+    """Return one line without anything that a terminal would obey."""
     if text.isprintable():
         return text
 
@@ -28,5 +28,5 @@ def neutralise(text: str) -> str:
 
 
 def neutralise_lines(text: str) -> str:
-    """As `neutralise`, for text whose line ends are meant."""
+    """Return a text of several lines, each neutralised; the line ends stay."""
     return "\n".join(neutralise(line) for line in text.split("\n"))

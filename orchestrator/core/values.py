@@ -42,19 +42,19 @@ _FOUND: tuple[tuple[type, str], ...] = (
 )
 
 
-def found_words(raw: object) -> str:
-    """What a parsed value is called in TOML: "a string", "a date-time"."""
+def describe_type(raw: object) -> str:
+    """Return the TOML type of a parsed value, with its article: "a string", "a date-time"."""
     return next((words for kind, words in _FOUND if isinstance(raw, kind)), type(raw).__name__)
 
 
 def read_value(
     setting: Setting, raw: object, key: Key, problems: Problems, *, allow_empty: bool = False
 ) -> Value | None:
-    """The value as the setting holds it, or None after saying what is wrong with it.
+    """Return a value as the setting holds it; None when it is not allowed, which is added to the problems.
 
     :param raw: a value as `tomllib` gives it
     :param key: where it stands in the document
-    :param allow_empty: whether an array may have no elements (an engine's argument cannot be an empty list)
+    :param allow_empty: an array may have no elements (an engine's argument cannot be an empty list)
     """
     before = len(problems.found)
     if isinstance(raw, list):
@@ -84,22 +84,22 @@ _Read = tuple[Value | None, str | None, str | None]
 
 def _read_element(setting: Setting, kind: Type, raw: object, key: Key) -> _Read:
     if not _fits(kind, raw):
-        return None, f"`{dotted(key)}`: expected {_EXPECTED[kind]}, found {found_words(raw)}", None
+        return None, f"`{dotted(key)}`: expected {_EXPECTED[kind]}, found {describe_type(raw)}", None
 
-    return _in_bounds(setting, raw, key)
+    return _check_bounds(setting, raw, key)
 
 
 def _read_scalar(setting: Setting, raw: object, key: Key) -> _Read:
     scalars = [kind for kind in setting.types if kind not in _ELEMENT]
     if any(_fits(kind, raw) for kind in scalars):
-        return _in_bounds(setting, raw, key)
+        return _check_bounds(setting, raw, key)
 
     expected = " or ".join(dict.fromkeys(_EXPECTED[kind] for kind in setting.types))
     hint = None
     if isinstance(raw, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?|true|false", raw.strip()):
         hint = "remove the quotes"
 
-    return None, f"`{dotted(key)}`: expected {expected}, found {found_words(raw)}", hint
+    return None, f"`{dotted(key)}`: expected {expected}, found {describe_type(raw)}", hint
 
 
 def _fits(kind: Type, raw: object) -> bool:
@@ -118,25 +118,25 @@ def _fits(kind: Type, raw: object) -> bool:
             return False
 
 
-def _in_bounds(setting: Setting, raw: object, key: Key) -> _Read:
+def _check_bounds(setting: Setting, raw: object, key: Key) -> _Read:
     if isinstance(raw, bool):
         return raw, None, None
 
     if isinstance(raw, (int, float)):
-        return _number(setting, raw, key)
+        return _check_number(setting, raw, key)
 
     if isinstance(raw, str):
-        return _text(setting, raw, key)
+        return _check_text(setting, raw, key)
 
     table = cast(dict[str, object], raw)
-    where = _not_json(table, ())
+    where = _find_non_json(table, ())
     if where is not None:
         return None, f"`{dotted((*key, *where))}`: has no form in JSON, which it is handed on as", None
 
     return table, None, None
 
 
-def _number(setting: Setting, raw: int | float, key: Key) -> _Read:
+def _check_number(setting: Setting, raw: int | float, key: Key) -> _Read:
     low, high = setting.minimum, setting.maximum
     if not math.isfinite(raw) or (low is not None and raw < low) or (high is not None and raw > high):
         return None, f"`{dotted(key)}`: expected {range_words(low, high)}, found {raw}", None
@@ -145,6 +145,7 @@ def _number(setting: Setting, raw: int | float, key: Key) -> _Read:
 
 
 def range_words(low: float | None, high: float | None) -> str:
+    """Return a range of numbers in words, for messages and documentation."""
     if low is not None and high is not None:
         return f"{low:.0f} to {high:.0f}"
 
@@ -154,7 +155,7 @@ def range_words(low: float | None, high: float | None) -> str:
     return f"at most {high:.0f}" if high is not None else "a finite number"
 
 
-def _text(setting: Setting, raw: str, key: Key) -> _Read:
+def _check_text(setting: Setting, raw: str, key: Key) -> _Read:
     name = dotted(key)
     if setting.choices is not None:
         if raw in setting.choices:
@@ -177,12 +178,12 @@ def _short(text: str) -> str:
     return shown.encode("unicode_escape").decode() if not shown.isprintable() else shown
 
 
-def _not_json(value: object, where: Key) -> Key | None:
-    """Where in a table something stands that JSON cannot say (a date, infinity)."""
+def _find_non_json(value: object, where: Key) -> Key | None:
+    """Return the place in a table of the first value that JSON has no form for (a date, infinity); None without one."""
     if isinstance(value, dict):
-        children = [_not_json(child, (*where, str(name))) for name, child in value.items()]
+        children = [_find_non_json(child, (*where, str(name))) for name, child in value.items()]
     elif isinstance(value, list):
-        children = [_not_json(child, (*where, at)) for at, child in enumerate(value)]
+        children = [_find_non_json(child, (*where, at)) for at, child in enumerate(value)]
     else:
         plain = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
         return None if plain else where

@@ -27,8 +27,8 @@ from orchestrator.adapters.systemd.machine import (
     user_name,
 )
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.setup.doctor import CheckResult, requirement
-from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour, is_ours, program_of, stop_s
+from orchestrator.core.setup.doctor import CheckResult, parse_requirement
+from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour, is_ours, program_of, stop_timeout_s
 from orchestrator.doctor.examine import DoctorContext
 
 DISTRIBUTION = "llama-orch"
@@ -56,7 +56,7 @@ def dependencies(_: DoctorContext) -> Iterator[CheckResult]:
         return
 
     wrong = False
-    for wanted in filter(None, map(requirement, lines)):
+    for wanted in filter(None, map(parse_requirement, lines)):
         if "extra" in wanted.marker or "win32" in wanted.marker.replace("!= 'win32'", ""):
             continue
 
@@ -201,7 +201,7 @@ def _stop_s(subject: DoctorContext, flavour: Flavour) -> int | None:
         return None
 
     try:
-        return stop_s(load_config(paths, subject.environment))
+        return stop_timeout_s(load_config(paths, subject.environment))
     except UsageError:
         return None
 

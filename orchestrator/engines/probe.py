@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.core.dialect.capabilities import Capabilities, Flag
 from orchestrator.core.dialect.environment import child_environment
-from orchestrator.core.dialect.help_text import capabilities, parse_help
+from orchestrator.core.dialect.help_text import parse_help, read_capabilities
 from orchestrator.core.errors import OrchError
 from orchestrator.engines import probe_cache
 from orchestrator.engines.ask import MAX_BYTES, TIMEOUT_S, Answer, ask
@@ -108,11 +108,11 @@ class _Asker:
             raise self._no_engine("it is a program of llama.cpp without a server", "--help", printed)
 
         if kind != "ik":
-            return capabilities(printed.text, version.text)
+            return read_capabilities(printed.text, version.text)
 
         listed = [_narrowed(question, flags.__contains__) for question in LEGACY]
         legacy = {spelling for question in listed for spelling in question.spellings}
-        return capabilities(
+        return read_capabilities(
             printed.text,
             version.text,
             self._unlisted(flags),

@@ -13,7 +13,7 @@ from orchestrator.adapters.paths import Paths, packaged_directory
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key, Problem, Problems, ProblemsError, did_you_mean
 from orchestrator.core.profile.profile import NAME_RULE, Profile, is_name
-from orchestrator.core.profile.reading import Layer, build, may_lack_model, merge, read_layer
+from orchestrator.core.profile.reading import Layer, build_profile, may_lack_model, merge_layers, read_layer
 from orchestrator.core.profile.rules import engine_kind, find_conflicts, named_engines
 from orchestrator.core.profile.settings import Value
 
@@ -147,10 +147,10 @@ class ProfileStore:
         """
         source = self.source(name_or_file)
         chain = self._read_chain(source, text)
-        values, layers = merge(chain.layers)
+        values, layers = merge_layers(chain.layers)
         by_layer = {id(layer): each for layer, each in zip(chain.layers, chain.sources, strict=True)}
         origins = {key: by_layer[id(layer)] for key, layer in layers.items()}
-        profile = build(chain.layers)
+        profile = build_profile(chain.layers)
         if profile is None:
             chain.add_missing_model()
         else:

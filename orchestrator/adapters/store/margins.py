@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.adapters.store.state_file import load_state, save_state
-from orchestrator.core.fleet.ladder import Margins, raised
+from orchestrator.core.fleet.ladder import Margins, raise_margins
 from orchestrator.core.profile.profile import EngineProfile
 
 KEYED_SETTINGS = (
@@ -84,9 +84,9 @@ class MarginStore:
         before = self.learned(key)
         kept = margins_mib
         if before is not None:
-            kept = raised(margins_mib, before)
+            kept = raise_margins(margins_mib, before)
             nothing = (0,) * len(margins_mib) if isinstance(margins_mib, tuple) else 0
-            if kept == raised(nothing, before):
+            if kept == raise_margins(nothing, before):
                 return False
 
         entries[key.digest] = {

@@ -73,19 +73,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:
     from orchestrator.adapters.store.history import HistoryReader
-    from orchestrator.core.measure.request_stats import summed, summed_by
+    from orchestrator.core.measure.request_stats import sum_requests, sum_requests_by
 
     try:
         reader = HistoryReader(find_paths().history_file)
     except FileNotFoundError:
-        return [], summed(None, [])
+        return [], sum_requests(None, [])
 
     try:
         records = reader.requests(since_s)
     finally:
         reader.close()
 
-    return summed_by(by, records), summed(None, records)
+    return sum_requests_by(by, records), sum_requests(None, records)
 
 
 def _age_s(text: str) -> int | None:
@@ -128,10 +128,10 @@ def _print_csv(groups: list[RequestStats], by: str) -> None:
     import csv
     import io
 
-    from orchestrator.core.measure.request_stats import summed
+    from orchestrator.core.measure.request_stats import sum_requests
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_fields(summed(None, []), by)), lineterminator="\n")
+    writer = csv.DictWriter(text, list(_fields(sum_requests(None, []), by)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(_fields(each, by) for each in groups)
     output.raw(text.getvalue())

@@ -1,4 +1,4 @@
-"""What one build accepts, read from its own `--help` and `--version`; never assumed from its name."""
+"""The flags that one build accepts, read from its own `--help` and `--version`; never assumed from its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Kind = Literal["upstream", "ik", "unknown"]
 
 
 def normal_spelling(flag: str) -> str:
-    """Both engines read `_` inside a long flag as `-`; `Capabilities.flags` has the dashes."""
+    """Return a flag with `-` for `_` inside a long one, as both engines read it and `Capabilities.flags` has it."""
     return flag.replace("_", "-") if flag.startswith("--") else flag
 
 
@@ -20,7 +20,7 @@ class Flag:
 
     :param name: the longest spelling, with its dashes
     :param aliases: the other spellings
-    :param value: whether it takes a value; a flag that can be bare or not is described by its help as taking one
+    :param value: it takes a value; a flag that can be bare or not is described by its help as taking one
     :param choices: the allowed values where the help lists them
     :param removed: still in the help, but refused when used
     :param listed: False when the help is silent about it and the binary was seen to accept it
@@ -42,12 +42,12 @@ class Flag:
 class Capabilities:
     """A build as it describes itself.
 
-    :param kind: which dialect, from the layout of the help
+    :param kind: the dialect, from the layout of the help
     :param version: the version as printed, for people (`0.6.0-dev (build 11434, commit 1234567)`)
     :param build_number: None when the build does not know (0 and 1 mean that too)
     :param commit: None when the build does not know
     :param flags: every spelling to its flag
-    :param spec_stages: whether `--spec-type` takes the fork's stages, `mtp:n_max=3,p_min=0.0`
+    :param spec_stages: `--spec-type` takes the fork's stages, `mtp:n_max=3,p_min=0.0`
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class Capabilities:
     spec_stages: bool = False
 
     def find(self, *spellings: str) -> Flag | None:
-        """The first of these spellings that the build accepts today (a removed flag is not accepted)."""
+        """Return the flag of the first of these spellings that the build accepts; a removed flag is not accepted."""
         for spelling in spellings:
             flag = self.flags.get(normal_spelling(spelling))
             if flag is not None and not flag.removed:
@@ -67,7 +67,7 @@ class Capabilities:
         return None
 
     def each(self) -> Iterator[Flag]:
-        """Every flag once, in the order of the help."""
+        """Yield every flag once, in the order of the help."""
         seen: set[str] = set()
         for flag in self.flags.values():
             if flag.name not in seen:

@@ -36,14 +36,14 @@ _FORCED = {
 
 
 def child_environment(parent: Mapping[str, str], *, state_dir: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """What an engine process gets to see.
+    """Return the environment of an engine process.
 
     :param parent: the environment to choose from, usually this process's
     :param state_dir: absolute; XDG_CONFIG_HOME points to `no-config` below it, which nobody fills (upstream since
         b10405 reads `llama.cpp/config.ini` there)
     :param extra: set by the user for this engine on purpose, so it wins over everything but what is forced
     """
-    chosen = {name: value for name, value in parent.items() if _passes(name)}
+    chosen = {name: value for name, value in parent.items() if _is_allowed(name)}
     return {
         **_DEFAULTS,
         **chosen,
@@ -53,5 +53,5 @@ def child_environment(parent: Mapping[str, str], *, state_dir: str, extra: Mappi
     }
 
 
-def _passes(name: str) -> bool:
+def _is_allowed(name: str) -> bool:
     return name in _ALLOWED or (name.startswith(_ALLOWED_PREFIXES) and not name.endswith(_SECRET_SUFFIXES))

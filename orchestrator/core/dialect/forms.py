@@ -1,4 +1,4 @@
-"""Finds the form of a row that a build allows, and writes it."""
+"""One setting in one build's words: the first form of its row that the build allows, and the command line so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAKES_VALUE = {Shape.VALUE: True, Shape.ON_OFF: True, Shape.INDEXED: True, Shap
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """What goes on the command line for one setting; empty argv always comes with a note."""
+    """The words of one setting on the command line; empty argv always comes with a note."""
 
     argv: tuple[str, ...]
     note: str = ""
@@ -26,7 +26,7 @@ class Spelled:
 
 @dataclass(frozen=True, slots=True)
 class Inexpressible:
-    """Why a build cannot express one setting, and the nearest thing that it can do."""
+    """The reason why a build cannot express one setting, with the nearest thing that it can do."""
 
     reason: str
 
@@ -42,7 +42,8 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
     problems: list[tuple[str, Value, str]] = field(default_factory=list)
 
-    def take(self, setting: str, value: Value, result: Spelled | Inexpressible) -> None:
+    def add(self, setting: str, value: Value, result: Spelled | Inexpressible) -> None:
+        """Add the words of a setting, or the reason why there are none."""
         if isinstance(result, Inexpressible):
             self.refuse(setting, value, result.reason)
             return
@@ -52,14 +53,14 @@ class Sheet:
             self.note(setting, value, result.note)
 
     def note(self, setting: str, value: Value, note: str) -> None:
-        self.notes.append(f"{setting} = {shown(value)}: {note}")
+        self.notes.append(f"{setting} = {profile_text(value)}: {note}")
 
     def refuse(self, setting: str, value: Value, reason: str) -> None:
         self.problems.append((setting, value, reason))
 
 
-def knows(caps: Capabilities, evidence: str) -> bool:
-    """Whether a build accepts a flag: `--fit` in any form, `--fit=` with a value, `--fit!` bare."""
+def accepts_flag(caps: Capabilities, evidence: str) -> bool:
+    """Return whether a build accepts a flag: `--fit` in any form, `--fit=` with a value, `--fit!` bare."""
     flag = caps.find(evidence.rstrip("=!"))
     if flag is None:
         return False
@@ -68,31 +69,31 @@ def knows(caps: Capabilities, evidence: str) -> bool:
 
 
 def spell(row: Row, value: Value, caps: Capabilities, spec_type: str = "none") -> Spelled | Inexpressible:
-    """The first form that this build allows for this value."""
+    """Return the words of the first form that this build allows for this value."""
     refused = ""
     for form in row.forms:
-        if not _is_for(form, value, caps, spec_type):
+        if not _form_applies(form, value, caps, spec_type):
             continue
 
         if form.shape is Shape.OMIT:
             return Spelled((), form.note)
 
-        spelling, flag = _flag(form, caps)
+        spelling, flag = _find_flag(form, caps)
         if flag is None:
             continue
 
-        fault = _fault(form, flag, value, caps)
+        fault = _find_fault(form, flag, value, caps)
         if fault is None:
-            words = () if form.shape is Shape.BARE else (_argument(form, value),)
+            words = () if form.shape is Shape.BARE else (_argument_text(form, value),)
             return Spelled((spelling, *words), form.note)
 
         refused = refused or fault
 
-    return Inexpressible(_explained(row, value, caps, refused))
+    return Inexpressible(_explain_refusal(row, value, caps, refused))
 
 
-def text(value: Value) -> str:
-    """A value as an engine reads it."""
+def engine_text(value: Value) -> str:
+    """Return a value as an engine reads it."""
     if isinstance(value, bool):
         return "on" if value else "off"
 
@@ -102,7 +103,7 @@ def text(value: Value) -> str:
         return f"{whole}.{decimals.rstrip('0') or '0'}"
 
     if isinstance(value, tuple):
-        return ",".join(text(part) for part in value)
+        return ",".join(engine_text(part) for part in value)
 
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -110,41 +111,41 @@ def text(value: Value) -> str:
     return str(value)
 
 
-def shown(value: Value) -> str:
-    """A value as a profile writes it, for messages."""
+def profile_text(value: Value) -> str:
+    """Return a value as a profile writes it, for messages."""
     if isinstance(value, bool):
         return "true" if value else "false"
 
     if isinstance(value, tuple):
-        return "[" + ", ".join(shown(part) for part in value) + "]"
+        return "[" + ", ".join(profile_text(part) for part in value) + "]"
 
     return json.dumps(value, ensure_ascii=False)
 
 
-def same(one: Value, other: Value) -> bool:
-    """Equal, and of one type: 1 is not true."""
+def same_value(one: Value, other: Value) -> bool:
+    """Return whether two values are equal and of one type: 1 is not true."""
     return type(one) is type(other) and one == other
 
 
 def looks_like_flag(argument: str) -> bool:
-    """Both engines read an argument that begins with a dash as the next flag, unless it is a number."""
+    """Return whether an engine reads this argument as the next flag: it begins with a dash, and is no number."""
     return argument.startswith("-") and _NUMBER.fullmatch(argument) is None
 
 
-def _is_for(form: Form, value: Value, caps: Capabilities, spec_type: str) -> bool:
-    if form.when is not None and not any(same(value, word) for word in form.when):
+def _form_applies(form: Form, value: Value, caps: Capabilities, spec_type: str) -> bool:
+    if form.when is not None and not any(same_value(value, word) for word in form.when):
         return False
 
     return (
         (form.of is None or (isinstance(value, form.of) and not isinstance(value, bool)))
         and (form.kinds is None or caps.kind in form.kinds)
         and (form.types is None or spec_type in form.types)
-        and all(knows(caps, evidence) for evidence in form.beside)
-        and not any(knows(caps, evidence) for evidence in form.absent)
+        and all(accepts_flag(caps, evidence) for evidence in form.beside)
+        and not any(accepts_flag(caps, evidence) for evidence in form.absent)
     )
 
 
-def _flag(form: Form, caps: Capabilities) -> tuple[str, Flag | None]:
+def _find_flag(form: Form, caps: Capabilities) -> tuple[str, Flag | None]:
     for spelling in form.flags:
         flag = caps.find(spelling)
         if flag is not None and flag.value is _TAKES_VALUE[form.shape]:
@@ -153,27 +154,27 @@ def _flag(form: Form, caps: Capabilities) -> tuple[str, Flag | None]:
     return "", None
 
 
-def _argument(form: Form, value: Value) -> str:
+def _argument_text(form: Form, value: Value) -> str:
     if form.shape is Shape.INDEXED and isinstance(value, tuple):
-        return text(tuple(str(part) for pair in enumerate(value) for part in pair))
+        return engine_text(tuple(str(part) for pair in enumerate(value) for part in pair))
 
-    return next((word for key, word in form.spelled.items() if same(key, value)), text(value))
+    return next((word for key, word in form.spelled.items() if same_value(key, value)), engine_text(value))
 
 
-def _fault(form: Form, flag: Flag, value: Value, caps: Capabilities) -> str | None:
+def _find_fault(form: Form, flag: Flag, value: Value, caps: Capabilities) -> str | None:
     if form.shape is Shape.BARE:
         return None
 
-    argument = _argument(form, value)
+    argument = _argument_text(form, value)
     if looks_like_flag(argument):
         return f"`{flag.name} {argument}` would be read as two flags, as the value begins with `-`"
 
     for part in value if isinstance(value, tuple) else ():
         bad = next((char for char in ("," + form.forbid) if char in str(part)), None)
         if bad is not None:
-            return f"`{flag.name}` takes a list in which no element may hold `{bad}`, found {shown(part)}"
+            return f"`{flag.name}` takes a list in which no element may hold `{bad}`, found {profile_text(part)}"
 
-    allowed = _allowed(form, flag, caps)
+    allowed = _allowed_words(form, flag, caps)
     if form.shape is not Shape.VALUE or not isinstance(value, str | bool):
         return None
 
@@ -183,7 +184,7 @@ def _fault(form: Form, flag: Flag, value: Value, caps: Capabilities) -> str | No
     return None
 
 
-def _allowed(form: Form, flag: Flag, caps: Capabilities) -> tuple[str, ...] | None:
+def _allowed_words(form: Form, flag: Flag, caps: Capabilities) -> tuple[str, ...] | None:
     if flag.choices is None:
         return form.words
 
@@ -192,7 +193,7 @@ def _allowed(form: Form, flag: Flag, caps: Capabilities) -> tuple[str, ...] | No
     return tuple(dict.fromkeys((*flag.choices, *extra)))
 
 
-def _explained(row: Row, value: Value, caps: Capabilities, fault: str) -> str:
+def _explain_refusal(row: Row, value: Value, caps: Capabilities, fault: str) -> str:
     word = value if isinstance(value, str) else ""
     parts = [row.only[word]] if word in row.only else []
     if fault:

@@ -38,7 +38,7 @@ _BULLET = re.compile(r"- ([a-z][\w+-]*)(?: \(default\))?:")
 _DEFAULT = re.compile(r"\(default: '?([\w+-]+)'?")
 
 _STAGE_HINT = "[:k=v"
-"""How the fork's `--spec-type` shows that it takes stages (since b4557, June 2026)."""
+"""The mark in the help of the fork's `--spec-type` that it takes stages (since b4557, June 2026)."""
 
 FORK_TAKES_VALUE = frozenset({
     "--adaptive-decay", "--adaptive-target", "--allowlist-keyword", "--allowlist-keyword-delay", "--allowlist-pieces",
@@ -58,7 +58,7 @@ class _Entry(NamedTuple):
     description: tuple[str, ...]
 
 
-def capabilities(
+def read_capabilities(
     help_text: str,
     version_text: str,
     extra_accepted: Iterable[Flag] = (),
@@ -66,7 +66,7 @@ def capabilities(
     refused: Iterable[str] = (),
     spec_stages: bool | None = None,
 ) -> Capabilities:
-    """What a build accepts.
+    """Return what a build accepts, as its own help and version tell.
 
     :param extra_accepted: flags or spellings that the help is silent about and the binary was seen to accept
     :param refused: spellings that the help lists and the binary was seen to refuse
@@ -77,15 +77,15 @@ def capabilities(
     for spelling in refused:
         flag = flags.get(normal_spelling(spelling))
         if flag is not None:
-            _put(flags, replace(flag, removed=True))
+            _add_flag(flags, replace(flag, removed=True))
 
     for extra in extra_accepted:
         known = next((flags[spelling] for spelling in extra.spellings if spelling in flags), None)
         if known is None:
-            _put(flags, extra)
+            _add_flag(flags, extra)
         else:
             new = (spelling for spelling in extra.spellings if spelling not in known.spellings)
-            _put(flags, replace(known, aliases=(*known.aliases, *new)))
+            _add_flag(flags, replace(known, aliases=(*known.aliases, *new)))
 
     if spec_stages is None:
         spec_stages = kind == "ik" and _STAGE_HINT in help_text
@@ -94,7 +94,7 @@ def capabilities(
 
 
 def parse_version(text: str) -> tuple[str, int | None, str | None]:
-    """The version for people, the build number and the commit, from whatever surrounds them.
+    """Return the version for people, the build number and the commit, from whatever surrounds them.
 
     :return: `unknown` and two None where there is no version line
     """
@@ -111,25 +111,25 @@ def parse_version(text: str) -> tuple[str, int | None, str | None]:
 
 
 def parse_help(text: str) -> tuple[Kind, dict[str, Flag]]:
-    """The kind of engine, and every spelling to its flag; `unknown` and nothing for any other text."""
+    """Return the kind of engine, and every spelling to its flag; `unknown` and nothing for any other text."""
     lines = text.expandtabs().splitlines()
-    kind = kind_of(lines)
+    kind = detect_kind(lines)
     if kind == "unknown":
         return kind, {}
 
     flags: dict[str, Flag] = {}
     for entry in _upstream_entries(lines) if kind == "upstream" else _fork_entries(lines):
-        for spellings in _opposites(entry) if kind == "upstream" else (entry.spellings,):
+        for spellings in _split_opposites(entry) if kind == "upstream" else (entry.spellings,):
             # The fork lists some flags once per example program: what the first says about them holds.
             fresh = tuple(spelling for spelling in spellings if spelling not in flags)
             if fresh == spellings:
-                _put(flags, _flag(spellings, entry, kind))
+                _add_flag(flags, _build_flag(spellings, entry, kind))
 
     return kind, flags
 
 
-def kind_of(lines: Iterable[str]) -> Kind:
-    """Which layout these lines have."""
+def detect_kind(lines: Iterable[str]) -> Kind:
+    """Return the kind of engine whose layout these lines have."""
     usage = False
     for line in lines:
         if _UPSTREAM_SECTION.fullmatch(line):
@@ -143,14 +143,14 @@ def kind_of(lines: Iterable[str]) -> Kind:
     return "unknown"
 
 
-def _put(flags: dict[str, Flag], flag: Flag) -> None:
+def _add_flag(flags: dict[str, Flag], flag: Flag) -> None:
     for spelling in flag.spellings:
         flags[spelling] = flag
 
 
-def _flag(spellings: tuple[str, ...], entry: _Entry, kind: Kind) -> Flag:
+def _build_flag(spellings: tuple[str, ...], entry: _Entry, kind: Kind) -> Flag:
     name = max(spellings, key=len)
-    choices = _choices(entry, kind)
+    choices = _read_choices(entry, kind)
     return Flag(
         name=name,
         aliases=tuple(spelling for spelling in spellings if spelling != name),
@@ -163,20 +163,20 @@ def _flag(spellings: tuple[str, ...], entry: _Entry, kind: Kind) -> Flag:
 def _upstream_entries(lines: list[str]) -> Iterator[_Entry]:
     start = next(index for index, line in enumerate(lines) if _UPSTREAM_SECTION.fullmatch(line))
     body = (line for line in lines[start:] if not _UPSTREAM_SECTION.fullmatch(line))
-    return _entries(body, re.compile("-"), _UPSTREAM_COLUMN)
+    return _read_entries(body, re.compile("-"), _UPSTREAM_COLUMN)
 
 
 def _fork_entries(lines: list[str]) -> Iterator[_Entry]:
-    return _entries(lines, _FORK_ENTRY, _FORK_COLUMN)
+    return _read_entries(lines, _FORK_ENTRY, _FORK_COLUMN)
 
 
-def _entries(lines: Iterable[str], begins: re.Pattern[str], column: int) -> Iterator[_Entry]:
+def _read_entries(lines: Iterable[str], begins: re.Pattern[str], column: int) -> Iterator[_Entry]:
     left: str | None = None
     description: list[str] = []
     for line in lines:
         if begins.match(line):
             if left is not None:
-                yield _entry(left, description)
+                yield _read_entry(left, description)
 
             # Both engines pad the left part with at least two spaces, or break the line after it.
             fits = line[column - 2 : column + 1].startswith("  ") and len(line) > column
@@ -186,11 +186,11 @@ def _entries(lines: Iterable[str], begins: re.Pattern[str], column: int) -> Iter
             description.append(line.strip())
 
     if left is not None:
-        yield _entry(left, description)
+        yield _read_entry(left, description)
 
 
-def _entry(left: str, description: list[str]) -> _Entry:
-    """Splits `-cram-n-min --cache-ram-n-min N`, with or without commas, into spellings and hint."""
+def _read_entry(left: str, description: list[str]) -> _Entry:
+    """Split `-cram-n-min --cache-ram-n-min N`, with or without commas, into spellings and hint."""
     spellings: list[str] = []
     hint: list[str] = []
     for word in left.split():
@@ -207,8 +207,11 @@ def _entry(left: str, description: list[str]) -> _Entry:
     return _Entry(tuple(dict.fromkeys(spellings)), " ".join(hint), tuple(description))
 
 
-def _opposites(entry: _Entry) -> Iterator[tuple[str, ...]]:
-    """Upstream lists a switch and its negation in one entry (`-kvo, --kv-offload, -nkvo, --no-kv-offload`)."""
+def _split_opposites(entry: _Entry) -> Iterator[tuple[str, ...]]:
+    """Yield the spellings of each flag in an entry.
+
+    Upstream lists a switch and its negation in one (`-kvo, --kv-offload, -nkvo, --no-kv-offload`).
+    """
     words = entry.spellings
     negative = next((index for index, word in enumerate(words) if word.startswith("--no-")), 0)
     if entry.hint or not any(word.startswith("--") for word in words[:negative]):
@@ -222,22 +225,22 @@ def _opposites(entry: _Entry) -> Iterator[tuple[str, ...]]:
     yield words[negative:]
 
 
-def _choices(entry: _Entry, kind: Kind) -> tuple[str, ...] | None:
+def _read_choices(entry: _Entry, kind: Kind) -> tuple[str, ...] | None:
     if _STAGE_HINT in entry.hint:
-        return _listed(entry, "types:")
+        return _labelled_words(entry, "types:")
 
     first = entry.description[0] if entry.description else ""
     for text in (entry.hint, first if kind == "ik" and not entry.hint else ""):
         bracketed = _BRACKETED.search(text)
         if bracketed is not None and _is_whole_value(text, bracketed):
             inner = next(group for group in bracketed.groups() if group is not None)
-            return _words(inner.replace(" - ", "-"), "|" if "|" in inner else ",")
+            return _split_words(inner.replace(" - ", "-"), "|" if "|" in inner else ",")
 
     if entry.hint.startswith("none,"):
-        return _words(entry.hint, ",")
+        return _split_words(entry.hint, ",")
 
     if kind == "upstream" and entry.hint:
-        return _listed(entry, "allowed values:") or _bullets(entry.description)
+        return _labelled_words(entry, "allowed values:") or _bulleted_words(entry.description)
 
     return None  # the fork's bulleted lists describe and are not complete: -sm has a fourth mode
 
@@ -249,13 +252,13 @@ def _is_whole_value(text: str, bracketed: re.Match[str]) -> bool:
     return listed and (bracketed.start() == 0 or text[bracketed.start() - 1] == " ")
 
 
-def _words(text: str, separator: str) -> tuple[str, ...] | None:
+def _split_words(text: str, separator: str) -> tuple[str, ...] | None:
     words = tuple(word.strip() for word in text.split(separator))
     return words if len(words) > 1 and all(_WORD.fullmatch(word) for word in words) else None
 
 
-def _listed(entry: _Entry, label: str) -> tuple[str, ...] | None:
-    """The words after a label; a list may run over several lines and then its lines end with a comma."""
+def _labelled_words(entry: _Entry, label: str) -> tuple[str, ...] | None:
+    """Return the words after a label; a list may run over several lines and then its lines end with a comma."""
     text = ""
     for line in entry.description:
         if not text and line.startswith(label):
@@ -263,11 +266,11 @@ def _listed(entry: _Entry, label: str) -> tuple[str, ...] | None:
         elif text.endswith(","):
             text += f" {line}"
 
-    return _words(text, ",")
+    return _split_words(text, ",")
 
 
-def _bullets(description: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Modes described one by one; the default may be missing among them (--reasoning-format)."""
+def _bulleted_words(description: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return modes that are described one by one, with the default, which may be missing there (--reasoning-format)."""
     words = [match[1] for match in map(_BULLET.match, description) if match]
     if not words:
         return None

@@ -13,7 +13,7 @@ _MTP_TAIL_NEEDS_STAGES = frozenset({"qwen35moe", "qwen35"})
 
 
 def known_limits(kind: Kind, spec_stages: bool) -> tuple[str, ...]:
-    """What a build of this kind cannot do although its flags suggest it; one sentence each, for people.
+    """Return what a build of this kind cannot do although its flags suggest it; one sentence each, for people.
 
     :param spec_stages: as in `Capabilities`
     """
@@ -24,7 +24,7 @@ def known_limits(kind: Kind, spec_stages: bool) -> tuple[str, ...]:
 
 
 def refuse_model(capabilities: Capabilities, architecture: str | None, nextn_predict_layers: int) -> str | None:
-    """Why this build cannot load a file with this header; None when nothing speaks against it.
+    """Return the reason why this build cannot load a file with this header; None when nothing speaks against it.
 
     :param architecture: `general.architecture`
     :param nextn_predict_layers: `<architecture>.nextn_predict_layers`, 0 where the key is absent

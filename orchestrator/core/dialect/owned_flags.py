@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from orchestrator.core.dialect.capabilities import normal_spelling
+
 
 class RefusedFlag(NamedTuple):
     """One word of `extra_args` that is refused: its position, the flag as the engines know it, and why."""
@@ -112,31 +114,30 @@ REFUSED_FLAGS: Mapping[str, str] = {flag: owned.reason for owned in _OWNED for f
 """Every spelling that is refused by name, with the reason; families refuse more."""
 
 
-def normal(word: str) -> str | None:
-    """The flag that an engine reads from a word of argv, or None when the word is not a flag.
+def flag_in_word(word: str) -> str | None:
+    """Return the flag that an engine reads from a word of argv, or None when the word is not a flag.
 
-    Both engines take `_` for `-` inside a long flag; some builds take `--flag=value`.
+    Some builds take `--flag=value`.
     """
     if not word.startswith("-") or word[1:2].isdigit() or word[1:2] in ("", "."):
         return None
 
-    flag = word.partition("=")[0]
-    return flag.replace("_", "-") if flag.startswith("--") else flag
+    return normal_spelling(word.partition("=")[0])
 
 
-def refused(extra_args: Sequence[str]) -> list[RefusedFlag]:
-    """Every owned flag in `extra_args`, in any spelling; also where it could be the value of another flag."""
+def find_refused_flags(extra_args: Sequence[str]) -> list[RefusedFlag]:
+    """Return every owned flag in `extra_args`, in any spelling; also where it could be the value of another flag."""
     found = []
     for index, word in enumerate(extra_args):
-        flag = normal(word.strip())
-        reason = None if flag is None else _reason(flag)
+        flag = flag_in_word(word.strip())
+        reason = None if flag is None else _refusal_reason(flag)
         if flag is not None and reason is not None:
             found.append(RefusedFlag(index, flag, reason))
 
     return found
 
 
-def _reason(flag: str) -> str | None:
+def _refusal_reason(flag: str) -> str | None:
     known = REFUSED_FLAGS.get(flag) or REFUSED_FLAGS.get(flag.lower() if flag.startswith("--") else flag)
     if known is not None:
         return known

@@ -1,4 +1,4 @@
-"""Turns a profile into the argv of one build, from what that build says it accepts.
+"""A profile as the argv of one build, from what that build says it accepts.
 
 The tables are in `tables.py` and `speculative.py`; docs/dialects.md shows them for recorded builds.
 Nothing here asks for an engine's name. A setting ends on the command line, in a note, or in the error.
@@ -10,7 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.dialect.capabilities import Capabilities, Kind
-from orchestrator.core.dialect.forms import Inexpressible, Sheet, knows, looks_like_flag, same, shown, spell
+from orchestrator.core.dialect.forms import (
+    Inexpressible,
+    Sheet,
+    accepts_flag,
+    looks_like_flag,
+    profile_text,
+    same_value,
+    spell,
+)
 from orchestrator.core.dialect.speculative import render_speculation
 from orchestrator.core.dialect.tables import FITTING, LOAD_FLAGS, LOAD_MODES, PLACEMENT, REST, Form, Row, Shape
 from orchestrator.core.errors import UsageError
@@ -65,7 +73,7 @@ _QUIET_DEFAULTS = ("context.parallel",)
 class _OwnedArgument:
     """An argument that is orch's own.
 
-    :param needed: whether a build without it cannot be supervised; else it is left out
+    :param needed: a build without it cannot be supervised; else it is left out
     """
 
     forms: tuple[Form, ...]
@@ -104,7 +112,7 @@ def render(
     port: str,
     api_key_file: str | None,
 ) -> Rendered:
-    """The argv that starts this profile on a build with these capabilities.
+    """Return the argv that starts this profile on a build with these capabilities.
 
     :param build: what to call the build in messages
     :param model: path of the GGUF, absolute
@@ -112,11 +120,11 @@ def render(
     :raises UnsupportedError: when the build cannot express a setting; it lists every one
     """
     sheet = Sheet()
-    _take_rows(PLACEMENT, profile.settings, caps, sheet)
-    _take_load_mode(profile.settings, caps, sheet)
-    _take_rows(FITTING, profile.settings, caps, sheet)
+    _add_rows(PLACEMENT, profile.settings, caps, sheet)
+    _add_load_mode(profile.settings, caps, sheet)
+    _add_rows(FITTING, profile.settings, caps, sheet)
     render_speculation(profile.settings, caps, sheet)
-    _take_rows(REST, profile.settings, caps, sheet)
+    _add_rows(REST, profile.settings, caps, sheet)
     _check_conflicts(profile.settings, caps, sheet)
 
     owned = {"model": model, "alias": _alias(profile, caps), "host": host, "port": port}
@@ -130,24 +138,24 @@ def render(
     values = {**owned, "web_ui": "none", "log_colors": "off", "verbosity": "4"}
     for name, argument in _SERVER.items():
         if name != "api_key_file" or api_key_file is not None:
-            _take_owned(name, argument, values.get(name, True), caps, sheet)
+            _add_owned(name, argument, values.get(name, True), caps, sheet)
 
-    _take_extra_args(profile.extra_args, caps, sheet)
+    _add_extra_args(profile.extra_args, caps, sheet)
     if sheet.problems:
-        raise _unsupported(profile, build, sheet.problems)
+        raise _unsupported_error(profile, build, sheet.problems)
 
     return Rendered(tuple(sheet.argv), tuple(sheet.notes))
 
 
-def _take_rows(rows: Iterable[Row], settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+def _add_rows(rows: Iterable[Row], settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
     for row in rows:
         if row.setting in settings:
-            sheet.take(row.setting, settings[row.setting], spell(row, settings[row.setting], caps))
-        elif row.default is not None and not any(knows(caps, flag) for flag in row.default_unless):
-            _take_default(row, row.default, caps, sheet)
+            sheet.add(row.setting, settings[row.setting], spell(row, settings[row.setting], caps))
+        elif row.default is not None and not any(accepts_flag(caps, flag) for flag in row.default_unless):
+            _add_default(row, row.default, caps, sheet)
 
 
-def _take_default(row: Row, default: Value, caps: Capabilities, sheet: Sheet) -> None:
+def _add_default(row: Row, default: Value, caps: Capabilities, sheet: Sheet) -> None:
     result = spell(row, default, caps)
     if isinstance(result, Inexpressible) or not result.argv:
         return
@@ -158,11 +166,11 @@ def _take_default(row: Row, default: Value, caps: Capabilities, sheet: Sheet) ->
         sheet.notes.append(f"{row.setting} is unset: `{passed}` is passed, so that every engine does the same")
 
 
-def _take_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
-    """One word since b10142; flags of their own before that, and in the fork."""
+def _add_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+    """Add the way to read the file: one word since b10142; flags of their own before that, and in the fork."""
     given = {row.setting: settings[row.setting] for row in LOAD_FLAGS if row.setting in settings}
-    if not knows(caps, "--load-mode="):
-        _take_rows(LOAD_FLAGS, settings, caps, sheet)
+    if not accepts_flag(caps, "--load-mode="):
+        _add_rows(LOAD_FLAGS, settings, caps, sheet)
         return
 
     mode = _load_mode(given.get("memory.mmap"), given.get("memory.mlock"), given.get("memory.direct_io"))
@@ -192,7 +200,7 @@ def _take_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sh
 
 
 def _load_mode(mmap: Value | None, mlock: Value | None, direct_io: Value | None) -> str | None:
-    """The word for three settings; None when two of them exclude one another. Unset mmap means mapped, as elsewhere."""
+    """Return the word for three settings; None when two exclude one another. Unset mmap means mapped, as elsewhere."""
     if direct_io is True:
         return None if mmap is True or mlock is True else "dio"
 
@@ -209,7 +217,7 @@ def _check_conflicts(settings: Mapping[str, Value], caps: Capabilities, sheet: S
 
         for other in conflict.against:
             value = settings.get(other)
-            if value is not None and not any(same(value, word) for word in conflict.harmless):
+            if value is not None and not any(same_value(value, word) for word in conflict.harmless):
                 sheet.refuse(conflict.setting, conflict.value, conflict.reason.format(other=other))
 
     parallel = settings.get("context.parallel", 1)
@@ -220,10 +228,10 @@ def _check_conflicts(settings: Mapping[str, Value], caps: Capabilities, sheet: S
 def _alias(profile: EngineProfile, caps: Capabilities) -> str:
     # A comma list is told by its neighbour of the same change: the names themselves are in the help's prose alone.
     names = [profile.name, *(alias for alias in profile.aliases if "," not in alias and alias != profile.name)]
-    return ",".join(dict.fromkeys(names)) if knows(caps, "--tags=") else profile.name
+    return ",".join(dict.fromkeys(names)) if accepts_flag(caps, "--tags=") else profile.name
 
 
-def _take_owned(name: str, owned: _OwnedArgument, value: Value, caps: Capabilities, sheet: Sheet) -> None:
+def _add_owned(name: str, owned: _OwnedArgument, value: Value, caps: Capabilities, sheet: Sheet) -> None:
     result = spell(Row(name, owned.forms, nearest="use another build"), value, caps)
     if not isinstance(result, Inexpressible):
         sheet.argv += result.argv
@@ -231,7 +239,7 @@ def _take_owned(name: str, owned: _OwnedArgument, value: Value, caps: Capabiliti
         sheet.refuse(name, value, result.reason)
 
 
-def _take_extra_args(extra_args: Sequence[str], caps: Capabilities, sheet: Sheet) -> None:
+def _add_extra_args(extra_args: Sequence[str], caps: Capabilities, sheet: Sheet) -> None:
     sheet.argv += extra_args
     if not extra_args or not looks_like_flag(extra_args[-1]):
         return
@@ -243,8 +251,12 @@ def _take_extra_args(extra_args: Sequence[str], caps: Capabilities, sheet: Sheet
         sheet.refuse("extra_args", tuple(extra_args), reason)
 
 
-def _unsupported(profile: EngineProfile, build: str, problems: Sequence[tuple[str, Value, str]]) -> UnsupportedError:
-    lines = dict.fromkeys(f"{setting} = {shown(value)}: {build} cannot: {why}" for setting, value, why in problems)
+def _unsupported_error(
+    profile: EngineProfile, build: str, problems: Sequence[tuple[str, Value, str]]
+) -> UnsupportedError:
+    lines = dict.fromkeys(
+        f"{setting} = {profile_text(value)}: {build} cannot: {why}" for setting, value, why in problems
+    )
     count = len({setting for setting, _, _ in problems})
     return UnsupportedError(
         f"{build} cannot do what profile `{profile.name}` asks for: {count} setting{'s' if count != 1 else ''}",

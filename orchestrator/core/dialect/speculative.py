@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.core.dialect.capabilities import Capabilities
-from orchestrator.core.dialect.forms import Sheet, spell, text
+from orchestrator.core.dialect.forms import Sheet, engine_text, spell
 from orchestrator.core.dialect.tables import DEFAULT, ONLY_FORK, ONLY_UPSTREAM, Form, Row, Shape, kv, layers, option
 from orchestrator.core.profile.settings import SPECULATIVE_TYPES, Value
 
@@ -93,7 +93,7 @@ APPLIES: Mapping[str, tuple[str, ...]] = {
     "ngram-cache": (*_LENGTHS, *_ALWAYS),
     "suffix": (*_LENGTHS, *_ALWAYS),
 }  # fmt: skip
-"""What has a meaning for each type; the rest of a profile's speculative settings is for another type."""
+"""The settings that have a meaning for each type; a profile's other speculative settings are for another type."""
 
 STAGE_KEYS: Mapping[str, str] = {
     "speculative.draft_max": "n_max",
@@ -109,7 +109,7 @@ STAGE_TYPES = tuple(name for name in SPECULATIVE_TYPES if name != "eagle3")
 
 
 def render_speculation(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
-    """Everything below `speculative.`, in this build's words."""
+    """Add everything below `speculative.` to the command line, in this build's words."""
     given = {path: value for path, value in settings.items() if path.startswith("speculative.")}
     kind = str(given.pop("speculative.type", "none"))
     for path in [path for path in given if path not in APPLIES[kind]]:
@@ -132,29 +132,29 @@ def render_speculation(settings: Mapping[str, Value], caps: Capabilities, sheet:
                 sheet.notes.append(f"{path} is unset: {value} is passed, as the engines' own defaults differ")
 
         for path in _CACHES:
-            _take_mtp_cache(path, settings, given, caps, sheet)
+            _add_mtp_cache(path, settings, given, caps, sheet)
 
     if caps.spec_stages:
-        _take_stage(kind, given, sheet)
+        _add_stage(kind, given, sheet)
     else:
-        sheet.take("speculative.type", kind, spell(TYPE, kind, caps, kind))
+        sheet.add("speculative.type", kind, spell(TYPE, kind, caps, kind))
 
     for row in ROWS:
         if row.setting in given:
-            sheet.take(row.setting, given[row.setting], spell(row, given[row.setting], caps, kind))
+            sheet.add(row.setting, given[row.setting], spell(row, given[row.setting], caps, kind))
 
 
-def _take_stage(kind: str, given: dict[str, Value], sheet: Sheet) -> None:
+def _add_stage(kind: str, given: dict[str, Value], sheet: Sheet) -> None:
     keys = {key: given.pop(path) for path, key in STAGE_KEYS.items() if path in given}
     if kind not in STAGE_TYPES:
         sheet.refuse("speculative.type", kind, f"its stages are {', '.join(STAGE_TYPES)}; use upstream")
         return
 
-    options = ",".join(f"{key}={text(value)}" for key, value in keys.items())
+    options = ",".join(f"{key}={engine_text(value)}" for key, value in keys.items())
     sheet.argv += ["--spec-type", f"{kind}:{options}" if options else kind]
 
 
-def _take_mtp_cache(
+def _add_mtp_cache(
     path: str, settings: Mapping[str, Value], given: dict[str, Value], caps: Capabilities, sheet: Sheet
 ) -> None:
     """The fork's MTP context has the main cache's types and ignores the drafter's; upstream's is f16 unless told."""

@@ -15,7 +15,7 @@ from orchestrator.core.profile.settings import KV_TYPES, Value
 
 
 class Shape(Enum):
-    """How a form looks on the command line."""
+    """The shape of a form on the command line."""
 
     VALUE = "value"
     """`--flag VALUE`; a list is one argument, joined by commas."""
@@ -91,18 +91,19 @@ _FORK: tuple[Kind, ...] = ("ik",)
 
 
 def value(*flags: str) -> tuple[Form, ...]:
+    """Return the forms of a setting that each of these flags takes as its value."""
     return (Form(Shape.VALUE, flags),)
 
 
 def switch(on: str | None, off: str | None, *, default: bool) -> tuple[Form, ...]:
-    """A boolean with a flag for each side, or for the one that is not the default."""
+    """Return the forms of a boolean with a flag for each side, or for the one that is not the default."""
     forms = [Form(Shape.BARE, (flag,), when=(state,)) for flag, state in ((on, True), (off, False)) if flag is not None]
     known = tuple(flag for flag in (off if default else on,) if flag is not None)
     return (*forms, Form(Shape.OMIT, when=(default,), beside=known, note=DEFAULT))
 
 
 def option(flag: str) -> tuple[Form, ...]:
-    """Something that is off unless asked for; a build without the flag cannot be doing it."""
+    """Return the forms of what is off unless asked for; a build without the flag cannot be doing it."""
     return (Form(Shape.BARE, (flag,), when=(True,)), Form(Shape.OMIT, when=(False,), note=DEFAULT))
 
 
@@ -115,6 +116,7 @@ _KV_ONLY = dict.fromkeys(_KV_SUBSTITUTES, ONLY_FORK)
 
 
 def kv(setting: str, *flags: str) -> Row:
+    """Return the row of a KV cache type; the dialects differ in the types that they know."""
     forms = (
         Form(Shape.VALUE, flags, kinds=_UPSTREAM, words=_UPSTREAM_KV),
         Form(Shape.VALUE, flags, kinds=_FORK, words=KV_TYPES),
@@ -123,7 +125,10 @@ def kv(setting: str, *flags: str) -> Row:
 
 
 def layers(setting: str, *flags: str) -> Row:
-    """Upstream takes `auto` and `all` since it fits (both December 2025 to January 2026); the fork takes numbers alone."""
+    """Return the row of a number of layers on devices.
+
+    Upstream takes `auto` and `all` since it fits (both December 2025 to January 2026); the fork takes numbers alone.
+    """
     return Row(setting, (
         Form(Shape.VALUE, flags, kinds=_UPSTREAM, beside=("--fit-target=",)),
         Form(Shape.VALUE, flags, of=int),
@@ -177,7 +182,7 @@ PLACEMENT: tuple[Row, ...] = (
     ), nearest="nearest here CUDA_VISIBLE_DEVICES in the daemon's environment"),
     Row("memory.rpc", value("--rpc"), nearest="use a build with GGML_RPC"),
 )  # fmt: skip
-"""What comes before the load mode: context, threads and placement."""
+"""The settings that come before the load mode: context, threads and placement."""
 
 LOAD_FLAGS: tuple[Row, ...] = (
     Row("memory.mmap", switch("--mmap", "--no-mmap", default=True)),
@@ -225,7 +230,7 @@ FITTING: tuple[Row, ...] = (
         Form(Shape.INDEXED, ("--gpu-fit-margin",), of=tuple),
     ), nearest="drop it; this build has no fit", nearest_for={"ik": "nearest here one number, which holds for every device"}),
 )  # fmt: skip
-"""What comes between the load mode and speculation."""
+"""The settings between the load mode and speculation."""
 
 REST: tuple[Row, ...] = (
     kv("kv.k", "--cache-type-k"),
@@ -286,4 +291,4 @@ REST: tuple[Row, ...] = (
         Form(Shape.OMIT, when=(False,), note=DEFAULT),
     ), nearest="use upstream"),
 )  # fmt: skip
-"""What comes after speculation."""
+"""The settings after speculation."""

@@ -1,1 +1,1 @@
-"""Which engine processes are to run, and what follows each event: lifecycle, ladder, restarts, switches. Not health."""
+"""The engine processes that are to run, and the step after each event: lifecycle, ladder, switches. Not health."""

@@ -1,4 +1,4 @@
-"""When clients ask for a profile that is not loaded: whether to switch now. Pure.
+"""The decision to switch because clients ask for a profile that is not loaded. Pure.
 
 Two things would be wrong: to switch at each request of clients that alternate between models, and to let those of one
 model wait for ever because those of the other never stop. So:
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DemandPolicy:
-    """Times in seconds."""
+    """The least stay of a profile that serves, and the longest wait for one that is busy, s."""
 
     min_stay_s: float = 5.0
     patience_s: float = 30.0
@@ -38,12 +38,12 @@ class Demand:
 def next_profile(
     waiting: Sequence[Demand], serving: str | None, in_flight: int, stayed_s: float, policy: DemandPolicy
 ) -> str | None:
-    """The profile to switch to now, or None while what serves goes on.
+    """Return the profile to switch to now, or None while what serves goes on.
 
-    :param waiting: what clients wait for
+    :param waiting: the profiles that clients wait for
     :param serving: the profile that serves; None when nothing does
     :param in_flight: requests that it is answering
-    :param stayed_s: how long it has been ready
+    :param stayed_s: time since it became ready
     """
     others = [demand for demand in waiting if demand.profile != serving]
     if not others:

@@ -71,28 +71,28 @@ from orchestrator.core.fleet.restart import RestartPolicy
 def step_fleet(
     fleet: Fleet, event: FleetEvent, now: float, policy: RestartPolicy
 ) -> tuple[Fleet, tuple[FleetEffect, ...]]:
-    """The world that follows, and what has to be done. Total."""
+    """Return the fleet that follows, and the effects to perform. Total."""
     turn = _Turn(fleet, now, policy)
     match event:
         case UpRequested():
-            turn.up(event)
+            turn.start_target(event)
         case DownRequested():
-            turn.down(event)
+            turn.stop_all(event)
         case SwitchRequested():
-            turn.switch(event)
+            turn.switch_target(event)
         case CancelRequested():
-            turn.cancel(event)
+            turn.cancel_switch(event)
         case SlotWoke():
-            turn.tell(event.slot, Woke())
+            turn.step_slot(event.slot, Woke())
         case _:
-            turn.tell(slot_of(event.instance), event)
+            turn.step_slot(slot_of(event.instance), event)
 
     turn.settle()
     return turn.fleet, tuple(turn.effects)
 
 
 class _Turn:
-    """One step in the making: the world so far and the effects collected."""
+    """One step in the making: the fleet so far and the effects collected."""
 
     def __init__(self, fleet: Fleet, now: float, policy: RestartPolicy) -> None:
         self.fleet = fleet
@@ -100,44 +100,44 @@ class _Turn:
         self.policy = policy
         self.effects: list[FleetEffect] = []
 
-    def up(self, event: UpRequested) -> None:
+    def start_target(self, event: UpRequested) -> None:
         switch = self.fleet.switch
         if switch is not None:
             if isinstance(switch, SideBySide):
-                self.tell(switch.new, StopRequested(force=True))
+                self.step_slot(switch.new, StopRequested(force=True))
 
-            self._finish(False, False, f"replaced by a start of {event.target}")
+            self._finish_switch(False, False, f"replaced by a start of {event.target}")
 
         if not isinstance(switch, StoppingOld | StartingNew | RollingBack) and state_is_active(self.fleet.state):
-            self.switch(SwitchRequested(event.target, event.slot, "replace"))
+            self.switch_target(SwitchRequested(event.target, event.slot, "replace"))
             return
 
         self.fleet = replace(self.fleet, desired=event.target)
         busy = [slot for slot, each in self.fleet.slots.items() if has_process(each)]
         for slot in self.fleet.slots:
             if [slot] != busy:
-                self.tell(slot, StopRequested())
+                self.step_slot(slot, StopRequested())
 
         if not busy:
-            self._open(event.slot, event.target)
+            self._open_slot(event.slot, event.target)
         elif len(busy) == 1:
             # Something is on its way out: the slot starts the new target when its process is gone.
             self.fleet = replace(self.fleet, current=busy[0])
-            self.tell(busy[0], StartRequested(event.target, f"{busy[0]}.1"))
+            self.step_slot(busy[0], StartRequested(event.target, f"{busy[0]}.1"))
         else:
             operation = SwitchOperation(event.slot, None, event.target, "replace", self.now, self.now)
             self.fleet = replace(self.fleet, current=busy[-1], switch=StoppingOld(operation, busy[-1]))
 
-    def down(self, event: DownRequested) -> None:
+    def stop_all(self, event: DownRequested) -> None:
         if self.fleet.switch is not None:
-            self._finish(False, False, "everything was stopped")
+            self._finish_switch(False, False, "everything was stopped")
 
         self.fleet = replace(self.fleet, desired=None)
         for slot in tuple(self.fleet.slots):
-            self.tell(slot, StopRequested(event.force))
+            self.step_slot(slot, StopRequested(event.force))
 
-    def switch(self, event: SwitchRequested) -> None:
-        """1. Under way already: refused. 2. It runs: done. 3. Nothing runs: a plain start. 4. Switch."""
+    def switch_target(self, event: SwitchRequested) -> None:
+        """1. A switch is under way: refused. 2. The target runs: done. 3. Nothing runs: a plain start. 4. Switch."""
         fleet = self.fleet
         state = fleet.state
         running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
@@ -156,16 +156,16 @@ class _Turn:
         elif origin == event.target and not event.again:
             self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
         elif fleet.current is None:
-            self._take(replace(operation, held_since=self.now))
+            self._start_new(replace(operation, held_since=self.now))
         elif origin is not None and event.strategy == "beside":
             self.fleet = replace(fleet, switch=SideBySide(operation, fleet.current, event.slot))
         else:
             operation = replace(operation, held_since=self.now)
             self.fleet = replace(fleet, switch=StoppingOld(operation, fleet.current))
             for slot in fleet.slots:
-                self.tell(slot, StopRequested())
+                self.step_slot(slot, StopRequested())
 
-    def cancel(self, event: CancelRequested) -> None:
+    def cancel_switch(self, event: CancelRequested) -> None:
         switch = self.fleet.switch
         if switch is None or switch.operation.id != event.operation:
             return
@@ -174,12 +174,12 @@ class _Turn:
             case SideBySide():
                 self._drop_beside(switch, "cancelled")
             case StoppingOld(operation=SwitchOperation(origin=None)):
-                self._finish(False, False, "cancelled")
+                self._finish_switch(False, False, "cancelled")
                 self.fleet = replace(self.fleet, desired=None)
             case StoppingOld():
-                self.tell(switch.old, ResumeRequested())
+                self.step_slot(switch.old, ResumeRequested())
                 if isinstance(self.fleet.slots[switch.old], Ready):
-                    self._finish(False, True, "cancelled")
+                    self._finish_switch(False, True, "cancelled")
                 else:
                     self.fleet = replace(self.fleet, switch=replace(switch, cancelled=True))
             case StartingNew(cause=None):
@@ -189,8 +189,10 @@ class _Turn:
             case _:
                 assert_never(switch)
 
-    def tell(self, slot: str, event: InstanceEvent | StartRequested | StopRequested | ResumeRequested | Woke) -> None:
-        """Step one slot."""
+    def step_slot(
+        self, slot: str, event: InstanceEvent | StartRequested | StopRequested | ResumeRequested | Woke
+    ) -> None:
+        """Step the lifecycle of one slot."""
         state = self.fleet.slots.get(slot)
         if state is None:
             return
@@ -205,7 +207,7 @@ class _Turn:
         switch = None
         while self.fleet.switch is not None and self.fleet.switch is not switch:
             switch = self.fleet.switch
-            self._advance(switch)
+            self._advance_switch(switch)
 
         kept = {
             slot: state
@@ -215,76 +217,78 @@ class _Turn:
         if len(kept) != len(self.fleet.slots):
             self.fleet = replace(self.fleet, slots=kept)
 
-    def _advance(self, switch: Switch) -> None:
+    def _advance_switch(self, switch: Switch) -> None:
         match switch:
             case SideBySide():
                 new = self.fleet.slots.get(switch.new)
                 if new is None:
-                    if not self._processes(besides=switch.old):
-                        self._open(switch.new, switch.operation.target, current=False)
+                    if not self._has_processes(besides=switch.old):
+                        self._open_slot(switch.new, switch.operation.target, current=False)
                 elif isinstance(new, Ready):
                     self.fleet = replace(self.fleet, current=switch.new)
-                    self.tell(switch.old, StopRequested())
-                    self._finish(True, False, None)
-                elif (cause := _over(new)) is not None:
+                    self.step_slot(switch.old, StopRequested())
+                    self._finish_switch(True, False, None)
+                elif (cause := _end_cause(new)) is not None:
                     self._drop_beside(switch, cause)
             case StoppingOld():
-                if not self._processes():
+                if not self._has_processes():
                     if switch.cancelled:
-                        self._return(switch.operation, "cancelled")
+                        self._roll_back(switch.operation, "cancelled")
                     else:
-                        self._take(switch.operation)
+                        self._start_new(switch.operation)
             case StartingNew():
                 new = self.fleet.slots[switch.new]
                 if isinstance(new, Ready):
-                    self._finish(True, False, None)
-                elif switch.cause is None and (cause := _over(new)) is not None:
+                    self._finish_switch(True, False, None)
+                elif switch.cause is None and (cause := _end_cause(new)) is not None:
                     if switch.operation.origin is None:
-                        self._finish(False, False, cause)  # nothing ran before: the failure stays, and is shown
+                        self._finish_switch(False, False, cause)  # nothing ran before: the failure stays, and is shown
                     else:
                         self._drop_new(switch, cause)
                 elif switch.cause is not None and isinstance(new, Stopped):
-                    self._return(switch.operation, switch.cause)
+                    self._roll_back(switch.operation, switch.cause)
             case RollingBack():
                 state = self.fleet.slots[switch.slot]
                 if isinstance(state, Ready):
-                    self._finish(False, True, switch.cause)
-                elif (cause := _over(state)) is not None:
-                    self._finish(False, False, f"{switch.cause}; and what ran before did not start again: {cause}")
+                    self._finish_switch(False, True, switch.cause)
+                elif (cause := _end_cause(state)) is not None:
+                    self._finish_switch(
+                        False, False, f"{switch.cause}; and what ran before did not start again: {cause}"
+                    )
             case _:
                 assert_never(switch)
 
-    def _processes(self, besides: str | None = None) -> bool:
+    def _has_processes(self, besides: str | None = None) -> bool:
         return any(has_process(state) for slot, state in self.fleet.slots.items() if slot != besides)
 
-    def _take(self, operation: SwitchOperation) -> None:
-        self._open(operation.id, operation.target)
+    def _start_new(self, operation: SwitchOperation) -> None:
+        self._open_slot(operation.id, operation.target)
         self.fleet = replace(self.fleet, switch=StartingNew(operation, operation.id))
 
     def _drop_beside(self, switch: SideBySide, cause: str) -> None:
-        self.tell(switch.new, StopRequested(force=True))
-        self._finish(False, not isinstance(self.fleet.slots[switch.old], Failed), cause)
+        self.step_slot(switch.new, StopRequested(force=True))
+        self._finish_switch(False, not isinstance(self.fleet.slots[switch.old], Failed), cause)
 
     def _drop_new(self, switch: StartingNew, cause: str) -> None:
         self.fleet = replace(self.fleet, switch=replace(switch, cause=cause))
-        self.tell(switch.new, StopRequested(force=True))
+        self.step_slot(switch.new, StopRequested(force=True))
 
-    def _return(self, operation: SwitchOperation, cause: str) -> None:
+    def _roll_back(self, operation: SwitchOperation, cause: str) -> None:
         if operation.origin is None:
-            self._finish(False, False, cause)
+            self._finish_switch(False, False, cause)
             self.fleet = replace(self.fleet, desired=None)  # a cancelled start: there is nothing to go back to
             return
 
         slot = f"{operation.id}r"
-        self._open(slot, operation.origin)
+        self._open_slot(slot, operation.origin)
         self.fleet = replace(self.fleet, switch=RollingBack(operation, slot, cause))
 
-    def _open(self, slot: str, target: Target, *, current: bool = True) -> None:
+    def _open_slot(self, slot: str, target: Target, *, current: bool = True) -> None:
         slots = {**self.fleet.slots, slot: Stopped()}
         self.fleet = replace(self.fleet, slots=slots, current=slot if current else self.fleet.current)
-        self.tell(slot, StartRequested(target, f"{slot}.1"))
+        self.step_slot(slot, StartRequested(target, f"{slot}.1"))
 
-    def _finish(self, ok: bool, rolled_back: bool, cause: str | None) -> None:
+    def _finish_switch(self, ok: bool, rolled_back: bool, cause: str | None) -> None:
         switch = self.fleet.switch
         assert switch is not None
         operation = switch.operation
@@ -308,8 +312,8 @@ class _Turn:
                 return False
 
 
-def _over(state: State) -> str | None:
-    """Why a start that belongs to a switch is given up: it failed, would have to wait, or was stopped."""
+def _end_cause(state: State) -> str | None:
+    """Return the reason why a start of a switch is given up: it failed, would have to wait, or was stopped."""
     match state:
         case Failed(failure=failure) | Backoff(failure=failure):
             return describe(failure)

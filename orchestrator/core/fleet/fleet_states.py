@@ -1,6 +1,6 @@
-"""What the world is made of: slots, the switch under way, the events it takes and the effects it asks for.
+"""The data of the fleet machine: slots, the switch under way, the events it takes and the effects it asks for.
 
-`fleet.py` says how they follow each other.
+`fleet.py` has the transitions.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Fleet:
 
     @property
     def holding(self) -> bool:
-        """Whether clients wait because of a switch."""
+        """True while clients wait because of a switch."""
         return isinstance(self.switch, StoppingOld | StartingNew | RollingBack)
 
 
@@ -106,6 +106,8 @@ class UpRequested:
 
 @dataclass(frozen=True, slots=True)
 class DownRequested:
+    """Stop everything; `force` skips the draining."""
+
     force: bool = False
 
 
@@ -121,6 +123,8 @@ class SwitchRequested:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
+    """End the switch under way, if it is this operation; what ran before serves on."""
+
     operation: str
 
 
@@ -136,13 +140,15 @@ FleetEvent = UpRequested | DownRequested | SwitchRequested | CancelRequested | S
 
 @dataclass(frozen=True, slots=True)
 class WakeSlot:
+    """Send `SlotWoke` at this monotonic time."""
+
     slot: str
     time: float
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchFinished:
-    """How a switch ended. `gap_s` is how long clients had to wait, 0 when they did not."""
+    """The end of a switch. `gap_s` is how long clients had to wait, 0 when they did not."""
 
     operation: SwitchOperation
     ok: bool
@@ -156,23 +162,24 @@ FleetEffect = Effect | WakeSlot | SwitchFinished
 
 
 def slot_of(instance: str) -> str:
-    """Instances are named `slot.number`."""
+    """Return the slot of an instance, which is named `slot.number`."""
     return instance.partition(".")[0]
 
 
 def has_process(state: State) -> bool:
-    """Whether a process may live in this state."""
+    """Return whether a process may live in this state."""
     return isinstance(state, Starting | Ready | Draining | Stopping)
 
 
 def state_is_active(state: State) -> bool:
-    """Whether the state is, or is on its way to, serving its target."""
+    """Return whether an instance in this state serves its target, or is on its way to."""
     return isinstance(state, Preparing | Starting | Ready) or (
         isinstance(state, Stopping) and state.failure is not None
     )
 
 
 def target_of(state: State) -> Target | None:
+    """Return what runs, is to run or ran last in this state; None when nothing ever did."""
     match state:
         case Stopped(last=None):
             return None

@@ -61,8 +61,8 @@ class Rung:
         return ", ".join([*parts, *self.steps]) or "as the profile says"
 
 
-def raised(margins: Margins, floor: Margins) -> Margins:
-    """Margins of the same shape, none below the floor for its device.
+def raise_margins(margins: Margins, floor: Margins) -> Margins:
+    """Return margins of the same shape, none below the floor for its device.
 
     Where the shapes differ it is not known which device is which, and the largest of the floor holds for each.
     """
@@ -74,29 +74,32 @@ def raised(margins: Margins, floor: Margins) -> Margins:
 
 
 def first_rung(profile: EngineProfile, learned_mib: Margins | None = None) -> Rung:
-    """Where a start begins: the profile's margin, or the larger one that survived before; none with fitting off."""
+    """Return the rung of a first start: the profile's margin, or the larger one that survived before.
+
+    Without a margin where fitting is off.
+    """
     if profile.settings.get("memory.fit") is False:
         return Rung()
 
-    margins = _margins(profile)
+    margins = _profile_margins(profile)
     if margins is None and profile.settings.get("memory.fit") is True and profile.recovery.margins:
         margins = profile.recovery.margins[0]
 
     if learned_mib is not None:
-        margins = raised(0 if margins is None else margins, learned_mib)
+        margins = raise_margins(0 if margins is None else margins, learned_mib)
 
     if isinstance(margins, tuple):
-        return Rung(max(margins), margins_mib=margins, devices=_devices(profile))
+        return Rung(max(margins), margins_mib=margins, devices=_device_names(profile))
 
     return Rung(margins)
 
 
-def at_least(rung: Rung, floor: Margins) -> Rung:
-    """The rung with no margin below the floor; as it is where nothing is fitted."""
+def raise_rung(rung: Rung, floor: Margins) -> Rung:
+    """Return the rung with no margin below the floor; as it is where nothing is fitted."""
     if rung.margins is None:
         return rung
 
-    margins = raised(rung.margins, floor)
+    margins = raise_margins(rung.margins, floor)
     if isinstance(margins, tuple):
         return replace(rung, margin_mib=max(margins), margins_mib=margins)
 
@@ -106,7 +109,7 @@ def at_least(rung: Rung, floor: Margins) -> Rung:
 def next_rung(
     rung: Rung, recovery: Recovery, *, margin_helps: bool, requested_mib: float | None, device: str | None = None
 ) -> Rung | None:
-    """The rung above this one, or None at the top.
+    """Return the rung above this one, or None at the top.
 
     :param margin_helps: False where a bigger margin cannot (nothing is fitted, one allocation is over a limit)
     :param requested_mib: the allocation that failed, MiB, where the log names it
@@ -114,9 +117,9 @@ def next_rung(
     """
     if margin_helps and rung.margins is not None:
         margins = rung.margins_mib or (rung.margin_mib or 0,)
-        at = _place(device, rung)
+        at = _margin_index(device, rung)
         higher = tuple(
-            _higher(margin, recovery, requested_mib) if at in (None, index) else margin
+            _next_margin_mib(margin, recovery, requested_mib) if at in (None, index) else margin
             for index, margin in enumerate(margins)
         )
         if higher != margins:
@@ -130,32 +133,32 @@ def next_rung(
 
 
 def apply_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:
-    """The profile with the rung's margin and steps laid over its settings.
+    """Return the profile with the rung's margin and steps laid over its settings.
 
     No step takes more device memory than the profile: `context:65536` leaves a smaller context as it is.
     """
     changed: dict[str, Value] = dict(profile.settings)
     if rung.margins is not None:
-        margins = _margins(profile)
+        margins = _profile_margins(profile)
         # The profile may have been edited since the first rung: its shape decides.
-        changed["memory.fit_margin"] = raised(margins if isinstance(margins, tuple) else 0, rung.margins)
+        changed["memory.fit_margin"] = raise_margins(margins if isinstance(margins, tuple) else 0, rung.margins)
 
     for step in rung.steps:
         name, _, value = step.partition(":")
         if name == "kv":
             changed["kv.k"] = changed["kv.v"] = value
         elif name == "context":
-            size = _int(changed, "context.size")  # 0 is the model's own, which is never small
+            size = _int_setting(changed, "context.size")  # 0 is the model's own, which is never small
             changed["context.size"] = min(size, int(value)) if size else int(value)
         elif name == "n_cpu_moe":
-            layers = _int(changed, "memory.n_cpu_moe")
+            layers = _int_setting(changed, "memory.n_cpu_moe")
             changed["memory.n_cpu_moe"] = layers + int(value) if value.startswith("+") else max(layers, int(value))
 
     return replace(profile, settings=changed)
 
 
-def _higher(margin_mib: int, recovery: Recovery, requested_mib: float | None) -> int:
-    """The next listed margin, or more where more was missing; the same after the last one."""
+def _next_margin_mib(margin_mib: int, recovery: Recovery, requested_mib: float | None) -> int:
+    """Return the next listed margin, or more where more was missing; the same after the last one."""
     listed = next((each for each in recovery.margins if each > margin_mib), None)
     if listed is None:
         return margin_mib
@@ -163,8 +166,8 @@ def _higher(margin_mib: int, recovery: Recovery, requested_mib: float | None) ->
     return max(listed, margin_mib + math.ceil(requested_mib or 0))
 
 
-def _place(device: str | None, rung: Rung) -> int | None:
-    """Which of the rung's margins is the device's; None when that is not known."""
+def _margin_index(device: str | None, rung: Rung) -> int | None:
+    """Return the index of the device among the rung's margins; None when that is not known."""
     found = _DEVICE.fullmatch(device or "")
     if found is None or not rung.margins_mib:
         return None
@@ -177,7 +180,7 @@ def _place(device: str | None, rung: Rung) -> int | None:
     return place if place is not None and place < len(rung.margins_mib) else None
 
 
-def _devices(profile: EngineProfile) -> tuple[str, ...]:
+def _device_names(profile: EngineProfile) -> tuple[str, ...]:
     listed, remote = (profile.settings.get(f"memory.{key}") for key in ("devices", "rpc"))
     if isinstance(listed, tuple) and listed:
         return tuple(map(str, listed))
@@ -185,7 +188,7 @@ def _devices(profile: EngineProfile) -> tuple[str, ...]:
     return tuple(f"RPC{index}" for index, _ in enumerate(remote)) if isinstance(remote, tuple) else ()
 
 
-def _margins(profile: EngineProfile) -> Margins | None:
+def _profile_margins(profile: EngineProfile) -> Margins | None:
     margins = profile.settings.get("memory.fit_margin")
     if isinstance(margins, tuple):
         return tuple(int(each) for each in margins)
@@ -197,6 +200,6 @@ def _largest(margins: Margins) -> int:
     return margins if isinstance(margins, int) else max(margins)
 
 
-def _int(settings: Mapping[str, Value], key: str) -> int:
+def _int_setting(settings: Mapping[str, Value], key: str) -> int:
     value = settings.get(key)
     return value if isinstance(value, int) else 0

@@ -72,7 +72,7 @@ from orchestrator.core.fleet.restart import CrashRecord, GiveUp, RestartPolicy, 
 
 
 def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
-    """The state that follows, and what has to be done. Total: a pair without a meaning changes nothing."""
+    """Return the state that follows, and the effects to perform. Total: a pair without a meaning changes nothing."""
     match event:
         case StartRequested():
             return _start(state, event)
@@ -93,51 +93,51 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
 
     match state, event:
         case Preparing(), Prepared():
-            start_record = _begin(
+            start_record = _append_attempt(
                 replace(state.start_record, rung=event.rung, recovery=event.recovery), event.rung, now
             )
             return Starting(start_record, state.instance), (Spawn(state.instance),)
         case Preparing(), NotStarted():
-            start_record = _begin(state.start_record, state.start_record.rung or Rung(), now)
-            return _ended(start_record, event.failure, 0.0, now, policy, state.instance)
+            start_record = _append_attempt(state.start_record, state.start_record.rung or Rung(), now)
+            return _after_failure(start_record, event.failure, 0.0, now, policy, state.instance)
         case Starting(pid=None), Spawned():
             return replace(state, pid=event.pid), (WatchLoading(state.instance),)
         case Starting(pid=int(), loaded=False), Loaded():
             return replace(state, loaded=True), (SendCanary(state.instance),)
         case Starting(pid=int(pid), loaded=True), CanaryPassed():
-            ready = Ready(_outcome(state.start_record, "ready"), state.instance, pid, now)
+            ready = Ready(_with_outcome(state.start_record, "ready"), state.instance, pid, now)
             return ready, (WakeAt(now + policy.healthy_s),)
         case Starting() | Ready(), CheckFailed():
             ready_for_s = now - state.since if isinstance(state, Ready) else 0.0
             stopping = Stopping(
-                _failed(state.start_record, event.failure), state.instance, None, event.failure, ready_for_s
+                _with_failure(state.start_record, event.failure), state.instance, None, event.failure, ready_for_s
             )
             return stopping, (StopProcess(state.instance),)
         case Draining(), CheckFailed():  # it answers nobody: no use in waiting for those in flight
-            stopping = Stopping(_failed(state.start_record, event.failure), state.instance, state.then)
+            stopping = Stopping(_with_failure(state.start_record, event.failure), state.instance, state.then)
             return stopping, (StopProcess(state.instance),)
         case Starting(), NotStarted() | Exited():
-            return _ended(state.start_record, event.failure, 0.0, now, policy, state.instance)
+            return _after_failure(state.start_record, event.failure, 0.0, now, policy, state.instance)
         case Ready(), Exited():
-            return _ended(state.start_record, event.failure, now - state.since, now, policy, state.instance)
+            return _after_failure(state.start_record, event.failure, now - state.since, now, policy, state.instance)
         case Draining(), Drained():
-            return _end_well(state, state.then)
+            return _stop_healthy(state, state.then)
         case Draining(), Exited():
-            return _stopped(_failed(state.start_record, event.failure), state.then, state.instance)
+            return _after_stop(_with_failure(state.start_record, event.failure), state.then, state.instance)
         case Stopping(), Spawned():
             return state, (StopProcess(state.instance),)  # asked for before there was a process to stop
         case Stopping(), Exited() | NotStarted():
             if state.failure is not None and state.then is None:
-                failure = _reason(state.failure, event.failure)
-                return _ended(state.start_record, failure, state.ready_for_s, now, policy, state.instance)
+                failure = _main_failure(state.failure, event.failure)
+                return _after_failure(state.start_record, failure, state.ready_for_s, now, policy, state.instance)
 
-            return _stopped(state.start_record, state.then, state.instance)
+            return _after_stop(state.start_record, state.then, state.instance)
         case _:
             return state, ()
 
 
 def rung_after(start_record: StartRecord, failure: Failure) -> Rung | None:
-    """Where the ladder goes on after device memory ran out; None at its top, or when the attempts are used up."""
+    """Return the rung to try after device memory ran out; None at the top, or when the attempts are used up."""
     if start_record.climbed + 1 >= start_record.recovery.max_attempts:
         return None
 
@@ -157,7 +157,7 @@ def _start(state: State, event: StartRequested) -> tuple[State, Effects]:
         case Preparing() | Starting() | Ready() if state.start_record.target == event.target:
             return state, ()  # it is on its way already
         case Preparing() | Backoff() | Failed():
-            return _prepare(StartRecord(event.target), _successor(state.instance))
+            return _prepare(StartRecord(event.target), _next_instance(state.instance))
         case Starting():
             return Stopping(state.start_record, state.instance, event.target), (StopProcess(state.instance),)
         case Ready():
@@ -179,13 +179,13 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
             return Stopping(state.start_record, state.instance, None), (StopProcess(state.instance),)
         case Ready():
             if event.force:
-                return _end_well(state, None)
+                return _stop_healthy(state, None)
 
             draining = Draining(state.start_record, state.instance, state.pid, state.since, None)
             return draining, (AwaitDrain(state.instance),)
         case Draining():
             if event.force:
-                return _end_well(state, None)
+                return _stop_healthy(state, None)
 
             return replace(state, then=None), ()
         case Stopping():
@@ -194,7 +194,7 @@ def _stop(state: State, event: StopRequested) -> tuple[State, Effects]:
             assert_never(state)
 
 
-def _end_well(state: Ready | Draining, then: Target | None) -> tuple[State, Effects]:
+def _stop_healthy(state: Ready | Draining, then: Target | None) -> tuple[State, Effects]:
     """End an instance that served without a failure until it was asked to stop."""
     return Stopping(state.start_record, state.instance, then), (_survived(state), StopProcess(state.instance))
 
@@ -209,7 +209,7 @@ def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effec
             due = since + policy.healthy_s
             return state, ((_survived(state),) if now >= due else (WakeAt(due),))
         case Backoff(until=until) | Failed(until=float(until)) if now >= until:
-            return _prepare(state.start_record, _successor(state.instance))
+            return _prepare(state.start_record, _next_instance(state.instance))
         case Backoff(until=until) | Failed(until=float(until)):
             # The timer of an earlier wait, or one that is early (uvloop's count whole milliseconds): without another
             # one, nothing would end this wait.
@@ -222,52 +222,52 @@ def _prepare(start_record: StartRecord, instance: str, settle_s: float = 0.0) ->
     return Preparing(start_record, instance), (Prepare(instance, start_record.target, start_record.rung, settle_s),)
 
 
-def _repeated(start_record: StartRecord) -> bool:
-    """Whether the attempt before the last one ran out of memory on the same rung."""
+def _same_rung_failed_before(start_record: StartRecord) -> bool:
+    """Return whether the attempt before the last one ran out of memory on the same rung."""
     before = start_record.attempts[-2] if len(start_record.attempts) > 1 else None
     return before is not None and before.outcome == "device_oom" and before.rung == start_record.attempts[-1].rung
 
 
-def _begin(start_record: StartRecord, rung: Rung, now: float) -> StartRecord:
+def _append_attempt(start_record: StartRecord, rung: Rung, now: float) -> StartRecord:
     number = start_record.attempts[-1].number + 1 if start_record.attempts else 1
     return replace(start_record, attempts=(*start_record.attempts, Attempt(number, now, rung))[-KEPT_ATTEMPTS:])
 
 
-def _outcome(
+def _with_outcome(
     start_record: StartRecord, outcome: str, failure: Failure | None = None, next: str | None = None
 ) -> StartRecord:
     last = replace(start_record.attempts[-1], outcome=outcome, failure=failure, next=next)
     return replace(start_record, attempts=(*start_record.attempts[:-1], last))
 
 
-def _failed(start_record: StartRecord, failure: Failure) -> StartRecord:
-    return _outcome(start_record, failure.failure_class, failure)
+def _with_failure(start_record: StartRecord, failure: Failure) -> StartRecord:
+    return _with_outcome(start_record, failure.failure_class, failure)
 
 
-def _reason(check: Failure, death: Failure) -> Failure:
-    """Why a process failed that was being stopped because of a failed check.
+def _main_failure(check: Failure, death: Failure) -> Failure:
+    """Return the failure of a process that was being stopped because of a failed check.
 
-    What its own log says comes first: the abort of a process that ran out of memory cuts off the canary, which is
+    The words of its own log come first: the abort of a process that ran out of memory cuts off the canary, which is
     noticed before the exit. The log of one that merely hung says nothing, and its exit status is of our making.
     """
-    told = death.evidence is not None and death.failure_class not in ("ok", "killed")
-    return death if told and not check.permanent else check
+    explained = death.evidence is not None and death.failure_class not in ("ok", "killed")
+    return death if explained and not check.permanent else check
 
 
-def _stopped(start_record: StartRecord, then: Target | None, instance: str) -> tuple[State, Effects]:
+def _after_stop(start_record: StartRecord, then: Target | None, instance: str) -> tuple[State, Effects]:
     if start_record.attempts[-1].failure is None:
-        start_record = _outcome(start_record, "stopped")
+        start_record = _with_outcome(start_record, "stopped")
 
     if then is None:
         return Stopped(start_record), ()
 
-    return _prepare(StartRecord(then), _successor(instance))
+    return _prepare(StartRecord(then), _next_instance(instance))
 
 
-def _ended(
+def _after_failure(
     start_record: StartRecord, failure: Failure, ready_for_s: float, now: float, policy: RestartPolicy, instance: str
 ) -> tuple[State, Effects]:
-    """The process ended by itself, or was ended because it failed: decide what follows, in this order.
+    """Decide what follows a process that ended by itself, or was ended because it failed, in this order.
 
     1. After a long healthy time, this is a new recovery: earlier crashes and climbs are forgotten, the rung is kept.
     2. Out of device memory that a dead engine still held: the same rung once more, after a wait. It says nothing of
@@ -280,22 +280,26 @@ def _ended(
         start_record = replace(start_record, climbed=0, crashes=CrashRecord())
 
     if failure.failure_class == "device_oom" and failure.action != "give_up":
-        if failure.unreleased_mib and not ready_for_s and not _repeated(start_record):
+        if failure.unreleased_mib and not ready_for_s and not _same_rung_failed_before(start_record):
             wait = f"try the same again in {policy.settle_s:g} s"
             why = f"{failure.unreleased_mib} MiB were not given back yet by what ran before"
-            start_record = _outcome(start_record, failure.failure_class, failure, f"{wait}: {why}")
-            return _prepare(start_record, _successor(instance), policy.settle_s)
+            start_record = _with_outcome(start_record, failure.failure_class, failure, f"{wait}: {why}")
+            return _prepare(start_record, _next_instance(instance), policy.settle_s)
 
         rung = rung_after(start_record, failure)
         if rung is not None:
-            start_record = _outcome(start_record, failure.failure_class, failure, f"try {rung}")
-            return _prepare(replace(start_record, rung=rung, climbed=start_record.climbed + 1), _successor(instance))
+            start_record = _with_outcome(start_record, failure.failure_class, failure, f"try {rung}")
+            return _prepare(
+                replace(start_record, rung=rung, climbed=start_record.climbed + 1), _next_instance(instance)
+            )
 
-        start_record = _outcome(start_record, failure.failure_class, failure, "give up: the ladder has no further step")
+        start_record = _with_outcome(
+            start_record, failure.failure_class, failure, "give up: the ladder has no further step"
+        )
         return Failed(start_record, instance, failure, None), ()
 
     if failure.permanent:
-        start_record = _outcome(
+        start_record = _with_outcome(
             start_record, failure.failure_class, failure, "give up: the same start would fail the same way"
         )
         return Failed(start_record, instance, failure, None), ()
@@ -304,10 +308,10 @@ def _ended(
     start_record = replace(start_record, crashes=record)
     match decision:
         case Retry(delay_s):
-            start_record = _outcome(start_record, failure.failure_class, failure, f"start again in {delay_s:g} s")
+            start_record = _with_outcome(start_record, failure.failure_class, failure, f"start again in {delay_s:g} s")
             return Backoff(start_record, instance, failure, now + delay_s), (WakeAt(now + delay_s),)
         case GiveUp(cooldown_s):
-            start_record = _outcome(
+            start_record = _with_outcome(
                 start_record, failure.failure_class, failure, f"rest for {cooldown_s:g} s, then one more try"
             )
             return Failed(start_record, instance, failure, now + cooldown_s), (WakeAt(now + cooldown_s),)
@@ -315,7 +319,7 @@ def _ended(
             assert_never(decision)
 
 
-def _successor(instance: str) -> str:
-    """A fresh id for the process that replaces this one: `1a2b.1` is followed by `1a2b.2`."""
+def _next_instance(instance: str) -> str:
+    """Return a fresh id for the process that replaces this one: `1a2b.1` is followed by `1a2b.2`."""
     stem, dot, number = instance.rpartition(".")
     return f"{stem}.{int(number) + 1}" if dot and number.isdecimal() else f"{instance}.2"

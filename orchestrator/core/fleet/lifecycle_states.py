@@ -1,6 +1,6 @@
-"""What the lifecycle machine is made of: its states, the events it takes and the effects it asks for.
+"""The data of the lifecycle machine: its states, the events it takes and the effects it asks for.
 
-Each state carries only the data that exists in it. `lifecycle.py` says how they follow each other.
+Each state carries only the data that exists in it. `lifecycle.py` has the transitions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEPT_ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to run: a profile on an engine."""
+    """A profile on an engine: what can be asked to run."""
 
     profile: str
     engine: str
@@ -29,7 +29,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a start or a run ended. Fields as in `core/failure/diagnosis.py`.
+    """The reason why a start or a run ended. Fields as in `core/failure/diagnosis.py`.
 
     `unreleased_mib` is the device memory that a dead engine still held when this one began
     (`core/failure/unreleased_memory.py`).
@@ -65,7 +65,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class StartRecord:
-    """What outlives a single process: the target, where on the ladder, and what was tried."""
+    """The recovery of one target, which outlives a single process: its rung on the ladder, and what was tried."""
 
     target: Target
     rung: Rung | None = None
@@ -84,12 +84,16 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
+    """The engine, the port and the key are being made ready; there is no process."""
+
     start_record: StartRecord
     instance: str
 
 
 @dataclass(frozen=True, slots=True)
 class Starting:
+    """The process loads its model; `pid` is None until it is spawned."""
+
     start_record: StartRecord
     instance: str
     pid: int | None = None
@@ -98,6 +102,8 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
+    """The instance serves, since the monotonic time `since`."""
+
     start_record: StartRecord
     instance: str
     pid: int
@@ -128,7 +134,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """`instance` is the process that ended; the one that follows is named after it."""
+    """The wait before the next start, until the monotonic time `until`. `instance` is the process that ended."""
 
     start_record: StartRecord
     instance: str
@@ -138,7 +144,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`until` is when one more try is due; None when only a person can change something."""
+    """Given up. `until` is when one more try is due; None when only a person can change something."""
 
     start_record: StartRecord
     instance: str
@@ -232,7 +238,7 @@ class Woke:
 
 
 InstanceEvent = Prepared | Spawned | Loaded | CanaryPassed | CheckFailed | NotStarted | Drained | Exited
-"""What performers report of one process."""
+"""The events that are reported of one process."""
 
 Event = StartRequested | StopRequested | ResumeRequested | Woke | InstanceEvent
 
@@ -297,12 +303,12 @@ Effects = tuple[Effect, ...]
 
 
 def describe(failure: Failure) -> str:
-    """A failure in one line: what happened, and the log line that shows it."""
+    """Return a failure in one line: what happened, and the log line that shows it."""
     return f"{failure.message} [{failure.evidence}]" if failure.evidence else failure.message
 
 
 def instance_of(state: State) -> str | None:
-    """The instance that the state speaks of, if it has one."""
+    """Return the instance that the state speaks of, if it has one."""
     match state:
         case Preparing() | Starting() | Ready() | Draining() | Stopping():
             return state.instance

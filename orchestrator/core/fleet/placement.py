@@ -1,4 +1,4 @@
-"""Whether a second engine fits beside the one that serves. Pure; sizes in MiB."""
+"""The choice between starting a new engine beside the one that serves and in its place. Pure; sizes in MiB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_MARGIN_MIB = 1024
 def choose_strategy(
     profile: EngineProfile, model_mib: int, device_free_mib: Sequence[int], host_available_mib: int
 ) -> tuple[Strategy, str]:
-    """Side by side only when the whole new model fits next to the old one, with its margin; and why.
+    """Return the strategy of a switch, with the reason: side by side only when the whole new model fits as well.
 
     A model that is fitted into what is left would be placed differently from what its profile was made for, so a model
     larger than the free memory of one device is never started beside another.

@@ -1,4 +1,4 @@
-"""When a crashed engine is started again: exponential backoff, a bounded budget, then a cooldown.
+"""The restart policy for a crashed engine: exponential backoff, a bounded budget, then a cooldown.
 
 Two knobs for two rates (Erlang/OTP's "Tuning the intensity and period"): the delay grows with each crash in a row, and
 the crash that is the `intensity`-th within `window_s` is answered with a rest. From then on there are only single
@@ -20,7 +20,7 @@ _DOUBLINGS = 64
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How patient the supervisor is. All times in seconds.
+    """The limits of restarting. All times in seconds.
 
     :param first_delay_s: wait after the first crash; doubles with each further one
     :param max_delay_s: the wait grows no longer than this
@@ -67,9 +67,9 @@ class GiveUp:
 def after_crash(
     record: CrashRecord, ready_for_s: float, now: float, policy: RestartPolicy
 ) -> tuple[CrashRecord, Retry | GiveUp]:
-    """What follows a crash.
+    """Return the record with this crash in it, and the decision.
 
-    :param ready_for_s: how long the engine had been ready; 0 when it never was
+    :param ready_for_s: time for which the engine had been ready; 0 when it never was
     """
     if ready_for_s >= policy.stable_s:
         record = CrashRecord()

@@ -34,7 +34,7 @@ class Family:
 
 
 def read_families(text: str) -> list[Family]:
-    """What the engine exports. Lines that are not understood, or come twice, are left out."""
+    """Return the metrics that an engine exports. Lines that are not understood, or come twice, are left out."""
     families: dict[str, Family] = {}
     count = 0
     for line in text.splitlines():
@@ -65,7 +65,7 @@ def read_families(text: str) -> list[Family]:
 
 
 def _labels(text: str) -> Labels | None:
-    """None for what is not understood."""
+    """Return the labels of a sample, sorted; None when they are not understood."""
     found = _LABEL.findall(text)
     whole = "".join(match[0] for match in _LABEL.finditer(text)) == text
     names = [name for name, _ in found]

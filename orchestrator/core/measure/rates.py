@@ -1,4 +1,4 @@
-"""What an engine does right now, from how its raw counts moved between two samples. Pure.
+"""The present rates of an engine, from the rise of its raw counts between two samples. Pure.
 
 A rate is tokens over the wall time between two samples, whatever the engines call a rate themselves: they count n or
 n - 1 steps, over the time of a request, and their gauges are emptied by whoever asks.
@@ -35,9 +35,9 @@ _PREFIX = "llamacpp:"
 
 @dataclass(frozen=True, slots=True)
 class CounterSample:
-    """What an engine answered.
+    """The counts that an engine answered with.
 
-    :param taken_s: when, monotonic
+    :param taken_s: monotonic time of the answer
     :param slots: None where it has no `/slots`
     :param totals: by name, without the prefix; empty where it has no `/metrics`
     """
@@ -61,7 +61,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What the next sample is compared with: the last one, and the tokens that were counted until then.
+    """The base that the next sample is compared with: the last one, and the tokens that were counted until then.
 
     :param prompt_at: when tokens of a prompt were last counted, or no prompt was being read; their rate was
         `prompt_tok_s`
@@ -74,20 +74,20 @@ class Meter:
     prompt_tok_s: float | None = None
 
 
-def begin(sample: CounterSample) -> tuple[Meter, Measured]:
-    """The first sample of an instance: there is no rate yet."""
+def begin_meter(sample: CounterSample) -> tuple[Meter, Measured]:
+    """Return the meter of a first sample, and its figures: there is no rate yet."""
     reading = sum(slot.prompt_read or 0 for slot in sample.slots or () if slot.reading)
     prompt = sample.totals.get(PROMPT, 0.0) + reading
-    return Meter(sample, _ever_decoded(sample), prompt, sample.taken_s), _now(sample)
+    return Meter(sample, _total_decoded(sample), prompt, sample.taken_s), _current_figures(sample)
 
 
-def idle(meter: Meter, now: float) -> Meter:
-    """Nothing was in flight since the last sample, so that its counts still hold now."""
+def idle_meter(meter: Meter, now: float) -> Meter:
+    """Return the meter as of now, when nothing was in flight since the last sample: its counts still hold."""
     return replace(meter, last=replace(meter.last, taken_s=now), prompt_at=now, prompt_tok_s=None)
 
 
-def advance(meter: Meter, sample: CounterSample) -> tuple[Meter, Measured]:
-    """Compare a sample with the one before it.
+def advance_meter(meter: Meter, sample: CounterSample) -> tuple[Meter, Measured]:
+    """Return the meter with this sample in it, and the rates since the one before it.
 
     Samples that are too close to each other leave the meter; with a gap between them, or counts that fell (the engine
     is another one), it begins anew. Rates are then None.
@@ -95,34 +95,37 @@ def advance(meter: Meter, sample: CounterSample) -> tuple[Meter, Measured]:
     last = meter.last
     elapsed_s = sample.taken_s - last.taken_s
     if elapsed_s < MIN_S:
-        return meter, _now(sample)
+        return meter, _current_figures(sample)
 
     if not sample.totals:  # they were not answered this time
         sample = replace(sample, totals=last.totals)
 
-    if elapsed_s > MAX_S or _fell(last.totals, sample.totals) or (sample.totals and not last.totals):
-        return begin(sample)
+    if elapsed_s > MAX_S or _any_counter_fell(last.totals, sample.totals) or (sample.totals and not last.totals):
+        return begin_meter(sample)
 
-    decoded = max(_moved(last.slots, sample.slots, _decoded), _ever_decoded(sample) - meter.decoded)
-    prompt = max(_moved(last.slots, sample.slots, _prompt_read), sample.totals.get(PROMPT, 0.0) - meter.prompt)
-    meter = _with_prompt(meter, sample, prompt)
-    drafted = _risen(last.totals, sample.totals, DRAFTED)
+    decoded = max(_slots_increase(last.slots, sample.slots, _decoded), _total_decoded(sample) - meter.decoded)
+    prompt = max(_slots_increase(last.slots, sample.slots, _prompt_read), sample.totals.get(PROMPT, 0.0) - meter.prompt)
+    meter = _count_prompt(meter, sample, prompt)
+    drafted = _counter_increase(last.totals, sample.totals, DRAFTED)
     measured = replace(
-        _now(sample),
+        _current_figures(sample),
         decode_tok_s=decoded / elapsed_s,
         prompt_tok_s=meter.prompt_tok_s,
-        draft_acceptance=_risen(last.totals, sample.totals, ACCEPTED) / drafted if drafted else None,
+        draft_acceptance=_counter_increase(last.totals, sample.totals, ACCEPTED) / drafted if drafted else None,
     )
     return replace(meter, last=sample, decoded=meter.decoded + decoded), measured
 
 
-def _with_prompt(meter: Meter, sample: CounterSample, tokens: float) -> Meter:
-    """Count tokens of prompts. They come a batch at a time, or all at once when a prompt was read, and either may take
-    longer than the time between two samples: their rate is over the time since the last of them, and holds until the
-    next.
+def _count_prompt(meter: Meter, sample: CounterSample, tokens: float) -> Meter:
+    """Return the meter with these tokens of prompts counted.
+
+    They come a batch at a time, or all at once when a prompt was read, and either may take longer than the time between
+    two samples: their rate is over the time since the last of them, and holds until the next.
     """
     if tokens > 0:
-        took_s = max(sample.taken_s - meter.prompt_at, _risen(meter.last.totals, sample.totals, PROMPT_SECONDS))
+        took_s = max(
+            sample.taken_s - meter.prompt_at, _counter_increase(meter.last.totals, sample.totals, PROMPT_SECONDS)
+        )
         rate: float | None = tokens / took_s
     elif any(slot.reading for slot in sample.slots or ()):
         return meter
@@ -133,7 +136,7 @@ def _with_prompt(meter: Meter, sample: CounterSample, tokens: float) -> Meter:
 
 
 def read_totals(text: str) -> dict[str, float]:
-    """An answer to `GET /metrics`, of either engine: what has no labels, by name."""
+    """Return the totals in an answer to `GET /metrics`, of either engine: the values without labels, by name."""
     totals = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
@@ -146,7 +149,7 @@ def read_totals(text: str) -> dict[str, float]:
     return totals
 
 
-def _now(sample: CounterSample) -> Measured:
+def _current_figures(sample: CounterSample) -> Measured:
     slots, totals = sample.slots, sample.totals
     deferred, kv_used = totals.get(DEFERRED), totals.get(KV_USED)
     if kv_used is None and slots and any(slot.prompt is not None for slot in slots):
@@ -160,7 +163,7 @@ def _now(sample: CounterSample) -> Measured:
     )
 
 
-def _ever_decoded(sample: CounterSample) -> float:
+def _total_decoded(sample: CounterSample) -> float:
     running = sum(slot.decoded or 0 for slot in sample.slots or () if slot.busy)
     return sample.totals[PREDICTED] + running if PREDICTED in sample.totals else 0.0
 
@@ -173,8 +176,8 @@ def _prompt_read(slot: Slot) -> int:
     return slot.prompt_read or 0
 
 
-def _moved(before: Iterable[Slot] | None, after: Iterable[Slot] | None, count: Callable[[Slot], int]) -> int:
-    """Tokens that the slots themselves show to be new: no more than there were."""
+def _slots_increase(before: Iterable[Slot] | None, after: Iterable[Slot] | None, count: Callable[[Slot], int]) -> int:
+    """Return the tokens that the slots themselves show to be new: no more than there were."""
     known = {slot.id: slot for slot in before or ()}
     moved = 0
     for slot in after or ():
@@ -187,9 +190,9 @@ def _moved(before: Iterable[Slot] | None, after: Iterable[Slot] | None, count: C
     return moved
 
 
-def _risen(before: Mapping[str, float], after: Mapping[str, float], name: str) -> float:
+def _counter_increase(before: Mapping[str, float], after: Mapping[str, float], name: str) -> float:
     return max(after[name] - before[name], 0.0) if name in before and name in after else 0.0
 
 
-def _fell(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+def _any_counter_fell(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
     return any(after.get(name, before[name]) < before[name] for name in before if name.endswith("_total"))

@@ -1,4 +1,4 @@
-"""What was asked of the engines, summed up from the records of single requests. Pure."""
+"""Statistics of requests, summed up from the records of single ones. Pure."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class RequestStats:
 
 
 HELD_S = 0.05
-"""A request that waited for less went straight through."""
+"""A request that waited for less went straight through, s."""
 
 
-def summed(name: str | None, records: Sequence[RequestRecord]) -> RequestStats:
-    """What these requests come to."""
+def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestStats:
+    """Return the sums, rates and quantiles of these requests."""
     outcomes = Counter(each.outcome for each in records)
     drafted = sum(each.draft_tokens or 0 for each in records)
     accepted = sum(each.draft_accepted or 0 for each in records)
@@ -101,8 +101,8 @@ def summed(name: str | None, records: Sequence[RequestRecord]) -> RequestStats:
     )
 
 
-def summed_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats]:
-    """One for each value of the field, the busiest first.
+def sum_requests_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats]:
+    """Return the statistics for each value of a field, the busiest first.
 
     :param field: `engine`, `profile` or `build`
     """
@@ -110,16 +110,16 @@ def summed_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats
     for each in records:
         groups.setdefault(getattr(each, field), []).append(each)
 
-    return sorted((summed(name, group) for name, group in groups.items()), key=lambda each: -each.requests)
+    return sorted((sum_requests(name, group) for name, group in groups.items()), key=lambda each: -each.requests)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """The nearest rank: the least value that this share of them does not exceed."""
+    """Return the nearest rank: the least value that this share of them does not exceed."""
     return round(ordered[max(math.ceil(share * len(ordered)), 1) - 1], 4) if ordered else None
 
 
 def _rate(pairs: Iterable[tuple[int | None, float | None]]) -> float | None:
-    """Tokens a second, from tokens and milliseconds; a pair that lacks either is no measurement."""
+    """Return tokens a second, from tokens and milliseconds; a pair that lacks either is no measurement."""
     measured = [(tokens, ms) for tokens, ms in pairs if tokens and tokens > 0 and ms and ms > 0]
     tokens, ms = sum(each[0] for each in measured), math.fsum(each[1] for each in measured)
     return round(tokens * 1000 / ms, 2) if measured else None

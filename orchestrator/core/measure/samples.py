@@ -12,7 +12,7 @@ from itertools import groupby, zip_longest
 
 @dataclass(frozen=True, slots=True)
 class HistorySample:
-    """What was going on at a moment, or on average over the step that begins there.
+    """The figures of a moment, or their averages over the step that begins there.
 
     :param at_s: Unix time
     :param used_mib: one value a device; over a step, the most it was: what decides is whether it still fits
@@ -36,7 +36,7 @@ TIERS = (Tier(1, 3600), Tier(10, 86_400), Tier(60, 30 * 86_400))
 
 
 def thin(samples: Iterable[HistorySample], step_s: int) -> list[HistorySample]:
-    """One sample for each step, oldest first: rates are averaged where they were measured.
+    """Return one sample for each step, oldest first: rates are averaged where they were measured.
 
     :param samples: in order of time
     """
@@ -57,7 +57,7 @@ def thin(samples: Iterable[HistorySample], step_s: int) -> list[HistorySample]:
 
 
 def thinned_before(tier: int, now_s: float) -> int:
-    """Samples of this tier from before that time are due: their steps in the next tier are complete.
+    """Return the Unix time before which samples of this tier are due: their steps in the next tier are complete.
 
     In the last tier, they are due to be deleted.
     """

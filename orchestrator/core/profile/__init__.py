@@ -1,1 +1,1 @@
-"""What a profile may say: settings, their values, files merged into one, combinations refused. No engine flags."""
+"""Profiles: settings and their values, files merged into one, combinations that are refused. No engine flags."""

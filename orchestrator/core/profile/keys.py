@@ -50,4 +50,4 @@ RECOVERY: Mapping[str, Setting] = {
 TOP_KEYS = (*HEAD, "engine", "recovery", *TABLES)
 
 ENGINE_KEYS = ("extra_args", "recovery", *TABLES)
-"""What a table `[engine.ID]` may hold."""
+"""The keys that a table `[engine.ID]` may hold."""

@@ -22,12 +22,13 @@ DEMO_MODEL = "orch:demo"
 
 
 def is_name(text: str) -> bool:
+    """Return whether a profile or an engine may have this name (`NAME_RULE`)."""
     return NAME_PATTERN.fullmatch(text) is not None and ".." not in text
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What may be tried when memory runs out.
+    """The steps that may be tried when memory runs out.
 
     :param margins: device memory to keep free, MiB, in the order tried
     :param then: steps allowed after the last margin, `kv:q4_0` or `context:65536` or `n_cpu_moe:+4`
@@ -41,7 +42,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class EngineOverride:
-    """What a profile says for one engine only."""
+    """The part of a profile that holds for one engine only."""
 
     settings: Mapping[str, Value] = field(default_factory=dict)
     recovery: Recovery | None = None
@@ -73,7 +74,7 @@ class Profile:
     extends: tuple[str, ...] = ()
 
     def for_engine(self, engine: str) -> EngineProfile:
-        """The profile as it stands for one engine: its overrides laid over the common settings."""
+        """Return the profile as it stands for one engine: its overrides laid over the common settings."""
         override = self.overrides.get(engine, EngineOverride())
         return EngineProfile(
             name=self.name,

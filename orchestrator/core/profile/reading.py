@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from orchestrator.core.dialect.owned_flags import refused
+from orchestrator.core.dialect.owned_flags import find_refused_flags
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.keys import ENGINE_KEYS, HEAD, RECOVERY, TOP_KEYS
 from orchestrator.core.profile.profile import (
@@ -26,7 +26,7 @@ from orchestrator.core.profile.profile import (
     is_name,
 )
 from orchestrator.core.profile.settings import BY_PATH, KV_TYPES, TABLES, Value
-from orchestrator.core.values import found_words, read_value
+from orchestrator.core.values import describe_type, read_value
 
 ENGINE_DEFAULT: Key = ("engine", "default")
 
@@ -50,14 +50,14 @@ class Layer:
 
 
 def may_lack_model(name: str) -> bool:
-    """A profile named `base-...` may be there to be extended alone."""
+    """Return whether a profile may have no model: one named `base-...` is there to be extended."""
     return name.startswith("base-")
 
 
 def read_layer(
     document: Mapping[str, object], name: str, file: str, problems: Problems, resolve: Callable[[str], str]
 ) -> Layer:
-    """Read one document.
+    """Read the document of one profile file.
 
     :param resolve: turns a path as written into an absolute one
     """
@@ -86,8 +86,8 @@ def read_layer(
     return Layer(name, file, values, extends if isinstance(extends, str) else None)
 
 
-def merge(layers: Sequence[Layer]) -> tuple[dict[Key, Value], dict[Key, Layer]]:
-    """The values of a stack of layers, child first, and the layer that each comes from."""
+def merge_layers(layers: Sequence[Layer]) -> tuple[dict[Key, Value], dict[Key, Layer]]:
+    """Return the values of a stack of layers, child first, and the layer that each comes from."""
     values: dict[Key, Value] = {}
     origins: dict[Key, Layer] = {}
     for depth, layer in reversed(list(enumerate(layers))):
@@ -99,9 +99,9 @@ def merge(layers: Sequence[Layer]) -> tuple[dict[Key, Value], dict[Key, Layer]]:
     return values, origins
 
 
-def build(layers: Sequence[Layer]) -> Profile | None:
-    """The profile that a stack of valid layers makes, child first; None without a model."""
-    values, _ = merge(layers)
+def build_profile(layers: Sequence[Layer]) -> Profile | None:
+    """Return the profile that a stack of valid layers makes, child first; None without a model."""
+    values, _ = merge_layers(layers)
     model = values.get(("model",))
     if not isinstance(model, str):
         return None
@@ -144,14 +144,14 @@ def _read_engine(raw: object, values: dict[Key, Value], problems: Problems) -> N
         raw = {"default": raw}
 
     if not isinstance(raw, dict):
-        problems.add(("engine",), f"`engine`: expected a string or a table, found {found_words(raw)}")
+        problems.add(("engine",), f"`engine`: expected a string or a table, found {describe_type(raw)}")
         return
 
     for engine, content in raw.items():
         key = ("engine", engine)
         if engine == "default":
             if not isinstance(content, str):
-                problems.add(key, f"`engine.default`: expected a string, found {found_words(content)}")
+                problems.add(key, f"`engine.default`: expected a string, found {describe_type(content)}")
             elif not is_name(content):
                 problems.add(key, f"`engine.default`: expected {NAME_RULE}, found `{content[:64]}`")
             else:
@@ -159,7 +159,7 @@ def _read_engine(raw: object, values: dict[Key, Value], problems: Problems) -> N
         elif not isinstance(content, dict):
             problems.add(
                 key,
-                f"`{dotted(key)}`: expected a table, found {found_words(content)}",
+                f"`{dotted(key)}`: expected a table, found {describe_type(content)}",
                 hint=did_you_mean(engine, ("default",)),
             )
         elif not is_name(engine):
@@ -186,14 +186,16 @@ def _read_override(content: Mapping[str, object], engine: str, values: dict[Key,
 
 def _read_table(table: str, raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
     if not isinstance(raw, dict):
-        problems.add(where, f"`{dotted(where)}`: expected a table, found {found_words(raw)}")
+        problems.add(where, f"`{dotted(where)}`: expected a table, found {describe_type(raw)}")
         return
 
     allowed = [setting.key for setting in BY_PATH.values() if setting.table == table]
     for key, content in raw.items():
         setting = BY_PATH.get(f"{table}.{key}")
         if setting is None:
-            problems.add((*where, key), f"unknown key `{dotted((*where, key))}`", hint=_hint(key, table, allowed))
+            problems.add(
+                (*where, key), f"unknown key `{dotted((*where, key))}`", hint=_spelling_hint(key, table, allowed)
+            )
             continue
 
         value = read_value(setting, content, (*where, key), problems)
@@ -201,14 +203,14 @@ def _read_table(table: str, raw: object, where: Key, values: dict[Key, Value], p
             values[(*where, key)] = value
 
 
-def _hint(key: str, table: str, allowed: Sequence[str]) -> str | None:
+def _spelling_hint(key: str, table: str, allowed: Sequence[str]) -> str | None:
     elsewhere = [setting.path for setting in BY_PATH.values() if setting.key == key and setting.table != table]
     return f"did you mean `{elsewhere[0]}`?" if len(elsewhere) == 1 else did_you_mean(key, allowed)
 
 
 def _read_recovery(raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
     if not isinstance(raw, dict):
-        problems.add(where, f"`{dotted(where)}`: expected a table, found {found_words(raw)}")
+        problems.add(where, f"`{dotted(where)}`: expected a table, found {describe_type(raw)}")
         return
 
     for key, content in raw.items():
@@ -275,7 +277,7 @@ def _check_head(values: Mapping[Key, Value], problems: Problems) -> None:
 
 
 def _check_extra_args(extra_args: tuple[str, ...], where: Key, problems: Problems) -> None:
-    for index, flag, reason in refused(extra_args):
+    for index, flag, reason in find_refused_flags(extra_args):
         problems.add((*where, index), f"`{dotted(where)}`: `{flag}` belongs to orch: {reason}")
 
 

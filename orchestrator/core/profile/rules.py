@@ -27,7 +27,7 @@ DEFAULT_BATCH = 2048
 
 
 def engine_kind(engine: str) -> Kind:
-    """The dialect behind the name of a built-in engine; of one that the user added, only a probe can tell."""
+    """Return the dialect of a built-in engine by its name; of one that the user added, only a probe can tell."""
     return _KINDS.get(engine, "unknown")
 
 
@@ -36,7 +36,7 @@ class Conflict:
     """One combination that cannot work.
 
     :param keys: the settings concerned, the one to report first; keys of the profile as it stands for its engine
-    :param missing: whether it is about something that is not set, which a misspelt key would explain
+    :param missing: it is about something that is not set, which a misspelt key would explain
     """
 
     keys: tuple[Key, ...]
@@ -46,6 +46,8 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
+    """A profile, and the kind of engine that it is checked for."""
+
     profile: EngineProfile
     kind: Kind
 
@@ -61,7 +63,7 @@ class _Facts:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the engine fits the model into device memory; None where that hangs on an unknown engine."""
+        """True when the engine fits the model into device memory; None where that hangs on an unknown engine."""
         fit = self.get("memory.fit")
         if isinstance(fit, bool):
             return fit
@@ -73,7 +75,7 @@ _Check = Callable[[_Facts], str | None]
 
 
 def find_conflicts(profile: EngineProfile, kind: Kind) -> list[Conflict]:
-    """What cannot work in a profile on an engine of this kind.
+    """Return the combinations of a profile that cannot work on an engine of this kind.
 
     :param kind: `unknown` leaves out the rules that hold for one engine only
     """

@@ -23,7 +23,7 @@ _ARRAYS = ("ints", "floats", "strings")
 
 
 def profile_schema() -> Schema:
-    """The schema of one profile file, as a JSON document."""
+    """Return the schema of one profile file, as a JSON document."""
     head = {key: _value(setting, may_be_empty=True) for key, setting in HEAD.items()}
     head["schema"] = {"enum": [SCHEMA_VERSION], "description": HEAD["schema"].doc}
     name: Schema = {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Mapping[str, object]
-"""What a setting can hold once validated; TOML arrays become tuples, `chat.template_kwargs` stays a mapping."""
+"""The value of a setting once validated: TOML arrays become tuples, `chat.template_kwargs` stays a mapping."""
 
 Type = Literal["bool", "int", "float", "string", "path", "ints", "floats", "strings", "table"]
 

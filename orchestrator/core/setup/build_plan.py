@@ -1,4 +1,4 @@
-"""What a build is made of: the back end with the reason for it, cmake's definitions, the number of jobs.
+"""The plan of a build: the back end with the reason for it, cmake's definitions, the number of jobs.
 
 Facts about the machine come in, nothing is looked up here. Packages are named as Debian and Ubuntu name them.
 """
@@ -26,7 +26,7 @@ TOOLS = ("llama-bench", "llama-fit-params", "ggml-rpc-server", "rpc-server")
 """Programs installed beside the server by those sources that have them; `rpc-server` is the older name."""
 
 JOB_MIB = 1536
-"""Memory that one compiler needs at worst."""
+"""Memory that one compiler needs at worst, MiB."""
 
 _ALWAYS = {"cmake": "cmake", "ninja": "ninja-build", "cc": "build-essential", "c++": "build-essential"}
 _NEEDED: Mapping[Backend, Mapping[str, str]] = {
@@ -74,7 +74,7 @@ _LABEL_CHARACTERS = re.compile(r"[^A-Za-z0-9.]+")
 
 @dataclass(frozen=True, slots=True)
 class BuildHost:
-    """What a build can use.
+    """The tools, devices, cores and memory that a build can use.
 
     :param programs: name to path of those found, of `cmake`, `ninja`, `cc`, `c++`, `nvcc`, `hipcc`, `glslc`,
         `ccache`; `vulkan headers` stands for the directory that has them
@@ -92,14 +92,14 @@ class BuildHost:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A back end, and why."""
+    """A back end, and the reasons for it."""
 
     backend: Backend
     reasons: tuple[str, ...] = field(default=())
 
 
 def choose_backend(machine: BuildHost, wanted: Backend | None = None) -> Choice:
-    """The back end to build for: the fastest that the machine has both a device and the tools for.
+    """Return the back end to build for: the fastest that the machine has both a device and the tools for.
 
     :raises OrchError: when tools are missing, with the packages that bring them. A card without its toolkit is such a
         case: half an hour of compiling for the processor alone is not what its owner wants.
@@ -132,12 +132,12 @@ def choose_backend(machine: BuildHost, wanted: Backend | None = None) -> Choice:
     raise OrchError(
         "there is a GPU, and the tools to build for it are not installed",
         details=tuple(reasons),
-        hint=f"run `{_install(unusable)}`, or build with `--backend cpu`",
+        hint=f"run `{_apt_command(unusable)}`, or build with `--backend cpu`",
     )
 
 
 def cmake_definitions(kind: Kind, backend: Backend, machine: BuildHost) -> dict[str, str]:
-    """What is given to cmake with `-D`, apart from directories."""
+    """Return the definitions for cmake's `-D`, apart from directories."""
     definitions = {
         "CMAKE_BUILD_TYPE": "Release",
         "BUILD_SHARED_LIBS": "ON",
@@ -166,19 +166,19 @@ def cmake_definitions(kind: Kind, backend: Backend, machine: BuildHost) -> dict[
 
 
 def default_jobs(cores: int, memory_mib: int) -> int:
-    """Compilers at once: as many as there are cores and memory for."""
+    """Return how many compilers run at once: as many as there are cores and memory for."""
     return max(1, min(cores, memory_mib // JOB_MIB))
 
 
 def build_id(label: str, backend: Backend, source_digest: str, definitions: Mapping[str, str]) -> str:
-    """The name of an installed build, also its directory's: the same source built the same way has the same."""
+    """Return the name of an installed build, also its directory's: the same source built the same way has the same."""
     content = json.dumps([source_digest, sorted(definitions.items())])
     word = _LABEL_CHARACTERS.sub("-", label).strip("-.") or "build"
     return f"{word}-{backend}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def wanted_targets(available: Sequence[str]) -> tuple[str, ...]:
-    """The targets to build, of those that a configured tree has.
+    """Return the targets to build, of those that a configured tree has.
 
     :raises OrchError: when there is no server among them
     """
@@ -199,9 +199,11 @@ def _missing(machine: BuildHost, needed: Mapping[str, str]) -> dict[str, str]:
 def _refuse_missing(message: str, missing: Mapping[str, str]) -> None:
     if missing:
         raise OrchError(
-            message, details=(f"not found: {', '.join(missing)}",), hint=f"run `{_install(missing)}` (Debian, Ubuntu)"
+            message,
+            details=(f"not found: {', '.join(missing)}",),
+            hint=f"run `{_apt_command(missing)}` (Debian, Ubuntu)",
         )
 
 
-def _install(missing: Mapping[str, str]) -> str:
+def _apt_command(missing: Mapping[str, str]) -> str:
     return f"sudo apt install {' '.join(dict.fromkeys(missing.values()))}"

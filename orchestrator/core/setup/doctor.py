@@ -1,4 +1,4 @@
-"""What `orch doctor` finds, and how it judges numbers and versions. Pure."""
+"""The findings of `orch doctor`, and the judgement of numbers and versions. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Literal
 Level = Literal["ok", "note", "warning", "problem"]
 
 FULL_MIB = 100
-"""With less room than this, state and logs can no longer be written."""
+"""With less room than this, state and logs can no longer be written, MiB."""
 
 TIGHT_MIB = 2048
-"""Less than a build of an engine takes."""
+"""With less room than this, no engine can be built, MiB."""
 
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*((?:[(<>=!~][^;]*?)?)\s*(?:;\s*(.*))?")
@@ -43,17 +43,17 @@ class Requirement:
     marker: str
 
     def allows(self, version: str) -> bool:
-        """Whether a version will do. One that is no plain number counts by the numbers that it begins with."""
+        """Return whether a version will do; one that is no plain number counts by the numbers that it begins with."""
         found = _numbers(version)
-        return all(_holds(found, operator, _numbers(wanted)) for operator, wanted in self.clauses)
+        return all(_satisfies(found, operator, _numbers(wanted)) for operator, wanted in self.clauses)
 
     @property
     def rule(self) -> str:
         return ", ".join(f"{operator}{version}" for operator, version in self.clauses)
 
 
-def requirement(line: str) -> Requirement | None:
-    """:return: None when the line is not one"""
+def parse_requirement(line: str) -> Requirement | None:
+    """Return the requirement that a line states; None when it states none."""
     match = _REQUIREMENT.fullmatch(line)
     if match is None:
         return None
@@ -63,7 +63,7 @@ def requirement(line: str) -> Requirement | None:
 
 
 def judge_room(what: str, path: str, free_mib: int) -> CheckResult:
-    """Disk space where something of orch's lies."""
+    """Return the finding on the free disk space where something of orch's lies."""
     text = f"{path}: {free_mib} MiB free"
     if free_mib < FULL_MIB:
         return CheckResult("problem", what, text, "make room: nothing can be written there soon")
@@ -79,7 +79,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def _holds(found: tuple[int, ...], operator: str, wanted: tuple[int, ...]) -> bool:
+def _satisfies(found: tuple[int, ...], operator: str, wanted: tuple[int, ...]) -> bool:
     width = max(len(found), len(wanted))
     one = found + (0,) * (width - len(found))
     other = wanted + (0,) * (width - len(wanted))

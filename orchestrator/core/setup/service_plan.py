@@ -1,4 +1,4 @@
-"""What installing and removing the service means, step by step. Pure: the machine as it is goes in, steps come out.
+"""The steps that install and remove the service. Pure: the machine as it is goes in, steps come out.
 
 Each step knows how it is undone; `adapters/systemd/steps.py` performs them, and undoes all of them when one fails.
 """
@@ -14,7 +14,7 @@ from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour
 
 USER = "orch"
 GROUPS = ("video", "render")
-"""Who may open /dev/dri/*, /dev/kfd and, on some distributions, /dev/nvidia*."""
+"""The groups that may open /dev/dri/*, /dev/kfd and, on some distributions, /dev/nvidia*."""
 
 HOME = "/var/lib/orch"
 GECOS = "orch service"
@@ -26,7 +26,7 @@ PRIVATE_DIRECTORIES = ("/etc/orch", "/etc/orch/profiles", HOME, "/var/cache/orch
 
 @dataclass(frozen=True, slots=True)
 class MakeDirectory:
-    """Or take it over as it is: root has made it to put keys or profiles there."""
+    """Make a directory, or take one over as it is: root has made it to put keys or profiles there."""
 
     path: str
     owner: str
@@ -91,11 +91,11 @@ class ServiceHost:
 
     :param root: `/`, or the image that is installed into, which does not run
     :param units: absolute path to the text of each unit of ours that is there
-    :param failed: which of the units systemd remembers as failed
-    :param existing: which of PRIVATE_DIRECTORIES are there, and somebody else's than root's
-    :param user: whether the service user is there; `group`: whether a group of that name is
+    :param failed: the units that systemd remembers as failed
+    :param existing: those of PRIVATE_DIRECTORIES that are there, and somebody else's than root's
+    :param user: the service user is there; `group`: a group of that name is there
     :param member: the groups that it is in
-    :param groups: which of GROUPS this system has
+    :param groups: those of GROUPS that this system has
     """
 
     flavour: Flavour
@@ -116,21 +116,25 @@ class ServiceHost:
         return self.root != "/"
 
     def below(self, path: str) -> str:
+        """Return a path of that system as it is found from here: below `root`."""
         return path if not self.offline else os.path.join(self.root, path.lstrip("/"))
 
     def unit(self, name: str) -> str:
+        """Return the path of a unit file."""
         return self.below(os.path.join(self.unit_directory, name))
 
     def text(self, name: str) -> str | None:
+        """Return the text of a unit that is there; None when it is not."""
         return (self.units or {}).get(self.unit(name))
 
     def systemctl(self, *words: str) -> tuple[str, ...]:
+        """Return the command that puts these words to the right systemd."""
         flavour = ("--user",) if self.flavour == "user" else ()
         return ("systemctl", *flavour, *((f"--root={self.root}",) if self.offline else ()), *words)
 
 
 def install_steps(machine: ServiceHost, units: Mapping[str, str], orch: tuple[str, ...]) -> tuple[Step, ...]:
-    """From this machine to one with these units, enabled and started; nothing when it is that already.
+    """Return the steps from this machine to one with these units, enabled and started; none when it is that already.
 
     :param units: name to text, SERVICE and perhaps SOCKET
     :param orch: the words that run this installation
@@ -143,7 +147,7 @@ def install_steps(machine: ServiceHost, units: Mapping[str, str], orch: tuple[st
     if starts:
         # Earlier starts count against StartLimitBurst, also those of earlier installations: this one would be refused,
         # and so would be what undoes it.
-        steps += _forget(machine, machine.active + machine.failed)
+        steps += _reset_failed(machine, machine.active + machine.failed)
 
     running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
     if starts and running:  # a socket unit cannot take the address while the service has it
@@ -175,7 +179,7 @@ def install_steps(machine: ServiceHost, units: Mapping[str, str], orch: tuple[st
 
 
 def uninstall_steps(machine: ServiceHost, purge: tuple[str, ...] = ()) -> tuple[Step, ...]:
-    """From this machine to one without the service.
+    """Return the steps from this machine to one without the service.
 
     :param purge: directories that go as well; then the service user goes, too
     """
@@ -187,7 +191,7 @@ def uninstall_steps(machine: ServiceHost, purge: tuple[str, ...] = ()) -> tuple[
             steps.append(RunCommand(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
         # A unit that failed is listed for ever, also when its file is gone.
-        steps += _forget(machine, machine.failed)
+        steps += _reset_failed(machine, machine.failed)
         enabled = tuple(name for name in names if name in machine.enabled)
         if enabled:
             steps.append(RunCommand(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
@@ -201,13 +205,13 @@ def uninstall_steps(machine: ServiceHost, purge: tuple[str, ...] = ()) -> tuple[
 
     steps += map(RemoveTree, purge)
     if purge and machine.flavour == "system" and machine.user:
-        steps.append(RunCommand(("userdel", *_prefix(machine), USER)))
+        steps.append(RunCommand(("userdel", *_prefix_options(machine), USER)))
 
     return tuple(steps)
 
 
-def _forget(machine: ServiceHost, names: tuple[str, ...]) -> list[Step]:
-    """Forget that units failed, and how often they were started.
+def _reset_failed(machine: ServiceHost, names: tuple[str, ...]) -> list[Step]:
+    """Return the step that makes systemd forget that units failed, and how often they were started.
 
     :param names: of units that systemd has loaded; others are an error
     """
@@ -220,15 +224,17 @@ def _user_steps(machine: ServiceHost, orch: tuple[str, ...]) -> list[Step]:
         groups = ("--groups", ",".join(machine.groups)) if machine.groups else ()
         own = ("--gid", USER) if machine.group else ("--user-group",)
         options = ("--system", *own, "--home-dir", HOME, "--no-create-home", "--shell", NO_SHELL)
-        add = ("useradd", *_prefix(machine), *options, "--comment", GECOS, *groups, USER)
+        add = ("useradd", *_prefix_options(machine), *options, "--comment", GECOS, *groups, USER)
         # Not the undo of a useradd that failed: there is nothing to remove, and userdel would fail, too.
-        steps += [RunCommand(add), RunCommand((), ("userdel", *_prefix(machine), USER))]
+        steps += [RunCommand(add), RunCommand((), ("userdel", *_prefix_options(machine), USER))]
     else:
         lacking = tuple(group for group in machine.groups if group not in machine.member)
         if lacking:
-            before = ("usermod", *_prefix(machine), "--groups", ",".join(machine.member), USER)
+            before = ("usermod", *_prefix_options(machine), "--groups", ",".join(machine.member), USER)
             steps.append(
-                RunCommand(("usermod", *_prefix(machine), "--append", "--groups", ",".join(lacking), USER), before)
+                RunCommand(
+                    ("usermod", *_prefix_options(machine), "--append", "--groups", ",".join(lacking), USER), before
+                )
             )
 
     if not machine.offline and machine.text(SERVICE) is None:
@@ -240,5 +246,5 @@ def _user_steps(machine: ServiceHost, orch: tuple[str, ...]) -> list[Step]:
     return steps
 
 
-def _prefix(machine: ServiceHost) -> tuple[str, ...]:
+def _prefix_options(machine: ServiceHost) -> tuple[str, ...]:
     return ("--prefix", machine.root) if machine.offline else ()

@@ -20,7 +20,7 @@ from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_k
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.fleet.ladder import Rung, apply_rung, at_least, first_rung
+from orchestrator.core.fleet.ladder import Rung, apply_rung, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.engines.build.installs import verify
@@ -128,7 +128,7 @@ class Preparer:
         if rung is None:
             rung = first_rung(chosen, learned)
         elif learned is not None:  # while the engine served: a spill
-            rung = at_least(rung, learned)
+            rung = raise_rung(rung, learned)
 
         directory = os.path.join(self._paths.state, "engine")
         make_private(directory)

@@ -113,7 +113,7 @@ class EngineSamples:
                 rest_s = SECOND_S if not fork else FORK_EVERY_S if self._pace.watched else IDLE_S
                 await self._pace.rest(began + rest_s)
             else:
-                meter = rates.idle(meter, began) if meter is not None else None
+                meter = rates.idle_meter(meter, began) if meter is not None else None
                 self._tell(replace(self._work, measured=idle_rates(self._work.measured), answered_s=began))
                 await self._pace.rest(began + self._pace.pause_s)
 
@@ -128,10 +128,10 @@ class EngineSamples:
         now = monotonic()
         sample = CounterSample(now, slots, rates.read_totals(totals or ""))
         if meter is None:
-            meter, measured = rates.begin(sample)
+            meter, measured = rates.begin_meter(sample)
         else:
             before = self._work.measured
-            meter, measured = rates.advance(meter, sample)
+            meter, measured = rates.advance_meter(meter, sample)
             if measured.draft_acceptance is None:  # drafts are counted when a request ends: the last one holds
                 measured = replace(measured, draft_acceptance=before.draft_acceptance)
 

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.systemd.steps import Tools
-from orchestrator.core.setup.doctor import CheckResult, Requirement, judge_room, requirement
+from orchestrator.core.setup.doctor import CheckResult, Requirement, judge_room, parse_requirement
 from orchestrator.doctor.examine import Check, DoctorContext, examine
 
 SUBJECT = DoctorContext(Paths("/c", "/s", "/d", "/k", "/r"), {}, Tools())
@@ -55,7 +55,7 @@ def test_a_check_that_hangs_is_not_waited_for() -> None:
     ],
 )
 def test_a_requirement_is_read(line: str, expected: Requirement | None) -> None:
-    assert requirement(line) == expected
+    assert parse_requirement(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_requirement_is_read(line: str, expected: Requirement | None) -> None:
     ],
 )
 def test_a_version_is_judged(rule: str, version: str, allowed: bool) -> None:
-    wanted = requirement(f"x{rule}")
+    wanted = parse_requirement(f"x{rule}")
     assert wanted is not None
     assert wanted.allows(version) is allowed
 

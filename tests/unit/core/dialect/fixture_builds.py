@@ -14,7 +14,7 @@ from functools import cache
 import pytest
 
 from orchestrator.core.dialect.capabilities import Capabilities, Flag
-from orchestrator.core.dialect.help_text import capabilities
+from orchestrator.core.dialect.help_text import read_capabilities
 from orchestrator.core.dialect.render import Rendered, UnsupportedError, render
 from orchestrator.core.dialect.speculative import ROWS as SPECULATIVE_ROWS
 from orchestrator.core.dialect.speculative import STAGE_KEYS, TYPE
@@ -65,7 +65,7 @@ def build(name: str) -> Capabilities:
     accepted = FIXTURES / "help" / f"{name}.accepted.txt"
     lines = accepted.read_text().splitlines() if accepted.exists() else []
     words = [line.split() for line in lines]
-    return capabilities(
+    return read_capabilities(
         (FIXTURES / "help" / f"{name}.help.txt").read_text(),
         (FIXTURES / "help" / f"{name}.version.txt").read_text(),
         [Flag(name=flag, value=bool(hint), listed=False) for flag, *hint in words],

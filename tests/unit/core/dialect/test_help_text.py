@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.dialect.capabilities import Capabilities, Flag
-from orchestrator.core.dialect.help_text import FORK_TAKES_VALUE, capabilities, parse_help, parse_version
+from orchestrator.core.dialect.help_text import FORK_TAKES_VALUE, parse_help, parse_version, read_capabilities
 from tests.support import FIXTURES
 
 HELP = FIXTURES / "help"
@@ -16,7 +16,7 @@ FORK_NEW = "ik-b4840"
 
 
 def recorded(name: str) -> Capabilities:
-    return capabilities((HELP / f"{name}.help.txt").read_text(), (HELP / f"{name}.version.txt").read_text())
+    return read_capabilities((HELP / f"{name}.help.txt").read_text(), (HELP / f"{name}.version.txt").read_text())
 
 
 def accepted(build: Capabilities, spelling: str) -> Flag:
@@ -228,7 +228,7 @@ def test_the_binarys_answers_overrule_its_help() -> None:
         Flag("--n-gpu-layers", ("-ngl",), value=True, listed=False),
         Flag("--cpu-moe", ("-cmoe",), listed=False),
     )
-    build = capabilities(text, "", extra, refused=("-mtp",), spec_stages=True)
+    build = read_capabilities(text, "", extra, refused=("-mtp",), spec_stages=True)
 
     assert accepted(build, "-ngl") == extra[0]
     assert accepted(build, "-cmoe") == Flag("--cpu-moe", ("-cmoe",))

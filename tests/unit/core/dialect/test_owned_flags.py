@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS, normal, refused
+from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS, find_refused_flags, flag_in_word
 from tests.support import FIXTURES
 
 HELP = FIXTURES / "help"
@@ -10,8 +10,8 @@ HELP = FIXTURES / "help"
 
 @pytest.mark.parametrize("flag", sorted(REFUSED_FLAGS))
 def test_every_owned_spelling_is_refused_alone_and_with_a_value(flag: str) -> None:
-    assert [(at, name) for at, name, _ in refused(["--ok", flag])] == [(1, flag)]
-    assert refused([f"{flag}=x"])
+    assert [(at, name) for at, name, _ in find_refused_flags(["--ok", flag])] == [(1, flag)]
+    assert find_refused_flags([f"{flag}=x"])
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,17 @@ def test_every_owned_spelling_is_refused_alone_and_with_a_value(flag: str) -> No
     ],
 )
 def test_other_spellings_and_members_of_a_family_are_refused(words: list[str], flag: str) -> None:
-    assert [name for _, name, _ in refused(words)] == [flag]
+    assert [name for _, name, _ in find_refused_flags(words)] == [flag]
 
 
 @pytest.mark.parametrize("words", [["--spec-default"], ["-ctxcp", "8"], ["--temp", "-1"], ["host"], ["-.5"], ["-"], []])
 def test_what_orch_does_not_own_is_left_alone(words: list[str]) -> None:
-    assert refused(words) == []
+    assert find_refused_flags(words) == []
 
 
 def test_underscores_count_in_long_flags_only() -> None:
-    assert normal("--n_cpu_moe=3") == "--n-cpu-moe"
-    assert normal("-a_b") == "-a_b"
+    assert flag_in_word("--n_cpu_moe=3") == "--n-cpu-moe"
+    assert flag_in_word("-a_b") == "-a_b"
 
 
 def test_no_flag_of_a_real_engine_with_such_a_name_is_missed() -> None:
@@ -72,4 +72,4 @@ def test_no_flag_of_a_real_engine_with_such_a_name_is_missed() -> None:
     }
     named = {flag for flag in flags if flag.startswith(tuple(f"--{word}" for word in owned))}
     assert len(named) > 25
-    assert {flag for flag in named if not refused([flag])} == set()
+    assert {flag for flag in named if not find_refused_flags([flag])} == set()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.fleet.ladder import Rung, apply_rung, at_least, first_rung, next_rung
+from orchestrator.core.fleet.ladder import Rung, apply_rung, first_rung, next_rung, raise_rung
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 
@@ -307,4 +307,4 @@ def test_no_margin_of_any_device_ever_shrinks_and_the_ladder_ends(
 def test_a_start_that_is_repeated_begins_no_lower_than_what_was_learned_meanwhile(
     rung: Rung, floor: int | tuple[int, ...], expected: Rung
 ) -> None:
-    assert at_least(rung, floor) == expected
+    assert raise_rung(rung, floor) == expected

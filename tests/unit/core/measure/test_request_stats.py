@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.measure.request_stats import RequestRecord, quantile, summed, summed_by
+from orchestrator.core.measure.request_stats import RequestRecord, quantile, sum_requests, sum_requests_by
 
 ONE = RequestRecord(
     started_s=1.0, profile="demo", engine="upstream", build="b1", route="/completion", outcome="complete", status=200,
@@ -14,7 +14,9 @@ ONE = RequestRecord(
 
 
 def test_rates_weigh_tokens_and_not_requests() -> None:
-    usage = summed("x", [ONE, replace(ONE, output_tokens=101, output_ms=1000.0, prompt_tokens=900, prompt_ms=50.0)])
+    usage = sum_requests(
+        "x", [ONE, replace(ONE, output_tokens=101, output_ms=1000.0, prompt_tokens=900, prompt_ms=50.0)]
+    )
     assert usage.decode_tok_s == 55.0  # 110 steps in 2 s
     assert usage.prompt_tok_s == 10_000.0
 
@@ -30,23 +32,23 @@ def test_rates_weigh_tokens_and_not_requests() -> None:
     ],
 )
 def test_what_measures_no_speed_changes_none(useless: RequestRecord) -> None:
-    assert summed("x", [ONE, useless]).decode_tok_s == 10.0
+    assert sum_requests("x", [ONE, useless]).decode_tok_s == 10.0
 
 
 def test_nothing_measured_is_none_and_not_zero() -> None:
-    usage = summed(None, [RequestRecord(1.0, None, None, None, "/completion", "error", 503, 9.0, 9.0)])
+    usage = sum_requests(None, [RequestRecord(1.0, None, None, None, "/completion", "error", 503, 9.0, 9.0)])
     assert (usage.decode_tok_s, usage.prompt_tok_s, usage.draft_acceptance) == (None, None, None)
     assert (usage.first_token_p50_s, usage.first_token_p95_s) == (None, None)
     assert (usage.requests, usage.error, usage.held_requests, usage.held_s) == (1, 1, 1, 9.0)
 
 
 def test_acceptance_is_pooled() -> None:
-    assert summed("x", [ONE, replace(ONE, draft_tokens=90, draft_accepted=90)]).draft_acceptance == 0.94
+    assert sum_requests("x", [ONE, replace(ONE, draft_tokens=90, draft_accepted=90)]).draft_acceptance == 0.94
 
 
 def test_outcomes_and_tokens_are_counted() -> None:
     records = [ONE, replace(ONE, outcome="client_gone"), replace(ONE, outcome="error", replays=1)]
-    usage = summed("x", records)
+    usage = sum_requests("x", records)
     assert (usage.requests, usage.complete, usage.error, usage.client_gone, usage.replays) == (3, 1, 1, 1, 1)
     assert (usage.prompt_tokens, usage.output_tokens) == (300, 33)
 
@@ -61,9 +63,9 @@ def test_a_quantile_is_a_value_that_was_measured(values: list[float], share: flo
 
 def test_groups_are_named_by_the_field_and_the_busiest_comes_first() -> None:
     records = [replace(ONE, engine=None), ONE, replace(ONE, build="b2"), replace(ONE, engine="ik-fork")]
-    assert [(each.name, each.requests) for each in summed_by("engine", records)] == [
+    assert [(each.name, each.requests) for each in sum_requests_by("engine", records)] == [
         ("upstream", 2),
         (None, 1),
         ("ik-fork", 1),
     ]
-    assert {each.name for each in summed_by("build", records)} == {"b1", "b2"}
+    assert {each.name for each in sum_requests_by("build", records)} == {"b1", "b2"}

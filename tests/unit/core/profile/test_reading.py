@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.problems import Problems
 from orchestrator.core.profile.profile import DEMO_MODEL, Profile, Recovery
-from orchestrator.core.profile.reading import Layer, build, merge, read_layer
+from orchestrator.core.profile.reading import Layer, build_profile, merge_layers, read_layer
 
 
 def read(text: str, name: str = "p") -> tuple[Layer, list[str]]:
@@ -22,7 +22,7 @@ def problems_of(text: str) -> list[str]:
 def profile_of(text: str) -> Profile:
     layer, problems = read("schema = 1\nmodel = 'm.gguf'\n" + text)
     assert problems == []
-    profile = build([layer])
+    profile = build_profile([layer])
     assert profile is not None
     return profile
 
@@ -154,14 +154,14 @@ def test_path_settings_are_resolved_wherever_they_stand() -> None:
 def test_a_child_wins_key_by_key_and_each_value_knows_its_file() -> None:
     parent, _ = read("schema = 1\naliases = ['a']\ndescription = 'x'\n[context]\nsize = 1\nparallel = 2", "base-x")
     child, _ = read("schema = 1\nmodel = 'm'\nextends = 'base-x'\n[context]\nsize = 3", "c")
-    profile = build([child, parent])
+    profile = build_profile([child, parent])
     assert profile is not None
     assert profile.settings == {"context.size": 3, "context.parallel": 2}
     assert (profile.aliases, profile.description, profile.extends) == ((), "", ("base-x",))
-    _, origins = merge([child, parent])
+    _, origins = merge_layers([child, parent])
     assert origins[("context", "size")] is child
     assert origins[("context", "parallel")] is parent
 
 
 def test_a_profile_without_a_model_is_no_profile() -> None:
-    assert build([read("schema = 1")[0]]) is None
+    assert build_profile([read("schema = 1")[0]]) is None

@@ -14,14 +14,14 @@ from orchestrator.core.setup.service_unit import (
     UNKILLABLE_ALLOWANCE_S,
     Flavour,
     UnitFacts,
+    command_word,
     is_ours,
     is_program,
     listen_address,
     program_of,
-    quoted,
+    quote_word,
     render,
-    stop_s,
-    word,
+    stop_timeout_s,
 )
 from tests.support import ROOT
 
@@ -70,7 +70,7 @@ def test_nothing_of_the_template_is_left(flavour: Flavour, systemd: int) -> None
 
 def test_a_stop_may_take_as_long_as_the_configuration_lets_it() -> None:
     config = Config(daemon=DaemonConfig(drain_s=600.5, stop_grace_s=30.0))
-    assert stop_s(config) == 631 + 10 + 15
+    assert stop_timeout_s(config) == 631 + 10 + 15
     assert options(service(facts(config=config)))["TimeoutStopSec"] == ["656"]
 
 
@@ -146,7 +146,7 @@ def test_an_edit_of_a_person_is_noticed_and_our_own_older_text_is_not_one() -> N
     ],
 )
 def test_a_word_of_a_command_line_means_itself(text: str, in_unit: str) -> None:
-    assert word(text) == in_unit
+    assert command_word(text) == in_unit
 
 
 @pytest.mark.parametrize("program", ["/opt/orch/bin/orch", "/opt/my %h orch/bin/orch", "/opt/do$lar/orch"])
@@ -163,7 +163,7 @@ def test_what_systemd_takes_for_no_program_is_known() -> None:
 
 
 def test_a_value_keeps_its_dollars() -> None:
-    assert quoted("A=$HOME") == '"A=$HOME"'
+    assert quote_word("A=$HOME") == '"A=$HOME"'
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
