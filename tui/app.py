@@ -15,7 +15,7 @@ import sys
 import termios
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from textual import events
 from textual.app import App, ComposeResult, SystemCommand
@@ -32,16 +32,24 @@ from tui import keys
 from tui.feed import Feed, FeedUpdate
 from tui.operator import Operator
 from tui.screens.text import TextScreen
-from tui.source import FrameSource, words
+from tui.source import FrameSource, error_texts
 from tui.text import BLANK, Line, line
 from tui.views import devices, engine, header, requests
-from tui.widgets.journal import EventsPanel
+from tui.widgets.events_panel import EventsPanel
 from tui.widgets.lines import Fixed, Scrolled
 from tui.widgets.panels import FramePanel, Requests, SpeedPanel
 
-LEAST = (60, 18)
-WIDE = (110, 32)
+LEAST_CELLS = (60, 18)
+WIDE_CELLS = (110, 32)
 INTERVALS_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class LostDaemon(NamedTuple):
+    """Why the daemon does not answer, and the time of day since when."""
+
+    message: str
+    hint: str
+    since: str
 
 
 class Dashboard(App[None]):
@@ -67,25 +75,25 @@ class Dashboard(App[None]):
         self.source = source
         self.frame: TopFrame | None = None
         self.frames_seen = 0
-        self.lost: tuple[str, str, str] | None = None
+        self.lost: LostDaemon | None = None
         self._interval_s = interval_s
         self._readonly = readonly
-        self._keymap_asked = dict(keys or {})
+        self._own_keymap = dict(keys or {})
         self._paused = False
         self._feed = Feed(source)
-        self._lower = 4
+        self._lower_panel = 4
         self._zoomed: int | None = None
-        self._nudge = asyncio.Event()
+        self._refresh_asked = asyncio.Event()
         self.operator = Operator(self, self, source)
 
     def compose(self) -> ComposeResult:
         self._cells = self.size
         self.head = Fixed(id="head")
-        self.journal = EventsPanel(self.nudge)
+        self.events_panel = EventsPanel(self.refresh_now)
         self.speed, self.requests = SpeedPanel(), Requests()
         self.memory, self.engine = FramePanel("memory", devices.devices), FramePanel("engine", engine.engine)
         self.panels: dict[int, Widget] = dict(
-            enumerate((self.speed, self.memory, self.engine, self.requests, self.journal), 1)
+            enumerate((self.speed, self.memory, self.engine, self.requests, self.events_panel), 1)
         )
         for number, title in ((1, "Speed"), (2, "Memory"), (3, "Engine"), (4, "Requests")):
             self.panels[number].border_title = f"{number} {title}"
@@ -93,27 +101,27 @@ class Dashboard(App[None]):
         yield self.head
         with Vertical(id="body"):
             yield Horizontal(self.speed, self.memory, id="upper")
-            yield Horizontal(self.engine, self.requests, self.journal, id="lower")
+            yield Horizontal(self.engine, self.requests, self.events_panel, id="lower")
 
         yield Static(id="too-small", markup=False)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        if self._keymap_asked:
-            self.set_keymap(self._keymap_asked)
+        if self._own_keymap:
+            self.set_keymap(self._own_keymap)
 
         if not self.is_headless:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGHUP):  # Textual heeds neither, and leaves the terminal raw
-                signal.signal(number, functools.partial(self._told_to_end, loop))
+                signal.signal(number, functools.partial(self._end_on_signal, loop))
 
         self._arrange()
         self.requests.focus()
         self.draw_head()
         self.run_worker(self._watch(), group="feed", exit_on_error=True)
 
-    def _told_to_end(self, loop: asyncio.AbstractEventLoop, number: int, frame: object) -> None:
-        """Handles a signal, and not in the loop: once the terminal is gone, Textual's writing thread is dead, its queue
+    def _end_on_signal(self, loop: asyncio.AbstractEventLoop, number: int, frame: object) -> None:
+        """Handle a signal, and not in the loop: once the terminal is gone, Textual's writing thread is dead, its queue
         full, and the loop waits for room in it for ever.
         """
         try:
@@ -133,51 +141,51 @@ class Dashboard(App[None]):
 
     async def _watch(self) -> None:
         while True:
-            self._nudge.clear()
+            self._refresh_asked.clear()
             try:
-                look = await self._feed.look(with_log=self.journal.display and self.journal.tab == "log")
+                update = await self._feed.fetch(with_log=self.events_panel.display and self.events_panel.tab == "log")
             except (OrchError, OSError) as error:
-                self._no_answer(error)
+                self._show_no_answer(error)
             else:
-                self._take(look)
+                self._show_update(update)
 
             with contextlib.suppress(TimeoutError):  # nobody was in a hurry
-                await asyncio.wait_for(self._nudge.wait(), self._interval_s)
+                await asyncio.wait_for(self._refresh_asked.wait(), self._interval_s)
 
-    def _take(self, look: FeedUpdate) -> None:
+    def _show_update(self, update: FeedUpdate) -> None:
         if self.lost is not None:
             self.lost = None
             self.screen_stack[0].remove_class("-stale")
             if self.frame is not None:
                 self.tell("the daemon answers again")
 
-        if look.log_begins:
-            self.journal.tails["log"].clear()
+        if update.log_restarted:
+            self.events_panel.tails["log"].clear()
 
-        self.journal.add_log(look.log)
+        self.events_panel.add_log(update.log)
         self.frames_seen += 1
         if not self._paused:
-            self.frame = look.frame
+            self.frame = update.frame
             self.draw()
 
-    def _no_answer(self, error: OrchError | OSError) -> None:
-        message, _, hint = words(error)
+    def _show_no_answer(self, error: OrchError | OSError) -> None:
+        message, _, hint = error_texts(error)
         if isinstance(error, UsageError):  # it does not know what a frame is
             hint = "the daemon is of another version: end it with `orch down --all`, then `orch up`"
 
         if self.lost is None:
-            self.lost = (message, hint, datetime.now().strftime("%H:%M:%S"))
+            self.lost = LostDaemon(message, hint, datetime.now().strftime("%H:%M:%S"))
             self.screen_stack[0].add_class("-stale")
             if not isinstance(error, NotRunningError):
-                self.operator.note(error)
+                self.operator.keep_error(error)
         else:
-            self.lost = (message, hint, self.lost[2])
+            self.lost = LostDaemon(message, hint, self.lost.since)
 
         self.draw_head()
 
-    def nudge(self) -> None:
-        """Look now rather than at the next interval."""
-        self._nudge.set()
+    def refresh_now(self) -> None:
+        """Ask for a frame now rather than at the next interval."""
+        self._refresh_asked.set()
 
     # Drawing.
 
@@ -190,7 +198,7 @@ class Dashboard(App[None]):
         for panel in (self.speed, self.memory, self.engine, self.requests):
             panel.update_frame(frame)
 
-        self.journal.add_events(frame["events"])
+        self.events_panel.add_events(frame["events"])
 
     def current_status(self) -> Status | None:
         """Return the status as of the newest frame; None while the daemon does not answer."""
@@ -199,8 +207,7 @@ class Dashboard(App[None]):
     def draw_head(self) -> None:
         width = max(self._cells.width - 2, 10)
         if self.lost is not None:
-            message, hint, since = self.lost
-            lines = header.lost(self.frame, message, hint, since, width)
+            lines = header.without_daemon(self.frame, *self.lost, width)
         elif self.frame is None:
             lines = [line("asking the daemon …", "dim")]
         else:
@@ -215,31 +222,33 @@ class Dashboard(App[None]):
         self.head.show(lines)
 
     def _arrange(self) -> None:
-        """Which panels have a place: all on a large terminal, three on a small one, one while it is zoomed."""
+        """Give the panels their places: all on a large terminal, three on a small one, one while it is zoomed."""
         width, height = self._cells
         base = self.screen_stack[0]
-        tiny = width < LEAST[0] or height < LEAST[1]
+        tiny = width < LEAST_CELLS[0] or height < LEAST_CELLS[1]
         base.set_class(tiny, "-tiny")
         if tiny:
-            text = f"the dashboard needs {LEAST[0]} x {LEAST[1]} cells, this terminal has {width} x {height}"
+            needed = f"{LEAST_CELLS[0]} x {LEAST_CELLS[1]}"
+            text = f"the dashboard needs {needed} cells, this terminal has {width} x {height}"
             base.query_one("#too-small", Static).update(text)
             return
 
-        wide = width >= WIDE[0] and height >= WIDE[1]
+        wide = width >= WIDE_CELLS[0] and height >= WIDE_CELLS[1]
         base.set_class(wide and self._zoomed is None, "-wide")
         base.set_class(self._zoomed is not None, "-zoomed")
         for number, panel in self.panels.items():
-            panel.display = number == self._zoomed if self._zoomed else number <= 2 or wide or number == self._lower
+            has_place = number <= 2 or wide or number == self._lower_panel
+            panel.display = number == self._zoomed if self._zoomed else has_place
 
         base.query_one("#upper").display = self._zoomed in (None, 1, 2)
         base.query_one("#lower").display = self._zoomed not in (1, 2)
-        others = [] if wide or self._zoomed else [n for n in (3, 4, 5) if n != self._lower]
+        others = [] if wide or self._zoomed else [n for n in (3, 4, 5) if n != self._lower_panel]
         names = {3: "Engine", 4: "Requests", 5: "Log"}
         also = "  ".join(f"{number} {names[number]}" for number in others)
         for number in (3, 4):
             self.panels[number].border_subtitle = also
 
-        self.journal.mention(also)
+        self.events_panel.name_hidden_panels(also)
         self.call_after_refresh(self.draw)
 
     # What the keys do (keys.py).
@@ -286,7 +295,7 @@ class Dashboard(App[None]):
         self.operator.start(self.operator.command_line)
 
     def action_last_error(self) -> None:
-        self.operator.errors()
+        self.operator.show_errors()
 
     def action_help(self) -> None:
         lines: list[Line] = []
@@ -302,12 +311,12 @@ class Dashboard(App[None]):
         self.push_screen(TextScreen("Keys", lines))
 
     def _keys_of(self, action: keys.Action) -> str:
-        asked = self._keymap_asked.get(keys.id_of(action), action.keys)
+        asked = self._own_keymap.get(keys.id_of(action), action.keys)
         return " ".join(self.get_key_display(Binding(key, "")) for key in asked.split(","))
 
     def action_panel(self, number: int) -> None:
         if number >= 3:
-            self._lower = number
+            self._lower_panel = number
 
         if self._zoomed is not None:
             self._zoomed = number
@@ -317,19 +326,19 @@ class Dashboard(App[None]):
 
     def _focus(self, number: int) -> None:
         panel = self.panels[number]
-        (self.journal.tail if panel is self.journal else panel).focus()
+        (self.events_panel.tail if panel is self.events_panel else panel).focus()
 
     def action_previous_tab(self) -> None:
-        self.journal.next_tab(-1)
+        self.events_panel.next_tab(-1)
         self.action_panel(5)
 
     def action_next_tab(self) -> None:
-        self.journal.next_tab(1)
+        self.events_panel.next_tab(1)
         self.action_panel(5)
 
     def action_open_log(self) -> None:
         self._zoomed = 5
-        self.journal.show_tab("log")
+        self.events_panel.show_tab("log")
         self.action_panel(5)
 
     def action_zoom(self) -> None:
@@ -338,14 +347,14 @@ class Dashboard(App[None]):
             (n for n, panel in self.panels.items() if focused is not None and panel in focused.ancestors_with_self),
             None,
         )
-        self._zoomed = None if self._zoomed is not None else number or self._lower
+        self._zoomed = None if self._zoomed is not None else number or self._lower_panel
         if self._zoomed is not None and self._zoomed >= 3:
-            self._lower = self._zoomed
+            self._lower_panel = self._zoomed
 
         self._arrange()
 
     async def action_back(self) -> None:
-        if self.journal.close_filter():
+        if self.events_panel.close_filter():
             return
 
         if self._zoomed is not None:
@@ -354,15 +363,15 @@ class Dashboard(App[None]):
 
     def action_filter(self) -> None:
         self.action_panel(5)
-        self.journal.open_filter()
+        self.events_panel.open_filter()
 
     def action_follow(self) -> None:
-        self.journal.tail.follow = not self.journal.tail.follow
+        self.events_panel.tail.follow = not self.events_panel.tail.follow
 
     def action_pause(self) -> None:
         self._paused = not self._paused
         self.draw_head()
-        self.nudge()
+        self.refresh_now()
 
     def action_faster(self) -> None:
         slower = [each for each in INTERVALS_S if each < self._interval_s]
@@ -375,7 +384,7 @@ class Dashboard(App[None]):
     def _set_interval(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self.tell(f"a look every {interval_s:g} s")
-        self.nudge()
+        self.refresh_now()
 
     def action_sort_left(self) -> None:
         self.requests.sort_by(-1)

@@ -1,4 +1,4 @@
-"""One look at the daemon: a frame, and what the engine has said since the look before."""
+"""Fetches what the dashboard shows: a frame, and the lines that the engine has logged since the last one."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ LOG_LINES = 500
 
 
 class FeedUpdate(NamedTuple):
-    """:ivar log: lines that are new; `log_begins` says that those from before are another daemon's"""
+    """:ivar log: lines that are new; with `log_restarted`, those from before are another daemon's"""
 
     frame: TopFrame
     log: list[str]
-    log_begins: bool
+    log_restarted: bool
 
 
 class Feed:
-    """Asks in threads, as a daemon may take its time."""
+    """Asks the daemon in threads, as its answer may take a while."""
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
         self._daemon: int | None = None
         self._newest: int | None = None
 
-    async def look(self, *, with_log: bool) -> FeedUpdate:
+    async def fetch(self, *, with_log: bool) -> FeedUpdate:
         """:raises OrchError: what the daemon says, or that there is none"""
         frame: TopFrame = await asyncio.to_thread(self._source.get, frame_target(POINTS, REQUESTS))
         if not with_log:

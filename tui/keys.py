@@ -1,4 +1,4 @@
-"""Every action of the dashboard: its name, keys and words. Bindings, help and command palette are made from this.
+"""Every action of the dashboard: its name, keys and help. Bindings, help and command palette are made from this.
 
 The keys are those that people know from other tools: `q` and `?` everywhere, `/` `space` `f` `z` `[` `]` of k9s, btop
 and process-compose, `K` of k9s and btop for what hurts.
@@ -83,12 +83,12 @@ def bindings() -> list[Binding]:
 
 
 def id_of(action: Action) -> str:
-    """The name for people: `panel(1)` is `panel-1`."""
+    """Return the name for people: `panel(1)` is `panel-1`."""
     return action.name.replace("(", "-").replace(")", "").replace("_", "-")
 
 
 def read_keys(texts: Sequence[str]) -> dict[str, str]:
-    """The keymap that `--key NAME=KEY` asks for.
+    """Return the keymap that `--key NAME=KEY` asks for.
 
     :raises UsageError: when there is no such action, or a text has another form
     """

@@ -1,4 +1,4 @@
-"""What a person has done: asks first, tells the daemon, follows what comes of it, and keeps what went wrong."""
+"""The actions of the dashboard that need the daemon: confirmed first, followed to their end, their errors kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.core.errors import NotRunningError, OrchError
 from tui.screens.confirm import ConfirmScreen, MenuScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen, facts
-from tui.source import FrameSource, words
+from tui.source import FrameSource, error_texts
 from tui.text import BLANK, Line, line
 
 KEPT_ERRORS = 20
@@ -81,27 +81,27 @@ class Operator:
 
         facts = await self._launch()
         limit = f", {facts['drain_s']:g} s at most" if facts else ""
-        flying, queued = self._flying(), self._queued()
-        consequences = [f"{counted(flying, 'running request')} may end first{limit}; whatever runs then is cut off"]
+        in_flight, queued = self._in_flight(), self._queued()
+        consequences = [f"{counted(in_flight, 'running request')} may end first{limit}; whatever runs then is cut off"]
         consequences += _refused(queued)
-        if await self._sure("Stop", consequences, facts):
+        if await self._confirmed("Stop", consequences, facts):
             await self._down(force=False)
 
     async def stop_now(self) -> None:
         facts = await self._launch()
-        flying, queued = self._flying(), self._queued()
-        consequences = [f"cuts off {counted(flying, 'running request')}", *_refused(queued)]
-        if await self._sure("Stop at once", consequences, facts):
+        in_flight, queued = self._in_flight(), self._queued()
+        consequences = [f"cuts off {counted(in_flight, 'running request')}", *_refused(queued)]
+        if await self._confirmed("Stop at once", consequences, facts):
             await self._down(force=True)
 
     async def restart(self) -> None:
-        flying = self._flying()
-        end, they = agreeing(flying, "ends", "end"), agreeing(flying, "it", "they")
+        in_flight = self._in_flight()
+        end, they = agreeing(in_flight, "ends", "end"), agreeing(in_flight, "it", "they")
         consequences = [
-            f"{counted(flying, 'running request')} {end} first, on the engine {they} began on",
+            f"{counted(in_flight, 'running request')} {end} first, on the engine {they} began on",
             "new requests wait, if both engines do not fit side by side",
         ]
-        if await self._sure("Restart", consequences, None):
+        if await self._confirmed("Restart", consequences, None):
             answer = await self._post("/v1/restart", {})
             await self._follow(answer["operation"], "restarting")
 
@@ -142,8 +142,8 @@ class Operator:
         title = f"{facts_['profile']}@{facts_['engine']}"
         self._app.push_screen(TextScreen(title, lines, copy=text))
 
-    def errors(self) -> None:
-        """What went wrong, the newest first; what the daemon itself says of now comes before that."""
+    def show_errors(self) -> None:
+        """Show the present failure of the daemon first, then the kept errors, the newest first."""
         lines: list[Line] = []
         status = self._display.current_status()
         if status is not None and status["cause"]:
@@ -156,9 +156,9 @@ class Operator:
 
         self._app.push_screen(TextScreen("Errors", lines or [line("nothing went wrong so far", "good")]))
 
-    def note(self, error: OrchError | OSError) -> None:
-        """Keep an error, so that it can be read later."""
-        problem = FailedAction(datetime.now().strftime("%H:%M:%S"), *words(error))
+    def keep_error(self, error: OrchError | OSError) -> None:
+        """Show an error, and keep it to be read later."""
+        problem = FailedAction(datetime.now().strftime("%H:%M:%S"), *error_texts(error))
         self.problems.append(problem)
         self._display.complain(problem.message)
 
@@ -166,7 +166,7 @@ class Operator:
         try:
             await action()
         except (OrchError, OSError) as error:
-            self.note(error)
+            self.keep_error(error)
 
     async def _down(self, *, force: bool) -> None:
         answer = await self._post("/v1/down", {"force": force})
@@ -174,8 +174,11 @@ class Operator:
         self._display.tell(f"stopping {target}" if target else "nothing was running")
 
     async def _follow(self, operation: str, doing: str) -> None:
-        """Until a switch has ended, whatever its end."""
-        self._show(doing)
+        """Show a switch until it has ended.
+
+        :raises OrchError: when it failed
+        """
+        self._set_activity(doing)
         try:
             while True:
                 news = await self._get(f"/v1/switch?operation={quote(operation)}&wait_s={FOLLOW_S}")
@@ -183,9 +186,9 @@ class Operator:
                 if result is not None:
                     break
 
-                self._show(f"{doing}: {news['progress'].removeprefix(doing + ': ')} (c cancels)")
+                self._set_activity(f"{doing}: {news['progress'].removeprefix(doing + ': ')} (c cancels)")
         finally:
-            self._show("")
+            self._set_activity("")
 
         if result["ok"]:
             cost = f"{interruption_text(result)} ({result['strategy']})"
@@ -196,11 +199,11 @@ class Operator:
         details = (rollback,) if rollback else ()
         raise OrchError(f"{doing} failed: {result['cause']}", details=details, hint="l shows the engine's log")
 
-    def _show(self, activity: str) -> None:
+    def _set_activity(self, activity: str) -> None:
         self.activity = activity
         self._display.draw_head()
 
-    async def _sure(self, what: str, consequences: list[str], facts: Any) -> bool:
+    async def _confirmed(self, what: str, consequences: list[str], facts: Any) -> bool:
         status = self._display.current_status()
         target = f" {status['profile']}@{status['engine']}" if status and status["profile"] else ""
         if facts and facts["daemon_ends"]:
@@ -225,7 +228,7 @@ class Operator:
         status = self._display.current_status()
         return status["gateway"] if status is not None else None
 
-    def _flying(self) -> int:
+    def _in_flight(self) -> int:
         gateway = self._gateway()
         return gateway["in_flight"] if gateway else 0
 

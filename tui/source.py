@@ -1,4 +1,4 @@
-"""Where a dashboard's figures come from: the control API of a daemon. Blocking: called in threads.
+"""The source of a dashboard's figures: the control API of a daemon. Blocking: called in threads.
 
 Whatever text comes in is made harmless here, once, so that nothing behind this has to think of it.
 """
@@ -35,7 +35,7 @@ class DaemonSource:
         self._path = socket_path
 
     def get(self, target: str) -> Any:
-        """The answer's JSON; JSON Lines as a list."""
+        """Return the answer's JSON; JSON Lines as a list."""
         limit_s = FRAME_LIMIT_S if target.startswith("/v1/frame") else ANSWER_LIMIT_S
         answer = client.request(self._path, target, timeout_s=limit_s)
         if target.startswith("/v1/logs"):
@@ -52,8 +52,8 @@ def frame_target(points: int, requests: int) -> str:
     return f"/v1/frame?points={points}&requests={requests}"
 
 
-def words(error: Exception) -> tuple[str, list[str], str]:
-    """What an error says, its details and its hint, all harmless."""
+def error_texts(error: Exception) -> tuple[str, list[str], str]:
+    """Return an error's message, details and hint, safe to print on a terminal."""
     message = neutralise(str(getattr(error, "message", error)))
     details = [neutralise(str(each)) for each in getattr(error, "details", ())]
     return message, details, neutralise(getattr(error, "hint", None) or "")

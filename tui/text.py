@@ -26,12 +26,12 @@ def plain(spans: Line) -> str:
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal a text takes (UAX 11: wide characters take two, combining ones none)."""
+    """Return the number of terminal cells that a text takes (UAX 11: wide characters take two, combining ones none)."""
     return len(text) if text.isascii() else sum(map(_cells_of, text))
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
-    """A text cut or padded to exactly this many cells."""
+    """Cut or pad a text to exactly this many cells."""
     taken = cells(text)
     if taken > width:
         text = cut(text, width)
@@ -42,7 +42,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most this many cells of a text; an ellipsis says that there was more."""
+    """Cut a text to at most this many cells; an ellipsis says that there was more."""
     if cells(text) <= width:
         return text
 
@@ -58,7 +58,7 @@ def cut(text: str, width: int) -> str:
 
 
 def clip(spans: Line, width: int) -> Line:
-    """At most this many cells of a line."""
+    """Cut a line to at most this many cells."""
     kept: list[Span] = []
     for text, role in spans:
         if width <= 0:
@@ -71,7 +71,7 @@ def clip(spans: Line, width: int) -> Line:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """A text in pieces of at most this many cells, at spaces where there are some."""
+    """Split a text into pieces of at most this many cells, at spaces where there are some."""
     pieces: list[str] = []
     for paragraph in text.split("\n"):
         rest = paragraph
@@ -88,7 +88,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def joined(parts: Iterable[Line], between: str = "  ") -> Line:
-    """Several lines as one; empty ones leave no gap."""
+    """Join several lines to one; empty ones leave no gap."""
     spans: list[Span] = []
     for part in parts:
         if part:
@@ -98,7 +98,7 @@ def joined(parts: Iterable[Line], between: str = "  ") -> Line:
 
 
 def clean(value: object) -> object:
-    """The same JSON value, with nothing in its texts that a terminal would obey."""
+    """Return the JSON value with nothing in its texts that a terminal would obey."""
     match value:
         case str():
             return neutralise(value)

@@ -206,12 +206,12 @@ async def test_the_log_and_the_requests_are_those_of_the_engine(home: Home) -> N
         await until(pilot, lambda: any(row["output_tokens"] == 8 for row in app.frame["requests"]), "the request")
         assert "✓ complete" in app.requests.text
         await pilot.press("l")
-        await until(pilot, lambda: "all slots are idle" in app.journal.tail.text, "the log")
-        count = app.journal.tail.newest
+        await until(pilot, lambda: "all slots are idle" in app.events_panel.tail.text, "the log")
+        count = app.events_panel.tail.line_count
         home.complete("A supervisor", 8)
-        await until(pilot, lambda: app.journal.tail.newest > count, "it goes on")
+        await until(pilot, lambda: app.events_panel.tail.line_count > count, "it goes on")
         seen = [line for line in home.orch("logs", "-n", "100000").stdout.splitlines() if line]
-        assert app.journal.tail.text.splitlines() == seen[-app.journal.tail.newest :]
+        assert app.events_panel.tail.text.splitlines() == seen[-app.events_panel.tail.line_count :]
 
 
 async def test_the_dashboard_outlives_the_daemon(home: Home) -> None:

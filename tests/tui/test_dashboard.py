@@ -15,7 +15,7 @@ from tui import keys
 from tui.app import Dashboard
 from tui.screens.confirm import ConfirmScreen, MenuScreen
 from tui.screens.text import TextScreen
-from tui.widgets.journal import KEPT_LINES
+from tui.widgets.events_panel import KEPT_LINES
 from tui.widgets.lines import Scrolled
 
 pytestmark = pytest.mark.asyncio
@@ -45,9 +45,9 @@ async def test_every_panel_shows_its_part_of_the_frame() -> None:
 
 async def test_a_small_terminal_shows_one_lower_panel_at_a_time() -> None:
     async with dashboard(Recording(frame("serving")), (80, 24)) as (app, pilot):
-        for key, panel in (("3", app.engine), ("5", app.journal), ("4", app.requests)):
+        for key, panel in (("3", app.engine), ("5", app.events_panel), ("4", app.requests)):
             await pilot.press(key)
-            assert [each for each in (app.engine, app.requests, app.journal) if each.display] == [panel]
+            assert [each for each in (app.engine, app.requests, app.events_panel) if each.display] == [panel]
             assert panel.size.height >= 8
 
 
@@ -116,8 +116,8 @@ async def test_what_an_engine_says_is_neither_obeyed_nor_read_as_markup() -> Non
     recording.answers["/v1/logs"] = growing_log(lambda count: [str(clean(HOSTILE))] if count == 0 else [])
     async with dashboard(recording) as (app, pilot):
         await pilot.press("l")
-        await until(pilot, lambda: "end" in app.journal.tail.text, "the line is shown")
-        assert app.journal.tail.text == "[b]bold[/b] [@click=app.quit]here[/] end"
+        await until(pilot, lambda: "end" in app.events_panel.tail.text, "the line is shown")
+        assert app.events_panel.tail.text == "[b]bold[/b] [@click=app.quit]here[/] end"
         await pilot.press("G", "enter")
         await until(pilot, lambda: isinstance(app.screen, TextScreen), "its details")
         await until(pilot, lambda: "[@click=app.quit]here[/]" in app.screen.query_one(Scrolled).text, "its text")
@@ -130,10 +130,10 @@ async def test_the_log_follows_until_somebody_scrolls_up() -> None:
     recording.answers["/v1/logs"] = growing_log(lambda count: [f"line {count + n}" for n in range(30)])
     async with dashboard(recording) as (app, pilot):
         await pilot.press("l")
-        tail = app.journal.tails["log"]
+        tail = app.events_panel.tails["log"]
         await until(pilot, lambda: len(tail.lines) > 60 and tail.is_vertical_scroll_end, "it follows")
         await pilot.press("k", "k")
-        assert not tail.follow and "f follows again" in str(app.journal.border_subtitle)
+        assert not tail.follow and "f follows again" in str(app.events_panel.border_subtitle)
         before, at = len(tail.lines), tail.scroll_offset.y
         await until(pilot, lambda: len(tail.lines) > before + 60, "more lines")
         assert tail.scroll_offset.y == at
@@ -148,11 +148,11 @@ async def test_a_filter_shows_only_the_lines_with_its_words() -> None:
     )
     async with dashboard(recording) as (app, pilot):
         await pilot.press("l")
-        tail = app.journal.tails["log"]
+        tail = app.events_panel.tails["log"]
         await until(pilot, lambda: len(tail.lines) == 100, "the log")
         await pilot.press("slash", *"line 7", "enter")
         await until(pilot, lambda: len(tail.lines) == 19, "the filter")
-        assert tail.has_focus and "filtered" in str(app.journal.border_subtitle)
+        assert tail.has_focus and "filtered" in str(app.events_panel.border_subtitle)
         await pilot.press("escape")
         await until(pilot, lambda: len(tail.lines) == 100, "all lines again")
 
@@ -162,10 +162,13 @@ async def test_a_log_is_bounded_and_says_what_it_left_out() -> None:
     async with dashboard(recording) as (app, pilot):
         await pilot.press("l")
         recording.answers["/v1/logs"] = growing_log(lambda count: [f"line {count + n}" for n in range(2000)])
-        await until(pilot, lambda: app.journal.tail.newest == KEPT_LINES, "it is full")
+        await until(pilot, lambda: app.events_panel.tail.line_count == KEPT_LINES, "it is full")
         recording.answers["/v1/logs"] = [{"seq": 10**6, "text": "much later"}]
-        await until(pilot, lambda: "much later" in app.journal.tail.text, "the newest line")
-        assert len(app.journal.tail.lines) == KEPT_LINES and "came too quickly to be shown" in app.journal.tail.text
+        await until(pilot, lambda: "much later" in app.events_panel.tail.text, "the newest line")
+        assert (
+            len(app.events_panel.tail.lines) == KEPT_LINES
+            and "came too quickly to be shown" in app.events_panel.tail.text
+        )
 
 
 async def test_a_pause_freezes_the_picture() -> None:

@@ -1,4 +1,4 @@
-"""What is shown of a frame, without a terminal."""
+"""The lines that a frame becomes, without a terminal."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What opens over the dashboard."""
+"""Screens that open over the dashboard: questions, choices, texts. Panels belong in `widgets`."""

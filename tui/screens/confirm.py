@@ -1,4 +1,4 @@
-"""Asks before something that hurts, and says whom it hurts."""
+"""Questions to the user: yes or no before requests are cut off, and one of a few choices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses what to switch to, and shows what that would do."""
+"""The choice of a target to switch to, with a preview of the switch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 from orchestrator.api.choices import TargetChoice, Targets
 from orchestrator.api.types import GatewayStatus
 from orchestrator.core.errors import OrchError
-from tui.source import FrameSource, words
+from tui.source import FrameSource, error_texts
 from tui.text import Line, line, wrap
 from tui.views.preview import preview
 from tui.widgets.lines import Scrolled
@@ -84,7 +84,7 @@ class SwitchScreen(ModalScreen[str | None]):
         try:
             plan = await asyncio.to_thread(self._source.post, "/v1/switch", {"target": target, "dry_run": True})
         except OrchError as error:
-            message, details, hint = words(error)
+            message, details, hint = error_texts(error)
             self._show([line(message, "bad"), *map(line, details), line(hint, "accent")])
         else:
             self._show([*preview(plan, self._gateway, self._drain_s, self._width), *self._left_out()])

@@ -58,7 +58,7 @@ class TextScreen(ModalScreen[None]):
 
 
 def wrapped(spans: Line, width: int) -> list[Line]:
-    """A line in pieces: its last span is wrapped below where it begins."""
+    """Split a line: its last span is wrapped below where it begins."""
     if cells(plain(spans)) <= width or not spans:
         return [spans]
 
@@ -72,5 +72,5 @@ def wrapped(spans: Line, width: int) -> list[Line]:
 
 
 def facts(pairs: Sequence[tuple[str, str]], width: int = 14) -> list[Line]:
-    """Names at the left, values at the right."""
+    """Return one line a pair: names at the left, values at the right."""
     return [((fit(name, width), "dim"), (value, "")) for name, value in pairs]

@@ -32,7 +32,7 @@ def devices(frame: TopFrame, width: int) -> list[Line]:
 
 
 def memory_bar(parts: tuple[float, float], total: float, mark: float | None, width: int) -> Line:
-    """A bar of `width` cells.
+    """Return a bar of `width` cells.
 
     :param parts: what our engines and what others hold
     :param mark: where to draw the margin's line, in the unit of the rest
@@ -120,7 +120,7 @@ def _host(host: HostFigures, width: int) -> list[Line]:
 
 
 def _cut(spans: Line, width: int) -> Line:
-    """As many whole spans as fit."""
+    """Return as many whole spans as fit."""
     kept: list[Span] = []
     for text, role in spans:
         if cells(plain(tuple(kept))) + cells(text) > width:

@@ -12,7 +12,7 @@ LEAST_BAR, MOST_BAR = 6, 40
 
 
 def engine(frame: TopFrame, width: int) -> list[Line]:
-    """Slots first, then attempts with their reasons, newest first."""
+    """Return the slots, then the attempts with their reasons, newest first."""
     lines = [slot(each, width) for each in frame["slots"]]
     if not lines:
         ready = frame["status"]["state"] == "ready"

@@ -9,17 +9,17 @@ from tui.text import Line, Role, Span, cells, clip, cut, joined, line, plain
 
 
 def head(frame: TopFrame, width: int) -> list[Line]:
-    """Three lines: what, where, and news."""
+    """Return three lines: the state and target, the gateway, and what needs attention."""
     status = frame["status"]
     return [
-        spread(_what(frame), _margin(frame), width),
-        spread(_where(status), line(status["build"] or "", "dim"), width),
+        spread(_state_and_target(frame), _margin(frame), width),
+        spread(_gateway(status), line(status["build"] or "", "dim"), width),
         news(status, width),
     ]
 
 
-def lost(frame: TopFrame | None, problem: str, hint: str, since: str, width: int) -> list[Line]:
-    """The head while the daemon does not answer.
+def without_daemon(frame: TopFrame | None, problem: str, hint: str, since: str, width: int) -> list[Line]:
+    """Return the head while the daemon does not answer.
 
     :param frame: the last one that there was
     :param since: a time of day
@@ -41,7 +41,7 @@ def state(status: Status) -> Line:
 
 
 def spread(left: Line, right: Line, width: int) -> Line:
-    """The left part at the left, the right one at the right; where there is no room for it, without it."""
+    """Put one part at the left and one at the right edge; without room for both, the left alone."""
     space = width - cells(plain(left)) - cells(plain(right))
     if space < 2:
         return clip(left, width)
@@ -50,8 +50,8 @@ def spread(left: Line, right: Line, width: int) -> Line:
 
 
 def news(status: Status, width: int) -> Line:
-    """What a person should know now: a failure, a switch, a start under way, an engine that has become slow, a profile
-    that has changed; or nothing."""
+    """Return the line for what needs attention: a failure, a switch, a start under way, an engine that has become slow,
+    a profile that has changed; empty without."""
     text, role = news_text(status)
     if cells(text) > width:
         return ((cut(text, width - 9), role), ("  E: more", "dim"))
@@ -80,12 +80,12 @@ def news_text(status: Status) -> tuple[str, Role]:
     return f"! {'; '.join(parts)}" if parts else "", "warn" if parts else ""
 
 
-def _what(frame: TopFrame) -> Line:
+def _state_and_target(frame: TopFrame) -> Line:
     status = frame["status"]
-    lasted = figures.age_s(status["since"], frame["taken"])
-    since = "" if lasted is None else f" {figures.duration(lasted)}"
-    what: list[Span] = [(_target(status), "strong")] if status["profile"] else []
-    return joined([(*state(status), (since, "dim")), tuple(what)])
+    age_s = figures.age_s(status["since"], frame["taken"])
+    since = "" if age_s is None else f" {figures.duration(age_s)}"
+    target: list[Span] = [(_target(status), "strong")] if status["profile"] else []
+    return joined([(*state(status), (since, "dim")), tuple(target)])
 
 
 def _target(status: Status) -> str:
@@ -101,7 +101,7 @@ def _margin(frame: TopFrame) -> Line:
     return ((f"margin {margin} MiB", ""), (f" ({origin})" if origin else "", "dim"))
 
 
-def _where(status: Status) -> Line:
+def _gateway(status: Status) -> Line:
     gateway = status["gateway"]
     queued = gateway["queued"]
     return (

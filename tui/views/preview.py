@@ -42,9 +42,11 @@ def consequences(strategy: str, gateway: GatewayStatus | None, drain_s: float | 
     if gateway is None:
         return []
 
-    flying, queued = gateway["in_flight"], gateway["queued"]
+    in_flight, queued = gateway["in_flight"], gateway["queued"]
     limit = "" if drain_s is None else f", {drain_s:g} s at most"
-    ending = f"{counted(flying, 'running request')} may end on the old engine{limit}" if flying else "interrupts none"
+    ending = (
+        f"{counted(in_flight, 'running request')} may end on the old engine{limit}" if in_flight else "interrupts none"
+    )
     if strategy == "beside":
         return [ending, "holds none: the new engine starts beside the old one"]
 

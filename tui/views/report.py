@@ -13,7 +13,7 @@ PLOT_ROWS = 3
 
 
 def report(frame: TopFrame, width: int) -> list[Line]:
-    """All panels below each other, each under its name."""
+    """Return all panels below each other, each under its name."""
     text, role = header.news_text(frame["status"])
     lines = header.head(frame, width)[:2] + [line(part, role) for part in wrap(text, width) if part]
     lines += _section("speed")

@@ -43,7 +43,7 @@ COLUMNS: tuple[Column[RequestRow], ...] = (
 
 
 def details(row: RequestRow) -> list[Line]:
-    """All that is known of one request."""
+    """Return all that is known of one request."""
     drafted, accepted = figures.count(row["draft_tokens"]), figures.count(row["draft_accepted"])
     facts: list[tuple[str, str]] = [
         ("request", f"{row['id']}, {row['route']}"),

@@ -18,7 +18,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 def series(frame: TopFrame, kind: Kind, width: int, height: int) -> list[Line]:
-    """A title with the figures of now, and the plot below it; the newest point is at the right."""
+    """Return a title with the present figures, and the plot below it; the newest point is at the right."""
     title = _title(frame, kind, width)
     columns, rows = width - LABEL_CELLS, height - 1
     if columns < 4 or rows < 1:
@@ -38,13 +38,13 @@ def series(frame: TopFrame, kind: Kind, width: int, height: int) -> list[Line]:
 
 
 def span_s(frame: TopFrame, width: int) -> float | None:
-    """How much time the plot shows, s."""
+    """Return the time that the plot spans, s; None without two points."""
     shown = frame["points"][-max(width - LABEL_CELLS, 1) * 2 :]
     return shown[-1]["at_s"] - shown[0]["at_s"] if len(shown) > 1 else None
 
 
 def plot(values: Sequence[float | None], columns: int, rows: int) -> tuple[list[str], float]:
-    """The newest values as `rows` texts of `columns` cells, and the value at the upper edge. The lower edge is 0.
+    """Return the newest values as `rows` texts of `columns` cells, and the value at the upper edge; the lower one is 0.
 
     Where nothing is known the line has a gap.
     """
@@ -75,7 +75,7 @@ def plot(values: Sequence[float | None], columns: int, rows: int) -> tuple[list[
 
 
 def nice(value: float) -> float:
-    """A round number not below the value: an upper edge that does not move with every point."""
+    """Return a round number not below the value: an upper edge that does not move with every point."""
     if value <= 1:
         return 1.0
 
@@ -86,7 +86,7 @@ def nice(value: float) -> float:
 
 
 def _title(frame: TopFrame, kind: Kind, width: int) -> Line:
-    """The figures of now; what was measured last stands there while there is nothing to measure, if it fits."""
+    """Return the present figures, with those measured last while there is nothing to measure, if they fit."""
     rates, last = frame["rates"], frame["status"]["speed"]
     now, before = (
         (rates["decode_tok_s"], last["decode_tok_s"])

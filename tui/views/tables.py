@@ -1,4 +1,4 @@
-"""Rows with columns: as many of them as there is room for, sorted by any."""
+"""Tables: as many columns as there is room for, rows sorted by any of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Column(Generic[R]):
 
 
 def fitting(columns: Sequence[Column[R]], width: int, least_rest: int = 12) -> list[Column[R]]:
-    """The columns that there is room for, in their order."""
+    """Return the columns that there is room for, in their order."""
     kept = list(columns)
     while kept and sum((column.width or least_rest) + 1 for column in kept) - 1 > width and len(kept) > 1:
         kept.remove(min(kept, key=lambda column: column.weight))
@@ -39,7 +39,7 @@ def fitting(columns: Sequence[Column[R]], width: int, least_rest: int = 12) -> l
 
 
 def header(columns: Sequence[Column[R]], width: int, sort: str | None, *, reverse: bool) -> Line:
-    """The columns' names, with an arrow at the one that the rows are sorted by."""
+    """Return the columns' names, with an arrow at the one that the rows are sorted by."""
     spans: list[Span] = []
     for column, room in _rooms(columns, width):
         arrow = ("▼" if reverse else "▲") if column.name == sort else ""
@@ -58,7 +58,7 @@ def row(columns: Sequence[Column[R]], width: int, item: R) -> Line:
 
 
 def ordered(rows: Iterable[R], columns: Sequence[Column[R]], sort: str | None, *, reverse: bool) -> list[R]:
-    """Rows by one column; without one as they come."""
+    """Sort the rows by one column; without one they stay as they come."""
     column = next((each for each in columns if each.name == sort), None)
     items = list(rows)
     if column is None:

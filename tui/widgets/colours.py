@@ -1,4 +1,4 @@
-"""What the roles of a line look like in the theme of now.
+"""Styles for the roles of a line in the theme that is chosen.
 
 Not Textual's component classes: each costs every widget that has it at every change of styles, and ten of them on ten
 widgets were a tenth of a second of the start.
@@ -27,7 +27,7 @@ _VARIABLES: dict[Role, str] = {
     "free": "foreground",
 }
 _SHARES: dict[Role, float] = {"dim": 0.6, "free": 0.3}
-"""How much of the colour is left on the background."""
+"""The share of the colour that is left on the background, 0 to 1."""
 _BOLD = ("strong", "warn", "bad")
 _CURSOR_SHARE = 0.3
 
@@ -48,7 +48,7 @@ class Palette:
 
     @property
     def cursor(self) -> Style:
-        """What is laid over the line with the cursor."""
+        """The style that is laid over the line with the cursor."""
         return _cursor(self._colours, self._background)
 
 

@@ -25,8 +25,8 @@ def strip_of(widget: Widget, spans: Line, *, cursor: bool = False) -> Strip:
     return Strip([Segment(text, palette.role(role) + over) for text, role in spans], cells(plain(spans)))
 
 
-def shown(widget: Widget) -> bool:
-    """Whether a widget has a place on the screen: what has none is not drawn."""
+def is_drawn(widget: Widget) -> bool:
+    """Return whether a widget has a place on the screen; lines for one without are not made."""
     return widget.size.width > 0 and all(
         node.display for node in widget.ancestors_with_self if isinstance(node, Widget)
     )
@@ -102,7 +102,7 @@ class Scrolled(ScrollView, can_focus=True):
         return self._lines
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Other lines, at the same place."""
+        """Replace the lines; the view stays where it is."""
         before, self._lines = self._lines, list(lines)
         self._widest = _widest(self._lines)
         self._resize()
@@ -114,7 +114,7 @@ class Scrolled(ScrollView, can_focus=True):
                 self._redraw(y)
 
     def append(self, lines: Sequence[Line], limit: int) -> None:
-        """More lines at the end; the oldest go where there are more than `limit`."""
+        """Add lines at the end; beyond `limit` the oldest go."""
         self._lines += lines
         self._widest = max(self._widest, _widest(lines))
         gone = max(len(self._lines) - limit, 0)

@@ -10,7 +10,7 @@ from orchestrator.api.top_frames import RequestRow, TopFrame
 from tui import figures
 from tui.text import Line, line
 from tui.views import requests, speed, tables
-from tui.widgets.lines import Fixed, Scrolled, shown
+from tui.widgets.lines import Fixed, Scrolled, is_drawn
 
 
 class Series(Fixed):
@@ -23,7 +23,7 @@ class Series(Fixed):
 
     def update_frame(self, frame: TopFrame) -> None:
         self._frame = frame
-        if shown(self):
+        if is_drawn(self):
             self.show(speed.series(frame, self._kind, self.size.width, self.size.height))
 
     def on_resize(self) -> None:
@@ -63,7 +63,7 @@ class FramePanel(Scrolled):
 
     def update_frame(self, frame: TopFrame) -> None:
         self.frame = frame
-        if shown(self):
+        if is_drawn(self):
             self.show(self._lines_of(frame, self.scrollable_content_region.width))
 
     def on_resize(self) -> None:

@@ -1,4 +1,4 @@
-"""Panel 5: what happened, and what the engine says. Both follow their newest line until somebody scrolls up."""
+"""Panel 5: the events and the engine's log. Both follow their newest line until somebody scrolls up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TABS: tuple[Tab, ...] = ("events", "log")
 
 
 class LogTail(Scrolled):
-    """The newest lines, `KEPT_LINES` at most, those alone that hold all of the filter's words."""
+    """The newest lines, `KEPT_LINES` at most; with a filter, those that hold all of its words."""
 
     follow = reactive(True)
 
@@ -37,8 +37,8 @@ class LogTail(Scrolled):
         self.show([line(empty, "dim")])
 
     @property
-    def newest(self) -> int:
-        """How many lines there are."""
+    def line_count(self) -> int:
+        """The number of lines, those that the filter leaves out included."""
         return len(self._all)
 
     def add(self, lines: Sequence[Line]) -> None:
@@ -110,7 +110,7 @@ class LogTail(Scrolled):
 class EventsPanel(Vertical):
     """Both lists, one shown at a time, and the line in which a filter is typed.
 
-    :param on_tab: told when another list is shown
+    :param on_tab: called when another list is shown
     """
 
     def __init__(self, on_tab: Callable[[], None]) -> None:
@@ -126,7 +126,7 @@ class EventsPanel(Vertical):
         self._on_tab = on_tab
         self._last_event = 0
         self._filter = ""
-        self._also = ""
+        self._hidden_panels = ""
 
     @property
     def tail(self) -> LogTail:
@@ -135,7 +135,7 @@ class EventsPanel(Vertical):
     def on_mount(self) -> None:
         self._input.display = False
         for each in self.tails.values():
-            self.watch(each, "follow", self._entitle, init=False)
+            self.watch(each, "follow", self._update_titles, init=False)
 
         self.show_tab("events")
 
@@ -148,19 +148,19 @@ class EventsPanel(Vertical):
         if focused:
             self.tail.focus()
 
-        self._entitle()
+        self._update_titles()
         self._on_tab()
 
-    def mention(self, also: str) -> None:
-        """What else the subtitle says."""
-        self._also = also
-        self._entitle()
+    def name_hidden_panels(self, names: str) -> None:
+        """Name the panels that have no place now, in the subtitle."""
+        self._hidden_panels = names
+        self._update_titles()
 
     def next_tab(self, step: int) -> None:
         self.show_tab(TABS[(TABS.index(self.tab) + step) % len(TABS)])
 
     def add_events(self, events: Sequence[Event]) -> None:
-        """Those that are new; a daemon with a fresh state counts from 1 again."""
+        """Add those that are new; a daemon with a fresh state counts from 1 again."""
         if events and events[-1]["id"] < self._last_event:
             self._last_event = 0
             self.tails["events"].clear()
@@ -177,7 +177,7 @@ class EventsPanel(Vertical):
         self._input.focus()
 
     def close_filter(self) -> bool:
-        """Without a filter from now on.
+        """End the filter.
 
         :return: whether there was one
         """
@@ -207,16 +207,16 @@ class EventsPanel(Vertical):
         for each in self.tails.values():
             each.filter(text)
 
-        self._entitle()
+        self._update_titles()
 
-    def _entitle(self) -> None:
+    def _update_titles(self) -> None:
         # Titles are markup for Textual; these are our own words alone.
         names = {"events": "Events", "log": "Log"}
         tabs = "  ".join(f"[b u]{names[each]}[/]" if each == self.tab else names[each] for each in TABS)
         self.border_title = f"5 {tabs}"
         state = ["filtered"] if self._filter else []
         state.append("following" if self.tail.follow else "f follows again")
-        self.border_subtitle = "  ".join([*state, *([self._also] if self._also else [])])
+        self.border_subtitle = "  ".join([*state, *([self._hidden_panels] if self._hidden_panels else [])])
 
 
 def _role(text: str) -> Role:
