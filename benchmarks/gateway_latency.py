@@ -32,6 +32,7 @@ import uvloop
 
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, View
+from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
 CHUNK_BYTES = 158
@@ -107,11 +108,9 @@ class Always:
     def finished(self, record: Finished) -> None:
         return
 
-    async def metrics(self) -> bytes:
-        return b""
 
-    def demanded(self) -> None:
-        return
+async def no_metrics() -> bytes:
+    return b""
 
 
 async def run_engine(port: int) -> None:
@@ -121,7 +120,9 @@ async def run_engine(port: int) -> None:
 
 async def run_gateway(port: int, upstream: str) -> None:
     host, _, upstream_port = upstream.rpartition(":")
-    gateway = Gateway(GatewayOptions(), Always(Endpoint("i-1", "demo", "stand-in", host, int(upstream_port), "key")))
+    supervisor = Always(Endpoint("i-1", "demo", "stand-in", host, int(upstream_port), "key"))
+    options = GatewayOptions()
+    gateway = Gateway(options, Dispatcher(options, supervisor, supervisor), no_metrics)
     await gateway.start([socket.create_server(("127.0.0.1", port), backlog=1024)])
     await asyncio.Event().wait()
 

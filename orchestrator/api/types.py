@@ -5,11 +5,10 @@ TypedDicts rather than classes: they cost nothing to import or to build, and `or
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-StateName = Literal[
-    "stopped", "preparing", "starting", "ready", "draining", "stopping", "backoff", "failed"
-]  # fmt: skip
+if TYPE_CHECKING:
+    from orchestrator.core.fleet.state_summary import StateName
 
 
 class AttemptStatus(TypedDict):

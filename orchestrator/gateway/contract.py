@@ -2,100 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+from orchestrator.core.fleet.routing import Endpoint, Model, Refusal, RoutingView
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a ready instance answers.
+View = RoutingView
 
-    :param instance: id of the instance; requests are counted under it until they end
-    :param api_key: the key that the engine wants; clients never see it
-    :param build: which build of the engine it is
-    """
-
-    instance: str
-    profile: str
-    engine: str
-    host: str
-    port: int
-    api_key: str | None
-    build: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One profile as `/v1/models` shows it."""
-
-    name: str
-    aliases: tuple[str, ...]
-    description: str
-    status: str
-    created: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why nothing is ready and nothing is expected: what a client is told.
-
-    :param profile: the profile that it is about; clients that name another one may still be helped
-    """
-
-    message: str
-    code: str
-    retry_after_s: int | None
-    profile: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the gateway goes by, replaced whole at each change.
-
-    Exactly one of three: `serving` is set (route there), or `refusal` is set (answer it at once), or both are None
-    (something is on its way: hold).
-
-    :param generation: grows by one with each change
-    :param progress: what a held client is told, `loading demo`
-    :param on_request: clients that name a profile which does not serve wait until it does
-    :param unavailable: profiles that did not start a moment ago, and why
-    :param fallen: the newest instances that ended by a failure of their own, not because somebody wanted them gone
-    """
-
-    generation: int
-    serving: Endpoint | None
-    refusal: Refusal | None
-    progress: str
-    models: tuple[Model, ...]
-    on_request: bool = False
-    unavailable: Mapping[str, Refusal] = field(default_factory=dict)
-    fallen: tuple[str, ...] = ()
-
-    def serves(self, profile: str | None) -> bool:
-        """Whether a request for this profile can be sent now; None takes what serves."""
-        return self.serving is not None and profile in (None, self.serving.profile)
-
-    def refuses(self, profile: str | None) -> Refusal | None:
-        """Why a request for this profile need not wait, if so."""
-        if profile is None or not self.on_request:
-            return self.refusal
-
-        if profile in self.unavailable:
-            return self.unavailable[profile]
-
-        # Nothing runs, or something else failed: what the client asks for can be started for it.
-        helped = (
-            self.refusal is None or self.refusal.code == "not_running" or self.refusal.profile not in (None, profile)
-        )
-        return None if helped else self.refusal
-
-    def decided(self, profile: str | None) -> bool:
-        """Whether a request for this profile has nothing to wait for: it can be sent, or it is refused."""
-        if self.serves(profile) or self.refuses(profile) is not None:
-            return True
-
-        return self.serving is not None and not self.on_request
+__all__ = ["Endpoint", "Finished", "Ledger", "Model", "Refusal", "Supervisor", "Traffic", "Underway", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +86,21 @@ class Underway:
 
 
 class Supervisor(Protocol):
-    """The daemon as the gateway sees it.
+    """Where requests go, as the daemon publishes it (`daemon/fleet/router.py`)."""
 
-    `view` never blocks; `changed` returns the first view newer than `generation`.
-    """
+    def view(self) -> View:
+        """Return the view of this moment; never blocks."""
+        ...
 
-    def view(self) -> View: ...
+    async def changed(self, generation: int) -> View:
+        """Wait for the first view that is newer than this generation."""
+        ...
 
-    async def changed(self, generation: int) -> View: ...
+
+class Ledger(Protocol):
+    """Where requests that ended are entered (`daemon/telemetry/ledger.py`)."""
 
     def finished(self, record: Finished) -> None: ...
-
-    async def metrics(self) -> bytes:
-        """The page of `GET /metrics`, Prometheus' text format 0.0.4."""
-        ...
-
-    def demanded(self) -> None:
-        """A request has begun to wait for a profile that does not serve (`Gateway.demand`)."""
-        ...
 
 
 class Traffic(Protocol):
@@ -198,6 +109,11 @@ class Traffic(Protocol):
     @property
     def active(self) -> int:
         """The number of requests that have not ended, those in the queue included."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """The number of requests that wait for an instance."""
         ...
 
     def in_flight(self, instance: str) -> int:

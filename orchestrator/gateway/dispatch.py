@@ -10,7 +10,7 @@ from typing import Protocol
 from orchestrator.adapters.http1 import UpstreamPool
 from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, Supervisor, Underway, View
+from orchestrator.gateway.contract import Endpoint, Ledger, Supervisor, Underway, View
 from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
@@ -33,21 +33,23 @@ class Dispatcher:
 
     :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
     :ivar stopping: true once draining is over: held requests are refused, running ones are cut
-    :ivar relayed: instance to bytes of answers that it has given; comments of a stream are no answer
+    :ivar relayed_bytes: instance to bytes of answers that it has given; comments of a stream are no answer
     """
 
-    def __init__(self, config: GatewayOptions, supervisor: Supervisor) -> None:
+    def __init__(self, config: GatewayOptions, supervisor: Supervisor, ledger: Ledger) -> None:
         self.config = config
         self.supervisor = supervisor
+        self.ledger = ledger
         self.hold = Hold(config.max_queued)
         self.accepting = True
         self.stopping = False
-        self.active: set[Served] = set()
-        self.relayed: dict[str, int] = {}
+        self.exchanges: set[Served] = set()
+        self.relayed_bytes: dict[str, int] = {}
         self.crash_suspects = CrashSuspects(
             QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._release_decided
         )
         self._quiet = asyncio.Event()
+        self._demanded = asyncio.Event()
         self._in_flight: dict[str, int] = {}
         self._idle: dict[str, asyncio.Event] = {}
         self._pools: dict[str, UpstreamPool] = {}
@@ -69,7 +71,7 @@ class Dispatcher:
         """Cut what still runs, and wait until each request has said so to its client."""
         self.stopping = True
         self.hold.release(lambda profile: True)
-        for exchange in tuple(self.active):
+        for exchange in tuple(self.exchanges):
             exchange.stop()
 
         if self._watcher is not None:
@@ -83,11 +85,11 @@ class Dispatcher:
         self._pools.clear()
 
     def begin(self, exchange: Served) -> None:
-        self.active.add(exchange)
+        self.exchanges.add(exchange)
 
     def end(self, exchange: Served) -> None:
-        self.active.discard(exchange)
-        if not self.active:
+        self.exchanges.discard(exchange)
+        if not self.exchanges:
             self._quiet.set()
 
     async def wait_assigned(self, within_s: float) -> None:
@@ -95,7 +97,7 @@ class Dispatcher:
         way would come too late for either once the daemon ends.
         """
         deadline = time.monotonic() + within_s
-        while len(self.active) > len(self.hold) + sum(self._in_flight.values()):
+        while len(self.exchanges) > len(self.hold) + sum(self._in_flight.values()):
             if time.monotonic() >= deadline:
                 return
 
@@ -106,12 +108,45 @@ class Dispatcher:
         self._quiet.clear()
         try:
             async with asyncio.timeout(timeout_s):
-                if self.active:
+                if self.exchanges:
                     await self._quiet.wait()
         except TimeoutError:
             return False
 
         return True
+
+    # Figures (`contract.Traffic`).
+
+    @property
+    def queued(self) -> int:
+        """The number of requests that wait for an instance."""
+        return len(self.hold)
+
+    @property
+    def active(self) -> int:
+        """The number of requests that have not ended, those in the queue included."""
+        return len(self.exchanges)
+
+    def underway(self) -> list[Underway]:
+        """Return the requests that wait or run, in the order in which they came."""
+        now = time.monotonic()
+        found = (each.underway(now) for each in self.exchanges)
+        return sorted((each for each in found if each is not None), key=lambda each: each.id)
+
+    def relayed(self, instance: str) -> int:
+        """Return the bytes of answers that an instance has given to clients."""
+        return self.relayed_bytes.get(instance, 0)
+
+    def stalled(self, instance: str, stall_s: float) -> dict[int, float]:
+        """Return the streams of an instance that had tokens and now have none: a name to seconds, `stall_s` or more."""
+        now = time.monotonic()
+        still = {id(each): each.still_s(instance, now) for each in self.exchanges}
+        return {name: still_s for name, still_s in still.items() if still_s is not None and still_s >= stall_s}
+
+    async def wait_demand(self) -> None:
+        """Wait until a request begins to wait for a profile that it names."""
+        await self._demanded.wait()
+        self._demanded.clear()
 
     # Admission.
 
@@ -186,7 +221,7 @@ class Dispatcher:
 
         del self._in_flight[instance]
         if instance not in self._pools:  # it was replaced while it still streamed
-            self.relayed.pop(instance, None)
+            self.relayed_bytes.pop(instance, None)
 
         idle = self._idle.pop(instance, None)
         if idle is not None:
@@ -219,7 +254,7 @@ class Dispatcher:
         loop, config = asyncio.get_running_loop(), self.config
         ticket = self.hold.enter(profile, time.monotonic(), view.progress, arrived=arrived)
         if profile is not None:
-            self.supervisor.demanded()
+            self._demanded.set()
 
         deadline = loop.time() + config.hold_timeout_s
         told_next = loop.time() + config.comment_after_s if progress is not None else deadline
@@ -276,7 +311,7 @@ class Dispatcher:
             for instance in tuple(self._pools):
                 if view.serving is None or view.serving.instance != instance:
                     self._pools.pop(instance).close()
-                    self.relayed.pop(instance, None)
+                    self.relayed_bytes.pop(instance, None)
 
             view = await self.supervisor.changed(view.generation)
 

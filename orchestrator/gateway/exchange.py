@@ -85,7 +85,7 @@ class Exchange:
         finally:
             self._dispatcher.end(self)
             if self._match.route.kind == "inference":
-                self._dispatcher.supervisor.finished(self._record())
+                self._dispatcher.ledger.finished(self._record())
 
     def stop(self) -> None:
         """End it now: the gateway stops."""
@@ -285,7 +285,7 @@ class Exchange:
 
     def _count(self, data: bytes) -> None:
         if self._computed and self._endpoint is not None:
-            relayed, instance = self._dispatcher.relayed, self._endpoint.instance
+            relayed, instance = self._dispatcher.relayed_bytes, self._endpoint.instance
             relayed[instance] = relayed.get(instance, 0) + len(data)
 
     def _comment(self, view: View) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from time import monotonic
+from collections.abc import Awaitable, Callable, Sequence
 
 from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Supervisor, Underway
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
@@ -23,56 +21,17 @@ _CLEANUP_S = 2.0
 
 
 class Gateway:
-    """Serves clients on sockets that the daemon bound, going by what the supervisor says."""
+    """Serves clients on sockets that the daemon bound.
 
-    def __init__(self, config: GatewayOptions, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._dispatcher = Dispatcher(config, supervisor)
+    :param metrics: makes the page of `GET /metrics`, in Prometheus' text format 0.0.4
+    """
+
+    def __init__(self, config: GatewayOptions, dispatcher: Dispatcher, metrics: Callable[[], Awaitable[bytes]]) -> None:
+        self._dispatcher = dispatcher
+        self._supervisor = dispatcher.supervisor
+        self._metrics = metrics
         self._guard = RequestGuard((config.host, *config.allowed_hosts), config.api_keys)
         self._server = HttpServer(self._handle, config.limits)
-
-    @property
-    def queued(self) -> int:
-        """Requests that wait for an instance."""
-        return len(self._dispatcher.hold)
-
-    @property
-    def held_total(self) -> int:
-        """Requests that have ever had to wait for an instance."""
-        return self._dispatcher.hold.entered
-
-    def demand(self) -> dict[str, tuple[int, float]]:
-        """Profile to how many requests wait for it, and since when the oldest does (monotonic)."""
-        return self._dispatcher.hold.waiting()
-
-    @property
-    def active(self) -> int:
-        """Requests that are held or being answered by an engine."""
-        return len(self._dispatcher.active)
-
-    def underway(self) -> list[Underway]:
-        """The requests that wait or run, in the order in which they came."""
-        now = monotonic()
-        found = (each.underway(now) for each in self._dispatcher.active)
-        return sorted((each for each in found if each is not None), key=lambda each: each.id)
-
-    def in_flight(self, instance: str) -> int:
-        """Requests that were sent to an instance and have not ended."""
-        return self._dispatcher.in_flight(instance)
-
-    def relayed(self, instance: str) -> int:
-        """Bytes of answers that an instance has given to clients."""
-        return self._dispatcher.relayed.get(instance, 0)
-
-    def stalled(self, instance: str, stall_s: float) -> dict[int, float]:
-        """Streams of an instance that have had tokens, and none for so long: a name each, and for how many seconds."""
-        now = monotonic()
-        still = {id(each): each.still_s(instance, now) for each in self._dispatcher.active}
-        return {name: still_s for name, still_s in still.items() if still_s is not None and still_s >= stall_s}
-
-    async def wait_idle(self, instance: str, timeout_s: float) -> bool:
-        """Whether the last request of an instance has ended within that time."""
-        return await self._dispatcher.wait_idle(instance, timeout_s)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         self._dispatcher.start()
@@ -110,7 +69,7 @@ class Gateway:
             if match.route.kind in ("inference", "monitor"):
                 await Exchange(self._dispatcher, request, response, match).run()
             elif match.route.kind == "metrics":
-                response.send(200, _METRICS, await self._supervisor.metrics())
+                response.send(200, _METRICS, await self._metrics())
             else:
                 self._answer(match, response)
         except GatewayError as error:

@@ -78,7 +78,7 @@ class Failing(main.Daemon):
         await super().run(*sockets)
 
 main.Daemon = Failing
-sys.exit(main.serve(main.Options()))
+sys.exit(main.serve(main.StartOptions()))
 """
 
 
@@ -101,7 +101,7 @@ def test_a_daemon_whose_core_task_died_ends_at_once_and_says_why(lab: Lab) -> No
     daemon.send_signal(signal.SIGUSR1)
     assert daemon.wait(10) not in (0, -signal.SIGUSR1)
     assert time.monotonic() - began < 3.0
-    assert "Traceback" in lab.daemon_log() and "in step_world" in lab.daemon_log()
+    assert "Traceback" in lab.daemon_log() and "in step_fleet" in lab.daemon_log()
     until(lambda: stat_of(engine) is None, "its engine is gone too")
 
 
@@ -150,7 +150,9 @@ WALL_CLOCK = {
     ("adapters/store/lock.py", "time"): "tells a person since when the lock is held",
     ("daemon/control/event_log.py", "now"): "the time of an event",
     ("daemon/fleet/preparing.py", "now"): "the date beside a margin that was learned",
-    ("daemon/control/service.py", "time"): "`created` of the models, and turning monotonic times into dates",
+    ("daemon/fleet/model_list.py", "time"): "`created` of the models",
+    ("daemon/process/daemon.py", "time"): "turns monotonic times into dates, once",
+    ("daemon/telemetry/ledger.py", "time"): "the date of a request in the history",
     ("daemon/telemetry/telemetry.py", "time"): "the time of a point, which the history keeps beyond this daemon",
     ("gateway/errors.py", "time"): "`created_at` of an error",
 }

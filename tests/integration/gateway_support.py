@@ -14,6 +14,7 @@ import uvloop
 
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, View
+from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
 PATIENCE_S = 15.0
@@ -40,14 +41,13 @@ def drive(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Supervised:
-    """A supervisor whose view a test sets."""
+    """A supervisor whose view a test sets; it keeps the records of the requests that ended."""
 
     def __init__(self, view: View = LOADING) -> None:
         self._view = view
         self._changed = asyncio.Event()
         self.records: list[Finished] = []
         self.looks = 0
-        self.demands = 0
 
     def view(self) -> View:
         self.looks += 1
@@ -61,12 +61,6 @@ class Supervised:
 
     def finished(self, record: Finished) -> None:
         self.records.append(record)
-
-    async def metrics(self) -> bytes:
-        return b"orch_up 1\n"
-
-    def demanded(self) -> None:
-        self.demands += 1
 
     def show(self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, progress: str = "") -> None:
         self._view = replace(
@@ -177,18 +171,25 @@ async def engine(script: Script) -> AsyncIterator[Engine]:
 @dataclass
 class Running:
     gateway: Gateway
+    dispatcher: Dispatcher
     supervisor: Supervised
     port: int
+
+
+async def metrics_page() -> bytes:
+    return b"orch_up 1\n"
 
 
 @contextlib.asynccontextmanager
 async def gateway(supervisor: Supervised | None = None, config: GatewayOptions | None = None) -> AsyncIterator[Running]:
     supervisor = supervisor or Supervised()
-    made = Gateway(config or GatewayOptions(), supervisor)
+    options = config or GatewayOptions()
+    dispatcher = Dispatcher(options, supervisor, supervisor)
+    made = Gateway(options, dispatcher, metrics_page)
     sock = socket.create_server(("127.0.0.1", 0))
     await made.start([sock])
     try:
-        yield Running(made, supervisor, sock.getsockname()[1])
+        yield Running(made, dispatcher, supervisor, sock.getsockname()[1])
     finally:
         await made.stop(0.0)
 

@@ -26,12 +26,12 @@ def test_nothing_is_kept_of_an_instance_that_was_replaced_while_it_streamed() ->
             await client.send(post(CHAT, {"stream": True}))
             await client.head()
             assert await client.chunk() == b"data: 1\n\n"
-            assert here.gateway.relayed("i-1") == len(b"data: 1\n\n")
+            assert here.dispatcher.relayed("i-1") == len(b"data: 1\n\n")
             here.supervisor.show(serving=new.endpoint("i-2"))
-            await until(lambda: here.gateway.relayed("i-1") == 0)
+            await until(lambda: here.dispatcher.relayed("i-1") == 0)
             replaced.set()
             assert await client.chunks() == b"data: 2\n\n"
-            await until(lambda: here.gateway.in_flight("i-1") == 0)
-            assert here.gateway.relayed("i-1") == 0
+            await until(lambda: here.dispatcher.in_flight("i-1") == 0)
+            assert here.dispatcher.relayed("i-1") == 0
 
     drive(work())

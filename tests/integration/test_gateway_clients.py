@@ -44,7 +44,7 @@ async def hello(visit: Visit) -> None:
 
 async def told_to_wait(here: Running) -> None:
     """Return when the one request is held and has had comments; each of them takes a look at the view."""
-    await until(lambda: here.gateway.queued == 1)
+    await until(lambda: here.dispatcher.queued == 1)
     looks = here.supervisor.looks
     await until(lambda: here.supervisor.looks >= looks + 3)
 

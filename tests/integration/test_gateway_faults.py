@@ -48,7 +48,7 @@ def test_a_broken_answer_is_an_error_with_its_cause(name: str) -> None:
             assert 0 < int(answer.headers["retry-after"]) <= 120
             assert "set-cookie" not in answer.headers
             assert len(there.visits) == 1
-            assert here.gateway.in_flight("i-1") == 0
+            assert here.dispatcher.in_flight("i-1") == 0
 
     drive(work())
 

@@ -33,12 +33,12 @@ def test_held_requests_are_released_in_the_order_of_their_arrival() -> None:
             asked: list[asyncio.Future[Answer]] = []
             for number in range(50):
                 asked.append(asyncio.ensure_future(ask(here.port, post(CHAT, {"n": number}))))
-                await until(lambda: here.gateway.queued == len(asked))
+                await until(lambda: here.dispatcher.queued == len(asked))
 
             here.supervisor.show(serving=there.endpoint())
             assert [answer.json["n"] for answer in await asyncio.gather(*asked)] == list(range(50))
             assert [json.loads(visit.body)["n"] for visit in there.visits] == list(range(50))
-            assert here.gateway.queued == 0
+            assert here.dispatcher.queued == 0
             assert all(record.held_s > 0 for record in here.supervisor.records)
 
     drive(work())
@@ -48,7 +48,7 @@ def test_a_request_that_arrives_with_the_engine_does_not_overtake() -> None:
     async def work() -> None:
         async with engine(echo) as there, gateway() as here:
             early = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "early"})))
-            await until(lambda: here.gateway.queued == 1)
+            await until(lambda: here.dispatcher.queued == 1)
             late = await Client.open(here.port)
             await late.send(post(CHAT, {"n": "late"}))
             here.supervisor.show(serving=there.endpoint())
@@ -62,7 +62,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
     async def work() -> None:
         async with engine(echo) as there, gateway(config=GatewayOptions(max_queued=3)) as here:
             held = [asyncio.ensure_future(ask(here.port, post(CHAT, {}))) for _ in range(3)]
-            await until(lambda: here.gateway.queued == 3)
+            await until(lambda: here.dispatcher.queued == 3)
             refused = await ask(here.port, post(CHAT, {}))
             assert refused.status == 503
             assert 0 < int(refused.headers["retry-after"]) <= 120
@@ -79,9 +79,9 @@ def test_a_client_that_leaves_frees_its_place_at_once() -> None:
         async with gateway(config=GatewayOptions(max_queued=1)) as here:
             client = await Client.open(here.port)
             await client.send(post(CHAT, {}))
-            await until(lambda: here.gateway.queued == 1)
+            await until(lambda: here.dispatcher.queued == 1)
             client.close()
-            await until(lambda: here.gateway.queued == 0)
+            await until(lambda: here.dispatcher.queued == 0)
             await until(lambda: here.supervisor.records)
             record = here.supervisor.records[0]
             assert (record.outcome, record.instance) == ("client_gone", None)
@@ -96,7 +96,7 @@ def test_waiting_has_an_end() -> None:
             assert (answer.status, answer.json["error"]["code"]) == (503, "hold_timeout")
             assert "loading demo" in answer.json["error"]["message"]
             assert int(answer.headers["retry-after"]) <= 120
-            assert here.gateway.queued == 0
+            assert here.dispatcher.queued == 0
 
     drive(work())
 
@@ -105,7 +105,7 @@ def test_a_refusal_is_answered_at_once_and_releases_those_who_wait() -> None:
     async def work() -> None:
         async with gateway() as here:
             held = asyncio.ensure_future(ask(here.port, post(CHAT, {})))
-            await until(lambda: here.gateway.queued == 1)
+            await until(lambda: here.dispatcher.queued == 1)
             here.supervisor.show(refusal=Refusal("demo needs 3 GiB more than the card has", "start_failed", 600))
             for answer in (await held, await ask(here.port, post(CHAT, {}))):
                 assert answer.status == 503
@@ -143,7 +143,7 @@ def test_a_streaming_client_is_kept_alive_with_comments_while_it_waits() -> None
             here.supervisor.show(serving=there.endpoint())
             rest = await client.chunks()
             assert rest.endswith(b"data: 1\n\ndata: [DONE]\n\n")
-            assert here.gateway.queued == 0
+            assert here.dispatcher.queued == 0
 
     drive(work())
 
@@ -225,9 +225,9 @@ def test_an_endpoint_that_refuses_connections_puts_the_request_back_into_the_que
             gone = there.endpoint("i-0").__class__("i-0", "demo", "upstream", "127.0.0.1", 1, None)
             here.supervisor.show(serving=gone)
             asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": 1})))
-            await until(lambda: here.gateway.active == 1)
+            await until(lambda: here.dispatcher.active == 1)
             here.supervisor.show(progress="the engine exited; starting again")
-            await until(lambda: here.gateway.queued == 1)
+            await until(lambda: here.dispatcher.queued == 1)
             here.supervisor.show(serving=there.endpoint("i-1"))
             assert (await asked).json == {"n": 1}
             assert here.supervisor.records[0].instance == "i-1"
@@ -245,7 +245,7 @@ def test_an_endpoint_that_stays_away_is_an_error_in_the_end() -> None:
             answer = await ask(here.port, post(CHAT, {}))
             assert (answer.status, answer.json["error"]["code"]) == (502, "engine_unreachable")
             assert "retry-after" in answer.headers
-            assert here.gateway.in_flight(endpoint.instance) == 0
+            assert here.dispatcher.in_flight(endpoint.instance) == 0
 
     drive(work())
 
@@ -254,7 +254,7 @@ def test_held_requests_are_told_when_the_gateway_stops() -> None:
     async def work() -> None:
         async with gateway() as here:
             asked = asyncio.ensure_future(ask(here.port, post(CHAT, {})))
-            await until(lambda: here.gateway.queued == 1)
+            await until(lambda: here.dispatcher.queued == 1)
             await here.gateway.stop(0.0)
             answer = await asked
             assert (answer.status, answer.json["error"]["code"]) == (503, "shutting_down")
@@ -270,7 +270,7 @@ def test_the_end_of_listening_waits_for_a_body_that_is_on_its_way() -> None:
             head, blank, body = post(CHAT, {"n": "slow"}).partition(b"\r\n\r\n")
             client = await Client.open(here.port)
             await client.send(head + blank + body[:1])
-            await until(lambda: here.gateway.active == 1)
+            await until(lambda: here.dispatcher.active == 1)
             ending = asyncio.ensure_future(here.gateway.stop_listening(20.0))
             assert await asyncio.wait((ending,), timeout=0.1) == (set(), {ending})
             await client.send(body[1:])
@@ -287,7 +287,7 @@ def test_a_body_that_does_not_come_holds_up_no_end() -> None:
             here.supervisor.show(serving=there.endpoint())
             client = await Client.open(here.port)
             await client.send(post(CHAT, {"n": "never"})[:-1])
-            await until(lambda: here.gateway.active == 1)
+            await until(lambda: here.dispatcher.active == 1)
             await here.gateway.stop_listening(0.05)
             here.gateway.stop_accepting()
             client.close()

@@ -271,7 +271,7 @@ def test_the_engine_is_told_at_once_that_the_client_has_left(when: str) -> None:
             assert noticed[0] - left < 1.0
             await until(lambda: here.supervisor.records)
             assert here.supervisor.records[0].outcome == "client_gone"
-            assert here.gateway.in_flight("i-1") == 0
+            assert here.dispatcher.in_flight("i-1") == 0
 
     drive(work())
 
@@ -298,7 +298,7 @@ def test_a_thousand_clients_that_leave_leak_nothing() -> None:
             await until(lambda: len(here.supervisor.records) == 1000)
             await until(lambda: there.open == 0)
             assert {record.outcome for record in here.supervisor.records} == {"client_gone"}
-            assert (here.gateway.in_flight("i-1"), here.gateway.active, here.gateway.queued) == (0, 0, 0)
+            assert (here.dispatcher.in_flight("i-1"), here.dispatcher.active, here.dispatcher.queued) == (0, 0, 0)
 
     drive(work())
 
@@ -391,11 +391,11 @@ def test_waiting_for_an_instance_to_be_idle_ends_with_its_last_request() -> None
         async with engine(script) as there, gateway() as here:
             here.supervisor.show(serving=there.endpoint())
             asked = [asyncio.ensure_future(ask(here.port, post(CHAT, {}))) for _ in range(3)]
-            await until(lambda: here.gateway.in_flight("i-1") == 3)
-            assert not await here.gateway.wait_idle("i-1", 0.05)
+            await until(lambda: here.dispatcher.in_flight("i-1") == 3)
+            assert not await here.dispatcher.wait_idle("i-1", 0.05)
             here.supervisor.show(progress="switching")
             go.set()
-            assert await here.gateway.wait_idle("i-1", 10.0)
+            assert await here.dispatcher.wait_idle("i-1", 10.0)
             assert [answer.status for answer in await asyncio.gather(*asked)] == [200] * 3
 
     drive(work())

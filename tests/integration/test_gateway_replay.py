@@ -49,7 +49,7 @@ def test_comments_of_the_engine_are_not_the_beginning_of_an_answer() -> None:
             supervisor.show(serving=first.endpoint("i-1"))
             asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"stream": True})))
             await until(lambda: first.visits)
-            assert here.gateway.relayed("i-1") == 0
+            assert here.dispatcher.relayed("i-1") == 0
             supervisor.fall("i-1")
             supervisor.show(serving=second.endpoint("i-2"))
             answer = await asked
@@ -57,7 +57,7 @@ def test_comments_of_the_engine_are_not_the_beginning_of_an_answer() -> None:
             assert answer.body.endswith(b"data: [DONE]\n\n") and b"error" not in answer.body
             await until(lambda: supervisor.records)
             assert supervisor.records[0].replays == 1
-            assert here.gateway.relayed("i-2") == len(b"data: [DONE]\n\n")
+            assert here.dispatcher.relayed("i-2") == len(b"data: [DONE]\n\n")
 
     drive(work())
 
@@ -103,9 +103,9 @@ def test_an_answer_without_inference_is_no_progress(path: str) -> None:
         async with engine(echo) as there, gateway(Supervised(LOADING), QUICK) as here:
             here.supervisor.show(serving=there.endpoint())
             assert (await ask(here.port, post(path, {}))).status == 200
-            assert here.gateway.relayed("i-1") == 0
+            assert here.dispatcher.relayed("i-1") == 0
             assert (await ask(here.port, post(CHAT, {"n": 1}))).status == 200
-            assert here.gateway.relayed("i-1") == len(b'{"n": 1}')
+            assert here.dispatcher.relayed("i-1") == len(b'{"n": 1}')
 
     drive(work())
 
@@ -137,10 +137,10 @@ def test_a_suspect_is_tried_alone_and_for_a_short_while_only() -> None:
             await until(lambda: len(dying.visits) == 2)
             supervisor.fall("i-1")
             fresh = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "fresh"})))
-            await until(lambda: here.gateway.queued == 3)
+            await until(lambda: here.dispatcher.queued == 3)
             supervisor.show(serving=next_one.endpoint("i-2"))
             await until(lambda: order)
-            assert (order, here.gateway.queued) == ([b'{"n": "first"}'], 2)
+            assert (order, here.dispatcher.queued) == ([b'{"n": "first"}'], 2)
             await until(lambda: len(order) == 3)
             released.set()
             assert [(await each).status for each in (first, second, fresh)] == [200] * 3

@@ -388,7 +388,7 @@ def test_sigabrt_leaves_the_stacks_in_the_log(lab: Lab) -> None:
         daemon.send_signal(signal.SIGABRT)
         assert daemon.wait(PATIENCE_S) == -signal.SIGABRT
         assert "Fatal Python error: Aborted" in lab.daemon_log()
-        assert re.search(r'File ".*/daemon/main.py"', lab.daemon_log())
+        assert re.search(r'File ".*/daemon/process/main.py"', lab.daemon_log())
 
 
 TASKS = (

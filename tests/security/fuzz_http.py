@@ -15,10 +15,11 @@ from typing import cast
 from orchestrator.adapters.http1 import HttpLimits
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint
+from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.routes import ENGINE_ROUTES, find_route
 from orchestrator.gateway.server import Gateway
-from tests.integration.gateway_support import DEMO, OTHER, Supervised
+from tests.integration.gateway_support import DEMO, OTHER, Supervised, metrics_page
 from tests.security.reference_http import Seen, requests
 
 SECRET = "engine-secret"
@@ -190,7 +191,9 @@ async def _work(report: Report, cases: int, seed: int) -> None:
     supervisor = Supervised()
     port = server.sockets[0].getsockname()[1]
     supervisor.show(serving=Endpoint("i-1", "demo", "upstream", "127.0.0.1", port, SECRET))
-    gateway = Gateway(GatewayOptions(limits=LIMITS), supervisor)
+    options = GatewayOptions(limits=LIMITS)
+    dispatcher = Dispatcher(options, supervisor, supervisor)
+    gateway = Gateway(options, dispatcher, metrics_page)
     sock = socket.create_server(("127.0.0.1", 0), backlog=64)
     address = sock.getsockname()
     await gateway.start([sock])
@@ -210,8 +213,8 @@ async def _work(report: Report, cases: int, seed: int) -> None:
             report.statuses.update(match[1].decode() for match in re.finditer(rb"HTTP/1\.1 (\d{3}) ", told))
             report.problems += [(problem, data) for problem in (*wrong, *disagreements(data + END, log, told))]
 
-        if gateway.active:
-            report.problems.append((f"{gateway.active} requests never ended", b""))
+        if dispatcher.active:
+            report.problems.append((f"{dispatcher.active} requests never ended", b""))
     finally:
         server.close()
         await gateway.stop(0.0)

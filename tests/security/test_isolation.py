@@ -64,12 +64,12 @@ def test_a_full_queue_is_refused_at_once_and_the_gateway_answers_on() -> None:
             for client in waiting:
                 await client.send(post("/completion", {}, "Authorization: Bearer one"))
 
-            await until(lambda: here.gateway.queued == 4)
+            await until(lambda: here.dispatcher.queued == 4)
             for key in ("one", "two"):
                 answer = await ask(here.port, post("/completion", {}, f"Authorization: Bearer {key}"))
                 assert (answer.status, answer.json["error"]["code"]) == (503, "queue_full")
                 assert int(answer.headers["retry-after"]) >= 1
 
-            assert here.gateway.queued == 4
+            assert here.dispatcher.queued == 4
 
     drive(work())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from orchestrator.adapters.store.state_file import write_atomically
 from orchestrator.adapters.systemd.user_database import ids_of
 from orchestrator.core.errors import OrchError
-from orchestrator.core.setup.service_plan import MakeDirectory, RemoveFile, RemoveTree, RunCommand, Step, WriteFile
+from orchestrator.core.setup.service_plan import MakeDirectory, RemoveFile, RemoveTree, Run, Step, WriteFile
 
 Undo = Callable[[], None]
 
@@ -124,7 +124,7 @@ def _perform(step: Step, tools: Tools, root: str, undone_by: Callable[[Undo], No
                     os.unlink(path)
                 else:
                     shutil.rmtree(path)
-        case RunCommand(argv, undo):
+        case Run(argv, undo):
             if undo:
                 undone_by(lambda: _quietly(tools, undo))
 

@@ -238,9 +238,9 @@ def _done(
 
 def _visible(steps: tuple[Step, ...]) -> list[Step]:
     """Without those that have something to do only when others are undone."""
-    from orchestrator.core.setup.service_plan import RunCommand
+    from orchestrator.core.setup.service_plan import Run
 
-    return [step for step in steps if not (isinstance(step, RunCommand) and not step.argv)]
+    return [step for step in steps if not (isinstance(step, Run) and not step.argv)]
 
 
 def _described(machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:

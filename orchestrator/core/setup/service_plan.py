@@ -68,7 +68,7 @@ class RemoveTree:
 
 
 @dataclass(frozen=True, slots=True)
-class RunCommand:
+class Run:
     """A command.
 
     :param argv: empty for a step that has something to do only when the others are undone
@@ -82,7 +82,7 @@ class RunCommand:
         return f"run {shlex.join(self.argv)}"
 
 
-Step = MakeDirectory | WriteFile | RemoveFile | RemoveTree | RunCommand
+Step = MakeDirectory | WriteFile | RemoveFile | RemoveTree | Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,29 +151,29 @@ def install_steps(machine: ServiceHost, units: Mapping[str, str], orch: tuple[st
 
     running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
     if starts and running:  # a socket unit cannot take the address while the service has it
-        steps.append(RunCommand(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
+        steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
     if not machine.offline and (written or dropped):
-        steps.append(RunCommand((), machine.systemctl("daemon-reload")))  # when undone: once the files are as they were
+        steps.append(Run((), machine.systemctl("daemon-reload")))  # when undone: once the files are as they were
 
     for name in dropped:
-        steps.append(RunCommand(machine.systemctl("disable", name), machine.systemctl("enable", name)))
+        steps.append(Run(machine.systemctl("disable", name), machine.systemctl("enable", name)))
         steps.append(RemoveFile(machine.unit(name)))
 
     steps += (WriteFile(machine.unit(name), text) for name, text in written.items())
     if not machine.offline and (written or dropped):
-        steps.append(RunCommand(machine.systemctl("daemon-reload")))
+        steps.append(Run(machine.systemctl("daemon-reload")))
 
     fresh = tuple(name for name in units if name not in machine.enabled)
     if fresh:
-        steps.append(RunCommand(machine.systemctl("enable", *fresh), machine.systemctl("disable", *fresh)))
+        steps.append(Run(machine.systemctl("enable", *fresh), machine.systemctl("disable", *fresh)))
 
     if starts:
         # A start that fails leaves a failed unit behind, even without its file. The brackets make a pattern of the
         # name: it meets what systemd has loaded, and is no error where that is nothing.
         patterns = tuple(name.replace("orch", "orc[h]") for name in wanted)
-        steps.append(RunCommand((), machine.systemctl("reset-failed", *patterns)))
-        steps.append(RunCommand(machine.systemctl("start", *wanted), machine.systemctl("stop", *wanted)))
+        steps.append(Run((), machine.systemctl("reset-failed", *patterns)))
+        steps.append(Run(machine.systemctl("start", *wanted), machine.systemctl("stop", *wanted)))
 
     return tuple(steps)
 
@@ -188,24 +188,24 @@ def uninstall_steps(machine: ServiceHost, purge: tuple[str, ...] = ()) -> tuple[
     if names:
         running = tuple(name for name in names if name in machine.active)
         if running:
-            steps.append(RunCommand(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
+            steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
         # A unit that failed is listed for ever, also when its file is gone.
         steps += _reset_failed(machine, machine.failed)
         enabled = tuple(name for name in names if name in machine.enabled)
         if enabled:
-            steps.append(RunCommand(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
+            steps.append(Run(machine.systemctl("disable", *enabled), machine.systemctl("enable", *enabled)))
 
         if not machine.offline:
-            steps.append(RunCommand((), machine.systemctl("daemon-reload")))
+            steps.append(Run((), machine.systemctl("daemon-reload")))
 
         steps += (RemoveFile(machine.unit(name)) for name in names)
         if not machine.offline:
-            steps.append(RunCommand(machine.systemctl("daemon-reload")))
+            steps.append(Run(machine.systemctl("daemon-reload")))
 
     steps += map(RemoveTree, purge)
     if purge and machine.flavour == "system" and machine.user:
-        steps.append(RunCommand(("userdel", *_prefix_options(machine), USER)))
+        steps.append(Run(("userdel", *_prefix_options(machine), USER)))
 
     return tuple(steps)
 
@@ -215,7 +215,7 @@ def _reset_failed(machine: ServiceHost, names: tuple[str, ...]) -> list[Step]:
 
     :param names: of units that systemd has loaded; others are an error
     """
-    return [RunCommand(machine.systemctl("reset-failed", *names))] if names else []
+    return [Run(machine.systemctl("reset-failed", *names))] if names else []
 
 
 def _user_steps(machine: ServiceHost, orch: tuple[str, ...]) -> list[Step]:
@@ -226,20 +226,20 @@ def _user_steps(machine: ServiceHost, orch: tuple[str, ...]) -> list[Step]:
         options = ("--system", *own, "--home-dir", HOME, "--no-create-home", "--shell", NO_SHELL)
         add = ("useradd", *_prefix_options(machine), *options, "--comment", GECOS, *groups, USER)
         # Not the undo of a useradd that failed: there is nothing to remove, and userdel would fail, too.
-        steps += [RunCommand(add), RunCommand((), ("userdel", *_prefix_options(machine), USER))]
+        steps += [Run(add), Run((), ("userdel", *_prefix_options(machine), USER))]
     else:
         lacking = tuple(group for group in machine.groups if group not in machine.member)
         if lacking:
             before = ("usermod", *_prefix_options(machine), "--groups", ",".join(machine.member), USER)
             steps.append(
-                RunCommand(
+                Run(
                     ("usermod", *_prefix_options(machine), "--append", "--groups", ",".join(lacking), USER), before
                 )
             )
 
     if not machine.offline and machine.text(SERVICE) is None:
         steps.append(
-            RunCommand(("runuser", "-u", USER, "--", *orch, "--version"))
+            Run(("runuser", "-u", USER, "--", *orch, "--version"))
         )  # may it run this installation at all?
 
     steps += (MakeDirectory(machine.below(path), USER) for path in PRIVATE_DIRECTORIES if path not in machine.existing)

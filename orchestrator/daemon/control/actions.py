@@ -10,9 +10,11 @@ from anyio.abc import TaskGroup
 from orchestrator.core.errors import NotRunningError, UsageError
 from orchestrator.core.fleet.fleet_states import Strategy, UpRequested, state_is_active, target_of
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.control.status import StatusBuilder
+from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
+from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher, name_of
 
 
@@ -28,7 +30,9 @@ class Actions:
         self,
         tasks: TaskGroup,
         owner: Owner,
-        service: Service,
+        router: Router,
+        models: ModelList,
+        status: StatusBuilder,
         switcher: Switcher,
         preparer: Preparer,
         fallback: Callable[[], Target | None],
@@ -36,7 +40,9 @@ class Actions:
     ) -> None:
         self._tasks = tasks
         self._owner = owner
-        self._service = service
+        self._router = router
+        self._models = models
+        self._status = status
         self._switcher = switcher
         self._preparer = preparer
         self._fallback = fallback
@@ -54,10 +60,10 @@ class Actions:
         :raises OrchError: when it cannot be started as it is written
         """
         resolved = await self._resolve(profile, engine)
-        await self._service.refresh_models()
-        generation = self._service.views.generation
+        await self._models.read()
+        generation = self._router.views.generation
         await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
-        self._service.refresh()
+        self._router.refresh()
         target = resolved.target
         return {
             "generation": generation,
@@ -96,7 +102,7 @@ class Actions:
             "notes": resolved.notes,
         }
         if not dry_run:
-            await self._service.refresh_models()
+            await self._models.read()
             return answer | {"operation": await self._begin(resolved, planned, reason)}
 
         before = None
@@ -113,13 +119,13 @@ class Actions:
         :raises OrchError: when something that was read is wrong; nothing has changed then
         """
         await anyio.to_thread.run_sync(self._check_config)
-        await self._service.refresh_models()
+        await self._models.read()
         running = self.running()
         changed: tuple[str, ...] = ()
         operation = None
         if running is not None:
             resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
-            changed = await self._service.stale()
+            changed = await self._status.stale()
             if changed:
                 strategy, reason = await self._switcher.plan(resolved, None)
                 operation = await self._begin(resolved, strategy, reason, again=True)
@@ -135,7 +141,7 @@ class Actions:
         if running is None:
             raise NotRunningError("nothing runs that could be restarted", hint="start something: `orch up PROFILE`")
 
-        await self._service.refresh_models()
+        await self._models.read()
         resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
         strategy, reason = await self._switcher.plan(resolved, None)
         operation = await self._begin(resolved, strategy, reason, again=True)

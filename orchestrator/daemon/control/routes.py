@@ -37,11 +37,13 @@ from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, 
 from orchestrator.core.exit_codes import exit_code
 from orchestrator.core.fleet.fleet_states import DownRequested, Strategy, target_of
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
+from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
-from orchestrator.daemon.control.service import Service
-from orchestrator.daemon.control.snapshot import pid_of
+from orchestrator.daemon.control.status import StatusBuilder
+from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher, name_of
 
 _log = logging.getLogger(__name__)
@@ -89,7 +91,9 @@ class Control:
     def __init__(
         self,
         owner: Owner,
-        service: Service,
+        runs: EngineRuns,
+        router: Router,
+        status: StatusBuilder,
         switcher: Switcher,
         actions: Actions,
         event_log: EventLog,
@@ -101,7 +105,9 @@ class Control:
         ends_with_engine: bool,
     ) -> None:
         self._owner = owner
-        self._service = service
+        self._runs = runs
+        self._router = router
+        self._status_builder = status
         self._switcher = switcher
         self._actions = actions
         self._event_log = event_log
@@ -145,9 +151,9 @@ class Control:
         if "after" in query:
             wait_s = min(_number(query, "wait_s", 20.0), MAX_WAIT_S)
             with anyio.move_on_after(wait_s):
-                await self._service.changed(int(_number(query, "after", 0)))
+                await self._router.changed(int(_number(query, "after", 0)))
 
-        response.send(200, _JSON, msgspec.json.encode(await self._service.full_status()))
+        response.send(200, _JSON, msgspec.json.encode(await self._status_builder.full_status()))
 
     async def _frame(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
@@ -175,7 +181,7 @@ class Control:
 
     async def _launch(self, request: Request, response: Response) -> None:
         state = self._owner.fleet.state
-        launch = self._service.effect_runner.launch(instance_of(state))
+        launch = self._runs.launch(instance_of(state))
         if launch is None:
             raise NotRunningError(
                 "nothing runs, so there is no command line", hint="start something: `orch up PROFILE`"
@@ -202,7 +208,7 @@ class Control:
         with anyio.move_on_after(min(_number(query, "wait_s", 0.0), MAX_WAIT_S)):
             await operation.done.wait()
 
-        progress = "reading the model ahead" if operation.phase == "reading" else self._service.status()["progress"]
+        progress = "reading the model ahead" if operation.phase == "reading" else self._router.progress()
         answer = {"phase": operation.phase, "progress": progress, "result": operation.result}
         response.send(200, _JSON, msgspec.json.encode(answer))
 
@@ -214,7 +220,7 @@ class Control:
         body = await _body(request, DownBody)
         target = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
         ends = body.all or self._ends_with_engine
-        status = self._service.status()
+        status = self._status_builder.status()
         running = status["state"] not in ("stopped", "failed")
         await self._owner.ask(DownRequested(body.force))
         answer = {

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Literal
 
 from orchestrator.adapters.hardware.host import Residency
 from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestRow, SlotFigures, TopFrame
-from orchestrator.api.types import GpuStatus
 from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.lifecycle_states import State, instance_of
 from orchestrator.core.measure.rates import MIN_S, Measured
 from orchestrator.core.measure.slots import Slot
+from orchestrator.core.fleet.state_summary import start_record_of
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.daemon.control.event_log import EventLog
-from orchestrator.daemon.control.service import Service
-from orchestrator.daemon.control.snapshot import Clock, start_record_of
+from orchestrator.daemon.control.status import Clock, StatusBuilder, gpu_status
+from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib
 from orchestrator.daemon.telemetry.engine_samples import Work
+from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.telemetry import DeviceSnapshot, Telemetry, rounded
 from orchestrator.gateway.contract import Finished, Underway
 
@@ -29,11 +30,26 @@ STALE_S = 5.0
 
 
 class TopFrames:
-    """Answers `GET /v1/frame`."""
+    """Answers `GET /v1/frame`.
 
-    def __init__(self, owner: Owner, service: Service, telemetry: Telemetry, event_log: EventLog) -> None:
+    :param underway: the requests that wait or run, in the order in which they came
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        runs: EngineRuns,
+        status: StatusBuilder,
+        ledger: RequestLedger,
+        underway: Callable[[], Sequence[Underway]],
+        telemetry: Telemetry,
+        event_log: EventLog,
+    ) -> None:
         self._owner = owner
-        self._service = service
+        self._runs = runs
+        self._status = status
+        self._ledger = ledger
+        self._underway = underway
         self._telemetry = telemetry
         self._event_log = event_log
         self._stale: list[str] = []
@@ -43,22 +59,18 @@ class TopFrames:
         """:param points: how many at most, as `requests`"""
         await self._telemetry.wait_fresh()
         if monotonic() - self._stale_at > STALE_S:
-            self._stale = list(await self._service.stale())
+            self._stale = list(await self._status.stale())
             self._stale_at = monotonic()
 
         look, work = self._telemetry.look, self._telemetry.work
-        status = self._service.status()
+        status = self._status.status()
         status["stale"] = self._stale
-        status["gpus"] = [
-            GpuStatus(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
-            for each in look.gpus
-        ]  # fmt: skip
+        status["gpus"] = gpu_status(look.gpus)
         state = self._owner.fleet.state
-        launch = self._service.effect_runner.launch(instance_of(state))
-        gateway = self._service.gateway
+        launch = self._runs.launch(instance_of(state))
         return TopFrame(
             version=1,
-            taken=self._service.clock.rfc3339(monotonic()),
+            taken=self._status.clock.rfc3339(monotonic()),
             status=status,
             margin_origin=margin_origin(state, launch.written if launch else None),
             rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
@@ -66,7 +78,7 @@ class TopFrames:
             gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
             host=host_figures(look, self._telemetry.model),
             slots=[_slot(each) for each in work.slots],
-            requests=self._requests(gateway.underway() if gateway is not None else (), requests),
+            requests=self._requests(self._underway(), requests),
             attempts=status["attempts"],
             events=self._event_log.after(0)[-EVENTS:],
             points=self._telemetry.points(points),
@@ -74,10 +86,10 @@ class TopFrames:
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
         """The newest first, those that have not ended before the others."""
-        now, clock, work = monotonic(), self._service.clock, self._telemetry.work
+        now, clock, work = monotonic(), self._status.clock, self._telemetry.work
         slots = slots_of(underway, work)
         rows = [_underway(each, clock, now, slots.get(each.id), work.asked_s) for each in reversed(underway)]
-        rows += [_finished(each, clock) for each in reversed(self._service.recent)]
+        rows += [_finished(each, clock) for each in reversed(self._ledger.recent)]
         return rows[: max(count, 0)]
 
 

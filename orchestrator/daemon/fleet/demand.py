@@ -10,11 +10,11 @@ import anyio.to_thread
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.demand import Demand, DemandPolicy, next_profile
 from orchestrator.core.fleet.lifecycle_states import Ready
-from orchestrator.daemon.control.service import Service
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher
-from orchestrator.gateway.server import Gateway
+from orchestrator.gateway.dispatch import Dispatcher
 
 LOOK_EVERY_S = 0.05
 """While somebody waits for another profile; asleep otherwise."""
@@ -29,32 +29,26 @@ class DemandScheduler:
     def __init__(
         self,
         owner: Owner,
-        service: Service,
+        router: Router,
         switcher: Switcher,
         preparer: Preparer,
-        gateway: Gateway,
+        dispatcher: Dispatcher,
         policy: DemandPolicy,
     ) -> None:
         self._owner = owner
-        self._service = service
+        self._router = router
         self._switcher = switcher
         self._preparer = preparer
-        self._gateway = gateway
+        self._dispatcher = dispatcher
         self._policy = policy
-        self._asked = anyio.Event()
-
-    def ask(self) -> None:
-        """Look at what is waited for."""
-        self._asked.set()
 
     async def run(self) -> None:
         while True:
-            await self._asked.wait()
-            self._asked = anyio.Event()
+            await self._dispatcher.wait_demand()
             while waiting := self._waiting():
                 state = self._owner.fleet.state
                 serving = state.start_record.target.profile if isinstance(state, Ready) else None
-                in_flight = self._gateway.in_flight(state.instance) if isinstance(state, Ready) else 0
+                in_flight = self._dispatcher.in_flight(state.instance) if isinstance(state, Ready) else 0
                 stayed_s = monotonic() - state.since if isinstance(state, Ready) else 0.0
                 free = self._switcher.current is None and self._owner.fleet.switch is None
                 profile = next_profile(waiting, serving, in_flight, stayed_s, self._policy) if free else None
@@ -65,7 +59,7 @@ class DemandScheduler:
 
     def _waiting(self) -> list[Demand]:
         now = monotonic()
-        return [Demand(name, count, now - since) for name, (count, since) in self._gateway.demand().items()]
+        return [Demand(name, count, now - since) for name, (count, since) in self._dispatcher.hold.waiting().items()]
 
     async def _switch(self, profile: str) -> None:
         try:
@@ -73,11 +67,11 @@ class DemandScheduler:
             strategy, reason = await self._switcher.plan(resolved, None)
             operation = await self._switcher.begin(resolved, strategy, reason)
         except OrchError as error:
-            self._service.mark_unavailable(profile, error.message, UNAVAILABLE_S)
+            self._router.mark_unavailable(profile, error.message, UNAVAILABLE_S)
             return
 
         await self._switcher.run(operation, resolved)
         await operation.done.wait()
         result = operation.result
         if result is not None and not result["ok"]:
-            self._service.mark_unavailable(profile, f"`{profile}` did not start: {result['cause']}", UNAVAILABLE_S)
+            self._router.mark_unavailable(profile, f"`{profile}` did not start: {result['cause']}", UNAVAILABLE_S)

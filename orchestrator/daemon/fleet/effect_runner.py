@@ -1,6 +1,6 @@
 """Performs what the machine asks for, beside the owner, and posts what came of it.
 
-Holds the live processes by instance. Each effect runs as a task of its own; none of them touches the state.
+Each effect runs as a task of its own; none of them touches the state.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process.cgroup import EngineGroups
-from orchestrator.adapters.process.child import Child, LaunchSpec, spawn
+from orchestrator.adapters.process.child import LaunchSpec, spawn
 from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.adapters.process.linux import give_back_memory
 from orchestrator.adapters.process.spawning import SpawnError
@@ -46,12 +45,11 @@ from orchestrator.core.fleet.lifecycle_states import (
 )
 from orchestrator.core.health.drafting import drafts_counted
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
-from orchestrator.daemon.fleet.engine_run import EngineRun, Tee, engine_probe
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
 from orchestrator.daemon.fleet.exits import exit_failure, preparation_failure, spawn_failure
 from orchestrator.daemon.fleet.loading import check_identity, send_canary, watch_loading
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
-from orchestrator.daemon.fleet.preparing import HOST, Launch, Preparer
-from orchestrator.gateway.contract import Endpoint
+from orchestrator.daemon.fleet.preparing import Preparer
 
 MEMORY_WAIT_S = 15.0
 """Drivers give memory back within seconds of a process's end; Ollama waits 5 s and sometimes too short."""
@@ -68,11 +66,12 @@ class InstanceTimeouts:
 
 
 class EffectRunner:
-    """The performer of the real thing.
+    """Runs the effects that the owner hands over.
 
     :param tasks: the daemon's task group; effects end with it
     :param post: gives an event to the owner
     :param ask: the same, and waits until the owner has taken it
+    :param runs: the live processes, which it alone adds and removes
     :param drain: waits until nothing is in flight on an instance, at most so many seconds
     :param groups: control groups for engines, where there are any
     :param record: notes an event for people: its kind, and a sentence
@@ -84,12 +83,13 @@ class EffectRunner:
         tasks: TaskGroup,
         post: Callable[[InstanceEvent], None],
         ask: Callable[[InstanceEvent], Awaitable[object]],
+        runs: EngineRuns,
         preparer: Preparer,
         log: InstanceLog,
         guard: OrphanGuard,
         limits: InstanceTimeouts,
         drain: Callable[[str, float], Awaitable[bool]],
-        gpus: GpuProvider,
+        memory: DeviceMemory,
         groups: EngineGroups,
         record: Callable[[str, str], None],
         on_progress: Callable[[], None],
@@ -102,11 +102,11 @@ class EffectRunner:
         self._guard = guard
         self._limits = limits
         self._drain = drain
-        self._memory = DeviceMemory(gpus)
+        self._memory = memory
         self._memory_scopes = MemoryScopes(groups, record)
         self._record = record
         self._on_progress = on_progress
-        self._runs: dict[str, EngineRun] = {}
+        self._runs = runs
         self._learning = anyio.Lock()
 
     def perform(self, effect: Effect) -> None:
@@ -133,40 +133,6 @@ class EffectRunner:
             case _:
                 assert_never(effect)
 
-    def run(self, instance: str) -> EngineRun | None:
-        return self._runs.get(instance)
-
-    def children(self) -> list[Child]:
-        """The engines' processes."""
-        return [run.child for run in self._runs.values() if run.child is not None]
-
-    @property
-    def used_before_mib(self) -> dict[int, int]:
-        """Device to what was in use before the engines were started that run now; empty where nobody knows."""
-        return self._memory.before
-
-    def endpoint(self, instance: str) -> Endpoint:
-        launch = self._runs[instance].launch
-        target, build = launch.target, launch.rendered.build
-        return Endpoint(instance, target.profile, target.engine, HOST, launch.port, launch.api_key, build)
-
-    def launch(self, instance: str | None) -> Launch | None:
-        run = self._runs.get(instance or "")
-        return run.launch if run else None
-
-    def build(self, instance: str | None) -> str | None:
-        launch = self.launch(instance)
-        return launch.rendered.build if launch else None
-
-    def loading(self, instance: str | None) -> str:
-        """How far a loading engine is, as far as its reads tell; empty when they do not (a cached file is not read)."""
-        run = self._runs.get(instance or "")
-        read = run.child.read_bytes() if run and run.child else None
-        if run is None or not read or not run.launch.model_bytes:
-            return ""
-
-        return f"{min(read * 100 // run.launch.model_bytes, 99)} % read"
-
     async def _prepare(self, effect: Prepare) -> None:
         await anyio.sleep(effect.settle_s)
         left_mib = await self._memory.until_released(MEMORY_WAIT_S)
@@ -182,7 +148,8 @@ class EffectRunner:
             self._post(NotStarted(effect.instance, preparation_failure(error)))
             return
 
-        run = self._runs[effect.instance] = EngineRun(launch)
+        run = EngineRun(launch)
+        self._runs.add(run)
         await self._ask(Prepared(effect.instance, launch.rung, launch.profile.recovery))
         if not run.requested:  # stopped, or replaced by another target, while it was being prepared
             self._forget(run)
@@ -308,4 +275,4 @@ class EffectRunner:
 
     def _forget(self, run: EngineRun) -> None:
         self._preparer.forget(run.launch)
-        self._runs.pop(run.launch.instance, None)
+        self._runs.remove(run)

@@ -13,6 +13,7 @@ from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
+from orchestrator.core.fleet.routing import Endpoint
 from orchestrator.daemon.fleet.preparing import HOST, Launch
 
 DIAGNOSED_LINES = 2000
@@ -59,6 +60,59 @@ class EngineRun:
             return 0
 
         return (self.child.read_bytes() or 0) + self.child.rss_bytes() + self.log.next_seq
+
+
+class EngineRuns:
+    """The live processes by instance. The effect runner adds and removes them, everybody else reads."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, EngineRun] = {}
+
+    def __getitem__(self, instance: str) -> EngineRun:
+        return self._runs[instance]
+
+    def add(self, run: EngineRun) -> None:
+        self._runs[run.launch.instance] = run
+
+    def remove(self, run: EngineRun) -> None:
+        self._runs.pop(run.launch.instance, None)
+
+    def get(self, instance: str | None) -> EngineRun | None:
+        """Return the run of an instance; None when there is none, or no instance."""
+        return self._runs.get(instance or "")
+
+    def children(self) -> list[Child]:
+        """Return the engines' processes."""
+        return [run.child for run in self._runs.values() if run.child is not None]
+
+    def endpoint(self, instance: str) -> Endpoint:
+        """Return where the gateway reaches an instance.
+
+        :raises KeyError: when there is no such instance
+        """
+        launch = self._runs[instance].launch
+        target, build = launch.target, launch.rendered.build
+        return Endpoint(instance, target.profile, target.engine, HOST, launch.port, launch.api_key, build)
+
+    def launch(self, instance: str | None) -> Launch | None:
+        run = self.get(instance)
+        return run.launch if run else None
+
+    def build(self, instance: str | None) -> str | None:
+        """Return the label of the build that an instance runs."""
+        launch = self.launch(instance)
+        return launch.rendered.build if launch else None
+
+    def loading(self, instance: str | None) -> str:
+        """Return how far an engine has loaded as far as its reads tell; empty when they do not (a cached file is not
+        read).
+        """
+        run = self.get(instance)
+        read = run.child.read_bytes() if run and run.child else None
+        if run is None or not read or not run.launch.model_bytes:
+            return ""
+
+        return f"{min(read * 100 // run.launch.model_bytes, 99)} % read"
 
 
 class Tee:

@@ -1,4 +1,4 @@
-"""The one task that owns the state: it takes events in order, steps the world, publishes, and has effects performed.
+"""The one task that owns the state: it takes events in order, steps the fleet, publishes, and has effects performed.
 
 Everything else asks it: requests are events in its queue, answers are read from what it publishes. It never waits for
 an effect; whoever performs one posts an event when it is done.
@@ -34,8 +34,8 @@ from orchestrator.core.fleet.lifecycle_states import (
     describe,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
+from orchestrator.core.fleet.state_summary import failure_of, name_of, progress_of
 from orchestrator.daemon.control.event_log import EventLog
-from orchestrator.daemon.control.snapshot import failure_of, name_of, progress_of
 from orchestrator.daemon.fleet.publisher import Publisher
 
 _log = logging.getLogger(__name__)
@@ -49,28 +49,23 @@ class EffectHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The world, and since when (monotonic) its state has its name."""
+    """The state of the fleet, and since when (monotonic) the current slot's state has its name."""
 
     fleet: Fleet
     since: float
 
 
 class Owner:
-    """Owns the world.
+    """Owns the state of the fleet."""
 
-    :param on_finished: told of each switch that ended
-    """
-
-    def __init__(
-        self, event_log: EventLog, on_finished: Callable[[SwitchFinished], None], policy: RestartPolicy | None = None
-    ) -> None:
+    def __init__(self, event_log: EventLog, policy: RestartPolicy | None = None) -> None:
         self._queue: asyncio.Queue[tuple[FleetEvent, asyncio.Future[None] | None]] = asyncio.Queue()
         self._event_log = event_log
-        self._on_finished = on_finished
         self._policy = policy or RestartPolicy()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._effect_runner: EffectHandler | None = None
         self._observers: list[Callable[[], None]] = []
+        self._switch_observers: list[Callable[[SwitchFinished], None]] = []
         self.published: Publisher[Published] = Publisher(Published(Fleet(), monotonic()))
 
     @property
@@ -78,10 +73,14 @@ class Owner:
         return self.published.value.fleet
 
     def observe(self, observer: Callable[[], None]) -> None:
-        """Have this called on each change, before the effects are performed: whoever routes by the world must know
+        """Have this called on each change, before the effects are performed: whoever routes by the state must know
         that an instance no longer serves before its last requests are waited for.
         """
         self._observers.append(observer)
+
+    def observe_switches(self, observer: Callable[[SwitchFinished], None]) -> None:
+        """Have this called with each switch that ends."""
+        self._switch_observers.append(observer)
 
     def post(self, event: FleetEvent) -> None:
         """Hand over an event; it is taken in its turn."""
@@ -90,7 +89,7 @@ class Owner:
     async def ask(self, event: FleetEvent) -> Fleet:
         """Hand over an event and wait until it was taken.
 
-        :return: the world right after it
+        :return: the state of the fleet right after it
         """
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((event, taken))
@@ -155,7 +154,8 @@ class Owner:
             back = f"; {operation.origin} serves again" if finished.rolled_back else ""
             self._event_log.add("switch_failed", f"{operation.target}: {finished.cause}{back}")
 
-        self._on_finished(finished)
+        for observer in self._switch_observers:
+            observer(finished)
 
     def _record(self, before: State | None, state: State) -> None:
         name = name_of(state)

@@ -29,8 +29,7 @@ from orchestrator.core.health.liveness import (
     prompt_lines,
 )
 from orchestrator.core.measure.slots import read_slots
-from orchestrator.daemon.fleet.effect_runner import EffectRunner
-from orchestrator.daemon.fleet.engine_run import EngineRun, engine_probe
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, engine_probe
 from orchestrator.daemon.fleet.exits import diagnosed_failure
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.gateway.contract import Traffic
@@ -77,14 +76,14 @@ class LivenessWatcher:
     def __init__(
         self,
         owner: Owner,
-        effect_runner: EffectRunner,
+        runs: EngineRuns,
         traffic: Traffic,
         policy: LivenessPolicy,
         unroute: Callable[[str, bool], None],
         record: Callable[[str, str], None],
     ) -> None:
         self._owner = owner
-        self._effect_runner = effect_runner
+        self._runs = runs
         self._traffic = traffic
         self._policy = policy
         self._unroute = unroute
@@ -104,7 +103,7 @@ class LivenessWatcher:
                         tasks.start_soon(self._watch, state.instance)
 
     async def _watch(self, instance: str) -> None:
-        run = self._effect_runner.run(instance)
+        run = self._runs.get(instance)
         if run is not None:
             async with engine_probe(run.launch) as probe:
                 await self._look_until_gone(instance, Watched(run, probe, ProbeResult(judged_line=run.log.next_seq)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from time import monotonic, time
 
 import anyio
 import anyio.to_thread
@@ -29,20 +30,24 @@ from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.demand import DemandPolicy
-from orchestrator.core.fleet.fleet_states import DownRequested, SwitchFinished
+from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import Stopped, describe
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.routes import Control
-from orchestrator.daemon.control.service import Service
+from orchestrator.daemon.control.status import Clock, StatusBuilder
 from orchestrator.daemon.control.targets import list_targets
 from orchestrator.daemon.control.top_frame import TopFrames
 from orchestrator.daemon.fleet.demand import DemandScheduler
+from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
+from orchestrator.daemon.fleet.engine_run import EngineRuns
+from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher
 from orchestrator.daemon.fleet.watching import LivenessWatcher
 from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions
@@ -52,11 +57,14 @@ from orchestrator.daemon.process.signals import Signals
 from orchestrator.daemon.process.sockets import Listeners, url_of
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
+from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
+from orchestrator.gateway.contract import Traffic
+from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
 _log = logging.getLogger(__name__)
@@ -96,12 +104,10 @@ class Daemon:
         self._event_log = EventLog(os.path.join(paths.state, "events.jsonl"))
         self._gpus = open_gpus(os.environ)
         self._preparer = Preparer(paths, self._gpus)
-        self._owner = Owner(self._event_log, self._switched, config.restart)
+        self._owner = Owner(self._event_log, config.restart)
         self._desired = DesiredTarget(
             paths.state_file, config.daemon.default_profile, options, self._owner, self._preparer, self._event_log
         )
-        self._gateway: Gateway | None = None
-        self._switcher = Switcher(self._owner, self._preparer, self._gpus, self._held)
         self._log = InstanceLog(
             LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
         )
@@ -136,30 +142,52 @@ class Daemon:
 
     async def _serve(self, listeners: Listeners, tasks: TaskGroup, guard: OrphanGuard) -> None:
         core = CoreTasks(tasks)
-        service = self._build(tasks, core, guard)
-        gateway = Gateway(self._settings, service)
-        self._gateway = service.gateway = gateway
-        service.gateway_url = url_of(listeners.gateway[0])
-        link = ManagerLink(self._notifier, self._owner, service)
-        self._serve_on_request(core, service, gateway)
-        core.start("watcher", self._watcher(service, gateway).run)
-        core.start("slowdown watch", self._slowdown(service, gateway).run)
-        telemetry = self._telemetry(service, gateway)
+        owner, config, gateway_url = self._owner, self._config, url_of(listeners.gateway[0])
+        runs = EngineRuns()
+        router = Router(owner, runs, on_request=config.gateway.switch_on_request)
+        owner.observe(lambda: self._totals.looked(owner.fleet.slots, monotonic()))
+        ledger = RequestLedger(self._totals, self._history)
+        dispatcher = Dispatcher(self._settings, router, ledger)
+        memory = DeviceMemory(self._gpus)
+        effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
+        core.start("owner", lambda: owner.run(effect_runner))
+        switcher = Switcher(owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered)
+        owner.observe_switches(self._totals.switched)
+        owner.observe_switches(switcher.finished)
+        policy = DemandPolicy(config.gateway.switch_min_stay_s, config.gateway.switch_patience_s)
+        core.start("demand", DemandScheduler(owner, router, switcher, self._preparer, dispatcher, policy).run)
+        core.start("watcher", self._watcher(runs, router, dispatcher).run)
+        slowdown = self._slowdown_watch(runs, router, dispatcher, effect_runner)
+        ledger.subscribe(slowdown.finished)
+        core.start("slowdown watch", slowdown.run)
+        telemetry = Telemetry(self._paths, owner, runs, dispatcher, self._gpus, memory, self._keep)
         core.start("telemetry", telemetry.run)
+        status = StatusBuilder(
+            owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, slowdown.notice, gateway_url,
+            Clock(time() - monotonic()),
+        )  # fmt: skip
+        exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
+        gateway = Gateway(self._settings, dispatcher, exporter.page)
+        models = ModelList(self._paths, router.list_models)
+        actions = Actions(
+            tasks, owner, router, models, status, switcher, self._preparer,
+            fallback=self._desired.fallback, check_config=lambda: load_config(self._paths),
+        )  # fmt: skip
+        frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
+        api = self._control(runs, router, status, switcher, actions, frames)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
-        actions = self._actions(tasks, service)
-        api = self._control(service, actions, telemetry)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
-        await service.refresh_models()
+        link = ManagerLink(self._notifier, owner, router, gateway_url)
+        await models.read()
         await anyio.to_thread.run_sync(self._history.open)
         core.start("state file", self._desired.follow)
         core.start("signals", self._signals.heed)
         core.start("reaper", reap_regularly)
-        core.start("profiles", service.watch_profiles)
+        core.start("profiles", models.watch)
         core.start("reload", lambda: self._signals.reload_when_told(actions.reload, link, self._event_log))
         await control.serve(listeners.control)
-        _log.info("the gateway listens on %s", service.gateway_url)
-        self._event_log.add("started", f"daemon {os.getpid()}, gateway {service.gateway_url}")
+        _log.info("the gateway listens on %s", gateway_url)
+        self._event_log.add("started", f"daemon {os.getpid()}, gateway {gateway_url}")
         # Before the first client: one that waited for this daemon to come up shall wait for the model too.
         await self._desired.start_first()
         await gateway.start(listeners.gateway)
@@ -168,110 +196,92 @@ class Daemon:
             core.start("status line", link.follow)
             tasks.start_soon(self._announce, link)
             if self._watchdog_s is not None:
-                prove = self._owner.prove
-                core.start("heartbeat", Heartbeat(prove, core, link.ping, self._watchdog_s).run)
+                core.start("heartbeat", Heartbeat(owner.prove, core, link.ping, self._watchdog_s).run)
 
         await self._signals.ending.wait()
         link.stopping()
         async with link.more_time():
-            await self._take_down(service, gateway)
+            await self._take_down(router, switcher, gateway)
             await control.shutdown(1.0)
 
-    def _build(self, tasks: TaskGroup, core: CoreTasks, guard: OrphanGuard) -> Service:
-        config = self._config
-        times = config.daemon
-        limits = InstanceTimeouts(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s)
-
-        async def drain(instance: str, timeout_s: float) -> bool:
-            return self._gateway is None or await self._gateway.wait_idle(instance, timeout_s)
-
-        effect_runner = EffectRunner(
+    def _effect_runner(
+        self,
+        tasks: TaskGroup,
+        guard: OrphanGuard,
+        runs: EngineRuns,
+        memory: DeviceMemory,
+        dispatcher: Dispatcher,
+        router: Router,
+    ) -> EffectRunner:
+        times = self._config.daemon
+        return EffectRunner(
             tasks,
             self._owner.post,
             self._owner.ask,
+            runs,
             self._preparer,
             self._log,
             guard,
-            limits,
-            drain,
-            self._gpus,
+            InstanceTimeouts(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s),
+            dispatcher.wait_idle,
+            memory,
             self._groups,
             self._event_log.add,
-            lambda: service.refresh(),
+            router.refresh,
         )
-        service = Service(
-            self._paths, self._owner, self._preparer, effect_runner, self._gpus, self._history, self._totals
-        )
-        core.start("owner", lambda: self._owner.run(effect_runner))
-        return service
 
     def _guard_died(self) -> None:
         _log.error("the guard process died and is started again")
         self._event_log.add("guard_died", "the guard process died and is started again")
 
-    def _serve_on_request(self, core: CoreTasks, service: Service, gateway: Gateway) -> None:
-        settings = self._config.gateway
-        policy = DemandPolicy(settings.switch_min_stay_s, settings.switch_patience_s)
-        scheduler = DemandScheduler(self._owner, service, self._switcher, self._preparer, gateway, policy)
-        service.on_request = settings.switch_on_request
-        service.on_demand = scheduler.ask
-        core.start("demand", scheduler.run)
-
-    def _watcher(self, service: Service, gateway: Gateway) -> LivenessWatcher:
+    def _watcher(self, runs: EngineRuns, router: Router, traffic: Traffic) -> LivenessWatcher:
         every_s = self._config.daemon.probe_s
         policy = LivenessPolicy(every_s, min(max(every_s / 2, 1.0), 5.0), self._config.daemon.stall_s)
-        return LivenessWatcher(
-            self._owner, service.effect_runner, gateway, policy, service.unroute, self._event_log.add
-        )
+        return LivenessWatcher(self._owner, runs, traffic, policy, router.unroute, self._event_log.add)
 
-    def _slowdown(self, service: Service, gateway: Gateway) -> SlowdownWatch:
+    def _slowdown_watch(
+        self, runs: EngineRuns, router: Router, traffic: Traffic, effect_runner: EffectRunner
+    ) -> SlowdownWatch:
         look_s = min(LOOK_S, self._config.daemon.probe_s)
-        record, refresh = self._event_log.add, service.refresh
-        watch = SlowdownWatch(self._owner, service.effect_runner, gateway, self._gpus.read, record, refresh, look_s)
-        service.on_finished, service.notice_of = watch.finished, watch.notice
-        return watch
-
-    def _telemetry(self, service: Service, gateway: Gateway) -> Telemetry:
-        telemetry = Telemetry(self._paths, self._owner, service.effect_runner, gateway, self._gpus, self._keep)
-        service.metrics_page = Exporter(self._owner, service, telemetry, self._totals, self._history).page
-        return telemetry
-
-    def _actions(self, tasks: TaskGroup, service: Service) -> Actions:
-        return Actions(
-            tasks,
+        return SlowdownWatch(
             self._owner,
-            service,
-            self._switcher,
-            self._preparer,
-            fallback=self._desired.fallback,
-            check_config=lambda: load_config(self._paths),
+            runs,
+            traffic,
+            self._gpus.read,
+            self._event_log.add,
+            router.refresh,
+            effect_runner.learn,
+            look_s,
         )
 
-    def _control(self, service: Service, actions: Actions, telemetry: Telemetry) -> Control:
+    def _control(
+        self,
+        runs: EngineRuns,
+        router: Router,
+        status: StatusBuilder,
+        switcher: Switcher,
+        actions: Actions,
+        frames: TopFrames,
+    ) -> Control:
         return Control(
             self._owner,
-            service,
-            self._switcher,
+            runs,
+            router,
+            status,
+            switcher,
             actions,
             self._event_log,
             self._log,
             targets=lambda running: list_targets(self._paths, running),
             drain_s=self._config.daemon.drain_s,
-            frame=TopFrames(self._owner, service, telemetry, self._event_log).frame,
+            frame=frames.frame,
             end=self._signals.ending.set,
             ends_with_engine=self._options.started_by_up,
         )
 
-    def _held(self) -> int:
-        return self._gateway.held_total if self._gateway is not None else 0
-
     def _keep(self, point: Point) -> None:
         used = tuple(point["used_mib"])
         self._history.add_sample(HistorySample(int(point["at_s"]), point["decode_tok_s"], point["prompt_tok_s"], used))
-
-    def _switched(self, event: SwitchFinished) -> None:
-        self._totals.switched(event)
-        self._switcher.finished(event)
 
     async def _announce(self, link: ManagerLink) -> None:
         """Tell the service manager that the daemon is ready, as `daemon.ready_when` has it."""
@@ -290,11 +300,11 @@ class Daemon:
         if failed is not None:
             link.remark(failed.message)
 
-    async def _take_down(self, service: Service, gateway: Gateway) -> None:
+    async def _take_down(self, router: Router, switcher: Switcher, gateway: Gateway) -> None:
         await gateway.stop_listening(HEARD_S)
-        service.close()
+        router.close()
         gateway.stop_accepting()
-        self._switcher.abandon()
+        switcher.abandon()
         # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
         desired = self._owner.fleet.desired
         await self._owner.ask(DownRequested())

@@ -13,8 +13,8 @@ import anyio
 
 from orchestrator.adapters.systemd.notify import Notifier, extend_field, reloading_fields, status_field
 from orchestrator.core.fleet.lifecycle_states import Failed, Failure, Ready, State, Stopped, describe
-from orchestrator.daemon.control.service import Service
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.router import Router
 
 STATUS_EVERY_S = 1.0
 """Progress of a load moves many times a second; nobody reads it so often."""
@@ -27,10 +27,11 @@ EXTEND_EVERY_S = 10.0
 class ManagerLink:
     """Speaks to the service manager for the daemon."""
 
-    def __init__(self, notifier: Notifier, owner: Owner, service: Service) -> None:
+    def __init__(self, notifier: Notifier, owner: Owner, router: Router, gateway_url: str) -> None:
         self._notifier = notifier
         self._owner = owner
-        self._service = service
+        self._router = router
+        self._gateway_url = gateway_url
         self._remark: tuple[str, State] | None = None
         self._ready = False
         self._stopping = False
@@ -43,10 +44,10 @@ class ManagerLink:
     async def follow(self) -> None:
         """Send the status line as it changes, for ever."""
         while True:
-            generation = self._service.views.generation
+            generation = self._router.views.generation
             self._say()
             with anyio.move_on_after(None if self._notifier.flush() else STATUS_EVERY_S):
-                await self._service.views.changed(generation)
+                await self._router.views.changed(generation)
 
             await anyio.sleep(STATUS_EVERY_S)
 
@@ -121,8 +122,8 @@ class ManagerLink:
             self._said = line
 
     def _line(self) -> str:
-        state, service = self._owner.fleet.state, self._service
-        line = status_line(state, service.view().progress, service.gateway_url)
+        state = self._owner.fleet.state
+        line = status_line(state, self._router.view().progress, self._gateway_url)
         if self._stopping:
             return f"stopping; {line}"
 

@@ -17,8 +17,7 @@ from orchestrator.core.health.prompt_progress import told_progress
 from orchestrator.core.measure import rates
 from orchestrator.core.measure.rates import CounterSample, Measured, Meter
 from orchestrator.core.measure.slots import Slot, read_slots
-from orchestrator.daemon.fleet.effect_runner import EffectRunner
-from orchestrator.daemon.fleet.engine_run import EngineRun, engine_probe
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, engine_probe
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
 from orchestrator.gateway.contract import Traffic
@@ -55,9 +54,9 @@ class Work:
 class EngineSamples:
     """Owns the questions to engines."""
 
-    def __init__(self, owner: Owner, effect_runner: EffectRunner, traffic: Traffic, pace: Pace) -> None:
+    def __init__(self, owner: Owner, runs: EngineRuns, traffic: Traffic, pace: Pace) -> None:
         self._owner = owner
-        self._effect_runner = effect_runner
+        self._runs = runs
         self._traffic = traffic
         self._pace = pace
         self._work = Work()
@@ -88,7 +87,7 @@ class EngineSamples:
         """For ever."""
         while True:
             instance = self.serving
-            run = self._effect_runner.run(instance) if instance is not None else None
+            run = self._runs.get(instance) if instance is not None else None
             if instance is None or run is None:
                 self._work = Work()
                 await self._pace.rest(monotonic() + self._pace.pause_s)

@@ -9,16 +9,16 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.core.fleet.lifecycle_states import Ready, Stopped, instance_of
+from orchestrator.core.fleet.state_summary import name_of, start_record_of
 from orchestrator.core.measure.engine_metrics import Family, read_families
-from orchestrator.daemon.control.service import Service
-from orchestrator.daemon.control.snapshot import name_of, start_record_of
 from orchestrator.daemon.control.top_frame import gpu_figures, host_figures
-from orchestrator.daemon.fleet.engine_run import engine_probe
+from orchestrator.daemon.fleet.engine_run import EngineRuns, engine_probe
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.metrics import Snapshot, load_library, render
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
+from orchestrator.gateway.contract import Traffic
 
 ENGINE_PATIENCE_S = 0.5
 """For the engine's own page. The fork answers between two batches, so one that is busy may not make it."""
@@ -36,10 +36,17 @@ class Exporter:
     """Renders the page."""
 
     def __init__(
-        self, owner: Owner, service: Service, telemetry: Telemetry, totals: Totals, history: HistoryWriter
+        self,
+        owner: Owner,
+        runs: EngineRuns,
+        traffic: Traffic,
+        telemetry: Telemetry,
+        totals: Totals,
+        history: HistoryWriter,
     ) -> None:
         self._owner = owner
-        self._service = service
+        self._runs = runs
+        self._traffic = traffic
         self._telemetry = telemetry
         self._totals = totals
         self._history = history
@@ -54,16 +61,16 @@ class Exporter:
         return render(self._snapshot(engine), self._totals)
 
     def _snapshot(self, engine: Sequence[Family]) -> Snapshot:
-        state, gateway = self._owner.fleet.state, self._service.gateway
+        state, traffic = self._owner.fleet.state, self._traffic
         start_record = start_record_of(state)
         target = start_record.target if start_record is not None and not isinstance(state, Stopped) else None
         look, measured = self._telemetry.look, self._telemetry.measured()
         return Snapshot(
             state=name_of(state),
             pair=(target.profile, target.engine) if target is not None else None,
-            build=self._service.effect_runner.build(instance_of(state)),
-            in_flight=gateway.active - gateway.queued if gateway is not None else 0,
-            queued=gateway.queued if gateway is not None else 0,
+            build=self._runs.build(instance_of(state)),
+            in_flight=traffic.active - traffic.queued,
+            queued=traffic.queued,
             decode_tok_s=measured.decode_tok_s,
             prompt_tok_s=measured.prompt_tok_s,
             gpus=gpu_figures(look),
@@ -81,7 +88,7 @@ class Exporter:
                 self._instance, self._families = instance, ()
                 self._asked_at = self._answered_at = float("-inf")
 
-            launch = self._service.effect_runner.launch(instance)
+            launch = self._runs.launch(instance)
             if launch is not None and monotonic() - self._asked_at > FRESH_S:
                 text = None
                 with anyio.move_on_after(2 * ENGINE_PATIENCE_S):  # for one that answers drop by drop

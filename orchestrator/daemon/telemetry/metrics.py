@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from orchestrator import __version__
 from orchestrator.api.top_frames import GpuFigures, HostFigures
-from orchestrator.api.types import StateName
+from orchestrator.core.fleet.state_summary import StateName
 from orchestrator.core.measure.engine_metrics import Family
 from orchestrator.daemon.telemetry.totals import Histogram, Pair, Totals
 

@@ -9,7 +9,7 @@ memory free, unless it was another program that took the memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -19,13 +19,12 @@ import anyio.to_thread
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.hardware.host_cpu import read_cpu
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.ladder import next_rung
+from orchestrator.core.fleet.ladder import Rung, next_rung
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.health.drafting import DraftHistory, count, drafts_counted
 from orchestrator.core.health.overlap import OverlapTracker, add
 from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resumed
-from orchestrator.daemon.fleet.effect_runner import EffectRunner
-from orchestrator.daemon.fleet.engine_run import EngineRun
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.step_times import MachineSamples, request_of
@@ -63,26 +62,29 @@ class SlowdownWatch:
     :param readings: the devices; may block, and is asked in a thread
     :param record: notes an event for people: its kind, and a sentence
     :param on_notice: called when what `notice` says has changed
+    :param learn: has the next start begin no lower than on this rung; raises OrchError or OSError when it cannot
     :param look_s: time between two looks at the devices
     """
 
     def __init__(
         self,
         owner: Owner,
-        effect_runner: EffectRunner,
+        runs: EngineRuns,
         traffic: Traffic,
         readings: Callable[[], tuple[GpuReading, ...]],
         record: Callable[[str, str], None],
         on_notice: Callable[[], None],
+        learn: Callable[[EngineRun, Rung], Awaitable[object]],
         look_s: float = LOOK_S,
         policy: SlowdownPolicy | None = None,
     ) -> None:
         self._owner = owner
-        self._effect_runner = effect_runner
+        self._runs = runs
         self._traffic = traffic
         self._readings = readings
         self._record = record
         self._on_notice = on_notice
+        self._learn_rung = learn
         self._look_s = look_s
         self._policy = policy or SlowdownPolicy()
         self._subjects: dict[str, WatchedInstance] = {}
@@ -123,7 +125,7 @@ class SlowdownWatch:
     def finished(self, record: Finished) -> None:
         """One more request has ended."""
         instance = record.instance
-        run = self._effect_runner.run(instance) if instance is not None else None
+        run = self._runs.get(instance) if instance is not None else None
         if instance is None or run is None:
             return
 
@@ -160,7 +162,7 @@ class SlowdownWatch:
     def _serving(self) -> dict[str, EngineRun]:
         found = {}
         for state in self._owner.fleet.slots.values():
-            run = self._effect_runner.run(state.instance) if isinstance(state, Ready | Draining) else None
+            run = self._runs.get(state.instance) if isinstance(state, Ready | Draining) else None
             if run is not None:
                 found[run.launch.instance] = run
 
@@ -180,7 +182,7 @@ class SlowdownWatch:
 
     async def _learn(self, instance: str) -> None:
         """Have the next start keep more memory free, if the profile names a larger margin; once an instance."""
-        run, subject = self._effect_runner.run(instance), self._subjects.get(instance)
+        run, subject = self._runs.get(instance), self._subjects.get(instance)
         states = self._owner.fleet.slots.values()
         start_record = next(
             (each.start_record for each in states if isinstance(each, Ready | Draining) and each.instance == instance),
@@ -194,7 +196,7 @@ class SlowdownWatch:
             subject.plan = "the profile names no larger margin: raise memory.fit_margin, or lower context.size"
         else:
             try:
-                await self._effect_runner.learn(run, rung)
+                await self._learn_rung(run, rung)
             except (OSError, OrchError) as error:
                 subject.plan = f"the larger margin could not be kept: {error}"
             else:

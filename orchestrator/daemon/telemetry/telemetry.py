@@ -24,7 +24,8 @@ from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.process.tree import ProcessTree
 from orchestrator.api.top_frames import Point
 from orchestrator.core.measure.rates import Measured
-from orchestrator.daemon.fleet.effect_runner import EffectRunner
+from orchestrator.daemon.fleet.device_memory import DeviceMemory
+from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
@@ -74,17 +75,19 @@ class Telemetry:
         self,
         paths: Paths,
         owner: Owner,
-        effect_runner: EffectRunner,
+        runs: EngineRuns,
         traffic: Traffic,
         gpus: GpuProvider,
+        memory: DeviceMemory,
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
         self._paths = paths
-        self._effect_runner = effect_runner
+        self._runs = runs
         self._gpus = gpus
+        self._memory = memory
         self._on_point = on_point
         self._pace = Pace(traffic)
-        self._engine = EngineSamples(owner, effect_runner, traffic, self._pace)
+        self._engine = EngineSamples(owner, runs, traffic, self._pace)
         self._sampled = anyio.Event()
         self._trees: dict[int, ProcessTree] = {}
         self._pids: frozenset[int] = frozenset()
@@ -140,8 +143,8 @@ class Telemetry:
             await self._pace.rest(began + self._pace.pause_s)
 
     async def _sample(self) -> None:
-        children = {child.pid: child.start_time_ticks for child in self._effect_runner.children()}
-        before_mib = self._effect_runner.used_before_mib
+        children = {child.pid: child.start_time_ticks for child in self._runs.children()}
+        before_mib = self._memory.before
         try:
             self.look = await anyio.to_thread.run_sync(self._read, children, before_mib)
         except OSError as error:  # no descriptor left to read /proc with, say
@@ -203,7 +206,7 @@ class Telemetry:
             await self._pace.until_watched()
             instance, last = asked
             serving = self._engine.serving
-            run = self._effect_runner.run(serving) if serving is not None else None
+            run = self._runs.get(serving) if serving is not None else None
             if run is None:
                 self.model = None
             elif serving != instance or monotonic() - last > CACHE_S:

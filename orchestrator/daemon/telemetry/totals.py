@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.fleet.fleet_states import SwitchFinished
 from orchestrator.core.fleet.lifecycle_states import Ready, Starting, State
-from orchestrator.daemon.control.snapshot import start_record_of
+from orchestrator.core.fleet.state_summary import start_record_of
 from orchestrator.gateway.contract import Finished
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)

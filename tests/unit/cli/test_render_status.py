@@ -4,8 +4,9 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, SpeedStatus, StateName, Status
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, SpeedStatus, Status
 from orchestrator.cli.operate.render_status import SYMBOLS, lines
+from orchestrator.core.fleet.state_summary import StateName
 
 
 def attempt(number: int, outcome: str, **changes: object) -> AttemptStatus:

@@ -15,7 +15,7 @@ from orchestrator.core.setup.service_plan import (
     MakeDirectory,
     RemoveFile,
     RemoveTree,
-    RunCommand,
+    Run,
     ServiceHost,
     Step,
     WriteFile,
@@ -98,7 +98,7 @@ def run(steps: tuple[Step, ...]) -> None:
 
 def fails_at(number: int, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """The same steps, but one does not happen."""
-    return (*steps[:number], RunCommand(("false",)), *steps[number + 1 :])
+    return (*steps[:number], Run(("false",)), *steps[number + 1 :])
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_terminal_that_closes_and_a_term_undo_as_well(fake: Fake, number: sign
 
 def test_nothing_interrupts_what_undoes(tmp_path: Path) -> None:
     done = tmp_path / "undone"
-    first = RunCommand(("true",), ("touch", str(done)))
-    second = RunCommand(
+    first = Run(("true",), ("touch", str(done)))
+    second = Run(
         ("false",), ("sh", "-c", f"kill -TERM {os.getpid()}; kill -HUP {os.getpid()}; kill -INT {os.getpid()}")
     )
     with pytest.raises(OrchError, match="`false` failed"):
@@ -226,7 +226,7 @@ def test_a_directory_that_is_there_is_taken_over_and_given_back(tmp_path: Path) 
     place.mkdir(mode=0o755)
     step = MakeDirectory(str(place), pwd.getpwuid(os.geteuid()).pw_name)
     with pytest.raises(OrchError):
-        run((step, RunCommand(("false",))))
+        run((step, Run(("false",))))
 
     assert place.stat().st_mode & 0o777 == 0o755
     run((step,))
@@ -252,21 +252,21 @@ def test_a_file_comes_back_with_its_mode(tmp_path: Path) -> None:
     path.chmod(0o640)
     for step in (WriteFile(str(path), "new"), RemoveFile(str(path))):
         with pytest.raises(OrchError):
-            run((step, RunCommand(("false",))))
+            run((step, Run(("false",))))
 
         assert (path.read_text(), path.stat().st_mode & 0o777) == ("old", 0o640)
 
 
 def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
     with pytest.raises(OrchError) as caught:
-        run((RunCommand(("true",), ("false",)), RunCommand(("false",))))
+        run((Run(("true",), ("false",)), Run(("false",))))
 
     assert caught.value.details[-1] == "could not undo `run true`: `false` failed"
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
     with pytest.raises(OrchError, match="`no-such-program` is not installed here"):
-        run((RunCommand(("no-such-program", "--now")),))
+        run((Run(("no-such-program", "--now")),))
 
 
 def test_a_tree_that_is_gone_already_is_no_failure(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from orchestrator.core.setup.service_plan import (
     MakeDirectory,
     RemoveFile,
     RemoveTree,
-    RunCommand,
+    Run,
     ServiceHost,
     Step,
     WriteFile,
@@ -39,12 +39,12 @@ INSTALLED = ServiceHost(
 
 
 def commands(steps: tuple[Step, ...]) -> list[str]:
-    return [" ".join(step.argv) for step in steps if isinstance(step, RunCommand) and step.argv]
+    return [" ".join(step.argv) for step in steps if isinstance(step, Run) and step.argv]
 
 
 def undone(steps: tuple[Step, ...]) -> list[str]:
     """The commands that run when everything is undone."""
-    return [" ".join(step.undo) for step in reversed(steps) if isinstance(step, RunCommand) and step.undo]
+    return [" ".join(step.undo) for step in reversed(steps) if isinstance(step, Run) and step.undo]
 
 
 def test_a_fresh_system_gets_user_directories_units_and_a_start() -> None:
@@ -163,7 +163,7 @@ def test_removing_leaves_the_users_files_and_purging_takes_them_last() -> None:
     assert purged[len(kept) :] == (
         RemoveTree("/etc/orch"),
         RemoveTree("/var/lib/orch"),
-        RunCommand(("userdel", "orch")),
+        Run(("userdel", "orch")),
     )
 
 
@@ -176,5 +176,5 @@ def test_nothing_that_cannot_be_undone_comes_before_something_that_can() -> None
     steps = uninstall_steps(INSTALLED, ("/etc/orch",))
     first = next(number for number, step in enumerate(steps) if isinstance(step, RemoveTree))
     assert all(
-        isinstance(step, RemoveTree) or (isinstance(step, RunCommand) and not step.undo) for step in steps[first:]
+        isinstance(step, RemoveTree) or (isinstance(step, Run) and not step.undo) for step in steps[first:]
     )

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.asyncio
 @dataclass
 class Clients:
     active: int = 0
+    queued: int = 0
 
     def in_flight(self, instance: str) -> int:
         return self.active

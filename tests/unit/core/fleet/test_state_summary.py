@@ -4,7 +4,6 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.api.types import StateName
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     CheckFailed,
@@ -19,17 +18,9 @@ from orchestrator.core.fleet.lifecycle_states import (
     Woke,
     describe,
 )
-from orchestrator.daemon.control.snapshot import (
-    MAX_RETRY_AFTER_S,
-    Clock,
-    attempts_of,
-    failure_of,
-    name_of,
-    pid_of,
-    progress_of,
-    refusal_of,
-    start_record_of,
-)
+from orchestrator.core.fleet.routing import MAX_RETRY_AFTER_S, refusal_of
+from orchestrator.core.fleet.state_summary import StateName, failure_of, name_of, pid_of, progress_of, start_record_of
+from orchestrator.daemon.control.status import Clock, attempts_of
 from tests.unit.core.fleet.lifecycle_machine import (
     BAD_MODEL,
     CRASH,

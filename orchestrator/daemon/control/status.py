@@ -1,0 +1,149 @@
+"""Builds the answer of `orch status` from what the parts of the daemon know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import anyio.to_thread
+
+from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, Status
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.lifecycle_states import Attempt, StartRecord, Stopped, describe, instance_of
+from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
+from orchestrator.daemon.fleet.engine_run import EngineRuns
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.router import Router
+from orchestrator.daemon.telemetry.ledger import RequestLedger
+from orchestrator.gateway.contract import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Turns monotonic times into wall-clock ones: `offset` is wall minus monotonic, seconds.
+
+    One for all that is told, so that the dates fit together.
+    """
+
+    offset: float
+
+    def rfc3339(self, monotonic: float) -> str:
+        return datetime.fromtimestamp(monotonic + self.offset, UTC).isoformat(timespec="milliseconds")
+
+
+class StatusBuilder:
+    """Builds the status.
+
+    :param notice_of: what is worth knowing of an instance that works; None when nothing is
+    :ivar gateway_url: where clients reach the gateway
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        runs: EngineRuns,
+        router: Router,
+        traffic: Traffic,
+        ledger: RequestLedger,
+        preparer: Preparer,
+        gpus: GpuProvider,
+        notice_of: Callable[[str | None], str | None],
+        gateway_url: str,
+        clock: Clock,
+    ) -> None:
+        self._owner = owner
+        self._runs = runs
+        self._router = router
+        self._traffic = traffic
+        self._ledger = ledger
+        self._preparer = preparer
+        self._gpus = gpus
+        self._notice_of = notice_of
+        self.gateway_url = gateway_url
+        self.clock = clock
+
+    def status(self) -> Status:
+        """Return the status without the devices, and without what has changed in the profile's text."""
+        published = self._owner.published.value
+        fleet = published.fleet
+        state = fleet.state
+        start_record = start_record_of(state)
+        shown = start_record if not isinstance(state, Stopped) else None
+        instance = instance_of(state)
+        failure = failure_of(state)
+        last = start_record.attempts[-1].failure if start_record and start_record.attempts else None
+        return Status(
+            version=1,
+            state=name_of(state),
+            profile=shown.target.profile if shown else None,
+            engine=shown.target.engine if shown else None,
+            build=self._runs.build(instance),
+            pid=pid_of(state),
+            margin_mib=shown.rung.margin_mib if shown and shown.rung else None,
+            attempts=attempts_of(start_record, self.clock),
+            gateway=GatewayStatus(
+                url=self.gateway_url,
+                queued=self._traffic.queued,
+                in_flight=self._traffic.active - self._traffic.queued,
+            ),
+            speed=self._ledger.speed(instance),
+            gpus=[],
+            since=self.clock.rfc3339(published.since),
+            cause=describe(failure) if failure else None,
+            hint=failure.hint if failure else (last.hint if last else None),
+            stale=[],
+            switching=fleet.switch is not None,
+            progress=self._router.progress(),
+            daemon_pid=os.getpid(),
+            generation=self._router.views.generation,
+            notice=self._notice_of(instance),
+        )
+
+    async def full_status(self) -> Status:
+        """Return the status with the devices, and with what has changed in the profile's text."""
+        status = self.status()
+        status["stale"] = list(await self.stale())
+        status["gpus"] = gpu_status(await anyio.to_thread.run_sync(self._gpus.read))
+        return status
+
+    async def stale(self) -> tuple[str, ...]:
+        """Return what the running instance's profile says differently by now; a wrong text counts as unchanged."""
+        launch = self._runs.launch(instance_of(self._owner.fleet.state))
+        if launch is None:
+            return ()
+
+        try:
+            return await anyio.to_thread.run_sync(self._preparer.changes, launch)
+        except OrchError:
+            return ()
+
+
+def gpu_status(readings: Sequence[GpuReading]) -> list[GpuStatus]:
+    """Return the devices as `orch status` shows them."""
+    return [
+        GpuStatus(index=each.index, name=each.name, used_mib=each.used_mib, total_mib=each.total_mib)
+        for each in readings
+    ]
+
+
+def attempts_of(start_record: StartRecord | None, clock: Clock) -> list[AttemptStatus]:
+    """Return the attempts of a start, oldest first; none without a start."""
+    return [_attempt(attempt, clock) for attempt in start_record.attempts] if start_record else []
+
+
+def _attempt(attempt: Attempt, clock: Clock) -> AttemptStatus:
+    failure = attempt.failure
+    return AttemptStatus(
+        number=attempt.number,
+        started=clock.rfc3339(attempt.started),
+        margin_mib=attempt.rung.margin_mib,
+        steps=list(attempt.rung.steps),
+        outcome=attempt.outcome,
+        cause=failure.message if failure else None,
+        evidence=failure.evidence if failure else None,
+        next=attempt.next,
+    )

@@ -1,0 +1,94 @@
+"""Publishes where requests go. The one owner of the facts that decide about it beside the fleet's state."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+from time import monotonic
+
+from orchestrator.core.fleet.lifecycle_states import Ready
+from orchestrator.core.fleet.routing import (
+    Model,
+    Refusal,
+    RoutingFacts,
+    RoutingView,
+    facts_after,
+    fleet_progress,
+    instance_in_progress,
+    routing_view,
+)
+from orchestrator.daemon.fleet.engine_run import EngineRuns
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.publisher import Publisher
+
+
+class Router:
+    """Derives the routing view anew at each change (`core/fleet/routing.py`); the gateway goes by it.
+
+    :param on_request: whether clients may have another profile started by naming it
+    """
+
+    def __init__(self, owner: Owner, runs: EngineRuns, *, on_request: bool) -> None:
+        self._owner = owner
+        self._runs = runs
+        self._facts = RoutingFacts(on_request=on_request)
+        self._fleet = owner.fleet
+        starting = RoutingView(1, None, Refusal("starting", "starting", 1), "starting", ())
+        self.views: Publisher[RoutingView] = Publisher(starting)
+        owner.observe(self.refresh)
+
+    def view(self) -> RoutingView:
+        return self.views.value
+
+    async def changed(self, generation: int) -> RoutingView:
+        """Wait for the first view that is newer than this generation."""
+        return await self.views.changed(generation)
+
+    def refresh(self) -> None:
+        """Publish the view anew: the fleet, the facts or the progress of a load changed."""
+        fleet = self._owner.fleet
+        if fleet is not self._fleet:
+            self._facts = facts_after(self._facts, self._fleet, fleet)
+            self._fleet = fleet
+
+        state = fleet.state
+        endpoint = self._runs.endpoint(state.instance) if isinstance(state, Ready) else None
+        generation = self.views.generation + 1
+        self.views.publish(routing_view(fleet, self._facts, endpoint, self._loading(), monotonic(), generation))
+
+    def progress(self) -> str:
+        """Return one line on what is under way, as of now."""
+        return fleet_progress(self._owner.fleet, self._facts.unrouted, self._loading())
+
+    def list_models(self, models: tuple[Model, ...]) -> None:
+        """Show these models to clients from now on."""
+        self._facts = replace(self._facts, models=models)
+        self.refresh()
+
+    def mark_unavailable(self, profile: str, cause: str, for_s: float) -> None:
+        """Refuse requests for a profile that did not start, for a while; nobody waits for it in vain."""
+        refusal = Refusal(cause, "load_failed", math.ceil(for_s), profile)
+        self._facts = replace(self._facts, unavailable={**self._facts.unavailable, profile: refusal})
+        self.refresh()
+
+        def available_again() -> None:
+            left = {name: each for name, each in self._facts.unavailable.items() if name != profile}
+            self._facts = replace(self._facts, unavailable=left)
+            self.refresh()
+
+        asyncio.get_running_loop().call_later(for_s, available_again)
+
+    def unroute(self, instance: str, unrouted: bool) -> None:
+        """Hold new requests for an instance that does not answer, or let them go there again."""
+        before = self._facts.unrouted
+        self._facts = replace(self._facts, unrouted=before | {instance} if unrouted else before - {instance})
+        self.refresh()
+
+    def close(self) -> None:
+        """Refuse all requests from now on: the daemon stops, and nothing is on its way any more."""
+        self._facts = replace(self._facts, closing=True)
+        self.refresh()
+
+    def _loading(self) -> str:
+        return self._runs.loading(instance_in_progress(self._owner.fleet))

@@ -1,0 +1,47 @@
+"""The ledger of requests: each one that ends is entered once, and told to whoever subscribed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, time
+
+from orchestrator.api.types import SpeedStatus
+from orchestrator.daemon.telemetry.history import HistoryWriter, record_of
+from orchestrator.daemon.telemetry.speed import SpeedMeter
+from orchestrator.daemon.telemetry.totals import Totals
+from orchestrator.gateway.contract import Finished
+
+KEPT_REQUESTS = 64
+
+
+class RequestLedger:
+    """Enters requests into the totals, the speed figures and the history.
+
+    :ivar recent: the requests that ended last, oldest first
+    """
+
+    def __init__(self, totals: Totals, history: HistoryWriter) -> None:
+        self._totals = totals
+        self._history = history
+        self._speed = SpeedMeter()
+        self._subscribers: list[Callable[[Finished], None]] = []
+        self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
+
+    def subscribe(self, subscriber: Callable[[Finished], None]) -> None:
+        """Have this called with each request that ends."""
+        self._subscribers.append(subscriber)
+
+    def finished(self, record: Finished) -> None:
+        """Enter one request that has ended."""
+        self._totals.finished(record)
+        self._speed.add(record)
+        self.recent.append(record)
+        for subscriber in self._subscribers:
+            subscriber(record)
+
+        self._history.add_request(record_of(record, time(), monotonic()))
+
+    def speed(self, instance: str | None) -> SpeedStatus:
+        """Return the newest rates of an instance, and its acceptance over the recent requests."""
+        return self._speed.read(instance)
