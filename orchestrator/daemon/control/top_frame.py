@@ -10,9 +10,9 @@ from orchestrator.adapters.hardware.host import Residency
 from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestRow, SlotFigures, TopFrame
 from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.lifecycle_states import State, instance_of
+from orchestrator.core.fleet.state_summary import start_record_of
 from orchestrator.core.measure.rates import MIN_S, Measured
 from orchestrator.core.measure.slots import Slot
-from orchestrator.core.fleet.state_summary import start_record_of
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.status import Clock, StatusBuilder, gpu_status

@@ -11,8 +11,8 @@ import anyio.to_thread
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.fleet.routing import Model
-from orchestrator.engines.model_file import model_file
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
+from orchestrator.engines.model_file import model_file
 
 CREATED = int(time())
 LOOK_FOR_PROFILES_S = 2.0

@@ -95,3 +95,10 @@ def machine_in(name: str) -> Machine:
     machine = Machine()
     machine.take(*WAYS[name])
     return machine
+
+
+def in_state(name: str, *events: Event) -> State:
+    """The state that a machine in the named one is in after these events."""
+    machine = machine_in(name)
+    machine.take(*events)
+    return machine.state

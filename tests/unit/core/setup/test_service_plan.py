@@ -175,6 +175,4 @@ def test_removing_what_is_not_installed_needs_nothing(machine: ServiceHost) -> N
 def test_nothing_that_cannot_be_undone_comes_before_something_that_can() -> None:
     steps = uninstall_steps(INSTALLED, ("/etc/orch",))
     first = next(number for number, step in enumerate(steps) if isinstance(step, RemoveTree))
-    assert all(
-        isinstance(step, RemoveTree) or (isinstance(step, Run) and not step.undo) for step in steps[first:]
-    )
+    assert all(isinstance(step, RemoveTree) or (isinstance(step, Run) and not step.undo) for step in steps[first:])
