@@ -232,15 +232,11 @@ def _user_steps(machine: ServiceHost, orch: tuple[str, ...]) -> list[Step]:
         if lacking:
             before = ("usermod", *_prefix_options(machine), "--groups", ",".join(machine.member), USER)
             steps.append(
-                Run(
-                    ("usermod", *_prefix_options(machine), "--append", "--groups", ",".join(lacking), USER), before
-                )
+                Run(("usermod", *_prefix_options(machine), "--append", "--groups", ",".join(lacking), USER), before)
             )
 
     if not machine.offline and machine.text(SERVICE) is None:
-        steps.append(
-            Run(("runuser", "-u", USER, "--", *orch, "--version"))
-        )  # may it run this installation at all?
+        steps.append(Run(("runuser", "-u", USER, "--", *orch, "--version")))  # may it run this installation at all?
 
     steps += (MakeDirectory(machine.below(path), USER) for path in PRIVATE_DIRECTORIES if path not in machine.existing)
     return steps
