@@ -1,4 +1,4 @@
-"""How well `diagnose` reads labelled logs: `python -m benchmarks.classifier [PATH]`.
+"""The accuracy of `diagnose` on labelled logs: `python -m benchmarks.classifier [PATH]`.
 
 PATH holds one JSON object a line (`id`, `class`, `action`, `phase`, `exit`, `alive`, `confidence`, `log`). Without it,
 the logs are those that `ORCH_FAILURE_LOGS` names, else the repository's own, for which the classifier was repaired.

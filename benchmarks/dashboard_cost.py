@@ -1,4 +1,4 @@
-"""What the dashboard costs: time to the first frame, CPU at 1 Hz, and memory over many refreshes. In a real pty.
+"""The cost of the dashboard: time to the first frame, CPU at 1 Hz, and memory over many refreshes. In a real pty.
 
 python -m benchmarks.dashboard_cost
 python -m benchmarks.dashboard_cost --seconds 60 --refreshes 10000

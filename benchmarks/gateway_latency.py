@@ -1,4 +1,4 @@
-"""What the gateway costs: the same requests sent to an engine directly and through it, in interleaved blocks.
+"""The cost of the gateway: the same requests sent to an engine directly and through it, in interleaved blocks.
 
 Three processes beside this one share the machine: a fast engine stand-in, the gateway, and nothing else of ours. Blocks
 alternate as direct, gateway, gateway, direct, so that a drift of the machine hits both sides alike. CPU time is the
@@ -185,7 +185,7 @@ class Client(asyncio.Protocol):
 
 
 def changed(body: bytes) -> bool:
-    """Whether an answer of the stand-in differs from what it sent."""
+    """Return whether an answer of the stand-in differs from what it sent."""
     if not body.startswith(SENT):
         return body != REPLY
 
@@ -195,7 +195,7 @@ def changed(body: bytes) -> bool:
 
 @dataclass
 class Side:
-    """What was measured on one side: a list for each of its blocks."""
+    """The measurements of one side: a list for each of its blocks."""
 
     latencies_ms: list[list[float]] = field(default_factory=list)
     delays_ms: list[list[float]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the idle daemon costs: CPU time of its process with a ready engine and nobody asking.
+"""The cost of the idle daemon: CPU time of its process with a ready engine and nobody asking.
 
 python -m benchmarks.idle_cost
 python -m benchmarks.idle_cost --seconds 60

@@ -1,4 +1,4 @@
-"""What starting costs: CPU time of a bare interpreter, of each import, and of `orch status --json`.
+"""The cost of a start: CPU time of a bare interpreter, of each import, and of `orch status --json`.
 
 User and system time of a child process, the least of several runs; CPU time because the machine may be shared.
 

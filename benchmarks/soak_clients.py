@@ -26,12 +26,12 @@ REAL = "embedded engine"
 
 
 class Violation(AssertionError):
-    """What must never be seen."""
+    """Raised at something that must never be seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a request ended.
+    """The end of a request.
 
     :param code: of an error, as the client was told
     :param detail: the error as it came
@@ -168,7 +168,7 @@ def _leave(ask: Ask, sock: socket.socket) -> Outcome:
 
 
 def judge(ask: Ask, status: int, kind: str, body: bytes) -> Outcome:
-    """What a whole answer is.
+    """Judge a whole answer.
 
     :raises Violation: when it is neither complete to the byte nor an error that says so
     """
@@ -192,7 +192,7 @@ def judge(ask: Ask, status: int, kind: str, body: bytes) -> Outcome:
 
 
 def check_text(ask: Ask, text: str) -> str:
-    """Who said this: a fake engine, whose text carries its name and counts, or the known model.
+    """Return who wrote a text: a fake engine, whose text carries its name and counts, or the known model.
 
     :raises Violation: when it is not all of the text of one engine
     """

@@ -1,4 +1,4 @@
-"""What a soak does, decided by its seed alone: each switch with its troubles, each request with its client."""
+"""The plan of a soak, decided by its seed alone: each switch with its troubles, each request with its client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAULTS: dict[Start, dict[str, object]] = {
     "oom_for_ever": {"oom_below_mib": 2 * LADDER[-1], "oom_mib": 1},
     "hang": {"hang": "infer"},
 }
-"""How a fake engine is told to start so: `tests/fakes/fake_llama/faults.py`."""
+"""The words that make a fake engine start so: `tests/fakes/fake_llama/faults.py`."""
 
 ENDS_WELL: frozenset[Start] = frozenset(("well", "oom", "hang"))
 """Starts that a switch survives: the ladder has a margin for `oom`, and `hang` shows itself only later."""

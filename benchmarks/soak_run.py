@@ -71,7 +71,7 @@ threads_batch = 1
 
 @dataclass
 class Report:
-    """What was done and seen.
+    """The counts of a soak: what was done, and what was seen.
 
     :ivar results: of the switches, as the control API gives them, with `start` and `clean` beside
     :ivar cut: why the soak ended before its last cycle; empty when it did not

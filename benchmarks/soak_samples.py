@@ -1,4 +1,4 @@
-"""What the daemon of a soak holds at moments when nothing runs, and whether that stays the same."""
+"""Samples of what the daemon of a soak holds while nothing runs, and a check that they stay the same."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def look(lab: Lab, cycle: int, at_s: float) -> Sample:
 
 
 def problems(samples: Sequence[Sample], baseline_threads: int) -> list[str]:
-    """What did not stay the same from the first of these samples on."""
+    """Return what did not stay the same from the first of these samples on."""
     if not samples:
         return []
 

@@ -1,4 +1,4 @@
-"""What orch adds to a switch, and to the relaunch after an out-of-memory failure.
+"""The time that orch adds to a switch, and to the relaunch after an out-of-memory failure.
 
 Engine starts are measured alone and within orch in turn, in one run: the same program with the same arguments, started
 directly (time until it answers /health and a one-token request) and by `orch switch --strategy replace` (the gap: from

@@ -1,4 +1,4 @@
-"""What watching costs the daemon: CPU time of its process with a dashboard asking each second, less without one.
+"""The cost of watching to the daemon: CPU time of its process with a dashboard asking each second, less without one.
 
 Both in one run, in turns, so that a busy machine disturbs both alike; the engine is the demo's. The client takes the
 frame in this process, so that only the daemon's part is counted.
@@ -77,7 +77,7 @@ def turn(home: Home, watched: bool, seconds: float) -> float:
 
 
 def settle(path: str, watched: bool) -> None:
-    """What a first look costs, and what a last one leaves running, belongs to neither turn."""
+    """Wait: the cost of a first frame, and what a last one leaves running, belong to neither turn."""
     if watched:
         client.request(path, "/v1/frame")
 

@@ -1,1 +1,1 @@
-"""What the daemon, the CLI and the TUI agree on: the shapes of the control API, and its client."""
+"""The control API as the daemon, the CLI and the TUI share it: its JSON, its client, its words. A leaf."""

@@ -1,4 +1,4 @@
-"""What a dashboard offers to do: the answers of `GET /v1/targets` and `GET /v1/launch`.
+"""The choices of a dashboard: the answers of `GET /v1/targets` and `GET /v1/launch`.
 
 As in `types`, fields may be added, not renamed.
 """
@@ -9,7 +9,7 @@ from typing import TypedDict
 
 
 class TargetChoice(TypedDict):
-    """A profile on an engine that could be started. `default` is whether it is the profile's own engine."""
+    """A profile on an engine that could be started. `default` says that it is the profile's own engine."""
 
     profile: str
     engine: str

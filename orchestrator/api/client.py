@@ -16,7 +16,7 @@ _LOOK = "look at `orch logs --daemon`"
 
 
 def request(path: str, target: str, body: bytes | None = None, *, timeout_s: float = 30.0) -> bytes:
-    """The body of an answer.
+    """Send a request, and return the body of the answer.
 
     :param path: the control socket
     :param target: path and query, `/v1/status`
@@ -38,7 +38,7 @@ def request(path: str, target: str, body: bytes | None = None, *, timeout_s: flo
 
 
 def stream(path: str, target: str) -> Iterator[bytes]:
-    """The lines of an answer as they come, without their ends; ends when the daemon closes."""
+    """Yield the lines of an answer as they come, without their ends, until the daemon closes."""
     with _send(path, target, None, None) as connection:
         data = b""
         while b"\r\n\r\n" not in data:
@@ -109,7 +109,7 @@ def _silent(timeout_s: float | None) -> TimedOutError:
 
 
 def _length(head: bytes) -> int:
-    """What Content-Length promises; 0 without one."""
+    """Return the Content-Length; 0 without one."""
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":

@@ -1,4 +1,4 @@
-"""What a dashboard shows at one moment: the answer of `GET /v1/frame`.
+"""The frame that a dashboard shows at one moment: the answer of `GET /v1/frame`.
 
 As in `types`, fields may be added, not renamed. None stands for "not known": no driver tells it, or nothing was
 measured yet. It never stands for zero.
@@ -89,7 +89,7 @@ class RequestRow(TypedDict):
 
 
 class Rates(TypedDict):
-    """What the engine does right now, from how its raw counts moved between two samples; `kv_used` is 0 to 1."""
+    """The engine's present rates, from how its raw counts moved between two samples; `kv_used` is 0 to 1."""
 
     decode_tok_s: float | None
     prompt_tok_s: float | None

@@ -1,4 +1,4 @@
-"""How the CLI and the dashboard put answers of the control API into words. Pure; text for people, no JSON."""
+"""Answers of the control API as text for people, for the CLI and the dashboard alike. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from orchestrator.api.types import SwitchResult, TargetName
 
 
 def target_text(target: TargetName | None) -> str:
+    """Return `profile@engine`."""
     return f"{target['profile']}@{target['engine']}" if target is not None else "nothing"
 
 

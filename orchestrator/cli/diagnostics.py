@@ -10,7 +10,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.exit_codes import exit_code
 
 _progress_shown = False
-"""Whether the terminal's last line is one of ours that has not ended."""
+"""True while the terminal's last line is a progress line, which has no line end yet."""
 
 
 def note(text: str) -> None:

@@ -137,7 +137,7 @@ def module_of(verb: str) -> str:
 
 
 def build_parser(verb: str, prog: str | None = None) -> Parser:
-    """The parser of one verb, with its examples below the options."""
+    """Return the parser of one verb, with its examples below the options."""
     module = import_module(module_of(verb))
     parser = Parser(
         prog=prog or f"orch {verb}",

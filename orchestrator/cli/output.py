@@ -11,7 +11,7 @@ class ReaderGone(Exception):
 
 
 def raw(text: str) -> None:
-    """Text as it is, at once; what the stream's encoding lacks is written as an escape.
+    """Write text as it is, at once; characters that the stream's encoding lacks become escapes.
 
     :raises ReaderGone: when the reading end of the pipe is closed
     """
@@ -31,7 +31,7 @@ def raw(text: str) -> None:
 
 
 def line(text: str = "") -> None:
-    """Text for people. What others wrote in it (a log, the name of a tensor) cannot command the terminal."""
+    """Write a line for people. Text of others in it (a log, the name of a tensor) cannot command the terminal."""
     raw(safe(text) + "\n")
 
 
@@ -45,17 +45,17 @@ def safe(text: str) -> str:
 
 
 def json_data(value: object) -> None:
-    """One JSON document, keys in the order given, units in the names."""
+    """Write one JSON document, keys in the order given, units in the names."""
     line(_json(value, 2))
 
 
 def json_line(value: object) -> None:
-    """One JSON document on one line: streams are JSON Lines."""
+    """Write one JSON document on one line: streams are JSON Lines."""
     line(_json(value, None))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns; the headers only where a person reads, so that pipes get rows alone."""
+    """Write aligned columns; the headers only on a terminal, so that pipes get rows alone."""
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     shown = [list(headers), *cells] if sys.stdout.isatty() else cells
     if not shown:

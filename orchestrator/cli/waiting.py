@@ -1,4 +1,4 @@
-"""Waits for the daemon and for what it is doing, with progress for whoever watches."""
+"""Waits until the daemon has done what was asked, and shows its progress on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.cli import diagnostics
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
 LONG_POLL_S = 20.0
-"""How long the daemon holds a question for news before it answers with the old state."""
+"""The longest time that one request waits for a newer state; then the daemon answers with the old one."""
 
 
 def status(path: str) -> Status:
@@ -21,7 +21,7 @@ def status(path: str) -> Status:
 
 
 def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
-    """The status once it is ready, failed or stopped, and newer than generation `after`.
+    """Return the status once it is ready, failed or stopped, and newer than generation `after`.
 
     :raises TimedOutError: when that takes longer than `timeout_s`; the daemon goes on
     """

@@ -16,12 +16,12 @@ from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.core.setup.doctor import CheckResult
 
 LIMIT_S = 1.8
-"""For all of them together; a driver in trouble can hang whoever asks it."""
+"""For all checks together; a driver in trouble can hang whoever asks it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorContext:
-    """What is looked at."""
+    """The installation and environment that the checks examine, and the tools that they may run."""
 
     paths: Paths
     environment: Mapping[str, str]
@@ -31,16 +31,16 @@ class DoctorContext:
 Check = Callable[[DoctorContext], Iterable[CheckResult]]
 
 
-def examine(subject: DoctorContext, checks: Mapping[str, Check], limit_s: float = LIMIT_S) -> tuple[CheckResult, ...]:
-    """What the checks found, in their order.
+def examine(context: DoctorContext, checks: Mapping[str, Check], limit_s: float = LIMIT_S) -> tuple[CheckResult, ...]:
+    """Run the checks, and return their findings in the order of the checks.
 
-    :param checks: name to check; the name is the `what` of a finding about the check itself
+    :param checks: by name, which is the `what` of a finding about the check itself
     """
     answers: dict[str, Future[tuple[CheckResult, ...]]] = {}
     for name, check in checks.items():
         answers[name] = Future()
         # Daemon threads: one that hangs in a driver must not keep the process from ending.
-        threading.Thread(target=_answer, args=(check, subject, answers[name]), name=name, daemon=True).start()
+        threading.Thread(target=_answer, args=(check, context, answers[name]), name=name, daemon=True).start()
 
     deadline = time.monotonic() + limit_s
     findings: list[CheckResult] = []
@@ -61,8 +61,8 @@ def examine(subject: DoctorContext, checks: Mapping[str, Check], limit_s: float 
     return tuple(findings)
 
 
-def _answer(check: Check, subject: DoctorContext, answer: Future[tuple[CheckResult, ...]]) -> None:
+def _answer(check: Check, context: DoctorContext, answer: Future[tuple[CheckResult, ...]]) -> None:
     try:
-        answer.set_result(tuple(check(subject)))
+        answer.set_result(tuple(check(context)))
     except Exception as error:  # noqa: BLE001 whatever goes wrong in one check is a finding, and the others go on
         answer.set_exception(error)

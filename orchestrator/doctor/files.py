@@ -28,9 +28,9 @@ from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
 
 
-def directories(subject: DoctorContext) -> Iterator[CheckResult]:
+def check_directories(context: DoctorContext) -> Iterator[CheckResult]:
     wrong = False
-    for path in subject.paths.directories:
+    for path in context.paths.directories:
         finding = _directory(path)
         if finding is not None:
             wrong = True
@@ -62,8 +62,8 @@ def _directory(path: str) -> CheckResult | None:
     return None
 
 
-def state(subject: DoctorContext) -> Iterator[CheckResult]:
-    paths = subject.paths
+def check_state(context: DoctorContext) -> Iterator[CheckResult]:
+    paths = context.paths
     known = 0
     readers = {paths.state_file: (_json_version, VERSION), paths.margins_file: (_json_version, VERSION)}
     readers[paths.history_file] = (_database_version, HISTORY_VERSION)
@@ -100,31 +100,31 @@ def _database_version(path: str) -> object:
         return connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def configuration(subject: DoctorContext) -> Iterator[CheckResult]:
+def check_config(context: DoctorContext) -> Iterator[CheckResult]:
     try:
-        load_config(subject.paths, subject.environment)
+        load_config(context.paths, context.environment)
     except ProblemsError as error:
         for problem in error.problems:
             yield CheckResult("problem", "config", str(problem), error.hint)
 
         return
 
-    file = subject.paths.config_file
+    file = context.paths.config_file
     yield CheckResult(
         "ok", "config", f"{file} is valid" if os.path.exists(file) else f"the defaults: there is no {file}"
     )
 
 
-def gateway(subject: DoctorContext) -> Iterator[CheckResult]:
+def check_gateway(context: DoctorContext) -> Iterator[CheckResult]:
     try:
-        listening = load_config(subject.paths, subject.environment).gateway
+        listening = load_config(context.paths, context.environment).gateway
     except ProblemsError:
-        return  # said by `configuration`
+        return  # said by `check_config`
 
-    yield _port(subject, listening.host, listening.port)
+    yield _port(context, listening.host, listening.port)
 
 
-def _port(subject: DoctorContext, host: str, port: int) -> CheckResult:
+def _port(context: DoctorContext, host: str, port: int) -> CheckResult:
     address = f"{host}:{port}"
     if port == 0:
         return CheckResult("note", "gateway", "port 0: a free one at each start")
@@ -132,7 +132,7 @@ def _port(subject: DoctorContext, host: str, port: int) -> CheckResult:
     if can_listen(host, port):
         return CheckResult("ok", "gateway", f"{address} is free")
 
-    daemon = (holder(subject.paths.lock_file) or {}).get("pid")
+    daemon = (holder(context.paths.lock_file) or {}).get("pid")
     pids = listener_pids(port)
     if daemon is not None and (daemon in pids or not pids):
         return CheckResult("ok", "gateway", f"{address} is ours: daemon {daemon}")
@@ -149,7 +149,7 @@ def _port(subject: DoctorContext, host: str, port: int) -> CheckResult:
         return CheckResult("ok", "gateway", f"{address} is held by systemd, for orch.socket")
 
     who = ", ".join(f"{_name(pid)} ({pid})" for pid in sorted(pids)) or "a process of another user"
-    fix = f"stop it, or set `gateway.port` in {subject.paths.config_file}"
+    fix = f"stop it, or set `gateway.port` in {context.paths.config_file}"
     return CheckResult("problem", "gateway", f"{address} is taken by {who}", fix)
 
 
@@ -161,15 +161,15 @@ def _name(pid: int) -> str:
         return "a process that has ended"
 
 
-def profiles(subject: DoctorContext) -> Iterator[CheckResult]:
-    found, problems = ProfileStore(subject.paths).load_all()
+def check_profiles(context: DoctorContext) -> Iterator[CheckResult]:
+    found, problems = ProfileStore(context.paths).load_all()
     for problem in problems:
         yield CheckResult("problem", "profiles", str(problem), "`orch profile check`")
 
     mine = [each for each in found if not _is_shipped(each)]
     yield CheckResult("ok", "profiles", f"{len(found)} are valid, {len(mine)} of them yours")
     for profile in mine:  # the shipped ones say where one would have to put the model
-        model = model_file(subject.paths, profile.model)
+        model = model_file(context.paths, profile.model)
         if not model.generated and not os.access(model.path, os.R_OK):
             why = "may not be read" if os.path.exists(model.path) else "is not there"
             text = f"`{profile.name}`: {model.path} {why}"
@@ -180,8 +180,8 @@ def _is_shipped(profile: Profile) -> bool:
     return os.path.dirname(profile.file) == shipped_directory()
 
 
-def engines(subject: DoctorContext) -> Iterator[CheckResult]:
-    registry = EngineRegistry(subject.paths, subject.environment)
+def check_engines(context: DoctorContext) -> Iterator[CheckResult]:
+    registry = EngineRegistry(context.paths, context.environment)
     found = 0
     for name in registry.ids():
         try:
@@ -203,8 +203,8 @@ def engines(subject: DoctorContext) -> Iterator[CheckResult]:
         yield CheckResult("problem", "engines", "there is none", "`orch engines build upstream`")
 
 
-def room(subject: DoctorContext) -> Iterator[CheckResult]:
-    paths = subject.paths
+def check_room(context: DoctorContext) -> Iterator[CheckResult]:
+    paths = context.paths
     places = [paths.data, paths.state, paths.cache]
     loaded, _ = ProfileStore(paths).load_all()
     places += [os.path.dirname(model_file(paths, each.model).path) for each in loaded]

@@ -41,14 +41,14 @@ NVIDIA_UVM = "/dev/nvidia-uvm"
 NODES = ("/dev/nvidia[0-9]*", NVIDIA_CONTROL, NVIDIA_UVM, "/dev/kfd", "/dev/dri/renderD*", "/dev/dxg")
 
 
-def this_orch(_: DoctorContext) -> Iterator[CheckResult]:
+def check_orch(_: DoctorContext) -> Iterator[CheckResult]:
     yield CheckResult("ok", "orch", f"orch {__version__}, Python {platform.python_version()}, {sys.prefix}")
     if os.geteuid() == 0:
         text = "this is root: engines that root starts are root, too"
         yield CheckResult("note", "orch", text, "`orch service install --system` has a user of its own")
 
 
-def dependencies(_: DoctorContext) -> Iterator[CheckResult]:
+def check_libraries(_: DoctorContext) -> Iterator[CheckResult]:
     try:
         lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -86,7 +86,7 @@ def _library(text: str) -> CheckResult:
     return CheckResult("problem", "libraries", text, f"`{sys.executable} -m pip install --upgrade {DISTRIBUTION}`")
 
 
-def driver(_: DoctorContext) -> Iterator[CheckResult]:
+def check_driver(_: DoctorContext) -> Iterator[CheckResult]:
     try:
         found = describe_driver()
     except DriverMissing:
@@ -105,7 +105,7 @@ def driver(_: DoctorContext) -> Iterator[CheckResult]:
         yield CheckResult("ok", "driver", f"NVIDIA {found.version}: {cards or 'no device'}")
 
 
-def nodes(_: DoctorContext) -> Iterator[CheckResult]:
+def check_devices(_: DoctorContext) -> Iterator[CheckResult]:
     found = sorted(path for pattern in NODES for path in glob.glob(pattern))
     closed = [path for path in found if not os.access(path, os.R_OK | os.W_OK)]
     for path in closed:
@@ -126,13 +126,13 @@ def nodes(_: DoctorContext) -> Iterator[CheckResult]:
         yield CheckResult("ok", "devices", f"{', '.join(found)} may be opened")
 
 
-def memlock(subject: DoctorContext) -> Iterator[CheckResult]:
+def check_memlock(context: DoctorContext) -> Iterator[CheckResult]:
     limit_mib = None if is_service_user() else memlock_limit_mib()  # its unit has none, whatever this shell has
     if limit_mib is None:
         yield CheckResult("ok", "memlock", "no limit on locked memory")
         return
 
-    profiles, _ = ProfileStore(subject.paths).load_all()
+    profiles, _ = ProfileStore(context.paths).load_all()
     locking = [each.name for each in profiles if each.settings.get("memory.mlock") is True]
     text = f"{limit_mib} MiB may be locked"
     if locking:
@@ -142,8 +142,8 @@ def memlock(subject: DoctorContext) -> Iterator[CheckResult]:
         yield CheckResult("note", "memlock", f"{text}; only profiles with memory.mlock need more")
 
 
-def service(subject: DoctorContext) -> Iterator[CheckResult]:
-    system = subject.tools.attempt(("systemctl", "is-system-running")).stdout.strip()
+def check_service(context: DoctorContext) -> Iterator[CheckResult]:
+    system = context.tools.attempt(("systemctl", "is-system-running")).stdout.strip()
     if system in ("", "offline"):
         yield CheckResult("note", "service", "no systemd here: `orch serve` is for the container's own manager")
         return
@@ -151,7 +151,7 @@ def service(subject: DoctorContext) -> Iterator[CheckResult]:
     installed = False
     flavours: tuple[Flavour, ...] = ("system",) if is_service_user() else ("user", "system")
     for flavour in flavours:
-        machine = look(flavour, subject.tools)
+        machine = look(flavour, context.tools)
         text = machine.text(SERVICE)
         if text is None:
             continue
@@ -162,7 +162,7 @@ def service(subject: DoctorContext) -> Iterator[CheckResult]:
         if not is_ours(text):
             yield CheckResult("note", "service", f"{who} was edited by hand: {machine.unit(SERVICE)}")
 
-        wanted_s = _stop_s(subject, flavour)
+        wanted_s = _stop_timeout_s(context, flavour)
         if wanted_s is not None and f"\nTimeoutStopSec={wanted_s}\n" not in text:
             yield CheckResult("warning", "service", f"{who} does not wait as long as orch.toml lets a stop take", again)
 
@@ -170,7 +170,7 @@ def service(subject: DoctorContext) -> Iterator[CheckResult]:
         if program is not None and not os.access(program, os.X_OK):
             yield CheckResult("problem", "service", f"{who} runs {program}, which is not there", again)
 
-        state = subject.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
+        state = context.tools.attempt(machine.systemctl("is-active", SERVICE)).stdout.strip()
         if state == "failed":
             # Also after the start limit, which a restart alone would meet again.
             anew = "; ".join(" ".join(machine.systemctl(verb, SERVICE)) for verb in ("reset-failed", "start"))
@@ -186,7 +186,7 @@ def service(subject: DoctorContext) -> Iterator[CheckResult]:
             yield CheckResult("warning", "service", text, f"{again[:-1]} --socket`")
 
         if flavour == "user":
-            yield from _session(subject)
+            yield from _check_session(context)
 
     if not installed:
         yield CheckResult(
@@ -194,20 +194,20 @@ def service(subject: DoctorContext) -> Iterator[CheckResult]:
         )
 
 
-def _stop_s(subject: DoctorContext, flavour: Flavour) -> int | None:
-    """What the unit ought to say; None where the configuration cannot be read, or is wrong: another check says that."""
-    paths = system_paths() if flavour == "system" else subject.paths
+def _stop_timeout_s(context: DoctorContext, flavour: Flavour) -> int | None:
+    """Return the TimeoutStopSec that the unit should have, s; None without a valid configuration."""
+    paths = system_paths() if flavour == "system" else context.paths
     if not os.access(paths.config, os.X_OK):
         return None
 
     try:
-        return stop_timeout_s(load_config(paths, subject.environment))
+        return stop_timeout_s(load_config(paths, context.environment))
     except UsageError:
         return None
 
 
-def _session(subject: DoctorContext) -> Iterator[CheckResult]:
-    if lingers(subject.tools) is False:
+def _check_session(context: DoctorContext) -> Iterator[CheckResult]:
+    if lingers(context.tools) is False:
         text = "the user's service runs only while you are logged in"
         yield CheckResult("warning", "service", text, "`loginctl enable-linger`")
 
@@ -217,7 +217,7 @@ def _session(subject: DoctorContext) -> Iterator[CheckResult]:
         yield CheckResult("note", "service", f"{user_name()} is not in {', '.join(missing)}", fix)
 
 
-def kernel(_: DoctorContext) -> Iterator[CheckResult]:
+def check_kernel(_: DoctorContext) -> Iterator[CheckResult]:
     try:
         check_platform()
     except OrchError as error:

@@ -1,4 +1,4 @@
-"""What is looked at before a service is installed: nothing is touched until all of it is right."""
+"""The checks before a service is installed, and the units for it. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from orchestrator.core.setup.service_unit import CREDENTIAL, SERVICE, SOCKET, Un
 from orchestrator.engines.model_file import model_file
 
 HOMES = ("/home/", "/root/", "/run/user/")
-"""What ProtectHome hides."""
+"""The directories that ProtectHome hides."""
 
 TEMPORARY = ("/tmp/", "/var/tmp/")
-"""What PrivateTmp hides."""
+"""The directories that PrivateTmp hides."""
 
 
-def prepare(
+def prepare_units(
     machine: ServiceHost, tools: Tools, profile: str, *, socket: bool
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """The units for this machine, by name; warnings for people; the words that run this installation.
+    """Return the units for this machine, by name; warnings for people; the words that run this installation.
 
     :raises OrchError: when the service could not start as things are
     """
@@ -55,7 +55,7 @@ def prepare(
     # Root's file, which systemd reads for the daemon: it need not be readable for the service.
     handed_over = {"CREDENTIALS_DIRECTORY": paths.config} if has_keys else {}
     config = load_config(paths, {**environment, **handed_over})
-    model = _model(paths, profile or config.daemon.default_profile)
+    model = _first_model(paths, profile or config.daemon.default_profile)
     orch = this_orch()
     if not is_program(orch[0]):
         raise OrchError(
@@ -85,7 +85,7 @@ def prepare(
         environment=environment,
         socket=socket,
         key_file=os.path.join(system_paths().config, CREDENTIAL) if has_keys else "",
-        reads_homes=any(_within(place, HOMES) for place in (*installation_places(), *_models(paths, model))),
+        reads_homes=any(_within(place, HOMES) for place in (*installation_places(), *_model_paths(paths, model))),
     )
     if machine.flavour == "user":
         warnings += _user_warnings(tools)
@@ -103,8 +103,8 @@ def _below(paths: Paths, machine: ServiceHost) -> Paths:
     return Paths(*(machine.below(path) for path in (*paths.directories, paths.logs)))
 
 
-def _model(paths: Paths, profile: str) -> str | None:
-    """The model that will be started first; None for none, or the one that orch makes.
+def _first_model(paths: Paths, profile: str) -> str | None:
+    """Return the path of the model that will be started first; None for none, or for one that orch makes.
 
     :raises OrchError: when the profile cannot be started
     """
@@ -121,8 +121,8 @@ def _model(paths: Paths, profile: str) -> str | None:
     return None if model.generated else model.path
 
 
-def _models(paths: Paths, first: str | None) -> set[str]:
-    """The models that clients may ask for as well: those of every profile that is not shipped."""
+def _model_paths(paths: Paths, first: str | None) -> set[str]:
+    """Return the paths of all models that may run: the first one's, and those of the user's own profiles."""
     profiles, _ = ProfileStore(paths).load_all()
     mine = [model_file(paths, each.model) for each in profiles if os.path.dirname(each.file) == paths.profiles]
     return {each.path for each in mine if not each.generated} | ({first} if first else set())

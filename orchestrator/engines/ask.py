@@ -22,13 +22,13 @@ MAX_BYTES = 1024 * 1024
 
 _CHUNK = 64 * 1024
 
-_LOOK_AGAIN_S = 0.02
-_NEARLY_ENDED_S = 0.002
+_POLL_S = 0.02
+_ENDING_POLL_S = 0.002
 """A program whose streams are closed is about to end."""
 
 
 class Answer(NamedTuple):
-    """What a program said.
+    """The output of a program, and how it ended.
 
     :param returncode: as Python gives it, -9 for SIGKILL; None when it was ended for taking too long or saying too much
     :param too_long: it printed more than is read
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 def ask(path: str, words: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = TIMEOUT_S) -> Answer:
-    """What `path words...` prints and how it ends, within a time and a size.
+    """Run `path words...`, and return what it prints and how it ends, within a time and a size.
 
     :raises OSError: when the program cannot be started
     """
@@ -86,7 +86,7 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bool, bool
         while time.monotonic() < deadline:
             # Looked at before reading: what an ended process wrote is in the pipes by now.
             ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-            pause_s = _LOOK_AGAIN_S if selector.get_map() else _NEARLY_ENDED_S
+            pause_s = _POLL_S if selector.get_map() else _ENDING_POLL_S
             ready = selector.select(0 if ended else pause_s)
             for key, _ in ready:
                 chunk = os.read(key.fd, _CHUNK)

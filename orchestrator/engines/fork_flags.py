@@ -1,4 +1,4 @@
-"""What the fork is asked besides its help, because the help is incomplete and in part out of date.
+"""The flags that the fork is asked for besides its help, because the help is incomplete and in part out of date.
 
 The fork reads its arguments from left to right and `--version` ends it at once: `BIN FLAG [VALUE] --version` prints
 the version if and only if everything before was accepted (common/common.cpp, `gpt_params_find_arg`). No flag here
@@ -10,69 +10,69 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Question(NamedTuple):
+class FlagQuestion(NamedTuple):
     """A flag to try: its spellings, and a value that every build with the flag takes (None: it takes none)."""
 
     spellings: tuple[str, ...]
     sample: str | None = None
 
 
-STAGE = Question(("--spec-type",), "mtp:n_max=1,p_min=0.0")
+STAGE = FlagQuestion(("--spec-type",), "mtp:n_max=1,p_min=0.0")
 """Accepted since stages exist (b4557)."""
 
-UNLISTED: tuple[Question, ...] = (
-    Question(("--alias", "-a"), "name"),
-    Question(("--n-gpu-layers", "-ngl", "--gpu-layers"), "1"),
-    Question(("--n-gpu-layers-draft", "-ngld", "--gpu-layers-draft"), "1"),
-    Question(("--main-gpu", "-mg"), "0"),
-    Question(("--max-gpu",), "1"),
-    Question(("--split-mode", "-sm"), "layer"),
-    Question(("--tensor-split", "-ts"), "1"),
-    Question(("--device", "-dev"), "CUDA0"),
-    Question(("--device-draft", "-devd"), "CUDA0"),
-    Question(("--override-tensor", "-ot"), "exps=CPU"),
-    Question(("--offload-policy", "-op"), "0,1"),
-    Question(("--no-offload-only-active-experts", "-no-ooae")),
-    Question(("--cpu-moe", "-cmoe")),
-    Question(("--n-cpu-moe", "-ncmoe"), "1"),
-    Question(("--run-time-repack", "-rtr")),
-    Question(("--transparent-huge-pages", "-thp")),
-    Question(("--defer-experts",)),
-    Question(("--prefetch-experts",)),
-    Question(("--prefetch-experts-threads",), "1"),
-    Question(("--fit",)),
-    Question(("--fit-margin",), "1024"),
-    Question(("--gpu-fit-margin", "-gfm"), "0,1024"),
-    Question(("--fused-moe", "-fmoe")),
-    Question(("--graph-reuse", "-gr")),
-    Question(("--no-graph-reuse", "-no-gr")),
-    Question(("--rope-cache", "-rcache")),
-    Question(("--graph-attn-precision", "-gap"), "f16"),
-    Question(("--indexer-cache-type-k", "-ictk"), "f16"),
-    Question(("--mtp-requantize-output-tensor", "-mtprot"), "q6_0"),
-    Question(("--spec-ckpt-mode", "--recurrent-ckpt-mode"), "auto"),
-    Question(("--spec-autotune",)),
-    Question(("--ctx-checkpoints", "-ctx-ckpt"), "1"),
-    Question(("--ctx-checkpoints-interval", "-ctx-ckpt-i"), "512"),
-    Question(("--reasoning", "-rea"), "auto"),
-    Question(("--reasoning-budget-message",), "enough"),
-    Question(("--skip-chat-parsing",)),
-    Question(("--parallel-tool-calls", "-ptcall")),
-    Question(("--swa-compress",)),
-    Question(("--threads-mtmd", "-tm"), "1"),
-    Question(("--no-mmproj-offload",)),
-    Question(("--n-predict", "--predict", "-n"), "1"),
-    Question(("--timeout", "-to"), "600"),
+UNLISTED: tuple[FlagQuestion, ...] = (
+    FlagQuestion(("--alias", "-a"), "name"),
+    FlagQuestion(("--n-gpu-layers", "-ngl", "--gpu-layers"), "1"),
+    FlagQuestion(("--n-gpu-layers-draft", "-ngld", "--gpu-layers-draft"), "1"),
+    FlagQuestion(("--main-gpu", "-mg"), "0"),
+    FlagQuestion(("--max-gpu",), "1"),
+    FlagQuestion(("--split-mode", "-sm"), "layer"),
+    FlagQuestion(("--tensor-split", "-ts"), "1"),
+    FlagQuestion(("--device", "-dev"), "CUDA0"),
+    FlagQuestion(("--device-draft", "-devd"), "CUDA0"),
+    FlagQuestion(("--override-tensor", "-ot"), "exps=CPU"),
+    FlagQuestion(("--offload-policy", "-op"), "0,1"),
+    FlagQuestion(("--no-offload-only-active-experts", "-no-ooae")),
+    FlagQuestion(("--cpu-moe", "-cmoe")),
+    FlagQuestion(("--n-cpu-moe", "-ncmoe"), "1"),
+    FlagQuestion(("--run-time-repack", "-rtr")),
+    FlagQuestion(("--transparent-huge-pages", "-thp")),
+    FlagQuestion(("--defer-experts",)),
+    FlagQuestion(("--prefetch-experts",)),
+    FlagQuestion(("--prefetch-experts-threads",), "1"),
+    FlagQuestion(("--fit",)),
+    FlagQuestion(("--fit-margin",), "1024"),
+    FlagQuestion(("--gpu-fit-margin", "-gfm"), "0,1024"),
+    FlagQuestion(("--fused-moe", "-fmoe")),
+    FlagQuestion(("--graph-reuse", "-gr")),
+    FlagQuestion(("--no-graph-reuse", "-no-gr")),
+    FlagQuestion(("--rope-cache", "-rcache")),
+    FlagQuestion(("--graph-attn-precision", "-gap"), "f16"),
+    FlagQuestion(("--indexer-cache-type-k", "-ictk"), "f16"),
+    FlagQuestion(("--mtp-requantize-output-tensor", "-mtprot"), "q6_0"),
+    FlagQuestion(("--spec-ckpt-mode", "--recurrent-ckpt-mode"), "auto"),
+    FlagQuestion(("--spec-autotune",)),
+    FlagQuestion(("--ctx-checkpoints", "-ctx-ckpt"), "1"),
+    FlagQuestion(("--ctx-checkpoints-interval", "-ctx-ckpt-i"), "512"),
+    FlagQuestion(("--reasoning", "-rea"), "auto"),
+    FlagQuestion(("--reasoning-budget-message",), "enough"),
+    FlagQuestion(("--skip-chat-parsing",)),
+    FlagQuestion(("--parallel-tool-calls", "-ptcall")),
+    FlagQuestion(("--swa-compress",)),
+    FlagQuestion(("--threads-mtmd", "-tm"), "1"),
+    FlagQuestion(("--no-mmproj-offload",)),
+    FlagQuestion(("--n-predict", "--predict", "-n"), "1"),
+    FlagQuestion(("--timeout", "-to"), "600"),
 )
 
-LEGACY: tuple[Question, ...] = (
-    Question(("--multi-token-prediction", "-mtp")),
-    Question(("--no-multi-token-prediction", "-no-mtp")),
-    Question(("--draft-max", "--draft", "--draft-n"), "3"),
-    Question(("--draft-min", "--draft-n-min"), "1"),
-    Question(("--draft-p-min",), "0.5"),
-    Question(("--spec-ngram-size-n",), "12"),
-    Question(("--spec-ngram-size-m",), "48"),
-    Question(("--spec-ngram-min-hits",), "1"),
+LEGACY: tuple[FlagQuestion, ...] = (
+    FlagQuestion(("--multi-token-prediction", "-mtp")),
+    FlagQuestion(("--no-multi-token-prediction", "-no-mtp")),
+    FlagQuestion(("--draft-max", "--draft", "--draft-n"), "3"),
+    FlagQuestion(("--draft-min", "--draft-n-min"), "1"),
+    FlagQuestion(("--draft-p-min",), "0.5"),
+    FlagQuestion(("--spec-ngram-size-n",), "12"),
+    FlagQuestion(("--spec-ngram-size-m",), "48"),
+    FlagQuestion(("--spec-ngram-min-hits",), "1"),
 )
 """Since June 2026 the fork knows these only to refuse them (`legacy speculative option ... is disabled`)."""

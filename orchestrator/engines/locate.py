@@ -1,4 +1,5 @@
-"""Where engines may be: what the user said first, then what orch installed, then where people have them.
+"""Finds an engine by name: at the place that the user named, then among the builds that orch installed, then on PATH
+and in the usual directories.
 
 Programs called `llama-server` that merely lie around are told apart by probing them, not by their directory.
 """
@@ -35,8 +36,8 @@ _DIRECTORIES = (
 )
 
 
-class Found(NamedTuple):
-    """A place with something in it, and why it was looked at."""
+class FoundProgram(NamedTuple):
+    """A program that was found, and the reason why it was looked for there."""
 
     path: str
     source: str
@@ -47,12 +48,14 @@ class EngineMissingError(OrchError):
 
 
 def variable_of(engine: str) -> str:
-    """The environment variable that names an engine's program: `ik-fork` is in `ORCH_ENGINE_IK_FORK`."""
+    """Return the environment variable that names an engine's program: `ik-fork` is in `ORCH_ENGINE_IK_FORK`."""
     return ENV_PREFIX + re.sub(r"[^A-Z0-9]", "_", engine.upper())
 
 
-def locate(engine: str, paths: Paths, env: Mapping[str, str], *, added: str | None = None) -> tuple[Found, Build]:
-    """The first place that holds this engine, and what is there.
+def locate(
+    engine: str, paths: Paths, env: Mapping[str, str], *, added: str | None = None
+) -> tuple[FoundProgram, Build]:
+    """Return the first place that holds this engine, and its build.
 
     :param added: the path that the user gave with `orch engines add`
     :raises NotAnEngineError: when a place that was named on purpose holds something else
@@ -68,7 +71,7 @@ def locate(engine: str, paths: Paths, env: Mapping[str, str], *, added: str | No
     if engine == "embedded":
         looked.append("the Python package xllamacpp: not installed")
     elif engine in BUILT_IN:
-        for found in _lying_around(env):
+        for found in _unnamed(env):
             try:
                 build = probe(found.path, paths)
             except NotAnEngineError as error:
@@ -83,27 +86,27 @@ def locate(engine: str, paths: Paths, env: Mapping[str, str], *, added: str | No
     raise _missing(engine, env, looked)
 
 
-def _named(engine: str, paths: Paths, env: Mapping[str, str], added: str | None) -> Iterator[Found]:
+def _named(engine: str, paths: Paths, env: Mapping[str, str], added: str | None) -> Iterator[FoundProgram]:
     if added is not None:
-        yield Found(added, "added")
+        yield FoundProgram(added, "added")
 
     variable = variable_of(engine)
     if env.get(variable):
-        yield Found(os.path.abspath(_expanded(env[variable], env)), variable)
+        yield FoundProgram(os.path.abspath(_expanded(env[variable], env)), variable)
 
     current = os.path.join(paths.data, "engines", engine, "current")
     for path in (os.path.join(current, "bin", PROGRAM), os.path.join(current, PROGRAM)):
         if os.path.exists(path):
-            yield Found(path, "installed")
+            yield FoundProgram(path, "installed")
 
     if engine == "embedded" and embedded_version() is not None:
         # Not the real path: beside a virtual environment's interpreter are that environment's scripts.
         script = os.path.join(os.path.dirname(sys.executable), EMBEDDED_SCRIPT)
         if os.path.exists(script):
-            yield Found(script, "package xllamacpp")
+            yield FoundProgram(script, "package xllamacpp")
 
 
-def _lying_around(env: Mapping[str, str]) -> Iterator[Found]:
+def _unnamed(env: Mapping[str, str]) -> Iterator[FoundProgram]:
     seen: set[str] = set()
     for source, directories in (("PATH", _on_path(env)), ("usual place", usual_places(env))):
         for directory in directories:
@@ -111,7 +114,7 @@ def _lying_around(env: Mapping[str, str]) -> Iterator[Found]:
             real = os.path.realpath(path)
             if os.path.isfile(path) and real not in seen:
                 seen.add(real)
-                yield Found(path, source)
+                yield FoundProgram(path, source)
 
 
 def _on_path(env: Mapping[str, str]) -> Iterator[str]:
@@ -121,7 +124,7 @@ def _on_path(env: Mapping[str, str]) -> Iterator[str]:
 
 
 def usual_places(env: Mapping[str, str]) -> Iterator[str]:
-    """Directories in which people have a llama-server, most likely first."""
+    """Yield the directories in which people have a llama-server, most likely first."""
     for parent in _PARENTS:
         for checkout in _CHECKOUTS:
             for inside in ("build/bin", "bin", ""):
@@ -136,7 +139,7 @@ def _expanded(path: str, env: Mapping[str, str]) -> str:
     return os.path.join(home, path[2:]) if path.startswith("~/") else home if path == "~" else path
 
 
-def _check_kind(engine: str, found: Found, build: Build) -> None:
+def _check_kind(engine: str, found: FoundProgram, build: Build) -> None:
     wanted = BUILT_IN.get(engine)
     kind = build.capabilities.kind
     if wanted is not None and kind != wanted:

@@ -1,4 +1,4 @@
-"""Asks a program what it is and what it accepts. Evidence only: its name says nothing.
+"""Probes a program: its kind, version and the flags that it accepts. Evidence only: its name says nothing.
 
 Blocking: a first look takes two runs of the program (some more for the fork), later ones read the cache.
 """
@@ -19,9 +19,9 @@ from orchestrator.core.dialect.help_text import parse_help, read_capabilities
 from orchestrator.core.errors import OrchError
 from orchestrator.engines import probe_cache
 from orchestrator.engines.ask import MAX_BYTES, TIMEOUT_S, Answer, ask
-from orchestrator.engines.fork_flags import LEGACY, STAGE, UNLISTED, Question
+from orchestrator.engines.fork_flags import LEGACY, STAGE, UNLISTED, FlagQuestion
 
-_AT_ONCE = 4
+_PARALLEL_RUNS = 4
 _SHOWN_LINES = 3
 _SHOWN_CHARACTERS = 200
 
@@ -29,7 +29,7 @@ _MISSING_LIBRARY = re.compile(
     r"error while loading shared libraries: ([^:\s]+)|Library not loaded: (\S+)|(version `[^']+' not found)"
     r"|symbol lookup error: (.+)"
 )
-"""What ld.so and dyld print before the program itself runs."""
+"""Messages of ld.so and dyld, before the program itself runs."""
 
 _SERVER_FLAGS = ("--host", "--port")
 """Upstream's other programs print the same layout without them."""
@@ -52,7 +52,7 @@ class Build:
 
 
 def probe(path: str, paths: Paths, *, timeout_s: float = TIMEOUT_S) -> Build:
-    """What the program at this path is, from the cache if it has not changed.
+    """Return the build at this path, from the cache if it has not changed.
 
     :raises NotAnEngineError: with what it printed and how it ended
     """
@@ -63,7 +63,7 @@ def probe(path: str, paths: Paths, *, timeout_s: float = TIMEOUT_S) -> Build:
     if kept is not None:
         return Build(path, *kept)
 
-    found = _Asker(path, paths, timeout_s).capabilities()
+    found = _Probe(path, paths, timeout_s).capabilities()
     sha256 = probe_cache.sha256_of(path)
     probe_cache.save(paths, stamp, sha256, found)
     return Build(path, sha256, found)
@@ -85,7 +85,7 @@ def _check_file(path: str) -> None:
         raise NotAnEngineError(f"{path} is not executable", hint=f"run `chmod +x {path}` if it is an engine")
 
 
-class _Asker:
+class _Probe:
     def __init__(self, path: str, paths: Paths, timeout_s: float) -> None:
         self._path = path
         self._timeout_s = timeout_s
@@ -102,10 +102,10 @@ class _Asker:
         printed = self._run("--help")
         kind, flags = parse_help(printed.text)
         if kind == "unknown":
-            raise self._no_engine("it does not print an engine's help", "--help", printed)
+            raise self._not_an_engine("it does not print an engine's help", "--help", printed)
 
         if any(flag not in flags for flag in _SERVER_FLAGS):
-            raise self._no_engine("it is a program of llama.cpp without a server", "--help", printed)
+            raise self._not_an_engine("it is a program of llama.cpp without a server", "--help", printed)
 
         if kind != "ik":
             return read_capabilities(printed.text, version.text)
@@ -134,17 +134,19 @@ class _Asker:
 
         return found
 
-    def _accepted(self, questions: Iterable[Question]) -> set[str]:
-        """The spellings that the program takes: all are asked at once, and one by one when that is refused."""
-        single = [Question((spelling,), question.sample) for question in questions for spelling in question.spellings]
+    def _accepted(self, questions: Iterable[FlagQuestion]) -> set[str]:
+        """Return the spellings that the program takes: all are asked at once, and one by one when that is refused."""
+        single = [
+            FlagQuestion((spelling,), question.sample) for question in questions for spelling in question.spellings
+        ]
         if not single or self._accepts(single):
             return {question.spellings[0] for question in single}
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_PARALLEL_RUNS) as pool:
             answers = pool.map(lambda question: self._accepts([question]), single)
             return {question.spellings[0] for question, yes in zip(single, answers, strict=True) if yes}
 
-    def _accepts(self, questions: Iterable[Question]) -> bool:
+    def _accepts(self, questions: Iterable[FlagQuestion]) -> bool:
         words = [word for question in questions for word in _words(question)]
         answer = self._run(*words, "--version")
         return answer.returncode == 0 and "version: " in answer.text
@@ -160,37 +162,37 @@ class _Asker:
             ) from error
 
         if answer.too_long:
-            raise self._no_engine(f"it printed more than {MAX_BYTES} bytes", words[-1], answer)
+            raise self._not_an_engine(f"it printed more than {MAX_BYTES} bytes", words[-1], answer)
 
         if answer.returncode is None:
-            raise self._no_engine(f"it did not answer within {self._timeout_s:g} s", words[-1], answer)
+            raise self._not_an_engine(f"it did not answer within {self._timeout_s:g} s", words[-1], answer)
 
         missing = _MISSING_LIBRARY.search(answer.stderr)
         if missing is not None and answer.returncode != 0:
             what = next(group for group in missing.groups() if group)
             advice = "install the library, or set LD_LIBRARY_PATH to where it is"
-            raise self._no_engine(f"a library is missing: {_printable(what)}", words[-1], answer, advice)
+            raise self._not_an_engine(f"a library is missing: {_printable(what)}", words[-1], answer, advice)
 
         # Words of ours can make the fork abort, and then they are refused; on its own questions it must not.
         if answer.returncode < 0 and len(words) == 1:
             hint = "it was built for another processor: build it on this machine" if _is_sigill(answer) else None
-            raise self._no_engine("it crashed", words[-1], answer, hint)
+            raise self._not_an_engine("it crashed", words[-1], answer, hint)
 
         return answer
 
-    def _no_engine(self, reason: str, word: str, answer: Answer, hint: str | None = None) -> NotAnEngineError:
+    def _not_an_engine(self, reason: str, word: str, answer: Answer, hint: str | None = None) -> NotAnEngineError:
         return NotAnEngineError(
             f"{self._path} cannot be used as an engine: {reason}",
-            details=(f"`{word}` {_ending(answer)}", *_excerpt(answer)),
+            details=(f"`{word}` {_end_of(answer)}", *_excerpt(answer)),
             hint=hint or "give the path of a llama-server, upstream's or ik_llama.cpp's",
         )
 
 
-def _narrowed(question: Question, wanted: Callable[[str], bool]) -> Question:
+def _narrowed(question: FlagQuestion, wanted: Callable[[str], bool]) -> FlagQuestion:
     return question._replace(spellings=tuple(filter(wanted, question.spellings)))
 
 
-def _words(question: Question) -> Iterator[str]:
+def _words(question: FlagQuestion) -> Iterator[str]:
     for spelling in question.spellings:
         yield spelling
         if question.sample is not None:
@@ -201,7 +203,7 @@ def _is_sigill(answer: Answer) -> bool:
     return answer.returncode == -signal.SIGILL
 
 
-def _ending(answer: Answer) -> str:
+def _end_of(answer: Answer) -> str:
     code = answer.returncode
     if code is None:
         return "was ended by orch"

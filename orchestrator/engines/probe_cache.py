@@ -1,4 +1,4 @@
-"""What was learned about a binary, kept until the binary changes.
+"""The capabilities of probed binaries, kept until the binary changes.
 
 An entry holds for one (path, size, mtime, sha256) and for the libraries beside the binary: in a build with shared
 libraries, those parse the arguments. An entry that cannot be read is as good as none.
@@ -30,7 +30,7 @@ def directory(paths: Paths) -> str:
 
 
 def stamp_of(path: str) -> dict[str, object]:
-    """What tells one content of a binary from another without reading it.
+    """Return what tells one content of a binary from another without reading it: place, size, time and libraries.
 
     :raises OSError: when it is gone
     """
@@ -46,7 +46,7 @@ def stamp_of(path: str) -> dict[str, object]:
 
 
 def load(paths: Paths, stamp: dict[str, object]) -> tuple[str, Capabilities] | None:
-    """The sha256 and the capabilities kept for this stamp."""
+    """Return the sha256 and the capabilities kept for this stamp."""
     try:
         with open(_file(paths, stamp), "rb") as file:
             entry = json.load(file)
@@ -76,7 +76,7 @@ def _file(paths: Paths, stamp: dict[str, object]) -> str:
 
 
 def _beside(real: str) -> Iterator[list[object]]:
-    """Name, size and mtime of what the binary is besides its own file."""
+    """Return name, size and mtime of the files that the binary loads beside itself."""
     if os.path.basename(real) == EMBEDDED_SCRIPT:
         yield ["orch", __version__, 0]
         yield [EMBEDDED_DISTRIBUTION, embedded_version() or "", 0]

@@ -54,7 +54,7 @@ class EngineRegistry:
         self._env = os.environ if env is None else env
 
     def ids(self) -> tuple[str, ...]:
-        """Every name: built-in, added, and named by a variable alone; found or not."""
+        """Return every name: built-in, added, and named by a variable alone; found or not."""
         known = [*BUILT_IN, *self._added()]
         variables = {variable_of(name) for name in known}
         only_there = sorted(
@@ -65,7 +65,7 @@ class EngineRegistry:
         return tuple(dict.fromkeys([*known, *only_there]))
 
     def resolve(self, id_or_path: str) -> Engine:
-        """The engine of this name, or the program at this path (anything with a slash is one).
+        """Return the engine of this name, or the program at this path (anything with a slash is one).
 
         :raises OrchError: when there is none, with where it was looked for
         """
@@ -180,7 +180,7 @@ class EngineRegistry:
 
 
 def build_label(capabilities: Capabilities, sha256: str) -> str:
-    """What to call a build: its number and commit; a build that knows neither is told apart by its content."""
+    """Return the name of a build: its number and commit; without either, its version or a digest of its content."""
     number, commit = capabilities.build_number, capabilities.commit
     if number is not None:
         return f"b{number} ({commit})" if commit else f"b{number}"
@@ -199,5 +199,5 @@ def _engine(name: str, build: Build, source: str, *, changed: bool = False) -> E
 
 
 def _id_for(build: Build) -> str:
-    """The name whose settings in a profile fit a program that has none."""
+    """Return the built-in name whose settings in a profile fit a program without a name."""
     return "ik-fork" if build.capabilities.kind == "ik" else "upstream"

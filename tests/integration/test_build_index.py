@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.engines.build import package_index as build_index
-from orchestrator.engines.build.sources import stamp
+from orchestrator.engines.build.sources import write_build_info
 from tests.integration.engine_source import write_source
 
 PACKAGE = "ik-llama-cpp-python"
@@ -174,12 +174,12 @@ def test_an_index_that_does_not_answer_is_named(index: Index) -> None:
 def test_what_is_unknown_about_an_archive_stays_unknown(tmp_path: Path) -> None:
     source = write_source(tmp_path / "engine")
     (source / "common" / "CMakeLists.txt").write_text("# runs cmake/build-info-gen-cpp.cmake\n")
-    stamp(str(source), None, None)
+    write_build_info(str(source), None, None)
     text = (source / "cmake" / "build-info.cmake").read_text()
     assert text.startswith('set(BUILD_NUMBER 0)\nset(BUILD_COMMIT "unknown")\n')
     assert (source / "common" / "cmake" / "build-info-gen-cpp.cmake").exists()
 
-    stamp(str(source), 4840, "8337e4cd3" + "0" * 31)
+    write_build_info(str(source), 4840, "8337e4cd3" + "0" * 31)
     text = (source / "cmake" / "build-info.cmake").read_text()
     assert text.startswith('set(BUILD_NUMBER 4840)\nset(BUILD_COMMIT "8337e4cd3")\n')
     assert "set(BUILD_COMMIT ${HEAD})" in text

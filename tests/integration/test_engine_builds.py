@@ -281,36 +281,36 @@ def test_a_commit_is_fetched_pinned_and_checked(home: Home, source: Path, tmp_pa
     git(source, "tag", "b2")
     url = f"file://{source}"
     with pytest.raises(OrchError, match="`git ls-remote` failed") as raised:
-        build_git.resolve(url, "main")
+        build_git.resolve_branch(url, "main")
 
     assert any("'file' not allowed" in line for line in raised.value.details)
 
     allowed = ("file",)
-    assert build_git.resolve(url, None, protocols=allowed) == second
-    assert build_git.resolve(url, "main", protocols=allowed) == second
-    assert build_git.resolve(url, "b2", protocols=allowed) == second
+    assert build_git.resolve_branch(url, None, protocols=allowed) == second
+    assert build_git.resolve_branch(url, "main", protocols=allowed) == second
+    assert build_git.resolve_branch(url, "b2", protocols=allowed) == second
     with pytest.raises(OrchError, match="no branch or tag `nope`"):
-        build_git.resolve(url, "nope", protocols=allowed)
+        build_git.resolve_branch(url, "nope", protocols=allowed)
 
     repository = str(tmp_path / "repository.git")
     build_git.fetch(repository, url, first, protocols=allowed)
     build_git.check_out(repository, first, str(tmp_path / "first"), protocols=allowed)
     assert "return 0" in (tmp_path / "first" / "bench.c").read_text()
     assert not (tmp_path / "first" / ".git").exists()
-    assert build_git.between(repository, first, second) is None
+    assert build_git.commits_between(repository, first, second) is None
 
     build_git.fetch(repository, url, second, protocols=allowed)
     build_git.check_out(repository, second, str(tmp_path / "second"), protocols=allowed)
     assert "return 1" in (tmp_path / "second" / "bench.c").read_text()
-    assert build_git.count(repository, second) == 2
-    between = build_git.between(repository, first, second)
+    assert build_git.count_commits(repository, second) == 2
+    between = build_git.commits_between(repository, first, second)
     assert between is not None and between[0] == 1 and between[1][0].endswith("second")
 
 
 def test_an_update_from_git_shows_the_commits_in_between(
     home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for function in (build_git.resolve, build_git.fetch, build_git.check_out):
+    for function in (build_git.resolve_branch, build_git.fetch, build_git.check_out):
         assert function.__kwdefaults__ is not None
         monkeypatch.setitem(function.__kwdefaults__, "protocols", ("file",))
 

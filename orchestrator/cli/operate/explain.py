@@ -1,4 +1,4 @@
-"""`orch explain`: what an engine's log says about why it ended, for any log and any engine."""
+"""`orch explain`: the reason why an engine ended, from any engine's log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES = """\
 
 HEAD_BYTES = 256 * 1024
 TAIL_BYTES = 4 * 1024 * 1024
-"""How a start began, and how it ended: all that is read of a file of any size."""
+"""The beginning and the end of a log are read, of a file of any size: they tell how a start began and ended."""
 
 GAP = "[...]"
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_log(file: BinaryIO) -> list[str]:
-    """The lines of the first 256 KiB and of the last 4 MiB, with a gap marker where more lies between."""
+    """Return the lines of the first 256 KiB and of the last 4 MiB, with a gap marker where more lies between."""
     head = _read_all(file, HEAD_BYTES)
     tail = bytearray()
     skipped = 0
@@ -97,7 +97,7 @@ def read_log(file: BinaryIO) -> list[str]:
 
 
 def _read_all(file: BinaryIO, count: int) -> bytes:
-    """Up to `count` bytes: a pipe gives them in pieces."""
+    """Read up to `count` bytes: a pipe gives them in pieces."""
     parts = []
     while count > 0 and (block := file.read(count)):
         parts.append(block)
@@ -111,7 +111,7 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _is_piped() -> bool:
-    """A pipe, a socket or a file; neither a terminal nor `/dev/null`, which services and cron give."""
+    """Return whether stdin is a pipe, a socket or a file: no terminal, nor `/dev/null`, as in services and cron."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):

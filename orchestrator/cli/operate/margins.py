@@ -64,7 +64,7 @@ def _list(entries: dict[str, dict[str, object]], *, as_json: bool) -> int:
 
 
 def _margins(entry: dict[str, object]) -> str:
-    """One number, or one per device."""
+    """Return the margin, or one per device, with commas between."""
     each = entry.get("margins_mib")
     return ",".join(map(str, each)) if isinstance(each, list) and each else str(entry["margin_mib"])
 

@@ -1,4 +1,4 @@
-"""The status as a person reads it."""
+"""The status as lines for people, as `orch status` prints it."""
 
 from __future__ import annotations
 

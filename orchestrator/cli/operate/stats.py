@@ -37,7 +37,7 @@ _COLUMNS = (
     ("DRAFT", "%"),
     ("HELD", "s"),
 )
-"""What a person sees, and its units: with a name of eleven characters, 80 columns."""
+"""The table's columns and their units; with a name of eleven characters they take 80 columns."""
 
 _NAME_WIDTH = 11
 
@@ -89,7 +89,7 @@ def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:
 
 
 def _age_s(text: str) -> int | None:
-    """None for all of it."""
+    """Return the age in seconds; None for the whole history."""
     if text == "all":
         return None
 
@@ -102,10 +102,10 @@ def _age_s(text: str) -> int | None:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def _fields(usage: RequestStats, by: str | None) -> dict[str, object]:
+def _fields(stats: RequestStats, by: str | None) -> dict[str, object]:
     from dataclasses import asdict
 
-    fields = asdict(usage)
+    fields = asdict(stats)
     name = fields.pop("name")
     return {by: name, **fields} if by else fields
 
@@ -160,20 +160,20 @@ def _print_table(groups: list[RequestStats], total: RequestStats, by: str) -> No
         output.line(f"{name.ljust(_NAME_WIDTH)} {' '.join(figures)}")
 
 
-def _cells(usage: RequestStats) -> tuple[str, ...]:
-    acceptance = usage.draft_acceptance
+def _cells(stats: RequestStats) -> tuple[str, ...]:
+    acceptance = stats.draft_acceptance
     return (
-        _count(usage.requests),
-        _count(usage.error),
-        _count(usage.client_gone),
-        _count(usage.prompt_tokens),
-        _count(usage.output_tokens),
-        _figure(usage.first_token_p50_s),
-        _figure(usage.first_token_p95_s),
-        _figure(usage.prompt_tok_s),
-        _figure(usage.decode_tok_s),
+        _count(stats.requests),
+        _count(stats.error),
+        _count(stats.client_gone),
+        _count(stats.prompt_tokens),
+        _count(stats.output_tokens),
+        _figure(stats.first_token_p50_s),
+        _figure(stats.first_token_p95_s),
+        _figure(stats.prompt_tok_s),
+        _figure(stats.decode_tok_s),
         _figure(None if acceptance is None else acceptance * 100),
-        _figure(usage.held_s),
+        _figure(stats.held_s),
     )
 
 

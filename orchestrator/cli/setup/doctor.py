@@ -53,22 +53,21 @@ def _show(findings: tuple[CheckResult, ...]) -> None:
 
 
 def _checks() -> dict[str, Check]:
-    from orchestrator.doctor import files as checkup_files
-    from orchestrator.doctor import machine as checkup_machine
+    from orchestrator.doctor import files, machine
 
     return {
-        "orch": checkup_machine.this_orch,
-        "kernel": checkup_machine.kernel,
-        "libraries": checkup_machine.dependencies,
-        "driver": checkup_machine.driver,
-        "devices": checkup_machine.nodes,
-        "memlock": checkup_machine.memlock,
-        "directories": checkup_files.directories,
-        "room": checkup_files.room,
-        "state": checkup_files.state,
-        "config": checkup_files.configuration,
-        "gateway": checkup_files.gateway,
-        "profiles": checkup_files.profiles,
-        "engines": checkup_files.engines,
-        "service": checkup_machine.service,
+        "orch": machine.check_orch,
+        "kernel": machine.check_kernel,
+        "libraries": machine.check_libraries,
+        "driver": machine.check_driver,
+        "devices": machine.check_devices,
+        "memlock": machine.check_memlock,
+        "directories": files.check_directories,
+        "room": files.check_room,
+        "state": files.check_state,
+        "config": files.check_config,
+        "gateway": files.check_gateway,
+        "profiles": files.check_profiles,
+        "engines": files.check_engines,
+        "service": machine.check_service,
     }

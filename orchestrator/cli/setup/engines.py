@@ -1,4 +1,4 @@
-"""`orch engines`: which engines there are, where they were found, and what each accepts."""
+"""`orch engines`: list, add, remove and probe engines; builds are in `engines_build`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
-    from orchestrator.engines.build.install import BuildOptions, Result
+    from orchestrator.engines.build.install import BuildOptions, InstallResult
     from orchestrator.engines.build.installs import Install
     from orchestrator.engines.build.output import Progress
     from orchestrator.engines.build.sources import GitSource, Source
@@ -44,15 +44,15 @@ def add_actions(action: Adder) -> None:
     )
     build.add_argument("--commit", metavar="SHA", help="with git: 40 hexadecimal digits")
     build.add_argument("--branch", metavar="NAME", help="with git: a branch or tag; its commit of now is pinned")
-    _add_wishes(build)
+    _add_build_options(build)
 
     update = action("update", "build the newest of what the current build was made from, and show what changed")
     update.add_argument("id", metavar="ID")
-    _add_wishes(update)
+    _add_build_options(update)
     action("rollback", "go back to the build that was current before").add_argument("id", metavar="ID")
 
 
-def _add_wishes(parser: argparse.ArgumentParser) -> None:
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=_BACKENDS, help="by default what the machine has a device and tools for")
     parser.add_argument("--jobs", type=int, metavar="N", help="compilers at once, by default by cores and memory")
     parser.add_argument(
@@ -81,11 +81,11 @@ def _update(paths: Paths, args: argparse.Namespace) -> int:
     if before is None:
         raise UsageError(f"engine `{args.id}` has no installed build", hint=f"run `orch engines build {args.id}`")
 
-    result = _install(args, build_sources.from_record(before.manifest["source"]), paths, before)
+    result = _install(args, build_sources.source_of_record(before.manifest["source"]), paths, before)
     old, new = before.manifest["source"], result.install.manifest["source"]
     changes = None
     if old.get("commit") and new.get("commit") and new["kind"] == "git" and old["commit"] != new["commit"]:
-        changes = build_git.between(build_sources.repository_of(args.id, paths), old["commit"], new["commit"])
+        changes = build_git.commits_between(build_sources.repository_of(args.id, paths), old["commit"], new["commit"])
 
     if result.install.build == before.build:
         diagnostics.note(f"`{before.build}` is the newest already")
@@ -118,7 +118,7 @@ def _rollback(paths: Paths, args: argparse.Namespace) -> int:
 
 
 def remove_builds(paths: Paths, args: argparse.Namespace) -> int:
-    """Delete installed builds: the one of `--build`, or all."""
+    """Delete installed builds: the one that `--build` names, or all."""
     from orchestrator.engines.build import installs
 
     _check_id(args.id)
@@ -140,7 +140,7 @@ def has_builds(paths: Paths, engine: str) -> bool:
 
 
 def described_builds(engine: str, paths: Paths) -> list[dict[str, object]]:
-    """The installed builds of an engine as JSON has them."""
+    """Return the installed builds of an engine as `--json` prints them."""
     from orchestrator.engines.build import installs
 
     return [_described(each) for each in installs.installed(engine, paths)]
@@ -158,7 +158,7 @@ def note_disk_use(paths: Paths, engines: tuple[str, ...]) -> None:
 
 
 def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace) -> int:
-    """A line for each installed build."""
+    """Print one line for each installed build."""
     from orchestrator.engines.build import installs
 
     if args.json:
@@ -185,24 +185,28 @@ def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace
     return exit_codes.OK
 
 
-def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None) -> Result:
+def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None) -> InstallResult:
     from orchestrator.engines.build.install import BuildObserver, install_engine
-    from orchestrator.engines.build.machine import look
+    from orchestrator.engines.build.machine import read_build_host
 
     def say(text: str) -> None:
         (diagnostics.progress if text.startswith("\r") else diagnostics.note)(text.lstrip("\r"))
 
     # The compilers are in a session of their own: what ends orch has to end them.
-    before_this = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
+    previous_handlers = {
+        each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
-        return install_engine(args.id, source, _wishes(args, before), look(), paths, BuildObserver(say, _show_step))
+        return install_engine(
+            args.id, source, _build_options(args, before), read_build_host(), paths, BuildObserver(say, _show_step)
+        )
     finally:
         diagnostics.clear_progress()
-        for each, handler in before_this.items():
+        for each, handler in previous_handlers.items():
             signal.signal(each, handler)
 
 
-def _wishes(args: argparse.Namespace, before: Install | None) -> BuildOptions:
+def _build_options(args: argparse.Namespace, before: Install | None) -> BuildOptions:
     from orchestrator.engines.build.install import BuildOptions
 
     if args.jobs is not None and args.jobs < 1:
@@ -268,7 +272,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def _show(args: argparse.Namespace, result: Result, more: dict[str, object] | None = None) -> int:
+def _show(args: argparse.Namespace, result: InstallResult, more: dict[str, object] | None = None) -> int:
     from orchestrator.core.dialect.model_limits import known_limits
 
     limits = known_limits(result.capabilities.kind, result.capabilities.spec_stages)

@@ -1,4 +1,4 @@
-"""`orch profile`: what is there, what it says, what it becomes, and changes to it."""
+"""`orch profile`: list, show, check and render profiles; changes are in `profile_edit`."""
 
 from __future__ import annotations
 

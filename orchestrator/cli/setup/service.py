@@ -69,18 +69,18 @@ def _flavour(args: argparse.Namespace) -> Flavour:
 def _install(args: argparse.Namespace, flavour: Flavour) -> int:
     from orchestrator.adapters.systemd.steps import Tools, perform
     from orchestrator.core.setup.service_plan import install_steps
-    from orchestrator.doctor.service import prepare
+    from orchestrator.doctor.service import prepare_units
 
     tools = Tools()
     machine = _machine(args, flavour, tools)
-    units, warnings, orch = prepare(machine, tools, args.profile or "", socket=args.socket)
+    units, warnings, orch = prepare_units(machine, tools, args.profile or "", socket=args.socket)
     steps = install_steps(machine, units, orch)
     _refuse_edited(args, machine, [machine.unit(name) for name in units if machine.text(name) != units[name]], units)
     for warning in warnings:
         diagnostics.warn(warning)
 
     if args.dry_run:
-        return _show(args, machine, steps, warnings)
+        return _show_plan(args, machine, steps, warnings)
 
     try:
         perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
@@ -89,15 +89,15 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
         raise
 
     if args.profile and not machine.offline:
-        warnings += _cannot_start(tools, machine, orch, args.profile)
+        warnings += _start_warnings(tools, machine, orch, args.profile)
 
-    return _done(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
+    return _report(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
 
 
-def _cannot_start(tools: Tools, machine: ServiceHost, orch: tuple[str, ...], profile: str) -> list[str]:
-    """Why the profile that is to run will not: seen as the service sees it, whose PATH is not that of a shell.
+def _start_warnings(tools: Tools, machine: ServiceHost, orch: tuple[str, ...], profile: str) -> list[str]:
+    """Return why the profile will not start in the service's environment, whose PATH is not that of a shell.
 
-    No reason to undo the installation.
+    That is no reason to undo the installation.
     """
     from orchestrator.adapters.systemd.machine import carried_environment, manager_environment
     from orchestrator.core.setup.service_plan import HOME, USER
@@ -137,10 +137,10 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
 
     steps = uninstall_steps(machine, tuple(kept) if args.purge else ())
     if args.dry_run:
-        return _show(args, machine, steps, [])
+        return _show_plan(args, machine, steps, [])
 
     perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
-    code = _done(args, machine, steps, [], "removed" if steps else "not installed: nothing to do")
+    code = _report(args, machine, steps, [], "removed" if steps else "not installed: nothing to do")
     if kept and not args.purge:
         user = " and the user `orch`" if machine.user else ""
         diagnostics.note(f"left as they are: {', '.join(kept)}{user} (`--purge` removes them)")
@@ -156,7 +156,9 @@ def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Servic
         raise UsageError("--root is for the system's service", hint="add --system")
 
     if flavour == "system" and os.geteuid() != 0 and not args.dry_run:
-        raise OrchError("the system's service needs root", hint=f"`sudo {_again(args)}`, or leave `--system` out")
+        raise OrchError(
+            "the system's service needs root", hint=f"`sudo {_command_as_root(args)}`, or leave `--system` out"
+        )
 
     if root == "/":
         check_systemd(flavour, tools)
@@ -164,7 +166,7 @@ def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Servic
     return look(flavour, tools, root)
 
 
-def _again(args: argparse.Namespace) -> str:
+def _command_as_root(args: argparse.Namespace) -> str:
     from orchestrator.adapters.systemd.machine import this_orch
 
     profile = ["--profile", args.profile] if getattr(args, "profile", None) else []
@@ -197,11 +199,11 @@ def _refuse_edited(args: argparse.Namespace, machine: ServiceHost, paths: list[s
         )
 
 
-def _show(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> int:
+def _show_plan(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> int:
     from orchestrator.core.setup.service_plan import WriteFile
 
     if args.json:
-        output.json_data(_described(machine, steps, warnings))
+        output.json_data(_as_json(machine, steps, warnings))
         return exit_codes.OK
 
     for step in _visible(steps):
@@ -216,12 +218,12 @@ def _show(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...
     return exit_codes.OK
 
 
-def _done(
+def _report(
     args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str], words: str
 ) -> int:
     diagnostics.clear_progress()
     if args.json:
-        output.json_data(_described(machine, steps, warnings))
+        output.json_data(_as_json(machine, steps, warnings))
         return exit_codes.OK
 
     for step in _visible(steps):
@@ -237,13 +239,13 @@ def _done(
 
 
 def _visible(steps: tuple[Step, ...]) -> list[Step]:
-    """Without those that have something to do only when others are undone."""
+    """Leave out the steps that do something only when they are undone."""
     from orchestrator.core.setup.service_plan import Run
 
     return [step for step in steps if not (isinstance(step, Run) and not step.argv)]
 
 
-def _described(machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:
+def _as_json(machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:
     from dataclasses import asdict
 
     return {

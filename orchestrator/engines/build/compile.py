@@ -17,7 +17,7 @@ from typing import IO
 
 from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.build_plan import JOB_MIB, wanted_targets
-from orchestrator.engines.build.output import Progress, first_error, progress, ran_out_of, step_of
+from orchestrator.engines.build.output import Progress, exhausted_resource, first_error, progress, step_of
 
 FREE_MIB = 1024
 """Below this the disk would be full before the build is done."""
@@ -119,7 +119,7 @@ class _Runner:
             text = reader.read().decode("utf-8", "replace")
 
         lines = text.splitlines()
-        ran_out = ran_out_of(text)
+        ran_out = exhausted_resource(text)
         if ran_out == "memory" or code == -signal.SIGKILL:
             hint = f"run it again with `--jobs {max(1, self._jobs // 2)}`: it goes on where it stopped"
         elif ran_out == "disk":

@@ -44,7 +44,7 @@ _ASK_LIMIT_S = 120.0
 
 
 def check_commit(commit: str) -> str:
-    """The commit id in lower case.
+    """Return the commit id in lower case.
 
     :raises UsageError: when it is not a full one: a short id or a branch can mean something else tomorrow
     """
@@ -59,8 +59,8 @@ def check_commit(commit: str) -> str:
     return lower
 
 
-def resolve(url: str, branch: str | None, *, protocols: Sequence[str] = PROTOCOLS) -> str:
-    """The commit that a branch or tag of the remote stands for now.
+def resolve_branch(url: str, branch: str | None, *, protocols: Sequence[str] = PROTOCOLS) -> str:
+    """Return the commit that a branch or tag of the remote stands for now.
 
     :param branch: None for the remote's default branch
     :raises OrchError: when the remote does not answer, or has no such branch
@@ -128,14 +128,14 @@ def check_out(repository: str, commit: str, directory: str, *, protocols: Sequen
         raise OrchError("git checked out another commit", details=(f"{head}, asked for {commit}",))
 
 
-def count(repository: str, commit: str) -> int | None:
-    """The number of commits up to this one, which is the build number; None where history is missing."""
+def count_commits(repository: str, commit: str) -> int | None:
+    """Return the number of commits up to this one, which is the build number; None where history is missing."""
     shallow = _git(["rev-parse", "--is-shallow-repository"], repository).stdout.strip()
     return None if shallow != "false" else int(_git(["rev-list", "--count", commit], repository).stdout)
 
 
-def between(repository: str, old: str, new: str, limit: int = 20) -> tuple[int, tuple[str, ...]] | None:
-    """How many commits lead from one to the other, and the newest of them, one line each; None when not known."""
+def commits_between(repository: str, old: str, new: str, limit: int = 20) -> tuple[int, tuple[str, ...]] | None:
+    """Return the number of commits from one to the other, and the newest, one line each; None when not known."""
     if not _has(repository, old) or not _has(repository, new):
         return None
 
@@ -145,7 +145,7 @@ def between(repository: str, old: str, new: str, limit: int = 20) -> tuple[int, 
 
 
 def work_tree_commit(directory: str) -> tuple[str | None, int | None, bool]:
-    """Of a checkout on this machine: its commit, the build number, and whether files differ from the commit."""
+    """Return a checkout's commit, its build number, and whether files differ from the commit."""
     git_dir = os.path.join(directory, ".git")
     if not os.path.exists(git_dir) or shutil.which("git") is None:
         return None, None, False
@@ -162,7 +162,7 @@ def work_tree_commit(directory: str) -> tuple[str | None, int | None, bool]:
 
 
 def listed_files(directory: str) -> tuple[str, ...] | None:
-    """The files of a checkout that git does not ignore, relative; None when it is none."""
+    """Return the files of a checkout that git does not ignore, relative; None when it is no checkout."""
     if not os.path.exists(os.path.join(directory, ".git")) or shutil.which("git") is None:
         return None
 

@@ -23,15 +23,15 @@ from orchestrator.core.setup.build_plan import (
 from orchestrator.engines.build import installs
 from orchestrator.engines.build.compile import build as run_build
 from orchestrator.engines.build.output import Progress
-from orchestrator.engines.build.smoke import Smoke, smoke_test
-from orchestrator.engines.build.sources import PreparedSource, Source, prepare
+from orchestrator.engines.build.smoke import SmokeResult, smoke_test
+from orchestrator.engines.build.sources import PreparedSource, Source, prepare_source
 from orchestrator.engines.locate import BUILT_IN
 from orchestrator.engines.probe import probe
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the user asked for beside the source.
+    """The options of a build beside its source.
 
     :param definitions: more of cmake's `-D`, name to value
     """
@@ -43,7 +43,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuildObserver:
-    """Whom to tell what is going on.
+    """Takes the progress of a build.
 
     :param say: a line for people; one that begins with a carriage return replaces itself
     """
@@ -53,8 +53,8 @@ class BuildObserver:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """:param reused: it was installed already, and is current again"""
+class InstallResult:
+    """:param reused: the build was installed already, and is current again"""
 
     install: installs.Install
     capabilities: Capabilities
@@ -64,7 +64,7 @@ class Result:
 
 def install_engine(
     engine: str, source: Source, options: BuildOptions, machine: BuildHost, paths: Paths, observer: BuildObserver
-) -> Result:
+) -> InstallResult:
     """Build an engine and make it current. Whatever fails, the builds installed before are as they were.
 
     :raises OrchError: with what failed
@@ -77,14 +77,14 @@ def install_engine(
     jobs = options.jobs or default_jobs(machine.cores, machine.memory_mib)
     definitions = {**cmake_definitions(kind, choice.backend, machine), **options.definitions}
     with installs.locked(engine, paths):
-        prepared = prepare(engine, source, paths, observer.say)
+        prepared = prepare_source(engine, source, paths, observer.say)
         name = build_id(prepared.label, choice.backend, prepared.digest, definitions)
         log = os.path.join(prepared.directory, f"build-{choice.backend}.log")
         known = next((each for each in installs.installed(engine, paths) if each.build == name), None)
         if known is not None and installs.verify(known.server) is None:
             capabilities = probe(known.server, paths).capabilities
             installs.make_current(engine, name, paths)
-            return Result(installs.find(engine, name, paths), capabilities, True, log)
+            return InstallResult(installs.find(engine, name, paths), capabilities, True, log)
 
         observer.say(f"building {name} with {jobs} jobs; log: {log}")
         # A tree for each back end: cmake keeps what another one had set.
@@ -96,25 +96,25 @@ def install_engine(
         observer.say("installing")
         directory = _copy(os.path.join(tree, "bin"), engine, name, built.targets, paths)
         try:
-            capabilities, smoke = _prove(directory, engine, paths, observer)
+            capabilities, smoke = _test_build(directory, engine, paths, observer)
             facts = {
                 "engine": engine,
                 "build": name,
                 **_facts(prepared, capabilities, choice.backend, definitions, smoke),
                 "build_s": round(built.seconds, 1),
             }
-            final = _finish(directory, facts)
+            final = _finish_install(directory, facts)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
 
         installs.make_current(engine, name, paths)
         probe(os.path.join(final, "bin", SERVER), paths)  # the first start need not ask
-        return Result(installs.find(engine, name, paths), capabilities, False, log)
+        return InstallResult(installs.find(engine, name, paths), capabilities, False, log)
 
 
 def _copy(built: str, engine: str, name: str, targets: tuple[str, ...], paths: Paths) -> str:
-    """The programs and every library that was built, in a directory that is no build yet."""
+    """Copy the programs and every library that was built to a partial directory, which is no build yet."""
     directory = os.path.join(installs.root_of(engine, paths), f"{name}{installs.PARTIAL}")
     shutil.rmtree(directory, ignore_errors=True)
     target = os.path.join(directory, "bin")
@@ -131,7 +131,7 @@ def _copy(built: str, engine: str, name: str, targets: tuple[str, ...], paths: P
     return directory
 
 
-def _prove(directory: str, engine: str, paths: Paths, observer: BuildObserver) -> tuple[Capabilities, Smoke]:
+def _test_build(directory: str, engine: str, paths: Paths, observer: BuildObserver) -> tuple[Capabilities, SmokeResult]:
     server = os.path.join(directory, "bin", SERVER)
     capabilities = probe(server, paths).capabilities
     if capabilities.kind != BUILT_IN[engine]:
@@ -146,7 +146,11 @@ def _prove(directory: str, engine: str, paths: Paths, observer: BuildObserver) -
 
 
 def _facts(
-    prepared: PreparedSource, capabilities: Capabilities, backend: Backend, definitions: dict[str, str], smoke: Smoke
+    prepared: PreparedSource,
+    capabilities: Capabilities,
+    backend: Backend,
+    definitions: dict[str, str],
+    smoke: SmokeResult,
 ) -> dict[str, object]:
     return {
         "label": prepared.label,
@@ -161,7 +165,7 @@ def _facts(
     }
 
 
-def _finish(directory: str, facts: dict[str, object]) -> str:
+def _finish_install(directory: str, facts: dict[str, object]) -> str:
     """Write the manifest and give the directory its name."""
     files, links, size = installs.describe(directory)
     for name in files:

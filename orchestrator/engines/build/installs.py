@@ -1,4 +1,4 @@
-"""Builds installed side by side, `current` among them, and whether their files are still those that were installed.
+"""Builds installed side by side, the link `current` to one of them, and the check of their files by sha256.
 
 <data>/engines/<engine>/<build>/bin/...      the programs and their libraries
 <data>/engines/<engine>/<build>/manifest.json
@@ -63,7 +63,7 @@ def root_of(engine: str, paths: Paths) -> str:
 
 
 def installed(engine: str, paths: Paths) -> tuple[Install, ...]:
-    """The builds of an engine, the newest first. A directory without a manifest is none: it was never finished."""
+    """Return the builds of an engine, the newest first. A directory without a manifest was never finished."""
     root = root_of(engine, paths)
     current, previous = _target(root, _CURRENT), _target(root, _PREVIOUS)
     found: list[Install] = []
@@ -172,7 +172,7 @@ def remove(engine: str, paths: Paths, build: str | None = None) -> tuple[Install
 
 
 def verify(path: str) -> str | None:
-    """Why the program at this path is not as it was installed; None when it is, or when orch did not install it.
+    """Return why the program at this path is not as it was installed; None when it is, or when orch did not install it.
 
     Everything beside it counts: a library there is loaded into it. A file is read once for each process and content.
     """
@@ -213,7 +213,7 @@ def verify(path: str) -> str | None:
 
 
 def describe(directory: str) -> tuple[dict[str, str], dict[str, str], int]:
-    """The files of a build with their sha256, the links with their targets, and all bytes."""
+    """Return the files of a build with their sha256, the links with their targets, and the size in bytes."""
     files: dict[str, str] = {}
     links: dict[str, str] = {}
     size = 0
@@ -235,9 +235,9 @@ def write_manifest(directory: str, manifest: dict[str, object]) -> None:
 
 @contextlib.contextmanager
 def locked(engine: str, paths: Paths) -> Iterator[None]:
-    """One change to an engine's builds at a time.
+    """Hold the lock for changes to an engine's builds.
 
-    :raises OrchError: when another orch is at it
+    :raises OrchError: when another orch holds it
     """
     root = root_of(engine, paths)
     os.makedirs(root, mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What this machine offers to a build: tools, devices, cores, memory. Looks only; starts one program at most."""
+"""The tools, devices, cores and memory that this machine offers to a build. Reads only; starts one program at most."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
 _VULKAN_HEADERS = ("/usr/include/vulkan/vulkan.hpp", "/usr/local/include/vulkan/vulkan.hpp")
 
 
-def look() -> BuildHost:
-    """The machine as it is now."""
+def read_build_host() -> BuildHost:
+    """Return what the machine has now."""
     programs = {}
     for name, candidates in _PROGRAMS.items():
         found = next(filter(None, map(shutil.which, candidates)), None)

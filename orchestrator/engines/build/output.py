@@ -1,4 +1,4 @@
-"""What ninja and compilers print: how far a build is, and the first thing that went wrong."""
+"""Reads the output of ninja and compilers: the progress of a build, and its first error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MIN_STEPS = 5
 
 
 class Progress(NamedTuple):
-    """How far a build is.
+    """The progress of a build.
 
     :param left_s: an estimate; None while there is too little to go by
     """
@@ -33,19 +33,19 @@ class Progress(NamedTuple):
 
 
 def step_of(line: str) -> tuple[int, int] | None:
-    """The steps done and their total, from a line of ninja's."""
+    """Return the steps done and their total, from a line of ninja's."""
     match = _STEP.match(line)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def progress(done: int, total: int, elapsed_s: float) -> Progress:
-    """With an estimate by the mean of the steps so far: their sizes differ, so it is coarse."""
+    """Return the progress with an estimate by the mean of the steps so far: their sizes differ, so it is coarse."""
     left_s = elapsed_s / done * (total - done) if done >= _MIN_STEPS else None
     return Progress(done, total, elapsed_s, left_s)
 
 
 def first_error(lines: Iterable[str]) -> tuple[str, ...]:
-    """The lines around the first error: what failed, and why. Empty where nothing looks like one."""
+    """Return the lines around the first error; empty where nothing looks like one."""
     failed: str | None = None
     found: list[str] = []
     for line in lines:
@@ -66,8 +66,8 @@ def first_error(lines: Iterable[str]) -> tuple[str, ...]:
     return (*((failed,) if failed else ()), *(text for text in found if text))
 
 
-def ran_out_of(text: str) -> str | None:
-    """`memory` or `disk`, where a failed build's output says so."""
+def exhausted_resource(text: str) -> str | None:
+    """Return `memory` or `disk` where a failed build's output says that it ran out of it."""
     if "No space left on device" in text:
         return "disk"
 

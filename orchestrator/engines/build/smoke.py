@@ -1,4 +1,4 @@
-"""Starts a server that was just built, for real, and compares what it says with what it has to say."""
+"""The smoke test of a new build: the server is started with the known model, whose answer is computed beforehand."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _SHOWN_LINES = 6
 _HOST = "127.0.0.1"
 
 
-class Smoke(NamedTuple):
-    """What was asked, and what came: the same as was computed, or there is no Smoke."""
+class SmokeResult(NamedTuple):
+    """A smoke test that passed: the prompt, and the answer, which is the one that was computed."""
 
     prompt: str
     text: str
     seconds: float
 
 
-class _Tail:
+class _LogTail:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -46,8 +46,8 @@ class _Tail:
         self.lines = [*self.lines, *lines][-200:]
 
 
-def smoke_test(server: str, paths: Paths) -> Smoke:
-    """Load a small model with the whole of it on the device, if there is one, and let it recite.
+def smoke_test(server: str, paths: Paths) -> SmokeResult:
+    """Load the known model, on a device if there is one, and compare its answer with the computed one.
 
     :raises OrchError: when it does not start, does not answer, or says something else
     """
@@ -58,11 +58,11 @@ def smoke_test(server: str, paths: Paths) -> Smoke:
         return asyncio.run(_smoke(server, model_path, model, directory, paths))
 
 
-async def _smoke(server: str, model_path: str, model: KnownModel, directory: str, paths: Paths) -> Smoke:
+async def _smoke(server: str, model_path: str, model: KnownModel, directory: str, paths: Paths) -> SmokeResult:
     port = free_port()
     argv = (server, "-m", model_path, "-c", "512", "-np", "1", "-ngl", "99", "--host", _HOST, "--port", str(port))
     env = child_environment(os.environ, state_dir=paths.state, extra={})
-    log = _Tail()
+    log = _LogTail()
     try:
         child = await spawn(LaunchSpec(argv, env, directory, "smoke"), log)
     except SpawnError as error:
@@ -83,10 +83,10 @@ async def _smoke(server: str, model_path: str, model: KnownModel, directory: str
             hint="try another back end (`--backend cpu`) or commit; the builds installed before are as they were",
         )
 
-    return Smoke(PROMPT, answer, asyncio.get_running_loop().time() - began)
+    return SmokeResult(PROMPT, answer, asyncio.get_running_loop().time() - began)
 
 
-async def _ready(child: Child, port: int, log: _Tail) -> None:
+async def _ready(child: Child, port: int, log: _LogTail) -> None:
     probe = EngineProbe(_HOST, port, None)
     try:
         async with asyncio.timeout(START_LIMIT_S):
@@ -103,7 +103,7 @@ async def _ready(child: Child, port: int, log: _Tail) -> None:
     raise _failed(f"it ended while loading (exit status {child.exit.returncode})", log)
 
 
-def _failed(reason: str, log: _Tail) -> OrchError:
+def _failed(reason: str, log: _LogTail) -> OrchError:
     return OrchError(
         f"the new build does not serve: {reason}",
         details=tuple(log.lines[-_SHOWN_LINES:]),

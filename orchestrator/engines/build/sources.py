@@ -57,7 +57,7 @@ Source = GitSource | PypiSource | PathSource
 
 @dataclass(frozen=True, slots=True)
 class PreparedSource:
-    """A source that is there.
+    """A source in the build cache.
 
     :param directory: where the build cache keeps this source and its build tree
     :param digest: stands for the content; the same content has the same
@@ -84,10 +84,10 @@ class PreparedSource:
 Say = Callable[[str], None]
 
 
-def prepare(engine: str, source: Source, paths: Paths, say: Say) -> PreparedSource:
-    """Have the source below the cache, and tell its build what it is.
+def prepare_source(engine: str, source: Source, paths: Paths, say: Say) -> PreparedSource:
+    """Put the source below the cache, with its number and commit written into it.
 
-    :param say: told what is going on: the pinned commit, the size of a download
+    :param say: takes progress as lines for people: the pinned commit, the size of a download
     :raises OrchError: when it cannot be had
     """
     cache = os.path.join(paths.cache, "build", engine)
@@ -100,12 +100,14 @@ def prepare(engine: str, source: Source, paths: Paths, say: Say) -> PreparedSour
         case PathSource():
             prepared = _from_path(source, cache, say)
 
-    stamp(prepared.source, prepared.build_number, prepared.commit, changed=bool(prepared.record.get("changed")))
+    write_build_info(
+        prepared.source, prepared.build_number, prepared.commit, changed=bool(prepared.record.get("changed"))
+    )
     return prepared
 
 
-def from_record(record: dict[str, object]) -> Source:
-    """The newest of what an installed build was made from.
+def source_of_record(record: dict[str, object]) -> Source:
+    """Return the source to update an installed build from: the newest of the same branch, package or checkout.
 
     :raises OrchError: when there is nothing newer to ask for
     """
@@ -125,7 +127,7 @@ def repository_of(engine: str, paths: Paths) -> str:
     return os.path.join(paths.cache, "build", engine, "repository.git")
 
 
-def stamp(directory: str, number: int | None, commit: str | None, *, changed: bool = False) -> None:
+def write_build_info(directory: str, number: int | None, commit: str | None, *, changed: bool = False) -> None:
     """Give a source tree its number and commit, so that `--version` tells the truth; what is unknown stays unknown.
 
     Both engines ask git in the directory of their source and fall back on defaults; here the defaults are set, and the
@@ -159,7 +161,9 @@ def stamp(directory: str, number: int | None, commit: str | None, *, changed: bo
 
 
 def _from_git(engine: str, source: GitSource, cache: str, say: Say) -> PreparedSource:
-    commit = build_git.check_commit(source.commit) if source.commit else build_git.resolve(source.url, source.branch)
+    commit = (
+        build_git.check_commit(source.commit) if source.commit else build_git.resolve_branch(source.url, source.branch)
+    )
     say(f"{source.url}: {source.branch or ('commit' if source.commit else 'default branch')} is pinned to {commit}")
     directory = os.path.join(cache, commit[:16])
     repository = os.path.join(cache, "repository.git")
@@ -171,7 +175,7 @@ def _from_git(engine: str, source: GitSource, cache: str, say: Say) -> PreparedS
         build_git.check_out(repository, commit, partial)
         os.rename(partial, target)
 
-    number = build_git.count(repository, commit)
+    number = build_git.count_commits(repository, commit)
     record: dict[str, object] = {"kind": "git", "url": source.url, "commit": commit, "branch": source.branch}
     label = f"b{number}" if number else commit[:9]
     return PreparedSource(directory, commit, label, commit, number, record)
@@ -219,7 +223,7 @@ def _from_path(source: PathSource, cache: str, say: Say) -> PreparedSource:
 
 
 def copy_changed(origin: str, target: str) -> str:
-    """Make the target's files those of the origin, and touch none that are.
+    """Copy the files that differ, and delete those that the origin has not; the others are not touched.
 
     :return: sha256 over names and contents
     """
@@ -253,7 +257,7 @@ def copy_changed(origin: str, target: str) -> str:
 
 
 def _is_copy(old: str, new: str) -> bool:
-    # The one file that `stamp` changes differs in its time, and is copied and stamped anew each time.
+    # The one file that `write_build_info` changes differs in its time, and is copied and stamped anew each time.
     if not os.path.lexists(new):
         return False
 

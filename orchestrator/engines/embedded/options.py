@@ -1,4 +1,4 @@
-"""What an option of the embedded server is, and how a command line becomes assignments to `xllamacpp.CommonParams`.
+"""The options of the embedded server, and a parser from a command line to assignments to `xllamacpp.CommonParams`.
 
 Parsing needs no xllamacpp: enumerators travel by name and are looked up when they are assigned. Order, arity, `_` for
 `-` in long flags, and the texts of errors follow upstream's `common/arg.cpp`, because the same probe and the same

@@ -1,4 +1,4 @@
-"""A small model whose output is known: what it says, with which probability, and how many drafts it accepts.
+"""A small model whose output is known: its text, the probabilities of its tokens, and the drafts that it accepts.
 
 Every block's output projections are zero, so that the hidden state stays the embedding of the last token, and that is
 one-hot. The output matrix then is a table: the logits of state `s` are its column `s`, times the height of the one-hot
@@ -205,7 +205,7 @@ def _rows(pieces: tuple[str, ...], first: int, stops: bool) -> tuple[Mapping[int
 
 
 def _ending(piece: str) -> str:
-    """What decides which pieces may follow: the last word, or that a sentence is over."""
+    """Return what the next piece depends on: the last word, or that a sentence is over."""
     return "." if _ends_sentence(piece) else piece.split()[-1].lower()
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines.locate import EngineMissingError, Found, locate, usual_places, variable_of
+from orchestrator.engines.locate import EngineMissingError, FoundProgram, locate, usual_places, variable_of
 from orchestrator.engines.probe import NotAnEngineError
 from tests.unit.engines.engine_scripts import FORK_NEW, FORK_OLD, UPSTREAM, engine, paths_below, program
 
 
-def located(tmp_path: Path, name: str, *, added: Path | None = None, **env: Path | str) -> Found:
+def located(tmp_path: Path, name: str, *, added: Path | None = None, **env: Path | str) -> FoundProgram:
     given = {"HOME": str(tmp_path), "PATH": "", **{key: str(value) for key, value in env.items()}}
     return locate(name, paths_below(tmp_path), given, added=str(added) if added else None)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.engines.build.output import first_error, progress, ran_out_of, step_of
+from orchestrator.engines.build.output import exhausted_resource, first_error, progress, step_of
 
 FAILED_COMPILE = """\
 $ ninja -C tree
@@ -75,4 +75,4 @@ def test_output_without_an_error_has_none() -> None:
 
 @pytest.mark.parametrize(("text", "what"), [(KILLED, "memory"), (FULL, "disk"), (FAILED_COMPILE, None)])
 def test_what_ran_out_is_recognised(text: str, what: str | None) -> None:
-    assert ran_out_of(text) == what
+    assert exhausted_resource(text) == what

@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import OrchError
-from orchestrator.engines.build.machine import look
-from orchestrator.engines.build.sources import GitSource, PathSource, PypiSource, copy_changed, from_record, stamp
+from orchestrator.engines.build.machine import read_build_host
+from orchestrator.engines.build.sources import (
+    GitSource,
+    PathSource,
+    PypiSource,
+    copy_changed,
+    source_of_record,
+    write_build_info,
+)
 
 
 def test_only_what_changed_is_copied(tmp_path: Path) -> None:
@@ -55,20 +62,20 @@ def test_the_digest_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
     ],
 )
 def test_an_update_asks_for_the_newest_of_the_same_source(record: dict[str, object], source: object) -> None:
-    assert from_record(record) == source
+    assert source_of_record(record) == source
 
 
 def test_a_build_that_does_not_say_its_source_cannot_be_updated() -> None:
     with pytest.raises(OrchError, match="does not say what it was made from"):
-        from_record({"kind": "else"})
+        source_of_record({"kind": "else"})
 
 
 def test_a_directory_that_is_no_source_tree_is_not_stamped(tmp_path: Path) -> None:
     with pytest.raises(OrchError, match=r"no source tree of llama\.cpp"):
-        stamp(str(tmp_path), 1, None)
+        write_build_info(str(tmp_path), 1, None)
 
 
 def test_the_machine_has_cores_and_memory() -> None:
-    machine = look()
+    machine = read_build_host()
     assert machine.cores >= 1 and machine.memory_mib > 0
     assert all(Path(path).exists() for path in machine.programs.values())
