@@ -197,24 +197,24 @@ class EffectRunner:
         with run.checks:
             async with engine_probe(launch) as probe:
                 stall_s = self._limits.load_stall_s
-                ended = await watch_loading(run, probe, launch.port, stall_s, self._on_progress)
-                if ended is None:
+                failure = await watch_loading(run, probe, launch.port, stall_s, self._on_progress)
+                if failure is None:
                     build = launch.capabilities
-                    ended = await check_identity(probe, build.kind, build.build_number)
+                    failure = await check_identity(probe, build.kind, build.build_number)
 
             self._note_device_memory(run)
             if run.unreleased_mib:
                 text = f"{run.unreleased_mib} MiB of device memory were still taken when {launch.target} began"
                 self._record("memory_kept", f"{text}: it may have placed less there than it could")
 
-            self._post(CheckFailed(launch.instance, ended.failure) if ended else Loaded(launch.instance))
+            self._post(CheckFailed(launch.instance, failure) if failure else Loaded(launch.instance))
 
     async def _canary(self, run: EngineRun) -> None:
         launch = run.launch
         settings = launch.profile.settings
         with run.checks:
             async with engine_probe(launch) as probe:
-                ended = await send_canary(
+                failure = await send_canary(
                     probe,
                     embeddings=settings.get("server.embeddings") is True,
                     reranking=settings.get("server.reranking") is True,
@@ -223,7 +223,7 @@ class EffectRunner:
                     timeout_s=self._limits.stall_s,
                 )
 
-            self._post(CheckFailed(launch.instance, ended.failure) if ended else CanaryPassed(launch.instance))
+            self._post(CheckFailed(launch.instance, failure) if failure else CanaryPassed(launch.instance))
 
     async def _remember(self, run: EngineRun, rung: Rung) -> None:
         """Best effort: a margin that could not be written is learned again."""

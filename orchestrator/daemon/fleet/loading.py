@@ -1,21 +1,27 @@
-"""From a spawned process to one that really answers: whose port it is, /health, then a canary.
+"""Asks a spawned process until it really answers: whose port it is, /health, who it is, then a canary.
 
-A process that makes progress is never given up: the limit is on time without any (bytes read, log lines, CPU time).
+`core/fleet/readiness.py` decides what each answer means.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
 import anyio
 
-from orchestrator.adapters.engine_probe import Canary, EngineProbe
+from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.core.fleet.readiness import (
+    LoadingLook,
+    LoadingProgress,
+    assess_identity,
+    assess_loading,
+    no_drafts,
+    unanswered_canary,
+)
 
 POLL_FIRST_S = 0.02
 POLL_SLOWEST_S = 0.25
@@ -42,76 +48,41 @@ class Process(Protocol):
         ...
 
 
-_SERVERS: dict[Kind, str] = {"upstream": "llama.cpp", "ik": "ik_llama.cpp"}
-"""What each engine puts into its `Server` header."""
-
-_BUILD_INFO = re.compile(r"b(\d+)-")
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Loading went wrong while the process lives on."""
-
-    failure: Failure
-
-
 async def watch_loading(
     process: Process, probe: EngineProbe, port: int, stall_s: float, on_progress: Callable[[], None]
-) -> Ended | None:
+) -> Failure | None:
     """Wait until /health is good on a port that is ours.
 
     :param stall_s: give up after this long without any progress
     :return: None when loaded
     """
     pause_s = POLL_FIRST_S
-    work = -1
-    moved_at = monotonic()
-    foreign = False
+    progress = LoadingProgress(monotonic())
     while True:
-        owner = process.owns(port)
-        if owner is False and foreign:
-            message = f"another process listens on port {port}; the engine that was started does not"
-            return Ended(Failure("port_in_use", message, action="restart"))
+        listens = process.owns(port)
+        healthy = listens is True and await probe.health(HEALTH_TIMEOUT_S) == "ok" and process.owns(port) is True
+        look = LoadingLook(listens, healthy, process.work_done())
+        progress, outcome = assess_loading(progress, look, port, stall_s, monotonic())
+        if isinstance(outcome, Failure):
+            return outcome
 
-        # Once may be the moment in which our own process dies: its files are gone then, and its listener is not yet.
-        foreign = owner is False
-        if owner and await probe.health(HEALTH_TIMEOUT_S) == "ok" and process.owns(port):
+        if outcome == "loaded":
             return None
 
-        done = process.work_done()
-        if done != work:
-            work = done
-            moved_at = monotonic()
+        if outcome == "moved":
             on_progress()
-        elif monotonic() - moved_at > stall_s:
-            message = f"loading made no progress for {stall_s:g} s"
-            return Ended(Failure("engine_bug", message, action="restart", phase="load"))
 
         await anyio.sleep(pause_s)
         pause_s = min(pause_s * 1.5, POLL_SLOWEST_S)
 
 
-async def check_identity(probe: EngineProbe, kind: Kind, build_number: int | None) -> Ended | None:
-    """Whether the engine that answers is the build that was started, as far as it says who it is.
+async def check_identity(probe: EngineProbe, kind: Kind, build_number: int | None) -> Failure | None:
+    """Ask the engine that answers who it is, and compare that with the build that was started.
 
-    :param kind: the dialect that the build was started in
-    :param build_number: None when the build does not know
     :return: None when nothing speaks against it
     """
     said = await probe.identity(HEALTH_TIMEOUT_S)
-    expected = _SERVERS.get(kind)
-    if said.server is not None and said.server in _SERVERS.values() and expected not in (None, said.server):
-        message = f"the engine that answers says that it is `{said.server}`; `{expected}` was started"
-    else:
-        found = _BUILD_INFO.match(said.build_info or "")
-        number = int(found.group(1)) if found else 0
-        # 0 and 1 are what builds say that do not know their number.
-        if number <= 1 or build_number is None or number == build_number:
-            return None
-
-        message = f"the engine that answers says that it is build {number}; build {build_number} was started"
-
-    return Ended(Failure("engine_bug", message, action="give_up", hint="run `orch engines probe ID` for what it is"))
+    return assess_identity(said.server, said.build_info, kind, build_number)
 
 
 async def send_canary(
@@ -122,7 +93,7 @@ async def send_canary(
     mtp: bool,
     drafts_in_log: Callable[[], int],
     timeout_s: float,
-) -> Ended | None:
+) -> Failure | None:
     """Ask for a real answer; with MTP, until drafts were really counted.
 
     :param drafts_in_log: drafts that the engine's log has counted so far (builds that do not say so in their answers)
@@ -131,29 +102,15 @@ async def send_canary(
     """
     if embeddings or reranking:
         answer = await (probe.embed(timeout_s) if embeddings else probe.rerank(timeout_s))
-        return None if answer.ok else _unanswered(answer)
+        return None if answer.ok else unanswered_canary(answer.detail)
 
     prompts = MTP_PROMPTS if mtp else MTP_PROMPTS[:1]
     for prompt in prompts:
         answer = await probe.complete(prompt, MTP_TOKENS if mtp else 1, timeout_s)
         if not answer.ok:
-            return _unanswered(answer)
+            return unanswered_canary(answer.detail)
 
         if not mtp or answer.draft_tokens or drafts_in_log():
             return None
 
-    message = f"speculation with MTP was asked for, and {len(prompts)} answers were made without a single draft"
-    return Ended(
-        Failure(
-            "engine_bug",
-            message,
-            action="give_up",
-            phase="none",
-            hint='set speculative.type = "none", or take a file with its MTP head and a build that loads it',
-        )
-    )
-
-
-def _unanswered(answer: Canary) -> Ended:
-    message = f"/health is good, but the canary was not answered: {answer.detail}"
-    return Ended(Failure("engine_bug", message, action="restart", phase="runtime"))
+    return no_drafts(len(prompts))

@@ -17,8 +17,9 @@ import anyio.to_thread
 
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.failure.while_serving import memory_ran_out
-from orchestrator.core.fleet.lifecycle import rung_after
-from orchestrator.core.fleet.lifecycle_states import CheckFailed, Draining, Failure, Ready, describe
+from orchestrator.core.fleet.failures import diagnosed_failure
+from orchestrator.core.fleet.lifecycle_states import CheckFailed, Draining, Failure, Ready
+from orchestrator.core.fleet.serving import decide_serving
 from orchestrator.core.health.liveness import (
     LivenessHistory,
     LivenessPolicy,
@@ -30,7 +31,6 @@ from orchestrator.core.health.liveness import (
 )
 from orchestrator.core.measure.slots import read_slots
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, engine_probe
-from orchestrator.daemon.fleet.exits import diagnosed_failure
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.gateway.contract import Traffic
 
@@ -124,25 +124,20 @@ class LivenessWatcher:
             if state is None:
                 return
 
-            if failure is not None:
-                if rung_after(state.start_record, failure) is not None:
-                    self._owner.post(CheckFailed(instance, failure))
-                    return
+            decision = decide_serving(state.start_record, failure, verdict, routed)
+            if decision.memory_news is not None:
+                self._record("out_of_memory", decision.memory_news)
 
-                text = f"{state.start_record.target}: {describe(failure)}; it serves on: the ladder has no further step"
-                self._record("out_of_memory", text)
-
-            if verdict.kind == "hung":
-                message = f"the engine hangs: {verdict.reason}"
-                self._owner.post(CheckFailed(instance, Failure("engine_bug", message, phase="runtime")))
+            if decision.end is not None:
+                self._owner.post(CheckFailed(instance, decision.end))
                 return
 
-            if verdict.kind == "ok":
-                self._tell_stalled(instance, state, watched.look)
+            if decision.routed:
+                self._record_stalled(instance, state, watched.look)
 
-            if routed != (verdict.kind == "ok"):
-                routed = not routed
-                self._tell(instance, routed, verdict)
+            if decision.routing_news is not None:
+                routed = decision.routed
+                self._set_routed(instance, routed, decision.routing_news)
 
     async def _assess(
         self, instance: str, watched: Watched, history: LivenessHistory
@@ -161,7 +156,7 @@ class LivenessWatcher:
 
         return assess(history, LivenessSample(stopped, answered, in_flight, look.work), monotonic(), policy)
 
-    def _tell_stalled(self, instance: str, state: Ready | Draining, look: ProbeResult) -> None:
+    def _record_stalled(self, instance: str, state: Ready | Draining, look: ProbeResult) -> None:
         """Name streams that stand still while the engine works. It is not ended for one: the others would end, too."""
         stalled = self._traffic.stalled(instance, self._policy.stall_s)
         new = [still_s for name, still_s in stalled.items() if name not in look.stalled]
@@ -179,8 +174,7 @@ class LivenessWatcher:
 
         return None
 
-    def _tell(self, instance: str, routed: bool, verdict: LivenessVerdict) -> None:
-        message = "the engine answers again" if routed else f"new requests wait: {verdict.reason}"
+    def _set_routed(self, instance: str, routed: bool, message: str) -> None:
         _log.warning("%s: %s", instance, message)
         self._record("routed" if routed else "unrouted", message)
         self._unroute(instance, not routed)

@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
-from orchestrator.daemon.fleet.loading import Ended, check_identity, send_canary, watch_loading
+from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.daemon.fleet.loading import check_identity, send_canary, watch_loading
 
 
 class Process:
@@ -36,7 +37,7 @@ def mute() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def watched(process: Process, limit_s: float) -> Ended | None:
+async def watched(process: Process, limit_s: float) -> Failure | None:
     probe = EngineProbe("127.0.0.1", 1, None)
     try:
         with anyio.fail_after(limit_s):
@@ -48,7 +49,7 @@ async def watched(process: Process, limit_s: float) -> Ended | None:
 @pytest.mark.asyncio
 async def test_somebody_else_on_the_port_is_told() -> None:
     ended = await watched(Process(None, False), 10.0)
-    assert ended is not None and ended.failure.failure_class == "port_in_use"
+    assert ended is not None and ended.failure_class == "port_in_use"
 
 
 @pytest.mark.asyncio
@@ -77,8 +78,8 @@ async def test_a_canary_that_nobody_answers_has_an_end(mute: int, kind: str) -> 
     finally:
         await probe.aclose()
 
-    assert ended is not None and "within 0.2 s" in ended.failure.message
-    assert ended.failure.action == "restart"
+    assert ended is not None and "within 0.2 s" in ended.message
+    assert ended.action == "restart"
 
 
 class Answering:
@@ -120,4 +121,4 @@ async def test_an_engine_that_is_not_the_build_that_was_started_is_told(
         server.close()
 
     assert (ended is None) == (words is None)
-    assert ended is None or words is None or words in ended.failure.message
+    assert ended is None or words is None or words in ended.message

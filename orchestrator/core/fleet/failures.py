@@ -1,0 +1,62 @@
+"""From an engine that did not start, or has ended, to the failure that the lifecycle decides on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.failure.diagnosis import Diagnosis, ExitStatus
+from orchestrator.core.failure.exit_evidence import OomKills, judge_kill
+from orchestrator.core.fleet.lifecycle_states import Failure
+
+_SPAWN_CLASSES = {
+    "not_found": "missing_file",
+    "missing_interpreter": "missing_library",
+    "not_executable": "missing_file",
+    "exec_format": "illegal_instruction",
+    "no_memory": "host_oom",
+}
+"""Why a process could not be spawned, to the failure class; anything else is the engine's fault."""
+
+
+def mistake(failure_class: str, message: str, details: tuple[str, ...], hint: str | None) -> Failure:
+    """Return the failure of a start that was refused before anything ran: the same start would be refused again."""
+    return Failure(failure_class, message, details[0] if details else None, action="give_up", hint=hint)
+
+
+def spawn_failure(kind: str, retryable: bool, message: str, details: tuple[str, ...], hint: str | None) -> Failure:
+    """Return the failure of a process that could not be spawned.
+
+    :param retryable: whether the reason may pass, such as too many processes
+    """
+    failure = mistake(_SPAWN_CLASSES.get(kind, "engine_bug"), message, details, hint)
+    return replace(failure, action="restart") if retryable else failure
+
+
+def exit_failure(found: Diagnosis, returncode: int | None, killed_after_grace: bool, kills: OomKills) -> Failure:
+    """Return the failure of a process that has ended.
+
+    :param found: what its log says
+    :param returncode: as Python gives it, -9 for SIGKILL; None when it could not be learned
+    :param killed_after_grace: it was sent SIGKILL because it did not heed SIGTERM
+    :param kills: the kernel's count of processes killed for want of memory, before and after
+    """
+    if returncode is not None:
+        found = judge_kill(found, ExitStatus.of(returncode), killed_after_grace, kills)
+
+    failure = diagnosed_failure(found)
+    # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
+    return replace(failure, action="restart") if found.failure_class == "port_in_use" else failure
+
+
+def diagnosed_failure(found: Diagnosis) -> Failure:
+    """Return the diagnosis as the lifecycle takes it."""
+    return Failure(
+        failure_class=found.failure_class,
+        message=found.message,
+        evidence=found.evidence,
+        action=found.action,
+        phase=found.phase,
+        device=found.device,
+        requested_mib=found.requested_mib,
+        hint=found.hint,
+    )

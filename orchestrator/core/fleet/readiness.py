@@ -1,0 +1,116 @@
+"""From a spawned process to an instance that is ready: what each look at it means. Pure.
+
+A process that makes progress is never given up: the limit is on time without any.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.core.dialect.capabilities import Kind
+from orchestrator.core.fleet.lifecycle_states import Failure
+
+_SERVERS: dict[Kind, str] = {"upstream": "llama.cpp", "ik": "ik_llama.cpp"}
+"""What each engine puts into its `Server` header."""
+
+_BUILD_INFO = re.compile(r"b(\d+)-")
+
+_UNKNOWN_NUMBERS = 1
+"""0 and 1 are what builds say that do not know their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingLook:
+    """One look at a process that loads.
+
+    :param listens: whether it listens on its port: False when somebody else does, None when nobody does
+    :param healthy: whether /health was good, on the port that was its own before and after the question
+    :param work: a number that grows while the process makes progress
+    """
+
+    listens: bool | None
+    healthy: bool
+    work: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingProgress:
+    """What is kept from one look to the next.
+
+    :param moved_at: when `work` was last seen to grow (monotonic)
+    :param foreign: somebody else listened on the port at the look before
+    """
+
+    moved_at: float
+    work: int = -1
+    foreign: bool = False
+
+
+def assess_loading(
+    progress: LoadingProgress, look: LoadingLook, port: int, stall_s: float, now: float
+) -> tuple[LoadingProgress, Literal["waits", "moved", "loaded"] | Failure]:
+    """Return what is kept for the next look, and what this one means.
+
+    1. Somebody else has the port, twice in a row: a failure. 2. /health is good: loaded. 3. It moved. 4. It did not,
+    for too long: a failure.
+
+    :param stall_s: loading is given up after so long without any progress
+    """
+    foreign = look.listens is False
+    # Once may be the moment in which our own process dies: its files are gone then, and its listener is not yet.
+    if foreign and progress.foreign:
+        message = f"another process listens on port {port}; the engine that was started does not"
+        return progress, Failure("port_in_use", message, action="restart")
+
+    if look.healthy:
+        return progress, "loaded"
+
+    if look.work != progress.work:
+        return LoadingProgress(now, look.work, foreign), "moved"
+
+    if now - progress.moved_at > stall_s:
+        message = f"loading made no progress for {stall_s:g} s"
+        return progress, Failure("engine_bug", message, action="restart", phase="load")
+
+    return LoadingProgress(progress.moved_at, progress.work, foreign), "waits"
+
+
+def assess_identity(server: str | None, build_info: str | None, kind: Kind, build_number: int | None) -> Failure | None:
+    """Return why the engine that answers is not the build that was started; None when nothing speaks against it.
+
+    :param server: its `Server` header
+    :param build_info: of its /props, `b11434-1234567`
+    :param kind: the dialect that the build was started in
+    :param build_number: None when the build does not know
+    """
+    expected = _SERVERS.get(kind)
+    if server is not None and server in _SERVERS.values() and expected not in (None, server):
+        message = f"the engine that answers says that it is `{server}`; `{expected}` was started"
+    else:
+        found = _BUILD_INFO.match(build_info or "")
+        number = int(found.group(1)) if found else 0
+        if number <= _UNKNOWN_NUMBERS or build_number is None or number == build_number:
+            return None
+
+        message = f"the engine that answers says that it is build {number}; build {build_number} was started"
+
+    return Failure("engine_bug", message, action="give_up", hint="run `orch engines probe ID` for what it is")
+
+
+def unanswered_canary(detail: str) -> Failure:
+    """Return the failure of an engine whose /health is good and whose canary was not answered."""
+    message = f"/health is good, but the canary was not answered: {detail}"
+    return Failure("engine_bug", message, action="restart", phase="runtime")
+
+
+def no_drafts(answers: int) -> Failure:
+    """Return the failure of an engine that was to draft with MTP and answered without a single draft."""
+    return Failure(
+        "engine_bug",
+        f"speculation with MTP was asked for, and {answers} answers were made without a single draft",
+        action="give_up",
+        phase="none",
+        hint='set speculative.type = "none", or take a file with its MTP head and a build that loads it',
+    )

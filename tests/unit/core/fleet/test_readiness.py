@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.dialect.capabilities import Kind
+from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.core.fleet.readiness import (
+    LoadingLook,
+    LoadingProgress,
+    assess_identity,
+    assess_loading,
+    no_drafts,
+    unanswered_canary,
+)
+
+PORT = 4711
+STALL_S = 60.0
+BEGUN = LoadingProgress(moved_at=0.0)
+
+
+def outcomes(*looks: tuple[float, LoadingLook]) -> list[object]:
+    """What each look means, one after the other, at its time."""
+    progress = BEGUN
+    found: list[object] = []
+    for now, look in looks:
+        progress, outcome = assess_loading(progress, look, PORT, STALL_S, now)
+        found.append(outcome.failure_class if isinstance(outcome, Failure) else outcome)
+
+    return found
+
+
+def loads(work: int) -> LoadingLook:
+    return LoadingLook(None, False, work)
+
+
+def test_a_load_that_moves_outlasts_any_limit() -> None:
+    assert outcomes(*((each * STALL_S, loads(each)) for each in range(20))) == ["moved"] * 20
+
+
+def test_a_load_that_stands_still_for_too_long_is_given_up() -> None:
+    last = STALL_S + 1.0
+    assert outcomes((1.0, loads(5)), (STALL_S, loads(5)), (last, loads(5)), (last + 0.1, loads(5))) == [
+        "moved", "waits", "waits", "engine_bug",
+    ]  # fmt: skip
+
+
+def test_progress_starts_the_wait_anew() -> None:
+    assert outcomes((0.0, loads(1)), (STALL_S, loads(2)), (2 * STALL_S, loads(2)))[-1] == "waits"
+
+
+def test_a_stall_is_a_failure_of_loading_that_may_pass() -> None:
+    _, failure = assess_loading(LoadingProgress(0.0, 7), loads(7), PORT, STALL_S, STALL_S + 1)
+    assert isinstance(failure, Failure)
+    assert (failure.action, failure.phase) == ("restart", "load")
+    assert "60 s" in failure.message
+
+
+def test_health_on_our_own_port_is_loaded_whatever_the_work() -> None:
+    assert outcomes((0.0, LoadingLook(True, True, 0))) == ["loaded"]
+
+
+def test_a_foreign_listener_counts_when_it_is_seen_twice_in_a_row() -> None:
+    foreign = LoadingLook(False, False, 0)
+    assert outcomes((0.0, foreign), (0.1, foreign)) == ["moved", "port_in_use"]
+    assert outcomes((0.0, foreign), (0.1, loads(0)), (0.2, foreign)) == ["moved", "waits", "waits"]
+
+
+def test_a_foreign_listener_is_tried_again_on_another_port() -> None:
+    _, failure = assess_loading(LoadingProgress(0.0, 0, True), LoadingLook(False, False, 9), PORT, STALL_S, 1.0)
+    assert isinstance(failure, Failure)
+    assert failure.action == "restart"
+    assert str(PORT) in failure.message
+
+
+@pytest.mark.parametrize(
+    ("server", "build_info", "kind", "number", "found"),
+    [
+        ("llama.cpp", "b11434-abc", "upstream", 11434, None),
+        ("llama.cpp", "b11434-abc", "ik", 11434, "`llama.cpp`"),
+        ("ik_llama.cpp", None, "upstream", None, "`ik_llama.cpp`"),
+        ("nginx", None, "upstream", 11434, None),
+        (None, "b1-abc", "upstream", 11434, None),
+        (None, "b0-abc", "upstream", 11434, None),
+        (None, "b11433-abc", "upstream", 11434, "build 11433"),
+        (None, "b11433-abc", "upstream", None, None),
+        (None, "custom", "upstream", 11434, None),
+        ("llama.cpp", "b11433-abc", "unknown", 11434, "build 11433"),
+    ],
+)
+def test_another_engine_than_the_one_started_is_named(
+    server: str | None, build_info: str | None, kind: Kind, number: int | None, found: str | None
+) -> None:
+    failure = assess_identity(server, build_info, kind, number)
+    if found is None:
+        assert failure is None
+    else:
+        assert failure is not None
+        assert found in failure.message
+        assert failure.action == "give_up"
+
+
+def test_a_canary_without_an_answer_may_pass_and_one_without_drafts_does_not() -> None:
+    assert unanswered_canary("timed out").action == "restart"
+    assert "timed out" in unanswered_canary("timed out").message
+    assert no_drafts(3).action == "give_up"
+    assert "3 answers" in no_drafts(3).message
