@@ -20,7 +20,7 @@ each probe (`verify=False`) 15 KiB that come back late."""
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """What a canary request gave back.
+    """The result of a canary request.
 
     :param ok: a complete answer with at least one token (or one vector) arrived
     :param detail: the status and the start of the body when it did not
@@ -35,7 +35,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """What an engine says of itself: the `Server` header, and `build_info` of /props (`b11434-1234567`)."""
+    """The words of an engine about itself: the `Server` header, and `build_info` of /props (`b11434-1234567`)."""
 
     server: str | None
     build_info: str | None
@@ -62,7 +62,7 @@ class EngineProbe:
         await self._client.aclose()
 
     async def health(self, timeout_s: float) -> Health:
-        """`loading` on 503, `silent` when connected but not answered in time, `refused` when nobody listens."""
+        """Return `loading` on 503, `silent` when connected but not answered in time, `refused` when nobody listens."""
         try:
             response = await self._ask("GET", "/health", timeout_s)
         except (httpx.ConnectError, httpx.ConnectTimeout):
@@ -73,7 +73,7 @@ class EngineProbe:
         return "ok" if response.status_code == 200 else "loading"
 
     async def identity(self, timeout_s: float) -> ServerIdentity:
-        """Who answers, as far as it says so: upstream and the fork name themselves, and upstream its build."""
+        """Ask who answers, as far as it says so: upstream and the fork name themselves, and upstream its build."""
         try:
             response = await self._ask("GET", "/props", timeout_s)
             answer = response.json() if response.status_code == 200 else {}
@@ -84,7 +84,7 @@ class EngineProbe:
         return ServerIdentity(response.headers.get("server"), build_info if isinstance(build_info, str) else None)
 
     async def slots(self, timeout_s: float) -> object:
-        """What /slots says, as it came; None when it is switched off or was not answered in time."""
+        """Return the answer of /slots, as it came; None when it is switched off or was not answered in time."""
         try:
             response = await self._ask("GET", "/slots", timeout_s)
             return response.json() if response.status_code == 200 else None
@@ -92,7 +92,7 @@ class EngineProbe:
             return None
 
     async def metrics(self, timeout_s: float) -> str | None:
-        """What /metrics says, as it came; None when it is switched off or was not answered in time."""
+        """Return the answer of /metrics, as it came; None when it is switched off or was not answered in time."""
         try:
             response = await self._ask("GET", "/metrics", timeout_s)
         except httpx.HTTPError:
@@ -119,6 +119,7 @@ class EngineProbe:
         return Canary(True, "", predicted, _count(counts.get("draft_n")))
 
     async def embed(self, timeout_s: float) -> Canary:
+        """Ask for the embedding of a word."""
         answer = await self._post("/v1/embeddings", {"input": "ping"}, timeout_s)
         if isinstance(answer, Canary):
             return answer
@@ -126,6 +127,7 @@ class EngineProbe:
         return Canary(bool(answer.get("data")), "the answer has no vector")
 
     async def rerank(self, timeout_s: float) -> Canary:
+        """Ask for the ranking of one document."""
         answer = await self._post("/v1/rerank", {"query": "ping", "documents": ["pong"]}, timeout_s)
         if isinstance(answer, Canary):
             return answer

@@ -1,4 +1,4 @@
-"""Where orch keeps its files.
+"""The directories and files of orch.
 
 `ORCH_HOME` puts everything below one directory. Otherwise the directories that systemd gives to a service, which are
 also those of the service's own user outside of it (`sudo -u orch orch status`), otherwise XDG's. Uses `os.path` and a
@@ -13,7 +13,7 @@ import os
 from orchestrator.core.errors import OrchError
 
 SERVICE_STATE = "/var/lib/orch"
-"""Whoever owns it is the user of the system service: one look at it instead of a question to the user database."""
+"""Its owner is the user of the system service: one look at it instead of a question to the user database."""
 
 SERVICE_DIRECTORIES = {
     "CONFIGURATION_DIRECTORY": "/etc/orch",
@@ -22,7 +22,7 @@ SERVICE_DIRECTORIES = {
     "LOGS_DIRECTORY": "/var/log/orch",
     "RUNTIME_DIRECTORY": "/run/orch",
 }
-"""What systemd gives to the system service (`systemd/system/orch.service`)."""
+"""The directories that systemd gives to the system service (`systemd/system/orch.service`)."""
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory of the package `orchestrator`."""
@@ -88,7 +88,7 @@ class Paths:
 
 
 def find_paths(env: dict[str, str] | None = None) -> Paths:
-    """The directories for this environment.
+    """Return the directories for this environment.
 
     :param env: the environment to read, by default this process's
     :raises OrchError: when the runtime directory is too long for a unix socket, or a home directory is needed and
@@ -124,7 +124,7 @@ def find_paths(env: dict[str, str] | None = None) -> Paths:
 
 
 def is_service_user() -> bool:
-    """Whether this process is the system service's user."""
+    """Return whether this process is the system service's user."""
     me = os.geteuid()
     try:
         return me != 0 and os.stat(SERVICE_STATE).st_uid == me
@@ -147,7 +147,8 @@ def make_private(directory: str) -> None:
 
 
 def make_directories(paths: Paths) -> None:
-    """
+    """Make every directory of orch, for its owner alone.
+
     :raises OrchError: when one of them cannot be made, or is another user's
     """
     for directory in paths.directories:
@@ -189,7 +190,7 @@ def _xdg(env: dict[str, str], name: str, fallback: str) -> str:
 
 
 def _expand(env: dict[str, str], path: str) -> str:
-    """`~` by this environment's HOME, by the user database without it."""
+    """Return a path with `~` expanded by this environment's HOME, by the user database without it."""
     home = env.get("HOME")
     if home and os.path.isabs(home) and (path == "~" or path.startswith("~/")):
         return os.path.join(home, path[2:]) if path[2:] else home

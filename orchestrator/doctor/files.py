@@ -14,7 +14,7 @@ from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.profile_files import ProfileStore, shipped_directory
 from orchestrator.adapters.process.ports import can_listen, listener_pids
 from orchestrator.adapters.store.history import VERSION as HISTORY_VERSION
-from orchestrator.adapters.store.lock import holder
+from orchestrator.adapters.store.lock import read_holder
 from orchestrator.adapters.store.state_file import VERSION
 from orchestrator.adapters.systemd.notify import own_unit
 from orchestrator.core.errors import OrchError
@@ -132,7 +132,7 @@ def _port(context: DoctorContext, host: str, port: int) -> CheckResult:
     if can_listen(host, port):
         return CheckResult("ok", "gateway", f"{address} is free")
 
-    daemon = (holder(context.paths.lock_file) or {}).get("pid")
+    daemon = (read_holder(context.paths.lock_file) or {}).get("pid")
     pids = listener_pids(port)
     if daemon is not None and (daemon in pids or not pids):
         return CheckResult("ok", "gateway", f"{address} is ours: daemon {daemon}")

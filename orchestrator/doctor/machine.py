@@ -19,11 +19,11 @@ from orchestrator.adapters.hardware.nvidia_driver import DriverMissing, DriverUn
 from orchestrator.adapters.paths import is_service_user
 from orchestrator.adapters.process.linux import check_platform
 from orchestrator.adapters.systemd.machine import (
-    lingers,
-    look,
+    inspect_host,
     memlock_limit_mib,
     missing_groups,
     system_paths,
+    user_lingers,
     user_name,
 )
 from orchestrator.core.errors import OrchError, UsageError
@@ -151,7 +151,7 @@ def check_service(context: DoctorContext) -> Iterator[CheckResult]:
     installed = False
     flavours: tuple[Flavour, ...] = ("system",) if is_service_user() else ("user", "system")
     for flavour in flavours:
-        machine = look(flavour, context.tools)
+        machine = inspect_host(flavour, context.tools)
         text = machine.text(SERVICE)
         if text is None:
             continue
@@ -207,7 +207,7 @@ def _stop_timeout_s(context: DoctorContext, flavour: Flavour) -> int | None:
 
 
 def _check_session(context: DoctorContext) -> Iterator[CheckResult]:
-    if lingers(context.tools) is False:
+    if user_lingers(context.tools) is False:
         text = "the user's service runs only while you are logged in"
         yield CheckResult("warning", "service", text, "`loginctl enable-linger`")
 

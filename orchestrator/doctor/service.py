@@ -8,19 +8,19 @@ from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.adapters.process.ports import can_listen
-from orchestrator.adapters.store.lock import holder
+from orchestrator.adapters.store.lock import read_holder
 from orchestrator.adapters.systemd.machine import (
     LEAST_SYSTEMD,
     carried_environment,
     closed_to_others,
     installation_places,
-    lingers,
     memlock_limit_mib,
     missing_groups,
+    read_template,
     system_paths,
     systemd_version,
-    template,
     this_orch,
+    user_lingers,
     user_name,
 )
 from orchestrator.adapters.systemd.steps import Tools
@@ -96,7 +96,7 @@ def prepare_units(
         warnings.append(f"the model of `{profile or config.daemon.default_profile}` is not there: {model}")
 
     names = (SERVICE, SOCKET) if socket else (SERVICE,)
-    return {name: render(template(machine.flavour, name), facts) for name in names}, warnings, orch
+    return {name: render(read_template(machine.flavour, name), facts) for name in names}, warnings, orch
 
 
 def _below(paths: Paths, machine: ServiceHost) -> Paths:
@@ -133,7 +133,7 @@ def refuse_another_daemon(paths: Paths, machine: ServiceHost) -> None:
     if SERVICE in machine.active:
         return
 
-    running = holder(paths.lock_file)
+    running = read_holder(paths.lock_file)
     if running is not None:
         raise OrchError(
             f"a daemon that is no service runs already: pid {running.get('pid', 'unknown')}",
@@ -156,7 +156,7 @@ def _user_warnings(tools: Tools) -> list[str]:
     if os.geteuid() == 0:
         warnings.append("engines will run as root: `--system` gives them a user of their own")
 
-    if lingers(tools) is False:
+    if user_lingers(tools) is False:
         warnings.append("the service ends when you log out, and starts when you log in: `loginctl enable-linger`")
 
     missing = missing_groups()

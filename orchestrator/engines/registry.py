@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.adapters.config.text_file import read_text, write_text
-from orchestrator.adapters.config.toml_lines import line_finder, parse
+from orchestrator.adapters.config.toml_lines import line_finder, parse_toml
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
@@ -149,7 +149,7 @@ class EngineRegistry:
         text = read_text(file)
         problems = Problems(file, line_finder(text))
         document: dict[str, dict[str, str]] = {}
-        for name, entry in (parse(text, problems) or {}).items():
+        for name, entry in (parse_toml(text, problems) or {}).items():
             if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
                 problems.add((name,), f"`{name}` is to be a table of strings: path, sha256, added")
             elif not os.path.isabs(entry.get("path", "")):

@@ -15,7 +15,7 @@ import uvloop
 from orchestrator.adapters.process import cgroup, linux, reaper
 from orchestrator.adapters.process.cgroup import EngineGroups, Leaf
 from orchestrator.adapters.process.child import LaunchSpec, spawn
-from orchestrator.adapters.process.oom_counter import counter_for
+from orchestrator.adapters.process.oom_counter import nearest_oom_counter
 from tests.integration.groups import given_group, in_group
 from tests.integration.processes import PATH, Lines, alive, until, until_sync
 
@@ -110,8 +110,8 @@ def test_a_group_in_use_is_not_removed_and_one_that_was_left_is_swept(runner: as
 
 TAKES = """
 import json
-from orchestrator.adapters.process.cgroup import take_over
-root = take_over().root
+from orchestrator.adapters.process.cgroup import claim_engine_groups
+root = claim_engine_groups().root
 print(json.dumps([root, [line.strip() for line in open("/proc/self/cgroup") if line.startswith("0::")][0]]))
 """
 
@@ -166,7 +166,7 @@ def test_an_engine_that_takes_more_than_its_limit_dies_alone_and_its_group_says_
         groups = EngineGroups(str(root), LIMIT_MIB)
         leaf, other = groups.make("1"), groups.make("2")
         assert groups.can_limit and leaf is not None and other is not None
-        counters = [counter_for(leaf), counter_for(other)]
+        counters = [nearest_oom_counter(leaf), nearest_oom_counter(other)]
         assert [(each.scope, each.read()) for each in counters] == [("engine", 0), ("engine", 0)]
         bystander = await spawn(shell_in(other, "exec sleep 1000"), Lines())
         child = await spawn(shell_in(leaf, f'sleep 1000 & {sys.executable} -c "{HOG}"; exit 0'), Lines())

@@ -19,7 +19,7 @@ from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.child import Exit, spawn
 from orchestrator.adapters.process.guard import OrphanGuard, home_id, sweep_leftovers
 from orchestrator.adapters.process.spawning import SHIM
-from orchestrator.adapters.store.lock import DaemonLock, holder
+from orchestrator.adapters.store.lock import DaemonLock, read_holder
 from tests.integration.processes import FAKES, Lines, alive, shell, until, until_sync, zombies
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)
@@ -229,7 +229,7 @@ def test_an_engine_does_not_hold_the_lock_of_the_daemon(runner: asyncio.Runner, 
         lock.acquire()
         child = await spawn(shell("exec sleep 1000"), Lines())
         lock.release()
-        assert holder(path) is None
+        assert read_holder(path) is None
         await child.stop(1.0)
 
     runner.run(scenario())

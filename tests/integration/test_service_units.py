@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.systemd.machine import template
+from orchestrator.adapters.systemd.machine import read_template
 from orchestrator.core.config import Config, GatewayConfig
 from orchestrator.core.setup.service_unit import Flavour, UnitFacts, render
 
@@ -33,7 +33,7 @@ def write(directory: Path, flavour: Flavour, host: str, *, socket: bool) -> list
     paths = []
     for name in ("orch.service", "orch.socket") if socket else ("orch.service",):
         path = directory / name
-        path.write_text(render(template(flavour, name), facts))
+        path.write_text(render(read_template(flavour, name), facts))
         paths.append(str(path))
 
     return paths

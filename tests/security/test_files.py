@@ -13,7 +13,7 @@ from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.adapters.log.file import LogFile
 from orchestrator.adapters.paths import find_paths, make_directories, make_private
-from orchestrator.adapters.store.lock import DaemonLock, holder
+from orchestrator.adapters.store.lock import DaemonLock, read_holder
 from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
@@ -34,7 +34,7 @@ def take_the_lock(path: str) -> None:
         DaemonLock(path).acquire()
 
     with pytest.raises(OSError, match="symbolic links"):
-        holder(path)
+        read_holder(path)
 
 
 def bind(path: str) -> None:

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 
 from orchestrator.adapters.config.text_file import read_text
-from orchestrator.adapters.config.toml_lines import line_finder, parse
+from orchestrator.adapters.config.toml_lines import line_finder, parse_toml
 from orchestrator.adapters.paths import SERVICE_DIRECTORIES, Paths, is_service_user
 from orchestrator.core.config import Config, LoadedConfig, read_config
 from orchestrator.core.problems import Problems, ProblemsError
 
 
 def load_config(paths: Paths, environment: Mapping[str, str] | None = None) -> Config:
-    """The configuration in force.
+    """Load the configuration in force.
 
     :param environment: by default this process's
     :raises ProblemsError: with everything that is wrong with the file and the environment
@@ -22,13 +22,13 @@ def load_config(paths: Paths, environment: Mapping[str, str] | None = None) -> C
 
 
 def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None) -> LoadedConfig:
-    """As `load_config`, with where each value comes from."""
+    """Load the configuration with the origin of each value; otherwise as `load_config`."""
     environment = os.environ if environment is None else environment
     in_file, in_environment = Problems(paths.config_file), Problems("environment")
     document: Mapping[str, object] | None = {}
-    if _is_there(paths.config_file):
+    if _exists(paths.config_file):
         text = read_text(paths.config_file)
-        document = parse(text, in_file)
+        document = parse_toml(text, in_file)
         in_file.line_of = line_finder(text)
 
     loaded = read_config(
@@ -37,7 +37,7 @@ def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None
         in_file,
         in_environment,
         lambda path: _absolute(path, paths, environment),
-        _credential(environment),
+        _credential_path(environment),
     )
     found = (*in_file.found, *in_environment.found)
     if found:
@@ -47,8 +47,8 @@ def load_with_origins(paths: Paths, environment: Mapping[str, str] | None = None
     return loaded
 
 
-def _is_there(path: str) -> bool:
-    """Also when it may not be looked for: the defaults would take the place of what somebody has written."""
+def _exists(path: str) -> bool:
+    """Return whether a file is there, or may be: the defaults must not take the place of what somebody has written."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -60,14 +60,14 @@ def _is_there(path: str) -> bool:
 
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
-"""At the begin of a path: where systemd puts what `LoadCredential=` names (systemd.exec(5))."""
+"""At the begin of a path: the directory of what `LoadCredential=` names (systemd.exec(5))."""
 
 KEYS_CREDENTIAL = "orch-api-keys"
 """The credential that is `gateway.api_key_file` when the file names none."""
 
 
-def _credential(environment: Mapping[str, str]) -> str:
-    """The path of the keys that the service manager handed over; empty for none."""
+def _credential_path(environment: Mapping[str, str]) -> str:
+    """Return the path of the keys that the service manager handed over; empty for none."""
     directory = environment.get("CREDENTIALS_DIRECTORY")
     if not directory and is_service_user():  # outside of the service: where systemd takes it from
         directory = SERVICE_DIRECTORIES["CONFIGURATION_DIRECTORY"]

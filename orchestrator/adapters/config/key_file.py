@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_keys(path: str, credentials: str | None = None) -> tuple[str, ...]:
-    """The keys in a file, one a line; `#` starts a comment. No path, no keys.
+    """Return the keys in a file, one a line; `#` starts a comment. No path, no keys.
 
     :param credentials: the directory that the service manager lets this service alone enter; root may own what lies
         there, and what its mode says of groups is the mask of an access list

@@ -27,7 +27,7 @@ class Change(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """What an edit did.
+    """The result of an edit.
 
     :param path: the file that was written
     :param copied_from: the shipped profile that it was first copied from, if it was
@@ -61,8 +61,8 @@ def set_values(store: ProfileStore, name_or_file: str, pairs: Sequence[tuple[str
     return Edited(path, changes, source.path if source.shipped else None)
 
 
-def create(store: ProfileStore, name: str, model: str, template: str | None = None) -> str:
-    """Write a new profile into the user's directory; its path.
+def create_profile(store: ProfileStore, name: str, model: str, template: str | None = None) -> str:
+    """Write a new profile into the user's directory, and return its path.
 
     :param model: path of the GGUF, absolute or beginning with `~`
     :param template: the profile to extend
@@ -108,7 +108,7 @@ def _check_new(store: ProfileStore, path: str, text: str) -> None:
 
 
 def parse_value(text: str) -> object:
-    """A value as written on a command line: TOML, or else the words themselves."""
+    """Return a value as written on a command line: TOML, or else the words themselves."""
     try:
         document = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -142,9 +142,9 @@ def _edit(text: str, before: Mapping[str, Any], pairs: Sequence[tuple[Key, objec
         document = tomlkit.parse(text)
         for key, value in pairs:
             key = _spread_engine(document, expected, key)
-            changes.append(Change(dotted(key), _get(expected, key), value))
-            _put(document, key, value)
-            _put(expected, key, value)
+            changes.append(Change(dotted(key), _get_value(expected, key), value))
+            _set_value(document, key, value)
+            _set_value(expected, key, value)
 
         edited = tomlkit.dumps(document)
         same = tomllib.loads(edited) == expected
@@ -162,7 +162,10 @@ def _cannot_edit(why: str) -> OrchError:
 
 
 def _spread_engine(document: Any, expected: dict[str, Any], key: Key) -> Key:
-    """`engine = "ID"` and `[engine.ID]` cannot stand in one document: the default moves into the table."""
+    """Make room for a key of `[engine]`, and return the key to set.
+
+    `engine = "ID"` and `[engine.ID]` cannot stand in one document: the default moves into the table.
+    """
     if key == ("engine",) and isinstance(expected.get("engine"), dict):
         return ("engine", "default")
 
@@ -170,12 +173,12 @@ def _spread_engine(document: Any, expected: dict[str, Any], key: Key) -> Key:
     if key[0] == "engine" and len(key) > 1 and isinstance(default, str):
         for target in (document, expected):
             del target["engine"]
-            _put(target, ("engine", "default"), default)
+            _set_value(target, ("engine", "default"), default)
 
     return key
 
 
-def _get(document: Any, key: Key) -> object:
+def _get_value(document: Any, key: Key) -> object:
     for part in key:
         if not isinstance(document, Mapping) or part not in document:
             return None
@@ -185,7 +188,7 @@ def _get(document: Any, key: Key) -> object:
     return document
 
 
-def _put(document: Any, key: Key, value: object) -> None:
+def _set_value(document: Any, key: Key, value: object) -> None:
     *tables, name = key
     for depth, part in enumerate(tables, start=1):
         child = document.get(part)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.adapters.config.text_file import read_text
-from orchestrator.adapters.config.toml_lines import line_finder, parse
+from orchestrator.adapters.config.toml_lines import line_finder, parse_toml
 from orchestrator.adapters.paths import Paths, packaged_directory
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key, Problem, Problems, ProblemsError, did_you_mean
@@ -22,7 +22,7 @@ SUFFIX = ".toml"
 
 @dataclass(frozen=True, slots=True)
 class ProfileSource:
-    """Where one profile stands: `shipped` ones are not edited in place."""
+    """The file of one profile: `shipped` ones are not edited in place."""
 
     name: str
     path: str
@@ -90,11 +90,11 @@ class ProfileStore:
         self.shipped = shipped if shipped is not None else shipped_directory()
 
     def names(self) -> list[str]:
-        """Every profile with a valid name, each once, also those that can only be extended."""
+        """Return the name of every profile that has a valid one, each once, also of those that can only be extended."""
         return sorted({name for directory in (self.directory, self.shipped) for name in _stems(directory)})
 
     def source(self, name_or_file: str) -> ProfileSource:
-        """Where a profile stands.
+        """Find the file of a profile.
 
         :param name_or_file: a name, or a path: what contains a `/` or ends in `.toml`
         :raises UsageError: when there is none, or the name could leave the directory
@@ -125,7 +125,7 @@ class ProfileStore:
         )
 
     def load(self, name_or_file: str) -> Profile:
-        """One profile, its parents merged in.
+        """Load one profile, its parents merged in.
 
         :raises ProblemsError: with everything that is wrong with it and its parents
         :raises UsageError: when there is no such profile, or it has no model
@@ -141,7 +141,9 @@ class ProfileStore:
         return resolved.profile
 
     def resolve(self, name_or_file: str, text: str | None = None) -> ResolvedProfile:
-        """As `load`, with the origin of each value; a profile without a model is no error.
+        """Load a profile with the origin of each value; one without a model is no error.
+
+        :raises ProblemsError, UsageError: as `load`
 
         :param text: read this instead of the file's own text
         """
@@ -164,9 +166,9 @@ class ProfileStore:
         return ResolvedProfile(profile, tuple(chain.sources), values, origins)
 
     def load_all(self) -> tuple[tuple[Profile, ...], tuple[Problem, ...]]:
-        """Every profile that can be started, and what is wrong with the others and between them."""
+        """Load every profile that can be started; the problems are those of the others, and between them."""
         profiles: list[Profile] = []
-        problems: list[Problem] = [*_misnamed(self.directory)]
+        problems: list[Problem] = [*_find_misnamed(self.directory)]
         for name in self.names():
             try:
                 profile = self.resolve(name).profile
@@ -177,16 +179,17 @@ class ProfileStore:
             else:
                 profiles += [] if profile is None else [profile]
 
-        problems += _clashes(profiles)
+        problems += _find_alias_clashes(profiles)
         return tuple(profiles), tuple(problems)
 
     def find_by_model_name(self, name: str) -> Profile | None:
-        """The profile that a client means by `"model"`: by its name, else by an alias."""
+        """Return the profile that a client means by `"model"`: by its name, else by an alias."""
         profiles, _ = self.load_all()
         by_alias = (profile for profile in profiles if name in profile.aliases)
         return next((profile for profile in profiles if profile.name == name), None) or next(by_alias, None)
 
     def read_text(self, name_or_file: str) -> str:
+        """Return the text of a profile's file."""
         return read_text(self.source(name_or_file).path)
 
     def _read_chain(self, source: ProfileSource, text: str | None) -> _Chain:
@@ -226,7 +229,7 @@ class ProfileStore:
 
 
 def _read_one(source: ProfileSource, text: str | None) -> tuple[Layer, Problems, bool]:
-    """One file's layer, its problems so far, and whether it could be read at all."""
+    """Return one file's layer, its problems so far, and whether it could be read at all."""
     problems = Problems(source.path)
     try:
         text = read_text(source.path) if text is None else text
@@ -234,7 +237,7 @@ def _read_one(source: ProfileSource, text: str | None) -> tuple[Layer, Problems,
         problems.add((), error.message, hint=error.hint)
         return Layer(source.name, source.path, {}, None), problems, False
 
-    document = parse(text, problems)
+    document = parse_toml(text, problems)
     if document is None:
         return Layer(source.name, source.path, {}, None), problems, False
 
@@ -245,7 +248,7 @@ def _read_one(source: ProfileSource, text: str | None) -> tuple[Layer, Problems,
 
 
 def _name_of(path: str) -> str:
-    """A name for a profile given by its path, which need not be named as those in the directories are."""
+    """Return a name for a profile given by its path, which need not be named as those in the directories are."""
     stem = os.path.basename(path).removesuffix(SUFFIX).lower()
     return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_")[:64] or "profile"
 
@@ -254,8 +257,8 @@ def _absolute(path: str, directory: str) -> str:
     return os.path.normpath(os.path.join(directory, os.path.expanduser(path)))
 
 
-def _clashes(profiles: list[Profile]) -> list[Problem]:
-    """Two profiles that answer to one name: a client's request could mean either."""
+def _find_alias_clashes(profiles: list[Profile]) -> list[Problem]:
+    """Return the problems of profiles that answer to one name: a client's request could mean either."""
     owners = {profile.name: profile for profile in profiles}
     problems = []
     for profile in profiles:
@@ -280,7 +283,7 @@ def _stems(directory: str) -> list[str]:
     return [name.removesuffix(SUFFIX) for name in _files(directory) if is_name(name.removesuffix(SUFFIX))]
 
 
-def _misnamed(directory: str) -> list[Problem]:
+def _find_misnamed(directory: str) -> list[Problem]:
     return [
         Problem(f"the file's name: expected {NAME_RULE}, found `{_shown(name)}`", os.path.join(directory, name))
         for name in _files(directory)

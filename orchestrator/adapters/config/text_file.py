@@ -13,7 +13,7 @@ MAX_BYTES = 1024 * 1024
 
 
 def read_text(path: str) -> str:
-    """The text of a small regular file, line ends as they are.
+    """Return the text of a small regular file, line ends as they are.
 
     :raises UsageError: when it is not one, cannot be read, or is not UTF-8
     """

@@ -18,8 +18,8 @@ _MARK = "orch-mark-6d1f3c0a"
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-def parse(text: str, problems: Problems) -> dict[str, object] | None:
-    """Parse a document; a syntax error becomes a problem with its line and column."""
+def parse_toml(text: str, problems: Problems) -> dict[str, object] | None:
+    """Parse a document; None after a syntax error, which becomes a problem with its line and column."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -48,7 +48,7 @@ def _hint(text: str) -> str | None:
 
 
 def line_finder(text: str) -> LineOf:
-    """A function that finds the line of a key in this document.
+    """Return a function that finds the line of a key in this document.
 
     A key that is not there gets the line of the nearest table around it, and None where that is the whole document.
     """

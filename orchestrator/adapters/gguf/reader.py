@@ -90,6 +90,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
+    """The metadata (`kv`) and the tensors of one file; `data_offset` is where tensor data begins."""
+
     path: str
     version: int
     kv: Mapping[str, Value]
@@ -108,7 +110,7 @@ class GgufHeader:
 
     @cached_property
     def has_mtp(self) -> bool:
-        """Whether the MTP layers are described and their tensors are in this file (a converter can leave them out)."""
+        """True when the MTP layers are described and their tensors are in this file: a converter can leave them out."""
         return self.nextn_predict_layers > 0 and any(".nextn.eh_proj." in tensor.name for tensor in self.tensors)
 
     @property
@@ -121,13 +123,13 @@ class GgufHeader:
         return value if isinstance(value, int) and value > 1 else 1
 
     def number(self, key: str) -> int | None:
-        """An integer of this architecture, `number("block_count")` for `llama.block_count`; None for anything else."""
+        """Return an integer of this architecture, `number("block_count")` for `llama.block_count`; else None."""
         value = self.kv.get(f"{self.architecture}.{key}")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def read_gguf(path: str) -> GgufHeader:
-    """Read one file.
+    """Read the header of one file.
 
     :raises GgufError: when it cannot be opened, is no GGUF, is cut short, or contradicts itself
     """
@@ -152,7 +154,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def split_paths(path: str) -> tuple[str, ...]:
-    """Every file of a split model given one of them; of a model in one file, that file."""
+    """Return every file of a split model given one of them; of a model in one file, that file."""
     match = _SPLIT.fullmatch(os.path.basename(path))
     if match is None:
         return (path,)
@@ -163,7 +165,7 @@ def split_paths(path: str) -> tuple[str, ...]:
 
 
 def read_splits(path: str) -> tuple[GgufHeader, ...]:
-    """Read every file of a model, the first one (which has the metadata) first.
+    """Read the headers of every file of a model, the first one (which has the metadata) first.
 
     :raises GgufError: also when a file is missing or the first one counts otherwise than the names
     """
@@ -182,7 +184,7 @@ def read_splits(path: str) -> tuple[GgufHeader, ...]:
 
 
 class _Reader:
-    """A position in the file; every read is checked against its end."""
+    """Reads from a position in the file; every read is checked against its end."""
 
     def __init__(self, path: str, descriptor: int, size: int) -> None:
         self.path = path
@@ -256,7 +258,7 @@ def _read(reader: _Reader) -> GgufHeader:
 
     tensor_count = reader.integer("<Q", "the number of tensors")
     field_count = reader.integer("<Q", "the number of metadata pairs")
-    _bound(reader, field_count, _LEAST_FIELD_BYTES, "metadata pairs", MAX_FIELDS)
+    _check_count(reader, field_count, _LEAST_FIELD_BYTES, "metadata pairs", MAX_FIELDS)
     kv: dict[str, Value] = {}
     for _ in range(field_count):
         key = reader.text("a key", MAX_KEY_BYTES)
@@ -265,7 +267,7 @@ def _read(reader: _Reader) -> GgufHeader:
 
         kv[key] = _value(reader, key)
 
-    _bound(reader, tensor_count, _LEAST_TENSOR_BYTES, "tensors", MAX_TENSORS)
+    _check_count(reader, tensor_count, _LEAST_TENSOR_BYTES, "tensors", MAX_TENSORS)
     described = [_tensor(reader) for _ in range(tensor_count)]
     if len({tensor.name for tensor in described}) < tensor_count:
         raise reader.error("two tensors have the same name")
@@ -277,10 +279,10 @@ def _read(reader: _Reader) -> GgufHeader:
         )
 
     start = reader.at + -reader.at % alignment
-    return GgufHeader(reader.path, version, kv, _placed(reader, described, start), start, reader.size)
+    return GgufHeader(reader.path, version, kv, _place_tensors(reader, described, start), start, reader.size)
 
 
-def _bound(reader: _Reader, count: int, least: int, what: str, most: int | None = None) -> None:
+def _check_count(reader: _Reader, count: int, least: int, what: str, most: int | None = None) -> None:
     left = reader.size - reader.at
     if count * least > left:
         raise reader.error(f"{count} {what} cannot fit into the {left} bytes that are left")
@@ -309,7 +311,7 @@ def _array(reader: _Reader, key: str) -> GgufArray:
     length = reader.integer("<Q", f"the length of `{key}`")
     name = _TYPE_NAMES.get(type, f"type {type}")
     if type == _STRING:
-        _bound(reader, length, 8, f"strings of `{key}`")
+        _check_count(reader, length, 8, f"strings of `{key}`")
         what = f"`{key}`"
         for _ in range(length):
             reader.skip(reader.integer("<Q", what), what)
@@ -321,7 +323,7 @@ def _array(reader: _Reader, key: str) -> GgufArray:
 
     layout = _SCALARS[type]
     size = struct.calcsize(layout)
-    _bound(reader, length, size, f"values of `{key}`")
+    _check_count(reader, length, size, f"values of `{key}`")
     values: tuple[bool | int | float, ...] | None = None
     if length <= MAX_ARRAY_VALUES:
         values = reader.unpack(f"<{length}{layout[1]}", f"`{key}`")
@@ -349,8 +351,8 @@ def _tensor(reader: _Reader) -> Tensor:
     return Tensor(name, shape, type, offset, -1 if size is None else size)
 
 
-def _placed(reader: _Reader, described: list[Tensor], start: int) -> tuple[Tensor, ...]:
-    """The tensors with offsets from the start of the file, each inside it and clear of the next."""
+def _place_tensors(reader: _Reader, described: list[Tensor], start: int) -> tuple[Tensor, ...]:
+    """Return the tensors with offsets from the start of the file, each inside it and clear of the next."""
     placed = []
     order = sorted(range(len(described)), key=lambda index: (described[index].offset, described[index].size_bytes))
     following = [described[index].offset for index in order[1:]] + [max(reader.size - start, 0)]

@@ -52,12 +52,13 @@ TENSOR_TYPES: dict[int, TensorType] = {number: TensorType(*row) for number, row 
 
 
 def type_name(number: int) -> str:
+    """Return the name of a tensor type, `type N` for one that is not known."""
     known = TENSOR_TYPES.get(number)
     return known.name if known else f"type {number}"
 
 
 def size_bytes(number: int, shape: tuple[int, ...]) -> int | None:
-    """What a tensor takes; None when the type is unknown.
+    """Return the bytes that a tensor takes; None when the type is unknown.
 
     :raises ValueError: when a row does not divide into blocks
     """

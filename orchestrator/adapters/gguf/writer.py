@@ -94,12 +94,12 @@ def write_gguf(path: str, fields: Sequence[Field], tensors: Sequence[TensorData]
 
 
 def floats(values: Iterable[float]) -> bytes:
-    """The f32 bytes of some values."""
+    """Return values as the bytes of f32."""
     return _little_endian(array("f", values))
 
 
 def zeros(count: int, type: str = "f32") -> Iterator[bytes]:
-    """The bytes of `count` zeros, in pieces of at most 64 KiB."""
+    """Yield the bytes of `count` zeros, in pieces of at most 64 KiB."""
     left = count * _TENSOR_TYPES[type][1]
     piece = bytes(min(left, 65536))
     while left > 0:

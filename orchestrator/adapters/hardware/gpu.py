@@ -1,4 +1,4 @@
-"""What the devices tell: one reading for every vendor, and a reader that a driver in trouble cannot hold up.
+"""The readings of devices: one form for every vendor, and a reader that a driver in trouble cannot hold up.
 
 Drivers block, and can hang: one thread is asking at a time, and a caller gets the last reading when the current one is
 late. The sources are `gpu_nvml`, `gpu_amd` and `gpu_replay`; `gpu_sources` chooses.
@@ -43,23 +43,23 @@ class GpuReading:
 
 
 class GpuProvider(Protocol):
-    """What the daemon goes by."""
+    """The readings that the daemon goes by."""
 
     @property
     def age_s(self) -> float | None:
-        """How old the last reading is; None before the first one."""
+        """The age of the last reading; None before the first one."""
         ...
 
     def read(self) -> tuple[GpuReading, ...]:
-        """The devices now, or the last reading when the driver is late. Blocks: call it in a thread."""
+        """Return the devices now, or the last reading when the driver is late. Blocks: call it in a thread."""
         ...
 
     def read_now(self) -> tuple[GpuReading, ...]:
-        """As `read`, however fresh the last reading is."""
+        """Ask the driver, however fresh the last reading is; otherwise as `read`."""
         ...
 
     def watch(self, pids: Collection[int]) -> None:
-        """Whose memory is wanted, for drivers that have to be asked about each process."""
+        """Name the processes whose memory is wanted, for drivers that have to be asked about each."""
         ...
 
 

@@ -20,9 +20,9 @@ _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 
 class AmdSysfs:
-    """The source.
+    """AMD's devices as a source.
 
-    :param root: where `sys` and `proc` are
+    :param root: the directory with `sys` and `proc`
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -32,16 +32,16 @@ class AmdSysfs:
 
     def query(self, pids: Collection[int]) -> tuple[GpuReading, ...] | None:
         if self._devices is None:
-            self._devices = self._find()
+            self._devices = self._find_cards()
 
         if not self._devices:
             return None
 
-        held = _held_by(self._proc, pids)
+        held = _vram_by_device(self._proc, pids)
         readings = (_reading(device, at, held) for at, device in enumerate(self._devices))
         return tuple(reading for reading in readings if reading is not None)
 
-    def _find(self) -> tuple[str, ...]:
+    def _find_cards(self) -> tuple[str, ...]:
         try:
             names = os.listdir(self._drm)
         except OSError:  # no graphics driver at all, or no /sys in this container
@@ -57,7 +57,10 @@ class AmdSysfs:
 
 
 def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuReading | None:
-    """One device; None when it is gone. :param held: PCI address to pid to bytes"""
+    """Read one device; None when it is gone.
+
+    :param held: PCI address to pid to bytes
+    """
     total, used = _number(device, "mem_info_vram_total"), _number(device, "mem_info_vram_used")
     if total is None or used is None:
         return None
@@ -90,8 +93,8 @@ def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuRea
     )
 
 
-def _held_by(proc: str, pids: Collection[int]) -> dict[str, dict[int, int]]:
-    """PCI address to pid to bytes of VRAM. A descriptor that was duplicated shows the same client again."""
+def _vram_by_device(proc: str, pids: Collection[int]) -> dict[str, dict[int, int]]:
+    """Return PCI address to pid to bytes of VRAM. A descriptor that was duplicated shows the same client again."""
     clients: dict[tuple[str, int, str], int] = {}
     for pid in pids:
         directory = os.path.join(proc, str(pid), "fdinfo")
@@ -119,7 +122,7 @@ def _held_by(proc: str, pids: Collection[int]) -> dict[str, dict[int, int]]:
 
 
 def _bytes(text: str) -> int:
-    """`1234 KiB` as bytes; 0 for anything that is no size."""
+    """Return `1234 KiB` as bytes; 0 for anything that is no size."""
     number, _, unit = text.partition(" ")
     return int(number) * _UNITS[unit] if number.isdecimal() and unit in _UNITS else 0
 

@@ -14,7 +14,7 @@ from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.hardware.nvidia_driver import as_text
 
 SLOW_S = 5.0
-"""What hardly changes, or blocks for long (a PCIe counter is measured over 20 ms), is asked so often."""
+"""Period of the questions whose answers hardly change, or block for long (20 ms for a PCIe counter)."""
 
 MAX_PID = 1 << 22
 """Linux's largest; see `Nvml._processes`."""
@@ -35,8 +35,8 @@ THROTTLE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Slow:
-    """What is asked rarely, and when it was."""
+class SlowFigures:
+    """The figures that are asked for rarely, and the monotonic time of the last answer."""
 
     taken: float
     name: str
@@ -47,15 +47,15 @@ class Slow:
 
 
 class Nvml:
-    """The source. One thread at a time.
+    """NVIDIA's devices as a source. One thread at a time.
 
-    :param slow_s: how old the figures of `Slow` may get
+    :param slow_s: how old the figures of `SlowFigures` may get
     """
 
     def __init__(self, slow_s: float = SLOW_S) -> None:
         self._slow_s = slow_s
         self._ready = False
-        self._slow: dict[int, Slow] = {}
+        self._slow: dict[int, SlowFigures] = {}
 
     def query(self, pids: Collection[int]) -> tuple[GpuReading, ...] | None:
         import pynvml
@@ -83,7 +83,10 @@ class Nvml:
         return tuple(readings)
 
     def _reading(self, nvml: Any, index: int) -> GpuReading:
-        """:raises NVMLError: when the device does not even tell its memory"""
+        """Read one device.
+
+        :raises NVMLError: when it does not even tell its memory
+        """
 
         def query(call: Callable[..., Any], *words: object) -> Any:
             try:
@@ -95,7 +98,7 @@ class Nvml:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         slow = self._slow.get(index)
         if slow is None or monotonic() - slow.taken >= self._slow_s:
-            slow = self._slow[index] = _slow(nvml, handle, query)
+            slow = self._slow[index] = _read_slow_figures(nvml, handle, query)
 
         memory = query(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2)
         reserved = int(memory.reserved) if memory is not None else None
@@ -129,14 +132,14 @@ class Nvml:
         )
 
 
-def _slow(nvml: Any, handle: Any, query: Callable[..., Any]) -> Slow:
+def _read_slow_figures(nvml: Any, handle: Any, query: Callable[..., Any]) -> SlowFigures:
     """:raises NVMLError: when the device does not tell its name"""
     limit_mw = query(nvml.nvmlDeviceGetEnforcedPowerLimit)
     rx_kib, tx_kib = (
         query(nvml.nvmlDeviceGetPcieThroughput, counter)
         for counter in (nvml.NVML_PCIE_UTIL_RX_BYTES, nvml.NVML_PCIE_UTIL_TX_BYTES)
     )
-    return Slow(
+    return SlowFigures(
         taken=monotonic(),
         name=as_text(nvml.nvmlDeviceGetName(handle)),
         uuid=as_text(query(nvml.nvmlDeviceGetUUID) or ""),
@@ -147,7 +150,7 @@ def _slow(nvml: Any, handle: Any, query: Callable[..., Any]) -> Slow:
 
 
 def _processes(nvml: Any, total: int, query: Callable[..., Any]) -> dict[int, int] | None:
-    """Pid to MiB, compute and graphics.
+    """Return the memory of each process, MiB, compute and graphics; None when the driver does not tell.
 
     Version 3 of the list has had two layouts: the drivers 535.43 to 535.86 append a field, and a library of the other
     layout then reads every second entry from the middle of one (nvitop's `libnvml.py` tells the two apart by symbols

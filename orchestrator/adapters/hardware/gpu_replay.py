@@ -59,14 +59,14 @@ class Device(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Recording(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The file."""
+    """The whole file: samples, each shown for `every_s`."""
 
     samples: tuple[tuple[Device, ...], ...]
     every_s: float = 1.0
 
 
 class Replay:
-    """The source.
+    """A recording as a source.
 
     :raises UsageError: when the file cannot be read, or is no recording
     """

@@ -1,4 +1,4 @@
-"""Which devices there are to read."""
+"""The choice of sources: the drivers of this machine, or a recording."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.adapters.hardware.gpu_replay import VARIABLE, Replay
 
 
 def open_gpus(environ: Mapping[str, str]) -> GpuReader:
-    """The reader of this machine's devices, or of a recording.
+    """Return the reader of this machine's devices, or of a recording.
 
     :raises UsageError: when a recording was asked for that cannot be read
     """

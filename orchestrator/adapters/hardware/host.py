@@ -40,13 +40,14 @@ class HostReading:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """How much of files lies in the page cache, MiB; `resident_mib` is None where the kernel does not say."""
+    """The part of some files that lies in the page cache, MiB; `resident_mib` is None where the kernel does not say."""
 
     total_mib: int
     resident_mib: int | None
 
 
 def read_host(pressure: str = PRESSURE) -> HostReading:
+    """Read the host's memory and its pressure now."""
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     averages = _averages(pressure)
     return HostReading(
@@ -64,7 +65,7 @@ def available_memory_bytes() -> int:
 
 
 def rss_mib(pids: Collection[int]) -> int | None:
-    """Host memory that processes have in use, a mapped model included; None when none of them is there."""
+    """Return the host memory that processes have in use, a mapped model included; None when none of them is there."""
     sizes = []
     for pid in pids:
         try:
@@ -76,7 +77,7 @@ def rss_mib(pids: Collection[int]) -> int | None:
 
 
 def residency(paths: Sequence[str]) -> Residency | None:
-    """Of the files of one model together, from mincore(2); None when one of them is not there."""
+    """Return how much of a model's files is in the page cache, from mincore(2); None when one of them is not there."""
     total = 0
     resident: float | None = 0.0
     for path in paths:
@@ -98,12 +99,12 @@ def residency(paths: Sequence[str]) -> Residency | None:
 
 
 def _may_ask(descriptor: int, path: str) -> bool:
-    """Of a file that is neither ours nor ours to write, the kernel says that all of it is there (since Linux 5.2)."""
+    """Return whether the kernel tells the truth: of a file not ours to write it says that all is there (Linux 5.2)."""
     return os.fstat(descriptor).st_uid == os.geteuid() or os.access(path, os.W_OK)
 
 
 def _resident_share(descriptor: int, size: int) -> float | None:
-    """0 to 1, sampled. Nothing is read: the file is mapped, and its pages are not touched."""
+    """Return the share that is resident, 0 to 1, sampled. The file is mapped, and its pages are not touched."""
     pages = -(-size // mmap.PAGESIZE)
     if not pages:
         return None

@@ -1,4 +1,4 @@
-"""How busy the host's CPUs are, and with what: an engine on the CPU is slow when others take it."""
+"""The load of the host's CPUs, by an engine and by others: an engine on the CPU is slow when others take it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CpuTimes:
 
 
 def read_cpu(pid: int) -> CpuTimes | None:
-    """:return: None when the process is gone, or /proc does not tell"""
+    """Read the CPU times; None when the process is gone, or /proc does not tell."""
     whole, process = read_proc("/proc/stat"), read_proc(f"/proc/{pid}/stat")
     if not whole or not process or not whole.startswith(b"cpu "):
         return None
@@ -33,7 +33,7 @@ def read_cpu(pid: int) -> CpuTimes | None:
 
 
 def others_share(before: CpuTimes, after: CpuTimes) -> float | None:
-    """Share of all CPUs that other programs took in between, 0 to 1; None when too little time passed to tell."""
+    """Return the share of all CPUs that other programs took in between, 0 to 1; None after too little time."""
     total = after.total - before.total
     if total < LEAST_TICKS:
         return None

@@ -12,7 +12,7 @@ BLOCK_BYTES = 8 << 20
 _log = logging.getLogger(__name__)
 
 
-def warm(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], bool]) -> int:
+def read_ahead(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], bool]) -> int:
     """Read files in order, sequentially. Blocks: call it in a thread.
 
     Best effort: a file that cannot be read is left to the engine, which says what is wrong with it.

@@ -1,1 +1,1 @@
-"""What a process prints: read without blocking it, kept in memory and in a file. Not orch's own log."""
+"""The output of a process: read without blocking it, kept in memory and in a file. Not orch's own log."""

@@ -15,6 +15,7 @@ from orchestrator.adapters.writer_thread import WriterThread
 MIB = 1024 * 1024
 
 BATCH_BYTES = 256 * 1024
+"""The most that is written at once."""
 
 RETRY_S = 1.0
 """Between tries while the disk is full or broken; what arrives in between is dropped and counted."""
@@ -25,6 +26,7 @@ class LogFile:
 
     :param max_bytes: size of one of the two files, at most
     :param backlog_bytes: memory for what waits for the disk
+    :ivar produced_bytes: handed over so far; each of them is written, dropped, or waits
     """
 
     def __init__(self, path: str, *, max_bytes: int = 16 * MIB, backlog_bytes: int = 4 * MIB) -> None:
@@ -41,7 +43,7 @@ class LogFile:
         # The rest belongs to the thread.
         self._fd = -1
         self._retry_at = 0.0
-        self._told_dropped_bytes = 0
+        self._reported_dropped_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Hand over whole lines. Never blocks and never raises."""
@@ -78,7 +80,7 @@ class LogFile:
                 if not self._backlog:
                     break
 
-                batch = self._take()
+                batch = self._take_batch()
 
             written = self._append(batch)
             with self._writer.condition:
@@ -88,7 +90,7 @@ class LogFile:
 
         self._close_fd()
 
-    def _take(self) -> bytes:
+    def _take_batch(self) -> bytes:
         taken = 0
         size = 0
         for data in self._backlog:
@@ -109,7 +111,7 @@ class LogFile:
         written = 0
         try:
             self._open_for(len(batch))
-            self._tell_dropped()
+            self._write_drop_notice()
             while written < len(batch):
                 written += os.write(self._fd, batch[written:])
         except OSError as error:
@@ -143,14 +145,14 @@ class LogFile:
         except FileNotFoundError:
             return False
 
-    def _tell_dropped(self) -> None:
+    def _write_drop_notice(self) -> None:
         with self._writer.condition:
             dropped = self.dropped_bytes
 
-        if dropped > self._told_dropped_bytes:
-            count = dropped - self._told_dropped_bytes
+        if dropped > self._reported_dropped_bytes:
+            count = dropped - self._reported_dropped_bytes
             os.write(self._fd, f"\n[orch: {count} bytes of this log were dropped: {self._reason()}]\n".encode())
-            self._told_dropped_bytes = dropped
+            self._reported_dropped_bytes = dropped
 
     def _reason(self) -> str:
         return self.last_error or "the disk was too slow"

@@ -1,4 +1,4 @@
-"""Reads what a child prints. Whatever it prints, and however fast, the child never blocks and the loop is not starved.
+"""Reads the output of a child. Whatever it prints, and however fast, it never blocks and the loop is not starved.
 
 `LineSplitter` is the pure half: bytes in, lines that are safe to show out.
 """
@@ -51,6 +51,7 @@ class LineSplitter:
         return self._text()
 
     def feed(self, data: bytes) -> list[str]:
+        """Return the lines that these bytes complete."""
         lines: list[str] = []
         if self._open:
             first_end = data.find(b"\n") + 1
@@ -79,7 +80,7 @@ class LineSplitter:
                 break  # the end of `data`, not of the line
 
             if piece.endswith(b"\n") or self._open:
-                lines.append(self._take())
+                lines.append(self._take_line())
 
         if data:
             self._after_cr = data.endswith(b"\r")
@@ -87,8 +88,8 @@ class LineSplitter:
         return lines
 
     def finish(self) -> list[str]:
-        """The stream has ended: what is left is a line, too."""
-        return [self._take()] if self._open else []
+        """Return what is left when the stream has ended: it is a line, too."""
+        return [self._take_line()] if self._open else []
 
     def _append(self, body: bytes) -> None:
         room = self._max_line - len(self._open)
@@ -98,7 +99,7 @@ class LineSplitter:
             self._open += body[:room]
             self._cut_bytes += len(body) - room
 
-    def _take(self) -> str:
+    def _take_line(self) -> str:
         text = self._text()
         self._open.clear()
         self._cut_bytes = 0
@@ -110,7 +111,10 @@ class LineSplitter:
 
 
 class LogReader:
-    """Empties a pipe into a sink until every writer has closed it. Owns `fd`. Made and used on the loop's thread."""
+    """Empties a pipe into a sink until every writer has closed it. Owns `fd`. Made and used on the loop's thread.
+
+    :ivar lines_refused: lines that the sink raised on
+    """
 
     def __init__(self, fd: int, sink: LogSink) -> None:
         self._loop = asyncio.get_running_loop()
@@ -120,7 +124,6 @@ class LogReader:
         self._ended = self._loop.create_future()
         self.bytes_read = 0
         self.lines_refused = 0
-        """Lines that the sink raised on."""
         os.set_blocking(fd, False)
         with contextlib.suppress(OSError):  # over the user's limit on pipe memory: it stays at 64 KiB
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -15,6 +15,8 @@ from orchestrator.adapters.log.file import MIB, LogFile
 
 
 class LogLine(NamedTuple):
+    """One line of an instance, with its number from 0."""
+
     seq: int
     text: str
 
@@ -58,13 +60,13 @@ class InstanceLog:
         self._wake()
 
     def tail(self, count: int) -> list[LogLine]:
-        """The newest lines, oldest first."""
+        """Return the newest lines, oldest first."""
         newest = list(islice(reversed(self._lines), max(count, 0)))
         newest.reverse()
         return [LogLine(seq, text) for seq, text in enumerate(newest, self.next_seq - len(newest))]
 
     def since(self, seq: int) -> tuple[int, list[LogLine]]:
-        """The lines from number `seq` on, and how many of those asked for are gone already."""
+        """Return how many lines from number `seq` on are gone already, and the others."""
         oldest = self.next_seq - len(self._lines)
         return max(oldest - seq, 0), self.tail(self.next_seq - seq)
 
@@ -88,7 +90,7 @@ class InstanceLog:
                 if self._closed:
                     return
 
-                await self._change()
+                await self._wait_for_change()
 
     async def aclose(self, timeout_s: float = 2.0) -> None:
         """No more lines: subscribers end, and the file is written out, at most this long."""
@@ -97,7 +99,7 @@ class InstanceLog:
         if self.file is not None:
             await asyncio.to_thread(self.file.close, timeout_s)
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
 

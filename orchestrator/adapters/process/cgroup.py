@@ -21,7 +21,7 @@ from typing import NamedTuple
 from orchestrator.adapters.process import linux
 
 DAEMON_GROUP = "daemon"
-"""Where the daemon and its guard go: a group that hands controllers on may hold no process itself."""
+"""The group of the daemon and its guard: a group that hands controllers on may hold no process itself."""
 
 ENGINE_PREFIX = "engine-"
 
@@ -47,7 +47,8 @@ class Groups(NamedTuple):
 
 
 def groups_of(memberships: str, mounts: str) -> Groups:
-    """
+    """Return the directories of a process's groups.
+
     :param memberships: `/proc/PID/cgroup`, see cgroups(7)
     :param mounts: `/proc/PID/mountinfo`, see proc_pid_mountinfo(5)
     """
@@ -55,21 +56,21 @@ def groups_of(memberships: str, mounts: str) -> Groups:
     for line in memberships.splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            unified = _directory(path, mounts, "cgroup2", None)
+            unified = _group_directory(path, mounts, "cgroup2", None)
         elif "memory" in controllers.split(","):
-            memory = _directory(path, mounts, "cgroup", "memory")
+            memory = _group_directory(path, mounts, "cgroup", "memory")
 
     return Groups(unified, memory)
 
 
 def own_groups() -> Groups:
-    """Those of this process, now: it can be moved at any time."""
+    """Return the directories of this process's groups, now: it can be moved at any time."""
     texts = (linux.read_proc(f"/proc/self/{name}") or b"" for name in ("cgroup", "mountinfo"))
     return groups_of(*(os.fsdecode(text) for text in texts))
 
 
-def is_given_to_us(group: str) -> bool:
-    """Whether a group of version 2 is ours to divide. Root may write to any, so this alone says nothing.
+def is_delegated(group: str) -> bool:
+    """Return whether a group of version 2 is ours to divide. Root may write to any, so that alone says nothing.
 
     Ours is what systemd marked (`Delegate=`), or says that it delegates, or what we may write to although its parent is
     not ours. Never the root of the hierarchy, and never one with a process that is not this one: it might be somebody's
@@ -86,7 +87,7 @@ def is_given_to_us(group: str) -> bool:
     if strangers:
         return False
 
-    return _marked(group) or not os.access(os.path.dirname(group), os.W_OK) or _manager_says(group)
+    return _has_delegate_mark(group) or not os.access(os.path.dirname(group), os.W_OK) or _manager_delegates(group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +98,19 @@ class Leaf:
 
     @property
     def procs_file(self) -> str:
-        """A process that writes its number here is in the group, with all that it starts from then on."""
+        """The file by which a process enters the group, with all that it starts from then on."""
         return os.path.join(self.path, "cgroup.procs")
 
     def holds(self, pid: int) -> bool:
+        """Return whether a process is in it."""
         return pid in _members(self.path)
 
     def populated(self) -> bool:
-        """Whether anything lives in it, groups below included; the dead that nobody has reaped do not count."""
+        """Return whether anything lives in it, groups below included; the dead that nobody has reaped do not count."""
         return "populated 1" in _read(os.path.join(self.path, "cgroup.events"))
 
     def kill(self) -> None:
-        """SIGKILL to all of it, also to what forks meanwhile (cgroup.kill, Linux 5.14)."""
+        """Send SIGKILL to all of it, also to what forks meanwhile (cgroup.kill, Linux 5.14)."""
         try:
             _write(os.path.join(self.path, "cgroup.kill"), "1")
         except FileNotFoundError:  # an older kernel: what forks is met the next time
@@ -145,7 +147,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class EngineGroups:
-    """Where engines get groups of their own.
+    """The place where engines get groups of their own.
 
     :ivar root: the group that was given to the daemon; None where engines stay with it
     :ivar memory_max_mib: limit for each engine with all that it starts, page cache included; 0 for none
@@ -156,10 +158,12 @@ class EngineGroups:
 
     @property
     def can_limit(self) -> bool:
+        """True when a limit on memory can be set."""
         return self.root is not None and "memory" in _read(os.path.join(self.root, "cgroup.subtree_control")).split()
 
     def make(self, instance: str) -> Leaf | None:
-        """
+        """Make the group of one instance.
+
         :return: None where there are none
         :raises OSError: when it could not be made, or not be limited
         """
@@ -182,8 +186,8 @@ class EngineGroups:
         return leaf
 
 
-def take_over(memory_max_mib: int = 0) -> EngineGroups:
-    """Make ready for groups of engines, if a group was given to us; ends what an earlier daemon left in it.
+def claim_engine_groups(memory_max_mib: int = 0) -> EngineGroups:
+    """Prepare the group that was given to us, if one was; end what an earlier daemon left in it.
 
     To be called before anything is started: what starts later is in the daemon's group with it.
     """
@@ -193,14 +197,14 @@ def take_over(memory_max_mib: int = 0) -> EngineGroups:
 
     # Where systemd has put us into a group below the one it gives (DelegateSubgroup=), that one is meant.
     above = os.path.dirname(group)
-    root = above if os.path.basename(group) == DAEMON_GROUP and is_given_to_us(above) else group
-    if root == group and not is_given_to_us(group):
+    root = above if os.path.basename(group) == DAEMON_GROUP and is_delegated(above) else group
+    if root == group and not is_delegated(group):
         return EngineGroups(None, memory_max_mib)
 
     try:
         os.makedirs(os.path.join(root, DAEMON_GROUP), exist_ok=True)
         _write(os.path.join(root, DAEMON_GROUP, "cgroup.procs"), str(os.getpid()))
-        sweep(root)
+        sweep_groups(root)
     except OSError:
         return EngineGroups(None, memory_max_mib)
 
@@ -211,7 +215,7 @@ def take_over(memory_max_mib: int = 0) -> EngineGroups:
     return EngineGroups(root, memory_max_mib)
 
 
-def sweep(root: str) -> None:
+def sweep_groups(root: str) -> None:
     """Kill and remove the groups of engines below `root`. Blocks, for two seconds at most."""
     left = [Leaf(entry.path) for entry in os.scandir(root) if entry.name.startswith(ENGINE_PREFIX) and entry.is_dir()]
     deadline = time.monotonic() + SWEEP_S
@@ -223,8 +227,8 @@ def sweep(root: str) -> None:
         leaf.remove(max(deadline - time.monotonic(), 0.0))
 
 
-def _directory(path: str, mounts: str, kind: str, controller: str | None) -> str | None:
-    """Where a path of the hierarchy is in the file system; None when no mount shows it."""
+def _group_directory(path: str, mounts: str, kind: str, controller: str | None) -> str | None:
+    """Return the directory of a group of the hierarchy; None when no mount shows it."""
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
         root, mount_point = left.split()[3:5]
@@ -247,8 +251,8 @@ def _unescaped(path: str) -> str:
     return path
 
 
-def _marked(group: str) -> bool:
-    """systemd's mark of a group that it leaves alone; the `user.` one since 251, the other for root's eyes."""
+def _has_delegate_mark(group: str) -> bool:
+    """Return whether systemd marked a group as left alone; the `user.` mark since 251, the other for root's eyes."""
     for name in ("user.delegate", "trusted.delegate"):
         with contextlib.suppress(OSError):
             if os.getxattr(group, name) == b"1":
@@ -257,8 +261,8 @@ def _marked(group: str) -> bool:
     return False
 
 
-def _manager_says(group: str) -> bool:
-    """What a user's systemd says of a unit: it leaves no marks (seen with 252)."""
+def _manager_delegates(group: str) -> bool:
+    """Return whether a user's systemd says that it delegates: it leaves no marks (seen with 252)."""
     unit = os.path.basename(group)
     if "/user@" not in group or not unit.endswith((".service", ".scope")):
         return False
@@ -279,7 +283,7 @@ def _members(group: str) -> list[int]:
 
 
 def _read(path: str) -> str:
-    """Empty when it is not there, or no longer."""
+    """Return a file of a group; empty when it is not there, or no longer."""
     try:
         with open(path, encoding="ascii") as file:
             return file.read()

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """What to run. `env` is the whole environment; `argv[0]` is a path.
+    """The program to run. `env` is the whole environment; `argv[0]` is a path.
 
     :param oom_score_raise: the kernel's wish to kill this one first, above this process's (proc_pid_oom_score_adj(5))
     :param group: a control group for it alone, empty so far; None where there is none
@@ -60,7 +60,7 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the leader ended.
+    """The end of the leader: its exit code, or the signal that killed it.
 
     :param unkillable: it, or a descendant, survived SIGKILL for the whole allowance (stuck in the kernel)
     """
@@ -72,7 +72,7 @@ class Exit:
 
     @property
     def returncode(self) -> int | None:
-        """As Python's subprocess gives it: -9 for SIGKILL."""
+        """The status as Python's subprocess gives it: -9 for SIGKILL."""
         return -self.signal if self.signal is not None else self.code
 
 
@@ -91,7 +91,7 @@ async def spawn(spec: LaunchSpec, log: LogSink, guard: OrphanGuard | None = None
     start = start_shim(spec.argv, {**spec.env, **tags}, spec.cwd, spec.oom_score_raise, procs_file)
     child = Child(spec.instance, token, start, log, guard, spec.group)
     try:
-        error = await start.outcome()
+        error = await start.wait_outcome()
     except BaseException:
         await asyncio.shield(child.stop(0.0))
         raise
@@ -142,7 +142,7 @@ class Child:
         self._loop.add_reader(self._pidfd, self._on_leader_dead)
 
     async def wait(self) -> Exit:
-        """How it ended, after its descendants are gone and its log is read. For any number of waiters."""
+        """Wait until its descendants are gone and its log is read, and return its end. For any number of waiters."""
         return await asyncio.shield(self._settled)
 
     def signal(self, sig: Signals) -> bool:
@@ -154,14 +154,15 @@ class Child:
         return self._pidfd >= 0 and linux.send_group(self._pidfd, None if self._reaped else self.pgid, sig)
 
     def tree(self) -> set[int]:
-        """The living processes that came from this child, itself included."""
+        """Return the living processes that came from this child, itself included."""
         return set() if self._reaped else set(self._tree.members())
 
     def read_bytes(self) -> int | None:
-        """Bytes read by the tree so far; see `ProcessTree.read_bytes`."""
+        """Return the bytes read by the tree so far; see `ProcessTree.read_bytes`."""
         return None if self._reaped else self._tree.read_bytes()
 
     def rss_bytes(self) -> int:
+        """Return the host memory that the tree has in use; see `ProcessTree.rss_bytes`."""
         return 0 if self._reaped else self._tree.rss_bytes()
 
     async def stop(self, grace_s: float, *, kill_allowance_s: float = KILL_ALLOWANCE_S) -> Exit:
@@ -261,7 +262,7 @@ class Child:
         while True:
             self._signal_all(SIGKILL)
             left_s = max(deadline - self._loop.time(), POLL_S)
-            tagged = await _within(left_s, lambda: linux.kill_tagged(self._tag))
+            tagged = await _run_in_thread(left_s, lambda: linux.kill_tagged(self._tag))
             self._tree.add(tagged)
             rest = self._members()
             self._tree.reap_adopted()
@@ -293,8 +294,11 @@ class Child:
             linux.send_to(stat.pid, stat.start_ticks, sig)
 
 
-async def _within(timeout_s: float, look: Callable[[], list[T]]) -> list[T]:
-    """Run a look into /proc that may block, on a thread that nobody joins; empty when it does not come back."""
+async def _run_in_thread(timeout_s: float, look: Callable[[], list[T]]) -> list[T]:
+    """Run a look into /proc that may block, on a thread that nobody joins.
+
+    :return: what it found; empty when it does not come back in time
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[list[T]] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""No orphans: the daemon's side of the guard process, and the sweep for what an earlier daemon left."""
+"""The daemon's side of the guard process against orphans, and the sweep for what an earlier daemon left."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class OrphanGuard:
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """
+        """Start the guard process.
+
         :raises OrchError: when it cannot be started
         """
         try:
@@ -59,11 +60,11 @@ class OrphanGuard:
 
     def track(self, instance: str, pgid: int, pid: int, start_ticks: int) -> None:
         self._tracked[instance] = f"+ {pgid} {pid} {start_ticks} {instance}\n"
-        self._tell(self._tracked[instance])
+        self._send_line(self._tracked[instance])
 
     def untrack(self, instance: str) -> None:
         if self._tracked.pop(instance, None) is not None:
-            self._tell(f"- {instance}\n")
+            self._send_line(f"- {instance}\n")
 
     async def close(self) -> None:
         """End the guard, which first kills what is still tracked or tagged; bounded, idempotent."""
@@ -119,9 +120,9 @@ class OrphanGuard:
         reaper.register(self.pid)
         asyncio.get_running_loop().add_reader(pidfd, self._on_dead)
         for line in self._tracked.values():
-            self._tell(line)
+            self._send_line(line)
 
-    def _tell(self, line: str) -> None:
+    def _send_line(self, line: str) -> None:
         if self._pipe < 0:
             return  # it is told when it is started again
 
@@ -168,12 +169,12 @@ class OrphanGuard:
 
 
 def home_id(state_directory: str) -> str:
-    """Names an installation: daemons with the same state directory are the same one, at different times."""
+    """Return the id of an installation: daemons with the same state directory are the same one, at different times."""
     return hashlib.sha256(os.fsencode(os.path.realpath(state_directory))).hexdigest()[:16]
 
 
 def sweep_leftovers(daemon_home_id: str) -> list[int]:
-    """Kill what an earlier daemon of this home has left, and nothing of another home; returns whom.
+    """Kill what an earlier daemon of this home has left, and nothing of another home; return the pids.
 
     With the daemon's lock held, and before the first engine. Blocks, for two seconds at most.
     """

@@ -36,7 +36,7 @@ def main() -> None:
         buffer += data
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
-            follow(known, line.decode().split())
+            track_line(known, line.decode().split())
 
     for pidfd, pgid in known.values():
         # Without the group flag (before Linux 6.9) a number is safe only while its leader is there.
@@ -48,8 +48,8 @@ def main() -> None:
         time.sleep(PAUSE_S)
 
 
-def follow(known: dict[str, tuple[int, int]], words: list[str]) -> None:
-    """Take note of one line from the daemon."""
+def track_line(known: dict[str, tuple[int, int]], words: list[str]) -> None:
+    """Track or forget the process group that one line from the daemon names."""
     if words[0] == "-":
         pidfd, _ = known.pop(words[1], (-1, 0))
         if pidfd >= 0:

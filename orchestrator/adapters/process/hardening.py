@@ -1,4 +1,4 @@
-"""What the kernel can do to keep other users, and the disk, away from this process."""
+"""Settings of the kernel that keep other users, and the disk, away from this process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dump_no_core() -> None:
 
 
 def check_privilege(unit: tuple[str, str] | None, *, allow_root: bool) -> None:
-    """Nothing here needs root, and an engine reads files that strangers made.
+    """Refuse to be a service that runs as root: nothing here needs it, and an engine reads files that strangers made.
 
     :param unit: the unit whose main process this is, and whose manager started it
     :raises UsageError: when the system's manager runs this as root; a root shell or a container only gets a warning
@@ -63,6 +63,6 @@ def raise_descriptor_limit() -> int:
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """The user whose process is at the other end of a unix socket, as of its connecting."""
+    """Return the user whose process is at the other end of a unix socket, as of its connecting."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return int(_CREDENTIALS.unpack(credentials)[1])

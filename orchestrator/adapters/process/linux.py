@@ -45,7 +45,7 @@ class Stat:
 
 
 def check_platform() -> None:
-    """Find out at start, not at the first stop, that the kernel is too old.
+    """Check at start, not at the first stop, that the kernel is new enough.
 
     :raises OrchError: when pidfds or waitid(P_PIDFD) are missing (Linux before 5.4, gVisor, other systems)
     """
@@ -92,8 +92,10 @@ def use_one_heap() -> None:
 
 
 def give_back_memory() -> None:
-    """Return what malloc keeps and does not use, in 0.2 to 1 ms. After an engine, whose log and probes were the peak:
-    in the soak, 1.4 MiB each time. Without glibc there is nothing to do.
+    """Give what malloc keeps and does not use back to the kernel, in 0.2 to 1 ms.
+
+    After an engine, whose log and probes were the peak: in the soak, 1.4 MiB each time. Without glibc there is nothing
+    to do.
     """
     _call_glibc("malloc_trim", 0)
 
@@ -107,7 +109,7 @@ def _call_glibc(name: str, *args: int) -> None:
 
 
 def read_proc(path: str) -> bytes | None:
-    """A file of /proc, or None when the process is gone or not ours to read.
+    """Return a file of /proc, or None when the process is gone or not ours to read.
 
     :raises OSError: on anything else, such as running out of descriptors: that is not "gone"
     """
@@ -129,6 +131,7 @@ def read_proc(path: str) -> bytes | None:
 
 
 def stat_of(pid: int) -> Stat | None:
+    """Return the identity and the state of a process; None when it is gone."""
     data = read_proc(f"/proc/{pid}/stat")
     if not data:
         return None
@@ -153,7 +156,7 @@ def all_stats() -> dict[int, Stat]:
 
 
 def children_of_self() -> list[int]:
-    """The direct children of this process, adopted ones too, zombies too."""
+    """Return the direct children of this process, adopted ones too, zombies too."""
     if not os.path.exists("/proc/thread-self/children"):  # kernel without CONFIG_PROC_CHILDREN
         me = os.getpid()
         return [stat.pid for stat in all_stats().values() if stat.ppid == me]
@@ -166,7 +169,7 @@ def children_of_self() -> list[int]:
 
 
 def has_tag(pid: int, tag: bytes) -> bool:
-    """Whether the environment that the process was started with has this `NAME=value`.
+    """Return whether the environment that the process was started with has this `NAME=value`.
 
     Can block: the kernel takes the memory lock of that process. Not for the event loop.
     """
@@ -175,13 +178,13 @@ def has_tag(pid: int, tag: bytes) -> bool:
 
 
 def find_tagged(tag: bytes) -> list[int]:
-    """Living processes with this `NAME=value`, this one excepted. Can block, see `has_tag`."""
+    """Return the living processes with this `NAME=value`, this one excepted. Can block, see `has_tag`."""
     me = os.getpid()
     return [pid for pid in all_pids() if pid not in (1, me) and has_tag(pid, tag)]
 
 
 def kill_tagged(tag: bytes, spare: Iterable[int] = ()) -> list[int]:
-    """SIGKILL to every process with this `NAME=value`; returns whom it reached. Can block, see `has_tag`."""
+    """Send SIGKILL to every process with this `NAME=value`, and return those it reached. Can block, see `has_tag`."""
     spared = set(spare)
     killed = []
     for pid in find_tagged(tag):

@@ -12,7 +12,7 @@ VMSTAT = "/proc/vmstat"
 
 
 class OomCounter:
-    """Where it is read: `memory.events` (cgroup version 2), `memory.oom_control` (version 1), `/proc/vmstat`.
+    """One counter: `memory.events` (cgroup version 2), `memory.oom_control` (version 1) or `/proc/vmstat`.
 
     The first counts the groups below as well, the second its own processes alone. All count kills for want of memory in
     the group and in the whole machine alike, before the signal is sent (`__oom_kill_process` of mm/oom_kill.c).
@@ -24,17 +24,17 @@ class OomCounter:
         self.scope: Scope = scope
 
     def read(self) -> int | None:
-        """None when it cannot be read."""
+        """Return the count; None when it cannot be read."""
         try:
             data = linux.read_proc(self.path)
         except OSError:
             return None
 
-        return parse(data.decode()) if data else None
+        return parse_oom_kills(data.decode()) if data else None
 
 
-def parse(text: str) -> int | None:
-    """The number after `oom_kill`, in the format that all three share: a name and a number in each line."""
+def parse_oom_kills(text: str) -> int | None:
+    """Return the number after `oom_kill`, in the format that all three share: a name and a number in each line."""
     for line in text.splitlines():
         name, _, number = line.partition(" ")
         if name == "oom_kill":
@@ -43,26 +43,26 @@ def parse(text: str) -> int | None:
     return None
 
 
-def counter_for(leaf: Leaf | None) -> OomCounter:
-    """The counter nearest to a process in this group, or in the daemon's own when it has none of its own."""
+def nearest_oom_counter(leaf: Leaf | None) -> OomCounter:
+    """Return the counter nearest to a process in this group, or in the daemon's own when it has none of its own."""
     groups = own_groups()
-    if leaf is not None and _counts(os.path.join(leaf.path, "memory.events")):
+    if leaf is not None and _is_readable(os.path.join(leaf.path, "memory.events")):
         return OomCounter(os.path.join(leaf.path, "memory.events"), "memory.events", "engine")
 
     group = leaf.path if leaf is not None else groups.unified
     while group is not None and os.path.exists(os.path.join(group, "cgroup.procs")):
         path = os.path.join(group, "memory.events")
-        if _counts(path):
+        if _is_readable(path):
             return OomCounter(path, f"memory.events of {group}", "group")
 
         group = os.path.dirname(group)
 
-    if groups.memory is not None and _counts(os.path.join(groups.memory, "memory.oom_control")):
+    if groups.memory is not None and _is_readable(os.path.join(groups.memory, "memory.oom_control")):
         path = os.path.join(groups.memory, "memory.oom_control")
         return OomCounter(path, f"memory.oom_control of {groups.memory}", "group")
 
     return OomCounter(VMSTAT, VMSTAT, "machine")
 
 
-def _counts(path: str) -> bool:
+def _is_readable(path: str) -> bool:
     return OomCounter(path, "", "group").read() is not None

@@ -34,7 +34,7 @@ _RECEIVES_LOOPBACK = frozenset({
 
 
 def port_is_free(port: int) -> bool:
-    """Whether nothing at all is bound there, not even a server that would share.
+    """Return whether nothing at all is bound there, not even a server that would share.
 
     A connection in TIME_WAIT counts as taken: an engine without SO_REUSEADDR would fail on it.
     """
@@ -48,7 +48,7 @@ def port_is_free(port: int) -> bool:
 
 
 def can_listen(host: str, port: int) -> bool:
-    """Whether a server could take this address, as the gateway does: connections in TIME_WAIT do not count.
+    """Return whether a server could take this address, as the gateway does: connections in TIME_WAIT do not count.
 
     :raises OSError: when the address is not one of this machine's
     """
@@ -67,7 +67,7 @@ def can_listen(host: str, port: int) -> bool:
 
 
 def free_port(exclude: Collection[int] = (), *, low: int = LOW_PORT, high: int = HIGH_PORT) -> int:
-    """A free port on the loopback address, chosen at random so that a port just given up is not met again at once.
+    """Find a free port on the loopback address, at random, so that a port just given up is not met again at once.
 
     :param exclude: ports promised to others
     :raises OrchError: when the range has no free port
@@ -87,7 +87,7 @@ def free_port(exclude: Collection[int] = (), *, low: int = LOW_PORT, high: int =
 
 
 def listener_pids(port: int, pids: Iterable[int] | None = None) -> set[int]:
-    """The processes that listen where a connection to 127.0.0.1:port would arrive.
+    """Return the processes that listen where a connection to 127.0.0.1:port would arrive.
 
     :param pids: look at these only; by default at every process that this user may look into
     """
@@ -102,7 +102,7 @@ def listener_pids(port: int, pids: Iterable[int] | None = None) -> set[int]:
 
 
 def owned_by(port: int, pids: Iterable[int]) -> bool | None:
-    """Whether these processes, and nobody else, listen on 127.0.0.1:port.
+    """Return whether these processes, and nobody else, listen on 127.0.0.1:port.
 
     :return: None when nobody listens, or when a process may not be looked into
     """
@@ -145,7 +145,7 @@ def _listening_inodes(port: int) -> set[int]:
 
 
 def _socket_inodes(pid: int) -> set[int] | None:
-    """Inodes of the sockets that a process holds; none for one that is gone, None for one we may not look into."""
+    """Return the inodes of a process's sockets; none for one that is gone, None for one we may not look into."""
     folder = f"/proc/{pid}/fd"
     inodes = set()
     try:
@@ -166,7 +166,7 @@ def _socket_inodes(pid: int) -> set[int] | None:
 
 
 def _reserved_ports() -> set[int]:
-    """Ports that the administrator keeps for something else, such as `8080,9000-9010`."""
+    """Return the ports that the administrator keeps for something else, such as `8080,9000-9010`."""
     try:
         with open("/proc/sys/net/ipv4/ip_local_reserved_ports", encoding="ascii") as file:
             words = file.read().strip()

@@ -25,7 +25,7 @@ _seen_dead: dict[tuple[int, int], float] = {}
 
 
 def register(pid: int) -> None:
-    """This child is waited for by its owner; its descendants are orphans when they come to us."""
+    """Leave this child to its owner, who waits for it; its descendants are orphans when they come to us."""
     _waited_for.add(pid)
 
 
@@ -42,7 +42,7 @@ def reap(pid: int) -> bool:
 
 
 def reap_adopted() -> int:
-    """Reap adopted orphans that have ended; returns how many. To be called now and then, twice a second say."""
+    """Reap adopted orphans that have ended, and return how many. To be called now and then, twice a second say."""
     now = time.monotonic()
     here = os.getsid(0)
     dead_now: dict[tuple[int, int], float] = {}

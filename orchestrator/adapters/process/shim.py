@@ -46,7 +46,7 @@ def main() -> int:
         dump_no_core()
         reset_signals()
         os.write(error_fd, b"+")
-        os.execve(argv[0], argv, released(os.environb))
+        os.execve(argv[0], argv, engine_environment(os.environb))
     except OSError as error:
         report(error_fd, error.errno or 0, error.strerror or str(error))
 
@@ -62,14 +62,14 @@ def die_with_parent() -> None:
 
 
 def dump_no_core() -> None:
-    """A core of an engine is as big as its model, and holds prompts. Why 1: see `hardening.dump_no_core`."""
+    """Keep cores off the disk: an engine's is as big as its model, and holds prompts. As `hardening.dump_no_core`."""
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     limit = 0 if hard == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def enter_group(procs_file: str) -> bool:
-    """Before the engine is executed, so that all its memory is counted there, and all that it starts is in there."""
+    """Enter a control group, before the engine is executed: so all its memory is counted there, and its children's."""
     try:
         fd = os.open(procs_file, os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
@@ -86,7 +86,7 @@ def enter_group(procs_file: str) -> bool:
 
 
 def raise_oom_score(by: int) -> None:
-    """The kernel should take the engine before the daemon, whose score was inherited (proc_pid_oom_score_adj(5))."""
+    """Have the kernel take the engine before the daemon, whose score was inherited (proc_pid_oom_score_adj(5))."""
     path = "/proc/self/oom_score_adj"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -103,7 +103,7 @@ def raise_oom_score(by: int) -> None:
 
 
 def reset_signals() -> None:
-    """Ignored signals and the mask survive exec: the daemon may run under nohup, and Python ignores SIGPIPE."""
+    """Reset ignored signals and the mask, which survive exec: the daemon may be under nohup, Python ignores SIGPIPE."""
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -111,8 +111,8 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def released(environ: os._Environ[bytes]) -> dict[bytes, bytes]:
-    """The environment that was asked for: without what held it back, and without the locale that Python sets."""
+def engine_environment(environ: os._Environ[bytes]) -> dict[bytes, bytes]:
+    """Return the environment that was asked for: without the prefix, and without the locale that Python sets."""
     return {name.removeprefix(HELD_PREFIX): value for name, value in environ.items() if name != b"LC_CTYPE"}
 
 

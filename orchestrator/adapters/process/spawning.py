@@ -1,4 +1,4 @@
-"""The moment of spawning: fork, the shim, and what is known when it fails."""
+"""Spawning: the fork, the shim, and the errors by which it fails."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _HINTS: dict[Kind, str] = {
 class ShimStart:
     """A forked shim that has not said yet how it went. Owns `_report_fd`; the rest goes to the `Child`.
 
-    :ivar joined: whether it is in the control group that it was given, once `outcome` has returned
+    :ivar joined: whether it is in the control group that it was given, once `wait_outcome` has returned
     """
 
     def __init__(self, program: str, pid: int, pidfd: int, start_ticks: int, log_fd: int, report_fd: int) -> None:
@@ -90,8 +90,8 @@ class ShimStart:
         self._program = program
         self._report_fd = report_fd
 
-    async def outcome(self) -> SpawnError | None:
-        """What the shim reports: None when the program runs. To be awaited once; the process is not ended here."""
+    async def wait_outcome(self) -> SpawnError | None:
+        """Wait for the shim's report: None when the program runs. Once only; the process is not ended here."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         report = bytearray()

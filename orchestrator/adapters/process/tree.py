@@ -23,7 +23,7 @@ class ProcessTree:
         self._progress_bytes: int | None = None
 
     def members(self) -> dict[int, linux.Stat]:
-        """Those alive, the leader included."""
+        """Return the living processes, the leader included."""
         stats = linux.all_stats()
         known = {pid for pid, start in self._seen.items() if pid in stats and stats[pid].start_ticks == start}
         known.update(stat.pid for stat in stats.values() if self.pid in (stat.pgrp, stat.session))
@@ -42,7 +42,7 @@ class ProcessTree:
         return {pid: stats[pid] for pid in known if not stats[pid].dead}
 
     def strays(self) -> list[linux.Stat]:
-        """Members that a signal to the leader's group does not reach."""
+        """Return the members that a signal to the leader's group does not reach."""
         return [stat for stat in self.members().values() if stat.pgrp != self.pid]
 
     def add(self, pids: list[int]) -> None:
@@ -64,7 +64,9 @@ class ProcessTree:
                 reaper.reap(pid)
 
     def read_bytes(self) -> int | None:
-        """What they have read so far: grows while a model loads. Never shrinks; None when the kernel does not tell.
+        """Return the bytes that they have read so far: more while a model loads, never fewer.
+
+        None when the kernel does not tell.
 
         Read calls and page faults of a mapped file are counted apart (`rchar`, `read_bytes`); the larger one counts.
         """
@@ -80,7 +82,7 @@ class ProcessTree:
         return self._progress_bytes
 
     def rss_bytes(self) -> int:
-        """Host memory in use; pages shared between them count once for each."""
+        """Return the host memory in use; pages shared between them count once for each."""
         total = 0
         for pid in self.members():
             data = linux.read_proc(f"/proc/{pid}/statm")

@@ -1,1 +1,1 @@
-"""What orch remembers between its lives: state, learned margins, history, and the lock on them."""
+"""The files that orch keeps between its lives: state, learned margins, history, and the lock on them."""

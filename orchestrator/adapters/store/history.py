@@ -25,7 +25,7 @@ from orchestrator.core.measure.samples import TIERS, HistorySample, thin, thinne
 KEPT_REQUESTS = 100_000
 KEPT_S = 90 * 86_400
 MAX_BYTES = 128 << 20
-"""What SQLite lets the file grow to. So many requests are 20 MiB, and 110 with the longest names."""
+"""The largest file that SQLite makes. So many requests are 20 MiB, and 110 with the longest names."""
 
 WAL_BYTES = 4 << 20
 CACHE_KIB = 256
@@ -68,7 +68,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ){STRICT}{"," if STRICT else ""} WITHOUT ROWID""",
     ),
 )
-"""What leads from each version of the file to the next; `PRAGMA user_version` counts them."""
+"""The statements from each version of the file to the next; `PRAGMA user_version` counts the versions."""
 
 VERSION = len(_MIGRATIONS)
 
@@ -95,7 +95,7 @@ class HistoryStore:
         _make_private_file(path)
         self._connection = _connect(f"file:{quote(path)}")
         try:
-            with damage_named(path):
+            with raise_damaged(path):
                 self._open()
         except BaseException:
             self._connection.close()
@@ -109,7 +109,7 @@ class HistoryStore:
         """
         rows = [tuple(map(_clipped, _values(each))) for each in requests]
         points = [_sample_row(TIERS[0].step_s, each) for each in samples]
-        with damage_named(self.path), self._transaction() as connection:
+        with raise_damaged(self.path), self._transaction() as connection:
             connection.executemany(_INSERT, rows)
             connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?)", points)
 
@@ -118,7 +118,7 @@ class HistoryStore:
 
         :raises DamagedHistory, sqlite3.Error: as `write`
         """
-        with damage_named(self.path), self._transaction() as connection:
+        with raise_damaged(self.path), self._transaction() as connection:
             connection.execute("DELETE FROM requests WHERE started_s < ?", (now_s - KEPT_S,))
             connection.execute(
                 "DELETE FROM requests WHERE id <= (SELECT id FROM requests ORDER BY id DESC LIMIT 1 OFFSET ?)",
@@ -128,7 +128,7 @@ class HistoryStore:
                 self._thin(connection, number, tier.step_s, thinned_before(number, now_s))
 
     def is_in_place(self) -> bool:
-        """Whether the path still leads to the file that is written: somebody may have deleted or moved it."""
+        """Return whether the path still leads to the file that is written: somebody may have deleted or moved it."""
         try:
             found = os.stat(self.path)
         except OSError:
@@ -187,7 +187,7 @@ class HistoryStore:
 
 
 def open_history(path: str) -> tuple[HistoryStore, str | None]:
-    """The writer's store, and a notice for people when a damaged file was set aside for it.
+    """Open the writer's store; with a notice for people when a damaged file was set aside for it.
 
     :raises OrchError: when a newer orch wrote the file
     :raises sqlite3.Error, OSError: when it cannot be opened or made
@@ -224,18 +224,18 @@ class HistoryReader:
     def __init__(self, path: str) -> None:
         os.stat(path)
         self._path = path
-        with self._explained():
+        with self._clear_errors():
             self._connection = _connect(f"file:{quote(path)}?mode=ro")
-            with damage_named(path):
+            with raise_damaged(path):
                 self._begun = check_version(self._connection, path) > 0
 
     def requests(self, since_s: float) -> list[RequestRecord]:
-        """What began at that Unix time or later, oldest first."""
+        """Return the requests that began at that Unix time or later, oldest first."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM requests WHERE started_s >= ? ORDER BY started_s"
         return [RequestRecord(*row) for row in self._rows(query, since_s)]
 
     def samples(self, since_s: float) -> list[HistorySample]:
-        """All steps together, oldest first."""
+        """Return the samples of that Unix time or later, of all steps together, oldest first."""
         query = "SELECT at_s, decode_tok_s, prompt_tok_s, used_mib FROM samples WHERE at_s >= ? ORDER BY at_s"
         return [_sample(row) for row in self._rows(query, since_s)]
 
@@ -243,11 +243,11 @@ class HistoryReader:
         self._connection.close()
 
     def _rows(self, query: str, since_s: float) -> list[tuple[Any, ...]]:
-        with self._explained(), damage_named(self._path):
+        with self._clear_errors(), raise_damaged(self._path):
             return self._connection.execute(query, (since_s,)).fetchall() if self._begun else []
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _clear_errors(self) -> Iterator[None]:
         try:
             yield
         except DamagedHistory as error:
@@ -258,9 +258,10 @@ class HistoryReader:
 
 
 @contextlib.contextmanager
-def damage_named(path: str) -> Iterator[None]:
-    """
-    :raises DamagedHistory: instead of SQLite's own error about it
+def raise_damaged(path: str) -> Iterator[None]:
+    """Turn SQLite's own errors about a damaged file into `DamagedHistory`.
+
+    :raises DamagedHistory: when the file contradicts itself
     """
     try:
         yield
@@ -280,7 +281,7 @@ def damage_named(path: str) -> Iterator[None]:
 
 
 def check_version(connection: sqlite3.Connection, path: str) -> int:
-    """The file's version, 0 for one that has no tables yet.
+    """Return the file's version, 0 for one that has no tables yet.
 
     :raises OrchError: when a newer orch wrote the file
     """
@@ -305,7 +306,7 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 
 def _make_private_file(path: str) -> None:
-    """SQLite gives its log and its index the mode of the file itself.
+    """Make the file for its owner alone: SQLite gives its log and its index the same mode.
 
     :raises OSError: ELOOP for a link: what it leads to is not ours to write
     """

@@ -13,7 +13,7 @@ from orchestrator.core.errors import AlreadyRunningError, OrchError
 
 TRIES = 5
 RETRY_S = 0.05
-"""`holder` takes a shared lock for an instant: a daemon that starts just then tries again."""
+"""`read_holder` takes a shared lock for an instant: a daemon that starts just then tries again."""
 
 
 class DaemonLock:
@@ -90,8 +90,8 @@ class DaemonLock:
         )
 
 
-def holder(path: str) -> dict[str, object] | None:
-    """What the running daemon wrote about itself (`pid`, `start_ticks`, `started`); None when nobody has the lock.
+def read_holder(path: str) -> dict[str, object] | None:
+    """Read what the running daemon wrote about itself (`pid`, `start_ticks`, `started`); None without a daemon.
 
     Empty when the holder has not written yet.
     """

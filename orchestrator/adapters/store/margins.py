@@ -27,7 +27,7 @@ KEYED_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class MarginKey:
-    """What a margin was learned for; `digest` names it."""
+    """The start that a margin was learned for; `digest` names it."""
 
     build: str
     model: str
@@ -41,7 +41,10 @@ class MarginKey:
 
 
 def margin_key(profile: EngineProfile, model_path: str, build: str, devices: tuple[str, ...]) -> MarginKey:
-    """:param build: names the binary, not its version alone (two builds of one commit differ in their flags)"""
+    """Return the key of a start.
+
+    :param build: names the binary, not its version alone (two builds of one commit differ in their flags)
+    """
     stat = os.stat(model_path)
     model = f"{os.path.basename(model_path)}:{stat.st_size}:{stat.st_mtime_ns}"
     settings = {path: profile.settings[path] for path in KEYED_SETTINGS if path in profile.settings}
@@ -55,7 +58,7 @@ class MarginStore:
         self._path = path
 
     def entries(self) -> dict[str, dict[str, object]]:
-        """Digest to what was learned: profile, engine, model, margin_mib (the largest), learned (RFC 3339).
+        """Return what was learned by digest: profile, engine, model, margin_mib (the largest), learned (RFC 3339).
 
         With a margin per device there is also margins_mib.
         """
@@ -67,7 +70,7 @@ class MarginStore:
         return {digest: entry for digest, entry in entries.items() if isinstance(entry, dict)}
 
     def learned(self, key: MarginKey) -> Margins | None:
-        """The margins that survived, MiB."""
+        """Return the margins that survived, MiB; None without any."""
         entry = self.entries().get(key.digest, {})
         listed, margin = entry.get("margins_mib"), entry.get("margin_mib")
         if isinstance(listed, list) and listed and all(isinstance(each, int) for each in listed):

@@ -43,7 +43,7 @@ def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def _temporary(directory: str, prefix: str) -> tuple[int, str]:
-    """A new file that is locked: a sweep knows by the lock that its writer lives."""
+    """Make a new file that is locked: a sweep knows by the lock that its writer lives."""
     while True:
         handle, path = tempfile.mkstemp(dir=directory, prefix=prefix, suffix=TEMPORARY)
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -62,12 +62,12 @@ def sweep_temporaries(*directories: str) -> int:
     for directory in directories:
         with contextlib.suppress(OSError), os.scandir(directory) as entries:
             for name in [entry.name for entry in entries if _MADE_HERE.fullmatch(entry.name)]:
-                count += _swept(os.path.join(directory, name))
+                count += _sweep_file(os.path.join(directory, name))
 
     return count
 
 
-def _swept(path: str) -> bool:
+def _sweep_file(path: str) -> bool:
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -85,11 +85,15 @@ def _swept(path: str) -> bool:
 
 
 def save_state(path: str, state: dict[str, object]) -> None:
+    """Replace the state.
+
+    :raises OSError: as `write_atomically`
+    """
     write_atomically(path, json.dumps({"version": VERSION, **state}, indent=2).encode() + b"\n")
 
 
 def load_state(path: str) -> tuple[dict[str, object], str | None]:
-    """The state, and a notice for people when the file could not be read.
+    """Return the state, and a notice for people when the file could not be read.
 
     :raises UsageError: when a newer orch wrote it
     """
@@ -121,7 +125,7 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
 
 
 def free_name(path: str) -> str:
-    """The path, or the first of `path2`, `path3` ... that nothing has."""
+    """Return the path, or the first of `path2`, `path3` ... that nothing has."""
     name, number = path, 1
     while os.path.exists(name):
         number += 1

@@ -80,7 +80,7 @@ def _listener(number: int, name: str) -> socket.socket:
         message = f"the service manager handed over something that is no socket: {error.strerror}"
         raise UsageError(message, details=(where,), hint=_HINT) from None
 
-    found = _unfit(sock, name)
+    found = _find_fault(sock, name)
     if found:
         sock.detach()  # not ours to close: what it really is, nobody knows
         raise UsageError(
@@ -91,8 +91,8 @@ def _listener(number: int, name: str) -> socket.socket:
     return sock
 
 
-def _unfit(sock: socket.socket, name: str) -> str | None:
-    """What is wrong with it; None when nothing is."""
+def _find_fault(sock: socket.socket, name: str) -> str | None:
+    """Return the reason why a socket cannot be used; None when it can."""
     unix = sock.family == socket.AF_UNIX
     if not unix and sock.family not in (socket.AF_INET, socket.AF_INET6):
         return "neither an internet nor a unix socket"

@@ -1,4 +1,4 @@
-"""What a service needs to know of the machine: systemd and its version, our units, users, limits, directories."""
+"""The machine as a service meets it: systemd and its version, our units, users, limits, directories."""
 
 from __future__ import annotations
 
@@ -25,30 +25,34 @@ CARRIED = re.compile(r"ORCH_(HOME|GATEWAY_HOST|GATEWAY_PORT|ENGINE_\w+)|XDG_(CON
 """Variables that say where orch finds things: the service has to see what this user's commands see."""
 
 
-def template(flavour: Flavour, name: str) -> str:
+def read_template(flavour: Flavour, name: str) -> str:
+    """Return the template of a unit."""
     with open(os.path.join(packaged_directory("systemd"), flavour, name), encoding="utf-8") as file:
         return file.read()
 
 
 def this_orch() -> tuple[str, ...]:
-    """The words that run this installation from anywhere."""
+    """Return the words that run this installation from anywhere."""
     # Not the real path of the interpreter: beside a virtual environment's are that environment's programs.
     script = os.path.join(os.path.dirname(sys.executable), "orch")
     return (script,) if os.access(script, os.X_OK) else (sys.executable, "-m", "orchestrator")
 
 
 def installation_places() -> tuple[str, ...]:
-    """The directories and programs that a service needs to see to run this installation."""
+    """Return the directories and programs that a service needs to see to run this installation."""
     return tuple(dict.fromkeys((this_orch()[0], os.path.realpath(sys.executable), sys.prefix, PACKAGE)))
 
 
 def system_paths() -> Paths:
-    """The directories of the system service; `find_paths` finds them for the service user."""
+    """Return the directories of the system service; `find_paths` finds them for the service user."""
     return find_paths(dict(SERVICE_DIRECTORIES))
 
 
 def check_systemd(flavour: Flavour, tools: Tools) -> None:
-    """:raises OrchError: when no systemd answers that could run the service"""
+    """Check that a systemd answers that could run the service.
+
+    :raises OrchError: when none does
+    """
     try:
         system = tools.attempt(("systemctl", "is-system-running")).stdout.strip()
     except OrchError:  # there is no systemctl
@@ -71,7 +75,10 @@ def check_systemd(flavour: Flavour, tools: Tools) -> None:
 
 
 def systemd_version(tools: Tools) -> int:
-    """:raises OrchError: when there is none"""
+    """Return the version of systemd.
+
+    :raises OrchError: when there is none
+    """
     match = re.match(r"systemd (\d+)", tools.run(("systemctl", "--version"), 10))
     if match is None:
         raise OrchError("`systemctl --version` gave an answer that is not one")
@@ -79,8 +86,8 @@ def systemd_version(tools: Tools) -> int:
     return int(match[1])
 
 
-def look(flavour: Flavour, tools: Tools, root: str = "/") -> ServiceHost:
-    """The machine as it is.
+def inspect_host(flavour: Flavour, tools: Tools, root: str = "/") -> ServiceHost:
+    """Return the machine as it is.
 
     :raises OrchError: when systemd does not answer
     """
@@ -95,13 +102,13 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> ServiceHost:
             continue
 
     installed = [name for name in UNITS if bare.unit(name) in units]
-    enabled = tuple(name for name in installed if _says(tools, bare, "is-enabled", name, "enabled"))
+    enabled = tuple(name for name in installed if _answers(tools, bare, "is-enabled", name, "enabled"))
     active = tuple(
         name
         for name in installed
-        if root == "/" and _says(tools, bare, "is-active", name, "active", "activating", "reloading")
+        if root == "/" and _answers(tools, bare, "is-active", name, "active", "activating", "reloading")
     )
-    failed = tuple(name for name in installed if root == "/" and _says(tools, bare, "is-active", name, "failed"))
+    failed = tuple(name for name in installed if root == "/" and _answers(tools, bare, "is-active", name, "failed"))
     if flavour == "user":
         return ServiceHost(flavour, directory, root, units, enabled, active, failed)
 
@@ -121,7 +128,7 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> ServiceHost:
         enabled,
         active,
         failed,
-        existing=frozenset(path for path in PRIVATE_DIRECTORIES if _is_somebodys(bare.below(path))),
+        existing=frozenset(path for path in PRIVATE_DIRECTORIES if _has_own_owner(bare.below(path))),
         user=home is not None,
         group=has_group(USER, root),
         member=groups_of(USER, root),
@@ -130,19 +137,19 @@ def look(flavour: Flavour, tools: Tools, root: str = "/") -> ServiceHost:
 
 
 def user_unit_directory() -> str:
-    """As systemd.unit(5) has it."""
+    """Return the directory of a user's own units (systemd.unit(5))."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
     return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.config"), "systemd", "user")
 
 
 def carried_environment(flavour: Flavour) -> dict[str, str]:
-    """The variables that a unit sets. The system's directories are its own, wherever root's commands look."""
+    """Return the variables that a unit sets. The system's directories are its own, wherever root's commands look."""
     names = [name for name in sorted(os.environ) if CARRIED.fullmatch(name) and os.environ[name]]
     return {name: os.environ[name] for name in names if flavour == "user" or name.startswith(("ORCH_G", "ORCH_E"))}
 
 
 def manager_environment(flavour: Flavour, tools: Tools) -> dict[str, str]:
-    """What the service manager gives to each service, as far as it says where programs and files are."""
+    """Return the service manager's variables that say where programs and files are."""
     user = ("--user",) if flavour == "user" else ()
     lines = tools.attempt(("systemctl", *user, "show-environment")).stdout.splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
@@ -157,8 +164,8 @@ def user_name() -> str:
         return str(os.geteuid())
 
 
-def lingers(tools: Tools) -> bool | None:
-    """Whether this user's services run while nobody is logged in; None when logind does not say."""
+def user_lingers(tools: Tools) -> bool | None:
+    """Return whether this user's services run while nobody is logged in; None when logind does not say."""
     try:
         done = tools.attempt(("loginctl", "show-user", user_name(), "--property=Linger", "--value"))
     except OrchError:
@@ -172,7 +179,7 @@ def lingers(tools: Tools) -> bool | None:
 
 
 def missing_groups() -> tuple[str, ...]:
-    """Groups of this system's device nodes that this user is not in; none for root."""
+    """Return the groups of this system's device nodes that this user is not in; none for root."""
     if os.geteuid() == 0:
         return ()
 
@@ -181,13 +188,13 @@ def missing_groups() -> tuple[str, ...]:
 
 
 def memlock_limit_mib() -> int | None:
-    """The most memory that this user may lock, MiB; None for as much as there is."""
+    """Return the most memory that this user may lock, MiB; None for as much as there is."""
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     return None if hard == resource.RLIM_INFINITY else hard >> 20
 
 
 def closed_to_others(path: str) -> str | None:
-    """The first directory on the way to a file, or the file itself, that other users may not enter or read."""
+    """Return the first directory on the way to a file, or the file itself, that others may not enter or read."""
     place = os.path.sep
     for part in os.path.abspath(path).split(os.path.sep)[1:]:
         place = os.path.join(place, part)
@@ -202,8 +209,8 @@ def closed_to_others(path: str) -> str | None:
     return None
 
 
-def _is_somebodys(path: str) -> bool:
-    """Whether a directory is there that is not simply root's."""
+def _has_own_owner(path: str) -> bool:
+    """Return whether a directory is there that is not simply root's."""
     try:
         status = os.stat(path)
     except OSError:
@@ -212,5 +219,5 @@ def _is_somebodys(path: str) -> bool:
     return stat.S_ISDIR(status.st_mode) and (status.st_uid, status.st_gid) != (0, 0)
 
 
-def _says(tools: Tools, machine: ServiceHost, question: str, name: str, *answers: str) -> bool:
+def _answers(tools: Tools, machine: ServiceHost, question: str, name: str, *answers: str) -> bool:
     return tools.attempt(machine.systemctl(question, name)).stdout.strip() in answers

@@ -1,4 +1,4 @@
-"""What the service manager hands to a service, and what the service tells it (sd_notify(3), systemd.exec(5)).
+"""The service manager's variables for a service, and the messages to it (sd_notify(3), systemd.exec(5)).
 
 One datagram a message, `NAME=value` lines. The variables are read once and removed from the environment, so that no
 child can speak for us or take our sockets. Nothing here blocks or raises into the daemon: a manager that does not
@@ -32,8 +32,8 @@ _KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """What the manager gave to this process.
+class ManagerVariables:
+    """The variables that the manager gave to this process.
 
     :ivar notify_socket: where it listens; empty when it does not
     :ivar watchdog_s: it must hear from us at least so often; None when it does not watch
@@ -47,7 +47,7 @@ class Handed:
     unit: tuple[str, str] | None = None
 
 
-def take_variables(environment: MutableMapping[str, str], pid: int) -> Handed:
+def take_variables(environment: MutableMapping[str, str], pid: int) -> ManagerVariables:
     """Read the manager's variables, and remove them.
 
     What is meant for another process (its pid is named) counts as not given.
@@ -61,11 +61,11 @@ def take_variables(environment: MutableMapping[str, str], pid: int) -> Handed:
     if environment.get("SYSTEMD_EXEC_PID") == str(pid):  # inherited by a terminal's children, where it is another's
         unit = own_unit()
 
-    return Handed(found.get("NOTIFY_SOCKET", ""), _watchdog_s(found, pid), sockets, unit)
+    return ManagerVariables(found.get("NOTIFY_SOCKET", ""), _watchdog_s(found, pid), sockets, unit)
 
 
 def _watchdog_s(found: dict[str, str], pid: int) -> float | None:
-    """As sd_watchdog_enabled(3): without WATCHDOG_PID it is for whoever reads it."""
+    """Return the watchdog's period as sd_watchdog_enabled(3) does: without WATCHDOG_PID it is for any process."""
     text = found.get("WATCHDOG_USEC", "")
     if found.get("WATCHDOG_PID", str(pid)) != str(pid) or not text:
         return None
@@ -78,7 +78,7 @@ def _watchdog_s(found: dict[str, str], pid: int) -> float | None:
 
 
 def own_unit(cgroups: str = "/proc/self/cgroup") -> tuple[str, str] | None:
-    """The unit that this process belongs to, and `user` or `system`: whose manager runs it."""
+    """Return the unit that this process belongs to, and `user` or `system` for the manager that runs it."""
     try:
         with open(cgroups, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
@@ -119,7 +119,7 @@ class Notifier:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a manager to speak to."""
+        """True when there is a manager to speak to."""
         return self._socket is not None
 
     def send(self, *fields: str) -> bool:
@@ -134,7 +134,7 @@ class Notifier:
         return self.flush()
 
     def try_send(self, *fields: str) -> bool:
-        """As `send`, and forgotten when the manager is busy: what is true now is not true later."""
+        """Tell it, or forget it when the manager is busy: what is true now is not true later."""
         return self._socket is not None and self.flush() and self._deliver("\n".join(fields).encode(errors="replace"))
 
     def flush(self) -> bool:
@@ -156,7 +156,7 @@ class Notifier:
             self._socket = None
 
     def _deliver(self, message: bytes) -> bool:
-        """Whether the message is no longer ours to send: it has gone, or never can."""
+        """Send a message; False while it has to be tried again. One that can never arrive counts as sent."""
         assert self._socket is not None
         try:
             self._socket.sendto(message, self._address)
@@ -173,16 +173,16 @@ class Notifier:
 
 
 def status_field(text: str) -> str:
-    """`STATUS=` and one line, whatever the text holds."""
+    """Return `STATUS=` and one line, whatever the text holds."""
     line = neutralise(" ".join(text.split()))
     return "STATUS=" + (line if len(line) <= MAX_STATUS else line[: MAX_STATUS - 1] + "…")
 
 
 def reloading_fields() -> tuple[str, str]:
-    """To be sent at once: the manager takes a READY=1 for the answer only if it is newer than this time."""
+    """Return the fields that announce a reload, to be sent at once: READY=1 answers them only if it is newer."""
     return "RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}"
 
 
 def extend_field(seconds: float) -> str:
-    """Within so many seconds there will be another message: do not give up until then."""
+    """Return the field that asks for patience: there will be another message within so many seconds."""
     return f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"

@@ -1,4 +1,4 @@
-"""Performs the steps of an installation: all of them, or none."""
+"""The steps of an installation, performed: all of them, or none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tools:
         self.path = os.pathsep.join([path, "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
     def run(self, argv: tuple[str, ...], limit_s: float | None = None) -> str:
-        """The output of a command.
+        """Run a command, and return its output.
 
         :param limit_s: none for what starts and stops units: that takes as long as the unit allows
         :raises OrchError: when it is not there, fails, or does not end
@@ -41,7 +41,10 @@ class Tools:
         return done.stdout
 
     def attempt(self, argv: tuple[str, ...], limit_s: float | None = 10.0) -> subprocess.CompletedProcess[str]:
-        """As `run`; a command that fails is an answer, too."""
+        """Run a command, and return its output and status: one that fails is an answer, too.
+
+        :raises OrchError: when it is not there, or does not end
+        """
         program = shutil.which(argv[0], path=self.path)
         if program is None:
             raise OrchError(f"`{argv[0]}` is not installed here", details=(f"needed for: {shlex.join(argv)}",))
@@ -55,7 +58,7 @@ class Tools:
             raise OrchError(f"`{shlex.join(argv)}` did not end within {limit_s:g} s") from None
 
 
-def perform(steps: Iterable[Step], tools: Tools, root: str, on_step: Callable[[Step], None]) -> None:
+def perform_steps(steps: Iterable[Step], tools: Tools, root: str, on_step: Callable[[Step], None]) -> None:
     """Perform the steps in order. When one fails, or the person interrupts, undo those before it, last first.
 
     A terminal that is closed and a TERM are interrupts as well; while they undo, nothing interrupts. What comes after
@@ -74,16 +77,16 @@ def perform(steps: Iterable[Step], tools: Tools, root: str, on_step: Callable[[S
                     final = True
                     undos.clear()
 
-                _perform(step, tools, root, lambda undo, step=step: undos.append((step, undo)))  # type: ignore[misc]
+                _perform_step(step, tools, root, lambda undo, step=step: undos.append((step, undo)))  # type: ignore[misc]
         except BaseException as error:
             with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                left = _undo(undos)
+                left = _undo_all(undos)
 
             if isinstance(error, (OrchError, OSError)):
                 after = (
                     ("what was removed before this stays removed",) if final else ("everything is as it was before",)
                 )
-                raise _failed(error, tuple(left) or after) from error
+                raise _failure_with_state(error, tuple(left) or after) from error
 
             raise
 
@@ -98,12 +101,12 @@ def _signals(handler: Callable[..., object] | signal.Handlers, *numbers: signal.
             signal.signal(each, old)
 
 
-def _perform(step: Step, tools: Tools, root: str, undone_by: Callable[[Undo], None]) -> None:
+def _perform_step(step: Step, tools: Tools, root: str, undone_by: Callable[[Undo], None]) -> None:
     match step:
         case MakeDirectory(path, owner, mode):
             uid, gid = ids_of(owner, root)
             if os.path.isdir(path):
-                undone_by(_owned_again(path))
+                undone_by(_restore_owner(path))
             else:
                 _make_parents(path, undone_by)
                 os.mkdir(path, mode)
@@ -113,10 +116,10 @@ def _perform(step: Step, tools: Tools, root: str, undone_by: Callable[[Undo], No
             os.chown(path, uid, gid)
         case WriteFile(path, text, mode):
             _make_parents(path, undone_by)
-            undone_by(_restore(path))
+            undone_by(_restore_file(path))
             write_atomically(path, text.encode(), mode=mode)
         case RemoveFile(path):
-            undone_by(_restore(path))
+            undone_by(_restore_file(path))
             os.unlink(path)
         case RemoveTree(path):
             with contextlib.suppress(FileNotFoundError):
@@ -144,7 +147,7 @@ def _make_parents(path: str, undone_by: Callable[[Undo], None]) -> None:
         undone_by(lambda each=each: os.rmdir(each))  # type: ignore[misc]
 
 
-def _owned_again(path: str) -> Undo:
+def _restore_owner(path: str) -> Undo:
     before = os.stat(path)
 
     def undo() -> None:
@@ -154,8 +157,8 @@ def _owned_again(path: str) -> Undo:
     return undo
 
 
-def _restore(path: str) -> Undo:
-    """What puts a file back as it is now, or takes it away if there is none now."""
+def _restore_file(path: str) -> Undo:
+    """Return the undo that puts a file back as it is now, or takes it away if there is none now."""
     try:
         with open(path, "rb") as file:
             before: bytes | None = file.read()
@@ -177,7 +180,7 @@ def _quietly(tools: Tools, argv: tuple[str, ...]) -> None:
     tools.run(argv)
 
 
-def _undo(undos: list[tuple[Step, Undo]]) -> list[str]:
+def _undo_all(undos: list[tuple[Step, Undo]]) -> list[str]:
     """Undo everything, whatever fails.
 
     :return: what could not be undone, for people
@@ -192,8 +195,11 @@ def _undo(undos: list[tuple[Step, Undo]]) -> list[str]:
     return left
 
 
-def _failed(error: OrchError | OSError, after: tuple[str, ...]) -> OrchError:
-    """:param after: how the machine is now, for people"""
+def _failure_with_state(error: OrchError | OSError, after: tuple[str, ...]) -> OrchError:
+    """Return an error with the state of the machine in its details.
+
+    :param after: how the machine is now, for people
+    """
     if isinstance(error, OrchError):
         message, details, hint = error.message, error.details, error.hint
     else:

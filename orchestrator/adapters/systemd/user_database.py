@@ -10,13 +10,13 @@ from orchestrator.core.errors import OrchError
 
 
 def user_home(name: str, root: str = "/") -> str | None:
-    """The home of a user, None when there is no such user."""
+    """Return the home of a user, None when there is no such user."""
     entry = _passwd(name, root)
     return None if entry is None else entry[2]
 
 
 def ids_of(name: str, root: str = "/") -> tuple[int, int]:
-    """uid and gid.
+    """Return the uid and gid of a user.
 
     :raises OrchError: when there is no such user
     """
@@ -40,7 +40,7 @@ def has_group(name: str, root: str = "/") -> bool:
 
 
 def groups_of(name: str, root: str = "/") -> tuple[str, ...]:
-    """The groups that list a user as a member; not the one of its own."""
+    """Return the groups that list a user as a member; not the one of its own."""
     if root == "/":
         return tuple(sorted(entry.gr_name for entry in grp.getgrall() if name in entry.gr_mem))
 

@@ -61,12 +61,12 @@ def set_keys(args: argparse.Namespace) -> int:
 
 
 def new(args: argparse.Namespace) -> int:
-    from orchestrator.adapters.config.profile_editing import create
+    from orchestrator.adapters.config.profile_editing import create_profile
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
 
     model = args.model if args.model.startswith(("~", "orch:")) else os.path.abspath(args.model)
-    path = create(ProfileStore(find_paths()), args.name, model, args.extends)
+    path = create_profile(ProfileStore(find_paths()), args.name, model, args.extends)
     if args.json:
         output.json_data({"version": 1, "name": args.name, "file": path})
     else:

@@ -67,7 +67,7 @@ def _flavour(args: argparse.Namespace) -> Flavour:
 
 
 def _install(args: argparse.Namespace, flavour: Flavour) -> int:
-    from orchestrator.adapters.systemd.steps import Tools, perform
+    from orchestrator.adapters.systemd.steps import Tools, perform_steps
     from orchestrator.core.setup.service_plan import install_steps
     from orchestrator.doctor.service import prepare_units
 
@@ -83,7 +83,7 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
         return _show_plan(args, machine, steps, warnings)
 
     try:
-        perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+        perform_steps(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
     except OrchError as error:
         error.hint = error.hint or f"what the service said is in `orch service logs --{flavour}`"
         raise
@@ -119,7 +119,7 @@ def _start_warnings(tools: Tools, machine: ServiceHost, orch: tuple[str, ...], p
 def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     from orchestrator.adapters.paths import find_paths
     from orchestrator.adapters.systemd.machine import system_paths
-    from orchestrator.adapters.systemd.steps import Tools, perform
+    from orchestrator.adapters.systemd.steps import Tools, perform_steps
     from orchestrator.core.setup.service_plan import uninstall_steps
     from orchestrator.core.setup.service_unit import SERVICE, SOCKET
     from orchestrator.doctor.service import refuse_another_daemon
@@ -139,7 +139,7 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     if args.dry_run:
         return _show_plan(args, machine, steps, [])
 
-    perform(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+    perform_steps(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
     code = _report(args, machine, steps, [], "removed" if steps else "not installed: nothing to do")
     if kept and not args.purge:
         user = " and the user `orch`" if machine.user else ""
@@ -149,7 +149,7 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
 
 
 def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> ServiceHost:
-    from orchestrator.adapters.systemd.machine import check_systemd, look
+    from orchestrator.adapters.systemd.machine import check_systemd, inspect_host
 
     root = os.path.abspath(args.root)
     if root != "/" and flavour == "user":
@@ -163,7 +163,7 @@ def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Servic
     if root == "/":
         check_systemd(flavour, tools)
 
-    return look(flavour, tools, root)
+    return inspect_host(flavour, tools, root)
 
 
 def _command_as_root(args: argparse.Namespace) -> str:
@@ -260,7 +260,7 @@ PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "S
 
 
 def _status(args: argparse.Namespace, flavour: Flavour) -> int:
-    from orchestrator.adapters.systemd.machine import lingers
+    from orchestrator.adapters.systemd.machine import user_lingers
     from orchestrator.adapters.systemd.steps import Tools
     from orchestrator.core.setup.service_unit import SERVICE, SOCKET, is_ours
 
@@ -293,7 +293,7 @@ def _status(args: argparse.Namespace, flavour: Flavour) -> int:
         "status_text": found.get("StatusText", ""),
         "result": found.get("Result", ""),
         "exit_status": int(found.get("ExecMainStatus") or 0),
-        "lingers": lingers(tools) if flavour == "user" else None,
+        "lingers": user_lingers(tools) if flavour == "user" else None,
     }
     if args.json:
         output.json_data(data)

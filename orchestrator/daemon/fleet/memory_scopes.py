@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import anyio.to_thread
 
 from orchestrator.adapters.process.cgroup import EngineGroups, Leaf
-from orchestrator.adapters.process.oom_counter import OomCounter, counter_for
+from orchestrator.adapters.process.oom_counter import OomCounter, nearest_oom_counter
 from orchestrator.core.failure.exit_evidence import OomKills
 
 
@@ -72,7 +72,7 @@ class MemoryScopes:
             self._record("group_kept", f"{group.path} is still in use; the next start of the daemon removes it")
 
     def _place(self, group: Leaf | None) -> MemoryScope:
-        counter = counter_for(group)
+        counter = nearest_oom_counter(group)
         return MemoryScope(group, self._groups.memory_max_mib, counter, counter.read())
 
     def _say_failed(self, why: str) -> None:

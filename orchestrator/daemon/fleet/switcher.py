@@ -17,7 +17,7 @@ import anyio.to_thread
 from orchestrator.adapters.gguf.reader import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.hardware.host import available_memory_bytes
-from orchestrator.adapters.hardware.page_cache import warm
+from orchestrator.adapters.hardware.page_cache import read_ahead
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.fleet_states import CancelRequested, Strategy, SwitchFinished, SwitchRequested, target_of
@@ -109,7 +109,7 @@ class Switcher:
             # A model that does not fit beside the rest of the page cache is read as far as it does.
             limit_bytes = available_memory_bytes() // 2
             paths = split_paths(resolved.model_path)
-            await anyio.to_thread.run_sync(warm, paths, limit_bytes, lambda: operation.cancelled)
+            await anyio.to_thread.run_sync(read_ahead, paths, limit_bytes, lambda: operation.cancelled)
 
         while self._owner.fleet.switch is not None:  # `orch up` replaces what runs by a switch of its own
             await self._owner.published.changed(self._owner.published.generation)

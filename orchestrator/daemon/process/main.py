@@ -15,7 +15,7 @@ from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.key_file import read_keys
 from orchestrator.adapters.http1 import HttpLimits as HttpLimits
 from orchestrator.adapters.paths import find_paths, make_directories
-from orchestrator.adapters.process.cgroup import EngineGroups, take_over
+from orchestrator.adapters.process.cgroup import EngineGroups, claim_engine_groups
 from orchestrator.adapters.process.guard import home_id, sweep_leftovers
 from orchestrator.adapters.process.hardening import check_privilege, dump_no_core, raise_descriptor_limit
 from orchestrator.adapters.process.linux import become_subreaper, check_platform, use_one_heap
@@ -95,7 +95,7 @@ def run_to_end(daemon: Daemon, listeners: Listeners) -> None:
 
 
 def take_engine_groups(memory_max_mib: int) -> EngineGroups:
-    groups = take_over(memory_max_mib)
+    groups = claim_engine_groups(memory_max_mib)
     if groups.root is not None:
         _log.info("engines get control groups of their own, below %s", groups.root)
 

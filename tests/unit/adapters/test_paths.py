@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.adapters import paths
 from orchestrator.adapters.paths import MAX_SOCKET_PATH, find_paths, make_private
-from orchestrator.adapters.systemd.machine import template
+from orchestrator.adapters.systemd.machine import read_template
 from orchestrator.core.errors import OrchError
 
 HOME = {"HOME": "/home/ada"}
@@ -157,7 +157,7 @@ def test_root_finds_its_own_even_where_root_owns_the_services_directory(
 
 
 def test_the_services_directories_are_those_of_the_unit() -> None:
-    unit = template("system", "orch.service")
+    unit = read_template("system", "orch.service")
     for variable, directory in paths.SERVICE_DIRECTORIES.items():
         word = {
             "CONFIGURATION": "Configuration",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.config.profile_editing import Change, create, parse_value, set_values
+from orchestrator.adapters.config.profile_editing import Change, create_profile, parse_value, set_values
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import find_paths
 from orchestrator.core.errors import OrchError, UsageError
@@ -146,19 +146,19 @@ def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(store: ProfileS
 
 
 def test_a_new_profile_is_valid_and_a_taken_name_is_refused(store: ProfileStore) -> None:
-    path = create(store, "n", "/m.gguf", "p")
+    path = create_profile(store, "n", "/m.gguf", "p")
     assert store.load("n").settings == store.load("p").settings
     assert path == os.path.join(store.directory, "n.toml")
-    create(store, "plain", "/m.gguf")
+    create_profile(store, "plain", "/m.gguf")
     assert store.load("plain").settings == {"memory.fit": True}
     with pytest.raises(UsageError, match="there is a profile `p` already"):
-        create(store, "p", "/m.gguf")
+        create_profile(store, "p", "/m.gguf")
 
     with pytest.raises(UsageError, match="cannot be a profile's name"):
-        create(store, "../x", "/m.gguf")
+        create_profile(store, "../x", "/m.gguf")
 
     with pytest.raises(UsageError, match="there is no profile `nope`"):
-        create(store, "q", "/m.gguf", "nope")
+        create_profile(store, "q", "/m.gguf", "nope")
 
 
 @pytest.mark.parametrize(

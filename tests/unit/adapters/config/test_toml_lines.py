@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.config.toml_lines import line_finder, parse
+from orchestrator.adapters.config.toml_lines import line_finder, parse_toml
 from orchestrator.core.problems import Key, Problems
 
 TEXT = """\
@@ -89,7 +89,7 @@ def test_a_default_engine_written_as_a_string_has_its_line() -> None:
 )
 def test_a_syntax_error_has_its_line_and_column(text: str, line: int, words: str) -> None:
     problems = Problems("f.toml")
-    assert parse(text, problems) is None
+    assert parse_toml(text, problems) is None
     [problem] = problems.found
     assert problem.line == line
     assert words in problem.message
@@ -98,12 +98,12 @@ def test_a_syntax_error_has_its_line_and_column(text: str, line: int, words: str
 def test_an_engine_named_twice_is_explained() -> None:
     """`engine = "x"` and `[engine.y]` cannot stand in one TOML document, however natural it looks."""
     problems = Problems()
-    assert parse("engine = 'x'\n[engine.y.memory]\nfit = true\n", problems) is None
+    assert parse_toml("engine = 'x'\n[engine.y.memory]\nfit = true\n", problems) is None
     assert problems.found[0].hint is not None
     assert "[engine]" in problems.found[0].hint
 
 
 def test_a_document_nested_without_end_is_a_problem_and_no_crash() -> None:
     problems = Problems()
-    assert parse("a = " + "[" * 100_000, problems) is None
+    assert parse_toml("a = " + "[" * 100_000, problems) is None
     assert len(problems.found) == 1

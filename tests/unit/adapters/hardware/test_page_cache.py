@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.hardware.page_cache import BLOCK_BYTES, warm
+from orchestrator.adapters.hardware.page_cache import BLOCK_BYTES, read_ahead
 
 
 def never() -> bool:
@@ -25,21 +25,21 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def test_every_byte_of_every_file_is_read(files: list[str]) -> None:
-    assert warm(files, 1 << 40, never) == 3 * BLOCK_BYTES
+    assert read_ahead(files, 1 << 40, never) == 3 * BLOCK_BYTES
 
 
 def test_reading_ends_within_a_block_of_the_limit(files: list[str]) -> None:
     limit_bytes = BLOCK_BYTES + 1
-    assert limit_bytes <= warm(files, limit_bytes, never) < limit_bytes + BLOCK_BYTES
+    assert limit_bytes <= read_ahead(files, limit_bytes, never) < limit_bytes + BLOCK_BYTES
 
 
 def test_a_limit_of_nothing_reads_nothing(files: list[str]) -> None:
-    assert warm(files, 0, never) == 0
+    assert read_ahead(files, 0, never) == 0
 
 
 def test_reading_ends_with_the_block_in_which_it_is_cancelled(files: list[str]) -> None:
     asked = iter([False, True])
-    assert warm(files, 1 << 40, lambda: next(asked, True)) == BLOCK_BYTES
+    assert read_ahead(files, 1 << 40, lambda: next(asked, True)) == BLOCK_BYTES
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
@@ -50,12 +50,12 @@ def test_what_cannot_be_read_is_left_to_the_engine_and_the_rest_is_read(
     if kind == "folder":
         bad.mkdir()
 
-    assert warm([str(bad), *files], 1 << 40, never) == 3 * BLOCK_BYTES
+    assert read_ahead([str(bad), *files], 1 << 40, never) == 3 * BLOCK_BYTES
 
 
 def test_the_files_are_closed(files: list[str]) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    warm(files, 1 << 40, never)
+    read_ahead(files, 1 << 40, never)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -65,12 +65,12 @@ def test_a_thread_that_has_read_ahead_keeps_no_block(tmp_path: Path) -> None:
     path.write_bytes(bytes(BLOCK_BYTES))
     code = """if True:
         import sys, threading, psutil
-        from orchestrator.adapters.hardware.page_cache import warm
+        from orchestrator.adapters.hardware.page_cache import read_ahead
 
         def work(ready, done, end):
             ready.wait()
             for _ in range(3):
-                warm([sys.argv[1]], 1 << 30, lambda: False)
+                read_ahead([sys.argv[1]], 1 << 30, lambda: False)
             done.set()
             end.wait()
 

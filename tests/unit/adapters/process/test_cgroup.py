@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.process import cgroup, oom_counter
-from orchestrator.adapters.process.cgroup import EngineGroups, Groups, Leaf, groups_of, is_given_to_us, take_over
-from orchestrator.adapters.process.oom_counter import counter_for, parse
+from orchestrator.adapters.process.cgroup import (
+    EngineGroups,
+    Groups,
+    Leaf,
+    claim_engine_groups,
+    groups_of,
+    is_delegated,
+)
+from orchestrator.adapters.process.oom_counter import nearest_oom_counter, parse_oom_kills
 
 PURE = "26 25 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (
@@ -65,12 +72,12 @@ def make_group(path: Path, *pids: int, controllers: str = "memory pids", marked:
 
 
 def test_a_group_that_systemd_marked_is_ours_to_divide(tmp_path: Path) -> None:
-    assert is_given_to_us(make_group(tmp_path / "orch.service", os.getpid(), marked=True))
+    assert is_delegated(make_group(tmp_path / "orch.service", os.getpid(), marked=True))
 
 
 def test_a_group_that_we_may_write_to_like_its_parent_is_not_ours(tmp_path: Path) -> None:
     """Root may write to every group, and a user to those of every service of theirs."""
-    assert not is_given_to_us(make_group(tmp_path / "orch.service", os.getpid()))
+    assert not is_delegated(make_group(tmp_path / "orch.service", os.getpid()))
 
 
 @pytest.mark.parametrize(
@@ -93,30 +100,30 @@ def test_a_user_s_systemd_is_asked_since_it_leaves_no_mark(
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-    assert is_given_to_us(group) is given
+    assert is_delegated(group) is given
 
 
 def test_a_user_s_systemd_that_cannot_be_asked_gives_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = make_group(tmp_path / "user@1000.service" / "orch.service", os.getpid())
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not is_given_to_us(group)
+    assert not is_delegated(group)
 
 
 def test_a_group_with_somebody_else_in_it_is_not_ours(tmp_path: Path) -> None:
     session = make_group(tmp_path / "session-2.scope", os.getppid(), os.getpid(), marked=True)
-    assert not is_given_to_us(session)
+    assert not is_delegated(session)
 
 
 def test_a_group_that_another_daemon_has_divided_is_not_ours(tmp_path: Path) -> None:
     group = make_group(tmp_path / "shared", marked=True)
     make_group(tmp_path / "shared" / "daemon", os.getppid())
-    assert not is_given_to_us(group)
+    assert not is_delegated(group)
 
 
 def test_the_root_of_the_hierarchy_is_not_ours(tmp_path: Path) -> None:
     group = make_group(tmp_path / "root", os.getpid(), marked=True)
     os.unlink(os.path.join(group, "cgroup.events"))
-    assert not is_given_to_us(group)
+    assert not is_delegated(group)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, groups: Groups) -> None:
@@ -130,7 +137,7 @@ def test_the_daemon_goes_into_a_group_of_its_own_and_takes_the_controllers_there
     root = make_group(tmp_path / "unit", os.getpid(), controllers="cpu memory", marked=True)
     make_group(tmp_path / "unit" / "daemon")
     stand_in(monkeypatch, Groups(root, None))
-    groups = take_over(4096)
+    groups = claim_engine_groups(4096)
     assert groups == EngineGroups(root, 4096)
     assert (tmp_path / "unit" / "daemon" / "cgroup.procs").read_text() == str(os.getpid())
     assert (tmp_path / "unit" / "cgroup.subtree_control").read_text() == "+memory"
@@ -142,7 +149,7 @@ def test_a_daemon_that_systemd_put_into_the_group_below_divides_the_one_above(
     root = make_group(tmp_path / "unit", marked=True)
     below = make_group(tmp_path / "unit" / "daemon", os.getpid())
     stand_in(monkeypatch, Groups(below, None))
-    assert take_over().root == root
+    assert claim_engine_groups().root == root
 
 
 @pytest.mark.parametrize("unified", [True, False])
@@ -152,7 +159,7 @@ def test_without_a_group_of_ours_nothing_is_touched(
     group = make_group(tmp_path / "session-2.scope", os.getppid(), os.getpid(), marked=True)
     before = sorted(os.listdir(group))
     stand_in(monkeypatch, Groups(group if unified else None, None))
-    groups = take_over(4096)
+    groups = claim_engine_groups(4096)
     assert (groups.root, groups.can_limit, groups.make("1a2b")) == (None, False, None)
     assert sorted(os.listdir(group)) == before
 
@@ -184,7 +191,7 @@ EVENTS = "low 0\nhigh 0\nmax 12\noom 2\noom_kill {}\noom_group_kill 1\n"
     ],
 )
 def test_the_counter_is_read_from_each_of_the_three_files(text: str, expected: int | None) -> None:
-    assert parse(text) == expected
+    assert parse_oom_kills(text) == expected
 
 
 def test_the_counter_of_the_engine_s_own_group_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,19 +203,19 @@ def test_the_counter_of_the_engine_s_own_group_comes_first(tmp_path: Path, monke
     (memory / "memory.oom_control").write_text("oom_kill 5\n")
     stand_in(monkeypatch, Groups(os.path.join(root, "daemon"), str(memory)))
     (tmp_path / "unit" / "engine-1" / "memory.events").write_text(EVENTS.format(2))
-    counter = counter_for(Leaf(leaf))
+    counter = nearest_oom_counter(Leaf(leaf))
     assert (counter.read(), counter.source, counter.scope) == (2, "memory.events", "engine")
 
     os.unlink(os.path.join(leaf, "memory.events"))  # a group without the memory controller: the one above counts
-    counter = counter_for(Leaf(leaf))
+    counter = nearest_oom_counter(Leaf(leaf))
     assert (counter.read(), counter.source, counter.scope) == (8, f"memory.events of {root}", "group")
 
     os.unlink(os.path.join(root, "memory.events"))
-    counter = counter_for(Leaf(leaf))
+    counter = nearest_oom_counter(Leaf(leaf))
     assert (counter.read(), counter.source, counter.scope) == (5, f"memory.oom_control of {memory}", "group")
 
     (memory / "memory.oom_control").write_text("under_oom 0\n")
-    assert (counter_for(None).source, counter_for(None).scope) == ("/proc/vmstat", "machine")
+    assert (nearest_oom_counter(None).source, nearest_oom_counter(None).scope) == ("/proc/vmstat", "machine")
 
 
 def test_a_counter_that_is_gone_says_nothing(tmp_path: Path) -> None:

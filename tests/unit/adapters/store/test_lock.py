@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.lock import DaemonLock, holder
+from orchestrator.adapters.store.lock import DaemonLock, read_holder
 from orchestrator.core.errors import OrchError
 
 HOLDS = """
@@ -38,28 +38,28 @@ def test_a_second_daemon_is_told_the_pid_of_the_first_within_a_second(path: str)
             DaemonLock(path).acquire()
 
         assert time.monotonic() - begun < 1.0
-        named = holder(path)
+        named = read_holder(path)
         assert named is not None
         assert (named["pid"], named["start_ticks"]) == (first.pid, 42)
     finally:
         first.kill()
         first.communicate()
 
-    assert holder(path) is None
+    assert read_holder(path) is None
     DaemonLock(path).acquire()  # free at once after SIGKILL
 
 
 def test_nobody_holds_a_lock_that_was_never_taken(path: str) -> None:
-    assert holder(path) is None
+    assert read_holder(path) is None
 
 
 def test_looking_at_the_holder_does_not_take_the_lock(path: str) -> None:
     lock = DaemonLock(path)
     lock.acquire()
     lock.release()
-    assert holder(path) is None
+    assert read_holder(path) is None
     lock.acquire()
-    named = holder(path)
+    named = read_holder(path)
     assert named is not None
     assert named["pid"] == os.getpid()
     lock.release()
@@ -70,7 +70,7 @@ def test_a_torn_lock_file_still_keeps_the_second_daemon_out(path: str, content: 
     lock = DaemonLock(path)
     lock.acquire()
     Path(path).write_text(content)
-    assert holder(path) == {}
+    assert read_holder(path) == {}
     with pytest.raises(OrchError, match="pid unknown"):
         DaemonLock(path).acquire()
 
@@ -98,7 +98,7 @@ def test_children_do_not_inherit_the_lock(path: str) -> None:
 
         lock.release()
         assert path not in targets
-        assert holder(path) is None
+        assert read_holder(path) is None
 
 
 def test_a_planted_link_is_refused_and_its_target_unchanged(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.adapters.systemd.notify import (
     MAX_STATUS,
     VARIABLES,
-    Handed,
+    ManagerVariables,
     Notifier,
     own_unit,
     status_field,
@@ -101,13 +101,13 @@ def test_the_variables_are_taken_from_the_environment() -> None:
         "PATH": "/bin",
     }
     assert set(environment) - {"PATH"} == set(VARIABLES)
-    assert take_variables(environment, 7) == Handed("/run/n", 30.0, ("2", "gateway:control"), None)
+    assert take_variables(environment, 7) == ManagerVariables("/run/n", 30.0, ("2", "gateway:control"), None)
     assert environment == {"PATH": "/bin"}
 
 
 def test_what_is_meant_for_another_process_is_taken_away_and_not_heeded() -> None:
     environment = {"WATCHDOG_PID": "8", "WATCHDOG_USEC": "30000000", "LISTEN_PID": "8", "LISTEN_FDS": "1"}
-    assert take_variables(environment, 7) == Handed()
+    assert take_variables(environment, 7) == ManagerVariables()
     assert environment == {}
 
 

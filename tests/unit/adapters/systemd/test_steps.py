@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.systemd.steps import Tools, perform
+from orchestrator.adapters.systemd.steps import Tools, perform_steps
 from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.service_plan import (
     MakeDirectory,
@@ -93,7 +93,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 def run(steps: tuple[Step, ...]) -> None:
-    perform(steps, Tools(), "/", lambda step: None)
+    perform_steps(steps, Tools(), "/", lambda step: None)
 
 
 def fails_at(number: int, steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -167,7 +167,7 @@ def test_an_interrupt_undoes_as_a_failure_does(fake: Fake) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        perform(steps, Tools(), "/", interrupt)
+        perform_steps(steps, Tools(), "/", interrupt)
 
     assert fake.snapshot() == before
 
@@ -183,7 +183,7 @@ def test_a_terminal_that_closes_and_a_term_undo_as_well(fake: Fake, number: sign
             os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
-        perform(steps, Tools(), "/", end)
+        perform_steps(steps, Tools(), "/", end)
 
     assert fake.snapshot() == before
     assert signal.getsignal(number) is handler

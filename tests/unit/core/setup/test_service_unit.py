@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.adapters.config.config_file import KEYS_CREDENTIAL
-from orchestrator.adapters.systemd.machine import template
+from orchestrator.adapters.systemd.machine import read_template
 from orchestrator.core import exit_codes
 from orchestrator.core.config import Config, DaemonConfig, GatewayConfig
 from orchestrator.core.setup.service_unit import (
@@ -34,7 +34,7 @@ def facts(flavour: Flavour = "user", systemd: int = 252, config: Config | None =
 
 
 def service(of: UnitFacts) -> str:
-    return render(template(of.flavour, "orch.service"), of)
+    return render(read_template(of.flavour, "orch.service"), of)
 
 
 def options(text: str) -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ def test_an_option_is_there_only_where_this_systemd_has_it(
 @pytest.mark.parametrize("systemd", [252, 255])
 def test_nothing_of_the_template_is_left(flavour: Flavour, systemd: int) -> None:
     for name in ("orch.service", "orch.socket"):
-        text = render(template(flavour, name), facts(flavour, systemd, profile="mine", socket=True))
+        text = render(read_template(flavour, name), facts(flavour, systemd, profile="mine", socket=True))
         assert not re.search(r"@[a-z_]+@|^\{", text, re.MULTILINE), text
 
 
@@ -122,7 +122,7 @@ def test_homes_are_seen_only_where_something_of_ours_lies_there(reads: bool, val
 def test_the_socket_listens_where_the_gateway_would(host: str, address: str) -> None:
     config = Config(gateway=GatewayConfig(host=host))
     assert listen_address(config) == address
-    text = render(template("user", "orch.socket"), facts(config=config))
+    text = render(read_template("user", "orch.socket"), facts(config=config))
     assert options(text)["ListenStream"] == [address]
     assert options(text)["FileDescriptorName"] == ["gateway"]
 
@@ -170,7 +170,7 @@ def test_a_value_keeps_its_dollars() -> None:
 @pytest.mark.parametrize("name", ["orch.service", "orch.socket"])
 def test_every_option_has_its_reason_in_the_documentation(flavour: Flavour, name: str) -> None:
     explained = set(re.findall(r"`([A-Z][A-Za-z]+)", DOCUMENT.read_text()))
-    used = set(re.findall(r"^(?:\{\S+\} )?([A-Z][A-Za-z]+)=", template(flavour, name), re.MULTILINE))
+    used = set(re.findall(r"^(?:\{\S+\} )?([A-Z][A-Za-z]+)=", read_template(flavour, name), re.MULTILINE))
     assert used - explained - {"Description", "Documentation", "ConditionPathExists"} == set()
 
 
