@@ -93,3 +93,15 @@ def test_a_daemon_that_is_no_service_has_to_end_first(paths: Paths) -> None:
         service_check.refuse_another_daemon(paths, active)
     finally:
         lock.release()
+
+
+def test_the_models_that_may_run_are_the_users_own_and_the_first_but_not_one_that_orch_makes(tmp_path: Path) -> None:
+    paths = find_paths({"ORCH_HOME": str(tmp_path)})
+    os.makedirs(paths.profiles)
+    for name, model in (("mine", "/home/me/m.gguf"), ("made", "orch:demo")):
+        Path(paths.profiles, f"{name}.toml").write_text(f'schema = 1\nmodel = "{model}"\n')
+
+    assert service_check._first_model(paths, "mine") == "/home/me/m.gguf"
+    assert service_check._first_model(paths, "made") is None
+    assert service_check._first_model(paths, "") is None
+    assert service_check._model_paths(paths, "/first.gguf") == {"/first.gguf", "/home/me/m.gguf"}

@@ -1,0 +1,87 @@
+"""Waiting for the daemon, with answers that are written here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.api import client
+from orchestrator.cli import waiting
+from orchestrator.core.errors import NotRunningError, TimedOutError
+
+Answers = Callable[..., list[str]]
+
+
+def status(state: str, generation: int, *, switching: bool = False) -> bytes:
+    fields = {"state": state, "generation": generation, "switching": switching, "progress": f"{state} now"}
+    return json.dumps(fields).encode()
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Give the daemon's answers, in their order; errors are raised, the last one is repeated.
+
+    :return: the requests, as they come
+    """
+
+    def give(*given: bytes | Exception) -> list[str]:
+        asked: list[str] = []
+
+        def request(path: str, target: str, body: bytes | None = None, *, timeout_s: float = 30.0) -> bytes:
+            asked.append(target)
+            answer = given[min(len(asked), len(given)) - 1]
+            if isinstance(answer, Exception):
+                raise answer
+
+            return answer
+
+        monkeypatch.setattr(client, "request", request)
+        return asked
+
+    return give
+
+
+def test_the_status_counts_once_it_is_settled_and_newer_than_the_request(answers: Answers) -> None:
+    asked = answers(status("ready", 7), status("starting", 8), status("ready", 9))
+    assert waiting.until_settled("socket", 7, timeout_s=60)["generation"] == 9
+    assert [target.partition("&")[0] for target in asked] == [
+        "/v1/status?after=7", "/v1/status?after=7", "/v1/status?after=8",
+    ]  # fmt: skip
+
+
+def test_a_switch_under_way_is_not_settled(answers: Answers) -> None:
+    answers(status("ready", 8, switching=True), status("ready", 9))
+    assert waiting.until_settled("socket", 7, timeout_s=60)["generation"] == 9
+
+
+@pytest.mark.parametrize("state", ["ready", "failed", "stopped"])
+def test_each_end_of_a_start_is_settled(answers: Answers, state: str) -> None:
+    answers(status(state, 8))
+    assert waiting.until_settled("socket", 7, timeout_s=60)["state"] == state
+
+
+def test_a_start_that_takes_too_long_goes_on_without_us(answers: Answers) -> None:
+    answers(status("starting", 8))
+    with pytest.raises(TimedOutError, match=r"not ready after 0\.05 s; it goes on"):
+        waiting.until_settled("socket", 7, timeout_s=0.05)
+
+
+def test_an_engine_has_stopped_when_the_daemon_says_so(answers: Answers) -> None:
+    asked = answers(status("draining", 8), status("stopped", 9))
+    waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=60)
+    assert len(asked) == 2
+
+
+def test_a_daemon_that_is_to_end_has_ended_when_its_process_is_gone(answers: Answers) -> None:
+    asked = answers(status("stopped", 9), NotRunningError("no daemon is running"))
+    waiting.until_stopped("socket", 2**30, daemon_ends=True, timeout_s=60)  # larger than any process id
+    assert len(asked) == 2
+
+
+def test_a_daemon_that_does_not_answer_and_is_still_there_is_waited_for(answers: Answers) -> None:
+    answers(NotRunningError("no daemon is running"))
+    with pytest.raises(TimedOutError, match="still stopping"):
+        waiting.until_stopped("socket", os.getpid(), daemon_ends=True, timeout_s=0.05)
