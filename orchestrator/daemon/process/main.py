@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from dataclasses import asdict
 
 import uvloop
 
@@ -62,7 +63,7 @@ def serve(options: StartOptions) -> int:
     try:
         listeners = open_listeners(config.gateway.host, config.gateway.port, paths.control_socket, passed)
         with contextlib.closing(listeners), contextlib.closing(Notifier(handed.notify_socket)) as notifier:
-            settings = gateway_config(config, descriptors, listeners.hosts)
+            settings = gateway_options(config, descriptors, listeners.hosts)
             sweep_temporaries(paths.config, paths.profiles, paths.state, paths.data, probe_cache.directory(paths))
             become_subreaper()
             leftovers = sweep_leftovers(home_id(paths.state))
@@ -108,8 +109,9 @@ def take_engine_groups(memory_max_mib: int) -> EngineGroups:
     return groups
 
 
-def gateway_config(config: Config, descriptors: int, hosts: tuple[str, ...]) -> GatewayOptions:
-    """
+def gateway_options(config: Config, descriptors: int, hosts: tuple[str, ...]) -> GatewayOptions:
+    """Return the options of the gateway.
+
     :param descriptors: that this process may have; each client takes one, and one for its engine
     :param hosts: that it listens on, the one that can be reached from farthest first
     :raises UsageError: when there is no key where one is needed, or the key file is wrong
@@ -123,15 +125,10 @@ def gateway_config(config: Config, descriptors: int, hosts: tuple[str, ...]) -> 
 
     gateway = config.gateway
     connections = min(HttpLimits().connections, max((descriptors - RESERVED_DESCRIPTORS) // 2, 1))
+    options = asdict(gateway) | {"host": hosts[0], "allowed_hosts": (*gateway.allowed_hosts, *hosts[1:])}
     return GatewayOptions(
-        host=hosts[0],
-        port=gateway.port,
+        **options,
         api_keys=read_keys(gateway.api_key_file, os.environ.get("CREDENTIALS_DIRECTORY")),
-        allowed_hosts=(*gateway.allowed_hosts, *hosts[1:]),
-        max_queued=gateway.max_queued,
-        replay_bytes=gateway.replay_max_mib << 20,
-        quarantine_s=gateway.quarantine_s,
-        hold_timeout_s=gateway.hold_timeout_s,
         limits=HttpLimits(
             header_timeout_s=gateway.header_timeout_s,
             body_bytes=gateway.max_body_mib << 20,
