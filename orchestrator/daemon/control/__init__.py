@@ -1,1 +1,1 @@
-"""What people and programs ask of the daemon, and what they see of it: the control API, events, status."""
+"""The requests of people and programs to the daemon, and its answers: the control API, events, status."""

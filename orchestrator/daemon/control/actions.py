@@ -1,4 +1,4 @@
-"""What people ask of the daemon: start, switch, reload, restart. A mistake is answered before anything has moved."""
+"""The actions that people ask for: start, switch, reload, restart. A mistake is answered before anything has moved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.daemon.fleet.switcher import Switcher, name_of
 
 
 class Actions:
-    """Each answers with what the control API sends (`routes.py`), and leaves what takes long to tasks.
+    """Performs them. Each method returns what the control API sends (`routes.py`); long work goes to tasks.
 
     :param tasks: where switches run
     :param fallback: the target to start when nobody names one
@@ -49,7 +49,7 @@ class Actions:
         self._check_config = check_config
 
     def running(self) -> Target | None:
-        """What runs, or is on its way."""
+        """Return the target that runs, or is on its way; None when nothing is."""
         state = self._owner.fleet.state
         return target_of(state) if state_is_active(state) else None
 
@@ -133,7 +133,7 @@ class Actions:
         return {"running": name_of(running) if running else None, "changed": changed, "operation": operation}
 
     async def restart(self) -> dict[str, object]:
-        """The same target, as its profile says by now; a mistake in that is found before anything ends.
+        """Start the same target anew, as its profile reads now; a mistake in that is found before anything ends.
 
         :raises OrchError: as `switch`, or when nothing runs
         """

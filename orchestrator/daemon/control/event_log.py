@@ -1,4 +1,4 @@
-"""What happened, for people: the last events in memory, and in a file that survives the daemon."""
+"""The log of events, for people: the last ones in memory, and in a file that survives the daemon."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class EventLog:
         self.news.publish(event["id"])
 
     def after(self, event_id: int) -> list[Event]:
-        """The events newer than this id, oldest first."""
+        """Return the events newer than this id, oldest first."""
         return [event for event in self._events if event["id"] > event_id]
 
     def _read(self) -> list[Event]:
-        """What was recorded, oldest first. After it, `_cut` says whether the file ends in the middle of a line."""
+        """Return the recorded events, oldest first; `_cut` then says whether the file ends in the middle of a line."""
         if self._path is None:
             return []
 

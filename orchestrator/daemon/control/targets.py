@@ -1,4 +1,4 @@
-"""What could be started: each profile on each engine that is there. Blocking: runs in a thread.
+"""Lists the targets that could be started: each profile on each engine that is there. Blocking: runs in a thread.
 
 Whether a build can express a profile is not looked at here: that is the preview's (`POST /v1/switch` with `dry_run`).
 """
@@ -15,7 +15,7 @@ from orchestrator.engines.registry import EngineRegistry
 
 
 def list_targets(paths: Paths, running: Target | None) -> Targets:
-    """The choices by profile, its own engine first, and what is left out."""
+    """Return the choices by profile, its own engine first, and what is left out."""
     registry = EngineRegistry(paths)
     builds: dict[str, str] = {}
     left_out: list[str] = []

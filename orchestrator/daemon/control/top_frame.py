@@ -85,7 +85,7 @@ class TopFrames:
         )
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
-        """The newest first, those that have not ended before the others."""
+        """Return the rows newest first, unfinished requests before the others."""
         now, clock, work = monotonic(), self._status.clock, self._telemetry.work
         slots = slots_of(underway, work)
         rows = [_underway(each, clock, now, slots.get(each.id), work.asked_s) for each in reversed(underway)]
@@ -94,8 +94,8 @@ class TopFrames:
 
 
 def margin_origin(state: State, written: EngineProfile | None) -> Literal["profile", "learned", "ladder"] | None:
-    """How the margin in force was found: climbed to after a failure of this run, remembered from an earlier one, or
-    written in the profile. None without a margin, and while nothing has been started.
+    """Return how the margin in force was found: climbed to after a failure of this run, remembered from an earlier
+    one, or written in the profile. None without a margin, and while nothing has been started.
 
     :param written: the profile as its text says
     """
@@ -178,7 +178,7 @@ def _slot(slot: Slot) -> SlotFigures:
 
 
 def slots_of(underway: Sequence[Underway], work: Work) -> dict[int, Slot]:
-    """Which slot works for which request, by the request's id; empty where that is not certain.
+    """Return the slot that works for each request, by the request's id; empty where that is not certain.
 
     Engines do not tell. But they number what they are asked in its order, as the gateway does: as many busy slots as
     requests, all of which were there when the slots were asked for, are each other's in that order.
@@ -219,7 +219,7 @@ def _underway(request: Underway, clock: Clock, now: float, slot: Slot | None, as
 
 
 def _decode_until(request: Underway, decoded: int | None, asked_s: float) -> float | None:
-    """Tokens per second since the first one; None while there are too few to tell."""
+    """Return tokens per second since the first one; None while there are too few to tell."""
     if request.first_token_s is None or decoded is None or decoded < 2:
         return None
 

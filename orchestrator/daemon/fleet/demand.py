@@ -24,7 +24,7 @@ UNAVAILABLE_S = 30.0
 
 
 class DemandScheduler:
-    """One task; woken by the gateway when a request begins to wait for a profile that does not serve."""
+    """Starts what clients ask for. Woken when a request begins to wait for a profile that does not serve."""
 
     def __init__(
         self,

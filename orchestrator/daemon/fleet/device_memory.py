@@ -25,7 +25,7 @@ class DeviceMemory:
         self._free_before_mib: dict[str, int] = {}
 
     async def before_start(self) -> bool:
-        """Take the measure, unless another engine's memory would be in it.
+        """Read the devices' use, unless another engine's memory would be in it.
 
         :return: whether no other engine runs
         """
@@ -38,7 +38,7 @@ class DeviceMemory:
 
     @property
     def before(self) -> dict[int, int]:
-        """Device to MiB in use before the engines were started that run now; empty where nobody knows."""
+        """Device index to MiB in use before the running engines were started; empty where it is unknown."""
         return dict(self._before)
 
     def ended(self) -> None:
@@ -63,7 +63,7 @@ class DeviceMemory:
         return excess_mib
 
     def compare_free(self, free_mib: Mapping[str, int]) -> int:
-        """An engine that began while no other ran has told what its devices had free then.
+        """Compare what an engine found free on its devices with what the engine before it found.
 
         :return: MiB of it that were free for the engine before, and are not for this one
         """

@@ -187,7 +187,7 @@ class EffectRunner:
         failure = await exit_failure(run.lines(), exit, kills)
         self._note_device_memory(run)
         failure = replace(failure, unreleased_mib=run.unreleased_mib or 0)
-        # Until the owner has taken the exit its world still speaks of this instance, and others ask about it.
+        # Until the owner has taken the exit its state still speaks of this instance, and others ask about it.
         await self._ask(Exited(launch.instance, failure))
         self._forget(run)
         give_back_memory()
@@ -226,7 +226,7 @@ class EffectRunner:
             self._post(CheckFailed(launch.instance, failure) if failure else CanaryPassed(launch.instance))
 
     async def _remember(self, run: EngineRun, rung: Rung) -> None:
-        """Best effort: a margin that could not be written is learned again."""
+        """Keep the margins that survived. Best effort: one that could not be written is learned again."""
         try:
             async with self._learning:
                 learned = await anyio.to_thread.run_sync(self._preparer.survived, run.launch, rung)
@@ -239,7 +239,7 @@ class EffectRunner:
             self._record("margin_learned", text)
 
     async def learn(self, run: EngineRun, rung: Rung) -> bool:
-        """Have the next start begin no lower than on this rung, though it was not tried.
+        """Let the next start begin no lower than on this rung, though it was not tried.
 
         :return: whether that is new
         :raises OrchError: when what is kept cannot be read; OSError when it cannot be written
@@ -269,7 +269,7 @@ class EffectRunner:
             await self._ask(Exited(run.launch.instance, Failure("engine_bug", text, action="give_up")))
 
     def _note_device_memory(self, run: EngineRun) -> None:
-        """Once, while the beginning of its log is there."""
+        """Compare the free device memory that the log tells, once, while its beginning is there."""
         if run.alone and run.unreleased_mib is None:
             run.unreleased_mib = self._memory.compare_free(parse_free_mib(run.lines()))
 

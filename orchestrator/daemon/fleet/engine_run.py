@@ -44,14 +44,14 @@ class EngineRun:
     unreleased_mib: int | None = None
 
     def lines(self) -> list[str]:
-        """The newest of its lines that are kept."""
+        """Return the newest of its lines that are kept."""
         return [line.text for line in self.log.tail(DIAGNOSED_LINES)]
 
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None
 
     def stopped(self) -> bool:
-        """Whether it is stopped by a signal or a debugger."""
+        """Return whether the process is stopped by a signal or a debugger."""
         stat = linux.stat_of(self.child.pid) if self.child is not None else None
         return stat is not None and stat.state in "Tt"
 
@@ -116,7 +116,7 @@ class EngineRuns:
 
 
 class Tee:
-    """A process's lines go to its own log, which its failure is read from, and to the one that people read."""
+    """Writes a process's lines to several logs: its own, which failures are read from, and the one that people read."""
 
     def __init__(self, *logs: InstanceLog) -> None:
         self._logs = logs

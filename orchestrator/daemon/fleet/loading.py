@@ -37,14 +37,14 @@ MTP_TOKENS = 24
 
 
 class Process(Protocol):
-    """What is asked of the engine's process."""
+    """The questions to the engine's process."""
 
     def owns(self, port: int) -> bool | None:
-        """Whether it listens there: True, False when somebody else does, None when nobody does."""
+        """Return whether it listens there: True, False when somebody else does, None when nobody does."""
         ...
 
     def work_done(self) -> int:
-        """A number that grows while the process makes progress."""
+        """Return a number that grows while the process makes progress."""
         ...
 
 

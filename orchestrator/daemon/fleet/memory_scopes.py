@@ -17,7 +17,7 @@ from orchestrator.core.failure.exit_evidence import OomKills
 
 @dataclass(slots=True)
 class MemoryScope:
-    """Where one engine runs.
+    """The control group that one engine runs in, with the counter of kills that holds for it.
 
     :ivar group: None where it has no group of its own
     :ivar killed_before: what the counter said before it was started; None when it could not be read
@@ -29,7 +29,7 @@ class MemoryScope:
     killed_before: int | None
 
     def kills(self) -> OomKills:
-        """What the kernel has killed here, now that it has ended."""
+        """Return the kills that the kernel has counted here, now that the engine has ended."""
         counter = self.counter
         limit_mib = self.limit_mib if counter.scope == "engine" else 0
         return OomKills(counter.source, counter.scope, self.killed_before, counter.read(), limit_mib)
@@ -76,7 +76,7 @@ class MemoryScopes:
         return MemoryScope(group, self._groups.memory_max_mib, counter, counter.read())
 
     def _say_failed(self, why: str) -> None:
-        """Once: the next start would say the same."""
+        """Record the reason, once: the next start would say the same."""
         if not self._failed:
             self._failed = True
             self._record("no_group", f"the engine runs without a control group of its own, and without a limit: {why}")

@@ -73,13 +73,13 @@ class Owner:
         return self.published.value.fleet
 
     def observe(self, observer: Callable[[], None]) -> None:
-        """Have this called on each change, before the effects are performed: whoever routes by the state must know
+        """Call this on each change, before the effects are performed: whoever routes by the state must know
         that an instance no longer serves before its last requests are waited for.
         """
         self._observers.append(observer)
 
     def observe_switches(self, observer: Callable[[SwitchFinished], None]) -> None:
-        """Have this called with each switch that ends."""
+        """Call this with each switch that ends."""
         self._switch_observers.append(observer)
 
     def post(self, event: FleetEvent) -> None:

@@ -85,7 +85,7 @@ class Preparer:
         self._margins = MarginStore(paths.margins_file)
 
     def resolve(self, name: str, engine: str | None) -> ResolvedTarget:
-        """What a name (or an alias, or a file) and an engine stand for.
+        """Return the target that a name (or an alias, or a file) and an engine stand for, checked.
 
         :raises OrchError: whatever would keep it from starting
         """
@@ -97,7 +97,7 @@ class Preparer:
         return ResolvedTarget(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
 
     def resolve_text(self, text: str, running: Target | None) -> ResolvedTarget:
-        """What the TARGET of `orch switch` stands for: `profile@engine`, an engine, or a profile.
+        """Return the target that `profile@engine`, an engine or a profile stands for, checked.
 
         :param running: an engine alone means its profile
         """
@@ -179,7 +179,7 @@ class Preparer:
         return self._margins.remember(launch.margin_key, rung.margins, launch.profile, now)
 
     def changes(self, launch: Launch) -> tuple[str, ...]:
-        """What the profile's text says differently from when the launch was prepared: dotted keys.
+        """Return the dotted keys that the profile's text says differently from when the launch was prepared.
 
         :raises OrchError: when the text is wrong by now, or gone
         """

@@ -33,7 +33,7 @@ class Publisher(Generic[T]):
                 waiter.set_result(None)
 
     async def changed(self, generation: int) -> T:
-        """The first value newer than `generation`; at once if there is one already."""
+        """Wait for the first value newer than `generation`; at once if there is one already."""
         while self._generation <= generation:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)

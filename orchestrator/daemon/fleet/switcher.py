@@ -1,7 +1,7 @@
-"""`orch switch`: everything about a switch that is not a decision of the world.
+"""`orch switch`: everything about a switch that is not a decision of `core/fleet`.
 
 Preflight and read-ahead happen while the old instance serves on; what can go wrong there, it never notices. Then the
-world switches (`core/fleet/fleet.py`), and the result is kept for whoever asked.
+fleet switches (`core/fleet/fleet.py`), and the result is kept for whoever asked.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Switcher:
         return operation
 
     async def plan(self, resolved: ResolvedTarget, strategy: Strategy | None) -> tuple[Strategy, str]:
-        """The strategy, and why."""
+        """Return the strategy, and the reason for it."""
         if strategy is not None:
             return strategy, "asked for"
 
@@ -104,7 +104,7 @@ class Switcher:
         return operation
 
     async def run(self, operation: PendingSwitch, resolved: ResolvedTarget) -> None:
-        """Read ahead, then have the world switch; returns when the world has taken the request."""
+        """Read ahead, then ask the owner to switch; return when it has taken the request."""
         if operation.target != operation.origin:
             # A model that does not fit beside the rest of the page cache is read as far as it does.
             limit_bytes = available_memory_bytes() // 2
@@ -123,7 +123,7 @@ class Switcher:
         await self._owner.ask(request)
 
     def abandon(self) -> None:
-        """The daemon ends: no more reading ahead."""
+        """Stop reading ahead: the daemon ends."""
         if self.current is not None:
             self.current.cancelled = True
 
@@ -140,7 +140,7 @@ class Switcher:
         return operation
 
     def finished(self, event: SwitchFinished) -> None:
-        """Told by the owner; a replacement by `orch up` is a switch too, and nobody asked for its result here."""
+        """Keep the result of a switch. A replacement by `orch up` is one too, and nobody asked for its result here."""
         operation = self._operations.get(event.operation.id)
         if operation is not None:
             self._settle(

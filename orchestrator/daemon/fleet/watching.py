@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ProbeResult:
-    """What was seen of an instance; a question that was not answered leaves the last answer.
+    """The newest answers of an instance; a question that was not answered leaves the last answer.
 
     :ivar next_line: the first log line that was not counted; `judged_line` likewise, not read for failures
     :ivar stalled: streams that stand still, as far as that was said
@@ -67,7 +67,7 @@ class Watched:
 
 
 class LivenessWatcher:
-    """Looks at whatever is ready or ends its streams.
+    """Watches every instance that serves or drains.
 
     :param unroute: told of each instance whether new requests shall be held, when that changes
     :param record: notes an event for people: its kind, and a sentence
@@ -91,7 +91,7 @@ class LivenessWatcher:
         self._watched: set[str] = set()
 
     async def run(self) -> None:
-        """Watch each instance from when it becomes ready until it is gone. For ever."""
+        """Watch each instance from when it becomes ready until it is gone, for ever."""
         generation = 0
         async with anyio.create_task_group() as tasks:
             while True:
@@ -157,7 +157,7 @@ class LivenessWatcher:
         return assess(history, LivenessSample(stopped, answered, in_flight, look.work), monotonic(), policy)
 
     def _record_stalled(self, instance: str, state: Ready | Draining, look: ProbeResult) -> None:
-        """Name streams that stand still while the engine works. It is not ended for one: the others would end, too."""
+        """Record streams that stand still while the engine works. Ending it for one would end the others."""
         stalled = self._traffic.stalled(instance, self._policy.stall_s)
         new = [still_s for name, still_s in stalled.items() if name not in look.stalled]
         look.stalled = frozenset(stalled)
@@ -167,7 +167,7 @@ class LivenessWatcher:
             self._record("stream_stalled", text)
 
     def _state_of(self, instance: str) -> Ready | Draining | None:
-        """The state of an instance that serves, or ends its streams."""
+        """Return the state of an instance that serves or drains; None when it does neither."""
         for state in self._owner.fleet.slots.values():
             if isinstance(state, Ready | Draining) and state.instance == instance:
                 return state
@@ -181,7 +181,7 @@ class LivenessWatcher:
 
 
 async def out_of_memory(watched: Watched) -> Failure | None:
-    """Device memory that ran out since the last look, as far as the engine's own lines tell."""
+    """Return the failure when device memory ran out since the last look, as far as the engine's lines tell."""
     log, look = watched.run.log, watched.look
     new, look.judged_line = log.next_seq - look.judged_line, log.next_seq
     if not new:

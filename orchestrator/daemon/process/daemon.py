@@ -117,7 +117,7 @@ class Daemon:
         self.start_failure: OrchError | None = None
 
     async def run(self, listeners: Listeners) -> None:
-        """Until it is told to end.
+        """Run until it is told to end.
 
         :raises BaseExceptionGroup: of `CoreTaskDied`, when a task died that it cannot do without
         """
@@ -331,7 +331,7 @@ class Daemon:
 
 
 async def reap_regularly() -> None:
-    """Take leave of dead grandchildren that became ours: uvloop keeps SIGCHLD to itself."""
+    """Reap dead grandchildren that were re-parented to us, for ever: uvloop keeps SIGCHLD to itself."""
     while True:
         await sleep_until_tick(REAP_EVERY_S)
         try:

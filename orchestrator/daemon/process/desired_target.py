@@ -1,4 +1,4 @@
-"""What is to run: named on the command line, remembered from before, or the configured default.
+"""The target that is to run: named on the command line, remembered from before, or the configured default.
 
 `state.json` says what ran last (`last`), and what was to run when the daemon ended (`wanted`).
 """
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """How the daemon was started.
+    """The options that the daemon was started with.
 
     :param profile: start this at once instead of what ran before
     :param started_by_up: it ends with the engine
@@ -58,7 +58,7 @@ class DesiredTarget:
             _log.warning("%s", notice)
 
     def fallback(self) -> Target | None:
-        """What to run when nobody says: what ran last, else the configured default."""
+        """Return the target for a start that names none: what ran last, else the configured default."""
         last = remembered_target(self._remembered.get("last"))
         if last is not None:
             return last
@@ -94,7 +94,7 @@ class DesiredTarget:
         await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
 
     async def follow(self) -> None:
-        """Save what is to run, each time that changes. For ever."""
+        """Save what is to run each time that changes, for ever."""
         generation = 0
         saved: Target | None = None
         first = True
@@ -116,7 +116,7 @@ class DesiredTarget:
                 _log.warning("state not saved: %s", error)
 
     def keep(self, desired: Target | None) -> None:
-        """Have the next daemon start this: the service manager ended this one, and nobody stopped the engine.
+        """Save the target for the next daemon: the service manager ended this one, and nobody stopped the engine.
 
         :raises OSError: when it cannot be saved
         """
@@ -130,7 +130,7 @@ def as_saved(target: Target) -> dict[str, str]:
 
 
 def remembered_target(value: object) -> Target | None:
-    """A target as the state file keeps it; None for anything else, since anyone may have written there."""
+    """Return the target that the state file keeps; None for anything else, since anyone may have written there."""
     match value:
         case {"profile": str(profile), "engine": str(engine)}:
             return Target(profile, engine)

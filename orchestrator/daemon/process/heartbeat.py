@@ -1,4 +1,4 @@
-"""What proves that the daemon is alive as a whole, and what ends it when a part of it is not.
+"""Proves that the daemon is alive as a whole, and ends it when a part of it is not.
 
 A task that the daemon cannot do without ends the daemon when it dies: nobody is served by half of one. The service
 manager's watchdog hears from us only after the owner has taken an event and every such task is there. One loop runs
@@ -77,7 +77,10 @@ class Heartbeat:
         self._every_s = period_s / PINGS_A_PERIOD
 
     async def run(self) -> None:
-        """For ever. No proof, no ping: the manager then ends the daemon with SIGABRT, and starts it again."""
+        """Ping the watchdog after each proof of life, for ever.
+
+        Without a proof there is no ping: the manager then ends the daemon with SIGABRT, and starts it again.
+        """
         while True:
             if await self._alive():
                 self._ping()

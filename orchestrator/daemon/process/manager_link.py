@@ -1,4 +1,4 @@
-"""What the service manager is told of the daemon: ready, one line of status, reloading, stopping, and "give me time".
+"""Messages to the service manager: ready, one line of status, reloading, stopping, and "give me time".
 
 Nothing here has an effect without a manager that listens (`adapters/systemd/notify.py`).
 """
@@ -57,7 +57,7 @@ class ManagerLink:
         self._say()
 
     def ready(self) -> None:
-        """The listeners accept, and what ran before is on its way again; or what was asked for at start is ready."""
+        """Report READY=1: the listeners accept and what ran before is on its way again, or the model is loaded."""
         if self._stopping:
             return
 
@@ -84,7 +84,7 @@ class ManagerLink:
 
     @asynccontextmanager
     async def more_time(self) -> AsyncIterator[None]:
-        """The manager waits as long as this is open, whatever its own limit for starting or stopping says."""
+        """Keep the manager waiting while this context is open, whatever its own limit for starting or stopping says."""
         if not self.connected:
             yield
             return
@@ -132,7 +132,7 @@ class ManagerLink:
 
 
 def status_line(state: State, progress: str, url: str) -> str:
-    """One line for `systemctl status`: what is loaded, what is loading, or why nothing is."""
+    """Return one line for `systemctl status`: what is loaded, what is loading, or why nothing is."""
     match state:
         case Stopped():
             return f"no model is loaded; {url}"

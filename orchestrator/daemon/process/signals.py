@@ -1,4 +1,4 @@
-"""What signals tell the daemon.
+"""Handles the signals that the daemon is sent.
 
 TERM or INT ends it (running requests may end first), a second one ends it at once. HUP reads the profiles anew and
 checks `orch.toml`, as `orch reload` does; where the daemon has a terminal, it says that the terminal is gone, and ends
@@ -35,7 +35,7 @@ class Signals:
         self._in_terminal = has_terminal()
 
     async def heed(self) -> None:
-        """For ever."""
+        """Act on TERM and INT as they come, for ever."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number == signal.SIGHUP and not self._in_terminal:
@@ -50,7 +50,7 @@ class Signals:
     async def reload_when_told(
         self, reload: Callable[[], Awaitable[object]], link: ManagerLink, event_log: EventLog
     ) -> None:
-        """What HUP asks for, for ever; many of them while one is under way are one more."""
+        """Reload at each HUP, for ever; many of them while one is under way are one more."""
         while True:
             await self._hung_up.wait()
             self._hung_up = anyio.Event()
@@ -68,7 +68,7 @@ class Signals:
 
 
 def has_terminal() -> bool:
-    """Whether this process has a terminal that could hang up."""
+    """Return whether this process has a terminal that could hang up."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:

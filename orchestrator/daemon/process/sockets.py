@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """What the daemon accepts connections on.
+    """The sockets that the daemon accepts connections on.
 
     :ivar hosts: the names or addresses of the gateway, the one that can be reached from farthest first
     :ivar control_path: of a control socket that we made, and remove at the end; None for a manager's
@@ -85,7 +85,7 @@ def bind_gateway(host: str, port: int) -> socket.socket:
 
 
 def bind_control(path: str) -> socket.socket:
-    """The control socket, 0600 from birth. Only called with the daemon's lock held: a live one is never replaced."""
+    """Bind the control socket, 0600 from birth. Called with the daemon's lock held: a live one is never replaced."""
     if os.path.lexists(path):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OrchError("the control socket's place is taken by something else", details=(path,))

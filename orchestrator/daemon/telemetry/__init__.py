@@ -1,1 +1,1 @@
-"""What is sampled, counted and kept: devices, engines, requests, history, metrics."""
+"""Everything sampled, counted and kept: devices, engines, requests, history, metrics."""

@@ -1,4 +1,4 @@
-"""Whose a device's memory is: orch's engines', or others'. Pure."""
+"""Divides a device's used memory between orch's engines and other processes. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.adapters.hardware.gpu import GpuReading
 def engine_mib(
     reading: GpuReading, engines: Collection[int], alive: Collection[int], before_mib: int | None
 ) -> int | None:
-    """What the engines hold of a device.
+    """Return the MiB that the engines hold of a device.
 
     As the driver says, where it tells about the engines' processes. In a container it tells about none, or about
     numbers that mean nothing here: then what is in use beyond what was before they started, which is wrong by what
@@ -36,5 +36,5 @@ def engine_mib(
 
 
 def others_mib(reading: GpuReading, engine: int | None) -> int | None:
-    """What other processes hold; what the driver keeps for itself is nobody's, where it says how much that is."""
+    """Return the MiB that other processes hold; the driver's own share, where it is known, belongs to nobody."""
     return None if engine is None else max(reading.used_mib - (reading.reserved_mib or 0) - engine, 0)

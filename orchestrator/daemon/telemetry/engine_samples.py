@@ -64,27 +64,27 @@ class EngineSamples:
 
     @property
     def serving(self) -> str | None:
-        """The instance that serves, or ends its streams."""
+        """The instance that serves or drains."""
         state = self._owner.fleet.state
         return state.instance if isinstance(state, Ready | Draining) else None
 
     @property
     def work(self) -> Work:
-        """Of the instance that serves; empty where nothing is known of it."""
+        """The newest figures of the instance that serves; empty where nothing is known of it."""
         return self._work if self._work.instance == self.serving else Work()
 
     def measured(self) -> Measured:
-        """What the engine does right now, as far as that is known."""
+        """Return the rates and slots of the engine at this moment, as far as they are known."""
         work = self.work
         return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
 
     async def since(self, began: float) -> None:
-        """Until the engine that serves has answered, or was found to have nothing to do, since then (monotonic)."""
+        """Wait until the serving engine has answered since then (monotonic), or was found to have nothing to do."""
         while self.serving is not None and self.work.answered_s < began:
             await self._answered.wait()
 
     async def run(self) -> None:
-        """For ever."""
+        """Ask the engine that serves at the pace of sampling, for ever."""
         while True:
             instance = self.serving
             run = self._runs.get(instance) if instance is not None else None
@@ -117,7 +117,7 @@ class EngineSamples:
                 await self._pace.rest(began + self._pace.pause_s)
 
     async def _ask(self, instance: str, run: EngineRun, probe: EngineProbe, meter: Meter | None) -> Meter | None:
-        """One sample; the totals first, see `core/measure/rates.py`."""
+        """Take one sample; the totals first, see `core/measure/rates.py`."""
         totals = await probe.metrics(PATIENCE_S)
         asked = monotonic()
         slots = read_slots(await probe.slots(PATIENCE_S))
@@ -144,7 +144,7 @@ class EngineSamples:
 
 
 def with_progress(slots: tuple[Slot, ...], run: EngineRun) -> tuple[Slot, ...]:
-    """Add what the engine's log says of the prompts that it reads."""
+    """Return the slots with the prompt progress that the engine's log tells."""
     if not any(slot.reading for slot in slots):
         return slots
 
@@ -153,5 +153,5 @@ def with_progress(slots: tuple[Slot, ...], run: EngineRun) -> tuple[Slot, ...]:
 
 
 def idle_rates(measured: Measured) -> Measured:
-    """The rates of an engine that has nothing to do; what it holds and its drafts' fate stay as they were."""
+    """Return the rates of an idle engine: zero, with KV use and draft acceptance as they were last."""
     return replace(NOTHING, draft_acceptance=measured.draft_acceptance, kv_used=measured.kv_used)

@@ -33,7 +33,7 @@ FRESH_S = 1.0
 
 
 class Exporter:
-    """Renders the page."""
+    """Renders the page of `GET /metrics`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Exporter:
         )
 
     async def _engine(self) -> Sequence[Family]:
-        """What the instance that is ready says of itself. `GET /metrics` does not wake upstream when it sleeps."""
+        """Return the metrics of the ready instance. `GET /metrics` does not wake upstream when it sleeps."""
         async with self._asking:
             state = self._owner.fleet.state
             instance = state.instance if isinstance(state, Ready) else None

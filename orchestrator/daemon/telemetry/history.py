@@ -33,7 +33,7 @@ RETRY_S = 10.0
 
 
 class HistoryWriter:
-    """Takes rows from the loop, and owns the thread that owns the file. The thread starts with `open`, or else with the
+    """Queues rows from the loop for the thread that owns the file. The thread starts with `open`, or else with the
     first row.
 
     :param clock: Unix time
@@ -69,14 +69,14 @@ class HistoryWriter:
         return started and self._begun.wait(patience_s)
 
     def add_request(self, record: RequestRecord) -> None:
-        """Never blocks and never raises."""
+        """Queue a row; never blocks and never raises."""
         with self._writer.condition:
             if self._has_room():
                 self._requests.append(record)
                 self._writer.condition.notify()
 
     def add_sample(self, sample: HistorySample) -> None:
-        """Never blocks and never raises."""
+        """Queue a row; never blocks and never raises."""
         with self._writer.condition:
             if self._has_room():
                 self._samples.append(sample)
@@ -115,7 +115,7 @@ class HistoryWriter:
             self._store.close()
 
     def _gathered(self) -> tuple[list[RequestRecord], list[HistorySample], bool]:
-        """What has come in within a moment; and whether it is the last."""
+        """Return the rows that came in within a moment, and whether they are the last."""
         with self._writer.condition:
             self._writer.condition.wait_for(lambda: self._writer.closing or self._requests or self._samples)
             self._writer.condition.wait_for(lambda: self._writer.closing or self._requests, SAMPLES_S)

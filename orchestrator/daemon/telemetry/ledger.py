@@ -29,7 +29,7 @@ class RequestLedger:
         self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
 
     def subscribe(self, subscriber: Callable[[Finished], None]) -> None:
-        """Have this called with each request that ends."""
+        """Call this with each request that ends."""
         self._subscribers.append(subscriber)
 
     def finished(self, record: Finished) -> None:

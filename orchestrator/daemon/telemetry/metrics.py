@@ -75,7 +75,7 @@ SPECS = (
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is at this moment; None where nobody knows.
+    """The gauges of this moment; None where nobody knows.
 
     :param pair: profile and engine of what runs or is on its way
     :param engine: what the instance that serves says of itself
@@ -137,7 +137,7 @@ def load_library() -> None:
 
 
 def render(snapshot: Snapshot, totals: Totals) -> bytes:
-    """Prometheus' text format 0.0.4."""
+    """Return the page in Prometheus' text format 0.0.4."""
     from prometheus_client.exposition import generate_latest
     from prometheus_client.registry import CollectorRegistry
 

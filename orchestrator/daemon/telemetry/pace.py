@@ -1,4 +1,4 @@
-"""How often samples are taken: each second while somebody looks or an engine has something to do, else every ten.
+"""The pace of sampling: each second while somebody looks or an engine has something to do, else every ten.
 
 While there is nothing to see, one cheap question a second is all that wakes the daemon for its telemetry; and whatever
 else looks at something regularly does so at the same moment (`sleep_until_tick`).
@@ -28,7 +28,7 @@ async def sleep_until_tick(every_s: float) -> None:
 
 
 class Pace:
-    """Whether there is something to see, and sleep until there is."""
+    """Tells sampling loops how long to rest, and wakes them when there is something to see."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
@@ -41,7 +41,7 @@ class Pace:
         return monotonic() - self._looked_at <= LOOKED_S
 
     def look(self) -> bool:
-        """Somebody looks.
+        """Note that somebody looks at the figures now.
 
         :return: whether nobody did before
         """
@@ -53,7 +53,7 @@ class Pace:
         return began
 
     async def run(self) -> None:
-        """Notice that requests have come. For ever."""
+        """Wake resting loops when requests come, for ever."""
         while True:
             await sleep_until_tick(SECOND_S)
             before, self._awake = self._awake, self._traffic.active > 0
@@ -62,11 +62,11 @@ class Pace:
 
     @property
     def pause_s(self) -> float:
-        """From one sample to the next."""
+        """Seconds from one sample to the next."""
         return SECOND_S if self.watched or self._traffic.active else IDLE_S
 
     async def rest(self, until: float) -> None:
-        """Until then (monotonic), or until there is something new to see."""
+        """Rest until then (monotonic), or until there is something new to see."""
         with anyio.move_on_after(max(until - monotonic(), 0.0)):
             await self._woken.wait()
 

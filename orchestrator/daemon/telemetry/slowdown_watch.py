@@ -41,7 +41,7 @@ _EVENTS: dict[Kind, str] = {"ok": "recovered", "slow": "slowed", "throttled": "t
 
 @dataclass(slots=True)
 class WatchedInstance:
-    """One instance.
+    """The history of one instance as far as its speed goes.
 
     :ivar counts_drafts: whether its answers ever told of drafts
     :ivar plan: what follows from a spill, for people
@@ -91,7 +91,7 @@ class SlowdownWatch:
         self._spilled: list[str] = []
 
     async def run(self) -> None:
-        """Look at what serves. For ever."""
+        """Sample CPUs and devices beside the instances that serve, for ever."""
         due = monotonic()
         while True:
             await sleep_until_tick(self._look_s)
@@ -123,7 +123,7 @@ class SlowdownWatch:
             due = monotonic()
 
     def finished(self, record: Finished) -> None:
-        """One more request has ended."""
+        """Judge the speed of a request that has ended."""
         instance = record.instance
         run = self._runs.get(instance) if instance is not None else None
         if instance is None or run is None:
@@ -148,7 +148,7 @@ class SlowdownWatch:
             self._count_drafts(run, subject, record)
 
     def notice(self, instance: str | None) -> str | None:
-        """What is worth knowing of an instance that works; None when nothing is."""
+        """Return a sentence for people on an instance that works, but not as it should; None when all is well."""
         subject = self._subjects.get(instance or "")
         if subject is None:
             return None
@@ -181,7 +181,7 @@ class SlowdownWatch:
             self._record(_EVENTS[verdict.kind], message)
 
     async def _learn(self, instance: str) -> None:
-        """Have the next start keep more memory free, if the profile names a larger margin; once an instance."""
+        """Let the next start keep more memory free, if the profile names a larger margin; once an instance."""
         run, subject = self._runs.get(instance), self._subjects.get(instance)
         states = self._owner.fleet.slots.values()
         start_record = next(

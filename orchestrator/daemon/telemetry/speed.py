@@ -1,4 +1,4 @@
-"""How fast the engine is, from the raw counts and times that its answers carry (rates: `gateway/contract.py`)."""
+"""Speed figures of the engine, from the raw counts and times that its answers carry (rates: `gateway/contract.py`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT_INSTANCES = 2
 
 
 class SpeedMeter:
-    """Figures per instance; those of the ones before the last two are forgotten."""
+    """Keeps figures of the last two instances."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[Finished]] = {}
@@ -29,7 +29,7 @@ class SpeedMeter:
             del self._recent[instance]
 
     def read(self, instance: str | None) -> SpeedStatus:
-        """The newest rates, and the acceptance over the recent requests; None where nothing was measured yet."""
+        """Return the newest rates, and the acceptance over the recent requests; None where nothing was measured yet."""
         decode = prompt = None
         drafted = accepted = 0
         for record in self._recent.get(instance or "", ()):

@@ -35,7 +35,7 @@ class MachineSample:
 
 
 class MachineSamples:
-    """What was seen beside one instance, the last minutes of it. Times are monotonic."""
+    """The CPU and device samples taken beside one instance in the last minutes. Times are monotonic."""
 
     def __init__(self) -> None:
         self._looks: deque[MachineSample] = deque(maxlen=KEPT_LOOKS)
@@ -53,7 +53,7 @@ class MachineSamples:
         self._looks.append(MachineSample(taken, devices, frozenset(measured)))
 
     def sample(self, request: AnsweredRequest, streams: float) -> StepSample | None:
-        """The steps of a request; None where it had none, or nobody knows how deep in the context they were."""
+        """Return the decoding steps of a request; None where it had none, or its context depth is unknown."""
         if not request.steps or request.decode_ms is None or request.depth is None:
             return None
 
@@ -71,7 +71,7 @@ class MachineSamples:
         )
 
     def _other_cpu(self, begin: float, end: float) -> float | None:
-        """From the last look before it to the last one within."""
+        """Return the share of other processes' CPU time from the last sample before the request to the last within."""
         seen = [each for each in self._cpu if each[0] <= end]
         before = [times for taken, times in seen if taken <= begin]
         return others_share((before or [seen[0][1]])[-1], seen[-1][1]) if seen else None

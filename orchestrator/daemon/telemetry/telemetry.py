@@ -66,7 +66,7 @@ class DeviceSnapshot:
 
 
 class Telemetry:
-    """Owns the sampling.
+    """Samples devices, host, engine and page cache.
 
     :param on_point: told of each new point
     """
@@ -99,19 +99,19 @@ class Telemetry:
 
     @property
     def work(self) -> Work:
-        """Of the instance that serves, or ends its streams; empty where nothing is known of it."""
+        """The newest figures of the instance that serves or drains; empty where nothing is known of it."""
         return self._engine.work
 
     def measured(self) -> Measured:
-        """What the engine does right now, as far as that is known."""
+        """Return the rates and slots of the engine at this moment, as far as they are known."""
         return self._engine.measured()
 
     def points(self, count: int) -> list[Point]:
-        """The newest so many, oldest first."""
+        """Return the newest points, `count` at most, oldest first."""
         return list(self._points)[-count:] if count > 0 else []
 
     async def wait_fresh(self, patience_s: float = 1.5) -> None:
-        """Somebody looks: sample every second from now on. Returns once there is a fresh sample, or after a while."""
+        """Sample every second from now on, since somebody looks; return after a fresh sample, or a while."""
         began = monotonic()
         first = self._pace.look()
         with anyio.move_on_after(patience_s):
@@ -123,7 +123,7 @@ class Telemetry:
                 await self._engine.since(began)
 
     async def run(self) -> None:
-        """For ever."""
+        """Sample devices, host, engine and page cache, for ever."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._pace.run)
             tasks.start_soon(self._sample_devices)
@@ -171,7 +171,7 @@ class Telemetry:
         self._failing = True
 
     def _read(self, children: Mapping[int, int], before_mib: Mapping[int, int]) -> DeviceSnapshot:
-        """Runs in a thread."""
+        """Read devices and host; runs in a thread."""
         pids = self._family(children)
         self._gpus.watch(pids)
         gpus = self._gpus.read_now()
@@ -188,7 +188,7 @@ class Telemetry:
         )
 
     def _family(self, children: Mapping[int, int]) -> frozenset[int]:
-        """The engines' processes; descendants as they were found last."""
+        """Return the process ids of the engines, with the descendants as they were found last."""
         if children.keys() != self._trees.keys() or monotonic() - self._searched_at > TREE_S:
             known = {pid: ProcessTree(pid, start) for pid, start in children.items()}
             self._trees = {pid: self._trees.get(pid, tree) for pid, tree in known.items()}
@@ -200,7 +200,7 @@ class Telemetry:
     # The page cache.
 
     async def _sample_cache(self) -> None:
-        """Only while somebody looks."""
+        """Sample how much of the model lies in the page cache, while somebody looks."""
         asked: tuple[str | None, float] = (None, float("-inf"))
         while True:
             await self._pace.until_watched()

@@ -1,4 +1,4 @@
-"""What has been counted since the daemon started. Plain numbers, which only ever grow: `metrics.py` writes them out.
+"""The counters since the daemon started. Plain numbers, which only ever grow: `metrics.py` writes them out.
 
 They belong to the loop. Counting costs a few microseconds a request, and needs no library.
 """
@@ -44,7 +44,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class PairTotals:
-    """Of the requests for one profile on one engine. Tokens are those that the engine said it counted."""
+    """The counters of one profile on one engine. Tokens are those that the engine said it counted."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
@@ -74,7 +74,7 @@ class Totals:
         self._slots: Mapping[str, State] = {}
 
     def finished(self, record: Finished) -> None:
-        """A request has ended."""
+        """Count a request that has ended."""
         totals = self._pair(record.profile, record.engine)
         totals.outcomes[record.outcome] += 1
         self.replayed += record.replays
@@ -98,7 +98,7 @@ class Totals:
         self.switches["ok" if event.ok else "rolled_back" if event.rolled_back else "failed"] += 1
 
     def looked(self, slots: Mapping[str, State], now: float) -> None:
-        """The world has changed, at a monotonic time."""
+        """Count what a change of the fleet means; `now` is monotonic."""
         for slot, state in slots.items():
             before = self._slots.get(slot)
             if before is not None and before is not state:
