@@ -226,8 +226,12 @@ class HistoryReader:
         self._path = path
         with self._clear_errors():
             self._connection = _connect(f"file:{quote(path)}?mode=ro")
-            with raise_damaged(path):
-                self._begun = check_version(self._connection, path) > 0
+            try:
+                with raise_damaged(path):
+                    self._begun = check_version(self._connection, path) > 0
+            except BaseException:
+                self._connection.close()
+                raise
 
     def requests(self, since_s: float) -> list[RequestRecord]:
         """Return the requests that began at that Unix time or later, oldest first."""
