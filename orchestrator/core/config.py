@@ -12,7 +12,7 @@ from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.profile.settings import Setting, Value
-from orchestrator.core.values import describe_type, read_value
+from orchestrator.core.profile.values import describe_type, read_value
 
 Origin = Literal["default", "file", "environment", "credential"]
 ReadyWhen = Literal["listening", "model"]

@@ -17,7 +17,7 @@ from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Problems, ProblemsError
 from orchestrator.core.profile.settings import SETTINGS, Setting
-from orchestrator.core.values import read_value
+from orchestrator.core.profile.values import read_value
 from tests.integration.gateway_support import Visit, drive, engine, exchange, gateway, get, post
 from tests.security.conftest import Guarded
 

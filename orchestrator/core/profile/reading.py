@@ -26,7 +26,7 @@ from orchestrator.core.profile.profile import (
     is_name,
 )
 from orchestrator.core.profile.settings import BY_PATH, KV_TYPES, TABLES, Value
-from orchestrator.core.values import describe_type, read_value
+from orchestrator.core.profile.values import describe_type, read_value
 
 ENGINE_DEFAULT: Key = ("engine", "default")
 
