@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.api import client
+from orchestrator.core.errors import OrchError
+
 ROOT = Path(__file__).parents[1]
 """The repository."""
 
 FIXTURES = ROOT / "tests" / "fixtures"
 ORCH = [sys.executable, "-m", "orchestrator"]
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 """Longer than anything here takes on a busy machine; waits end as soon as their condition holds."""
 
 
@@ -33,12 +36,14 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S
     """
     deadline = time.monotonic() + timeout_s
     while True:
+        began = time.monotonic()
         value = condition()
         if value:
             return value
 
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.01)
+        now = time.monotonic()
+        assert now < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(max(0.01, now - began))  # at most half a processor, though a condition starts a process
 
 
 class Home:
@@ -64,6 +69,15 @@ class Home:
     def profile(self, name: str, text: str) -> str:
         return self.write(f"config/profiles/{name}.toml", text)
 
+    def demo_on_one_thread(self) -> None:
+        """Shadow the shipped demo by one whose engine computes on one thread.
+
+        With as many threads as there are processors it is slower, and costs ten times as much on a busy machine: its
+        layers are so small that the threads do nothing but wait for each other, in a loop.
+        """
+        shipped = (ROOT / "profiles" / "demo.toml").read_text(encoding="utf-8")
+        self.profile("demo", f"{shipped}\n[cpu]\nthreads = 1\nthreads_batch = 1\n")
+
     def orch(self, *args: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         done = subprocess.run([*ORCH, *args], env=self.env, capture_output=True, text=True, timeout=timeout_s)
@@ -88,16 +102,40 @@ class Home:
 
     def answers(self) -> bool:
         assert self.daemon is None or self.daemon.poll() is None, f"the daemon ended:\n{self.daemon_log()}"
-        return self.orch("status", check=False).returncode in (0, 3) and os.path.exists(
-            os.path.join(self.root, "run", "control.sock")
-        )
+        with contextlib.suppress(OrchError):
+            return bool(self.status()["gateway"]["url"])
+
+        return False
 
     def daemon_log(self) -> str:
         with open(os.path.join(self.root, "daemon.log"), encoding="utf-8") as file:
             return file.read()
 
+    def control(self, target: str, body: dict[str, object] | None = None) -> Any:
+        """Ask the control API, without `orch`: a test that starts a process at each look slows what it waits for."""
+        data = None if body is None else json.dumps(body).encode()
+        return json.loads(client.request(os.path.join(self.root, "run", "control.sock"), target, data))
+
     def status(self) -> Any:
-        return json.loads(self.orch("status", "--json", check=False).stdout)
+        return self.control("/v1/status")
+
+    def ready(self, profile: str, timeout_s: float = PATIENCE_S) -> Any:
+        """Wait until a profile is ready, and return the status."""
+        return self._reached(lambda status: (status["state"], status["profile"]) == ("ready", profile), timeout_s)
+
+    def state(self, name: str, timeout_s: float = PATIENCE_S) -> Any:
+        """Wait until the state is this one, and return the status."""
+        return self._reached(lambda status: bool(status["state"] == name), timeout_s)
+
+    def _reached(self, holds: Callable[[Any], bool], timeout_s: float) -> Any:
+        """The first status that is as wanted, which is asked for as it changes."""
+        deadline = time.monotonic() + timeout_s
+        status = self.status()
+        while not holds(status):
+            assert time.monotonic() < deadline, f"not within {timeout_s:g} s; the state is {status}"
+            status = self.control(f"/v1/status?after={status['generation']}&wait_s=0.5")
+
+        return status
 
     @property
     def url(self) -> str:

@@ -15,16 +15,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.api import client
 from orchestrator.core.dialect.help_text import parse_help
-from orchestrator.core.errors import OrchError
 from orchestrator.engines.known.model import write_known_model
 from tests.support import PATIENCE_S, Home
 
@@ -163,20 +160,6 @@ class Lab(Home):
                 self.daemon.wait()
                 raise
 
-    def control(self, target: str, body: dict[str, object] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        return json.loads(client.request(os.path.join(self.root, "run", "control.sock"), target, data))
-
-    def status(self) -> Any:
-        return self.control("/v1/status")
-
-    def answers(self) -> bool:
-        assert self.daemon is None or self.daemon.poll() is None, f"the daemon ended:\n{self.daemon_log()}"
-        with contextlib.suppress(OrchError):
-            return bool(self.status()["gateway"]["url"])
-
-        return False
-
     @property
     def url(self) -> str:
         if not self._gateway_url:
@@ -209,23 +192,6 @@ class Lab(Home):
 
     def up(self, profile: str) -> None:
         self.control("/v1/up", {"profile": profile})
-
-    def ready(self, profile: str, timeout_s: float = 40.0) -> Any:
-        """Wait until a profile is ready."""
-        return self._reached(lambda status: (status["state"], status["profile"]) == ("ready", profile), timeout_s)
-
-    def state(self, name: str, timeout_s: float = 40.0) -> Any:
-        return self._reached(lambda status: bool(status["state"] == name), timeout_s)
-
-    def _reached(self, holds: Callable[[Any], bool], timeout_s: float) -> Any:
-        """The first status that is as wanted. Asked for as it changes: a test that polls slows what it waits for."""
-        deadline = time.monotonic() + timeout_s
-        status = self.status()
-        while not holds(status):
-            assert time.monotonic() < deadline, f"not within {timeout_s:g} s; the state is {status}"
-            status = self.control(f"/v1/status?after={status['generation']}&wait_s=0.5")
-
-        return status
 
     def run(self, profile: str, *, faults: object = None, dialect: str = "upstream", more: str = "") -> Any:
         """Start the daemon with a profile, and wait until it is ready."""
@@ -270,7 +236,7 @@ class Lab(Home):
         self, request_id: str, body: dict[str, object], path: str = "/completion"
     ) -> Iterator[http.client.HTTPResponse]:
         """A request whose answer has begun; the connection is closed at the end."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
             headers = {"content-type": "application/json", "x-request-id": request_id}
             connection.request("POST", path, json.dumps(body), headers)
@@ -305,7 +271,7 @@ class Asking:
     def done(self) -> bool:
         return not self._thread.is_alive()
 
-    def result(self, timeout_s: float = 40.0) -> Answer:
+    def result(self, timeout_s: float = PATIENCE_S) -> Answer:
         self._thread.join(timeout_s)
         assert self.done, f"request {self.id} has not ended within {timeout_s:g} s"
         assert self._error is None, f"request {self.id}: {self._error!r}"

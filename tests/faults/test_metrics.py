@@ -76,8 +76,9 @@ def test_what_happens_is_counted_and_no_counter_ever_goes_down(lab: Lab) -> None
 def test_an_engine_that_does_not_answer_holds_no_scrape_up() -> None:
     """The real server: its own page is on ours, and what it was is shown while it is stopped."""
     with new_home() as home:
+        home.demo_on_one_thread()
         home.serve("demo")
-        until(lambda: home.status()["state"] == "ready", "the demo is ready")
+        home.ready("demo")
         home.complete("A", 20)
         before = scrape(home)
         tokens = value(before, "llamacpp:tokens_predicted_total", profile="demo", engine="embedded")

@@ -167,8 +167,9 @@ def real() -> Iterator[Home]:
     """A daemon that looks often, with the demo on the embedded engine."""
     with new_home() as home:
         home.write("config/orch.toml", "[daemon]\nprobe_s = 0.3\n\n[restart]\nfirst_delay_s = 0.1\n")
+        home.demo_on_one_thread()
         home.serve("demo")
-        until(lambda: home.status()["state"] == "ready", "the demo is ready")
+        home.ready("demo")
         yield home
 
 

@@ -210,7 +210,7 @@ def test_switches_between_real_engines_lose_nothing_and_every_text_is_the_known_
         assert answer.status == 200 and not answer.cut, answer.body[-300:]
         assert answer.text == texts[tokens]
 
-    more = "[context]\nsize = 8192\nparallel = 4\n"
+    more = "[context]\nsize = 8192\nparallel = 4\n[cpu]\nthreads = 1\nthreads_batch = 1\n"
     for name in ("one", "two"):
         lab.profile(name, f'schema = 1\nmodel = "orch:demo"\nengine = "embedded"\n{more}')
 

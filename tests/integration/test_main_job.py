@@ -22,8 +22,9 @@ from tests.support import ORCH, Home, alive, new_home, until
 def home() -> Iterator[Home]:
     """A daemon with the demo ready."""
     with new_home() as home:
+        home.demo_on_one_thread()
         home.serve("demo")
-        until(lambda: home.status()["state"] == "ready", "the demo is ready")
+        home.ready("demo")
         yield home
 
 
@@ -211,14 +212,15 @@ def test_the_gateway_s_port_in_use_is_an_error_that_names_it(fresh: Home) -> Non
 
 
 def test_a_terminated_daemon_ends_its_engine_and_remembers_what_ran(fresh: Home) -> None:
+    fresh.demo_on_one_thread()
     fresh.serve("demo")
-    until(lambda: fresh.status()["state"] == "ready", "the demo is ready")
+    fresh.ready("demo")
     assert fresh.daemon is not None
     fresh.daemon.send_signal(signal.SIGTERM)
     assert fresh.daemon.wait(30) == 0
     assert fresh.tagged() == []
     fresh.serve()
-    until(lambda: fresh.status()["state"] == "ready", "the demo runs again")
+    fresh.ready("demo")
 
 
 def test_a_model_without_an_mtp_head_is_refused_before_it_is_started(fresh: Home) -> None:

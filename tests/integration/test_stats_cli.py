@@ -27,9 +27,9 @@ def home() -> Iterator[Home]:
 
 
 def served(home: Home) -> Home:
+    home.demo_on_one_thread()
     home.serve("demo")
-    # Human words: after a daemon that was killed, its socket is there before the new daemon answers.
-    until(lambda: "ready demo" in home.orch("status", check=False).stdout, "the demo is ready")
+    home.ready("demo")
     return home
 
 

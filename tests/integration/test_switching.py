@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.engines.known.model import known_model
-from tests.support import Home, new_home, until
+from tests.support import Home, new_home
 
 PROFILE = """\
 schema = 1
@@ -32,7 +32,7 @@ def home() -> Iterator[Home]:
         home.profile("two", PROFILE.format(alias="second", size=8192))
         home.write("config/orch.toml", "[gateway]\nswitch_min_stay_s = 0\n")
         home.serve("one")
-        until(lambda: home.status()["state"] == "ready", "the first profile is ready")
+        home.ready("one")
         yield home
 
 

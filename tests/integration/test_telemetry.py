@@ -72,7 +72,7 @@ def run(home: Home, profile: str) -> None:
     if home.status()["profile"] != profile:
         home.orch("up", profile)
 
-    until(lambda: home.status()["state"] == "ready", f"{profile} is ready")
+    home.ready(profile)
 
 
 @pytest.mark.parametrize("streams", [1, 2])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Home, new_home, until
+from tests.support import Home, new_home
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
             "LD_PRELOAD": made.library,
             "PYTHONPATH": str(tmp),
         }
+        home.demo_on_one_thread()
         home.serve("demo")
         home.env = ours
-        until(lambda: home.status()["state"] == "ready", "the demo is ready")
+        home.ready("demo")
         for stream in (False, True):
             status, _, _ = made.ask("/completion", {"prompt": made.prompt, "n_predict": 2, "stream": stream})
             assert status == 200

@@ -45,7 +45,7 @@ def home() -> Iterator[Home]:
         home.profile("zzz", PROFILE.format(size=131072) + '[chat]\ntemplate_file = "gone.jinja"\n')
         home.write("config/orch.toml", "[gateway]\nswitch_on_request = false\n")
         home.serve("one")
-        wait_until(lambda: home.status()["state"] == "ready", "the first profile is ready")
+        home.ready("one")
         yield home
 
 

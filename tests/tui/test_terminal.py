@@ -30,7 +30,7 @@ def home() -> Iterator[Home]:
     with new_home() as home:
         home.profile("one", PROFILE)
         home.serve("one")
-        until(lambda: home.status()["state"] == "ready", "the profile is ready")
+        home.ready("one")
         yield home
 
 
