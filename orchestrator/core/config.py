@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from orchestrator.core.addresses import is_loopback, listen_host
 from orchestrator.core.fleet.restart import RestartPolicy
@@ -13,6 +13,7 @@ from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.profile.settings import Setting, Value
 from orchestrator.core.profile.values import describe_type, read_value
+from orchestrator.core.terminal import quote_text
 
 Origin = Literal["default", "file", "environment", "credential"]
 ReadyWhen = Literal["listening", "model"]
@@ -146,7 +147,7 @@ def read_config(
 
     default_profile = str(values["daemon.default_profile"])
     if default_profile and not is_name(default_profile):
-        message = f"`daemon.default_profile`: expected {NAME_RULE}, found `{ascii(default_profile)[1:-1][:64]}`"
+        message = f"`daemon.default_profile`: expected {NAME_RULE}, found `{quote_text(default_profile, 64)}`"
         file_problems.add(("daemon", "default_profile"), message)
 
     if keys_credential and not values["gateway.api_key_file"]:
@@ -206,42 +207,13 @@ _DEFAULTS = Config()
 
 
 def _build(values: Mapping[str, Value]) -> Config:
+    host = listen_host(str(values["gateway.host"]))
     return Config(
-        gateway=GatewayConfig(
-            host=listen_host(str(values["gateway.host"])),
-            port=cast(int, values["gateway.port"]),
-            api_key_file=str(values["gateway.api_key_file"]),
-            allowed_hosts=cast("tuple[str, ...]", values["gateway.allowed_hosts"]),
-            max_queued=cast(int, values["gateway.max_queued"]),
-            hold_timeout_s=cast(float, values["gateway.hold_timeout_s"]),
-            header_timeout_s=cast(float, values["gateway.header_timeout_s"]),
-            max_body_mib=cast(int, values["gateway.max_body_mib"]),
-            replay_max_mib=cast(int, values["gateway.replay_max_mib"]),
-            quarantine_s=cast(float, values["gateway.quarantine_s"]),
-            switch_on_request=cast(bool, values["gateway.switch_on_request"]),
-            switch_min_stay_s=cast(float, values["gateway.switch_min_stay_s"]),
-            switch_patience_s=cast(float, values["gateway.switch_patience_s"]),
-        ),
-        daemon=DaemonConfig(
-            default_profile=str(values["daemon.default_profile"]),
-            log_max_mib=cast(int, values["daemon.log_max_mib"]),
-            stop_grace_s=cast(float, values["daemon.stop_grace_s"]),
-            drain_s=cast(float, values["daemon.drain_s"]),
-            load_stall_s=cast(float, values["daemon.load_stall_s"]),
-            probe_s=cast(float, values["daemon.probe_s"]),
-            stall_s=cast(float, values["daemon.stall_s"]),
-            healthy_s=cast(float, values["daemon.healthy_s"]),
-            ready_when=cast(ReadyWhen, values["daemon.ready_when"]),
-            allow_root=cast(bool, values["daemon.allow_root"]),
-            engine_memory_max_mib=cast(int, values["daemon.engine_memory_max_mib"]),
-        ),
-        restart=RestartPolicy(
-            first_delay_s=cast(float, values["restart.first_delay_s"]),
-            max_delay_s=cast(float, values["restart.max_delay_s"]),
-            stable_s=cast(float, values["restart.stable_s"]),
-            healthy_s=cast(float, values["daemon.healthy_s"]),
-            intensity=cast(int, values["restart.intensity"]),
-            window_s=cast(float, values["restart.window_s"]),
-            cooldown_s=cast(float, values["restart.cooldown_s"]),
-        ),
+        gateway=GatewayConfig(**{**_table(values, "gateway"), "host": host}),
+        daemon=DaemonConfig(**_table(values, "daemon")),
+        restart=RestartPolicy(**_table(values, "restart"), healthy_s=cast(float, values["daemon.healthy_s"])),
     )
+
+
+def _table(values: Mapping[str, Value], name: str) -> dict[str, Any]:
+    return {setting.key: values[setting.path] for setting in CONFIG_SETTINGS if setting.table == name}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.core.errors import UsageError
+from orchestrator.core.terminal import quote_text
 
 Key = tuple[str | int, ...]
 """The place of a value in a TOML document: `("engine", "upstream", "memory", "fit_margin")`, list positions as ints."""
@@ -34,7 +35,7 @@ class Problem:
         text = f"{place}: {self.message}" if place else self.message
         text = f"{text} ({self.hint})" if self.hint else text
         # Keys and values are quoted from the file: they must not move a terminal's cursor.
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        return quote_text(text)
 
 
 class ProblemsError(UsageError):

@@ -30,3 +30,9 @@ def neutralise(text: str) -> str:
 def neutralise_lines(text: str) -> str:
     """Return a text of several lines, each neutralised; the line ends stay."""
     return "\n".join(neutralise(line) for line in text.split("\n"))
+
+
+def quote_text(text: str, limit: int | None = None) -> str:
+    """Return a text as a message quotes it: at most `limit` characters, those that are not printable escaped."""
+    short = text if limit is None or len(text) <= limit else text[: limit - 3] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)

@@ -16,6 +16,7 @@ from orchestrator.adapters.config.text_file import read_text, write_text
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.problems import Key, dotted
 from orchestrator.core.profile.profile import DEFAULT_ENGINE, NAME_RULE, SCHEMA_VERSION, is_name
+from orchestrator.core.terminal import quote_text
 
 
 class Change(NamedTuple):
@@ -69,7 +70,7 @@ def create_profile(store: ProfileStore, name: str, model: str, template: str | N
     :raises UsageError: when the name is taken or not allowed
     """
     if not is_name(name):
-        raise UsageError(f"`{ascii(name)[1:-1][:80]}` cannot be a profile's name", details=(f"allowed: {NAME_RULE}",))
+        raise UsageError(f"`{quote_text(name, 80)}` cannot be a profile's name", details=(f"allowed: {NAME_RULE}",))
 
     if name in store.names():
         taken = store.source(name)

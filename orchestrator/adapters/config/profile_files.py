@@ -16,8 +16,12 @@ from orchestrator.core.profile.profile import NAME_RULE, Profile, is_name
 from orchestrator.core.profile.reading import Layer, build_profile, may_lack_model, merge_layers, read_layer
 from orchestrator.core.profile.rules import engine_kind, find_conflicts, named_engines
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.terminal import quote_text
 
 SUFFIX = ".toml"
+
+MAX_QUOTED = 80
+"""Characters of a name that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class ProfileStore:
 
         if is_path or not is_name(name_or_file):
             raise UsageError(
-                f"`{_shown(name_or_file)}` is not the name of a profile",
+                f"`{quote_text(name_or_file, MAX_QUOTED)}` is not the name of a profile",
                 details=(f"allowed: {NAME_RULE}",),
                 hint="a file is named by a path with a `/`, e.g. `./my.toml`",
             )
@@ -285,7 +289,10 @@ def _stems(directory: str) -> list[str]:
 
 def _find_misnamed(directory: str) -> list[Problem]:
     return [
-        Problem(f"the file's name: expected {NAME_RULE}, found `{_shown(name)}`", os.path.join(directory, name))
+        Problem(
+            f"the file's name: expected {NAME_RULE}, found `{quote_text(name, MAX_QUOTED)}`",
+            os.path.join(directory, name),
+        )
         for name in _files(directory)
         if not is_name(name.removesuffix(SUFFIX))
     ]
@@ -299,8 +306,3 @@ def _refuse_outside(path: str, directory: str) -> None:
             details=(f"it leads to {os.path.realpath(path)}",),
             hint="copy the file, or name it by its path",
         )
-
-
-def _shown(text: str) -> str:
-    short = text if len(text) <= 80 else text[:77] + "..."
-    return short if short.isprintable() else ascii(short)[1:-1]

@@ -18,6 +18,7 @@ from functools import cached_property
 
 from orchestrator.adapters.gguf.types import size_bytes, type_name
 from orchestrator.core.errors import OrchError
+from orchestrator.core.terminal import quote_text
 
 MAX_ARRAY_VALUES = 1024
 """Arrays of numbers up to this length are read (per-layer settings); longer ones (vocabularies) only counted."""
@@ -376,7 +377,7 @@ def _place_tensors(reader: _Reader, described: list[Tensor], start: int) -> tupl
         detail = f"the data of tensor `{worst}` ends {missing} bytes after the file ({reader.size} bytes)"
         raise GgufError(
             f"{reader.path} is incomplete: {missing} bytes are missing",
-            details=(_shown(detail),),
+            details=(quote_text(detail, MAX_SHOWN),),
             hint="download the file again",
         )
 
@@ -384,9 +385,4 @@ def _place_tensors(reader: _Reader, described: list[Tensor], start: int) -> tupl
 
 
 def _error(path: str, what: str, detail: str) -> GgufError:
-    return GgufError(f"{path}: {what}", details=(_shown(detail),))
-
-
-def _shown(text: str) -> str:
-    short = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
+    return GgufError(f"{path}: {what}", details=(quote_text(detail, MAX_SHOWN),))

@@ -12,6 +12,7 @@ import socket
 from dataclasses import dataclass
 
 from orchestrator.core.errors import UsageError
+from orchestrator.core.terminal import quote_text
 
 FIRST = 3
 """SD_LISTEN_FDS_START."""
@@ -42,7 +43,7 @@ def adopt_sockets(count: str, names: str | None, first: int = FIRST) -> Passed:
     :raises UsageError: when one of them cannot be used; it says which, and what it is
     """
     if not count.isascii() or not count.isdigit() or not 1 <= int(count) <= MAX_SOCKETS:
-        raise UsageError(f"LISTEN_FDS: expected 1 to {MAX_SOCKETS}, found `{ascii(count)[1:-1][:64]}`", hint=_HINT)
+        raise UsageError(f"LISTEN_FDS: expected 1 to {MAX_SOCKETS}, found `{quote_text(count, 64)}`", hint=_HINT)
 
     numbers = range(first, first + int(count))
     for number in numbers:
@@ -69,7 +70,7 @@ def adopt_sockets(count: str, names: str | None, first: int = FIRST) -> Passed:
 
 
 def _listener(number: int, name: str) -> socket.socket:
-    where = f"descriptor {number}" + (f", `{ascii(name)[1:-1][:64]}`" if name else "")
+    where = f"descriptor {number}" + (f", `{quote_text(name, 64)}`" if name else "")
     if name not in ("", "gateway", "control"):
         details = (where, "allowed names: gateway, control")
         raise UsageError("the service manager handed over a socket of an unknown name", details=details, hint=_HINT)

@@ -16,7 +16,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from time import monotonic_ns
 
-from orchestrator.core.terminal import neutralise
+from orchestrator.core.terminal import neutralise, quote_text
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _watchdog_s(found: dict[str, str], pid: int) -> float | None:
         return None
 
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**64 - 1:
-        _log.warning("WATCHDOG_USEC is no time: `%s`", ascii(text)[1:-1][:64])
+        _log.warning("WATCHDOG_USEC is no time: `%s`", quote_text(text, 64))
         return None
 
     return int(text) / 1e6
@@ -110,7 +110,7 @@ class Notifier:
             return
 
         if address[0] not in "/@" or len(address) < 2:
-            _log.warning("the service manager's socket cannot be used: `%s`", ascii(address)[1:-1][:107])
+            _log.warning("the service manager's socket cannot be used: `%s`", quote_text(address, 107))
             return
 
         self._address = b"\0" + os.fsencode(address[1:]) if address[0] == "@" else address

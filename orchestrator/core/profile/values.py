@@ -10,9 +10,13 @@ from typing import cast
 
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.settings import Setting, Type, Value
+from orchestrator.core.terminal import quote_text
 
 MAX_STRING = 65536
 """Characters: an argument of a process may hold 128 KiB (MAX_ARG_STRLEN, execve(2))."""
+
+MAX_QUOTED = 60
+"""Characters of a wrong value that a message shows."""
 
 _EXPECTED: Mapping[Type, str] = {
     "bool": "a boolean",
@@ -162,20 +166,19 @@ def _check_text(setting: Setting, raw: str, key: Key) -> _Read:
             return raw, None, None
 
         allowed = ", ".join(f"`{choice}`" for choice in setting.choices)
-        return None, f"`{name}`: expected one of {allowed}, found `{_short(raw)}`", did_you_mean(raw, setting.choices)
+        return (
+            None,
+            f"`{name}`: expected one of {allowed}, found `{quote_text(raw, MAX_QUOTED)}`",
+            did_you_mean(raw, setting.choices),
+        )
 
     if "\0" in raw or len(raw) > MAX_STRING:
         return None, f"`{name}`: expected at most {MAX_STRING} characters and no NUL", None
 
     if setting.form is not None and re.fullmatch(setting.form[0], raw) is None:
-        return None, f"`{name}`: expected {setting.form[1]}, found `{_short(raw)}`", None
+        return None, f"`{name}`: expected {setting.form[1]}, found `{quote_text(raw, MAX_QUOTED)}`", None
 
     return raw, None, None
-
-
-def _short(text: str) -> str:
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return shown.encode("unicode_escape").decode() if not shown.isprintable() else shown
 
 
 def _find_non_json(value: object, where: Key) -> Key | None:
