@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.core.engine_log.wrappers import parse_pasted_log
 from orchestrator.core.failure.diagnosis import Diagnosis, diagnose
 
 VARIABLE = "ORCH_FAILURE_LOGS"
@@ -54,7 +55,12 @@ def exit_of(value: object) -> int | None:
 
 def measure(rows: Iterable[dict[str, Any]], *, alive: bool = False) -> list[Score]:
     return [
-        Score(row, diagnose(row["log"].split("\n"), exit_of(row["exit"]), alive=row["alive"] if alive else None))
+        Score(
+            row,
+            diagnose(
+                parse_pasted_log(row["log"].split("\n")), exit_of(row["exit"]), alive=row["alive"] if alive else None
+            ),
+        )
         for row in rows
     ]
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.engine_log.parser import parse_log
 from orchestrator.core.failure.diagnosis import diagnose
 from orchestrator.engines.known.model import KnownModel, write_known_model
 from tests.known_answers import next_tokens
@@ -359,7 +360,7 @@ def test_a_library_that_the_wheel_lacks_is_named_as_the_linker_names_it(director
     )
     assert done.returncode == 1
     assert "error while loading shared libraries: libgomp.so.1: cannot open" in done.stderr
-    assert diagnose(done.stderr.splitlines(), done.returncode).failure_class == "missing_library"
+    assert diagnose(parse_log(done.stderr.splitlines()), done.returncode).failure_class == "missing_library"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

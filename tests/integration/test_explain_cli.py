@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.operate.explain import GAP, HEAD_BYTES, TAIL_BYTES, read_log
+from orchestrator.cli.operate.explain import HEAD_BYTES, TAIL_BYTES, read_log
+from orchestrator.core.engine_log.parser import GAP
 from tests.support import FIXTURES
 
 LOGS = FIXTURES / "logs"

@@ -44,6 +44,11 @@ class InstanceLog:
         self._closed = False
         self._changed: asyncio.Future[None] | None = None
 
+    @property
+    def oldest_seq(self) -> int:
+        """The number of the first line that is still kept."""
+        return self.next_seq - len(self._lines)
+
     def write(self, lines: Sequence[str]) -> None:
         if not lines:
             return
@@ -67,8 +72,7 @@ class InstanceLog:
 
     def since(self, seq: int) -> tuple[int, list[LogLine]]:
         """Return how many lines from number `seq` on are gone already, and the others."""
-        oldest = self.next_seq - len(self._lines)
-        return max(oldest - seq, 0), self.tail(self.next_seq - seq)
+        return max(self.oldest_seq - seq, 0), self.tail(self.next_seq - seq)
 
     async def subscribe(self, from_seq: int | None = None) -> AsyncIterator[LogLine | Gap]:
         """Lines as they come, by default from now on, until the log is closed.

@@ -27,8 +27,6 @@ HEAD_BYTES = 256 * 1024
 TAIL_BYTES = 4 * 1024 * 1024
 """The beginning and the end of a log are read, of a file of any size: they tell how a start began and ended."""
 
-GAP = "[...]"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -41,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from orchestrator.core.engine_log.wrappers import parse_pasted_log
     from orchestrator.core.failure.diagnosis import diagnose
 
     if args.file == "-" or (args.file is None and _is_piped()):
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if args.file is None and not args.json:
             diagnostics.note(name)
 
-    diagnosis = diagnose(lines, args.exit_code)
+    diagnosis = diagnose(parse_pasted_log(lines), args.exit_code)
     if args.json:
         output.json_data(_as_json(diagnosis))
     else:
@@ -69,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 def read_log(file: BinaryIO) -> list[str]:
     """Return the lines of the first 256 KiB and of the last 4 MiB, with a gap marker where more lies between."""
+    from orchestrator.core.engine_log.parser import GAP
+
     head = _read_all(file, HEAD_BYTES)
     tail = bytearray()
     skipped = 0

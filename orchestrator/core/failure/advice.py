@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.failure.signatures import Action, FailureClass, Phase
+from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 
 _WHERE: dict[Phase, str] = {
     "load": "while loading the weights",

@@ -1,6 +1,6 @@
 """Why an engine ended, from its exit status and its own log.
 
-`diagnose` gathers what the log says (`failure_facts`), then asks the rules below in their order: the first that has an
+`diagnose` gathers the facts of the log (`facts.py`), then asks the rules below in their order: the first that has an
 answer is right. Text alone never decides against evidence that the process went on.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.engine_log.events import LogRecord
+from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 from orchestrator.core.failure.advice import describe
 from orchestrator.core.failure.facts import Facts, Hit, gather
-from orchestrator.core.failure.lines import read_lines
-from orchestrator.core.failure.signatures import Action, FailureClass, Phase
 
 SIGINT, SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGTERM = 2, 4, 6, 7, 8, 9, 11, 15
 _SIGHUP, _SIGTRAP, _SIGBUS_MACOS, _SIGSYS = 1, 5, 10, 31
@@ -33,7 +33,7 @@ _WINDOWS_LOADER = frozenset({0xC0000135, 0xC0000138, 0xC0000139, 0xC0000142})
 MAX_COMPUTE_MIB = 98_304
 """A compute buffer above 96 GiB, the largest workstation card, comes from the settings: no margin makes room for it."""
 
-CROWDED_SHARE = 0.3
+OCCUPIED_SHARE = 0.3
 """Less of the device free than this before anything was loaded: another process has it, and a margin cannot help."""
 
 DEFAULT_ACTIONS: dict[FailureClass, Action] = {
@@ -54,14 +54,14 @@ DEFAULT_ACTIONS: dict[FailureClass, Action] = {
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: by itself with a code, or by a signal."""
+    """The end of a process: by itself with a code, or by a signal."""
 
     code: int | None = None
     signal: int | None = None
 
     @classmethod
     def of(cls, value: int) -> ExitStatus:
-        """Reads `Popen.returncode` (-9), a shell's 128+n (137), and Windows' NTSTATUS."""
+        """Read `Popen.returncode` (-9), a shell's 128+n (137), and Windows' NTSTATUS."""
         ntstatus = value & 0xFFFFFFFF
         if ntstatus in _WINDOWS_SIGNALS:
             return cls(code=value, signal=_WINDOWS_SIGNALS[ntstatus])
@@ -84,7 +84,7 @@ class ExitStatus:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What happened to one start of an engine.
+    """Why one start of an engine failed, or that it did not.
 
     :param device: as the engine names it (`CUDA0`), where a line does
     :param requested_mib: size of the allocation that failed, MiB
@@ -118,24 +118,24 @@ class _Verdict:
     hit: Hit | None = None
 
 
-def diagnose(lines: Sequence[str], exit: ExitStatus | int | None, *, alive: bool | None = None) -> Diagnosis:
+def diagnose(records: Sequence[LogRecord], exit: ExitStatus | int | None, *, alive: bool | None = None) -> Diagnosis:
     """Classify one start.
 
-    :param lines: this start's own output; `[...]` marks lines left out
+    :param records: of this start's own output
     :param exit: None when it is not known, or when the process still runs
     :param alive: whether the process went on after the last line; None when nobody looked
     """
-    facts = gather(read_lines(lines))
+    facts = gather(records)
     status = ExitStatus.of(exit) if isinstance(exit, int) else exit
     if status is None and alive is not True:
-        status = _told_exit(facts)
+        status = _reported_exit(facts)
 
     case = _Case(facts, status, alive)
     verdict = next(found for found in (rule(case) for rule in _RULES) if found is not None)
     memory = verdict.failure_class in ("device_oom", "host_oom")
     device = facts.device if memory else None
     requested_mib = facts.requested_mib if memory else None
-    evidence = verdict.hit.line.raw.strip()[:500] if verdict.hit is not None else ""
+    evidence = verdict.hit.record.text.strip()[:500] if verdict.hit is not None else ""
     message, hint = describe(
         verdict.failure_class,
         verdict.phase,
@@ -149,12 +149,12 @@ def diagnose(lines: Sequence[str], exit: ExitStatus | int | None, *, alive: bool
     )
 
 
-def _told_exit(facts: Facts) -> ExitStatus | None:
-    """What a shell, systemd or a supervisor printed of the exit, where nobody else knows it."""
-    if facts.told_signal is not None:
-        return ExitStatus(signal=facts.told_signal)
+def _reported_exit(facts: Facts) -> ExitStatus | None:
+    """The exit as a shell, systemd or a supervisor printed it, for where nobody else knows it."""
+    if facts.reported_signal is not None:
+        return ExitStatus(signal=facts.reported_signal)
 
-    return None if facts.told_code is None else ExitStatus.of(facts.told_code)
+    return None if facts.reported_code is None else ExitStatus.of(facts.reported_code)
 
 
 def _kept_running(case: _Case) -> _Verdict | None:
@@ -203,8 +203,8 @@ def _device_memory(case: _Case, hit: Hit) -> _Verdict:
 
     other = any(each.signature.action == "retry_other" for each in facts.causes)
     oversized = phase == "compute" and facts.requested_mib is not None and facts.requested_mib > MAX_COMPUTE_MIB
-    crowded = facts.free_share is not None and facts.free_share < CROWDED_SHARE
-    cannot_help = other or oversized or crowded or facts.placed_by_hand
+    occupied = facts.free_share is not None and facts.free_share < OCCUPIED_SHARE
+    cannot_help = other or oversized or occupied or facts.placed_by_hand
     return _Verdict("device_oom", phase, "retry_other" if cannot_help else "retry_margin", hit)
 
 
@@ -249,8 +249,8 @@ def _crashed(case: _Case, hit: Hit | None) -> _Verdict:
 
 def _weak_evidence(case: _Case) -> _Verdict | None:
     """Lines that say that something failed, not why; read with what the log shows of the machine."""
-    told = (hit for hit in case.facts.weak if hit.signature.failure_class != "engine_bug")
-    hit = next((hit for hit in told if hit.phase_before == "none" or hit.signature.phase != "none"), None)
+    hits = (hit for hit in case.facts.weak if hit.signature.failure_class != "engine_bug")
+    hit = next((hit for hit in hits if hit.phase_before == "none" or hit.signature.phase != "none"), None)
     if hit is None:
         return None
 
@@ -278,7 +278,7 @@ def _signalled(case: _Case) -> _Verdict | None:
     if signal is None:
         return None
 
-    told = _last_error(case)
+    last_error = _last_error(case)
     if signal == SIGKILL:
         return _killed(case, None)
 
@@ -287,9 +287,9 @@ def _signalled(case: _Case) -> _Verdict | None:
 
     if signal in (SIGBUS, _SIGBUS_MACOS):
         # The model is mapped from its file: the file was cut short, or its disk failed, under a running server.
-        return _Verdict("bad_model", "runtime", "give_up", told)
+        return _Verdict("bad_model", "runtime", "give_up", last_error)
 
-    return _crashed(case, told) if signal in _CRASHES or signal > 0 else None
+    return _crashed(case, last_error) if signal in _CRASHES or signal > 0 else None
 
 
 def _exit_code(case: _Case) -> _Verdict | None:
@@ -313,7 +313,7 @@ def _exit_code(case: _Case) -> _Verdict | None:
     return _crashed(case, None)
 
 
-def _crash_words(case: _Case) -> _Verdict | None:
+def _last_crash_line(case: _Case) -> _Verdict | None:
     hit = _last_error(case)
     return None if hit is None else _crashed(case, hit)
 
@@ -336,7 +336,7 @@ _RULES: tuple[Callable[[_Case], _Verdict | None], ...] = (
     _weak_evidence,
     _signalled,
     _exit_code,
-    _crash_words,
+    _last_crash_line,
     _notice,
     _nothing_failed,
 )

@@ -6,16 +6,11 @@ answer after answer, is no chance, however unsure the drafter is.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 LEAST_TOKENS = 1024
 LEAST_REQUESTS = 4
-
-_DRAFTS = re.compile(r"draft acceptance(?: rate)? = *[\d.]+ *\( *\d+ accepted / *(\d+) generated\)")
-"""Both engines print this per request; the fork's spring 2026 build says it nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +34,3 @@ def count(drafting: DraftHistory, tokens: int, *, drafted: bool) -> tuple[DraftH
     tokens, requests = drafting.tokens + tokens, drafting.requests + 1
     lost = tokens >= LEAST_TOKENS and requests >= LEAST_REQUESTS
     return DraftHistory(tokens, requests, lost), "lost" if lost and not drafting.lost else None
-
-
-def drafts_counted(lines: Sequence[str]) -> int:
-    """Drafts that the engine says it generated, in the newest line about it (both engines' wording)."""
-    for line in reversed(lines):
-        found = _DRAFTS.search(line)
-        if found:
-            return int(found.group(1))
-
-    return 0

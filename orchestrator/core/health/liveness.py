@@ -10,14 +10,11 @@ between two batches. An answer to /health is no sign of life either: both engine
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["ok", "unroute", "hung"]
-
-_PROMPT_LINES = ("prompt processing", "kv cache rm [")
-"""What both engines print for each batch of a prompt, and not when they are merely asked something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +122,3 @@ def assess(
         )
 
     return history, LivenessVerdict("ok")
-
-
-def prompt_lines(lines: Iterable[str]) -> int:
-    """How many of these lines of a log speak of a prompt being read."""
-    return sum(any(sign in line for sign in _PROMPT_LINES) for line in lines)

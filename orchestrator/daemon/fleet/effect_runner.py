@@ -20,7 +20,6 @@ from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.adapters.process.linux import give_back_memory
 from orchestrator.adapters.process.spawning import SpawnError
 from orchestrator.core.errors import OrchError
-from orchestrator.core.failure.unreleased_memory import parse_free_mib
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     AwaitDrain,
@@ -43,7 +42,6 @@ from orchestrator.core.fleet.lifecycle_states import (
     WakeAt,
     WatchLoading,
 )
-from orchestrator.core.health.drafting import drafts_counted
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
 from orchestrator.daemon.fleet.exits import exit_failure, preparation_failure, spawn_failure
@@ -184,7 +182,8 @@ class EffectRunner:
         self._memory.ended()
         kills = runs_in.kills()
         await self._memory_scopes.remove(memory_scope)
-        failure = await exit_failure(run.lines(), exit, kills)
+        await run.log_cursor.catch_up()
+        failure = await exit_failure(run.log_cursor.records, exit, kills)
         self._note_device_memory(run)
         failure = replace(failure, unreleased_mib=run.unreleased_mib or 0)
         # Until the owner has taken the exit its state still speaks of this instance, and others ask about it.
@@ -202,6 +201,7 @@ class EffectRunner:
                     build = launch.capabilities
                     failure = await check_identity(probe, build.kind, build.build_number)
 
+            await run.log_cursor.catch_up()
             self._note_device_memory(run)
             if run.unreleased_mib:
                 text = f"{run.unreleased_mib} MiB of device memory were still taken when {launch.target} began"
@@ -219,7 +219,7 @@ class EffectRunner:
                     embeddings=settings.get("server.embeddings") is True,
                     reranking=settings.get("server.reranking") is True,
                     mtp=launch.mtp,
-                    drafts_in_log=lambda: drafts_counted(run.lines()),
+                    drafts_in_log=lambda: _drafts_in_log(run),
                     timeout_s=self._limits.stall_s,
                 )
 
@@ -269,10 +269,15 @@ class EffectRunner:
             await self._ask(Exited(run.launch.instance, Failure("engine_bug", text, action="give_up")))
 
     def _note_device_memory(self, run: EngineRun) -> None:
-        """Compare the free device memory that the log tells, once, while its beginning is there."""
+        """Compare, once, the free device memory that the log tells with what an earlier engine's told."""
         if run.alone and run.unreleased_mib is None:
-            run.unreleased_mib = self._memory.compare_free(parse_free_mib(run.lines()))
+            run.unreleased_mib = self._memory.compare_free(run.log_cursor.activity.free_mib)
 
     def _forget(self, run: EngineRun) -> None:
         self._preparer.forget(run.launch)
         self._runs.remove(run)
+
+
+def _drafts_in_log(run: EngineRun) -> int:
+    run.log_cursor.catch_up_now()
+    return run.log_cursor.activity.drafts

@@ -14,17 +14,18 @@ from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
 from orchestrator.core.fleet.routing import Endpoint
+from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch
 
-DIAGNOSED_LINES = 2000
-"""The end of an attempt's log that its failure is read from."""
+KEPT_LINES = 2000
+"""The end of a process's log that its failure is read from."""
 
 
 @dataclass(slots=True)
 class EngineRun:
     """One process and what belongs to it.
 
-    :ivar log: this process's lines alone
+    :ivar log: this process's lines alone; `log_cursor` reads them
     :ivar decided: set once it is known whether there is a process
     :ivar checks: loading and canary; cancelled as soon as the process is to end
     :ivar requested: the owner asked for the process; a launch that it no longer wanted is forgotten
@@ -34,7 +35,7 @@ class EngineRun:
     """
 
     launch: Launch
-    log: InstanceLog = field(default_factory=lambda: InstanceLog(max_lines=DIAGNOSED_LINES))
+    log: InstanceLog = field(default_factory=lambda: InstanceLog(max_lines=KEPT_LINES))
     child: Child | None = None
     decided: anyio.Event = field(default_factory=anyio.Event)
     checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -42,10 +43,10 @@ class EngineRun:
     drain: anyio.CancelScope | None = None
     alone: bool = False
     unreleased_mib: int | None = None
+    log_cursor: LogCursor = field(init=False)
 
-    def lines(self) -> list[str]:
-        """Return the newest of its lines that are kept."""
-        return [line.text for line in self.log.tail(DIAGNOSED_LINES)]
+    def __post_init__(self) -> None:
+        self.log_cursor = LogCursor(self.log)
 
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio.to_thread
 
 from orchestrator.adapters.process.child import Exit
 from orchestrator.adapters.process.spawning import SpawnError
+from orchestrator.core.engine_log.events import LogRecord
 from orchestrator.core.errors import OrchError
 from orchestrator.core.failure.diagnosis import diagnose
 from orchestrator.core.failure.exit_evidence import OomKills
@@ -32,10 +35,10 @@ def spawn_failure(error: SpawnError) -> Failure:
     return failures.spawn_failure(error.kind, error.retryable, error.message, tuple(error.details), error.hint)
 
 
-async def exit_failure(lines: list[str], exit: Exit, kills: OomKills) -> Failure:
+async def exit_failure(records: Sequence[LogRecord], exit: Exit, kills: OomKills) -> Failure:
     """Return the failure of a process that has ended.
 
-    :param lines: the end of its log
+    :param records: of the end of its log
     """
-    found = await anyio.to_thread.run_sync(lambda: diagnose(lines, exit.returncode, alive=False))
+    found = await anyio.to_thread.run_sync(lambda: diagnose(records, exit.returncode, alive=False))
     return failures.exit_failure(found, exit.returncode, exit.killed_after_grace, kills)

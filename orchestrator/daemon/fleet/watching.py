@@ -27,7 +27,6 @@ from orchestrator.core.health.liveness import (
     LivenessVerdict,
     assess,
     begin,
-    prompt_lines,
 )
 from orchestrator.core.measure.slots import read_slots
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, engine_probe
@@ -41,20 +40,20 @@ _log = logging.getLogger(__name__)
 class ProbeResult:
     """The newest answers of an instance; a question that was not answered leaves the last answer.
 
-    :ivar next_line: the first log line that was not counted; `judged_line` likewise, not read for failures
+    :ivar prompt_batches: batches of prompts that the log tells of
+    :ivar judged_line: the first log line that was not judged for failures
     :ivar stalled: streams that stand still, as far as that was said
     """
 
     relayed: int = 0
     slots: Hashable = None
-    lines: int = 0
-    next_line: int = 0
+    prompt_batches: int = 0
     judged_line: int = 0
     stalled: frozenset[int] = frozenset()
 
     @property
     def work(self) -> Hashable:
-        return self.relayed, self.slots, self.lines
+        return self.relayed, self.slots, self.prompt_batches
 
 
 @dataclass(slots=True)
@@ -147,8 +146,8 @@ class LivenessWatcher:
         # A stopped process answers nobody, and each question would leave one more connection in its backlog.
         answered = not stopped and await watched.probe.health(policy.timeout_s) == "ok"
         look.relayed = self._traffic.relayed(instance)
-        look.lines += prompt_lines(line.text for line in watched.run.log.since(look.next_line)[1])
-        look.next_line = watched.run.log.next_seq
+        await watched.run.log_cursor.catch_up()
+        look.prompt_batches = watched.run.log_cursor.activity.prompt_batches
         in_flight = self._traffic.in_flight(instance)
         if in_flight and answered and look.work == history.work:
             slots = read_slots(await watched.probe.slots(policy.timeout_s))
@@ -182,11 +181,11 @@ class LivenessWatcher:
 
 async def out_of_memory(watched: Watched) -> Failure | None:
     """Return the failure when device memory ran out since the last look, as far as the engine's lines tell."""
-    log, look = watched.run.log, watched.look
-    new, look.judged_line = log.next_seq - look.judged_line, log.next_seq
-    if not new:
+    cursor, look = watched.run.log_cursor, watched.look
+    await cursor.catch_up()
+    first, look.judged_line = look.judged_line, cursor.next_line
+    if first == cursor.next_line:
         return None
 
-    lines = watched.run.lines()
-    found = await anyio.to_thread.run_sync(memory_ran_out, lines, min(new, len(lines)))
+    found = await anyio.to_thread.run_sync(memory_ran_out, cursor.records, first)
     return diagnosed_failure(found) if found is not None else None

@@ -13,7 +13,6 @@ import anyio
 
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
-from orchestrator.core.health.prompt_progress import told_progress
 from orchestrator.core.measure import rates
 from orchestrator.core.measure.rates import CounterSample, Measured, Meter
 from orchestrator.core.measure.slots import Slot, read_slots
@@ -27,9 +26,6 @@ PATIENCE_S = 10.0
 
 FORK_EVERY_S = 2.0
 """While somebody looks, else `IDLE_S`: the fork logs three lines for each question, and sends each prompt along."""
-
-PROGRESS_LINES = 200
-"""The end of the log in which a prompt's progress is looked for."""
 
 STALE_S = 15.0
 """Rates that are older are not what happens now."""
@@ -134,6 +130,7 @@ class EngineSamples:
             if measured.draft_acceptance is None:  # drafts are counted when a request ends: the last one holds
                 measured = replace(measured, draft_acceptance=before.draft_acceptance)
 
+        await run.log_cursor.catch_up()
         self._tell(Work(instance, with_progress(slots or (), run), measured, asked, now))
         return meter
 
@@ -148,8 +145,8 @@ def with_progress(slots: tuple[Slot, ...], run: EngineRun) -> tuple[Slot, ...]:
     if not any(slot.reading for slot in slots):
         return slots
 
-    told = told_progress(line.text for line in run.log.tail(PROGRESS_LINES))
-    return tuple(replace(slot, told=told.get(-1 if slot.task is None else slot.task)) for slot in slots)
+    shares = run.log_cursor.activity.prompt_shares
+    return tuple(replace(slot, told=shares.get(-1 if slot.task is None else slot.task)) for slot in slots)
 
 
 def idle_rates(measured: Measured) -> Measured:

@@ -21,7 +21,7 @@ from orchestrator.adapters.hardware.host_cpu import read_cpu
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, next_rung
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
-from orchestrator.core.health.drafting import DraftHistory, count, drafts_counted
+from orchestrator.core.health.drafting import DraftHistory, count
 from orchestrator.core.health.overlap import OverlapTracker, add
 from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resumed
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
@@ -52,7 +52,7 @@ class WatchedInstance:
     drafting: DraftHistory = field(default_factory=DraftHistory)
     looks: MachineSamples = field(default_factory=MachineSamples)
     counts_drafts: bool = False
-    draft_lines: int = 0
+    drafts_in_log: int = 0
     plan: str = ""
 
 
@@ -207,9 +207,9 @@ class SlowdownWatch:
 
     def _count_drafts(self, run: EngineRun, subject: WatchedInstance, record: Finished) -> None:
         # Builds that do not count drafts in their answers print a line for each.
-        new = run.log.since(subject.draft_lines)[1]
-        subject.draft_lines = run.log.next_seq
-        drafted = bool(record.draft_tokens) or drafts_counted([line.text for line in new]) > 0
+        run.log_cursor.catch_up_now()
+        before_it, subject.drafts_in_log = subject.drafts_in_log, run.log_cursor.activity.drafts
+        drafted = bool(record.draft_tokens) or subject.drafts_in_log > before_it
         before = subject.drafting.lost
         subject.drafting, news = count(subject.drafting, record.predicted_tokens or 0, drafted=drafted)
         if news == "lost":

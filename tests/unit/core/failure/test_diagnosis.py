@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.classifier import VARIABLE, Score, accuracy, harmful, load, measure
-from orchestrator.core.failure.diagnosis import Diagnosis, ExitStatus, diagnose
-from orchestrator.core.failure.signatures import Action, FailureClass, Phase
+from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
+from orchestrator.core.failure.diagnosis import Diagnosis, ExitStatus
 from tests.support import FIXTURES
+from tests.unit.core.failure.pasted import diagnose
 
 LOGS = FIXTURES / "logs"
 OOM = "allocating 19187.00 MiB on device 0: cudaMalloc failed: out of memory"

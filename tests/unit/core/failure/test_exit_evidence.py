@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failure.diagnosis import ExitStatus, diagnose
+from orchestrator.core.failure.diagnosis import ExitStatus
 from orchestrator.core.failure.exit_evidence import OomKills, Scope, judge_kill
+from tests.unit.core.failure.pasted import diagnose
 
 LOADING = ["load_tensors: loading model tensors, this can take a while... (mmap = true)"]
 

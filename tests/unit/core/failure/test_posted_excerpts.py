@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failure.diagnosis import diagnose
-from orchestrator.core.failure.signatures import Action, FailureClass, Phase
+from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
+from tests.unit.core.failure.pasted import diagnose
 from tests.unit.core.failure.test_diagnosis import OOM_LINES, fixture, verdict
 
 Expected = tuple[FailureClass, Phase, Action]

@@ -4,20 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failure.unreleased_memory import parse_free_mib, unreleased_mib_between
-
-UPSTREAM = "0.00.131.077 T llama_prepare_model_devices: using device {} ({}) (unknown id) - {} MiB free"
-FORK = "RPC0[10.0.0.2:50052]: using device RPC0[10.0.0.2:50052] - {} MiB free"
-
-
-def test_both_engines_tell_what_each_device_had_free() -> None:
-    lines = ["build: 11434", UPSTREAM.format("CUDA0", "RTX", 11000), UPSTREAM.format("RPC0", "10.0.0.2:50052", 512)]
-    assert parse_free_mib(lines) == {"CUDA0": 11000, "RPC0": 512}
-    assert parse_free_mib([FORK.format(64), "CPU: using device CPU - 0 MiB free"]) == {"RPC0": 64}
-
-
-def test_the_first_telling_counts() -> None:
-    assert parse_free_mib([UPSTREAM.format("CUDA0", "RTX", free) for free in (11000, 9000)]) == {"CUDA0": 11000}
+from orchestrator.core.failure.unreleased_memory import unreleased_mib_between
 
 
 @pytest.mark.parametrize(

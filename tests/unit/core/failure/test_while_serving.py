@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.failure.while_serving import memory_ran_out
+from orchestrator.core.engine_log.parser import parse_log
+from orchestrator.core.failure.diagnosis import Diagnosis
+from orchestrator.core.failure.while_serving import memory_ran_out as memory_ran_out_since
 
 BUFFER = "0.12.000.100 E ggml_gallocr_reserve_n_impl: failed to allocate CUDA1 buffer of size 104857600"
 VULKAN = "0.12.000.200 E srv  update_slots: decode() failed: vk::Device::allocateMemory: ErrorOutOfDeviceMemory"
@@ -12,6 +14,11 @@ RELEASED = "0.12.000.400 I slot      release: id  0 | task 3 | stop processing: 
 LAUNCHED = "0.13.000.000 I slot launch_slot_: id  0 | task 4 | processing task, is_child = 0"
 TIMED = "0.14.000.000 I slot print_timing: id  0 | task 4 |        eval time =      10.00 ms /     8 tokens"
 FORK_BUFFER = "ggml_gallocr_reserve_n: failed to allocate CUDA1 buffer of size 104857600"
+
+
+def memory_ran_out(lines: list[str], new: int) -> Diagnosis | None:
+    """As when the last `new` lines were printed since the last look."""
+    return memory_ran_out_since(parse_log(lines), len(lines) - new)
 
 
 @pytest.mark.parametrize("line", [BUFFER, FORK_BUFFER])

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.engine_log.signatures import SIGNATURES, FailureClass
 from orchestrator.core.failure.diagnosis import DEFAULT_ACTIONS
-from orchestrator.core.failure.signatures import SIGNATURES, FailureClass
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     KEPT_ATTEMPTS,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from orchestrator.core.health.drafting import DraftHistory, count, drafts_counted
+from orchestrator.core.health.drafting import DraftHistory, count
 
 
 def test_an_engine_that_stops_drafting_is_noticed_once_and_so_is_its_return() -> None:
@@ -25,11 +25,3 @@ def test_short_answers_without_drafts_are_chance() -> None:
     for _ in range(100):
         drafting, news = count(drafting, 10, drafted=False)
         assert news is None
-
-
-def test_the_newest_line_says_how_many_drafts_there_were_in_either_engines_words() -> None:
-    fork = "draft acceptance rate = 0.50000 (   10 accepted /    20 generated)"
-    upstream = "slot print_timing: id  0 | draft acceptance = 0.75000 (    3 accepted /     4 generated)"
-    assert drafts_counted([fork, upstream, "srv update_slots: all slots are idle"]) == 4
-    assert drafts_counted([upstream, fork]) == 20
-    assert drafts_counted(["draft acceptance unknown"]) == 0

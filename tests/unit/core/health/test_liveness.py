@@ -10,7 +10,6 @@ from orchestrator.core.health.liveness import (
     LivenessVerdict,
     assess,
     begin,
-    prompt_lines,
 )
 
 POLICY = LivenessPolicy(every_s=10.0, timeout_s=5.0, stall_s=120.0, unroute_after=2, hung_after=4)
@@ -117,13 +116,3 @@ def test_nothing_is_ended_that_moved_within_the_stall(rows: list[tuple[bool, boo
         due = (stops >= POLICY.hung_after) if stopped else now - fine_at >= POLICY.stall_s
         assert (verdict.kind == "hung") == (due and not gap)
         assert verdict.kind == "ok" or verdict.reason
-
-
-def test_lines_about_a_prompt_are_counted_and_those_about_questions_are_not() -> None:
-    lines = [
-        "slot update_slots: id  3 | task 0 | prompt processing progress, n_tokens = 2048, batch.n_tokens = 2048",
-        'INFO [batch_pending_prompt] kv cache rm [p0, end) | id_slot=0 id_task=1 p0=512',
-        "INFO [process_single_task] slot data | n_idle_slots=0 n_processing_slots=1",
-        "srv  log_server_r: done request: GET /health 127.0.0.1 200",
-    ]  # fmt: skip
-    assert prompt_lines(lines) == 2

@@ -1,7 +1,7 @@
 # ruff: noqa: E501
 """Both engines' failure texts as rows: how a line begins, and what it says.
 
-Patterns match at the start of a message (see `failure_lines`), never inside one; `…` stands for anything but quotes and
+Patterns match at the start of a message (see `lines.py`), never inside one; `…` stands for anything but quotes and
 braces, between which clients' text is found. Sources of the texts: ggml's back ends,
 libllama, both servers, the dynamic loaders, the kernel, shells and systemd; upstream b617x to b11434, the fork b3668 to
 b4840. Where both engines or several back ends share a text, there is one row.
@@ -10,7 +10,7 @@ b4840. Where both engines or several back ends share a text, there is one row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 FailureClass = Literal[
@@ -35,7 +35,8 @@ class Signature(NamedTuple):
     """One way for a line to begin.
 
     :param phase: None where the text is the same in every phase
-    :param action: None where the class decides (`failures.DEFAULT_ACTIONS`)
+    :param action: None where the class decides (`core/failure/diagnosis.DEFAULT_ACTIONS`)
+    :param inner: the words that prove it may stand behind others; they are among `INNER_WORDS`
     """
 
     pattern: re.Pattern[str]
@@ -44,6 +45,7 @@ class Signature(NamedTuple):
     phase: Phase | None
     action: Action | None
     strength: Strength
+    inner: bool = False
 
 
 def _row(
@@ -55,6 +57,17 @@ def _row(
     strength: Strength,
 ) -> Signature:
     return Signature(re.compile(pattern.replace("…", '[^"{}]*')), backend, failure_class, phase, action, strength)
+
+
+def _inner_row(
+    pattern: str,
+    backend: Backend,
+    failure_class: FailureClass,
+    phase: Phase | None,
+    action: Action | None,
+    strength: Strength,
+) -> Signature:
+    return _row(pattern, backend, failure_class, phase, action, strength)._replace(inner=True)
 
 
 _GPU = r"(?:CUDA|ROCm|MUSA|HIP|[Hh]ip|hipBLAS\w*|rocBLAS|rocblas|cuBLAS|MIOpen)"
@@ -100,20 +113,20 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:required file is not available in cache|file '…' not found in repository|no GGUF files found in repository)", "any", "missing_file", "load", None, "fatal"),
     _row(r"(?:\S*/)?(?:bash|sh|zsh|fish|env|exec)\b:…(?:llama\S*: (?:command not found|No such file or directory)|(?:command not found|no such file or directory): \S*llama|llama\S*'?: (?:No such file|Permission denied))", "shell", "missing_file", "none", None, "fatal"),
     _row(r"(?:docker: )?Error response from daemon: .*(?:no such file or directory|executable file not found|permission denied)", "shell", "missing_file", "none", None, "fatal"),
-    _row(r"…(?:Failed to locate executable |Failed at step (?:EXEC|CHDIR) spawning |status=20[03]/(?:EXEC|CHDIR))", "shell", "missing_file", "none", None, "fatal"),
+    _inner_row(r"…(?:Failed to locate executable |Failed at step (?:EXEC|CHDIR) spawning |status=20[03]/(?:EXEC|CHDIR))", "shell", "missing_file", "none", None, "fatal"),
     # The address.
     _row(r"couldn't bind (?:HTTP server|to server|to) ?socket", "any", "port_in_use", "none", None, "fatal"),
-    _row(r"(?:\[Errno (?:98|48|10048)\]|(?:error: |OSError: |listen \S+ \S+ )?bind: |…\bEADDRINUSE\b|…: bind: address already in use)", "any", "port_in_use", "none", None, "fatal"),
+    _inner_row(r"(?:\[Errno (?:98|48|10048)\]|(?:error: |OSError: |listen \S+ \S+ )?bind: |…\bEADDRINUSE\b|…: bind: address already in use)", "any", "port_in_use", "none", None, "fatal"),
     _row(r"(?:error: )?[Aa]ddress already in use", "any", "port_in_use", "none", None, "fatal"),
     _row(r"(?:couldn't start HTTP listener on |exiting due to HTTP server error)", "any", "port_in_use", "none", None, "fatal"),
     # Loaders.
     _row(r"(?:\S+: )?error while loading shared libraries", "loader", "missing_library", "none", None, "fatal"),
-    _row(r"(?:dyld(?:\[\d+\])?: )?(?:Library not loaded: |Symbol not found: |…: image not found)", "loader", "missing_library", "none", None, "fatal"),
+    _inner_row(r"(?:dyld(?:\[\d+\])?: )?(?:Library not loaded: |Symbol not found: |…: image not found)", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:\S+: )?symbol lookup error: ", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:\S+: )?\S+: version [`'](?:GLIBC|GLIBCXX|CXXABI|OMP|lib)\S* not found \(required by", "loader", "missing_library", "none", None, "fatal"),
-    _row(r"(?:Error relocating |Error loading shared library |…\.dll (?:was not found|is missing|not found)\b|…The code execution cannot proceed because )", "loader", "missing_library", "none", None, "fatal"),
-    _row(r"…cannot execute: required file not found", "shell", "missing_library", "none", None, "fatal"),
-    _row(r"(?:Failed to load (?:shared library|dynlib/dll) '|\[WinError (?:126|127|193|1114)\]|…STATUS_DLL_NOT_FOUND)", "loader", "missing_library", "none", None, "fatal"),
+    _inner_row(r"(?:Error relocating |Error loading shared library |…\.dll (?:was not found|is missing|not found)\b|…The code execution cannot proceed because )", "loader", "missing_library", "none", None, "fatal"),
+    _inner_row(r"…cannot execute: required file not found", "shell", "missing_library", "none", None, "fatal"),
+    _inner_row(r"(?:Failed to load (?:shared library|dynlib/dll) '|\[WinError (?:126|127|193|1114)\]|…STATUS_DLL_NOT_FOUND)", "loader", "missing_library", "none", None, "fatal"),
     _row(r"(?:error: )?no backends are loaded", "any", "missing_library", "load", None, "fatal"),
     _row(r"(?:error loading model: )?(?:\w+: )?no CPU backend found", "any", "missing_library", "load", None, "fatal"),
     # Device memory: the allocation itself.
@@ -125,7 +138,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"ggml_vulkan: (?:Device m|M)emory allocation of size (?P<bytes>\d+) failed", "vulkan", "device_oom", None, None, "cause"),
     _row(r"ggml_vulkan: (?:Requested buffer size exceeds|…exceeds device …limit|…exceeds max\w* )", "vulkan", "device_oom", None, "retry_other", "cause"),
     _row(r"ggml_vulkan: …(?:ErrorOutOf(?:Device|Host|Pool)Memory|ErrorFragmentation|No suitable memory type)", "vulkan", "device_oom", None, None, "cause"),
-    _row(r"(?:MESA\S*: )?(?:…: )?VK_ERROR_OUT_OF_(?:DEVICE|HOST|POOL)_MEMORY", "vulkan", "device_oom", None, None, "cause"),
+    _inner_row(r"(?:MESA\S*: )?(?:…: )?VK_ERROR_OUT_OF_(?:DEVICE|HOST|POOL)_MEMORY", "vulkan", "device_oom", None, None, "cause"),
     _row(r"(?:what\(\): +|(?:pre_|post_)?decode\(\) failed: |got exception: |error loading model: |failed to initialize the context: )vk::\S+ ?(?::: ?)?…ErrorOutOf(?:Device|Host|Pool)Memory", "vulkan", "device_oom", None, None, "fatal"),
     _row(r"vk::\S+ …ErrorOutOf(?:Device|Host|Pool)Memory", "vulkan", "device_oom", None, None, "cause"),
     _row(r"terminate called after throwing an instance of 'vk::OutOf\w*Memory", "vulkan", "device_oom", None, None, "fatal"),
@@ -133,11 +146,11 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"failed to allocate Metal buffer of (?P<bytes>\d+) bytes", "metal", "device_oom", None, None, "cause"),
     _row(r"(?:error: )?(?:buffer|requested) … (?:exceeds|larger than|is greater than) …maxBufferLength", "metal", "device_oom", None, "retry_other", "cause"),
     _row(r"(?:error: )?Insufficient Memory", "metal", "device_oom", "runtime", None, "serving"),
-    _row(r"(?:error: )?…kIOGPUCommandBufferCallbackErrorOutOfMemory", "metal", "device_oom", "runtime", None, "serving"),
+    _inner_row(r"(?:error: )?…kIOGPUCommandBufferCallbackErrorOutOfMemory", "metal", "device_oom", "runtime", None, "serving"),
     _row(r"can't allocate (?P<bytes>\d+) Bytes of memory on (?:device|GPU|shared)", "sycl", "device_oom", None, None, "cause"),
-    _row(r"…(?:UR_RESULT_ERROR|PI_ERROR|PI_RESULT_ERROR|OPENCL_ERROR)_OUT_OF_(?:DEVICE_MEMORY|RESOURCES)", "sycl", "device_oom", None, None, "fatal"),
-    _row(r"(?:dpct_malloc: out of memory|…UR_RESULT_ERROR_MEM_OBJECT_ALLOCATION_FAILURE)", "sycl", "device_oom", None, None, "fatal"),
-    _row(r"…\bCL_(?:MEM_OBJECT_ALLOCATION_FAILURE|OUT_OF_RESOURCES|INVALID_BUFFER_SIZE)\b", "opencl", "device_oom", None, None, "cause"),
+    _inner_row(r"…(?:UR_RESULT_ERROR|PI_ERROR|PI_RESULT_ERROR|OPENCL_ERROR)_OUT_OF_(?:DEVICE_MEMORY|RESOURCES)", "sycl", "device_oom", None, None, "fatal"),
+    _inner_row(r"(?:dpct_malloc: out of memory|…UR_RESULT_ERROR_MEM_OBJECT_ALLOCATION_FAILURE)", "sycl", "device_oom", None, None, "fatal"),
+    _inner_row(r"…\bCL_(?:MEM_OBJECT_ALLOCATION_FAILURE|OUT_OF_RESOURCES|INVALID_BUFFER_SIZE)\b", "opencl", "device_oom", None, None, "cause"),
     _row(r"failed to allocate (?:HBM|VTCM|device) buffer", "any", "device_oom", None, None, "cause"),
     _row(r"(?:\[GPU\] )?Exceeded max size of memory object allocation: requested (?P<bytes>\d+)", "any", "device_oom", None, "retry_other", "cause"),
     _row(r"failed to allocate " + _MIB + r" \(err=-?\d+\)", "opencl", "device_oom", None, None, "cause"),
@@ -172,12 +185,12 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"failed to allocate buffer of size (?P<bytes>\d+)", "cpu", "host_oom", None, None, "cause"),
     _row(r"can't allocate (?P<bytes>\d+) Bytes of memory on host", "sycl", "host_oom", None, None, "cause"),
     _row(r"(?:error loading model: )?(?:mmap failed: |posix_memalign failed|MapViewOfFile failed: |CreateFileMapping\w* failed: )…(?:allocate memory|error 12|memory|paging file|commitment limit)", "cpu", "host_oom", "load", None, "cause"),
-    _row(r"(?:…: )?(?:std::)?bad_alloc\b", "cpu", "host_oom", None, None, "fatal"),
-    _row(r"(?:error loading model: |failed to initialize the context: |…what\(\): +)(?:std::bad_alloc|bad allocation|…[Cc]annot allocate memory)", "cpu", "host_oom", None, None, "fatal"),
+    _inner_row(r"(?:…: )?(?:std::)?bad_alloc\b", "cpu", "host_oom", None, None, "fatal"),
+    _inner_row(r"(?:error loading model: |failed to initialize the context: |…what\(\): +)(?:std::bad_alloc|bad allocation|…[Cc]annot allocate memory)", "cpu", "host_oom", None, None, "fatal"),
     _row(r"terminate called after throwing an instance of 'std::bad_alloc'", "cpu", "host_oom", None, None, "fatal"),
     _row(_SOURCE + r"GGML_ASSERT\(ctx->mem_buffer != (?:NULL|nullptr)\)", "cpu", "host_oom", None, None, "fatal"),
     _row(r"failed to allocate +" + _MIB + r"$", "cpu", "host_oom", None, None, "cause"),
-    _row(r"…(?:UR_RESULT_ERROR|PI_ERROR|PI_RESULT_ERROR)_OUT_OF_HOST_MEMORY", "sycl", "host_oom", None, None, "fatal"),
+    _inner_row(r"…(?:UR_RESULT_ERROR|PI_ERROR|PI_RESULT_ERROR)_OUT_OF_HOST_MEMORY", "sycl", "host_oom", None, None, "fatal"),
     # Models.
     _row(r"invalid magic characters?:? ", "any", "bad_model", "load", None, "fatal"),
     _row(r"(?:tensor '[^']*' (?:has invalid ggml type|of type \d+|data is not within|has invalid|has offset|not found)|Found \d+ bad tensors)", "any", "bad_model", "load", None, "fatal"),
@@ -210,27 +223,27 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"ggml_vulkan: (?:device \S+ does not support |Device with index \d+ does not exist|Invalid device index |Error: (?:Vulkan [\d.]+ required|Shared memory size too small))", "vulkan", "driver", "load", None, "cause"),
     _row(r"ggml_vulkan: (?:shader module|pipeline layout|compute pipeline) creation failed", "vulkan", "driver", "load", None, "cause"),
     _row(r"(?:what\(\): +)?(?:Unsupported device|Device not found|Invalid Vulkan device index|Shared memory size too small for matrix multiplication)", "vulkan", "driver", "load", None, "cause"),
-    _row(r"…(?:ErrorIncompatibleDriver|ErrorInitializationFailed|ErrorFeatureNotPresent|VK_ERROR_INCOMPATIBLE_DRIVER)", "vulkan", "driver", "load", None, "cause"),
-    _row(r"(?:…ErrorDeviceLost|ggml_vulkan: device lost|…(?:UR_RESULT|PI)_ERROR_DEVICE_LOST|…amdgpu: GPU reset)", "any", "driver", "runtime", "restart", "cause"),
-    _row(r"(?:NVRM: Xid|…NVRM: Xid |…(?:GPU has |NVRM: )fallen off the bus)", "kernel", "driver", "runtime", "give_up", "fatal"),
+    _inner_row(r"…(?:ErrorIncompatibleDriver|ErrorInitializationFailed|ErrorFeatureNotPresent|VK_ERROR_INCOMPATIBLE_DRIVER)", "vulkan", "driver", "load", None, "cause"),
+    _inner_row(r"(?:…ErrorDeviceLost|ggml_vulkan: device lost|…(?:UR_RESULT|PI)_ERROR_DEVICE_LOST|…amdgpu: GPU reset)", "any", "driver", "runtime", "restart", "cause"),
+    _inner_row(r"(?:NVRM: Xid|…NVRM: Xid |…(?:GPU has |NVRM: )fallen off the bus)", "kernel", "driver", "runtime", "give_up", "fatal"),
     _row(r"(?:error: )?(?:default device is nil|ggml_metal_init\(\) failed|no Metal device|unable to find a? ?Metal device|failed to create command queue)", "metal", "driver", "load", None, "cause"),
     _row(r"(?:what\(\): +)?No device of requested type available", "sycl", "driver", "load", None, "fatal"),
-    _row(r"(?:…could not select device driver|nvidia-container-cli: |…(?:NVML|nvml error): [Dd]river/library version mismatch)", "shell", "driver", "none", None, "fatal"),
-    _row(r"(?:The program was built for \d+ devices|…(?:UR_RESULT_ERROR_(?:PROGRAM_(?:BUILD|LINK)_FAILURE|INVALID_(?:KERNEL|BINARY)\w*)|PI_ERROR_BUILD_PROGRAM_FAILURE))", "sycl", "driver", "runtime", None, "fatal"),
+    _inner_row(r"(?:…could not select device driver|nvidia-container-cli: |…(?:NVML|nvml error): [Dd]river/library version mismatch)", "shell", "driver", "none", None, "fatal"),
+    _inner_row(r"(?:The program was built for \d+ devices|…(?:UR_RESULT_ERROR_(?:PROGRAM_(?:BUILD|LINK)_FAILURE|INVALID_(?:KERNEL|BINARY)\w*)|PI_ERROR_BUILD_PROGRAM_FAILURE))", "sycl", "driver", "runtime", None, "fatal"),
     _row(r"CANN error: …(?:context pointer null|[Ii]nvalid device|EL0003|drvErr|10700[123])", "any", "driver", "none", None, "fatal"),
     _row(r"(?:ggml_opencl: (?:platform IDs not available|could find any OpenCL devices|no (?:platform|device) matching|selected platform … does not have any|[Uu]nsupported GPU)|Unsupported GPU Family)", "opencl", "driver", "none", "continue", "notice"),
     _row(r"(?:" + _SOURCE + r")?Failed to connect to \S*:\d+", "rpc", "driver", "load", "restart", "cause"),
     _row(r"(?:" + _SOURCE + r")?RPC (?:handshake failed|server version mismatch)", "rpc", "driver", "load", None, "cause"),
     # Processors.
-    _row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
-    _row(r"…(?:exec format error|Exec format error|cannot execute binary file)", "shell", "illegal_instruction", "none", None, "fatal"),
+    _inner_row(r"(?:…\b)?(?:[Ii]llegal instruction|SIGILL\b|trap invalid opcode)", "shell", "illegal_instruction", None, None, "fatal"),
+    _inner_row(r"…(?:exec format error|Exec format error|cannot execute binary file)", "shell", "illegal_instruction", "none", None, "fatal"),
     # The engine's own faults.
     _row(_GPU_ERROR, "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:CUDA|ROCm|MUSA|cuBLAS) error \d+ at ", "cuda", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:SYCL|CANN|OpenCL) error\b|Native API failed", "sycl", "engine_bug", "runtime", None, "fatal"),
     _row(r"(?:Memory access fault by GPU|\*? *Memory critical error by agent)", "cuda", "engine_bug", None, None, "fatal"),
-    _row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
-    _row(r"(?:…\[gfxhub\d*\] page fault|…\w\[\d+\]: segfault at [0-9a-f]+ ip |exception: access violation (?:reading|writing))", "kernel", "engine_bug", "runtime", None, "weak"),
+    _inner_row(r"(?:HW Exception by GPU|…HSA_STATUS_ERROR)", "cuda", "engine_bug", "runtime", None, "fatal"),
+    _inner_row(r"(?:…\[gfxhub\d*\] page fault|…\w\[\d+\]: segfault at [0-9a-f]+ ip |exception: access violation (?:reading|writing))", "kernel", "engine_bug", "runtime", None, "weak"),
     _row(r"(?:error: )?(?:Caused GPU|Internal Error|Discarded|Impacting Interactivity|Execution of the command buffer was aborted)\b…kIOGPU", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?command buffer \d+ failed with status", "metal", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:error: )?(?:failed to initialize the Metal library|Error Domain=(?:MTLLibrary|NSCocoa)ErrorDomain|error compiling source|failed to (?:create Metal library|compile pipeline|create pipeline state)|kernel not found in any metal library|failed to build '…' library)", "metal", "engine_bug", "compute", "give_up", "cause"),
@@ -243,7 +256,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:\S+: )?(?:error: )?(?:op not supported|unsupported op|node \d+, op = \S+ not implemented)|(?:ggml_vulkan: Error: )?Missing (?:\w+ )?op\b", "any", "engine_bug", "runtime", "give_up", "cause"),
     _row(r"(?:terminate called after throwing|terminating due to uncaught|libc\+\+abi: terminating|terminate called without)", "any", "engine_bug", None, None, "weak"),
     _row(r"what\(\): ", "any", "engine_bug", None, None, "cause"),
-    _row(r"(?:…\bProcess \d+ \([^)]*\) of user \d+ dumped core|double free or corruption|free\(\): invalid|malloc\(\): |corrupted (?:size|double|unsorted)|munmap_chunk\(\)|\*\*\* stack smashing)", "any", "engine_bug", None, None, "weak"),
+    _inner_row(r"(?:…\bProcess \d+ \([^)]*\) of user \d+ dumped core|double free or corruption|free\(\): invalid|malloc\(\): |corrupted (?:size|double|unsorted)|munmap_chunk\(\)|\*\*\* stack smashing)", "any", "engine_bug", None, None, "weak"),
     # A request that failed on a server that lives. A full KV cache or context is the request's business, not listed.
     _row(r"(?:graph_compute: )?ggml_backend_sched_graph_compute\w* failed with error", "any", "engine_bug", "runtime", "restart", "serving"),
     _row(r"failed to compute graph, compute status: -?\d+", "any", "engine_bug", "runtime", "restart", "serving"),
@@ -251,13 +264,13 @@ SIGNATURES: tuple[Signature, ...] = (
     _row(r"(?:pre_|post_)?decode\(\) failed: ", "any", "engine_bug", "runtime", "restart", "serving"),
     _row(r"(?:backend is in error state from a previous|Compute error\.)", "any", "engine_bug", "runtime", "restart", "serving"),
     # Said by somebody else about the process.
-    _row(r"(?:…: )?(?:Memory cgroup out of memory|Out of memory): Kill(?:ed)? process|…\boom[-_]kill\w*[:=]|…OOM killer|…OOMKilled|…Failed with result 'oom-kill'", "kernel", "killed", None, "retry_other", "fatal"),
-    _row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:Killed|killed)(?:: 9)?(?:$| +)", "shell", "killed", None, None, "fatal"),
-    _row(r"(?:…\b)?(?:signal: killed|terminated by signal SIGKILL|code=killed, status=9/KILL)", "shell", "killed", None, None, "fatal"),
-    _row(r"…sending SIG(?:TERM|KILL) to process \d+ uid \d+", "kernel", "killed", None, "retry_other", "fatal"),
-    _row(r"…(?:start operation timed out|Watchdog timeout \(limit)", "shell", "killed", None, "restart", "fatal"),
-    _row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:[Ss]egmentation fault|[Aa]borted|abort|[Bb]us error|[Ff]loating point exception|IOT instruction|Trace/BPT trap)\b", "shell", "engine_bug", None, None, "weak"),
-    _row(r"(?:…\b)?(?:signal: (?:segmentation fault|aborted|abort trap|bus error)|(?:received|by) signal SIG(?:SEGV|ABRT|BUS|FPE|TRAP)|status=(?:6/ABRT|11/SEGV|7/BUS|8/FPE))", "shell", "engine_bug", None, None, "weak"),
+    _inner_row(r"(?:…: )?(?:Memory cgroup out of memory|Out of memory): Kill(?:ed)? process|…\boom[-_]kill\w*[:=]|…OOM killer|…OOMKilled|…Failed with result 'oom-kill'", "kernel", "killed", None, "retry_other", "fatal"),
+    _inner_row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:Killed|killed)(?:: 9)?(?:$| +)", "shell", "killed", None, None, "fatal"),
+    _inner_row(r"(?:…\b)?(?:signal: killed|terminated by signal SIGKILL|code=killed, status=9/KILL)", "shell", "killed", None, None, "fatal"),
+    _inner_row(r"…sending SIG(?:TERM|KILL) to process \d+ uid \d+", "kernel", "killed", None, "retry_other", "fatal"),
+    _inner_row(r"…(?:start operation timed out|Watchdog timeout \(limit)", "shell", "killed", None, "restart", "fatal"),
+    _inner_row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:[Ss]egmentation fault|[Aa]borted|abort|[Bb]us error|[Ff]loating point exception|IOT instruction|Trace/BPT trap)\b", "shell", "engine_bug", None, None, "weak"),
+    _inner_row(r"(?:…\b)?(?:signal: (?:segmentation fault|aborted|abort trap|bus error)|(?:received|by) signal SIG(?:SEGV|ABRT|BUS|FPE|TRAP)|status=(?:6/ABRT|11/SEGV|7/BUS|8/FPE))", "shell", "engine_bug", None, None, "weak"),
     _row(r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?llama(?: runner|-server) process has terminated\b", "shell", "engine_bug", None, None, "weak"),
     # Loading failed, and the reason stood before.
     _row(r"(?:error: )?(?:failed|unable) to load model|exiting due to model loading error|error: unable to load model", "any", "bad_model", "load", None, "weak"),
@@ -277,102 +290,11 @@ HARMLESS = re.compile(
 )
 """Lines that read like a failure and end nothing."""
 
-MILESTONES: tuple[tuple[re.Pattern[str], int], ...] = (
-    (
-        re.compile(
-            r"(?:fitting params to device memory|offloaded \d+/\d+ layers|.*\bmodel buffer size *=|\S+ +buffer size *=)"
-        ),
-        1,
-    ),
-    (re.compile(r"(?:\S+ +KV buffer size *=|KV self size *=|size *=.*cells|\S+ +RS buffer size *=)"), 2),
-    (re.compile(r"(?:\S+ +compute buffer size *=|graph (?:nodes|splits)|.*retrying without pipeline parallelism)"), 3),
-    (re.compile(r"(?:model loaded|new slot|initializing slots|loaded multimodal model|warming up the model)"), 4),
-    (re.compile(r"(?:server is listening|listening on http|HTTP server listening|all slots are idle)"), 5),
-    (
-        re.compile(
-            r"(?:slot is processing task|processing task|prompt processing progress|kv cache rm|selected slot by L|updating prompt cache)"
-        ),
-        6,
-    ),
-    (re.compile(r"(?:prompt eval time *=|(?:generation )?eval time *=|total time *=)"), 7),
-    (re.compile(r"(?:(?:done )?request: POST \S+ \S+ 200$|slot released|release: .*stop processing)"), 7),
-)
-"""What an engine prints when it got somewhere: weights, KV cache, compute buffers, loaded, serving, busy, answered."""
-
-LOADED, SERVING, ANSWERED = 4, 5, 7
-
-CONTEXT_BEGUN = re.compile(r"(?:n_ctx(?:_seq|_per_seq)? *=|constructing llama_context|n_seq_max *=|KV self size)")
-LOAD_BEGUN = re.compile(
-    r"(?:loading model|loaded meta data|load the model|print_info: |llm_load_print_meta|projected to use|- type +\S+:"
-    r"|loading model tensors|offloading \d+|control-looking token)"
-)
-CLEAN_STOP = re.compile(r"cleaning up before exit")
-NEW_START = re.compile(
-    r"(?:build: \d+ \(|build = \d+ \(|build info\b|build_info: |common_params_print_info: |log_info: verbosity"
-    r"|Started \S+\.service\b)"
-)
-"""Among the first things that a start prints: what stands before it was another process."""
-
-PLACED_BY_HAND = re.compile(r"failed to fit params to free device memory: .*already set by user")
-DEVICE_TOTAL = re.compile(r"Device (?P<index>\d+): .*VRAM: (?P<total>\d+) MiB")
-DEVICE_FREE = re.compile(r"using device (?P<device>[A-Za-z]+(?P<index>\d+)).* - +(?P<free>\d+) MiB free")
-DEVICE_SEEN = re.compile(
-    r"(?:ggml_cuda_init: found [1-9]|found \d+ (?:CUDA|ROCm|MUSA) devices|ggml_vulkan: (?:Found [1-9]|0 = )"
-    r"|ggml_metal_init: found device|using device |found device: |Device \d+: \S)"
-)
-CURRENT_DEVICE = re.compile(r"current device: (?P<index>\d+), in function")
-METAL_SEEN = re.compile(r"(?:ggml_metal|Metal +(?:KV|compute|model)? ?buffer|\S*MTL\d)")
-ROCM_SEEN = re.compile(r"(?:.*\bfound \d+ ROCm devices|.*\bROCm\d|ROCm error)")
-
-TRACE_PHASES: tuple[tuple[re.Pattern[str], Phase], ...] = (
-    (re.compile(r"\b(?:\w*\d)?(?:llama_decode|llama_encode)\b"), "runtime"),
-    (
-        re.compile(r"(?:graph_reserve|llama_init_from_model|llama_new_context_with_model|llama_contextC[12]E)"),
-        "compute",
-    ),
-    (re.compile(r"(?:llama_model_load|llama_load_model|load_tensors)"), "load"),
-)
-TRACE_LINE = re.compile(r"(?:#\d+ |0x[0-9a-f]+ in |\S+\([\w.@]*\+?(?:0x[0-9a-f]+)?\) ?\[0x|\d+ +\S+ +0x[0-9a-f]{8,} )")
-"""A frame of a stack trace: glibc's, gdb's and macOS'. Its functions tell what the engine was doing."""
-
 PINNED = re.compile(r".*pinned memory")
 VULKAN_REASON = re.compile(r"(?:ggml_vulkan: )?vk::")
 """The exception's own line, which follows what it is about."""
 
-TOLD_CODE = re.compile(
-    r"[^\"{}]*\b(?:[Ee]xit(?:ed)?(?: with)?(?: (?:exit )?(?:code|status))?|no longer running|terminated):? \(?(?P<code>0x[0-9a-fA-F]+|-?\d+)\b"
-)
-"""What a supervisor says of the exit."""
-
-ROUTER_TOLD = re.compile(r"instance name=\S+ exited with status (?P<code>-\d+|1[3-5]\d|3221\d{6})\b")
-"""What upstream's router says, as information, of a child that crashed; a child that it ended itself exits with 1."""
-
-TOLD_SIGNALS: tuple[tuple[re.Pattern[str], int], ...] = (
-    (re.compile(r".*\b(?:[Ss]egmentation fault|SIGSEGV|status=11/SEGV)"), 11),
-    (re.compile(r"(?:.*[\d:] +)?(?:[Aa]borted|abort)\b|.*(?:SIGABRT|signal: abort|status=6/ABRT)"), 6),
-    (re.compile(r".*(?:[Ii]llegal instruction|SIGILL)"), 4),
-    (re.compile(r"(?:.*[\d:] +)?(?:Killed|killed)(?:: 9)?(?:$| +)|.*(?:SIGKILL|signal: killed|status=9/KILL)"), 9),
-    (re.compile(r".*(?:[Bb]us error|SIGBUS)"), 7),
-)
-"""What a shell, a debugger or systemd says of a signal, for logs that come without an exit status."""
-
-_NAMED_GROUP = re.compile(r"\(\?P<\w+>")
-
-
-def _any_of(patterns: Iterable[re.Pattern[str]]) -> re.Pattern[str]:
-    """One pattern that matches where any of these does: most lines match none, and one try is cheaper than many."""
-    return re.compile("|".join(f"(?:{_NAMED_GROUP.sub('(?:', pattern.pattern)})" for pattern in patterns))
-
-
-ANY_SIGNATURE = _any_of(signature.pattern for signature in SIGNATURES)
-ANY_MILESTONE = _any_of(pattern for pattern, _ in MILESTONES)
-ANY_SIGN = _any_of(
-    (
-        CLEAN_STOP, DEVICE_SEEN, PLACED_BY_HAND, METAL_SEEN, DEVICE_TOTAL, DEVICE_FREE, CONTEXT_BEGUN, LOAD_BEGUN,
-    )
-)  # fmt: skip
-
-BAD_WORDS = (
+FAILURE_WORDS = (
     "err", "fail", "unable", "cannot", "can't", "couldn't", "insufficient", "out of", "outof", "out_of", "alloc", "memory",
     "assert", "abort", "terminat", "kill", "fault", "illegal", "invalid", "unknown", "unsupport", "unrecog", "legacy", "no ",
     "not ", "in use", "bind", "sto", "what(", "lost", "xid", ".dll", "oom", "sig", "bus ", "exceed", "requir", "must be",
@@ -382,3 +304,53 @@ BAD_WORDS = (
     "crash", "discarded", "built", "dump", "timed out", "sending", "denied", "reset", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
 )  # fmt: skip
 """Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""
+
+INNER_WORDS = (
+    "failed to locate", "failed at step", "status=", "errno", "bind: ", "eaddrinuse", "library not loaded",
+    "symbol not found", "image not found", "relocating", "shared library", ".dll ", "cannot proceed",
+    "required file not found", "dynlib", "winerror", "status_dll", "_error_", "dpct_malloc", "cl_", "bad_alloc",
+    "bad allocation", "allocate memory", "errorincompatible", "errorinitialization", "errorfeature", "errordevicelost",
+    "device lost", "gpu reset", "nvrm", "fallen off", "device driver", "nvidia-container", "version mismatch",
+    "was built for", "illegal instruction", "sigill", "invalid opcode", "exec format", "binary file", "hw exception",
+    "hsa_status", "page fault", "segfault", "access violation", "dumped core", "double free", "free(): ", "malloc(): ",
+    "corrupted ", "munmap_chunk", "stack smashing", "kill", "sending sig", "timed out", "watchdog", "segmentation",
+    "abort", "bus error", "floating point", "iot instruction", "trace/bpt", "signal", "kiogpu",
+)  # fmt: skip
+"""Every line that an inner row matches has one of these, in lower case: those rows take most of the time."""
+
+_NAME = re.compile(r"\(\?P<\w+>")
+
+
+def _any_of(rows: Iterable[Signature]) -> re.Pattern[str]:
+    """All these rows at once: most lines match none, and one try is cheaper than a hundred."""
+    return re.compile("|".join(f"(?:{_NAME.sub('(?:', row.pattern.pattern)})" for row in rows))
+
+
+_ANY_OUTER = _any_of(row for row in SIGNATURES if not row.inner)
+_ANY_INNER = _any_of(row for row in SIGNATURES if row.inner)
+
+
+def is_suspicious(texts: Sequence[str]) -> bool:
+    """True for a line that has a word of failures.
+
+    :param texts: the line, then with one prefix more removed each
+    """
+    return any(map(texts[0].lower().__contains__, FAILURE_WORDS))
+
+
+def find_failure(texts: Sequence[str]) -> tuple[Signature, re.Match[str]] | None:
+    """The first row that matches one of the texts of a suspicious line."""
+    inner = any(map(texts[0].lower().__contains__, INNER_WORDS))
+    matched = any(map(_ANY_OUTER.match, texts)) or (inner and any(map(_ANY_INNER.match, texts)))
+    if not matched or any(map(HARMLESS.match, texts)):
+        return None
+
+    for signature in SIGNATURES:
+        if signature.inner and not inner:
+            continue
+
+        for text in texts:
+            if match := signature.pattern.match(text):
+                return signature, match
+
+    return None

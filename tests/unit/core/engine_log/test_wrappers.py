@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.failure.diagnosis import Diagnosis, ExitStatus, diagnose
-from orchestrator.core.failure.lines import read_lines, without_sequences
-from orchestrator.core.failure.signatures import ANY_SIGNATURE, BAD_WORDS
+from orchestrator.core.engine_log.events import LinesLeftOut
+from orchestrator.core.engine_log.lines import without_sequences
+from orchestrator.core.engine_log.wrappers import parse_pasted_log
+from orchestrator.core.failure.diagnosis import Diagnosis, ExitStatus
+from tests.unit.core.failure.pasted import diagnose
 from tests.unit.core.failure.test_diagnosis import OOM_LINES, fixture
 
 WRAPPERS: dict[str, Callable[[str], str]] = {
@@ -104,39 +106,5 @@ def test_nothing_that_a_terminal_acts_on_is_left(text: str) -> None:
 
 
 def test_a_gap_is_marked() -> None:
-    assert [line.gap for line in read_lines(["a b", "[...]", "c d"])] == [False, True, False]
-
-
-SPOKEN = (
-    "stoi",
-    "Killed",
-    "Segmentation fault (core dumped)",
-    "legacy speculative option '-mtp' is disabled",
-    "cuMemCreate(&handle, reserve_size, &prop, 0)",
-    "dyld[1]: Library not loaded: @rpath/libllama.dylib",
-    "llama_init_from_model: failed to allocate compute buffers",
-    "common_params_x: MTP speculative stage requested, but the target package is not a complete embedded MTP model",
-    "Native API failed. Native API returns: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)",
-    "Memory access fault by GPU node-1 on address 0x9000",
-    "NVRM: Xid (PCI:0000:01:00): 79",
-    "RPC handshake failed for host:50052",
-    "double free or corruption (out)",
-    "munmap_chunk(): invalid pointer",
-    "*** stack smashing detected ***",
-    "Trace/BPT trap: 5",
-    "Discarded (victim of GPU error/recovery) (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)",
-    "Compute error.",
-    "rocBLAS error: Cannot read /opt/TensileLibrary.dat",
-    "main: error: the supplied chat template is not supported: x",
-    "Speculative decoding is currently limited to a single server slot (-np 1).",
-    "D:/x/ggml-cuda.cu(107): fatal",
-    "/x/ggml/src/ggml.c:1: GGML_ABORT",
-)
-
-
-@pytest.mark.parametrize("line", SPOKEN)
-def test_the_quick_look_lets_every_failure_through(line: str) -> None:
-    (read,) = read_lines([line])
-
-    assert any(ANY_SIGNATURE.match(text) for text in read.texts)
-    assert any(word in read.texts[0].lower() for word in BAD_WORDS)
+    records = parse_pasted_log(["a b", "[...]", "c d"])
+    assert [LinesLeftOut() in record.events for record in records] == [False, True, False]

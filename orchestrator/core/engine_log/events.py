@@ -1,0 +1,199 @@
+"""The events that lines of an engine's log stand for, and the record of one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from orchestrator.core.engine_log.signatures import Phase, Signature
+
+
+class Stage(IntEnum):
+    """How far an engine has come, in order. BUSY and ANSWERED speak of the newest request."""
+
+    WEIGHTS = 1
+    KV_CACHE = 2
+    COMPUTE_BUFFERS = 3
+    LOADED = 4
+    LISTENING = 5
+    BUSY = 6
+    ANSWERED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class LinesLeftOut:
+    """Lines are missing here: the log was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBegan:
+    """Among the first lines of a process: those before it are another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBegan:
+    """The weights are being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextBegan:
+    """The context is being made: the KV cache comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageReached:
+    """The engine has come so far."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedCleanly:
+    """The engine ends because it was asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSeen:
+    """The engine found a device that it can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTotal:
+    """The memory of a device, MiB."""
+
+    index: str
+    total_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFree:
+    """Memory of a device that was free before anything was loaded, MiB.
+
+    :param index: among the devices of its back end; None in the fork's line, which may speak of a remote device
+    """
+
+    device: str
+    free_mib: int
+    index: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentDevice:
+    """The device that a CUDA call failed on."""
+
+    index: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSeen:
+    """The line names a back end."""
+
+    backend: Literal["metal", "rocm"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedByHand:
+    """The profile placed the model itself, so that the engine fits nothing to the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatchRead:
+    """A batch of a prompt was read; not printed when the engine is merely asked something."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """How much of a task's prompt was read, 0 to 1."""
+
+    task: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class DraftsCounted:
+    """Draft tokens that were generated for one request."""
+
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAnswered:
+    """A request went well. The release of its slot does not say so: a failed request ends with that, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackFrame:
+    """A frame of a stack trace, and the phase that its function belongs to."""
+
+    phase: Phase | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReported:
+    """How the process ended, as a shell, systemd, a supervisor or the router printed it."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLine:
+    """The line matched a failure's signature.
+
+    :param device: as the engine names it (`CUDA0`), where the line does; `index` where it has a number alone
+    :param requested_mib: size of the allocation that failed, MiB
+    """
+
+    signature: Signature
+    device: str | None = None
+    index: str | None = None
+    requested_mib: float | None = None
+
+
+LogEvent = (
+    LinesLeftOut
+    | ProcessBegan
+    | LoadBegan
+    | ContextBegan
+    | StageReached
+    | StoppedCleanly
+    | DeviceSeen
+    | DeviceTotal
+    | DeviceFree
+    | CurrentDevice
+    | BackendSeen
+    | PlacedByHand
+    | PromptBatchRead
+    | PromptProgress
+    | DraftsCounted
+    | RequestAnswered
+    | StackFrame
+    | ExitReported
+    | FailureLine
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One line of the engine's own.
+
+    :param number: of the line in its log
+    :param text: the line, without terminal sequences
+    :param level: the engine's own level, I W E T or D, where it printed one
+    """
+
+    number: int
+    text: str
+    level: str | None
+    events: tuple[LogEvent, ...]
+
+    @property
+    def failure(self) -> FailureLine | None:
+        """The failure that the line tells of."""
+        return next((event for event in self.events if isinstance(event, FailureLine)), None)
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that the line shows to be reached."""
+        return next((event.stage for event in self.events if isinstance(event, StageReached)), None)
