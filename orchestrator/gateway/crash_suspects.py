@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Collection
 
 from orchestrator.adapters.http1 import Request
-from orchestrator.core.failure.quarantine import Quarantine, QuarantinePolicy, after_answer, after_death
+from orchestrator.core.failure.quarantine import Quarantine, QuarantinePolicy, add_answer, add_death
 from orchestrator.gateway.errors import GatewayError
 
 _HAIR_S = 0.01
@@ -93,11 +93,11 @@ class CrashSuspects:
         """Charge the deaths that the daemon has confirmed to those who were there."""
         for instance in [each for each in self._lost if each in fallen]:
             digests = self._lost.pop(instance)
-            self._known = after_death(self._known, digests, len(digests), now, self._policy)
+            self._known = add_death(self._known, digests, len(digests), now, self._policy)
 
     def answered(self, fingerprint: RequestFingerprint) -> None:
-        if self._known.met:
-            self._known = after_answer(self._known, fingerprint.digest)
+        if self._known.requests:
+            self._known = add_answer(self._known, fingerprint.digest)
 
     # What follows from it.
 
@@ -105,7 +105,7 @@ class CrashSuspects:
         """
         :raises GatewayError: `request_quarantined`
         """
-        if not self._known.met:
+        if not self._known.requests:
             return
 
         left_s = self._known.refused_for_s(fingerprint.digest, now, self._policy)
@@ -117,7 +117,7 @@ class CrashSuspects:
 
     def may_enter(self, fingerprint: RequestFingerprint, in_flight: int, now: float) -> bool:
         """Whether a request can be sent to an instance with so many requests in flight, or shall wait a moment."""
-        if not self._known.met:
+        if not self._known.requests:
             return True
 
         if self._tried is not None and now < self._tried_until:
@@ -146,5 +146,5 @@ class CrashSuspects:
         if self._tried is fingerprint:
             self._tried = None
 
-        if self._known.met:
+        if self._known.requests:
             self._wake()

@@ -10,7 +10,7 @@ from orchestrator.core.engine_log.signatures import Phase, Signature
 
 
 class Stage(IntEnum):
-    """How far an engine has come, in order. BUSY and ANSWERED speak of the newest request."""
+    """The stages of an engine, in order. BUSY and ANSWERED speak of the newest request."""
 
     WEIGHTS = 1
     KV_CACHE = 2
@@ -104,7 +104,7 @@ class PromptBatchRead:
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """How much of a task's prompt was read, 0 to 1."""
+    """The share of a task's prompt that was read, 0 to 1."""
 
     task: int
     share: float
@@ -131,7 +131,7 @@ class StackFrame:
 
 @dataclass(frozen=True, slots=True)
 class ExitReported:
-    """How the process ended, as a shell, systemd, a supervisor or the router printed it."""
+    """The end of the process, as a shell, systemd, a supervisor or the router printed it."""
 
     code: int | None = None
     signal: int | None = None

@@ -48,9 +48,9 @@ _RECORD_LEVELS = {"error": "E", "warn": "W", "info": "I", "debug": "D", "trace":
 
 
 class Message(NamedTuple):
-    """What a line says.
+    """The message of one line.
 
-    :param texts: what a signature may match: the line, then with one prefix more removed each; none for a part of a
+    :param texts: the parts that a row may match: the line, then with one prefix more removed each; none for a part of a
         document
     :param level: the engine's own, I W E T or D, where it printed one
     """

@@ -21,14 +21,14 @@ Phase = Literal["load", "kv", "compute", "runtime", "none"]
 Action = Literal["retry_margin", "retry_other", "give_up", "restart", "continue"]
 
 Strength = Literal["fatal", "cause", "serving", "weak", "notice"]
-"""How much a line proves.
+"""The proof that a line gives.
 
 fatal: the process ends over it; cause: an attempt failed, decisive unless a later line shows that it recovered;
 serving: a request failed and the process lives; weak: something failed, the reason is elsewhere; notice: nothing ends.
 """
 
 Backend = Literal["any", "cuda", "vulkan", "metal", "sycl", "opencl", "rpc", "cpu", "shell", "loader", "kernel"]
-"""Whose text it is; CUDA's covers ROCm and MUSA, which are built from the same source."""
+"""The part that prints the text; CUDA's covers ROCm and MUSA, which are built from the same source."""
 
 
 class Signature(NamedTuple):

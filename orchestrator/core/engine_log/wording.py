@@ -122,7 +122,7 @@ _FRAME_PHASES: tuple[tuple[re.Pattern[str], Phase], ...] = (
 
 _ROUTER_WORDS = " exited with status "
 _ROUTER_EXIT = re.compile(r"instance name=\S+ exited with status (?P<code>-\d+|1[3-5]\d|3221\d{6})\b")
-"""What upstream's router says, as information, of a child that crashed; a child that it ended itself exits with 1."""
+"""Printed by upstream's router, as information, of a child that crashed; a child that it ended itself exits with 1."""
 
 _EXIT_CODE = re.compile(
     r"[^\"{}]*\b(?:[Ee]xit(?:ed)?(?: with)?(?: (?:exit )?(?:code|status))?|no longer running|terminated):? \(?(?P<code>0x[0-9a-fA-F]+|-?\d+)\b"
@@ -134,7 +134,7 @@ _EXIT_SIGNALS: tuple[tuple[re.Pattern[str], int], ...] = (
     (re.compile(r"(?:.*[\d:] +)?(?:Killed|killed)(?:: 9)?(?:$| +)|.*(?:SIGKILL|signal: killed|status=9/KILL)"), 9),
     (re.compile(r".*(?:[Bb]us error|SIGBUS)"), 7),
 )
-"""What a shell, a debugger or systemd says of a signal, for logs that come without an exit status."""
+"""Printed by a shell, a debugger or systemd of a signal, for logs that come without an exit status."""
 
 
 def find_events(texts: Sequence[str]) -> Iterator[LogEvent]:

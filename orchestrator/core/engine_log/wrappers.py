@@ -1,4 +1,4 @@
-"""What others put around an engine's lines, in logs that people paste: docker, journald, ollama, a web page.
+"""Peel what others put around an engine's lines, in logs that people paste: docker, journald, ollama, a web page.
 
 The daemon reads its engines' own pipes, where nothing of this is. For `orch explain` alone.
 """
@@ -71,7 +71,7 @@ _RETURNED = re.compile(r"(?:\{\"error\": ?(?:\{\"message\": ?)?)?\"" + _OLLAMA_S
 """The same as an answer to a client, which some post instead of the log."""
 
 _IN_QUOTATION_MARKS = re.compile(r"\"[^\"]+\"?$")
-"""How a log begins that stands between quotation marks: not like a member of a document."""
+"""The first line of a log that stands between quotation marks: not like a member of a document."""
 
 _ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))")
 

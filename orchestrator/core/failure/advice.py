@@ -1,4 +1,4 @@
-"""What orch says of a failure: one sentence each on what happened, what orch does, and what a person can do."""
+"""The text about a failure: one sentence each on what happened, what orch does, and what a person can do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ACTIONS: dict[Action, str] = {
     "restart": "orch starts it again, a limited number of times",
     "continue": "orch leaves it running",
 }
-"""What the supervisor does for each action, one sentence each."""
+"""The supervisor's step for each action, one sentence each."""
 
 
 def describe(

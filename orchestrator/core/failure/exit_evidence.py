@@ -1,4 +1,4 @@
-"""Whose SIGKILL it was: the kernel's, for want of memory, or somebody's. The log of a killed process cannot tell.
+"""Tell a SIGKILL of the kernel, for want of memory, from somebody's. The log of a killed process cannot.
 
 The kernel counts its kills, so a counter that is the same before and after speaks for somebody as much as one that grew
 speaks for the kernel. How much a growth says depends on how many processes are counted.
@@ -13,7 +13,7 @@ from orchestrator.core.failure.advice import describe
 from orchestrator.core.failure.diagnosis import DEFAULT_ACTIONS, SIGKILL, Diagnosis, ExitStatus
 
 Scope = Literal["engine", "group", "machine"]
-"""Whose kills a counter counts: this engine's processes, those of the daemon's group, or all."""
+"""The processes whose kills a counter counts: this engine's, those of the daemon's group, or all."""
 
 _COUNTED: dict[Scope, str] = {
     "engine": "",
@@ -26,7 +26,7 @@ _SOMEBODYS = "somebody, or a program such as systemd-oomd or earlyoom, sent SIGK
 
 @dataclass(frozen=True, slots=True)
 class OomKills:
-    """What a counter of the kernel's kills said at the start of an engine and after its end.
+    """A counter of the kernel's kills at the start of an engine and after its end.
 
     :param source: where it stands, for people
     :param before: None when it could not be read; so `after`

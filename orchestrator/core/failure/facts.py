@@ -49,8 +49,8 @@ _ABOUT_DEVICES: tuple[FailureClass, ...] = ("device_oom", "host_oom", "driver")
 class Hit:
     """One line that matched one signature.
 
-    :param phase_before: how far the start had come when the line was printed
-    :param serving: whether it listened by then
+    :param phase_before: the phase of the start when the line was printed
+    :param serving: it listened by then
     """
 
     record: LogRecord
@@ -124,7 +124,7 @@ def gather(records: Sequence[LogRecord]) -> Facts:
 
 
 def _last_start(records: list[LogRecord]) -> int:
-    """Where the newest start begins, if an earlier one had come to something before it."""
+    """The index at which the newest start begins; 0 unless an earlier one had come to something before it."""
     starts = [index for index, record in enumerate(records) if ProcessBegan() in record.events]
     for before, index in reversed(list(pairwise([0, *starts]))):
         if any(_came_to_something(record) for record in records[before:index]):

@@ -1,4 +1,4 @@
-"""Which requests kill engines: who was in flight when one died, who is a suspect, and who is refused.
+"""Requests that kill engines: those in flight when one died become suspects, and suspects may be refused.
 
 A request is known by a digest. In flight at one death, it is a suspect: it may be innocent, and is tried alone. In
 flight at the next one as well, and alone there, it is refused for a while. Where it never was alone, the third death
@@ -16,7 +16,7 @@ KEPT = 1024
 
 @dataclass(frozen=True, slots=True)
 class QuarantinePolicy:
-    """When a request is refused.
+    """The deaths after which a request is refused.
 
     :param keep_s: for how long after the last death, s; a suspect is one for as long
     :param alone: deaths at which it was in flight, the last time alone
@@ -29,8 +29,8 @@ class QuarantinePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
-    """The deaths that a request has met."""
+class RequestDeaths:
+    """The deaths of engines that a request was in flight at; `last` is when, monotonic."""
 
     deaths: int
     last: float
@@ -39,47 +39,47 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """What is known, by digest."""
+    """The requests that met deaths, by digest; the newest last."""
 
-    met: Mapping[str, Met] = field(default_factory=dict)
+    requests: Mapping[str, RequestDeaths] = field(default_factory=dict)
 
     def suspected(self, digest: str, now: float, policy: QuarantinePolicy) -> bool:
-        """Whether it has met a death that it may have caused."""
-        met = self.met.get(digest)
-        return met is not None and not met.refused and now - met.last < policy.keep_s
+        """True where the request was in flight at a death that it may have caused."""
+        found = self.requests.get(digest)
+        return found is not None and not found.refused and now - found.last < policy.keep_s
 
     def refused_for_s(self, digest: str, now: float, policy: QuarantinePolicy) -> float | None:
-        """For how long it is still refused; None when it is not."""
-        met = self.met.get(digest)
-        if met is None or not met.refused or now - met.last >= policy.keep_s:
+        """The time for which the request is still refused; None when it is not."""
+        found = self.requests.get(digest)
+        if found is None or not found.refused or now - found.last >= policy.keep_s:
             return None
 
-        return policy.keep_s - (now - met.last)
+        return policy.keep_s - (now - found.last)
 
 
-def after_death(
-    known: Quarantine, digests: Collection[str], in_flight: int, now: float, policy: QuarantinePolicy
+def add_death(
+    quarantine: Quarantine, digests: Collection[str], in_flight: int, now: float, policy: QuarantinePolicy
 ) -> Quarantine:
-    """What is known after an engine died.
+    """Return the quarantine after the death of an engine.
 
     :param digests: of the requests that were in flight on it
     :param in_flight: how many requests that were; two may have the same digest
     """
-    met = {digest: each for digest, each in known.met.items() if now - each.last < policy.keep_s}
+    requests = {digest: each for digest, each in quarantine.requests.items() if now - each.last < policy.keep_s}
     for digest in set(digests):
-        before = met.pop(digest, None)
+        before = requests.pop(digest, None)
         deaths = 1 if before is None else before.deaths + 1
         needed = policy.alone if in_flight == 1 else policy.shared
         refused = deaths >= needed or (before is not None and before.refused)
-        met[digest] = Met(deaths, now, refused)
+        requests[digest] = RequestDeaths(deaths, now, refused)
 
-    return Quarantine(dict(list(met.items())[-KEPT:]))
+    return Quarantine(dict(list(requests.items())[-KEPT:]))
 
 
-def after_answer(known: Quarantine, digest: str) -> Quarantine:
-    """What is known after a request got its whole answer: this one does not kill. A refusal stands."""
-    met = known.met.get(digest)
-    if met is None or met.refused:
-        return known
+def add_answer(quarantine: Quarantine, digest: str) -> Quarantine:
+    """Return the quarantine after a request got its whole answer: this one does not kill. A refusal stands."""
+    found = quarantine.requests.get(digest)
+    if found is None or found.refused:
+        return quarantine
 
-    return Quarantine({each: value for each, value in known.met.items() if each != digest})
+    return Quarantine({each: value for each, value in quarantine.requests.items() if each != digest})

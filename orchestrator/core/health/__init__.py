@@ -1,1 +1,1 @@
-"""Whether an engine that runs still works, and as fast as before. Verdicts only; acting on them is the fleet."""
+"""Verdicts on an engine that runs: hung, slow, no longer drafting. Acting on them is the fleet's."""

@@ -1,4 +1,4 @@
-"""Whether an instance that is ready still works: a decision from one sample after the other. Pure.
+"""Notice that an instance that is ready no longer works: a decision from one sample after the other. Pure.
 
 Three verdicts. `ok`. `unroute`: it does not answer at the moment, so new requests are held; nothing is ended.
 `hung`: it is ended and started again.
@@ -19,7 +19,7 @@ Kind = Literal["ok", "unroute", "hung"]
 
 @dataclass(frozen=True, slots=True)
 class LivenessPolicy:
-    """How patient the watch is.
+    """The patience of the watch.
 
     :param every_s: time between two samples
     :param timeout_s: how long an engine may take to answer one question
@@ -58,7 +58,7 @@ class LivenessSample:
 
 @dataclass(frozen=True, slots=True)
 class LivenessHistory:
-    """What the next sample is compared with.
+    """The past that the next sample is compared with.
 
     :param moved_at: when it last made progress, or had nothing to do
     :param silent: samples in a row without an answer or any progress; `stopped` likewise

@@ -1,4 +1,4 @@
-"""Which answers had the engine's steps to themselves, and which shared them. Pure.
+"""Tell answers that had the engine's steps to themselves from those that shared them. Pure.
 
 An engine with several slots decodes them in one batch: a step then takes longer, for a reason that is no fault. And a
 slot that reads a prompt meanwhile makes steps that much longer that nothing can be said of them at all. Both are known
@@ -60,14 +60,14 @@ class PendingAnswer:
 
 @dataclass(frozen=True, slots=True)
 class OverlapTracker:
-    """Who was on the engine when, oldest first."""
+    """The requests that were on the engine lately, oldest first."""
 
     ended: tuple[AnsweredRequest, ...] = ()
     waiting: tuple[PendingAnswer, ...] = ()
 
 
-def add(
-    company: OverlapTracker, request: AnsweredRequest, in_flight: int
+def add_request(
+    tracker: OverlapTracker, request: AnsweredRequest, in_flight: int
 ) -> tuple[OverlapTracker, tuple[tuple[AnsweredRequest, float], ...]]:
     """One more request has ended.
 
@@ -75,9 +75,9 @@ def add(
     :return: those of which it is known now how many streams shared their steps (1.0: none), and that no prompt was
         read meanwhile
     """
-    ended = (*company.ended, request)[-KEPT:]
+    ended = (*tracker.ended, request)[-KEPT:]
     waiting = [
-        replace(each, left=each.left - 1) if request.entered < each.request.ended else each for each in company.waiting
+        replace(each, left=each.left - 1) if request.entered < each.request.ended else each for each in tracker.waiting
     ]
     waiting.append(PendingAnswer(request, in_flight))
     known = [each.request for each in waiting if each.left <= 0 or not in_flight]
@@ -87,7 +87,7 @@ def add(
 
 
 def streams_beside(request: AnsweredRequest, others: Sequence[AnsweredRequest]) -> float | None:
-    """How many streams shared the steps of a request: the harmonic mean over its time, itself included.
+    """The number of streams that shared the steps of a request: the harmonic mean over its time, itself included.
 
     :return: None when a prompt was read meanwhile
     """

@@ -1,4 +1,4 @@
-"""Whether an engine that answers has become slow: judged by its own earlier answers, and by what a device tells. Pure.
+"""Notice that an engine that answers has become slow, by its own earlier answers and a device's figures. Pure.
 
 Device memory that a driver pages to the host's (Windows' fallback, unified memory, another program that takes its
 share) fails nothing: decoding falls to a fraction of what it was. Published: 45 to 25 tokens/s, with traffic over PCIe
@@ -28,7 +28,7 @@ _SLOWING = ("thermal", "slowdown", "brake", "power")
 
 @dataclass(frozen=True, slots=True)
 class SlowdownPolicy:
-    """When to speak up.
+    """The limits at which slowness is reported.
 
     :param least_steps: an answer of fewer says nothing
     :param healthy_samples: answers from which an instance's own normal is known; the nearest so many are compared with
@@ -39,7 +39,7 @@ class SlowdownPolicy:
     :param pcie_factor: times its own normal that traffic is high, and at least `pcie_mib_s`
     :param taken_mib: by which the memory of other programs has to grow to be the reason
     :param other_cpu: share of the host's CPUs that other programs take more than before: that explains slowness
-    :param repeat_s: the same is not said again within this time
+    :param repeat_s: the same is not reported again within this time
     """
 
     least_steps: int = 16
@@ -102,7 +102,7 @@ class StepSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedSample:
     """:param excess: times the longest that a healthy step would have taken"""
 
     sample: StepSample
@@ -111,27 +111,27 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class SlowdownHistory:
-    """What is known of one instance.
+    """The samples and verdicts of one instance so far.
 
     :param since: samples that began before are not judged
     :param healthy: its own normal: the first ones of each kind of burden, so that it does not follow a slow decline
-    :param told: whether the present verdict was said
-    :param said: when each verdict was said last
+    :param reported: the present verdict was reported
+    :param reported_at: when each verdict was reported last, monotonic
     """
 
     since: float = float("-inf")
     healthy: tuple[StepSample, ...] = ()
-    recent: tuple[Judged, ...] = ()
+    recent: tuple[JudgedSample, ...] = ()
     kind: Kind = "ok"
     reason: str = ""
-    told: bool = False
-    said: Mapping[Kind, float] = field(default_factory=dict)
+    reported: bool = False
+    reported_at: Mapping[Kind, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SlowdownVerdict:
     """:param reason: for people; empty when all is well
-    :param news: it is to be said now
+    :param news: it is to be reported now
     :param taken_mib: device memory that other programs took since all was well, where that is the reason
     """
 
@@ -141,7 +141,7 @@ class SlowdownVerdict:
     taken_mib: int = 0
 
 
-def resumed(history: SlowdownHistory, now: float) -> SlowdownHistory:
+def resume(history: SlowdownHistory, now: float) -> SlowdownHistory:
     """Nobody, or nothing, ran for a while (a suspend, a stopped process): what spans that time says nothing."""
     return replace(history, since=now, recent=())
 
@@ -178,12 +178,12 @@ def assess(
 
 
 def burden(sample: StepSample, than: StepSample) -> float:
-    """How many times longer a step may take because it has more to do than another, at most."""
+    """The factor by which a step may take longer than another, at most, because it has more to do."""
     depth = (sample.depth + DEPTH_FLOOR) / (than.depth + DEPTH_FLOOR)
     return max(depth, 1) * max(sample.width / than.width, 1) * max(sample.streams / than.streams, 1)
 
 
-def _judge(history: SlowdownHistory, sample: StepSample, policy: SlowdownPolicy) -> tuple[Judged, bool]:
+def _judge(history: SlowdownHistory, sample: StepSample, policy: SlowdownPolicy) -> tuple[JudgedSample, bool]:
     """:return: also whether the answers that it is compared with had about as much to do"""
 
     def apart(each: StepSample) -> float:
@@ -191,7 +191,7 @@ def _judge(history: SlowdownHistory, sample: StepSample, policy: SlowdownPolicy)
 
     nearest = sorted(history.healthy, key=apart)[: policy.healthy_samples]
     bound_ms = _median(each.step_ms * burden(sample, each) for each in nearest)
-    return Judged(sample, sample.step_ms / bound_ms), _median(map(apart, nearest)) <= policy.near
+    return JudgedSample(sample, sample.step_ms / bound_ms), _median(map(apart, nearest)) <= policy.near
 
 
 def _widened(healthy: tuple[StepSample, ...], sample: StepSample, policy: SlowdownPolicy) -> tuple[StepSample, ...]:
@@ -219,7 +219,7 @@ def _decide(history: SlowdownHistory, policy: SlowdownPolicy) -> tuple[Kind, str
             return "spilled", f"{_how_slow(late)}; {spilled[0]}", spilled[1]
 
         usual_cpu = _median(each.other_cpu for each in history.healthy if each.other_cpu is not None)
-        slow = [each for each in late if each.excess >= policy.slow_at and not _crowded(each, usual_cpu, policy)]
+        slow = [each for each in late if each.excess >= policy.slow_at and not _cpus_taken(each, usual_cpu, policy)]
         if history.kind == "ok" and len(slow) >= policy.agree:
             return "slow", f"{_how_slow(slow)}, and nothing that can be seen says why", 0
 
@@ -229,13 +229,13 @@ def _decide(history: SlowdownHistory, policy: SlowdownPolicy) -> tuple[Kind, str
     return history.kind, history.reason, 0
 
 
-def _crowded(judged: Judged, usual_cpu: float, policy: SlowdownPolicy) -> bool:
+def _cpus_taken(judged: JudgedSample, usual_cpu: float, policy: SlowdownPolicy) -> bool:
     other_cpu = judged.sample.other_cpu
     return other_cpu is not None and other_cpu >= usual_cpu + policy.other_cpu
 
 
 def _throttled(healthy: Sequence[StepSample], samples: Sequence[StepSample]) -> str | None:
-    """Which device lowers its clocks, and why, most of the time and not before."""
+    """The device that lowers its clocks most of the time, and did not before, with the reason; as text."""
     for index in _devices(samples):
         before, looks = _looks(healthy, index), _looks(samples, index)
         reasons = sorted(
@@ -252,7 +252,10 @@ def _throttled(healthy: Sequence[StepSample], samples: Sequence[StepSample]) -> 
 def _spilled(
     healthy: Sequence[StepSample], samples: Sequence[StepSample], policy: SlowdownPolicy
 ) -> tuple[str, int] | None:
-    """Which device is nearly full and has far more traffic than decoding needs; and what other programs took there."""
+    """The device that is nearly full and has far more traffic than decoding needs, as text.
+
+    :return: also the MiB that other programs took there
+    """
     for index in _devices(samples):
         before = [each.pcie_mib_s for each in _looks(healthy, index) if each.pcie_mib_s is not None]
         looks = [each for each in _looks(samples, index) if each.pcie_mib_s is not None]
@@ -294,16 +297,17 @@ def _changed(
     history: SlowdownHistory, kind: Kind, reason: str, taken_mib: int, now: float, policy: SlowdownPolicy
 ) -> tuple[SlowdownHistory, SlowdownVerdict]:
     if kind == "ok":
-        verdict = SlowdownVerdict("ok", news=history.told)
-        return replace(history, kind="ok", reason="", told=False, recent=()), verdict
+        verdict = SlowdownVerdict("ok", news=history.reported)
+        return replace(history, kind="ok", reason="", reported=False, recent=()), verdict
 
-    news = now - history.said.get(kind, float("-inf")) >= policy.repeat_s
-    said = {**history.said, kind: now} if news else history.said
-    history = replace(history, kind=kind, reason=reason, told=history.told or news, said=said)
+    news = now - history.reported_at.get(kind, float("-inf")) >= policy.repeat_s
+    reported_at = {**history.reported_at, kind: now} if news else history.reported_at
+    reported = history.reported or news
+    history = replace(history, kind=kind, reason=reason, reported=reported, reported_at=reported_at)
     return history, SlowdownVerdict(kind, reason, news, taken_mib)
 
 
-def _how_slow(judged: Sequence[Judged]) -> str:
+def _how_slow(judged: Sequence[JudgedSample]) -> str:
     excess = _median(each.excess for each in judged)
     step_ms = _median(each.sample.step_ms for each in judged)
     return (

@@ -21,9 +21,9 @@ from orchestrator.adapters.hardware.host_cpu import read_cpu
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, next_rung
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
-from orchestrator.core.health.drafting import DraftHistory, count
-from orchestrator.core.health.overlap import OverlapTracker, add
-from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resumed
+from orchestrator.core.health.drafting import DraftHistory, add_answer
+from orchestrator.core.health.overlap import OverlapTracker, add_request
+from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resume
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
@@ -104,7 +104,7 @@ class SlowdownWatch:
                 subject = self._subjects.setdefault(instance, WatchedInstance())
                 look_at_cpu(subject.looks, run)
                 if slept or run.stopped():
-                    subject.history = resumed(subject.history, monotonic())
+                    subject.history = resume(subject.history, monotonic())
 
             busy = {instance: run for instance, run in serving.items() if self._traffic.in_flight(instance)}
             if busy:
@@ -134,7 +134,7 @@ class SlowdownWatch:
         now = monotonic()
         subject.counts_drafts = subject.counts_drafts or record.draft_tokens is not None
         request = request_of(record, now, counts_drafts=subject.counts_drafts or not _speculates(run))
-        subject.overlap, known = add(subject.overlap, request, self._traffic.in_flight(instance))
+        subject.overlap, known = add_request(subject.overlap, request, self._traffic.in_flight(instance))
         for each, streams in known:
             sample = subject.looks.sample(each, streams)
             if sample is not None:
@@ -211,7 +211,7 @@ class SlowdownWatch:
         before_it, subject.drafts_in_log = subject.drafts_in_log, run.log_cursor.activity.drafts
         drafted = bool(record.draft_tokens) or subject.drafts_in_log > before_it
         before = subject.drafting.lost
-        subject.drafting, news = count(subject.drafting, record.predicted_tokens or 0, drafted=drafted)
+        subject.drafting, news = add_answer(subject.drafting, record.predicted_tokens or 0, drafted=drafted)
         if news == "lost":
             self._record("drafts_stopped", f"{run.launch.target}: {_no_drafts(subject.drafting)}")
         elif news == "back":

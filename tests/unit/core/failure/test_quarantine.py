@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.failure.quarantine import KEPT, Quarantine, QuarantinePolicy, after_answer, after_death
+from orchestrator.core.failure.quarantine import KEPT, Quarantine, QuarantinePolicy, add_answer, add_death
 
 POLICY = QuarantinePolicy(keep_s=600.0)
 
@@ -11,7 +11,7 @@ POLICY = QuarantinePolicy(keep_s=600.0)
 def died(*deaths: tuple[set[str], float]) -> Quarantine:
     known = Quarantine()
     for digests, now in deaths:
-        known = after_death(known, digests, len(digests), now, POLICY)
+        known = add_death(known, digests, len(digests), now, POLICY)
 
     return known
 
@@ -35,32 +35,32 @@ def test_a_suspect_that_was_alone_at_the_second_death_is_refused_for_a_time() ->
 def test_a_death_in_company_proves_nothing_until_the_third() -> None:
     known = died(({"a", "b"}, 0.0), ({"a", "c"}, 10.0))
     assert known.refused_for_s("a", 10.0, POLICY) is None
-    known = after_death(known, {"a", "d"}, 2, 20.0, POLICY)
+    known = add_death(known, {"a", "d"}, 2, 20.0, POLICY)
     assert known.refused_for_s("a", 20.0, POLICY) == 600.0
     assert known.refused_for_s("c", 20.0, POLICY) is None
 
 
 def test_two_requests_with_one_digest_were_not_alone() -> None:
-    known = after_death(died(({"a"}, 0.0)), ["a", "a"], 2, 1.0, POLICY)
+    known = add_death(died(({"a"}, 0.0)), ["a", "a"], 2, 1.0, POLICY)
     assert known.refused_for_s("a", 1.0, POLICY) is None
 
 
 def test_an_answer_clears_a_suspect_but_not_what_is_refused() -> None:
-    assert not after_answer(died(({"a"}, 0.0)), "a").met
+    assert not add_answer(died(({"a"}, 0.0)), "a").requests
     known = died(({"a"}, 0.0), ({"a"}, 1.0))
-    assert after_answer(known, "a") is known
-    assert after_answer(known, "b") is known
+    assert add_answer(known, "a") is known
+    assert add_answer(known, "b") is known
 
 
 def test_a_death_long_ago_is_forgotten() -> None:
     known = died(({"a"}, 0.0), ({"a"}, 600.0))
-    assert known.met["a"].deaths == 1
+    assert known.requests["a"].deaths == 1
 
 
 def test_only_the_newest_digests_are_kept() -> None:
     known = died(*(({f"{number}"}, float(number) / 1000) for number in range(KEPT + 50)))
-    assert len(known.met) == KEPT
-    assert "49" not in known.met and "50" in known.met
+    assert len(known.requests) == KEPT
+    assert "49" not in known.requests and "50" in known.requests
 
 
 @given(
@@ -76,7 +76,7 @@ def test_whoever_is_refused_has_met_two_deaths_without_an_answer_between(
     met = dict.fromkeys("abcde", 0)
     for digests, passed_s, answered in events:
         now += passed_s
-        known = after_death(known, digests, len(digests), now, POLICY)
+        known = add_death(known, digests, len(digests), now, POLICY)
         for digest in digests:
             met[digest] += 1
 
@@ -86,6 +86,6 @@ def test_whoever_is_refused_has_met_two_deaths_without_an_answer_between(
             assert refused is None or not known.suspected(digest, now, POLICY)
 
         if answered:
-            known = after_answer(known, answered)
+            known = add_answer(known, answered)
             if known.refused_for_s(answered, now, POLICY) is None:
                 met[answered] = 0

@@ -15,7 +15,7 @@ from orchestrator.core.health.slowdown import (
     SlowdownVerdict,
     StepSample,
     assess,
-    resumed,
+    resume,
 )
 
 POLICY = SlowdownPolicy()
@@ -194,7 +194,7 @@ def test_a_suspend_in_the_middle_of_answers_says_nothing() -> None:
     history, now = healthy(), 1000.0
     for _ in range(30):
         now += 3600.0
-        history = resumed(history, now)
+        history = resume(history, now)
         for _ in range(8):  # all of them were under way
             history, verdict = assess(history, dataclasses.replace(sample(5000.0), began=now - 10), now + 1, POLICY)
             assert verdict == SlowdownVerdict("ok")
@@ -254,7 +254,7 @@ def test_what_spans_a_gap_never_changes_the_verdict(answers: list[tuple[float, b
     history, now = healthy(), 1000.0
     for step_ms, spans in answers:
         now += 100.0
-        history = resumed(history, now)
+        history = resume(history, now)
         began = now - 50 if spans else now + 1
         history, verdict = assess(history, dataclasses.replace(sample(step_ms), began=began), now + 2, POLICY)
         assert verdict.kind == "ok"
