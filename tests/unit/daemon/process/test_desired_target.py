@@ -1,0 +1,164 @@
+"""What a daemon starts first, and what it leaves for the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import anyio
+import pytest
+
+from orchestrator.core.errors import UsageError
+from orchestrator.core.fleet.fleet_states import DownRequested
+from orchestrator.core.fleet.lifecycle_states import Prepare, Target
+from orchestrator.daemon.control.event_log import EventLog
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions, remembered_target
+from tests.unit.core.fleet.lifecycle_machine import A
+from tests.unit.daemon.process.running_owner import request_start, running_owner, until
+
+LAST = {"profile": "last", "engine": "upstream"}
+WANTED = {"profile": "wanted", "engine": "ik-fork"}
+
+
+class Profiles:
+    """Resolves every name but `broken`; the engine is the one asked for, else `default`."""
+
+    def resolve(self, name: str, engine: str | None) -> object:
+        if name == "broken":
+            raise UsageError("profile `broken` is wrong", details=("broken.toml:1",))
+
+        return SimpleNamespace(target=Target(name, engine or "default"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "state.json")
+
+
+def remember(path: str, **state: object) -> None:
+    Path(path).write_text(json.dumps({"version": 1, **state}))
+
+
+def remembered(path: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(Path(path).read_text())
+    return {name: found.get(name) for name in ("last", "wanted")}
+
+
+def desired_target(
+    path: str,
+    owner: Owner,
+    *,
+    default: str = "",
+    event_log: EventLog | None = None,
+    options: StartOptions | None = None,
+) -> DesiredTarget:
+    preparer = cast(Preparer, Profiles())
+    return DesiredTarget(path, default, options or StartOptions(), owner, preparer, event_log or EventLog(None))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("options", "state", "default", "started"),
+    [
+        (StartOptions(), {}, "", None),
+        (StartOptions(), {}, "home", Target("home", "default")),
+        (StartOptions(), {"last": LAST}, "home", Target("home", "default")),
+        (StartOptions(), {"last": LAST, "wanted": WANTED}, "home", Target("wanted", "ik-fork")),
+        (StartOptions("named"), {"wanted": WANTED}, "home", Target("named", "default")),
+        (StartOptions("named", "upstream"), {"wanted": WANTED}, "", Target("named", "upstream")),
+        (StartOptions(started_by_up=True), {"wanted": WANTED}, "home", None),
+        (StartOptions(), {"wanted": "nonsense"}, "", None),
+    ],
+)
+async def test_the_command_line_comes_before_what_ran_and_that_before_the_default(
+    path: str, options: StartOptions, state: dict[str, object], default: str, started: Target | None
+) -> None:
+    remember(path, **state)
+    async with running_owner() as (owner, effects):
+        await desired_target(path, owner, default=default, options=options).start_first()
+        assert owner.fleet.desired == started
+        assert [each.target for each in effects.asked if isinstance(each, Prepare)] == ([started] if started else [])
+
+
+@pytest.mark.asyncio
+async def test_a_first_start_that_cannot_be_asked_for_is_said_and_the_daemon_goes_on(path: str) -> None:
+    event_log = EventLog(None)
+    async with running_owner() as (owner, _):
+        desired = desired_target(path, owner, default="broken", event_log=event_log)
+        await desired.start_first()
+        assert owner.fleet.desired is None
+
+    assert desired.refused is not None
+    assert [(each["kind"], each["message"]) for each in event_log.after(0)] == [
+        ("refused", "profile `broken` is wrong")
+    ]
+
+
+@pytest.mark.asyncio
+async def test_what_runs_is_saved_and_what_a_person_stopped_is_not_started_again(path: str) -> None:
+    async with running_owner() as (owner, effects), anyio.create_task_group() as tasks:
+        tasks.start_soon(desired_target(path, owner).follow)
+        await request_start(owner, effects)
+        saved = {"profile": A.profile, "engine": A.engine}
+        await until_remembered(path, {"last": saved, "wanted": saved})
+        await owner.ask(DownRequested())
+        await until_remembered(path, {"last": saved, "wanted": None})
+        tasks.cancel_scope.cancel()
+
+
+async def until_remembered(path: str, state: dict[str, object]) -> None:
+    await until(lambda: os.path.exists(path) and remembered(path) == state)
+
+
+def occupy(path: str) -> None:
+    """Make a directory where the file is to be: nothing can be renamed to it."""
+    os.mkdir(path)
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_does_not_take_the_state_costs_a_warning(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with running_owner() as (owner, _), anyio.create_task_group() as tasks:
+        desired = desired_target(path, owner)
+        occupy(path)
+        tasks.start_soon(desired.follow)
+        await until(lambda: "state not saved" in caplog.text)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("state", "default", "expected"),
+    [
+        ({"last": LAST, "wanted": None}, "home", Target("last", "upstream")),
+        ({}, "home", Target("home", "default")),
+        ({}, "", None),
+    ],
+)
+async def test_without_a_name_what_ran_last_is_meant_else_the_default(
+    path: str, state: dict[str, object], default: str, expected: Target | None
+) -> None:
+    remember(path, **state)
+    async with running_owner() as (owner, _):
+        assert desired_target(path, owner, default=default).fallback() == expected
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("options", "kept"), [(StartOptions(), True), (StartOptions(started_by_up=True), False)])
+async def test_a_daemon_that_its_manager_ends_leaves_its_target_to_the_next(
+    path: str, options: StartOptions, kept: bool
+) -> None:
+    remember(path)
+    async with running_owner() as (owner, _):
+        desired_target(path, owner, options=options).keep(A)
+
+    assert remembered(path)["wanted"] == ({"profile": "a", "engine": "upstream"} if kept else None)
+
+
+@pytest.mark.parametrize("value", [None, 1, "a@b", [], {}, {"profile": "a"}, {"profile": "a", "engine": 1}])
+def test_anything_else_in_the_state_file_is_no_target(value: object) -> None:
+    assert remembered_target(value) is None
