@@ -128,7 +128,7 @@ class ManagerLink:
             return f"stopping; {line}"
 
         # A remark is about the state in which it was made; one that has changed says more by itself.
-        return f"{self._remark[0]}; {line}" if self._remark and self._remark[1] is state else line
+        return f"{self._remark[0]}; {line}" if self._remark and self._remark[1] == state else line
 
 
 def status_line(state: State, progress: str, url: str) -> str:
