@@ -2,12 +2,19 @@
 
 Responses are parsed as strictly as requests: an engine that breaks the framing costs an error or a visible cut, never a
 wrong answer, and its connection is not used again.
+
+    IDLE --exchange()--> AWAITING_HEAD --final head--> BODY --end of the body--> IDLE (kept alive) or CLOSED
+                              |                          |
+                              +--- broken, cancelled, lost ---> CLOSED
+
+Bytes that arrive in IDLE belong to no request: the connection is dropped. Interim responses (1xx) change nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum
 from typing import Literal, Protocol, cast
 
 import httptools
@@ -18,6 +25,18 @@ from orchestrator.core.errors import OrchError
 Stage = Literal["connect", "before_response", "during_response"]
 
 Sink = Callable[[bytes], None]
+
+
+class UpstreamState(Enum):
+    """The state of one connection to the engine."""
+
+    IDLE = "no exchange"
+    AWAITING_HEAD = "a request was sent; the head of its response has not come"
+    BODY = "the body of a response arrives"
+    CLOSED = "not to be used again"
+
+
+_IDLE, _AWAITING_HEAD, _BODY, _CLOSED = UpstreamState  # globals: cheaper than attributes, once for each read
 
 
 class UpstreamError(OrchError):
@@ -38,7 +57,7 @@ class StaleError(Exception):
 
 
 class ConnectionOwner(Protocol):
-    """Who is told what becomes of a connection."""
+    """The pool that a connection goes back to."""
 
     def release(self, connection: UpstreamConnection) -> None: ...
 
@@ -49,37 +68,47 @@ class UpstreamResponse:
     """A response whose head has arrived; its body is taken whole, or relayed as it comes.
 
     :ivar complete: the body has arrived to its end
+    :ivar until_eof: the body ends with the connection
+    :ivar keep_alive: the connection may be used again after the body
+    :ivar sink: takes each part of the body in the moment it arrives; keeps it until somebody relays
     """
 
-    def __init__(self, connection: UpstreamConnection, status: int, headers: Headers) -> None:
+    __slots__ = (
+        "_connection", "_end", "_failure", "_pending", "complete", "headers", "keep_alive", "sink", "status",
+        "until_eof",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: UpstreamConnection, status: int, headers: Headers, *, until_eof: bool = False
+    ) -> None:
         self._connection = connection
-        self._parts: list[bytes] = []
-        self._sink: Sink | None = None
+        self._pending: list[bytes] = []
         self._end: asyncio.Future[None] | None = None
         self._failure: UpstreamError | None = None
+        self.sink: Sink = self._pending.append
         self.status = status
         self.headers = headers
         self.complete = False
+        self.until_eof = until_eof
+        self.keep_alive = False
 
     def header(self, name: bytes) -> bytes | None:
         return first(self.headers, name)
 
     def take(self) -> bytes:
-        """What has arrived of the body and was not taken before."""
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
-        return data
+        """Return the part of the body that has arrived and was not taken before."""
+        return _drain(self._pending)
 
     async def relay(self, sink: Sink) -> None:
-        """Give each part of the body to `sink` in the moment it arrives; returns at the end of the body.
+        """Give each part of the body to `sink` in the moment it arrives; return at the end of the body.
 
         :raises UpstreamError: when the body breaks off
         """
-        if self._parts:
+        if self._pending:
             sink(self.take())
 
         if not self.complete and self._failure is None:
-            self._sink = sink
+            self.sink = sink
             self._end = asyncio.get_running_loop().create_future()
             try:
                 await self._end
@@ -87,13 +116,14 @@ class UpstreamResponse:
                 self.abort()
                 raise
             finally:
-                self._sink = self._end = None
+                self.sink = self._pending.append
+                self._end = None
 
         if self._failure is not None:
             raise self._failure
 
     async def read(self, limit_bytes: int) -> bytes:
-        """The whole body, of a response that should be small.
+        """Return the whole body of a response that should be small.
 
         :raises UpstreamError: when it breaks off, or is larger
         """
@@ -117,6 +147,7 @@ class UpstreamResponse:
             self._connection.pause()
 
     def resume(self) -> None:
+        """Read on after `pause`."""
         if not self.complete:
             self._connection.resume()
 
@@ -125,17 +156,8 @@ class UpstreamResponse:
         if not self.complete:
             self._connection.fail(reason)
 
-    # What the connection calls.
-
-    def feed(self, data: bytes) -> None:
-        self._parts.append(data)
-
-    def flush(self) -> None:
-        """Hand over what one read has brought, as one part."""
-        if self._sink is not None and self._parts:
-            self._sink(self.take())
-
     def ended(self, failure: UpstreamError | None = None) -> None:
+        """Called by the connection at the end of the body, whole or not."""
         # The first failure is the cause; losing the connection follows from it.
         self._failure = self._failure or failure
         if self._end is not None and not self._end.done():
@@ -145,24 +167,24 @@ class UpstreamResponse:
 class UpstreamConnection(asyncio.Protocol):
     """One connection to the engine: one exchange at a time."""
 
-    def __init__(self, keeper: ConnectionOwner, head_bytes: int) -> None:
-        self._keeper = keeper
-        self._head_limit = head_bytes
+    def __init__(self, owner: ConnectionOwner, head_limit_bytes: int) -> None:
+        self.idle_since = 0.0
+        self._owner = owner
+        self._head_limit_bytes = head_limit_bytes
         self._loop = asyncio.get_running_loop()
+        # What one read brings of a body. The parser appends to this very list, without a call into Python.
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
-        self._reused = False
-        self._lost = False
-        self._paused = False
-        self._answered = False
-        self._until_eof = False
-        self._keep_alive = False
+        self._state = _IDLE
         self._in_step = True
-        self._head: asyncio.Future[UpstreamResponse] | None = None
-        self._response: UpstreamResponse | None = None
-        self._headers: Headers = []
+        self._reused = False
+        self._reading_paused = False
+        self._head_arrived: asyncio.Future[UpstreamResponse] | None = None
         self._head_bytes = 0
-        self.idle_since = 0.0
+        self._headers: Headers = []
+        self._response: UpstreamResponse | None = None
 
     async def exchange(self, head: bytes, body: bytes) -> UpstreamResponse:
         """Send one request and wait for the head of its response.
@@ -170,62 +192,64 @@ class UpstreamConnection(asyncio.Protocol):
         :raises StaleError: when the connection was used before and is closed without a byte of a response
         :raises UpstreamError: when it breaks in any other way
         """
-        if self._lost or self._transport.is_closing():
+        if self._state is _CLOSED or self._transport.is_closing():
             raise StaleError
 
-        head_arrived: asyncio.Future[UpstreamResponse] = self._loop.create_future()
-        self._head = head_arrived
-        self._response = None
+        self._state = _AWAITING_HEAD
+        arrived: asyncio.Future[UpstreamResponse] = self._loop.create_future()
+        self._head_arrived = arrived
         self._headers = []
         self._head_bytes = 0
-        self._answered = self._until_eof = False
         self._transport.writelines([head, body] if body else [head])
         try:
-            return await head_arrived
+            return await arrived
         except asyncio.CancelledError:
-            self._transport.abort()
+            if arrived.done() and not arrived.cancelled() and arrived.exception() is None:
+                arrived.result().abort()  # does nothing when all has come: the next exchange may have begun here
+            else:
+                self._drop()
+
             raise
-        finally:
-            # By now the next exchange may have begun on this connection.
-            if self._head is head_arrived:
-                self._head = None
 
     def pause(self) -> None:
-        if not self._paused and not self._lost:
-            self._paused = True
+        """Stop reading from the engine."""
+        if not self._reading_paused and self._state is not _CLOSED:
+            self._reading_paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused and not self._lost:
-            self._paused = False
+        """Read on after `pause`."""
+        if self._reading_paused and self._state is not _CLOSED:
+            self._reading_paused = False
             self._transport.resume_reading()
 
     def close(self) -> None:
+        """Close an idle connection."""
         self._transport.close()
 
     def fail(self, reason: str, *, malformed: bool = False) -> None:
         """End the exchange with an error, and the connection with it."""
-        self._transport.abort()
+        self._drop()
         response = self._response
-        if response is None:
-            if self._head is not None and not self._head.done():
-                self._head.set_exception(UpstreamError(reason, "before_response", malformed=malformed))
-        elif not response.complete:
-            response.ended(UpstreamError(reason, "during_response", malformed=malformed))
+        if response is not None:
+            if not response.complete:
+                response.ended(UpstreamError(reason, "during_response", malformed=malformed))
+        else:
+            self._refuse_head(UpstreamError(reason, "before_response", malformed=malformed))
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
-        if self._head is None and (self._response is None or self._response.complete):
-            # Bytes that nobody asked for: the engine is out of step with us.
-            self._transport.abort()
-            return
+        state = self._state
+        if state is not _BODY:
+            if state is not _AWAITING_HEAD:
+                # Bytes that nobody asked for: the engine is out of step with us.
+                self._drop()
+                return
 
-        self._answered = True
-        if self._response is None:
             self._head_bytes += len(data)
 
         problem: str | None = None
@@ -237,10 +261,12 @@ class UpstreamConnection(asyncio.Protocol):
 
         response = self._response
         if response is None:
-            if problem is None and self._head_bytes > self._head_limit:
+            if problem is None and self._head_bytes > self._head_limit_bytes:
                 problem = "the engine sent a response head that is too large"
         else:
-            response.flush()
+            if self._parts:
+                response.sink(_drain(self._parts))
+
             if response.complete:
                 self._finish(response)
                 return
@@ -249,19 +275,19 @@ class UpstreamConnection(asyncio.Protocol):
             self.fail(problem, malformed=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        self._keeper.forget(self)
+        self._owner.forget(self)
         response = self._response
-        if self._until_eof and exc is None and response is not None and not response.complete:
+        if response is not None and response.until_eof and exc is None and self._state is _BODY:
+            self._state = _CLOSED
             response.complete = True
             response.ended()
-        elif response is None and self._reused and not self._answered:
-            if self._head is not None and not self._head.done():
-                self._head.set_exception(StaleError())
+        elif response is None and self._reused and not self._head_bytes:
+            self._state = _CLOSED
+            self._refuse_head(StaleError())
         else:
             self.fail("the engine closed the connection")
 
-    # What the parser calls.
+    # Called by the parser; `on_body` is made in the constructor.
 
     def on_message_begin(self) -> None:
         if self._response is not None:
@@ -284,33 +310,50 @@ class UpstreamConnection(asyncio.Protocol):
             self._headers = []
             return
 
-        if self._head_bytes > self._head_limit and sum([len(n) + len(v) for n, v in headers]) > self._head_limit:
+        limit = self._head_limit_bytes
+        if self._head_bytes > limit and sum([len(n) + len(v) for n, v in headers]) > limit:
             raise ValueError("the head of the response is too large")
 
         codings = [value for name, value in headers if name == b"transfer-encoding"]
         if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
             raise ValueError("an unknown transfer coding")
 
-        self._until_eof = not codings and first(headers, b"content-length") is None and status not in (204, 304)
-        self._response = UpstreamResponse(self, status, headers)
-        if self._head is not None and not self._head.done():
-            self._head.set_result(self._response)
-
-    def on_body(self, data: bytes) -> None:
-        if self._response is not None:
-            self._response.feed(data)
+        until_eof = not codings and first(headers, b"content-length") is None and status not in (204, 304)
+        self._response = UpstreamResponse(self, status, headers, until_eof=until_eof)
+        self._state = _BODY
+        if self._head_arrived is not None and not self._head_arrived.done():
+            self._head_arrived.set_result(self._response)
 
     def on_message_complete(self) -> None:
         if self._response is not None:
             self._response.complete = True
-            self._keep_alive = self._parser.should_keep_alive()
+            self._response.keep_alive = self._parser.should_keep_alive()
+
+    # Transitions out of an exchange.
 
     def _finish(self, response: UpstreamResponse) -> None:
-        self._head = None
+        self._state = _IDLE
+        self._head_arrived = self._response = None
         response.ended()
         sent = self._transport.get_write_buffer_size() == 0
-        if self._in_step and sent and self._keep_alive and not self._transport.is_closing():
+        if self._in_step and sent and response.keep_alive and not self._transport.is_closing():
             self._reused = True
-            self._keeper.release(self)
+            self._owner.release(self)
         else:
+            self._state = _CLOSED
             self._transport.close()
+
+    def _drop(self) -> None:
+        self._state = _CLOSED
+        self._transport.abort()
+
+    def _refuse_head(self, error: Exception) -> None:
+        if self._head_arrived is not None and not self._head_arrived.done():
+            self._head_arrived.set_exception(error)
+
+
+def _drain(parts: list[bytes]) -> bytes:
+    """Return the parts as one, and empty the list."""
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    parts.clear()
+    return data
