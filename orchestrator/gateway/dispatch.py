@@ -1,4 +1,4 @@
-"""What all requests share: the view, the queue, the connections to each instance, and who is using it."""
+"""The way of requests to instances: the view, the queue, admission, and what ends with the gateway."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from orchestrator.gateway.contract import Endpoint, Ledger, Supervisor, Underway
 from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
+from orchestrator.gateway.instances import InstanceTable, InstanceTraffic
 
-_LOOK_S = 0.01
+_POLL_S = 0.01
 
 
 class Served(Protocol):
@@ -25,15 +26,14 @@ class Served(Protocol):
 
     def underway(self, now: float) -> Underway | None: ...
 
-    def still_s(self, instance: str, now: float) -> float | None: ...
+    def silent_s(self, instance: str, now: float) -> float | None: ...
 
 
 class Dispatcher:
-    """Lets requests through to the serving instance, in order, and counts them there.
+    """Lets requests through to the serving instance, in order.
 
     :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
     :ivar stopping: true once draining is over: held requests are refused, running ones are cut
-    :ivar relayed_bytes: instance to bytes of answers that it has given; comments of a stream are no answer
     """
 
     def __init__(self, config: GatewayOptions, supervisor: Supervisor, ledger: Ledger) -> None:
@@ -41,25 +41,23 @@ class Dispatcher:
         self.supervisor = supervisor
         self.ledger = ledger
         self.hold = Hold(config.max_queued)
+        self.instances = InstanceTable()
         self.accepting = True
         self.stopping = False
         self.exchanges: set[Served] = set()
-        self.relayed_bytes: dict[str, int] = {}
         self.crash_suspects = CrashSuspects(
             QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._release_decided
         )
         self._quiet = asyncio.Event()
         self._demanded = asyncio.Event()
-        self._in_flight: dict[str, int] = {}
-        self._idle: dict[str, asyncio.Event] = {}
-        self._pools: dict[str, UpstreamPool] = {}
         self._watcher: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Begin to follow the view."""
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def run(self) -> None:
-        """For ever; raises what the watcher dies of, since nobody is let through any more then."""
+        """Run for ever; raise what the watcher dies of, since nobody is let through any more then."""
         assert self._watcher is not None
         await asyncio.wait((self._watcher,))
         if not self._watcher.cancelled():
@@ -79,15 +77,15 @@ class Dispatcher:
             await asyncio.wait((self._watcher,))
 
     def close(self) -> None:
-        for pool in self._pools.values():
-            pool.close()
-
-        self._pools.clear()
+        """Close the connections to all instances."""
+        self.instances.close()
 
     def begin(self, exchange: Served) -> None:
+        """Count a request as active."""
         self.exchanges.add(exchange)
 
     def end(self, exchange: Served) -> None:
+        """Count a request as ended."""
         self.exchanges.discard(exchange)
         if not self.exchanges:
             self._quiet.set()
@@ -97,14 +95,14 @@ class Dispatcher:
         way would come too late for either once the daemon ends.
         """
         deadline = time.monotonic() + within_s
-        while len(self.exchanges) > len(self.hold) + sum(self._in_flight.values()):
+        while len(self.exchanges) > len(self.hold) + self.instances.in_flight_total:
             if time.monotonic() >= deadline:
                 return
 
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     async def wait_quiet(self, timeout_s: float) -> bool:
-        """Whether no request is held or running any more within that time."""
+        """Wait until no request is held or running; return False when the time is up before."""
         self._quiet.clear()
         try:
             async with asyncio.timeout(timeout_s):
@@ -133,15 +131,27 @@ class Dispatcher:
         found = (each.underway(now) for each in self.exchanges)
         return sorted((each for each in found if each is not None), key=lambda each: each.id)
 
+    def in_flight(self, instance: str) -> int:
+        """Return the number of requests that an instance is working on."""
+        return self.instances.in_flight(instance)
+
     def relayed(self, instance: str) -> int:
         """Return the bytes of answers that an instance has given to clients."""
-        return self.relayed_bytes.get(instance, 0)
+        return self.instances.relayed_bytes(instance)
 
     def stalled(self, instance: str, stall_s: float) -> dict[int, float]:
         """Return the streams of an instance that had tokens and now have none: a name to seconds, `stall_s` or more."""
         now = time.monotonic()
-        still = {id(each): each.still_s(instance, now) for each in self.exchanges}
-        return {name: still_s for name, still_s in still.items() if still_s is not None and still_s >= stall_s}
+        silent = {id(each): each.silent_s(instance, now) for each in self.exchanges}
+        return {name: silent_s for name, silent_s in silent.items() if silent_s is not None and silent_s >= stall_s}
+
+    async def wait_idle(self, instance: str, timeout_s: float) -> bool:
+        """Wait until the last request of an instance has ended; return False when the time is up before."""
+        return await self.instances.wait_idle(instance, timeout_s)
+
+    def note_demand(self) -> None:
+        """Wake who waits for a demand: a request begins to wait for a profile that it names."""
+        self._demanded.set()
 
     async def wait_demand(self) -> None:
         """Wait until a request begins to wait for a profile that it names."""
@@ -150,47 +160,8 @@ class Dispatcher:
 
     # Admission.
 
-    async def admit(
-        self,
-        profile: str | None,
-        progress: Callable[[View], None] | None,
-        fingerprint: RequestFingerprint | None = None,
-        arrived: float | None = None,
-    ) -> Endpoint:
-        """The endpoint to send to, at once or after a wait in the queue; counted in flight from here on.
-
-        :param profile: the profile that the request names; None takes what serves
-        :param progress: called while waiting, for clients that can be told
-        :param fingerprint: None for a request that the engine answers without computing anything
-        :param arrived: when a request that was let through before arrived (monotonic): it comes back to its place
-        :raises GatewayError: when nothing is expected, the queue is full, the wait is too long, or it kills engines
-        """
-        view = self.supervisor.view()
-        if not self.accepting and (arrived is None or self.stopping):
-            raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
-
-        if len(self.hold) and self.hold.release(view.decided):
-            # The view has changed, and those who waited for that have not run yet: they go first.
-            await asyncio.sleep(0)
-            view = self.supervisor.view()
-
-        self._check(view, fingerprint)
-        if self._waits(view, profile, fingerprint):
-            view = await self._held(view, profile, progress, fingerprint, arrived)
-            self._check(view, fingerprint)
-
-        if view.serving is None or not view.serves(profile):
-            raise refused(view, profile)
-
-        instance = view.serving.instance
-        if fingerprint is not None:
-            self.crash_suspects.entered(fingerprint, self.in_flight(instance), time.monotonic())
-
-        self.enter(instance)
-        return view.serving
-
     async def moved_on(self, endpoint: Endpoint, timeout_s: float) -> bool:
-        """Whether the daemon stops sending requests to this endpoint within that time."""
+        """Wait until the daemon sends no more requests to this endpoint; return False when the time is up before."""
         view = self.supervisor.view()
         try:
             async with asyncio.timeout(timeout_s):
@@ -201,96 +172,21 @@ class Dispatcher:
 
         return True
 
-    def pool(self, endpoint: Endpoint) -> UpstreamPool:
-        pool = self._pools.get(endpoint.instance)
-        if pool is None:
-            pool = self._pools[endpoint.instance] = UpstreamPool(endpoint.host, endpoint.port)
-
-        return pool
-
-    # Counting.
-
-    def enter(self, instance: str) -> None:
-        self._in_flight[instance] = self._in_flight.get(instance, 0) + 1
-
-    def leave(self, instance: str) -> None:
-        left = self._in_flight[instance] - 1
-        if left:
-            self._in_flight[instance] = left
-            return
-
-        del self._in_flight[instance]
-        if instance not in self._pools:  # it was replaced while it still streamed
-            self.relayed_bytes.pop(instance, None)
-
-        idle = self._idle.pop(instance, None)
-        if idle is not None:
-            idle.set()
-
-    def in_flight(self, instance: str) -> int:
-        return self._in_flight.get(instance, 0)
-
-    async def wait_idle(self, instance: str, timeout_s: float) -> bool:
-        """Whether the last request of an instance has ended within that time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while instance in self._in_flight:
-                    await self._idle.setdefault(instance, asyncio.Event()).wait()
-        except TimeoutError:
-            return False
-
-        return True
-
-    # Waiting.
-
-    async def _held(
+    def admitted(
         self,
-        view: View,
         profile: str | None,
-        progress: Callable[[View], None] | None,
-        fingerprint: RequestFingerprint | None,
-        arrived: float | None,
-    ) -> View:
-        loop, config = asyncio.get_running_loop(), self.config
-        ticket = self.hold.enter(profile, time.monotonic(), view.progress, arrived=arrived)
-        if profile is not None:
-            self._demanded.set()
+        progress: Callable[[View], None] | None = None,
+        fingerprint: RequestFingerprint | None = None,
+        arrived: float | None = None,
+    ) -> Admission:
+        """Return the way of a request to an instance: `async with` waits for it, and holds a place there.
 
-        deadline = loop.time() + config.hold_timeout_s
-        told_next = loop.time() + config.comment_after_s if progress is not None else deadline
-        try:
-            while self._waits(view, profile, fingerprint):
-                now = loop.time()
-                if await ticket.wait(min(deadline, told_next) - now):
-                    view = self._current_view()
-                elif loop.time() >= deadline:
-                    raise GatewayError(
-                        "hold_timeout", f"no engine was ready in {config.hold_timeout_s:g} s ({view.progress})",
-                        retry_after_s=30,
-                    )  # fmt: skip
-                elif progress is not None:
-                    view = self.supervisor.view()
-                    progress(view)
-                    told_next = loop.time() + config.comment_every_s
-        finally:
-            self.hold.leave(ticket)
-
-        return view
-
-    def _waits(self, view: View, profile: str | None, fingerprint: RequestFingerprint | None) -> bool:
-        if not view.decided(profile):
-            return True
-
-        if fingerprint is None or view.serving is None or not view.serves(profile):
-            return False
-
-        return not self.crash_suspects.may_enter(fingerprint, self.in_flight(view.serving.instance), time.monotonic())
-
-    def _check(self, view: View, fingerprint: RequestFingerprint | None) -> None:
-        if fingerprint is not None:
-            now = time.monotonic()
-            self.crash_suspects.attribute(view.fallen, now)
-            self.crash_suspects.check(fingerprint, now)
+        :param profile: the profile that the request names; None takes what serves
+        :param progress: called while waiting, for clients that can be told
+        :param fingerprint: None for a request that the engine answers without computing anything
+        :param arrived: when a request that was let through before arrived (monotonic): it comes back to its place
+        """
+        return Admission(self, profile, progress, fingerprint, arrived)
 
     def _later(self, delay_s: float, work: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, work)
@@ -298,26 +194,148 @@ class Dispatcher:
     def _release_decided(self) -> None:
         self.hold.release(self.supervisor.view().decided)
 
-    def _current_view(self) -> View:
-        if self.stopping:
-            raise GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
-
-        return self.supervisor.view()
-
     async def _watch(self) -> None:
         view = self.supervisor.view()
         while True:
             self.hold.release(view.decided)
-            for instance in tuple(self._pools):
-                if view.serving is None or view.serving.instance != instance:
-                    self._pools.pop(instance).close()
-                    self.relayed_bytes.pop(instance, None)
-
+            self.instances.retire_others(view.serving.instance if view.serving is not None else None)
             view = await self.supervisor.changed(view.generation)
 
 
-def refused(view: View, profile: str | None) -> GatewayError:
-    """What a client is told that cannot, or does not want to, wait for an instance."""
+class Admission:
+    """A request's way to an instance and its stay there, as `async with`.
+
+    It is entered at once or after a time in the queue. However it is left, by an error or a cancellation while waiting
+    included, the places in the queue, at the instance and among the suspects are free again.
+
+    :ivar endpoint: the instance, once entered
+    :raises GatewayError: on entering, when nothing is expected, the queue is full, the wait is too long, or the request
+        kills engines
+    """
+
+    __slots__ = (
+        "_arrived", "_dispatcher", "_fingerprint", "_profile", "_progress", "endpoint", "traffic",
+    )  # fmt: skip
+
+    endpoint: Endpoint
+    traffic: InstanceTraffic
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        profile: str | None,
+        progress: Callable[[View], None] | None,
+        fingerprint: RequestFingerprint | None,
+        arrived: float | None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._profile = profile
+        self._progress = progress
+        self._fingerprint = fingerprint
+        self._arrived = arrived
+
+    async def __aenter__(self) -> Admission:
+        dispatcher, fingerprint = self._dispatcher, self._fingerprint
+        try:
+            self.endpoint = await self._wait()
+        except BaseException:
+            self._leave_suspects()
+            raise
+
+        # Nothing is awaited from here to the body of `async with`: no cancellation comes in between.
+        self.traffic = dispatcher.instances.traffic(self.endpoint.instance)
+        if fingerprint is not None:
+            dispatcher.crash_suspects.entered(fingerprint, self.traffic.in_flight, time.monotonic())
+
+        self.traffic.enter()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.traffic.leave()
+        self._leave_suspects()
+
+    @property
+    def pool(self) -> UpstreamPool:
+        """The connections to the instance."""
+        return self.traffic.pool(self.endpoint)
+
+    async def _wait(self) -> Endpoint:
+        dispatcher, profile = self._dispatcher, self._profile
+        view = dispatcher.supervisor.view()
+        if not dispatcher.accepting and (self._arrived is None or dispatcher.stopping):
+            raise shutting_down()
+
+        if len(dispatcher.hold) and dispatcher.hold.release(view.decided):
+            # The view has changed, and those who waited for that have not run yet: they go first.
+            await asyncio.sleep(0)
+            view = dispatcher.supervisor.view()
+
+        self._check(view)
+        if self._waits(view):
+            view = await self._held(view)
+            self._check(view)
+
+        if view.serving is None or not view.serves(profile):
+            raise refusal_error(view, profile)
+
+        return view.serving
+
+    async def _held(self, view: View) -> View:
+        """Wait in the queue until something is decided for the request; return the view that decides it."""
+        dispatcher, config, progress = self._dispatcher, self._dispatcher.config, self._progress
+        clock = asyncio.get_running_loop().time
+        with dispatcher.hold.enter(self._profile, time.monotonic(), view.progress, arrived=self._arrived) as ticket:
+            if self._profile is not None:
+                dispatcher.note_demand()
+
+            deadline = clock() + config.hold_timeout_s
+            next_comment = clock() + config.comment_after_s if progress is not None else deadline
+            while self._waits(view):
+                if await ticket.wait(min(deadline, next_comment) - clock()):
+                    if dispatcher.stopping:
+                        raise shutting_down()
+
+                    view = dispatcher.supervisor.view()
+                elif clock() >= deadline:
+                    raise GatewayError(
+                        "hold_timeout", f"no engine was ready in {config.hold_timeout_s:g} s ({view.progress})",
+                        retry_after_s=30,
+                    )  # fmt: skip
+                elif progress is not None:
+                    view = dispatcher.supervisor.view()
+                    progress(view)
+                    next_comment = clock() + config.comment_every_s
+
+        return view
+
+    def _waits(self, view: View) -> bool:
+        if not view.decided(self._profile):
+            return True
+
+        if self._fingerprint is None or view.serving is None or not view.serves(self._profile):
+            return False
+
+        in_flight = self._dispatcher.instances.in_flight(view.serving.instance)
+        return not self._dispatcher.crash_suspects.may_enter(self._fingerprint, in_flight, time.monotonic())
+
+    def _check(self, view: View) -> None:
+        if self._fingerprint is not None:
+            now, crash_suspects = time.monotonic(), self._dispatcher.crash_suspects
+            crash_suspects.attribute(view.fallen, now)
+            crash_suspects.check(self._fingerprint, now)
+
+    def _leave_suspects(self) -> None:
+        if self._fingerprint is not None:
+            self._dispatcher.crash_suspects.left(self._fingerprint)
+
+
+def shutting_down() -> GatewayError:
+    """Return the error for a request that ends because the gateway stops."""
+    return GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
+
+
+def refusal_error(view: View, profile: str | None) -> GatewayError:
+    """Return the error for a client that cannot, or does not want to, wait for an instance."""
     refusal = view.refuses(profile)
     if view.serving is not None and refusal is None:
         return GatewayError(

@@ -1,46 +1,43 @@
-"""One request on its way to the engine and back: held, sent, relayed, accounted for.
+"""One request on its way to an engine and back: its phases, its attempts, and the account of it.
 
-Once a byte of an answer is out, the status is no longer ours to choose: a failure is then an event of the client's
-dialect on a stream, and a cut on anything else. Never a `[DONE]` that the engine did not send. Until then the death of
-an engine need not be the client's: the request is sent once more, to the next instance.
+`phases.py` draws the phases, `failure_policy.py` says what follows a failure, `answer.py` writes to the client.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from itertools import count
+from time import monotonic
 
-from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError, UpstreamResponse
+from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
+from orchestrator.gateway.answer import ClientAnswer
 from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
 from orchestrator.gateway.crash_suspects import RequestFingerprint
-from orchestrator.gateway.dispatch import Dispatcher, refused
-from orchestrator.gateway.errors import GatewayError, render, sse_event
-from orchestrator.gateway.first_token import FirstToken
+from orchestrator.gateway.dispatch import Admission, Dispatcher, refusal_error, shutting_down
+from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, after_failure
 from orchestrator.gateway.models import profile_for
+from orchestrator.gateway.phases import (
+    NEXT,
+    AwaitingHead,
+    Concluded,
+    Phase,
+    Queued,
+    ReadingBody,
+    Recovering,
+    Relaying,
+)
 from orchestrator.gateway.routes import Match
-from orchestrator.gateway.timings import BodyTail, figures
-
-_ERROR_BYTES = 256 * 1024
-"""What is read of an engine's error body when it has to become an event."""
+from orchestrator.gateway.timings import figures
 
 _CAUSE_S = 1.0
-"""How long an error waits for the daemon to name the cause of an engine's death."""
+"""The time that an error waits for the daemon to name the cause of an engine's death."""
 
 _CLIENT_GONE = 499
 """nginx's number for a client that left before its answer; on our books only."""
 
-_WITHOUT_INFERENCE = frozenset(("/tokenize", "/detokenize", "/apply-template", "/v1/messages/count_tokens"))
-"""What an engine answers while its inference is dead: no sign of life."""
-
 _IDS = count(1)
-
-_SSE_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 
 
 class Exchange:
@@ -52,36 +49,29 @@ class Exchange:
         self._response = response
         self._match = match
         self._task = asyncio.current_task()
-        self._began = time.monotonic()  # the loop counts in milliseconds only
         self._id = next(_IDS)
-        self._held_s = 0.0
-        self._waits_since: float | None = None
-        self._first_token = FirstToken()
-        self._first_token_s: float | None = None
+        self._began = monotonic()  # the loop counts in milliseconds only
+        self._answer = ClientAnswer(response, match.route.family, self._began)
+        self._phase: Phase = ReadingBody()
+        self._stopping = False
         self._profile: str | None = None
         self._endpoint: Endpoint | None = None
-        self._upstream: UpstreamResponse | None = None
-        self._stopping = False
-        self._event_stream = False
-        self._begun = False
+        self._held_s = 0.0
         self._replays = 0
-        self._computed = match.route.kind == "inference" and match.path not in _WITHOUT_INFERENCE
-        self._tail = BodyTail()
-        self._moved_at = 0.0
-        self._failed = False
 
     async def run(self) -> None:
         """Serve it. Only cancellation, by the client's leaving, gets out of here."""
         self._dispatcher.begin(self)
         try:
             await self._serve()
+            self._enter(Concluded(failed=False))
         except GatewayError as error:
-            self._fail(error)
+            self._fail(FailureKind.REFUSED, error)
         except asyncio.CancelledError:
-            if not self._stopping or self._response.client_gone:
+            left = self._response.client_gone or not self._stopping
+            self._fail(FailureKind.CLIENT_LEFT if left else FailureKind.SHUTDOWN, shutting_down())
+            if left:
                 raise
-
-            self._fail(GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5))
         finally:
             self._dispatcher.end(self)
             if self._match.route.kind == "inference":
@@ -90,41 +80,45 @@ class Exchange:
     def stop(self) -> None:
         """End it now: the gateway stops."""
         self._stopping = True
-        if self._upstream is not None:
-            self._upstream.abort("the gateway is shutting down")
+        if isinstance(self._phase, Relaying):
+            self._phase.upstream.abort("the gateway is shutting down")
         elif self._task is not None:
             self._task.cancel()
 
-    def still_s(self, instance: str, now: float) -> float | None:
-        """How long a stream of an instance that has had a token has had nothing more; None where that is not so.
-
-        A client that does not read is no stream that stands still.
-        """
-        streams = self._first_token_s is not None and self._upstream is not None and not self._response.paused
-        if not streams or self._endpoint is None or self._endpoint.instance != instance:
+    def silent_s(self, instance: str, now: float) -> float | None:
+        """Return for how long a stream of an instance that has had a token has had nothing more, if it is one."""
+        if not isinstance(self._phase, Relaying) or self._endpoint is None or self._endpoint.instance != instance:
             return None
 
-        return now - self._moved_at
+        return self._answer.silent_s(now)
 
     def underway(self, now: float) -> Underway | None:
-        """How it stands; None for what is not for the books: an engine's own pages."""
+        """Return how it stands; None for what is not for the books: an engine's own pages."""
         if self._match.route.kind != "inference":
             return None
 
-        waited_s = now - self._waits_since if self._waits_since is not None else 0.0
-        endpoint = self._endpoint
+        phase, endpoint = self._phase, self._endpoint
         return Underway(
             id=self._id,
             route=self._match.path,
-            waits=self._waits_since is not None,
-            held_s=self._held_s + waited_s,
-            first_token_s=self._first_token_s,
+            waits=isinstance(phase, Queued),
+            held_s=self._held_s + (now - phase.since if isinstance(phase, Queued) else 0.0),
+            first_token_s=self._answer.first_token_s,
             started=self._began,
             profile=endpoint.profile if endpoint else self._profile,
             engine=endpoint.engine if endpoint else None,
             build=endpoint.build if endpoint else None,
             instance=endpoint.instance if endpoint else None,
         )
+
+    def _enter(self, phase: Phase) -> None:
+        """Go on to the next phase: the one place where it changes."""
+        before = self._phase
+        assert type(phase) in NEXT[type(before)], (before, phase)
+        if isinstance(before, Queued) and isinstance(phase, AwaitingHead):
+            self._held_s += monotonic() - before.since
+
+        self._phase = phase
 
     async def _serve(self) -> None:
         match, dispatcher = self._match, self._dispatcher
@@ -133,216 +127,144 @@ class Exchange:
         view = dispatcher.supervisor.view()
         profile = self._profile = profile_for(match.model or name, view.models)
         if match.route.kind == "monitor" and view.serving is None:
-            raise refused(view, profile)
+            raise refusal_error(view, profile)
 
         progress = self._comment if wants_stream and match.route.streams else None
-        fingerprint = RequestFingerprint(self._request, match.path, body) if self._computed else None
+        fingerprint = RequestFingerprint(self._request, match.path, body) if match.route.computes else None
         arrived = None
-        try:
-            while True:
-                waited_from = self._waits_since = time.monotonic()
-                endpoint = await dispatcher.admit(profile, progress, fingerprint, arrived)
-                self._waits_since = None
-                self._held_s += time.monotonic() - waited_from
-                failure = await self._attempt(endpoint, body, fingerprint)
-                if failure is None:
-                    return
+        while True:
+            self._enter(Queued(monotonic()))
+            async with dispatcher.admitted(profile, progress, fingerprint, arrived) as admission:
+                failure = await self._attempt(admission, body)
 
-                await self._recover(failure, endpoint, body, fingerprint)
-                arrived = self._began
-        finally:
-            if fingerprint is not None:
-                dispatcher.crash_suspects.left(fingerprint)
+            if failure is None:
+                break
 
-    async def _attempt(
-        self, endpoint: Endpoint, body: bytes, fingerprint: RequestFingerprint | None
-    ) -> UpstreamError | None:
+            self._enter(Recovering())
+            await self._recover(failure, admission.endpoint, body, fingerprint)
+            arrived = self._began
+
+        if fingerprint is not None and self._response.status == 200:
+            dispatcher.crash_suspects.answered(fingerprint)
+
+    async def _attempt(self, admission: Admission, body: bytes) -> UpstreamError | None:
         """Send it once.
 
         :return: None when it was answered
         """
-        dispatcher, response = self._dispatcher, self._response
-        self._endpoint = endpoint
-        self._first_token = FirstToken()
+        self._endpoint = admission.endpoint
+        self._enter(AwaitingHead())
+        request, match = self._request, self._match
+        target = f"{match.path}?{request.query}" if request.query else match.path
+        headers = forward.request_headers(request.headers, admission.endpoint.api_key)
         try:
-            await self._relay(await self._send(endpoint, body))
+            upstream = await admission.pool.request(request.method, target, headers, body)
+            self._enter(Relaying(upstream))
+            try:
+                await self._answer.relay(upstream, admission.traffic if self._match.route.computes else None)
+            finally:
+                upstream.abort()
         except UpstreamError as failure:
             return failure
-        finally:
-            self._upstream = response.flow = None
-            dispatcher.leave(endpoint.instance)
-            if fingerprint is not None:
-                dispatcher.crash_suspects.left(fingerprint)
-
-        if fingerprint is not None and response.status == 200:
-            dispatcher.crash_suspects.answered(fingerprint)
 
         return None
 
     async def _recover(
         self, failure: UpstreamError, endpoint: Endpoint, body: bytes, fingerprint: RequestFingerprint | None
     ) -> None:
-        """Return when it is to be sent again, to another instance: at most once, unless it never got to the engine.
+        """Return when it is to be sent again.
 
         :raises GatewayError: when it is not
         """
-        dispatcher = self._dispatcher
-        crash_suspects, config = dispatcher.crash_suspects, dispatcher.config
-        unsent = failure.stage == "connect"
-        if self._stopping or failure.malformed or (fingerprint is None and not unsent):
-            raise await self._explained(failure, endpoint)
+        kind = await self._kind_of(failure, endpoint, fingerprint)
+        body_kept = len(body) <= self._dispatcher.config.replay_bytes
+        consequence = after_failure(kind, self._answer.written, self._replays, body_kept=body_kept)
+        message = await self._cause(kind, failure, endpoint)
+        if kind is FailureKind.ENGINE_DIED and fingerprint is not None:
+            now, crash_suspects = monotonic(), self._dispatcher.crash_suspects
+            crash_suspects.attribute(self._dispatcher.supervisor.view().fallen, now)
+            crash_suspects.check(fingerprint, now, message)
 
-        if fingerprint is not None and not unsent:
-            crash_suspects.lost(endpoint.instance, fingerprint)
-
-        if not await dispatcher.moved_on(endpoint, config.recover_s):
-            crash_suspects.spared(endpoint.instance)
-            raise await self._explained(failure, endpoint)
-
-        if fingerprint is None or unsent:
+        if consequence.step is Step.SEND_AGAIN:
+            self._replays += consequence.replay
+            self._answer.end_cut_event()
             return
 
-        error = await self._explained(failure, endpoint)
-        now = time.monotonic()
-        crash_suspects.attribute(dispatcher.supervisor.view().fallen, now)
-        crash_suspects.check(fingerprint, now, error.message)
-        if self._begun:
-            raise error
+        assert consequence.code is not None, kind
+        if consequence.code == "shutting_down":
+            raise shutting_down()
 
-        if self._replays:
-            text = "two engines died while they answered this request and others"
-            raise GatewayError("not_replayed", f"{text}: {error.message}", retry_after_s=5)
+        if consequence.code == "not_replayed":
+            message = self._not_replayed(message)
 
-        if len(body) > config.replay_bytes:
-            text = f"a request of more than {config.replay_bytes >> 20} MiB is not sent again"
-            raise GatewayError("not_replayed", f"{error.message}; {text}", retry_after_s=5)
+        raise GatewayError(consequence.code, message, retry_after_s=5)
 
-        self._replays += 1
-
-    async def _send(self, endpoint: Endpoint, body: bytes) -> UpstreamResponse:
-        request, match = self._request, self._match
-        target = f"{match.path}?{request.query}" if request.query else match.path
-        headers = forward.request_headers(request.headers, endpoint.api_key)
-        return await self._dispatcher.pool(endpoint).request(request.method, target, headers, body)
-
-    async def _relay(self, upstream: UpstreamResponse) -> None:
-        self._upstream = upstream
-        try:
-            await self._pass_back(upstream)
-        finally:
-            upstream.abort()
-
-    async def _pass_back(self, upstream: UpstreamResponse) -> None:
-        response = self._response
-        streams = forward.is_event_stream(upstream.headers)
-        if response.started and not (upstream.status == 200 and streams):
-            # The client was given a 200 while it waited; what the engine says instead has to be an event.
-            message = forward.error_message(await upstream.read(_ERROR_BYTES), upstream.status)
-            raise GatewayError("engine_refused", message)
-
-        if not response.started:
-            headers = forward.response_headers(upstream.headers)
-            if upstream.complete:
-                body = upstream.take()
-                self._look_for_token(body, streams=streams)
-                self._tail.add(body)
-                if upstream.status == 200:
-                    self._count(body)
-
-                response.send(upstream.status, headers, body)
-                return
-
-            self._event_stream = streams
-            self._begun = not streams
-            length = upstream.header(b"content-length")
-            response.start(upstream.status, headers, length=None if length is None else int(length))
-
-        response.flow = upstream
-        if response.paused:
-            upstream.pause()
-
-        await upstream.relay(self._pass_on)
-        response.end()
-
-    def _pass_on(self, data: bytes) -> None:
-        # Runs once for each read from the engine, inside the event loop's callback: nothing here waits, and nothing is
-        # parsed but what comes before the first token.
-        if self._first_token_s is None:
-            self._look_for_token(data, streams=self._event_stream)
-
-        # Upstream says `:` while it reads a long prompt, and goes on saying it when it has stopped reading.
-        if not (self._event_stream and data.startswith(b":")):
-            self._begun = True
-            self._moved_at = time.monotonic()
-            self._count(data)
-
-        self._tail.add(data)
-        self._response.write(data)
-
-    def _look_for_token(self, data: bytes, *, streams: bool) -> None:
-        if streams and self._first_token.within(data):
-            self._first_token_s = time.monotonic() - self._began
-
-    def _count(self, data: bytes) -> None:
-        if self._computed and self._endpoint is not None:
-            relayed, instance = self._dispatcher.relayed_bytes, self._endpoint.instance
-            relayed[instance] = relayed.get(instance, 0) + len(data)
-
-    def _comment(self, view: View) -> None:
-        """Keep a waiting stream alive, and say what it waits for."""
-        if not self._response.started:
-            self._response.start(200, _SSE_HEADERS)
-            self._event_stream = True
-
-        text = "".join(char if char.isprintable() else " " for char in view.progress)
-        self._response.write(f": orch: {text}\n\n".encode())
-
-    async def _explained(self, failure: UpstreamError, endpoint: Endpoint) -> GatewayError:
+    async def _kind_of(
+        self, failure: UpstreamError, endpoint: Endpoint, fingerprint: RequestFingerprint | None
+    ) -> FailureKind:
+        """Tell the kinds of broken connections apart, for which the daemon has to notice an engine's end."""
         if self._stopping:
-            return GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
+            return FailureKind.SHUTDOWN
 
         if failure.malformed:
-            return GatewayError("engine_protocol", failure.message, retry_after_s=5)
+            return FailureKind.MALFORMED
 
-        message = failure.message
+        crash_suspects = self._dispatcher.crash_suspects
+        unsent = failure.stage == "connect"
+        if not unsent:
+            if fingerprint is None:
+                return FailureKind.CONNECTION_LOST
+
+            crash_suspects.lost(endpoint.instance, fingerprint)
+
+        if await self._dispatcher.moved_on(endpoint, self._dispatcher.config.recover_s):
+            return FailureKind.UNSENT if unsent else FailureKind.ENGINE_DIED
+
+        crash_suspects.spared(endpoint.instance)
+        return FailureKind.UNREACHABLE if unsent else FailureKind.CONNECTION_LOST
+
+    async def _cause(self, kind: FailureKind, failure: UpstreamError, endpoint: Endpoint) -> str:
+        """Return what is known of a failure, with the daemon's word on it where it has one in time."""
+        if kind in (FailureKind.SHUTDOWN, FailureKind.MALFORMED, FailureKind.UNSENT):
+            return failure.message
+
         if await self._dispatcher.moved_on(endpoint, _CAUSE_S):
             view = self._dispatcher.supervisor.view()
             if view.refusal is not None:
-                message = f"{message}: {view.refusal.message}"
-            elif view.serving is None:
-                message = f"{message}; {view.progress}"
+                return f"{failure.message}: {view.refusal.message}"
 
-        code = "engine_unreachable" if failure.stage == "connect" else "engine_died"
-        return GatewayError(code, message, retry_after_s=5)
+            if view.serving is None:
+                return f"{failure.message}; {view.progress}"
 
-    def _fail(self, error: GatewayError) -> None:
-        self._failed = True
-        response, family = self._response, self._match.route.family
-        if not response.started:
-            if not self._dispatcher.accepting:
-                response.close_after()
+        return failure.message
 
-            response.send(*render(family, error))
-        elif self._event_stream:
-            tail = self._tail.value()
-            if tail and not tail.endswith((b"\n\n", b"\r\n\r\n")):
-                response.write(b"\n\n")
+    def _not_replayed(self, message: str) -> str:
+        if self._replays >= MAX_REPLAYS:
+            return f"two engines died while they answered this request and others: {message}"
 
-            response.write(sse_event(family, error))
-            response.close_after()
-            response.end()
-        else:
-            response.abort()
+        limit_mib = self._dispatcher.config.replay_bytes >> 20
+        return f"{message}; a request of more than {limit_mib} MiB is not sent again"
+
+    def _comment(self, view: View) -> None:
+        self._answer.comment(view.progress)
+
+    def _fail(self, kind: FailureKind, error: GatewayError) -> None:
+        """Conclude it with an error, told as what was written to the client allows."""
+        self._enter(Concluded(failed=True))
+        if not self._dispatcher.accepting:
+            self._response.close_after()
+
+        self._answer.fail(after_failure(kind, self._answer.written, self._replays, body_kept=False).step, error)
 
     def _record(self) -> Finished:
         response = self._response
         outcome, status = "complete", response.status
         if response.client_gone:
             outcome, status = "client_gone", response.status or _CLIENT_GONE
-        elif self._failed or status >= 400:
+        elif status >= 400 or self._phase != Concluded(failed=False):
             outcome = "error"
 
-        found = figures(self._tail.value())
+        found = figures(self._answer.tail.value())
         endpoint = self._endpoint
         return Finished(
             instance=endpoint.instance if endpoint else None,
@@ -350,8 +272,8 @@ class Exchange:
             status=status,
             outcome=outcome,
             held_s=self._held_s,
-            first_token_s=self._first_token_s,
-            total_s=time.monotonic() - self._began,
+            first_token_s=self._answer.first_token_s,
+            total_s=monotonic() - self._began,
             prompt_tokens=found.prompt_tokens,
             prompt_ms=found.prompt_ms,
             predicted_tokens=found.predicted_tokens,

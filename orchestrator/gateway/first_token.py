@@ -24,9 +24,14 @@ class FirstToken:
         self._rest = b""
 
     def within(self, data: bytes) -> bool:
-        """Whether the first token came with this part of the stream; parts may be cut anywhere."""
+        """Return whether the first token came with this part of the stream; parts may be cut anywhere."""
         *lines, self._rest = (self._rest + data).split(_LINE_END)
         return len(self._rest) > MAX_EVENT_BYTES or any(map(_has_token, lines))
+
+
+def only_comments(data: bytes) -> bool:
+    """Return whether a part of a stream holds comments and nothing else."""
+    return all(not line or line.startswith(b":") for line in data.splitlines())
 
 
 def _has_token(line: bytes) -> bool:
@@ -42,7 +47,7 @@ def _has_token(line: bytes) -> bool:
 
 
 def carries_token(event: dict[str, object]) -> bool:
-    """Whether an event of llama-server's, OpenAI's or Anthropic's stream carries something generated."""
+    """Return whether an event of llama-server's, OpenAI's or Anthropic's stream carries something generated."""
     kind = event.get("type")
     if isinstance(kind, str):  # Anthropic's messages, OpenAI's responses
         return kind.endswith(("_delta", ".delta")) and kind != "message_delta"

@@ -86,6 +86,7 @@ def response_headers(headers: Headers) -> Headers:
 
 
 def is_event_stream(headers: Headers) -> bool:
+    """Return whether the head of an answer announces server-sent events."""
     return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 

@@ -16,18 +16,25 @@ _RETRY_AFTER_S = 10
 
 
 class Ticket:
-    """One place in the queue, kept until the request is let through or gives up."""
+    """One place in the queue, given back at the end of `with ticket:`."""
 
-    __slots__ = ("_released", "arrived", "profile", "since")
+    __slots__ = ("_give_back", "_released", "arrived", "profile", "since")
 
-    def __init__(self, profile: str | None, since: float, arrived: float) -> None:
+    def __init__(self, profile: str | None, since: float, arrived: float, give_back: Callable[[Ticket], None]) -> None:
+        self._give_back = give_back
+        self._released = asyncio.Event()
         self.profile = profile
         self.since = since
         self.arrived = arrived
-        self._released = asyncio.Event()
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._give_back(self)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Whether it was released within this time."""
+        """Wait until it is released; return False when the time is up before."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._released.wait()
@@ -38,13 +45,14 @@ class Ticket:
         return True
 
     def release(self) -> None:
+        """Wake whoever waits with it."""
         self._released.set()
 
 
 class Hold:
-    """The queue. Whoever enters also leaves.
+    """The queue.
 
-    :ivar entered: how many have ever waited
+    :ivar entered: the number of requests that have ever waited
     """
 
     def __init__(self, max_queued: int) -> None:
@@ -56,7 +64,7 @@ class Hold:
         return len(self._tickets)
 
     def enter(self, profile: str | None, since: float, progress: str, *, arrived: float | None = None) -> Ticket:
-        """Take a place behind those who arrived earlier.
+        """Take a place behind those who arrived earlier, until the end of `with` on the ticket.
 
         :param profile: the profile that it waits for; None takes any
         :param since: monotonic time
@@ -70,12 +78,9 @@ class Hold:
             )
 
         self.entered += 1
-        ticket = Ticket(profile, since, since if arrived is None else arrived)
+        ticket = Ticket(profile, since, since if arrived is None else arrived, self._tickets.remove)
         bisect.insort(self._tickets, ticket, key=lambda each: each.arrived)
         return ticket
-
-    def leave(self, ticket: Ticket) -> None:
-        self._tickets.remove(ticket)
 
     def release(self, decided: Callable[[str | None], bool]) -> int:
         """Wake those for whose profile something was decided, the oldest first; woken in this order they run in it.
@@ -89,7 +94,7 @@ class Hold:
         return len(woken)
 
     def waiting(self) -> dict[str, tuple[int, float]]:
-        """Profile to how many wait for it, and since when the oldest does (monotonic)."""
+        """Return, for each profile, how many wait for it, and since when the oldest does (monotonic)."""
         found: dict[str, tuple[int, float]] = {}
         for ticket in self._tickets:
             if ticket.profile is not None:

@@ -11,7 +11,8 @@ from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import Family, GatewayError
 
 Kind = Literal["health", "models", "model", "metrics", "running", "monitor", "inference"]
-"""Who answers: the gateway itself, or the engine (`monitor`: if it is there; `inference`: held until it is)."""
+"""The kind of a route: `monitor` and `inference` are the engine's, the one if it is there, the other held until it is;
+the rest is answered by the gateway itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Route:
 
     :param json_body: the body is JSON, so a form's content types are refused
     :param streams: a client may ask for server-sent events
+    :param computes: the engine runs the model for it: its answer is a sign of life, and it may be what kills the engine
     """
 
     kind: Kind
@@ -27,11 +29,12 @@ class Route:
     family: Family = "plain"
     json_body: bool = True
     streams: bool = False
+    computes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where a request goes.
+    """The route of a request, with what its path says.
 
     :param path: the path at the engine; for `model` the name that was asked for
     :param model: the profile named in the path, by `/upstream/NAME/...`
@@ -43,13 +46,14 @@ class Match:
 
 
 _OWN = ("GET", "HEAD")
-_CHAT = Route("inference", ("POST",), "openai", streams=True)
-_COMPLETION = Route("inference", ("POST",), "completion", streams=True)
-_RESPONSES = Route("inference", ("POST",), "responses", streams=True)
-_MESSAGES = Route("inference", ("POST",), "anthropic", streams=True)
+_CHAT = Route("inference", ("POST",), "openai", streams=True, computes=True)
+_COMPLETION = Route("inference", ("POST",), "completion", streams=True, computes=True)
+_RESPONSES = Route("inference", ("POST",), "responses", streams=True, computes=True)
+_MESSAGES = Route("inference", ("POST",), "anthropic", streams=True, computes=True)
 _TOKENS = Route("inference", ("POST",), "anthropic")
-_PLAIN = Route("inference", ("POST",), "openai")
-_AUDIO = Route("inference", ("POST",), "openai", json_body=False)
+_TEXT = Route("inference", ("POST",), "openai")
+_PLAIN = Route("inference", ("POST",), "openai", computes=True)
+_AUDIO = Route("inference", ("POST",), "openai", json_body=False, computes=True)
 _MONITOR = Route("monitor", ("GET",))
 
 ENGINE_ROUTES: dict[str, Route] = {
@@ -59,7 +63,7 @@ ENGINE_ROUTES: dict[str, Route] = {
     "/v1/messages": _MESSAGES, "/v1/messages/count_tokens": _TOKENS,
     "/v1/embeddings": _PLAIN, "/embeddings": _PLAIN, "/embedding": _PLAIN,
     "/v1/rerank": _PLAIN, "/rerank": _PLAIN, "/v1/reranking": _PLAIN, "/reranking": _PLAIN,
-    "/tokenize": _PLAIN, "/detokenize": _PLAIN, "/apply-template": _PLAIN,
+    "/tokenize": _TEXT, "/detokenize": _TEXT, "/apply-template": _TEXT,
     "/v1/audio/transcriptions": _AUDIO,
     "/props": _MONITOR, "/slots": _MONITOR,
 }  # fmt: skip
@@ -79,7 +83,7 @@ _MODEL = "/v1/models/"
 
 
 def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
-    """The route of a request.
+    """Return the route of a request.
 
     :raises GatewayError: 404 or 405
     """

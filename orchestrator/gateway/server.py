@@ -17,7 +17,7 @@ from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
 _JSON: Headers = [(b"content-type", b"application/json")]
 _METRICS: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 _CLEANUP_S = 2.0
-"""How long clients may take to read what they were told when the gateway stopped."""
+"""The time that clients have to read what they were told when the gateway stopped."""
 
 
 class Gateway:
@@ -39,7 +39,7 @@ class Gateway:
             await self._server.serve(sock)
 
     async def run(self) -> None:
-        """For ever, after `start`; what the gateway's own task dies of is raised here."""
+        """Run for ever, after `start`; what the gateway's own task dies of is raised here."""
         await self._dispatcher.run()
 
     async def stop_listening(self, within_s: float) -> None:

@@ -62,6 +62,57 @@ def test_comments_of_the_engine_are_not_the_beginning_of_an_answer() -> None:
     drive(work())
 
 
+def test_a_comment_that_was_cut_does_not_swallow_the_answer_of_the_next_engine() -> None:
+    async def die_in_a_comment(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b": half of a com")
+        visit.hang_up()
+
+    async def stream(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b'data: {"n":1}\n\n')
+        await visit.end_stream()
+
+    async def work() -> None:
+        supervisor = Falling()
+        async with engine(die_in_a_comment) as first, engine(stream) as second, gateway(supervisor, QUICK) as here:
+            supervisor.show(serving=first.endpoint("i-1"))
+            asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"stream": True})))
+            await until(lambda: first.visits)
+            supervisor.fall("i-1")
+            supervisor.show(serving=second.endpoint("i-2"))
+            lines = (await asked).body.split(b"\n")
+            assert b'data: {"n":1}' in lines
+
+    drive(work())
+
+
+def test_an_event_that_comes_with_a_comment_is_the_beginning_of_an_answer() -> None:
+    async def ping_and_answer_at_once(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b':\n\ndata: {"n":1}\n\n')
+        visit.hang_up()
+
+    async def work() -> None:
+        supervisor = Falling()
+        async with (
+            engine(ping_and_answer_at_once) as first,
+            engine(echo) as second,
+            gateway(supervisor, QUICK) as here,
+        ):
+            supervisor.show(serving=first.endpoint("i-1"))
+            asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"stream": True})))
+            await until(lambda: first.visits)
+            supervisor.fall("i-1")
+            supervisor.show(serving=second.endpoint("i-2"))
+            answer = await asked
+            assert answer.body.count(b'data: {"n":1}') == 1
+            assert b'"error"' in answer.body
+            assert second.visits == []
+
+    drive(work())
+
+
 def test_a_connection_that_an_engine_closes_and_lives_on_is_an_error_and_no_death() -> None:
     async def work() -> None:
         supervisor = Falling()

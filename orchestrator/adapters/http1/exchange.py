@@ -58,7 +58,7 @@ class Request:
         return first(self.headers, name)
 
     async def body(self) -> bytes:
-        """The whole body; a body over the server's cap, or too slow, never gets here: the server answers it itself."""
+        """Return the whole body. One over the server's cap, or too slow, never gets here: the server answers that."""
         if not self.complete:
             if self._continue and not self.received_bytes:
                 self._transport.write(_CONTINUE)
@@ -85,11 +85,12 @@ class Response:
     """Writes one response. Nothing here blocks; writes after the client is gone are dropped.
 
     :ivar client_gone: the client left before the end of its answer; the handler's task has been cancelled
+    :ivar backpressure: the client's buffer is full
     :ivar flow: told to pause and resume as the client's buffer fills and drains
     """
 
     __slots__ = (
-        "_chunked", "_drained", "_head_only", "_keep_alive", "_length", "_paused", "_request", "_transport",
+        "_chunked", "_drained", "_head_only", "_keep_alive", "_length", "_request", "_transport", "backpressure",
         "client_gone", "ended", "flow", "started", "status",
     )  # fmt: skip
 
@@ -100,8 +101,8 @@ class Response:
         self._head_only = request.method == "HEAD"
         self._length: int | None = None
         self._keep_alive = request.keep_alive
-        self._paused = False
         self._drained: asyncio.Future[None] | None = None
+        self.backpressure = False
         self.started = False
         self.ended = False
         self.client_gone = False
@@ -110,7 +111,7 @@ class Response:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether another request may follow on this connection."""
+        """True when another request may follow on this connection."""
         return self._keep_alive
 
     def close_after(self) -> None:
@@ -130,13 +131,13 @@ class Response:
         if self._head_only or not data:
             return
 
-        if self._length is not None:
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        elif self._length is not None:
             self._length -= len(data)
-            self._write(data)
-        elif self._chunked:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
-            self._write(data)
+
+        if not self._transport.is_closing():  # `_write`, without a call for each chunk
+            self._transport.write(data)
 
     def end(self) -> None:
         """End the body. A body shorter than announced is cut, so that the client sees it."""
@@ -165,20 +166,20 @@ class Response:
 
     async def drain(self) -> None:
         """Wait until the client has read most of what was written."""
-        if self._paused and not self.client_gone:
+        if self.backpressure and not self.client_gone:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
-    def set_backpressure(self, paused: bool) -> None:
+    def set_backpressure(self, full: bool) -> None:
         """Called by the connection when the client's buffer is full, and when it has drained."""
-        self._paused = paused
+        self.backpressure = full
         if self.flow is not None:
-            if paused:
+            if full:
                 self.flow.pause()
             else:
                 self.flow.resume()
 
-        if not paused and self._drained is not None and not self._drained.done():
+        if not full and self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     def lost(self) -> None:
@@ -187,11 +188,6 @@ class Response:
             self.client_gone = self.ended = True
 
         self.set_backpressure(False)
-
-    @property
-    def paused(self) -> bool:
-        """Whether the client's buffer is full."""
-        return self._paused
 
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
         if self.started:

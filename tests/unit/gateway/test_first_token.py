@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.gateway.first_token import MAX_EVENT_BYTES, FirstToken
+from orchestrator.gateway.first_token import MAX_EVENT_BYTES, FirstToken, only_comments
 
 ROLE = {"choices": [{"delta": {"role": "assistant", "content": None}}]}
 PROGRESS = {"choices": [], "prompt_progress": {"total": 900, "processed": 512}}
@@ -71,3 +71,17 @@ def test_a_stream_may_be_cut_anywhere() -> None:
 
 def test_what_is_kept_of_an_event_without_end_is_bounded() -> None:
     assert FirstToken().within(b"data: " + b"x" * MAX_EVENT_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b":\n\n", True),
+        (b": orch: loading\n\n: still\r\n\r\n", True),
+        (b":\n\ndata: 1\n\n", False),
+        (b": cut in two", True),
+        (b":\rdata: 1\n\n", False),
+    ],
+)
+def test_comments_are_told_from_events(data: bytes, expected: bool) -> None:
+    assert only_comments(data) is expected
