@@ -19,7 +19,7 @@ from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions, remembered_target
 from tests.unit.core.fleet.lifecycle_machine import A
-from tests.unit.daemon.process.running_owner import request_start, running_owner, until
+from tests.unit.daemon.running_owner import request_start, running_owner, until
 
 LAST = {"profile": "last", "engine": "upstream"}
 WANTED = {"profile": "wanted", "engine": "ik-fork"}

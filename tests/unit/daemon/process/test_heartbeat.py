@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from orchestrator.daemon.process.heartbeat import CoreTaskDied, CoreTasks, Heartbeat
-from tests.unit.daemon.process.running_owner import until
+from tests.unit.daemon.running_owner import until
 
 PERIOD_S = 0.3
 

@@ -17,7 +17,7 @@ from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.process.manager_link import EXTEND_S, ManagerLink, status_line
 from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, machine_in
-from tests.unit.daemon.process.running_owner import NotedEffects, make_failed, request_start, running_owner, until
+from tests.unit.daemon.running_owner import NotedEffects, make_failed, request_start, running_owner, until
 
 URL = "http://127.0.0.1:8080"
 READY = f"READY=1\nMAINPID={os.getpid()}"

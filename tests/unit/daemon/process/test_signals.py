@@ -16,7 +16,7 @@ from orchestrator.core.errors import UsageError
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.process.manager_link import ManagerLink
 from orchestrator.daemon.process.signals import Signals
-from tests.unit.daemon.process.running_owner import until
+from tests.unit.daemon.running_owner import until
 
 HEEDS = """
 import anyio, logging, sys

@@ -10,14 +10,18 @@ import anyio
 
 from orchestrator.core.fleet.fleet_states import UpRequested
 from orchestrator.core.fleet.lifecycle_states import (
+    CanaryPassed,
     Effect,
+    Loaded,
     NotStarted,
     Prepare,
+    Prepared,
+    Spawned,
 )
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner
 from tests.support import PATIENCE_S
-from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, A
+from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, FIRST, RECOVERY, A
 
 
 class NotedEffects:
@@ -51,6 +55,12 @@ async def request_start(owner: Owner, effects: NotedEffects) -> str:
     """Ask for a start of target A; return the instance that is to be prepared."""
     await owner.ask(UpRequested(A, "s"))
     return effects.instance
+
+
+async def become_ready(owner: Owner, instance: str) -> None:
+    """Have everything go well for an instance that is to be prepared."""
+    for event in (Prepared(instance, FIRST, RECOVERY), Spawned(instance, 42), Loaded(instance), CanaryPassed(instance)):
+        await owner.ask(event)
 
 
 async def make_failed(owner: Owner, effects: NotedEffects) -> None:
