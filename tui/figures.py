@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+from orchestrator.api.wording import STATE_SYMBOLS
 from tui.text import Role
+
+if TYPE_CHECKING:
+    from orchestrator.core.fleet.state_summary import StateName
 
 UNKNOWN = "—"
 LOW_ACCEPTANCE = 0.6
 """Below this share of accepted drafts, speculation costs more than it brings on most cards."""
 
-STATES: dict[str, tuple[str, Role]] = {
-    "ready": ("●", "good"),
-    "stopped": ("○", "dim"),
-    "failed": ("✗", "bad"),
-    "backoff": ("◌", "warn"),
-    "preparing": ("◌", "accent"),
-    "starting": ("◌", "accent"),
-    "draining": ("◍", "accent"),
-    "stopping": ("◍", "accent"),
+_STATE_ROLES: dict[StateName, Role] = {
+    "ready": "good",
+    "stopped": "dim",
+    "failed": "bad",
+    "backoff": "warn",
+    "preparing": "accent",
+    "starting": "accent",
+    "draining": "accent",
+    "stopping": "accent",
 }
-"""Each state's symbol and role: it can be told without colours. The symbols are those of `orch status`."""
+
+STATES: dict[str, tuple[str, Role]] = {state: (STATE_SYMBOLS[state], role) for state, role in _STATE_ROLES.items()}
+"""Each state's symbol and role."""
 
 OUTCOMES: dict[str, tuple[str, Role]] = {
     "running": ("▶", "accent"),

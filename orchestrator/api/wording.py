@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from orchestrator.api.types import SwitchResult, TargetName
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.api.types import SwitchResult, TargetName
+    from orchestrator.core.fleet.state_summary import StateName
+
+STATE_SYMBOLS: dict[StateName, str] = {
+    "ready": "●",
+    "stopped": "○",
+    "failed": "✗",
+    "backoff": "◌",
+    "preparing": "◌",
+    "starting": "◌",
+    "draining": "◍",
+    "stopping": "◍",
+}
+"""Each state's symbol: it can be told without colours."""
 
 
 def target_text(target: TargetName | None) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
+from orchestrator.adapters.process.linux import stat_of
 from orchestrator.api import client
 from orchestrator.api.types import Status
 from orchestrator.cli import diagnostics
@@ -69,8 +69,5 @@ def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: f
 
 
 def _alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return os.path.exists(f"/proc/{pid}")
+    stat = stat_of(pid)
+    return stat is not None and stat.state not in ("Z", "X")

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.api.types import AttemptStatus, Status
-
-SYMBOLS = {
-    "ready": "●",
-    "stopped": "○",
-    "failed": "✗",
-    "backoff": "◌",
-    "preparing": "◌",
-    "starting": "◌",
-    "draining": "◍",
-    "stopping": "◍",
-}
+from orchestrator.api.wording import STATE_SYMBOLS
 
 
 def lines(status: Status) -> Iterator[str]:
     what = f" {status['profile']} on {status['engine']}" if status["profile"] else ""
-    yield f"{SYMBOLS[status['state']]} {status['state']}{what}"
+    yield f"{STATE_SYMBOLS[status['state']]} {status['state']}{what}"
     if status["cause"]:
         yield f"  cause     {status['cause']}"
 

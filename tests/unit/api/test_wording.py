@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from orchestrator.api.types import SwitchResult, TargetName
-from orchestrator.api.wording import agreeing, counted, flag_texts, interruption_text, rollback_text, target_text
+from orchestrator.api.wording import (
+    STATE_SYMBOLS,
+    agreeing,
+    counted,
+    flag_texts,
+    interruption_text,
+    rollback_text,
+    target_text,
+)
+from orchestrator.core.fleet.state_summary import StateName
 
 OLD = TargetName(profile="old", engine="upstream")
 NEW = TargetName(profile="new", engine="ik-fork")
@@ -49,3 +60,7 @@ def test_each_flag_stands_with_its_value() -> None:
         "/bin/llama-server", "-m /m.gguf", "--mlock", "--host 127.0.0.1", "--port PORT", "left", "over",
     ]  # fmt: skip
     assert flag_texts([]) == []
+
+
+def test_every_state_has_a_symbol() -> None:
+    assert set(STATE_SYMBOLS) == set(get_args(StateName))

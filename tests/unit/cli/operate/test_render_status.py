@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
 from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, SpeedStatus, Status
-from orchestrator.cli.operate.render_status import SYMBOLS, lines
+from orchestrator.cli.operate.render_status import lines
 from orchestrator.core.fleet.state_summary import StateName
 
 
@@ -113,7 +111,3 @@ def test_figures_of_zero_are_figures() -> None:
     shown = list(lines(status(margin_mib=0, speed=speed)))
     assert "  margin    0 MiB" in shown
     assert "  speed     0% of drafts accepted" in shown
-
-
-def test_every_state_has_a_symbol() -> None:
-    assert set(SYMBOLS) == set(get_args(StateName))
