@@ -33,9 +33,7 @@ class LogCursor:
     @property
     def records(self) -> Sequence[LogRecord]:
         """The records with events among the lines that the log still keeps."""
-        while self._records and self._records[0].number < self._log.oldest_seq:
-            self._records.popleft()
-
+        self._forget_old()
         return tuple(self._records)
 
     async def catch_up(self) -> None:
@@ -59,3 +57,8 @@ class LogCursor:
         self.next_line = new[-1].seq + 1
         self.activity = add_records(self.activity, records)
         self._records.extend(records)
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        while self._records and self._records[0].number < self._log.oldest_seq:
+            self._records.popleft()
