@@ -6,11 +6,15 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
+from orchestrator.api.types import Status
+from orchestrator.api.wording import rollback_text
 from orchestrator.cli import output, waiting
+from orchestrator.cli.operate.switch import follow
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 HELP = "start the engine of a profile and wait until it answers; starts the daemon if none runs"
+HINT = "look at `orch logs`, or ask `orch explain`"
 EXAMPLES = """\
   orch up demo
   orch up qwen3.6-35b-a3b-12gb --engine upstream
@@ -47,6 +51,16 @@ def run(args: argparse.Namespace) -> int:
     if args.detach:
         status = waiting.status(paths.control_socket)
     else:
+        if answer["operation"] is not None:  # it takes the place of what runs: its result says why, if it does not
+            result = follow(paths.control_socket, answer["operation"], args.timeout)
+            if not result["ok"]:
+                rollback = rollback_text(result)
+                raise OrchError(
+                    f"{answer['target']} did not start: {result['cause']}",
+                    details=(rollback,) if rollback else (),
+                    hint=HINT,
+                )
+
         status = waiting.until_settled(paths.control_socket, answer["generation"], timeout_s=args.timeout)
 
     if args.json:
@@ -62,12 +76,18 @@ def run(args: argparse.Namespace) -> int:
     if args.detach:
         return exit_codes.OK
 
+    replaced = status["state"] == "ready"
     cause = status["cause"] or f"{status['profile']} on {status['engine']} is {status['state']}"
     raise OrchError(
-        f"{answer['target']} did not start: {cause}",
-        details=tuple(
-            f"attempt {attempt['number']}: {attempt['outcome']}: {attempt['evidence'] or attempt['cause'] or ''}"
-            for attempt in status["attempts"]
-        ),
-        hint=status["hint"] or "look at `orch logs`, or ask `orch explain`",
+        f"{answer['target']} was replaced: {cause}" if replaced else f"{answer['target']} did not start: {cause}",
+        details=() if replaced else attempt_texts(status),
+        hint="`orch events` shows what happened" if replaced else status["hint"] or HINT,
+    )
+
+
+def attempt_texts(status: Status) -> tuple[str, ...]:
+    """Return one line for each attempt, with what ended it."""
+    return tuple(
+        f"attempt {attempt['number']}: {attempt['outcome']}: {attempt['evidence'] or attempt['cause'] or ''}"
+        for attempt in status["attempts"]
     )

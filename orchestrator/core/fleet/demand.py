@@ -17,6 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.fleet.fleet_states import Fleet, SideBySide, StoppingOld
+from orchestrator.core.fleet.lifecycle_states import Draining
+
 
 @dataclass(frozen=True, slots=True)
 class DemandPolicy:
@@ -57,3 +60,19 @@ def next_profile(
         return None
 
     return first.profile if in_flight == 0 or first.oldest_s >= policy.patience_s else None
+
+
+def may_give_up(fleet: Fleet) -> bool:
+    """Return whether a switch that nobody waits for any more can be dropped without another load.
+
+    True while it reads ahead, while the new engine starts beside the one that serves, and while that one drains: then
+    it serves on. Once the old engine is gone, going back would cost as much as going on.
+    """
+    switch = fleet.switch
+    match switch:
+        case None | SideBySide():
+            return True
+        case StoppingOld(old=old):
+            return isinstance(fleet.slots.get(old), Draining)
+        case _:
+            return False

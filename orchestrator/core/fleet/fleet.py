@@ -8,15 +8,16 @@ during a switch and while a replaced instance finishes its streams.
              --new failed-> the new one is dropped; nobody noticed
 
     hold and replace             new requests wait in the gateway
-      clearing --old gone--> taking --new ready--> done
-                             taking --new failed-> returning --old target ready--> rolled back
-                                                             --that failed too---> failed
+      stopping old --old gone--> starting new --new ready--> done
+                                 starting new --new failed-> rolling back --old target ready--> rolled back
+                                                                          --that failed too---> failed
 
 A replaced instance may end its streams while the next switch begins. Then the new slot waits for it as well, so that
 there are never three processes.
 
 Invariants, checked by the property tests: in hold and replace no process is started before the others are gone (but a
-start that was under way beside another one, and is asked for again, goes on); a slot is dropped only when it has no
+start that was under way beside another one, and is asked for again, goes on); a newer switch takes the place of the one
+under way; a slot is dropped only when it has no
 process; every switch that was asked for ends in exactly one `SwitchFinished`; every state can be reached from every
 other.
 """
@@ -29,6 +30,7 @@ from typing import assert_never
 from orchestrator.core.fleet.fleet_states import (
     CancelRequested,
     DownRequested,
+    EndCause,
     Fleet,
     FleetEffect,
     FleetEvent,
@@ -51,6 +53,7 @@ from orchestrator.core.fleet.fleet_states import (
 from orchestrator.core.fleet.lifecycle import step
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
+    Draining,
     Failed,
     InstanceEvent,
     Ready,
@@ -91,6 +94,9 @@ def step_fleet(
     return turn.fleet, tuple(turn.effects)
 
 
+CANCELLED = EndCause("interrupted", "cancelled")
+
+
 class _Turn:
     """One step in the making: the fleet so far and the effects collected."""
 
@@ -106,7 +112,7 @@ class _Turn:
             if isinstance(switch, SideBySide):
                 self.step_slot(switch.new, StopRequested(force=True))
 
-            self._finish_switch(False, False, f"replaced by a start of {event.target}")
+            self._finish_switch(False, False, EndCause("interrupted", f"replaced by a start of {event.target}"))
 
         if not isinstance(switch, StoppingOld | StartingNew | RollingBack) and state_is_active(self.fleet.state):
             self.switch_target(SwitchRequested(event.target, event.slot, "replace"))
@@ -130,26 +136,30 @@ class _Turn:
 
     def stop_all(self, event: DownRequested) -> None:
         if self.fleet.switch is not None:
-            self._finish_switch(False, False, "everything was stopped")
+            self._finish_switch(False, False, EndCause("interrupted", "everything was stopped"))
 
         self.fleet = replace(self.fleet, desired=None)
         for slot in tuple(self.fleet.slots):
             self.step_slot(slot, StopRequested(event.force))
 
     def switch_target(self, event: SwitchRequested) -> None:
-        """1. A switch is under way: refused. 2. The target runs: done. 3. Nothing runs: a plain start. 4. Switch."""
+        """1. This switch is under way already: nothing. 2. Another one is: it is replaced. 3. The target runs: done.
+        4. Nothing runs: a plain start. 5. Switch.
+        """
         fleet = self.fleet
+        if fleet.switch is not None:
+            if fleet.switch.operation.id != event.slot:
+                self._supersede(fleet.switch, event)
+
+            return
+
         state = fleet.state
         running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
         # What is failing is started anew by the same target; there is nothing to return to.
         failing = isinstance(state, Stopping | Backoff)
         origin = None if failing and running == event.target else running
         operation = SwitchOperation(event.slot, origin, event.target, event.strategy, self.now)
-        if fleet.switch is not None:
-            if fleet.switch.operation.id != event.slot:
-                cause = f"a switch to {fleet.switch.operation.target} is under way"
-                self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
-        elif origin == event.target and not event.again and fleet.current is not None and not isinstance(state, Ready):
+        if origin == event.target and not event.again and fleet.current is not None and not isinstance(state, Ready):
             # It is on its way already: done once it is proven.
             operation = replace(operation, origin=None, held_since=self.now)
             self.fleet = replace(fleet, switch=StartingNew(operation, fleet.current))
@@ -163,7 +173,40 @@ class _Turn:
             operation = replace(operation, held_since=self.now)
             self.fleet = replace(fleet, switch=StoppingOld(operation, fleet.current))
             for slot in fleet.slots:
-                self.step_slot(slot, StopRequested())
+                self.step_slot(slot, StopRequested(force=event.now))
+
+    def _supersede(self, switch: Switch, event: SwitchRequested) -> None:
+        """Put a newer switch in the place of the one under way; what ran before that stays what it returns to."""
+        origin = switch.operation.origin
+        self._finish_switch(False, False, EndCause("interrupted", f"replaced by a switch to {event.target}"))
+        operation = SwitchOperation(event.slot, origin, event.target, "replace", self.now, self.now)
+        for slot, state in self.fleet.slots.items():
+            if event.now and isinstance(state, Draining):
+                self.step_slot(slot, StopRequested(force=True))
+
+        back = event.target == origin and not event.again
+        match switch:
+            case SideBySide():
+                self.step_slot(switch.new, StopRequested(force=True))
+                self.switch_target(event)
+            case StoppingOld() if back:
+                self.step_slot(switch.old, ResumeRequested())
+                if isinstance(self.fleet.state, Ready):
+                    self.fleet = replace(self.fleet, switch=StartingNew(replace(operation, origin=None), switch.old))
+                else:
+                    self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.old))
+            case StoppingOld():
+                self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.old))
+            case StartingNew():
+                self.step_slot(switch.new, StopRequested(force=True))
+                self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.new))
+            case RollingBack() if back:  # it is on its way back already
+                self.fleet = replace(self.fleet, switch=StartingNew(replace(operation, origin=None), switch.slot))
+            case RollingBack():
+                self.step_slot(switch.slot, StopRequested(force=True))
+                self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.slot))
+            case _:
+                assert_never(switch)
 
     def cancel_switch(self, event: CancelRequested) -> None:
         switch = self.fleet.switch
@@ -172,18 +215,18 @@ class _Turn:
 
         match switch:
             case SideBySide():
-                self._drop_beside(switch, "cancelled")
+                self._drop_beside(switch, CANCELLED)
             case StoppingOld(operation=SwitchOperation(origin=None)):
-                self._finish_switch(False, False, "cancelled")
+                self._finish_switch(False, False, CANCELLED)
                 self.fleet = replace(self.fleet, desired=None)
             case StoppingOld():
                 self.step_slot(switch.old, ResumeRequested())
                 if isinstance(self.fleet.slots[switch.old], Ready):
-                    self._finish_switch(False, True, "cancelled")
+                    self._finish_switch(False, True, CANCELLED)
                 else:
                     self.fleet = replace(self.fleet, switch=replace(switch, cancelled=True))
             case StartingNew(cause=None):
-                self._drop_new(switch, "cancelled")
+                self._drop_new(switch, CANCELLED)
             case StartingNew() | RollingBack():
                 pass  # it is on its way back already
             case _:
@@ -233,7 +276,7 @@ class _Turn:
             case StoppingOld():
                 if not self._has_processes():
                     if switch.cancelled:
-                        self._roll_back(switch.operation, "cancelled")
+                        self._roll_back(switch.operation, CANCELLED)
                     else:
                         self._start_new(switch.operation)
             case StartingNew():
@@ -252,9 +295,8 @@ class _Turn:
                 if isinstance(state, Ready):
                     self._finish_switch(False, True, switch.cause)
                 elif (cause := _end_cause(state)) is not None:
-                    self._finish_switch(
-                        False, False, f"{switch.cause}; and what ran before did not start again: {cause}"
-                    )
+                    text = f"{switch.cause.text}; and what ran before did not start again: {cause.text}"
+                    self._finish_switch(False, False, EndCause(switch.cause.kind, text))
             case _:
                 assert_never(switch)
 
@@ -265,15 +307,15 @@ class _Turn:
         self._open_slot(operation.id, operation.target)
         self.fleet = replace(self.fleet, switch=StartingNew(operation, operation.id))
 
-    def _drop_beside(self, switch: SideBySide, cause: str) -> None:
+    def _drop_beside(self, switch: SideBySide, cause: EndCause) -> None:
         self.step_slot(switch.new, StopRequested(force=True))
         self._finish_switch(False, not isinstance(self.fleet.slots[switch.old], Failed), cause)
 
-    def _drop_new(self, switch: StartingNew, cause: str) -> None:
+    def _drop_new(self, switch: StartingNew, cause: EndCause) -> None:
         self.fleet = replace(self.fleet, switch=replace(switch, cause=cause))
         self.step_slot(switch.new, StopRequested(force=True))
 
-    def _roll_back(self, operation: SwitchOperation, cause: str) -> None:
+    def _roll_back(self, operation: SwitchOperation, cause: EndCause) -> None:
         if operation.origin is None:
             self._finish_switch(False, False, cause)
             self.fleet = replace(self.fleet, desired=None)  # a cancelled start: there is nothing to go back to
@@ -288,7 +330,7 @@ class _Turn:
         self.fleet = replace(self.fleet, slots=slots, current=slot if current else self.fleet.current)
         self.step_slot(slot, StartRequested(target, f"{slot}.1"))
 
-    def _finish_switch(self, ok: bool, rolled_back: bool, cause: str | None) -> None:
+    def _finish_switch(self, ok: bool, rolled_back: bool, cause: EndCause | None) -> None:
         switch = self.fleet.switch
         assert switch is not None
         operation = switch.operation
@@ -312,12 +354,12 @@ class _Turn:
                 return False
 
 
-def _end_cause(state: State) -> str | None:
+def _end_cause(state: State) -> EndCause | None:
     """Return the reason why a start of a switch is given up: it failed, would have to wait, or was stopped."""
     match state:
         case Failed(failure=failure) | Backoff(failure=failure):
-            return describe(failure)
+            return EndCause("permanent" if failure.permanent else "failed", describe(failure))
         case Stopped():
-            return "it was stopped"
+            return EndCause("interrupted", "it was stopped")
         case _:
             return None

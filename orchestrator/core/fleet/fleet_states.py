@@ -23,6 +23,18 @@ from orchestrator.core.fleet.lifecycle_states import (
 )
 
 Strategy = Literal["beside", "replace"]
+EndKind = Literal["interrupted", "failed", "permanent"]
+"""Why a switch did not reach its target: somebody asked for something else, its start failed in a way that may pass, or
+it would fail the same way again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EndCause:
+    """The reason why a switch is given up; `text` is for people."""
+
+    kind: EndKind
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,7 @@ class StartingNew:
 
     operation: SwitchOperation
     new: str
-    cause: str | None = None
+    cause: EndCause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,7 @@ class RollingBack:
 
     operation: SwitchOperation
     slot: str
-    cause: str
+    cause: EndCause
 
 
 Switch = SideBySide | StoppingOld | StartingNew | RollingBack
@@ -113,12 +125,16 @@ class DownRequested:
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequested:
-    """`slot` is a fresh id, and the id of the operation. `again` starts anew what runs already: its profile changed."""
+    """`slot` is a fresh id, and the id of the operation. `again` starts anew what runs already: its profile changed.
+
+    `now` cuts the requests that run instead of waiting for their end.
+    """
 
     target: Target
     slot: str
     strategy: Strategy
     again: bool = False
+    now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +164,18 @@ class WakeSlot:
 
 @dataclass(frozen=True, slots=True)
 class SwitchFinished:
-    """The end of a switch. `gap_s` is how long clients had to wait, 0 when they did not."""
+    """The end of a switch. `gap_s` is how long clients had to wait, 0 when they did not; `cause` is None when ok."""
 
     operation: SwitchOperation
     ok: bool
     rolled_back: bool
-    cause: str | None
+    cause: EndCause | None
     gap_s: float
     total_s: float
+
+    @property
+    def cause_text(self) -> str | None:
+        return self.cause.text if self.cause is not None else None
 
 
 FleetEffect = Effect | WakeSlot | SwitchFinished

@@ -160,7 +160,7 @@ def routing_view(
         serving=None,
         refusal=None,
         progress=fleet_progress(fleet, facts.unrouted, loading),
-        models=listed_models(facts.models, state),
+        models=listed_models(facts.models, fleet),
         on_request=facts.on_request,
         unavailable=facts.unavailable,
         fallen=facts.fallen,
@@ -239,15 +239,19 @@ def _starting_beside(fleet: Fleet) -> State | None:
     return fleet.slots.get(switch.new) if isinstance(switch, SideBySide) else None
 
 
-def listed_models(models: tuple[Model, ...], state: State) -> tuple[Model, ...]:
-    """Return the models with the status of the one that the current slot is about."""
+def listed_models(models: tuple[Model, ...], fleet: Fleet) -> tuple[Model, ...]:
+    """Return the models with the status of the slots: the new one of a switch, else the current one."""
+    state = fleet.state
+    statuses: dict[str, str] = {}
     start_record = start_record_of(state)
-    if start_record is None or isinstance(state, Stopped):
-        return models
+    if start_record is not None and not isinstance(state, Stopped):
+        loaded = "loaded" if isinstance(state, Ready) else "unloaded" if failure_of(state) else "loading"
+        statuses[start_record.target.profile] = loaded
 
-    status = "loaded" if isinstance(state, Ready) else "unloaded" if failure_of(state) else "loading"
-    profile = start_record.target.profile
-    return tuple(replace(model, status=status) if model.name == profile else model for model in models)
+    if fleet.switch is not None and statuses.get(fleet.switch.operation.target.profile) != "loaded":
+        statuses[fleet.switch.operation.target.profile] = "loading"
+
+    return tuple(replace(model, status=statuses.get(model.name, model.status)) for model in models)
 
 
 def facts_after(facts: RoutingFacts, before: Fleet, after: Fleet) -> RoutingFacts:

@@ -62,10 +62,16 @@ class Actions:
         resolved = await self._resolve(profile, engine)
         await self._models.read()
         generation = self._router.views.generation
-        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
+        target, slot = resolved.target, fresh_slot()
+        operation = self._switcher.adopt(target, slot)
+        fleet = await self._owner.ask(UpRequested(target, slot))
+        replaces = fleet.switch is not None and fleet.switch.operation.id == slot
+        if not replaces and operation.result is None:
+            self._switcher.forget(operation)
+
         self._router.refresh()
-        target = resolved.target
         return {
+            "operation": slot if replaces else None,
             "generation": generation,
             "target": str(target),
             "profile": target.profile,
@@ -86,9 +92,12 @@ class Actions:
 
         return await anyio.to_thread.run_sync(self._preparer.resolve, profile, engine)
 
-    async def switch(self, target: str, strategy: Strategy | None, *, dry_run: bool) -> dict[str, object]:
-        """Begin a switch once the one under way is done, or say what it would do.
+    async def switch(
+        self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False
+    ) -> dict[str, object]:
+        """Begin a switch, in the place of one that is under way, or say what it would do.
 
+        :param now: cut the requests that run instead of waiting for their end
         :raises OrchError: when it cannot work
         """
         running = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
@@ -103,7 +112,7 @@ class Actions:
         }
         if not dry_run:
             await self._models.read()
-            return answer | {"operation": await self._begin(resolved, planned, reason)}
+            return answer | {"operation": await self._begin(resolved, planned, reason, now=now)}
 
         before = None
         if running is not None:
@@ -147,8 +156,10 @@ class Actions:
         operation = await self._begin(resolved, strategy, reason, again=True)
         return {"running": name_of(running), "strategy": strategy, "operation": operation}
 
-    async def _begin(self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False) -> str:
+    async def _begin(
+        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False, now: bool = False
+    ) -> str:
         """:return: the operation's id"""
-        operation = await self._switcher.begin(resolved, strategy, reason, again=again)
+        operation = self._switcher.begin(resolved, strategy, reason, again=again, now=now)
         self._tasks.start_soon(self._switcher.run, operation, resolved)
         return operation.id

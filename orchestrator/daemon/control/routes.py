@@ -3,7 +3,7 @@
     GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
     GET  /v1/frame?points=N&requests=N           what a dashboard shows (`api/top_frames.py`); asked for each second
     POST /v1/up       {"profile"?, "engine"?}    start, or replace what runs
-    POST /v1/switch   {"target", "strategy"?, "dry_run"?}   begin a switch; with dry_run, say what it would do
+    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?}   begin a switch; with dry_run, say what it would do
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
     POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/reload   {}                         read the profiles anew, restart what changed
@@ -35,7 +35,7 @@ from orchestrator.api.choices import LaunchFacts, Targets
 from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.exit_codes import exit_code
-from orchestrator.core.fleet.fleet_states import DownRequested, Strategy, target_of
+from orchestrator.core.fleet.fleet_states import DownRequested, EndCause, Strategy, target_of
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.daemon.control.actions import Actions
@@ -68,6 +68,7 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     target: str
     strategy: Strategy | None = None
     dry_run: bool = False
+    now: bool = False
 
 
 class DownBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -166,7 +167,7 @@ class Control:
 
     async def _switch(self, request: Request, response: Response) -> None:
         body = await _body(request, SwitchBody)
-        answer = await self._actions.switch(body.target, body.strategy, dry_run=body.dry_run)
+        answer = await self._actions.switch(body.target, body.strategy, dry_run=body.dry_run, now=body.now)
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _reload(self, request: Request, response: Response) -> None:
@@ -222,6 +223,7 @@ class Control:
         ends = body.all or self._ends_with_engine
         status = self._status_builder.status()
         running = status["state"] not in ("stopped", "failed")
+        self._switcher.interrupt(EndCause("interrupted", "everything was stopped"))
         await self._owner.ask(DownRequested(body.force))
         answer = {
             "target": str(target) if target is not None and running else None,

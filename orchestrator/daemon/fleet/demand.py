@@ -8,16 +8,19 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.demand import Demand, DemandPolicy, next_profile
+from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile
 from orchestrator.core.fleet.lifecycle_states import Ready
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.router import Router
-from orchestrator.daemon.fleet.switcher import Switcher
+from orchestrator.daemon.fleet.switcher import PendingSwitch, Switcher
 from orchestrator.gateway.dispatch import Dispatcher
 
 LOOK_EVERY_S = 0.05
 """While somebody waits for another profile; asleep otherwise."""
+
+ATTEMPTS = 2
+"""Starts of a profile for the clients that wait: one death that may pass is no reason to refuse a healthy model."""
 
 UNAVAILABLE_S = 30.0
 """How long a profile that did not start is refused at once instead of being tried again."""
@@ -62,16 +65,35 @@ class DemandScheduler:
         return [Demand(name, count, now - since) for name, (count, since) in self._dispatcher.hold.waiting().items()]
 
     async def _switch(self, profile: str) -> None:
-        try:
-            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, profile, None)
-            strategy, reason = await self._switcher.plan(resolved, None)
-            operation = await self._switcher.begin(resolved, strategy, reason)
-        except OrchError as error:
-            self._router.mark_unavailable(profile, error.message, UNAVAILABLE_S)
-            return
+        """Switch to a profile; once more if its engine died in a way that may pass. Then refuse it for a while."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                resolved = await anyio.to_thread.run_sync(self._preparer.resolve, profile, None)
+                strategy, reason = await self._switcher.plan(resolved, None)
+            except OrchError as error:
+                self._router.mark_unavailable(profile, error.message, UNAVAILABLE_S)
+                return
 
-        await self._switcher.run(operation, resolved)
-        await operation.done.wait()
-        result = operation.result
-        if result is not None and not result["ok"]:
-            self._router.mark_unavailable(profile, f"`{profile}` did not start: {result['cause']}", UNAVAILABLE_S)
+            operation = self._switcher.begin(resolved, strategy, reason)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._switcher.run, operation, resolved)
+                await self._until_done(operation, profile)
+
+            end = operation.end
+            if end is None or end.kind == "interrupted":  # it serves, or somebody asked for something else
+                return
+
+            if end.kind == "permanent" or attempt == ATTEMPTS:
+                self._router.mark_unavailable(profile, f"`{profile}` did not start: {end.text}", UNAVAILABLE_S)
+                return
+
+    async def _until_done(self, operation: PendingSwitch, profile: str) -> None:
+        """Wait for the end of a switch; give it up when nobody waits for it any more and that costs nobody a load."""
+        while operation.phase != "done":
+            with anyio.move_on_after(LOOK_EVERY_S):
+                await operation.done.wait()
+
+            asked_for = any(each.profile == profile for each in self._waiting())
+            if not asked_for and operation is self._switcher.current and may_give_up(self._owner.fleet):
+                self._switcher.cancel()
+                await operation.done.wait()

@@ -152,7 +152,7 @@ class Owner:
             self._event_log.add("switched", text)
         else:
             back = f"; {operation.origin} serves again" if finished.rolled_back else ""
-            self._event_log.add("switch_failed", f"{operation.target}: {finished.cause}{back}")
+            self._event_log.add("switch_failed", f"{operation.target}: {finished.cause_text}{back}")
 
         for observer in self._switch_observers:
             observer(finished)

@@ -14,13 +14,21 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 
+from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.gguf.reader import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.hardware.page_cache import read_ahead
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.fleet_states import CancelRequested, Strategy, SwitchFinished, SwitchRequested, target_of
+from orchestrator.core.fleet.fleet_states import (
+    CancelRequested,
+    EndCause,
+    Strategy,
+    SwitchFinished,
+    SwitchRequested,
+    target_of,
+)
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.fleet.placement import choose_strategy
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
@@ -33,7 +41,11 @@ KEPT_RESULTS = 50
 
 @dataclass(slots=True)
 class PendingSwitch:
-    """One switch, from the request to its result."""
+    """One switch, from the request to its result.
+
+    :ivar reading: the read-ahead, which nobody waits for once it is cancelled
+    :ivar end: why it did not reach its target, once it is done
+    """
 
     id: str
     origin: Target | None
@@ -41,9 +53,11 @@ class PendingSwitch:
     strategy: Strategy
     reason: str
     again: bool = False
+    now: bool = False
     phase: Literal["reading", "switching", "done"] = "reading"
     held_before: int = 0
-    cancelled: bool = False
+    reading: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    end: EndCause | None = None
     result: SwitchResult | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
 
@@ -84,19 +98,39 @@ class Switcher:
         available_mib = available_memory_bytes() >> 20
         return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
 
-    async def begin(
-        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False
+    def begin(
+        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False, now: bool = False
     ) -> PendingSwitch:
-        """Register a switch, after the one that is under way. `run` carries it out.
+        """Register a switch; `run` carries it out. It takes the place of another one that is under way.
 
         :param again: start anew what runs already
+        :param now: cut the requests that run instead of waiting for their end
+        :return: the one under way, when that has the same target
         """
-        while (busy := self.current) is not None:
-            await busy.done.wait()
+        busy = self.current
+        if busy is not None and busy.target == resolved.target and not (again or now):
+            return busy
 
+        self.interrupt(EndCause("interrupted", f"replaced by a switch to {resolved.target}"))
         origin = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
-        slot = fresh_slot()
-        operation = PendingSwitch(slot, origin, resolved.target, strategy, reason, again, held_before=self._held())
+        operation = PendingSwitch(
+            fresh_slot(), origin, resolved.target, strategy, reason, again, now, held_before=self._held()
+        )
+        return self._keep(operation)
+
+    def adopt(self, target: Target, slot: str) -> PendingSwitch:
+        """Register a start that may replace what runs, so that its result can be asked for. It needs no `run`."""
+        self.interrupt(EndCause("interrupted", f"replaced by a start of {target}"))
+        origin = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
+        operation = PendingSwitch(slot, origin, target, "replace", "asked for", held_before=self._held())
+        operation.phase = "switching"
+        return self._keep(operation)
+
+    def forget(self, operation: PendingSwitch) -> None:
+        """Drop a start that replaced nothing: its result is the state."""
+        self._operations.pop(operation.id, None)
+
+    def _keep(self, operation: PendingSwitch) -> PendingSwitch:
         self._operations[operation.id] = operation
         for old in list(self._operations)[:-KEPT_RESULTS]:
             del self._operations[old]
@@ -104,28 +138,33 @@ class Switcher:
         return operation
 
     async def run(self, operation: PendingSwitch, resolved: ResolvedTarget) -> None:
-        """Read ahead, then ask the owner to switch; return when it has taken the request."""
-        if operation.target != operation.origin:
+        """Read ahead, then ask the owner to switch; return when it has taken the request, or is not to any more."""
+        if operation.phase != "reading":  # somebody else's, or interrupted before it began
+            return
+
+        if operation.target != operation.origin and self._owner.fleet.switch is None:
             # A model that does not fit beside the rest of the page cache is read as far as it does.
             limit_bytes = available_memory_bytes() // 2
-            paths = split_paths(resolved.model_path)
-            await anyio.to_thread.run_sync(read_ahead, paths, limit_bytes, lambda: operation.cancelled)
+            paths, scope = split_paths(resolved.model_path), operation.reading
+            with scope:
+                try:
+                    await run_abandonable(lambda: read_ahead(paths, limit_bytes, lambda: scope.cancel_called))
+                except RuntimeError as error:  # no thread to be had: the engine reads the model itself
+                    _log.warning("the model is not read ahead: %s", error)
 
-        while self._owner.fleet.switch is not None:  # `orch up` replaces what runs by a switch of its own
-            await self._owner.published.changed(self._owner.published.generation)
-
-        if operation.cancelled:
-            self._settle(operation, ok=False, rolled_back=True, cause="cancelled", gap_s=0.0, total_s=0.0)
+        if operation.phase != "reading":
             return
 
         operation.phase = "switching"
-        request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again)
+        request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again, operation.now)
         await self._owner.ask(request)
 
-    def abandon(self) -> None:
-        """Stop reading ahead: the daemon ends."""
-        if self.current is not None:
-            self.current.cancelled = True
+    def interrupt(self, end: EndCause) -> None:
+        """End a switch that still reads ahead; one that the fleet has taken is the fleet's to end."""
+        operation = self.current
+        if operation is not None and operation.phase == "reading":
+            operation.reading.cancel()
+            self._settle(operation, ok=False, rolled_back=True, end=end, gap_s=0.0, total_s=0.0)
 
     def cancel(self) -> PendingSwitch:
         """:raises OrchError: when no switch is under way"""
@@ -133,9 +172,10 @@ class Switcher:
         if operation is None:
             raise OrchError("no switch is under way")
 
-        operation.cancelled = True
         if operation.phase == "switching":
             self._owner.post(CancelRequested(operation.id))
+        else:
+            self.interrupt(EndCause("interrupted", "cancelled"))
 
         return operation
 
@@ -147,13 +187,20 @@ class Switcher:
                 operation,
                 ok=event.ok,
                 rolled_back=event.rolled_back,
-                cause=event.cause,
+                end=event.cause,
                 gap_s=event.gap_s,
                 total_s=event.total_s,
             )
 
     def _settle(
-        self, operation: PendingSwitch, *, ok: bool, rolled_back: bool, cause: str | None, gap_s: float, total_s: float
+        self,
+        operation: PendingSwitch,
+        *,
+        ok: bool,
+        rolled_back: bool,
+        end: EndCause | None,
+        gap_s: float,
+        total_s: float,
     ) -> None:
         origin = operation.origin
         operation.result = {
@@ -165,8 +212,9 @@ class Switcher:
             "gap_s": round(gap_s, 3),
             "total_s": round(total_s, 3),
             "strategy": operation.strategy,
-            "cause": cause,
+            "cause": end.text if end is not None else None,
         }
+        operation.end = end
         operation.phase = "done"
         operation.done.set()
 

@@ -30,7 +30,7 @@ from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.demand import DemandPolicy
-from orchestrator.core.fleet.fleet_states import DownRequested
+from orchestrator.core.fleet.fleet_states import DownRequested, EndCause
 from orchestrator.core.fleet.lifecycle_states import Stopped, describe
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
@@ -304,7 +304,7 @@ class Daemon:
         await gateway.stop_listening(HEARD_S)
         router.close()
         gateway.stop_accepting()
-        switcher.abandon()
+        switcher.interrupt(EndCause("interrupted", "the daemon ends"))
         # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
         desired = self._owner.fleet.desired
         await self._owner.ask(DownRequested())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.fleet.fleet_states import (
+    EndCause,
     RollingBack,
     StartingNew,
     target_of,
@@ -48,7 +49,7 @@ def test_beside_the_old_one_serves_until_the_new_one_is_ready_and_then_ends_its_
     assert fleet.fleet.current == "s2"
     assert isinstance(state(fleet, "s1"), Draining)
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (True, False, None)
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (True, False, None)
     assert (finished.gap_s, finished.total_s) == (0.0, 7.0)
     fleet.settle()
     assert set(fleet.fleet.slots) == {"s2"}
@@ -73,7 +74,7 @@ def test_beside_a_new_one_out_of_memory_climbs_the_ladder_before_it_is_given_up(
     fleet.crash("s2", OOM)
     finished = result(fleet)
     assert (finished.ok, finished.rolled_back) == (False, True)
-    assert finished.cause == "out of device memory [cudaMalloc failed]"
+    assert finished.cause_text == "out of device memory [cudaMalloc failed]"
     assert set(fleet.fleet.slots) == {"s1"}
     assert isinstance(fleet.fleet.state, Ready)
     assert fleet.fleet.desired == A
@@ -96,7 +97,7 @@ def test_beside_a_new_one_that_fails_is_dropped_and_the_old_one_never_stopped_se
 def test_beside_a_new_one_that_cannot_be_prepared_is_dropped() -> None:
     fleet = beside()
     fleet.perform("prepare", "s2", BAD_MODEL)
-    assert result(fleet).cause == "the file is no GGUF"
+    assert result(fleet).cause_text == "the file is no GGUF"
     assert set(fleet.fleet.slots) == {"s1"}
 
 
@@ -108,7 +109,7 @@ def test_beside_a_canary_that_fails_ends_the_new_one_before_it_is_dropped() -> N
     fleet.perform("canary", "s2", HUNG)
     assert isinstance(state(fleet, "s2"), Stopping)
     fleet.perform("stop", "s2")
-    assert result(fleet).cause == HUNG.message
+    assert result(fleet).cause_text == HUNG.message
     assert set(fleet.fleet.slots) == {"s1"}
 
 
@@ -173,7 +174,7 @@ def test_replace_counts_the_gap_from_the_moment_requests_are_held_until_the_new_
     fleet.now += 20
     fleet.become_ready("s2")
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (True, False, None)
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (True, False, None)
     assert finished.gap_s == finished.total_s == 25.0
     assert not fleet.fleet.holding
     assert set(fleet.fleet.slots) == {"s2"}
@@ -187,7 +188,7 @@ def test_replace_by_one_that_fails_starts_the_old_target_again() -> None:
     fleet.now += 5
     fleet.become_ready("s2r")
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (False, True, "the file is no GGUF")
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (False, True, "the file is no GGUF")
     assert finished.gap_s == 5.0
     assert target_of(fleet.fleet.state) == fleet.fleet.desired == A
     assert set(fleet.fleet.slots) == {"s2r"}
@@ -202,7 +203,7 @@ def test_replace_by_one_that_runs_out_of_memory_climbs_the_ladder_before_the_rol
         fleet.crash("s2", OOM)
 
     assert isinstance(fleet.fleet.switch, RollingBack)
-    assert fleet.fleet.switch.cause == "out of device memory [cudaMalloc failed]"
+    assert fleet.fleet.switch.cause == EndCause("failed", "out of device memory [cudaMalloc failed]")
     fleet.settle()
     assert result(fleet).rolled_back
 
@@ -221,7 +222,7 @@ def test_a_roll_back_that_fails_names_both_causes_and_shows_the_failure_of_what_
     fleet.crash("s2r", BAD_MODEL)
     finished = result(fleet)
     assert (finished.ok, finished.rolled_back) == (False, False)
-    assert finished.cause == f"{BAD_MODEL.message}; and what ran before did not start again: {BAD_MODEL.message}"
+    assert finished.cause_text == f"{BAD_MODEL.message}; and what ran before did not start again: {BAD_MODEL.message}"
     assert isinstance(fleet.fleet.state, Failed)
     assert target_of(fleet.fleet.state) == fleet.fleet.desired == A
 

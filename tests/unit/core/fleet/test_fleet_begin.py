@@ -160,7 +160,7 @@ def test_a_switch_from_nothing_that_fails_shows_the_failure() -> None:
     operation = fleet.switch(B, "replace")
     fleet.perform("prepare", operation, BAD_MODEL)
     finished = result(fleet, operation)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (False, False, "the file is no GGUF")
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (False, False, "the file is no GGUF")
     assert isinstance(fleet.fleet.state, Failed)
     assert fleet.fleet.desired == B
 

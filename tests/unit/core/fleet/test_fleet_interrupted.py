@@ -6,12 +6,14 @@ import pytest
 
 from orchestrator.core.fleet.fleet_states import (
     CancelRequested,
+    EndCause,
     RollingBack,
     SlotWoke,
     StartingNew,
     StoppingOld,
     Strategy,
     SwitchRequested,
+    slot_of,
     target_of,
 )
 from orchestrator.core.fleet.lifecycle_states import (
@@ -23,7 +25,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Target,
 )
 from tests.unit.core.fleet.fleet_simulation import WorldSimulation
-from tests.unit.core.fleet.lifecycle_machine import CRASH, HUNG, A, B
+from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, CRASH, HUNG, A, B
 from tests.unit.core.fleet.switch_phases import (
     PHASES,
     beside,
@@ -38,6 +40,8 @@ from tests.unit.core.fleet.switch_phases import (
     taking_with_a_process,
 )
 
+C = Target("c", "upstream")
+
 
 def test_cancelled_beside_the_new_one_is_ended_and_the_old_one_serves_on() -> None:
     fleet = beside()
@@ -45,7 +49,7 @@ def test_cancelled_beside_the_new_one_is_ended_and_the_old_one_serves_on() -> No
     fleet.perform("spawn", "s2")
     fleet.cancel()
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause, finished.gap_s) == (False, True, "cancelled", 0.0)
+    assert (finished.ok, finished.rolled_back, finished.cause_text, finished.gap_s) == (False, True, "cancelled", 0.0)
     assert isinstance(state(fleet, "s2"), Stopping)
     assert isinstance(fleet.fleet.state, Ready)
     fleet.settle()
@@ -59,7 +63,7 @@ def test_cancelled_while_draining_the_same_process_serves_again() -> None:
     fleet.cancel()
     assert isinstance(fleet.fleet.state, Ready)
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause, finished.gap_s) == (False, True, "cancelled", 4.0)
+    assert (finished.ok, finished.rolled_back, finished.cause_text, finished.gap_s) == (False, True, "cancelled", 4.0)
     fleet.settle()
     assert fleet.running == before
     assert fleet.fleet.desired == A
@@ -73,7 +77,7 @@ def test_cancelled_while_stopping_the_old_target_is_started_again() -> None:
     assert isinstance(fleet.fleet.switch, RollingBack)
     fleet.become_ready("s2r")
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (False, True, "cancelled")
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (False, True, "cancelled")
     assert target_of(fleet.fleet.state) == A
 
 
@@ -139,7 +143,7 @@ def test_a_cancelled_start_from_nothing_leaves_nothing_and_wants_nothing() -> No
     operation = fleet.switch(B, "replace")
     fleet.cancel()
     finished = result(fleet, operation)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (False, False, "cancelled")
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (False, False, "cancelled")
     fleet.settle()
     assert isinstance(fleet.fleet.state, Stopped)
     assert fleet.fleet.desired is None
@@ -151,7 +155,7 @@ def test_a_stop_in_any_phase_ends_the_switch_and_every_process(phase: str, force
     fleet = PHASES[phase]()
     fleet.down(force=force)
     finished = result(fleet)
-    assert (finished.ok, finished.rolled_back, finished.cause) == (False, False, "everything was stopped")
+    assert (finished.ok, finished.rolled_back, finished.cause_text) == (False, False, "everything was stopped")
     assert not fleet.fleet.holding
     fleet.settle()
     assert isinstance(fleet.fleet.state, Stopped)
@@ -178,7 +182,7 @@ def test_a_start_in_any_phase_ends_the_switch_and_wins(phase: str, target: Targe
     fleet.up(target)
     finished = result(fleet)
     assert (finished.ok, finished.rolled_back) == (False, False)
-    assert finished.cause == f"replaced by a start of {target}"
+    assert finished.cause_text == f"replaced by a start of {target}"
     fleet.settle()
     assert isinstance(fleet.fleet.state, Ready)
     assert target_of(fleet.fleet.state) == fleet.fleet.desired == target
@@ -245,16 +249,44 @@ def test_a_start_of_something_else_replaces_what_serves() -> None:
 
 @every_phase
 @pytest.mark.parametrize("strategy", ["beside", "replace"])
-def test_a_second_switch_is_refused_and_the_first_goes_on(phase: str, strategy: Strategy) -> None:
+@pytest.mark.parametrize("target", [A, C], ids=["back", "on"])
+def test_a_newer_switch_takes_the_place_of_the_one_under_way(phase: str, strategy: Strategy, target: Target) -> None:
     fleet = PHASES[phase]()
-    before = fleet.fleet
-    second = fleet.switch(A, strategy)
-    assert fleet.fleet == before
-    finished = result(fleet, second)
+    newer = fleet.switch(target, strategy)
+    finished = result(fleet)
     assert (finished.ok, finished.rolled_back) == (False, False)
-    assert finished.cause == f"a switch to {B} is under way"
+    assert finished.cause == EndCause("interrupted", f"replaced by a switch to {target}")
     fleet.settle()
-    assert "s2" in fleet.finished
+    assert result(fleet, newer).ok
+    assert target_of(fleet.fleet.state) == fleet.fleet.desired == target
+
+
+@every_phase
+def test_a_newer_switch_that_fails_returns_to_what_ran_before_both(phase: str) -> None:
+    fleet = PHASES[phase]()
+    newer = fleet.switch(C, "replace")
+    for _ in range(20):
+        fleet.deliver_everything()
+        jobs = [job for job in fleet.engines.work() if slot_of(job[1]) == newer]
+        if jobs:
+            fleet.engines.finish(jobs[0], BAD_MODEL)
+        elif work := fleet.engines.work():
+            fleet.engines.finish(work[0], None)
+
+    fleet.settle()
+    finished = result(fleet, newer)
+    assert (finished.ok, finished.rolled_back) == (False, True)
+    assert finished.cause is not None and finished.cause.kind == "permanent"
+    assert target_of(fleet.fleet.state) == fleet.fleet.desired == A
+
+
+def test_a_switch_back_while_the_old_one_drains_lets_the_same_process_serve_again() -> None:
+    fleet = draining()
+    before = fleet.running.copy()
+    newer = fleet.switch(A, "replace")
+    assert isinstance(fleet.fleet.state, Ready)
+    assert result(fleet, newer).ok
+    assert fleet.running == before
 
 
 @every_phase
