@@ -22,6 +22,8 @@ _ERROR_BYTES = 256 * 1024
 
 _COLON = ord(":")
 
+_NOTHING, _COMMENTS, _EVENTS, _BODY = Written  # plain names: an attribute of an enum costs as much as a call
+
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
@@ -48,11 +50,11 @@ class ClientAnswer:
         self._family = family
         self._began = began
         self._event_stream = False
-        self._part = Written.BODY
+        self._part = _BODY
         self._awaited_token: FirstToken | None = None
         self._progress_at = began
         self._traffic: InstanceTraffic | None = None
-        self.written = Written.NOTHING
+        self.written = _NOTHING
         self.first_token_s: float | None = None
         self.tail = BodyTail()
 
@@ -65,9 +67,9 @@ class ClientAnswer:
 
     def comment(self, text: str) -> None:
         """Keep a waiting stream alive, and say what it waits for."""
-        if self.written is Written.NOTHING:
+        if self.written is _NOTHING:
             self._response.start(200, _SSE_HEADERS)
-            self.written = Written.COMMENTS
+            self.written = _COMMENTS
 
         printable = "".join(char if char.isprintable() else " " for char in text)
         self._response.write(f": orch: {printable}\n\n".encode())
@@ -83,25 +85,25 @@ class ClientAnswer:
         streams = forward.is_event_stream(upstream.headers)
         self._traffic = traffic if upstream.status == 200 or not upstream.complete else None
         self._awaited_token = FirstToken() if streams else None
-        if self.written is Written.NOTHING:
+        if self.written is _NOTHING:
             headers = forward.response_headers(upstream.headers)
             if upstream.complete:
                 body = upstream.take()
                 self._note(body)
                 response.send(upstream.status, headers, body)
-                self.written = Written.BODY
+                self.written = _BODY
                 return
 
             length = upstream.header(b"content-length")
             response.start(upstream.status, headers, length=None if length is None else int(length))
-            self.written = Written.COMMENTS if streams else Written.BODY
+            self.written = _COMMENTS if streams else _BODY
         elif upstream.status != 200 or not streams:
             # The client was given a 200 while it waited; what the engine says instead has to be an event.
             message = forward.error_message(await upstream.read(_ERROR_BYTES), upstream.status)
             raise GatewayError("engine_refused", message)
 
         self._event_stream = streams
-        self._part = Written.EVENTS if streams else Written.BODY
+        self._part = _EVENTS if streams else _BODY
         response.flow = upstream
         try:
             if response.backpressure:

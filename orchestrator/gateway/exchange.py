@@ -19,13 +19,14 @@ from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, after_failure
 from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.phases import (
+    ANSWERED,
+    AWAITING_HEAD,
+    FAILED,
     NEXT,
-    AwaitingHead,
-    Concluded,
+    READING_BODY,
+    RECOVERING,
     Phase,
     Queued,
-    ReadingBody,
-    Recovering,
     Relaying,
 )
 from orchestrator.gateway.routes import Match
@@ -52,7 +53,7 @@ class Exchange:
         self._id = next(_IDS)
         self._began = monotonic()  # the loop counts in milliseconds only
         self._answer = ClientAnswer(response, match.route.family, self._began)
-        self._phase: Phase = ReadingBody()
+        self._phase: Phase = READING_BODY
         self._stopping = False
         self._profile: str | None = None
         self._endpoint: Endpoint | None = None
@@ -64,7 +65,7 @@ class Exchange:
         self._dispatcher.begin(self)
         try:
             await self._serve()
-            self._enter(Concluded(failed=False))
+            self._enter(ANSWERED)
         except GatewayError as error:
             self._fail(FailureKind.REFUSED, error)
         except asyncio.CancelledError:
@@ -115,7 +116,7 @@ class Exchange:
         """Go on to the next phase: the one place where it changes."""
         before = self._phase
         assert type(phase) in NEXT[type(before)], (before, phase)
-        if isinstance(before, Queued) and isinstance(phase, AwaitingHead):
+        if isinstance(before, Queued) and phase is AWAITING_HEAD:
             self._held_s += monotonic() - before.since
 
         self._phase = phase
@@ -140,7 +141,7 @@ class Exchange:
             if failure is None:
                 break
 
-            self._enter(Recovering())
+            self._enter(RECOVERING)
             await self._recover(failure, admission.endpoint, body, fingerprint)
             arrived = self._began
 
@@ -153,7 +154,7 @@ class Exchange:
         :return: None when it was answered
         """
         self._endpoint = admission.endpoint
-        self._enter(AwaitingHead())
+        self._enter(AWAITING_HEAD)
         request, match = self._request, self._match
         target = f"{match.path}?{request.query}" if request.query else match.path
         headers = forward.request_headers(request.headers, admission.endpoint.api_key)
@@ -250,7 +251,7 @@ class Exchange:
 
     def _fail(self, kind: FailureKind, error: GatewayError) -> None:
         """Conclude it with an error, told as what was written to the client allows."""
-        self._enter(Concluded(failed=True))
+        self._enter(FAILED)
         if not self._dispatcher.accepting:
             self._response.close_after()
 
@@ -261,7 +262,7 @@ class Exchange:
         outcome, status = "complete", response.status
         if response.client_gone:
             outcome, status = "client_gone", response.status or _CLIENT_GONE
-        elif status >= 400 or self._phase != Concluded(failed=False):
+        elif status >= 400 or self._phase is not ANSWERED:
             outcome = "error"
 
         found = figures(self._answer.tail.value())

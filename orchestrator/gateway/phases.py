@@ -56,6 +56,11 @@ class Concluded:
     failed: bool
 
 
+READING_BODY = ReadingBody()
+AWAITING_HEAD = AwaitingHead()
+RECOVERING = Recovering()
+ANSWERED, FAILED = Concluded(failed=False), Concluded(failed=True)
+
 Phase = ReadingBody | Queued | AwaitingHead | Relaying | Recovering | Concluded
 
 NEXT: dict[type[Phase], tuple[type[Phase], ...]] = {

@@ -47,7 +47,7 @@ class Gateway:
         the listener too. Those that were accepted may still ask, at most so long.
         """
         self._server.close_listeners()
-        await self._server.heard(within_s)
+        await self._server.wait_spoken(within_s)
         await self._dispatcher.wait_assigned(within_s)
 
     def stop_accepting(self) -> None:

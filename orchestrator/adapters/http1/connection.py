@@ -1,4 +1,16 @@
-"""One client's connection: parse strictly, answer one request at a time, notice at once when the client is gone."""
+"""One client's connection: parse strictly, answer one request at a time, notice at once when the client is gone.
+
+What is read and what becomes of the connection are two machines:
+
+    IDLE --first byte--> HEAD --blank line--> BODY --last byte--> IDLE         (`InputState`)
+
+    OPEN --broken input--> DRAINING --last answer--> CLOSING --> LOST          (`ConnectionState`)
+      |                                                 ^          ^
+      +--- last answer, half-close, silence, shutdown --+          |
+      +--- the transport is gone, from any state ------------------+
+
+A state is left in one method each: `_ignore_input`, `_begin_closing`, `connection_lost`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +18,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Set
+from enum import Enum
 from typing import cast
 
 import httptools
@@ -24,8 +37,55 @@ _WRITE_HIGH_WATER = 64 * 1024
 _WRITE_LOW_WATER = 16 * 1024
 
 
+class ConnectionState(Enum):
+    """The life of a connection."""
+
+    OPEN = "requests are read and answered"
+    DRAINING = "input is dropped; the requests that came whole before are still answered"
+    CLOSING = "nothing more is answered; the connection is cut at a deadline"
+    LOST = "the transport is gone"
+
+
+class InputState(Enum):
+    """The part of a request that the next byte belongs to."""
+
+    IDLE = "none: it begins one"
+    HEAD = "its head"
+    BODY = "its body"
+
+
+# Plain names: an attribute of an enum costs as much as a call, and there are many for each request.
+_OPEN, _DRAINING, _CLOSING, _LOST = ConnectionState
+_IDLE, _HEAD, _BODY = InputState
+
+
+class RequestHead:
+    """The head of a request, as far as it has come.
+
+    :ivar received_bytes: of all reads since its first byte
+    """
+
+    __slots__ = ("headers", "received_bytes", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: Headers = []
+        self.received_bytes = 0
+
+
+class ServedRequest:
+    """The request that is being answered."""
+
+    __slots__ = ("request", "response", "task")
+
+    def __init__(self, request: Request, response: Response, task: asyncio.Task[None]) -> None:
+        self.request = request
+        self.response = response
+        self.task = task
+
+
 class Hub:
-    """What the connections of one server share.
+    """The state that the connections of one server share.
 
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     """
@@ -56,38 +116,30 @@ class Hub:
 
 
 class Connection(asyncio.Protocol):
-    """States: idle, head, body, answering, idle again; `ending` once only closing is left.
+    """The server's end of one client's connection.
 
-    `_ignores_input`: what still arrives is dropped. `_ending_at`: when the connection is cut if it has not ended by
-    itself.
-
-    :ivar heard: a request has come, or what was taken for one
+    :ivar has_spoken: a request has come, or what was taken for one
     """
 
     def __init__(self, hub: Hub) -> None:
-        self.heard = False
+        self.has_spoken = False
         self._hub = hub
         self._limits = hub.limits
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._peer = "?"
-        self._url = b""
-        self._headers: Headers = []
-        self._head_bytes = 0
-        self._reading: Request | None = None
-        self._waiting: deque[Request] = deque()
-        self._answering: Request | None = None
-        self._response: Response | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._refusal: RejectedRequest | None = None
-        self._ignores_input = False
-        self._gone = False
-        self._ending_at: float | None = None
-        self._since = self._loop.time()
-        self._paused_since: float | None = None
+        self._state = _OPEN
+        self._closing_deadline = 0.0
+        self._input = _IDLE
+        self._head = RequestHead()
+        self._arriving: Request | None = None
+        self._pipelined: deque[Request] = deque()
+        self._served: ServedRequest | None = None
+        self._waiting_since = self._loop.time()
+        self._backpressure_since: float | None = None
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
@@ -106,137 +158,127 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(_WRITE_HIGH_WATER, _WRITE_LOW_WATER)
 
     def data_received(self, data: bytes) -> None:
-        if self._ignores_input:
+        if self._state is not _OPEN:
             return
 
-        if self._reading is None:
-            if not self._head_bytes:
-                self._since = self._loop.time()
+        if self._input is _HEAD:
+            self._head.received_bytes += len(data)
+        elif self._input is _IDLE:
+            self._input = _HEAD
+            self._head.received_bytes = len(data)
+            self._waiting_since = self._loop.time()
 
-            self._head_bytes += len(data)
-
+        refusal: RejectedRequest | None = None
         try:
             self._parser.feed_data(data)
-            if self._reading is None and self._head_bytes > self._limits.head_bytes:
-                self._refusal = RejectedRequest(431, "the head of the request is too large")
+            if self._head.received_bytes > self._limits.head_bytes and self._arriving is None:
+                refusal = RejectedRequest(431, "the head of the request is too large")
         except httptools.HttpParserError as error:
-            self._refusal = self._refusal or RejectedRequest(400, f"malformed HTTP: {error}")
+            cause = error.__context__
+            refusal = cause if isinstance(cause, RejectedRequest) else RejectedRequest(400, f"malformed HTTP: {error}")
 
-        if self._refusal is not None:
-            self._refuse(self._refusal)
-        elif self._task is None and self._waiting:
-            self._answer(self._waiting.popleft())
+        if refusal is not None:
+            self._refuse(refusal)
+        elif self._served is None and self._pipelined:
+            self._serve(self._pipelined.popleft())
 
     def eof_received(self) -> None:
-        # A client that has shut its side down is taken for gone: only so is a closed connection noticed while the
-        # engine has nothing to say yet. The transport closes itself once what was written has left.
-        self._end(within_s=self._limits.linger_s)
-        if self._response is not None:
-            self._response.lost()
-
-        self.cancel()
+        # A client that has half-closed is taken for gone: only so is a closed connection noticed while the engine has
+        # nothing to say yet. The transport closes itself once what was written has left.
+        self._begin_closing(within_s=self._limits.linger_s)
+        self._lose_client()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gone = True
-        self._ignores_input = True
-        self._waiting.clear()
-        if self._response is not None:
-            self._response.lost()
-
-        if self._task is None:
+        self._state = _LOST
+        self._pipelined.clear()
+        if self._served is None:
             self._hub.lost(self)
         else:
-            self._task.cancel()
+            self._lose_client()
 
     def pause_writing(self) -> None:
-        self._paused_since = self._loop.time()
-        if self._response is not None:
-            self._response.set_backpressure(True)
+        self._backpressure_since = self._loop.time()
+        if self._served is not None:
+            self._served.response.set_backpressure(True)
 
     def resume_writing(self) -> None:
-        self._paused_since = None
-        if self._response is not None:
-            self._response.set_backpressure(False)
+        self._backpressure_since = None
+        if self._served is not None:
+            self._served.response.set_backpressure(False)
 
-    # What the parser calls. An exception here stops it for good.
+    # Called by the parser. An exception here stops it for good.
 
     def on_url(self, fragment: bytes) -> None:
-        self._url += fragment
-        if len(self._url) > self._limits.uri_bytes:
-            raise self._stop(414, "the request target is too long")
+        head = self._head
+        head.url += fragment
+        if len(head.url) > self._limits.uri_bytes:
+            raise RejectedRequest(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
-        if len(self._headers) > self._limits.headers:
-            raise self._stop(431, "the request has too many headers")
+        headers = self._head.headers
+        headers.append((name.lower(), value))
+        if len(headers) > self._limits.headers:
+            raise RejectedRequest(431, "the request has too many headers")
 
     def on_headers_complete(self) -> None:
-        parser, headers = self._parser, self._headers
+        parser, limits, url, headers = self._parser, self._limits, self._head.url, self._head.headers
         size = sum([len(name) + len(value) + 4 for name, value in headers])
-        if size + len(self._url) > self._limits.head_bytes:
-            raise self._stop(431, "the head of the request is too large")
+        if size + len(url) > limits.head_bytes:
+            raise RejectedRequest(431, "the head of the request is too large")
 
         method, version = parser.get_method().decode(), parser.get_http_version()
-        try:
-            target, length = vet(method, self._url, version, headers, upgrade=parser.should_upgrade())
-        except RejectedRequest as refusal:
-            self._refusal = refusal
-            raise
+        target, length = vet(method, url, version, headers, upgrade=parser.should_upgrade())
+        if length > limits.body_bytes:
+            raise RejectedRequest(413, f"the body has {length} bytes, allowed {limits.body_bytes}")
 
-        if length > self._limits.body_bytes:
-            raise self._stop(413, f"the body has {length} bytes, allowed {self._limits.body_bytes}")
-
-        if len(self._waiting) > self._limits.pipelined:
-            raise self._stop(429, "too many pipelined requests")
+        if len(self._pipelined) > limits.pipelined:
+            raise RejectedRequest(429, "too many pipelined requests")
 
         # A client that speaks HTTP/1.0 reads to the end of the connection, whatever it may ask for.
         keep_alive = version == "1.1" and parser.should_keep_alive()
-        self._reading = Request(
+        self._arriving = Request(
             method, target, version, headers, keep_alive=keep_alive, peer=self._peer, transport=self._transport
         )
-        self._since = self._loop.time()
-        self._waiting.append(self._reading)
+        self._input = _BODY
+        self._waiting_since = self._loop.time()
+        self._pipelined.append(self._arriving)
 
     def on_body(self, data: bytes) -> None:
-        assert self._reading is not None
-        self._reading.feed(data)
-        if self._reading.received_bytes > self._limits.body_bytes:
-            raise self._stop(413, f"the body is larger than {self._limits.body_bytes} bytes")
+        assert self._arriving is not None
+        self._arriving.feed(data)
+        if self._arriving.received_bytes > self._limits.body_bytes:
+            raise RejectedRequest(413, f"the body is larger than {self._limits.body_bytes} bytes")
 
     def on_message_complete(self) -> None:
-        assert self._reading is not None
-        self._reading.finish()
-        self._reading = None
-        self._url = b""
-        self._headers = []
-        self._head_bytes = 0
-
-    def _stop(self, status: int, reason: str) -> RejectedRequest:
-        self._refusal = RejectedRequest(status, reason)
-        return self._refusal
+        assert self._arriving is not None
+        self._arriving.finish()
+        self._arriving = None
+        self._head = RequestHead()
+        self._input = _IDLE
 
     # Answering.
 
-    def _answer(self, request: Request) -> None:
-        self.heard = True
-        self._answering = request
-        self._response = response = Response(request, self._transport)
-        if self._hub.draining or (self._ignores_input and not self._waiting):
+    def _serve(self, request: Request) -> None:
+        self.has_spoken = True
+        response = Response(request, self._transport)
+        draining = self._state is not _OPEN
+        if self._hub.draining or (draining and not self._pipelined):
             response.close_after()
 
-        if self._paused_since is not None:
+        if self._backpressure_since is not None:
             response.set_backpressure(True)
 
-        self._task = self._loop.create_task(self._run(request, response))
+        task = self._loop.create_task(self._run(request, response))
+        self._served = ServedRequest(request, response, task)
         # Not a `finally` in the task: one that is cancelled before its first step never enters its `try`.
-        self._task.add_done_callback(lambda _: self._answered(request, response))
+        task.add_done_callback(self._answered)
 
     async def _run(self, request: Request, response: Response) -> None:
         try:
             await self._hub.handler(request, response)
         except asyncio.CancelledError:
-            # From `cancel()`: the client is gone, its body was refused, or the server stops.
-            if not response.ended and self._ending_at is None:
+            # The client is gone, its body was refused, or the server stops.
+            if not response.ended and self._state is not _CLOSING:
                 response.abort()
         except Exception:
             logger.exception("a request handler failed")
@@ -245,91 +287,103 @@ class Connection(asyncio.Protocol):
             else:
                 response.send(500, *refusal_body(RejectedRequest(500, "internal error")))
 
-    def _answered(self, request: Request, response: Response) -> None:
-        self._task = self._answering = None
-        self._since = self._loop.time()
-        if self._gone:
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        served, self._served = self._served, None
+        assert served is not None and served.task is task
+        self._waiting_since = self._loop.time()
+        if self._state is _LOST:
             self._hub.lost(self)
             return
 
-        if self._ending_at is not None:
+        if self._state is _CLOSING:
             return
 
-        response.end()
-        if not request.complete:
-            self._begin_close()
-        elif not response.keep_alive or self._hub.draining:
+        served.response.end()
+        if not served.request.complete:
+            self._half_close()
+        elif not served.response.keep_alive or self._hub.draining:
             self._close()
-        elif self._waiting:
-            self._answer(self._waiting.popleft())
-        elif self._ignores_input:
+        elif self._pipelined:
+            self._serve(self._pipelined.popleft())
+        elif self._state is _DRAINING:
             self._close()
 
     def _refuse(self, refusal: RejectedRequest) -> None:
         self._hub.log_refusal(self._peer, refusal.reason)
-        self.heard = True
-        self._ignores_input = True
-        self._refusal = None
+        self.has_spoken = True
+        self._ignore_input()
         # Complete requests ahead of the broken bytes keep their answers; the connection ends after the last of them.
-        self._waiting = deque(request for request in self._waiting if request.complete)
-        if self._task is None and self._waiting:
-            self._answer(self._waiting.popleft())
+        self._pipelined = deque(request for request in self._pipelined if request.complete)
+        if self._served is None and self._pipelined:
+            self._serve(self._pipelined.popleft())
 
-        if self._task is not None and self._response is not None:
-            if self._answering is not self._reading or self._response.started:
+        served = self._served
+        if served is not None:
+            if served.request is not self._arriving or served.response.started:
                 return
 
-            self._task.cancel()
-            self._response.ended = True
+            served.task.cancel()
+            served.response.ended = True
 
         headers, body = refusal_body(refusal)
         framing = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         self._transport.write(encode_head(STATUS_LINES[refusal.status], [*headers, *framing]) + body)
-        self._begin_close()
+        self._half_close()
+
+    def _lose_client(self) -> None:
+        if self._served is not None:
+            self._served.response.lost()
+            self._served.task.cancel()
 
     # Ending.
 
     def close_if_idle(self) -> None:
-        if self._task is None:
+        """Close the connection now, or after the answer that is under way."""
+        if self._served is None:
             self._close()
-        elif self._response is not None:
-            self._response.close_after()
-
-    def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        else:
+            self._served.response.close_after()
 
     def abort(self) -> None:
+        """Cut the connection."""
         self._transport.abort()
 
     def expire(self, now: float) -> None:
-        """Cut what has taken too long: a farewell, a reader, a head, a body, or a client with nothing to say."""
-        limits, waited_s = self._limits, now - self._since
-        if self._ending_at is not None:
-            if now > self._ending_at:
+        """Cut what has taken too long: an end, a reader, a body, a head, or a client with nothing to say."""
+        limits, waited_s = self._limits, now - self._waiting_since
+        if self._state is _CLOSING:
+            if now > self._closing_deadline:
                 self._transport.abort()
-        elif self._paused_since is not None and now - self._paused_since > limits.write_timeout_s:
+        elif self._backpressure_since is not None and now - self._backpressure_since > limits.write_timeout_s:
             self._transport.abort()
-        elif self._reading is not None and not self._ignores_input:
-            if waited_s > limits.body_timeout_s + self._reading.received_bytes / limits.body_rate:
+        elif self._state is not _OPEN:
+            return  # what is owed is still answered
+        elif self._arriving is not None:
+            if waited_s > limits.body_timeout_s + self._arriving.received_bytes / limits.body_rate:
                 self._refuse(RejectedRequest(408, "the body of the request came too slowly"))
-        elif self._task is None and self._head_bytes:
+        elif self._served is not None:
+            return
+        elif self._input is _HEAD:
             if waited_s > limits.header_timeout_s:
                 self._refuse(RejectedRequest(408, "the head of the request came too slowly"))
-        elif self._task is None and waited_s > limits.idle_timeout_s:
+        elif waited_s > limits.idle_timeout_s:
             self._close()
 
-    def _end(self, *, within_s: float) -> None:
-        self._ignores_input = True
-        if self._ending_at is None:
-            self._ending_at = self._loop.time() + within_s
+    def _ignore_input(self) -> None:
+        if self._state is _OPEN:
+            self._state = _DRAINING
+
+    def _begin_closing(self, *, within_s: float) -> None:
+        if self._state in (_OPEN, _DRAINING):
+            self._state = _CLOSING
+            self._closing_deadline = self._loop.time() + within_s
 
     def _close(self) -> None:
-        self._end(within_s=self._limits.write_timeout_s)
+        self._begin_closing(within_s=self._limits.write_timeout_s)
         self._transport.close()
 
-    def _begin_close(self) -> None:
+    def _half_close(self) -> None:
         """End our side; what the client still sends is read away, or the reset would destroy our answer."""
-        self._end(within_s=self._limits.linger_s)
+        self._begin_closing(within_s=self._limits.linger_s)
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()

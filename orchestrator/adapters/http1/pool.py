@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 
 from orchestrator.adapters.http1.client import StaleError, UpstreamConnection, UpstreamError, UpstreamResponse
@@ -51,8 +50,10 @@ class UpstreamPool:
         head = encode_head(f"{method} {target} HTTP/1.1".encode(), fields)
         connection = self._reusable()
         if connection is not None:
-            with contextlib.suppress(StaleError):
+            try:
                 return await connection.exchange(head, body)
+            except StaleError:
+                pass  # a fresh one is tried below
 
         try:
             fresh = await self._connect()

@@ -13,9 +13,9 @@ from orchestrator.adapters.http1.connection import Connection, Handler, Hub
 from orchestrator.adapters.http1.wire import HttpLimits
 
 _CLEANUP_S = 5.0
-"""How long cancelled handlers may take to clean up when the server stops."""
+"""The time that cancelled handlers have to clean up when the server stops."""
 
-_LOOK_S = 0.01
+_POLL_S = 0.01
 
 
 class HttpServer:
@@ -53,16 +53,16 @@ class HttpServer:
 
         self._listeners.clear()
 
-    async def heard(self, within_s: float) -> None:
+    async def wait_spoken(self, within_s: float) -> None:
         """Wait until each connection that was accepted has said what it wants, at most so long: a client that was let
         in just before the listeners were closed has no other place to go.
         """
         deadline = asyncio.get_running_loop().time() + within_s
-        while any(not connection.heard for connection in self._hub.connections):
+        while any(not connection.has_spoken for connection in self._hub.connections):
             if asyncio.get_running_loop().time() >= deadline:
                 return
 
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     async def shutdown(self, drain_s: float) -> None:
         """Let running requests end, at most `drain_s` seconds, then cancel the rest and wait for their cleanup."""
@@ -70,17 +70,17 @@ class HttpServer:
         for connection in tuple(self._hub.connections):
             connection.close_if_idle()
 
-        if not await self._emptied(drain_s):
+        if not await self._wait_empty(drain_s):
             for connection in tuple(self._hub.connections):
                 connection.abort()
 
-            await self._emptied(_CLEANUP_S)
+            await self._wait_empty(_CLEANUP_S)
 
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
 
-    async def _emptied(self, timeout_s: float) -> bool:
+    async def _wait_empty(self, timeout_s: float) -> bool:
         self._hub.empty.clear()
         if not self._hub.connections:
             return True
