@@ -80,7 +80,8 @@ class EngineStandIn(asyncio.Protocol):
 
     def _stream(self, left: int, interval_s: float, seen: hashlib._Hash) -> None:
         if left:
-            event = (SENT + b'%d,"text":"' % time.monotonic_ns()).ljust(CHUNK_BYTES - 4, b".") + b'"}\n\n'
+            # As llama-server's own stream: an event that carries a token, so that the gateway stops looking for one.
+            event = (SENT + b'%d,"content":"' % time.monotonic_ns()).ljust(CHUNK_BYTES - 4, b".") + b'"}\n\n'
             seen.update(event)
             self._chunk(event)
             self._loop.call_later(interval_s, self._stream, left - 1, interval_s, seen)
