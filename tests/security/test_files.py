@@ -60,7 +60,7 @@ def keep_a_request(path: str) -> None:
 
 WRITERS: dict[str, Callable[[str], None]] = {
     "the engine's log": write_a_log,
-    "the journal": lambda path: EventLog(path).add("kind", "message"),
+    "the events": lambda path: EventLog(path).add("kind", "message"),
     "the history": keep_a_request,
     "the state": lambda path: save_state(path, {"a": 1}),
     "the lock": take_the_lock,
