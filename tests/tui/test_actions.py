@@ -213,7 +213,7 @@ async def test_the_log_and_the_requests_are_those_of_the_engine(home: Home) -> N
 
         def shows_the_end_of_the_log() -> bool:
             seen = [line for line in home.orch("logs", "-n", "100000").stdout.splitlines() if line]
-            return app.events_panel.tail.text.splitlines() == seen[-app.events_panel.tail.line_count :]
+            return bool(app.events_panel.tail.text.splitlines() == seen[-app.events_panel.tail.line_count :])
 
         # The engine may still write between the one look and the other.
         await until(pilot, shows_the_end_of_the_log, "both say the same")
