@@ -7,12 +7,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 
@@ -22,7 +24,7 @@ from orchestrator.adapters.paths import Paths, find_paths, make_directories
 from orchestrator.adapters.process.cgroup import EngineGroups
 from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
-from orchestrator.core.fleet.fleet_states import DownRequested
+from orchestrator.core.fleet.fleet_states import DownRequested, EndCause
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     Exited,
@@ -45,6 +47,7 @@ from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.status import Clock, StatusBuilder
+from orchestrator.daemon.fleet import switcher as switcher_module
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
 from orchestrator.daemon.fleet.engine_run import EngineRuns
@@ -52,7 +55,7 @@ from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.router import Router
-from orchestrator.daemon.fleet.switcher import Switcher
+from orchestrator.daemon.fleet.switcher import PendingSwitch, Switcher
 from orchestrator.daemon.fleet.watching import LivenessWatcher
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
@@ -361,6 +364,132 @@ def test_a_reload_restarts_what_runs_only_when_its_profile_says_something_else(l
             operation = here.switcher.find(str(answer["operation"]))
             await operation.done.wait()
             assert operation.result is not None and operation.result["ok"]
+
+    drive(work)
+
+
+# A switch that reads its model ahead from a disk that does not answer.
+
+
+@pytest.fixture
+def hung_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Reading ahead blocks until the test lets go; `is_set` then says that it was."""
+    answers = threading.Event()
+
+    def blocks(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], bool]) -> int:
+        answers.wait(PATIENCE_S)
+        return 0
+
+    monkeypatch.setattr(switcher_module, "read_ahead", blocks)
+    yield answers
+    answers.set()
+
+
+async def begin_reading(here: Parts) -> PendingSwitch:
+    """A serves, and a switch to b reads ahead for ever."""
+    await here.actions.up("a", None)
+    await here.state(Ready)
+    begun = await here.actions.switch("b", "replace", dry_run=False)
+    operation = here.switcher.find(str(begun["operation"]))
+    assert operation.phase == "reading"
+    return operation
+
+
+def test_a_stop_ends_a_read_ahead_and_nothing_starts_afterwards(lab: Lab, hung_disk: threading.Event) -> None:
+    lab.model("a")
+    lab.model("b")
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here:
+            operation = await begin_reading(here)
+            here.switcher.interrupt(EndCause("interrupted", "everything was stopped"))
+            await here.owner.ask(DownRequested())
+            assert operation.result is not None
+            assert (operation.result["cause"], operation.result["rolled_back"]) == ("everything was stopped", False)
+            await here.state(Stopped)
+            hung_disk.set()
+            await anyio.lowlevel.checkpoint()
+            assert here.owner.fleet.switch is None
+            assert lab.starts("b") == []
+
+    drive(work)
+
+
+def test_a_start_ends_a_read_ahead_and_wins(lab: Lab, hung_disk: threading.Event) -> None:
+    for name in ("a", "b", "c"):
+        lab.model(name)
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here:
+            operation = await begin_reading(here)
+            await here.actions.up("c", None)
+            assert operation.result is not None
+            assert operation.result["cause"] == "replaced by a start of c@fake-upstream"
+            await until(lambda: here.router.view().serves("c"))
+            hung_disk.set()
+            await anyio.lowlevel.checkpoint()
+            assert here.router.view().serves("c")
+            assert lab.starts("b") == []
+
+    drive(work)
+
+
+def test_a_cancel_ends_a_read_ahead_at_once_and_the_next_switch_does_not_wait_for_it(
+    lab: Lab, hung_disk: threading.Event
+) -> None:
+    for name in ("a", "b"):
+        lab.model(name)
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here:
+            operation = await begin_reading(here)
+            here.switcher.cancel()
+            assert operation.result is not None
+            assert (operation.result["cause"], operation.result["rolled_back"]) == ("cancelled", True)
+            assert here.router.view().serves("a")
+            assert here.switcher.current is None
+
+    drive(work)
+
+
+def test_a_newer_switch_takes_the_place_of_one_that_reads_and_the_same_one_joins_it(
+    lab: Lab, hung_disk: threading.Event
+) -> None:
+    for name in ("a", "b", "c"):
+        lab.model(name)
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here:
+            operation = await begin_reading(here)
+            again = await here.actions.switch("b", "replace", dry_run=False)
+            assert again["operation"] == operation.id
+            hung_disk.set()  # for what follows, the disk answers
+            newer = here.switcher.find(str((await here.actions.switch("c", "replace", dry_run=False))["operation"]))
+            await newer.done.wait()
+            await operation.done.wait()
+            assert operation.result is not None and newer.result is not None
+            assert operation.result["cause"] in ("replaced by a switch to c@fake-upstream", None)
+            assert newer.result["ok"]
+            assert here.router.view().serves("c")
+
+    drive(work)
+
+
+def test_a_start_that_replaces_what_runs_has_a_result_with_its_own_cause(lab: Lab) -> None:
+    lab.model("a")
+    lab.model("b", {"die_at": "load", "say": ["error: invalid argument: --nonsense"]})
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here:
+            first = await here.actions.up("a", None)
+            assert first["operation"] is None
+            await here.state(Ready)
+            second = await here.actions.up("b", None)
+            operation = here.switcher.find(str(second["operation"]))
+            await operation.done.wait()
+            assert operation.result is not None
+            assert "--nonsense" in str(operation.result["cause"])
+            assert operation.result["rolled_back"]
 
     drive(work)
 

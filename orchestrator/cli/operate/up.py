@@ -54,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
         if answer["operation"] is not None:  # it takes the place of what runs: its result says why, if it does not
             result = follow(paths.control_socket, answer["operation"], args.timeout)
             if not result["ok"]:
+                if args.json:
+                    output.json_data(waiting.status(paths.control_socket))
+
                 rollback = rollback_text(result)
                 raise OrchError(
                     f"{answer['target']} did not start: {result['cause']}",

@@ -21,6 +21,7 @@ from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.hardware.page_cache import read_ahead
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.fleet import CANCELLED
 from orchestrator.core.fleet.fleet_states import (
     CancelRequested,
     EndCause,
@@ -56,6 +57,7 @@ class PendingSwitch:
     now: bool = False
     phase: Literal["reading", "switching", "done"] = "reading"
     held_before: int = 0
+    begun: bool = False
     reading: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     end: EndCause | None = None
     result: SwitchResult | None = None
@@ -139,9 +141,10 @@ class Switcher:
 
     async def run(self, operation: PendingSwitch, resolved: ResolvedTarget) -> None:
         """Read ahead, then ask the owner to switch; return when it has taken the request, or is not to any more."""
-        if operation.phase != "reading":  # somebody else's, or interrupted before it began
+        if operation.phase != "reading" or operation.begun:  # interrupted before it began, or joined by a second asker
             return
 
+        operation.begun = True
         if operation.target != operation.origin and self._owner.fleet.switch is None:
             # A model that does not fit beside the rest of the page cache is read as far as it does.
             limit_bytes = available_memory_bytes() // 2
@@ -164,7 +167,7 @@ class Switcher:
         operation = self.current
         if operation is not None and operation.phase == "reading":
             operation.reading.cancel()
-            self._settle(operation, ok=False, rolled_back=True, end=end, gap_s=0.0, total_s=0.0)
+            self._settle(operation, ok=False, rolled_back=end is CANCELLED, end=end, gap_s=0.0, total_s=0.0)
 
     def cancel(self) -> PendingSwitch:
         """:raises OrchError: when no switch is under way"""
@@ -175,7 +178,7 @@ class Switcher:
         if operation.phase == "switching":
             self._owner.post(CancelRequested(operation.id))
         else:
-            self.interrupt(EndCause("interrupted", "cancelled"))
+            self.interrupt(CANCELLED)
 
         return operation
 
