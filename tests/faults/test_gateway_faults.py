@@ -117,3 +117,17 @@ def send(lab: Lab, request_id: str, tokens: int = 8) -> socket.socket:
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.sendall(head.encode() + body)
     return connection
+
+
+def test_one_client_that_asks_two_models_in_turn_waits_for_no_stay(lab: Lab) -> None:
+    """It embeds with one and answers with another; the stay is for clients that would take the model from each other."""
+    lab.configure(QUICK + "[gateway]\nswitch_min_stay_s = 3600\nswitch_patience_s = 7200\n")
+    lab.model("a")
+    lab.model("b")
+    lab.serve("a")
+    lab.ready("a")
+    for turn in range(3):
+        for name in ("b", "a"):
+            lab.ask(f"{name}{turn}", model=name).check_complete(8)
+
+    assert len(lab.events("switched")) == 6

@@ -4,9 +4,10 @@ Two things would be wrong: to switch at each request of clients that alternate b
 model wait for ever because those of the other never stop. So:
 
 1. The profile whose oldest request has waited longest is next.
-2. What serves stays for `min_stay_s`, so that a switch is paid back by at least some answers.
-3. Then it goes as soon as it has nothing to do; requests for the next profile pile up meanwhile and are answered in one
-   batch.
+2. What serves goes at once when nobody uses it: the request came after the end of its last one and nothing came since,
+   as from one client that embeds with one model and answers with another; or it has been idle for `idle_s`.
+3. Else it stays for `min_stay_s`, so that a switch is paid back by at least some answers. Then it goes as soon as it
+   has nothing to do; requests for the next profile pile up meanwhile and are answered in one batch.
 4. A request that has waited for `patience_s` ends the stay of a profile that is never idle.
 
 Hence each request waits at most `patience_s` for its turn, plus the time to drain and to load, for each profile ahead.
@@ -23,10 +24,18 @@ from orchestrator.core.fleet.lifecycle_states import Draining
 
 @dataclass(frozen=True, slots=True)
 class DemandPolicy:
-    """The least stay of a profile that serves, and the longest wait for one that is busy, s."""
+    """When a profile that serves makes room for another one.
+
+    :param min_stay_s: the least stay of one that is used
+    :param patience_s: the longest wait for one that is busy
+    :param idle_s: without a request for so long, nobody uses it
+    :param settle_s: a request is so old before it counts as the only one: others may come with it
+    """
 
     min_stay_s: float = 5.0
     patience_s: float = 30.0
+    idle_s: float = 1.0
+    settle_s: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,12 @@ class Demand:
 
 
 def next_profile(
-    waiting: Sequence[Demand], serving: str | None, in_flight: int, stayed_s: float, policy: DemandPolicy
+    waiting: Sequence[Demand],
+    serving: str | None,
+    in_flight: int,
+    stayed_s: float,
+    quiet_s: float,
+    policy: DemandPolicy,
 ) -> str | None:
     """Return the profile to switch to now, or None while what serves goes on.
 
@@ -47,6 +61,7 @@ def next_profile(
     :param serving: the profile that serves; None when nothing does
     :param in_flight: requests that it is answering
     :param stayed_s: time since it became ready
+    :param quiet_s: time since the end of its last request; since it became ready when it had none
     """
     others = [demand for demand in waiting if demand.profile != serving]
     if not others:
@@ -54,6 +69,10 @@ def next_profile(
 
     first = max(others, key=lambda demand: (demand.oldest_s, demand.count, demand.profile))
     if serving is None:
+        return first.profile
+
+    came_after = policy.settle_s <= first.oldest_s <= quiet_s
+    if in_flight == 0 and (came_after or quiet_s >= policy.idle_s):
         return first.profile
 
     if stayed_s < policy.min_stay_s:

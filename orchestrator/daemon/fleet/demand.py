@@ -14,6 +14,7 @@ from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import PendingSwitch, Switcher
+from orchestrator.gateway.contract import Finished
 from orchestrator.gateway.dispatch import Dispatcher
 
 LOOK_EVERY_S = 0.05
@@ -44,6 +45,12 @@ class DemandScheduler:
         self._preparer = preparer
         self._dispatcher = dispatcher
         self._policy = policy
+        self._last_end_s = float("-inf")
+
+    def request_ended(self, record: Finished) -> None:
+        """Note the end of a request; told by the ledger."""
+        if record.instance is not None:
+            self._last_end_s = monotonic()
 
     async def run(self) -> None:
         while True:
@@ -54,7 +61,8 @@ class DemandScheduler:
                 in_flight = self._dispatcher.in_flight(state.instance) if isinstance(state, Ready) else 0
                 stayed_s = monotonic() - state.since if isinstance(state, Ready) else 0.0
                 free = self._switcher.current is None and self._owner.fleet.switch is None
-                profile = next_profile(waiting, serving, in_flight, stayed_s, self._policy) if free else None
+                quiet_s = min(stayed_s, monotonic() - self._last_end_s)
+                profile = next_profile(waiting, serving, in_flight, stayed_s, quiet_s, self._policy) if free else None
                 if profile is not None:
                     await self._switch(profile)
 
