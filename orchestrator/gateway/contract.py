@@ -1,4 +1,4 @@
-"""What the gateway knows of the daemon, and asks of it: the seam between the data path and the one owner of state."""
+"""The seam between the data path and the one owner of state: what each tells the other."""
 
 from __future__ import annotations
 
@@ -6,48 +6,69 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.core.fleet.routing import Endpoint, Model, Refusal, RoutingView
+from orchestrator.gateway.timings import EngineFigures
 
 View = RoutingView
 
-__all__ = ["Endpoint", "Finished", "Ledger", "Model", "Refusal", "Supervisor", "Traffic", "Underway", "View"]
+__all__ = [
+    "Endpoint",
+    "Finished",
+    "Ledger",
+    "Model",
+    "Refusal",
+    "RequestFacts",
+    "Supervisor",
+    "Traffic",
+    "Underway",
+    "View",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """One request that ended, for the speed figures, the metrics and the history. Nothing of its text is in it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts(EngineFigures):
+    """One request, as far as it has come. Nothing of its text is in it.
 
-    Counts are None where the engine did not say. `outcome` is one of `complete`, `error`, `client_gone`.
+    The one description of a request: the history's row (`core/measure/request_stats.RequestRecord`) and the dashboard's
+    (`api/top_frames.RequestRow`) are made from the fields of the same name.
 
-    :param instance: the last one that it was sent to; None for a request that never got to one
+    :param id: counts the requests of this daemon
+    :param outcome: `held` in the queue or `running`; at its end `complete`, `error` or `client_gone`
+    :param started: when it arrived (monotonic)
     :param held_s: time in the queue
     :param first_token_s: from the request's arrival to the first token of a stream; None for a whole answer
-    :param replays: how often it was sent again because an engine died
-    :param started: when it arrived (monotonic)
-    :param id: counts the requests of this daemon
+    :param total_s: from its arrival to its end, or until now
+    :param instance: the last one that it was sent to; None for a request that never got to one
     :param profile: what answered, else what the client asked for; `engine` and `build` are those of the instance
-    :param depth_tokens: of context at the end, those that were in the engine's cache included
     """
 
-    instance: str | None
+    id: int = 0
     route: str
-    status: int
     outcome: str
+    started: float = 0.0
     held_s: float
     first_token_s: float | None
     total_s: float
-    prompt_tokens: int | None = None
-    prompt_ms: float | None = None
-    predicted_tokens: int | None = None
-    predicted_ms: float | None = None
-    draft_tokens: int | None = None
-    draft_accepted: int | None = None
-    replays: int = 0
-    started: float = 0.0
-    id: int = 0
+    instance: str | None
     profile: str | None = None
     engine: str | None = None
     build: str | None = None
-    depth_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Underway(RequestFacts):
+    """One request that has not ended. The engine has counted nothing yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(RequestFacts):
+    """One request that ended, for the speed figures, the metrics and the history.
+
+    :param status: that the client was given; 499 where it left before
+    :param replays: how often it was sent again because an engine died
+    """
+
+    status: int
+    replays: int = 0
 
     @property
     def prompt_tok_s(self) -> float | None:
@@ -61,28 +82,8 @@ class Finished:
         The engines define their own `predicted_per_second` differently (upstream over n - 1 steps, the fork over n).
         Here n tokens need n - 1 steps after the prompt, because the prompt's last step yields the first one.
         """
-        tokens, ms = self.predicted_tokens, self.predicted_ms
+        tokens, ms = self.output_tokens, self.output_ms
         return (tokens - 1) * 1000 / ms if tokens and tokens > 1 and ms else None
-
-
-@dataclass(frozen=True, slots=True)
-class Underway:
-    """One request that has not ended; fields as of `Finished`.
-
-    :param waits: it is in the queue
-    :param instance: the engine that it was sent to, or None
-    """
-
-    id: int
-    route: str
-    waits: bool
-    held_s: float
-    first_token_s: float | None
-    started: float
-    profile: str | None
-    engine: str | None
-    build: str | None
-    instance: str | None
 
 
 class Supervisor(Protocol):
@@ -104,7 +105,7 @@ class Ledger(Protocol):
 
 
 class Traffic(Protocol):
-    """The gateway's counters of what clients do, as the daemon reads them (`gateway/server.py`)."""
+    """The gateway's counters of what clients do, as the daemon reads them (`gateway/dispatch.py`)."""
 
     @property
     def active(self) -> int:

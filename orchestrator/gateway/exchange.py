@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
@@ -30,13 +32,15 @@ from orchestrator.gateway.phases import (
     Relaying,
 )
 from orchestrator.gateway.routes import Match
-from orchestrator.gateway.timings import figures
+from orchestrator.gateway.timings import EngineFigures, figures
 
 _CAUSE_S = 1.0
 """The time that an error waits for the daemon to name the cause of an engine's death."""
 
 _CLIENT_GONE = 499
 """nginx's number for a client that left before its answer; on our books only."""
+
+_FIGURES = tuple(field.name for field in fields(EngineFigures))
 
 _IDS = count(1)
 
@@ -98,19 +102,10 @@ class Exchange:
         if self._match.route.kind != "inference":
             return None
 
-        phase, endpoint = self._phase, self._endpoint
-        return Underway(
-            id=self._id,
-            route=self._match.path,
-            waits=isinstance(phase, Queued),
-            held_s=self._held_s + (now - phase.since if isinstance(phase, Queued) else 0.0),
-            first_token_s=self._answer.first_token_s,
-            started=self._began,
-            profile=endpoint.profile if endpoint else self._profile,
-            engine=endpoint.engine if endpoint else None,
-            build=endpoint.build if endpoint else None,
-            instance=endpoint.instance if endpoint else None,
-        )
+        phase = self._phase
+        held_s = self._held_s + (now - phase.since if isinstance(phase, Queued) else 0.0)
+        outcome = "held" if isinstance(phase, Queued) else "running"
+        return Underway(**self._facts(now), outcome=outcome, held_s=held_s)
 
     def _enter(self, phase: Phase) -> None:
         """Go on to the next phase: the one place where it changes."""
@@ -266,26 +261,26 @@ class Exchange:
             outcome = "error"
 
         found = figures(self._answer.tail.value())
-        endpoint = self._endpoint
         return Finished(
-            instance=endpoint.instance if endpoint else None,
-            route=self._match.path,
-            status=status,
+            **self._facts(monotonic()),
+            **{name: getattr(found, name) for name in _FIGURES},
             outcome=outcome,
             held_s=self._held_s,
-            first_token_s=self._answer.first_token_s,
-            total_s=monotonic() - self._began,
-            prompt_tokens=found.prompt_tokens,
-            prompt_ms=found.prompt_ms,
-            predicted_tokens=found.predicted_tokens,
-            predicted_ms=found.predicted_ms,
-            draft_tokens=found.draft_tokens,
-            draft_accepted=found.draft_accepted,
+            status=status,
             replays=self._replays,
-            started=self._began,
-            id=self._id,
-            profile=endpoint.profile if endpoint else self._profile,
-            engine=endpoint.engine if endpoint else None,
-            build=endpoint.build if endpoint else None,
-            depth_tokens=found.depth_tokens,
         )
+
+    def _facts(self, now: float) -> dict[str, Any]:
+        """Return the fields of `RequestFacts` that do not depend on whether the request has ended."""
+        endpoint = self._endpoint
+        return {
+            "id": self._id,
+            "route": self._match.path,
+            "started": self._began,
+            "first_token_s": self._answer.first_token_s,
+            "total_s": now - self._began,
+            "instance": endpoint.instance if endpoint else None,
+            "profile": endpoint.profile if endpoint else self._profile,
+            "engine": endpoint.engine if endpoint else None,
+            "build": endpoint.build if endpoint else None,
+        }

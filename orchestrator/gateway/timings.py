@@ -39,7 +39,7 @@ class BodyTail:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class EngineFigures:
     """The engine's counts and times; None where it did not say.
 
     :param depth_tokens: of context at the end, those that were in the cache included: upstream tells what it took from
@@ -48,25 +48,25 @@ class Figures:
 
     prompt_tokens: int | None = None
     prompt_ms: float | None = None
-    predicted_tokens: int | None = None
-    predicted_ms: float | None = None
+    output_tokens: int | None = None
+    output_ms: float | None = None
     draft_tokens: int | None = None
     draft_accepted: int | None = None
     depth_tokens: int | None = None
 
 
-def figures(tail: bytes) -> Figures:
+def figures(tail: bytes) -> EngineFigures:
     """Read llama-server's `timings`; from an answer that has none, the counts of `usage`.
 
     Generated text cannot fake either: inside a JSON string the quotes are escaped.
     """
     found = _object_after(tail, _TIMINGS)
     if found is not None:
-        return Figures(
+        return EngineFigures(
             prompt_tokens=_whole(found, "prompt_n"),
             prompt_ms=_number(found, "prompt_ms"),
-            predicted_tokens=_whole(found, "predicted_n"),
-            predicted_ms=_number(found, "predicted_ms"),
+            output_tokens=_whole(found, "predicted_n"),
+            output_ms=_number(found, "predicted_ms"),
             draft_tokens=_whole(found, "draft_n"),
             draft_accepted=_whole(found, "draft_n_accepted"),
             depth_tokens=_depth(found),
@@ -74,12 +74,12 @@ def figures(tail: bytes) -> Figures:
 
     found = _object_after(tail, _USAGE)
     if found is not None:
-        return Figures(
+        return EngineFigures(
             prompt_tokens=_whole(found, "prompt_tokens", "input_tokens"),
-            predicted_tokens=_whole(found, "completion_tokens", "output_tokens"),
+            output_tokens=_whole(found, "completion_tokens", "output_tokens"),
         )
 
-    return Figures()
+    return EngineFigures()
 
 
 def _object_after(tail: bytes, key: bytes) -> dict[str, object] | None:

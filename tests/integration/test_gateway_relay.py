@@ -328,7 +328,7 @@ def test_the_engines_own_figures_are_recorded(streams: bool) -> None:
             record = supervisor.records[0]
             assert (record.instance, record.route, record.status, record.outcome) == ("i-1", CHAT, 200, "complete")
             assert (record.prompt_tokens, record.prompt_ms) == (7, 12.5)
-            assert (record.predicted_tokens, record.predicted_ms) == (40, 400.0)
+            assert (record.output_tokens, record.output_ms) == (40, 400.0)
             assert (record.draft_tokens, record.draft_accepted) == (30, 21)
             assert (record.profile, record.engine, record.build) == ("demo", "upstream", None)
             assert before <= record.started <= record.started + record.total_s <= time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal, cast
 
 from orchestrator.adapters.hardware.host import Residency
 from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestRow, SlotFigures, TopFrame
@@ -22,11 +22,14 @@ from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib
 from orchestrator.daemon.telemetry.engine_samples import Work
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.telemetry import DeviceSnapshot, Telemetry, rounded
-from orchestrator.gateway.contract import Finished, Underway
+from orchestrator.gateway.contract import RequestFacts, Underway
 
 EVENTS = 20
 STALE_S = 5.0
 """A profile's text is compared with what runs so often: reading it is the dearest part of a frame."""
+
+_DIGITS = {"first_token_s": 4, "prompt_tok_s": 2, "decode_tok_s": 2, "held_s": 3, "total_s": 3}
+"""Decimal places of a request's row."""
 
 
 class TopFrames:
@@ -86,10 +89,10 @@ class TopFrames:
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
         """Return the rows newest first, unfinished requests before the others."""
-        now, clock, work = monotonic(), self._status.clock, self._telemetry.work
+        clock, work = self._status.clock, self._telemetry.work
         slots = slots_of(underway, work)
-        rows = [_underway(each, clock, now, slots.get(each.id), work.asked_s) for each in reversed(underway)]
-        rows += [_finished(each, clock) for each in reversed(self._ledger.recent)]
+        rows = [underway_row(each, clock, slots.get(each.id), work.asked_s) for each in reversed(underway)]
+        rows += [row_of(each, clock) for each in reversed(self._ledger.recent)]
         return rows[: max(count, 0)]
 
 
@@ -183,7 +186,9 @@ def slots_of(underway: Sequence[Underway], work: Work) -> dict[int, Slot]:
     Engines do not tell. But they number what they are asked in its order, as the gateway does: as many busy slots as
     requests, all of which were there when the slots were asked for, are each other's in that order.
     """
-    sent = sorted((each for each in underway if each.instance is not None and not each.waits), key=lambda each: each.id)
+    sent = sorted(
+        (each for each in underway if each.instance is not None and each.outcome != "held"), key=lambda each: each.id
+    )
     busy = sorted((slot for slot in work.slots if slot.busy), key=lambda slot: slot.task or 0)
     tasks = {slot.task for slot in busy}
     known = len(busy) == 1 or (None not in tasks and len(tasks) == len(busy))
@@ -194,28 +199,16 @@ def slots_of(underway: Sequence[Underway], work: Work) -> dict[int, Slot]:
     return {each.id: slot for each, slot in zip(sent, busy, strict=True)}
 
 
-def _underway(request: Underway, clock: Clock, now: float, slot: Slot | None, asked_s: float) -> RequestRow:
-    """:param slot: what works for it, as it was at `asked_s` (monotonic); None where nobody knows"""
+def underway_row(request: Underway, clock: Clock, slot: Slot | None, asked_s: float) -> RequestRow:
+    """Return the row of a request that has not ended.
+
+    :param slot: what works for it, as it was at `asked_s` (monotonic); None where nobody knows
+    """
     decoded = slot.decoded if slot is not None else None
-    return RequestRow(
-        id=request.id,
-        started=clock.rfc3339(request.started),
-        profile=request.profile,
-        engine=request.engine,
-        build=request.build,
-        route=request.route,
-        outcome="held" if request.waits else "running",
-        status=None,
-        prompt_tokens=None,
-        output_tokens=decoded or None,
-        first_token_s=_seconds(request.first_token_s),
-        prompt_tok_s=None,
-        decode_tok_s=rounded(_decode_until(request, decoded, asked_s)),
-        draft_tokens=None,
-        draft_accepted=None,
-        held_s=round(request.held_s, 3),
-        total_s=round(now - request.started, 3),
-    )
+    row = row_of(request, clock)
+    row["output_tokens"] = decoded or None
+    row["decode_tok_s"] = rounded(_decode_until(request, decoded, asked_s))
+    return row
 
 
 def _decode_until(request: Underway, decoded: int | None, asked_s: float) -> float | None:
@@ -227,27 +220,12 @@ def _decode_until(request: Underway, decoded: int | None, asked_s: float) -> flo
     return (decoded - 1) / took_s if took_s >= MIN_S else None
 
 
-def _finished(record: Finished, clock: Clock) -> RequestRow:
-    return RequestRow(
-        id=record.id,
-        started=clock.rfc3339(record.started),
-        profile=record.profile,
-        engine=record.engine,
-        build=record.build,
-        route=record.route,
-        outcome=record.outcome,
-        status=record.status,
-        prompt_tokens=record.prompt_tokens,
-        output_tokens=record.predicted_tokens,
-        first_token_s=_seconds(record.first_token_s),
-        prompt_tok_s=rounded(record.prompt_tok_s),
-        decode_tok_s=rounded(record.decode_tok_s),
-        draft_tokens=record.draft_tokens,
-        draft_accepted=record.draft_accepted,
-        held_s=round(record.held_s, 3),
-        total_s=round(record.total_s, 3),
-    )
+def row_of(request: RequestFacts, clock: Clock) -> RequestRow:
+    """Return a request's row: the fields of the same name; None for what only one that has ended can have."""
+    row: dict[str, Any] = {name: getattr(request, name, None) for name in RequestRow.__annotations__}
+    for name, digits in _DIGITS.items():
+        if row[name] is not None:
+            row[name] = round(row[name], digits)
 
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    row["started"] = clock.rfc3339(request.started)
+    return cast(RequestRow, row)

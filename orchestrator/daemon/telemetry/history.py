@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from time import monotonic, time
 
 from orchestrator.adapters.store.history import DamagedHistory, HistoryStore, open_history
@@ -175,28 +176,18 @@ class HistoryWriter:
             self._store = None
 
 
+_SHARED = tuple(field.name for field in fields(RequestRecord) if field.name != "started_s")
+
+
 def record_of(finished: Finished, now_s: float, monotonic_s: float) -> RequestRecord:
-    """A request for the history.
+    """Return a request's row for the history: the fields of the same name, with times to the microsecond.
 
     :param now_s: Unix time at the monotonic time `monotonic_s`; the pair is taken anew each time, because the one goes
         on while the machine sleeps, and the other does not
     """
-    return RequestRecord(
-        started_s=round(now_s - (monotonic_s - finished.started), 3),
-        profile=finished.profile,
-        engine=finished.engine,
-        build=finished.build,
-        route=finished.route,
-        outcome=finished.outcome,
-        status=finished.status,
-        held_s=round(finished.held_s, 6),
-        total_s=round(finished.total_s, 6),
-        first_token_s=None if finished.first_token_s is None else round(finished.first_token_s, 6),
-        prompt_tokens=finished.prompt_tokens,
-        prompt_ms=finished.prompt_ms,
-        output_tokens=finished.predicted_tokens,
-        output_ms=finished.predicted_ms,
-        draft_tokens=finished.draft_tokens,
-        draft_accepted=finished.draft_accepted,
-        replays=finished.replays,
-    )
+    row = {name: getattr(finished, name) for name in _SHARED}
+    for name, value in row.items():
+        if name.endswith("_s") and value is not None:
+            row[name] = round(value, 6)
+
+    return RequestRecord(started_s=round(now_s - (monotonic_s - finished.started), 3), **row)

@@ -144,7 +144,7 @@ class SlowdownWatch:
                 if verdict.kind != before:
                     self._on_notice()
 
-        if run.launch.mtp and record.predicted_tokens:
+        if run.launch.mtp and record.output_tokens:
             self._count_drafts(run, subject, record)
 
     def notice(self, instance: str | None) -> str | None:
@@ -211,7 +211,7 @@ class SlowdownWatch:
         before_it, subject.drafts_in_log = subject.drafts_in_log, run.log_cursor.activity.drafts
         drafted = bool(record.draft_tokens) or subject.drafts_in_log > before_it
         before = subject.drafting.lost
-        subject.drafting, news = add_answer(subject.drafting, record.predicted_tokens or 0, drafted=drafted)
+        subject.drafting, news = add_answer(subject.drafting, record.output_tokens or 0, drafted=drafted)
         if news == "lost":
             self._record("drafts_stopped", f"{run.launch.target}: {_no_drafts(subject.drafting)}")
         elif news == "back":

@@ -21,7 +21,7 @@ class SpeedMeter:
         self._recent: dict[str, deque[Finished]] = {}
 
     def add(self, record: Finished) -> None:
-        if record.instance is None or record.predicted_tokens is None:
+        if record.instance is None or record.output_tokens is None:
             return
 
         self._recent.setdefault(record.instance, deque(maxlen=WINDOW)).append(record)

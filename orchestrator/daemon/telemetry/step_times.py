@@ -83,7 +83,7 @@ def request_of(record: Finished, now: float, *, counts_drafts: bool) -> Answered
     :param counts_drafts: an answer without a count of drafts was made without drafts; else their number is not known
     """
     entered = now - record.total_s + record.held_s
-    predicted, decode_ms = record.predicted_tokens, record.predicted_ms
+    predicted, decode_ms = record.output_tokens, record.output_ms
     if not predicted or not decode_ms or record.replays:
         return AnsweredRequest(entered, now)
 

@@ -86,7 +86,7 @@ class Totals:
         # An engine's figures are somebody else's: a negative one must not make a counter go down.
         totals.prompt_tokens += max(record.prompt_tokens or 0, 0)
         totals.prompt_s += max(record.prompt_ms or 0.0, 0.0) / 1000
-        output, output_ms = max(record.predicted_tokens or 0, 0), max(record.predicted_ms or 0.0, 0.0)
+        output, output_ms = max(record.output_tokens or 0, 0), max(record.output_ms or 0.0, 0.0)
         totals.output_tokens += output
         totals.output_s += output_ms / 1000
         totals.draft_tokens += max(record.draft_tokens or 0, 0)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.gateway.timings import TAIL_BYTES, BodyTail, Figures, figures
+from orchestrator.gateway.timings import TAIL_BYTES, BodyTail, EngineFigures, figures
 
 TIMINGS = {"prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "predicted_ms": 2, "draft_n": 5, "draft_n_accepted": 2}
 
@@ -16,7 +16,7 @@ def compact(value: object) -> bytes:
 def test_the_last_timings_count() -> None:
     early = compact({"timings": {**TIMINGS, "predicted_n": 1}})
     body = b"data: " + early + b"\n\ndata: " + compact({"timings": TIMINGS}) + b"\n\ndata: [DONE]\n\n"
-    assert figures(body) == Figures(3, 1.5, 4, 2.0, 5, 2)
+    assert figures(body) == EngineFigures(3, 1.5, 4, 2.0, 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_text_that_looks_like_timings_is_not_taken() -> None:
 )
 def test_usage_serves_where_there_are_no_timings(usage: dict[str, object], expected: tuple[int, int]) -> None:
     found = figures(compact({"usage": usage, "id": "x"}))
-    assert (found.prompt_tokens, found.predicted_tokens) == expected
-    assert found.predicted_ms is None
+    assert (found.prompt_tokens, found.output_tokens) == expected
+    assert found.output_ms is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_usage_serves_where_there_are_no_timings(usage: dict[str, object], expec
     ],
 )
 def test_what_is_missing_or_broken_is_none(body: bytes) -> None:
-    assert figures(body) == Figures()
+    assert figures(body) == EngineFigures()
 
 
 def test_a_tail_keeps_the_end_and_is_bounded() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
+from orchestrator.api.top_frames import RequestRow
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import Attempt, Ready, StartRecord, Stopped, Target
 from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
-from orchestrator.daemon.control.top_frame import margin_origin, slots_of
+from orchestrator.daemon.control.status import Clock
+from orchestrator.daemon.control.top_frame import margin_origin, row_of, slots_of, underway_row
 from orchestrator.daemon.telemetry.engine_samples import Work
-from orchestrator.gateway.contract import Underway
+from orchestrator.gateway.contract import Finished, Underway
 
 TARGET = Target("m", "upstream")
 
@@ -51,7 +55,10 @@ def test_nothing_runs_and_nothing_has_a_margin() -> None:
 
 
 def running(number: int, started: float = 1.0, instance: str | None = "i", *, waits: bool = False) -> Underway:
-    return Underway(number, "/completion", waits, 0.0, 0.1, started, "m", "upstream", "b", instance)
+    return Underway(
+        id=number, route="/completion", outcome="held" if waits else "running", started=started, held_s=0.0,
+        first_token_s=0.1, total_s=1.0, instance=instance, profile="m", engine="upstream", build="b",
+    )  # fmt: skip
 
 
 def slot(number: int, task: int | None, *, busy: bool = True) -> Slot:
@@ -87,3 +94,34 @@ def test_where_it_is_not_certain_which_slot_is_whose_nothing_is_said(
     requests: list[Underway], slots: list[Slot]
 ) -> None:
     assert matched(requests, slots) == {}
+
+
+class WallClock:
+    """Tells a moment by its number."""
+
+    def rfc3339(self, moment: float) -> str:
+        return f"moment {moment:g}"
+
+
+def test_a_row_has_each_field_of_the_request_under_its_name() -> None:
+    finished = Finished(
+        id=7, route="/completion", outcome="complete", started=9.0, held_s=0.2504, first_token_s=0.50004, total_s=3.0,
+        instance="s.1", profile="demo", engine="upstream", build="b1", status=200, replays=1, prompt_tokens=2,
+        prompt_ms=3.0, output_tokens=4, output_ms=5.5, draft_tokens=6, draft_accepted=5, depth_tokens=9,
+    )  # fmt: skip
+    row = row_of(finished, cast(Clock, WallClock()))
+    assert list(row) == list(RequestRow.__annotations__)
+    assert row == {
+        "id": 7, "started": "moment 9", "profile": "demo", "engine": "upstream", "build": "b1", "route": "/completion",
+        "outcome": "complete", "status": 200, "prompt_tokens": 2, "output_tokens": 4, "first_token_s": 0.5,
+        "prompt_tok_s": 666.67, "decode_tok_s": 545.45, "draft_tokens": 6, "draft_accepted": 5, "held_s": 0.25,
+        "total_s": 3.0,
+    }  # fmt: skip
+
+
+def test_the_row_of_a_request_that_runs_has_no_status_and_the_slots_tokens() -> None:
+    clock = cast(Clock, WallClock())
+    row = underway_row(running(7), clock, Slot(0, True, 4096, 1, decoded=11), asked_s=6.1)
+    assert (row["outcome"], row["status"], row["prompt_tokens"], row["prompt_tok_s"]) == ("running", None, None, None)
+    assert (row["output_tokens"], row["decode_tok_s"], row["started"]) == (11, 2.0, "moment 1")
+    assert underway_row(running(8, waits=True), clock, None, asked_s=6.1)["outcome"] == "held"

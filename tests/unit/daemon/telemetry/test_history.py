@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -243,7 +244,23 @@ def test_a_directory_that_cannot_be_written_costs_the_history_alone(
 
 
 def test_the_start_of_a_request_is_told_by_the_wall_clock() -> None:
-    finished = Finished("s.1", "/completion", 200, "complete", 0.5, 0.7, 3.0, started=997.0, profile="demo")
+    finished = Finished(
+        instance="s.1", route="/completion", status=200, outcome="complete", held_s=0.5, first_token_s=0.7, total_s=3.0,
+        started=997.0, profile="demo",
+    )  # fmt: skip
     record = record_of(finished, now_s=NOW_S, monotonic_s=1000.0)
     assert (record.started_s, record.total_s, record.held_s) == (NOW_S - 3.0, 3.0, 0.5)
     assert (record.profile, record.first_token_s, record.output_tokens) == ("demo", 0.7, None)
+
+
+def test_a_row_of_the_history_has_each_field_of_the_request_under_its_name() -> None:
+    finished = Finished(
+        id=7, route="/completion", outcome="complete", started=997.0, held_s=0.25, first_token_s=0.5000004, total_s=3.0,
+        instance="s.1", profile="demo", engine="upstream", build="b1", status=200, replays=1, prompt_tokens=2,
+        prompt_ms=3.5, output_tokens=4, output_ms=5.5, draft_tokens=6, draft_accepted=5, depth_tokens=9,
+    )  # fmt: skip
+    assert asdict(record_of(finished, now_s=NOW_S, monotonic_s=1000.0)) == {
+        "started_s": NOW_S - 3.0, "profile": "demo", "engine": "upstream", "build": "b1", "route": "/completion",
+        "outcome": "complete", "status": 200, "held_s": 0.25, "total_s": 3.0, "first_token_s": 0.5, "prompt_tokens": 2,
+        "prompt_ms": 3.5, "output_tokens": 4, "output_ms": 5.5, "draft_tokens": 6, "draft_accepted": 5, "replays": 1,
+    }  # fmt: skip

@@ -47,7 +47,7 @@ llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 20
 def full_totals() -> Totals:
     totals = Totals()
     totals.finished(
-        finished(prompt_tokens=10, prompt_ms=5.0, predicted_tokens=11, predicted_ms=1000.0, draft_tokens=8,
+        finished(prompt_tokens=10, prompt_ms=5.0, output_tokens=11, output_ms=1000.0, draft_tokens=8,
                  draft_accepted=4)
     )  # fmt: skip
     totals.pairs["demo", "upstream"].load_s.observe(4.0)
@@ -142,7 +142,7 @@ def test_names_of_any_kind_are_escaped() -> None:
 def test_the_page_is_bounded_however_many_profiles_there_are() -> None:
     totals = Totals()
     for number in range(1000):
-        totals.finished(finished(f"profile-{number}", predicted_tokens=9, predicted_ms=9.0))
+        totals.finished(finished(f"profile-{number}", output_tokens=9, output_ms=9.0))
 
     assert render(full_snapshot(), totals).count(b"\n") < 120 * (MAX_PAIRS + 1) + 200
 

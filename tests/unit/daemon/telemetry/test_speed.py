@@ -26,8 +26,8 @@ def answered(
         total_s=1.0,
         prompt_tokens=prompt[0] if prompt else None,
         prompt_ms=prompt[1] if prompt else None,
-        predicted_tokens=predicted[0],
-        predicted_ms=predicted[1],
+        output_tokens=predicted[0],
+        output_ms=predicted[1],
         draft_tokens=drafts[0] if drafts else None,
         draft_accepted=drafts[1] if drafts else None,
     )

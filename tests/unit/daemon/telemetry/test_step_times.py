@@ -12,8 +12,8 @@ from orchestrator.gateway.contract import Finished
 def finished(**changes: object) -> Finished:
     values = {
         "instance": "s.1", "route": "/completion", "status": 200, "outcome": "complete", "held_s": 1.0,
-        "first_token_s": None, "total_s": 8.0, "prompt_tokens": 100, "prompt_ms": 2000.0, "predicted_tokens": 101,
-        "predicted_ms": 4000.0, "depth_tokens": 1101,
+        "first_token_s": None, "total_s": 8.0, "prompt_tokens": 100, "prompt_ms": 2000.0, "output_tokens": 101,
+        "output_ms": 4000.0, "depth_tokens": 1101,
     }  # fmt: skip
     return Finished(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -32,9 +32,9 @@ def test_accepted_drafts_take_no_step_and_rejected_ones_make_steps_wider() -> No
 @pytest.mark.parametrize(
     ("changes", "counts_drafts"),
     [
-        ({"predicted_ms": None}, True),
-        ({"predicted_tokens": 1}, True),
-        ({"predicted_tokens": 0}, True),
+        ({"output_ms": None}, True),
+        ({"output_tokens": 1}, True),
+        ({"output_tokens": 0}, True),
         ({"depth_tokens": None}, True),
         ({"replays": 1}, True),
         ({}, False),

@@ -49,7 +49,7 @@ def test_a_value_falls_into_the_first_bucket_that_is_not_below_it(value: float, 
 def test_a_request_is_counted_under_what_answered_it() -> None:
     totals = Totals()
     totals.finished(
-        finished(prompt_tokens=100, prompt_ms=50.0, predicted_tokens=11, predicted_ms=1000.0, draft_tokens=8,
+        finished(prompt_tokens=100, prompt_ms=50.0, output_tokens=11, output_ms=1000.0, draft_tokens=8,
                  draft_accepted=4, replays=1)
     )  # fmt: skip
     totals.finished(finished(engine="ik-fork", outcome="error"))
@@ -64,14 +64,14 @@ def test_a_request_is_counted_under_what_answered_it() -> None:
 
 def test_what_was_not_measured_is_not_observed() -> None:
     totals = Totals()
-    totals.finished(finished(None, None, first_token_s=None, predicted_tokens=1, predicted_ms=5.0))
+    totals.finished(finished(None, None, first_token_s=None, output_tokens=1, output_ms=5.0))
     one = only(totals)
     assert (sum(one.first_token_s.counts), sum(one.token_s.counts), sum(one.request_s.counts)) == (0, 0, 1)
 
 
 def test_no_answer_makes_a_counter_go_down() -> None:
     totals = Totals()
-    totals.finished(finished(prompt_tokens=-5, prompt_ms=-1.0, predicted_tokens=-7, predicted_ms=-2.0, draft_tokens=-1))
+    totals.finished(finished(prompt_tokens=-5, prompt_ms=-1.0, output_tokens=-7, output_ms=-2.0, draft_tokens=-1))
     one = only(totals)
     assert (one.prompt_tokens, one.prompt_s, one.output_tokens, one.output_s, one.draft_tokens) == (0, 0, 0, 0, 0)
 
