@@ -1,4 +1,4 @@
-"""How the gateway is set up: the configuration that people write, and what the daemon adds."""
+"""The options of the gateway: the configuration that people write, and what the daemon adds."""
 
 from __future__ import annotations
 

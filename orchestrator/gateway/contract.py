@@ -87,7 +87,7 @@ class Finished(RequestFacts):
 
 
 class Supervisor(Protocol):
-    """Where requests go, as the daemon publishes it (`daemon/fleet/router.py`)."""
+    """The routing view, as the daemon publishes it (`daemon/fleet/router.py`)."""
 
     def view(self) -> View:
         """Return the view of this moment; never blocks."""
@@ -99,9 +99,11 @@ class Supervisor(Protocol):
 
 
 class Ledger(Protocol):
-    """Where requests that ended are entered (`daemon/telemetry/ledger.py`)."""
+    """The book of requests that ended (`daemon/telemetry/ledger.py`)."""
 
-    def finished(self, record: Finished) -> None: ...
+    def finished(self, record: Finished) -> None:
+        """Enter a request that has ended."""
+        ...
 
 
 class Traffic(Protocol):

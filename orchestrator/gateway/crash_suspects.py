@@ -14,16 +14,15 @@ from orchestrator.adapters.http1 import Request
 from orchestrator.core.failure.quarantine import Quarantine, QuarantinePolicy, add_answer, add_death
 from orchestrator.gateway.errors import GatewayError
 
-_HAIR_S = 0.01
+_TIMER_SLACK_S = 0.01
 """Timers of the loop count whole milliseconds: one that is early would find that nothing has changed."""
 
-
-_KEPT = 8
+_MAX_UNCONFIRMED = 8
 """Instances whose end was not confirmed: they were stopped on purpose, and nothing will be said of them."""
 
 
 class RequestFingerprint:
-    """Who a request is, computed when it is asked for: only after a death is there a reason to.
+    """The identity of a request, computed when it is asked for: only after a death is there a reason to.
 
     The key that the client shows is a part of it: what one client sends cannot get another's request refused.
     """
@@ -57,7 +56,7 @@ class RequestFingerprint:
 
 
 class CrashSuspects:
-    """What is known of the requests that were in flight when an engine died.
+    """Keeps the requests that were in flight when an engine died, and says which of them may be sent again.
 
     :param later: has a function called after so many seconds
     :param wake: called when somebody who was told to wait may look again
@@ -82,7 +81,7 @@ class CrashSuspects:
     def lost(self, instance: str, fingerprint: RequestFingerprint) -> None:
         """The engine closed this request's connection; whether it died will be seen."""
         self._lost.setdefault(instance, []).append(fingerprint.digest)
-        if len(self._lost) > _KEPT:
+        if len(self._lost) > _MAX_UNCONFIRMED:
             del self._lost[next(iter(self._lost))]
 
     def spared(self, instance: str) -> None:
@@ -96,6 +95,7 @@ class CrashSuspects:
             self._known = add_death(self._known, digests, len(digests), now, self._policy)
 
     def answered(self, fingerprint: RequestFingerprint) -> None:
+        """An engine has answered this request and lives: it is a suspect no more."""
         if self._known.requests:
             self._known = add_answer(self._known, fingerprint.digest)
 
@@ -116,7 +116,7 @@ class CrashSuspects:
             )
 
     def may_enter(self, fingerprint: RequestFingerprint, in_flight: int, now: float) -> bool:
-        """Whether a request can be sent to an instance with so many requests in flight, or shall wait a moment."""
+        """Return whether a request can be sent now to an instance with so many requests in flight, or has to wait."""
         if not self._known.requests:
             return True
 
@@ -126,7 +126,7 @@ class CrashSuspects:
         if self._known.suspected(fingerprint.digest, now, self._policy):
             if fingerprint not in self._waiting:
                 self._waiting[fingerprint] = now
-                self._later(self._trial_s + _HAIR_S, self._wake)
+                self._later(self._trial_s + _TIMER_SLACK_S, self._wake)
 
             return in_flight == 0 or now - self._waiting[fingerprint] >= self._trial_s
 
@@ -138,7 +138,7 @@ class CrashSuspects:
         waited = self._waiting.pop(fingerprint, None)
         if waited is not None and in_flight == 0:
             self._tried, self._tried_until = fingerprint, now + self._trial_s
-            self._later(self._trial_s + _HAIR_S, self._wake)
+            self._later(self._trial_s + _TIMER_SLACK_S, self._wake)
 
     def left(self, fingerprint: RequestFingerprint) -> None:
         """A request is not with an engine any more, or has given up waiting for one."""

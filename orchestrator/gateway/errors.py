@@ -36,7 +36,7 @@ CODES: dict[str, tuple[int, str]] = {
     "request_quarantined": (502, "server_error"),
     "not_replayed": (503, "unavailable_error"),
 }
-"""What `error.code` says, with the HTTP status and `error.type`. A refusal of the daemon has codes of its own: 503."""
+"""`error.code` to the HTTP status and `error.type`. A refusal of the daemon has codes of its own: 503."""
 
 _REFUSED = (503, "unavailable_error")
 _ANTHROPIC_TYPES = {
@@ -65,12 +65,12 @@ class GatewayError(OrchError):
 
 
 def family_of(path: str) -> Family:
-    """The dialect in which a request that has no route is told so."""
+    """Return the dialect in which a request that has no route is told so."""
     return "anthropic" if path.endswith("/messages") or "/messages/" in path else "openai"
 
 
 def render(family: Family, error: GatewayError) -> tuple[int, Headers, bytes]:
-    """The answer to a request that has had no byte of an answer yet."""
+    """Return status, headers and body for a request that has had no byte of an answer yet."""
     headers: Headers = [(b"content-type", b"application/json"), *error.headers]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
@@ -85,7 +85,7 @@ def render(family: Family, error: GatewayError) -> tuple[int, Headers, bytes]:
 
 
 def sse_event(family: Family, error: GatewayError) -> bytes:
-    """The event that ends a stream which has begun. Never followed by `[DONE]`: the answer is not complete."""
+    """Return the event that ends a stream which has begun. Never followed by `[DONE]`: the answer is not complete."""
     if family == "anthropic":
         return b"event: error\ndata: " + _json(_anthropic(error)) + b"\n\n"
 

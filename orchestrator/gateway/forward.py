@@ -1,4 +1,4 @@
-"""What of a request goes to the engine, and what of its answer comes back. Pure."""
+"""The parts of a request that go to the engine, and of its answer that come back. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _decoder = msgspec.json.Decoder(Peek)
 
 
 def peek(body: bytes) -> tuple[str | None, bool]:
-    """The model that a body names, and whether it asks for a stream.
+    """Return the model that a body names, and whether it asks for a stream.
 
     A body that is no JSON object names nothing: the engine says what is wrong with it.
 
@@ -58,7 +58,7 @@ def peek(body: bytes) -> tuple[str | None, bool]:
 
 
 def request_headers(headers: Headers, api_key: str | None) -> Headers:
-    """The end-to-end fields of a request, with the engine's key instead of the client's."""
+    """Return the end-to-end fields of a request, with the engine's key instead of the client's."""
     named = connection_options(headers)
     sent = [
         field
@@ -72,7 +72,7 @@ def request_headers(headers: Headers, api_key: str | None) -> Headers:
 
 
 def response_headers(headers: Headers) -> Headers:
-    """The end-to-end fields of an answer. Permissions for web pages are ours to give, and we give none."""
+    """Return the end-to-end fields of an answer. Permissions for web pages are ours to give, and we give none."""
     named = connection_options(headers)
     returned = [
         field
@@ -91,7 +91,7 @@ def is_event_stream(headers: Headers) -> bool:
 
 
 def error_message(body: bytes, status: int) -> str:
-    """What an engine's error body says."""
+    """Return the message of an engine's error body."""
     try:
         decoded = msgspec.json.decode(body)
         message = decoded["error"]["message"]

@@ -11,7 +11,7 @@ from orchestrator.gateway.errors import GatewayError
 
 
 def profile_for(name: str | None, models: Sequence[Model]) -> str | None:
-    """The profile that a name stands for; None when the request names none and takes what is there.
+    """Return the profile that a name stands for; None when the request names none and takes what is there.
 
     :raises GatewayError: `model_not_found`, with the nearest name and the list
     """
@@ -30,7 +30,7 @@ def profile_for(name: str | None, models: Sequence[Model]) -> str | None:
 
 
 def model_entry(model: Model) -> dict[str, object]:
-    """One model as OpenAI's clients, llama-swap's and the router's read it."""
+    """Return one model as OpenAI's clients, llama-swap's and the router's read it."""
     return {
         "id": model.name,
         "object": "model",

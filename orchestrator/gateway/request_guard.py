@@ -1,4 +1,4 @@
-"""Who may ask at all: Host allowlist, cross-site requests, keys, content types. Pure."""
+"""The checks before a request is served: Host allowlist, cross-site requests, keys, content types. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from orchestrator.gateway.errors import GatewayError
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
-"""What a form on a foreign page can send without asking first. The third such type, `x-www-form-urlencoded`, is curl's
-default; a browser that sends it says where the page is from, and that is checked before."""
+"""Content types that a form on a foreign page can send without asking first. The third such type,
+`x-www-form-urlencoded`, is curl's default; a browser that sends it says where the page is from: that is checked before."""
 
 
 class RequestGuard:

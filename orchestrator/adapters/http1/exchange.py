@@ -54,7 +54,7 @@ class Request:
         self._continue = version == "1.1" and (first(headers, b"expect") or b"").lower() == b"100-continue"
 
     def header(self, name: bytes) -> bytes | None:
-        """The first value of a header; `name` in lower case."""
+        """Return the first value of a header; `name` in lower case."""
         return first(self.headers, name)
 
     async def body(self) -> bytes:

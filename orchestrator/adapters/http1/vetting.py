@@ -1,4 +1,4 @@
-"""What a request head must satisfy beyond llhttp's grammar. Pure.
+"""The rules for a request head beyond llhttp's grammar. Pure.
 
 llhttp in strict mode refuses bare LF, obs-fold, NUL, two lengths, a length beside a transfer coding, and bad chunks;
 the rest of the smuggling vectors is refused here.
@@ -26,7 +26,7 @@ class RejectedRequest(Exception):
 def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: bool) -> tuple[str, int]:
     """Check a head, and return the target in origin form and the announced length (0 when there is none).
 
-    :raises Refused: with the status to answer
+    :raises RejectedRequest: with the status to answer
     """
     if version not in ("1.1", "1.0"):
         raise RejectedRequest(505, f"HTTP/{version} is not supported")

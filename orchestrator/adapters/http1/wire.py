@@ -1,4 +1,4 @@
-"""What both ends of an HTTP/1.1 connection share: limits, header lists, and the writing of message heads."""
+"""The parts that both ends of an HTTP/1.1 connection share: limits, header lists, the writing of message heads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode(
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """What one connection may cost.
+    """The limits of one connection.
 
     :param header_timeout_s: from the first byte of a head to its end
     :param body_timeout_s: grace for a request body; each `body_rate` bytes that arrive buy one more second
@@ -48,7 +48,7 @@ class HttpLimits:
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:
-    """The first value of a header; `name` in lower case."""
+    """Return the first value of a header; `name` in lower case."""
     for key, value in headers:
         if key == name:
             return value
@@ -57,7 +57,7 @@ def first(headers: Headers, name: bytes) -> bytes | None:
 
 
 def encode_head(start_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Write a message head.
+    """Return a message head.
 
     :raises ValueError: when a part holds CR, LF or NUL, which would let its rest pass for another field
     """
@@ -72,7 +72,7 @@ def encode_head(start_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> by
 
 
 def connection_options(headers: Headers) -> frozenset[bytes]:
-    """The field names that `Connection` declares to be about this connection."""
+    """Return the field names that `Connection` declares to be about this connection."""
     options: set[bytes] = set()
     for name, value in headers:
         if name == b"connection":
