@@ -14,7 +14,8 @@ from orchestrator.gateway.errors import GatewayError
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
 """Content types that a form on a foreign page can send without asking first. The third such type,
-`x-www-form-urlencoded`, is curl's default; a browser that sends it says where the page is from: that is checked before."""
+`x-www-form-urlencoded`, is curl's default; a browser that sends it says where the page is from, and that is checked
+before."""
 
 
 class RequestGuard:

@@ -120,7 +120,7 @@ def send(lab: Lab, request_id: str, tokens: int = 8) -> socket.socket:
 
 
 def test_one_client_that_asks_two_models_in_turn_waits_for_no_stay(lab: Lab) -> None:
-    """It embeds with one and answers with another; the stay is for clients that would take the model from each other."""
+    """It embeds with one and answers with another; the stay is for clients that take the model from each other."""
     lab.configure(QUICK + "[gateway]\nswitch_min_stay_s = 3600\nswitch_patience_s = 7200\n")
     lab.model("a")
     lab.model("b")
