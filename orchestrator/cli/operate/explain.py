@@ -155,12 +155,12 @@ def _as_json(diagnosis: Diagnosis) -> dict[str, object]:
 
 
 def _show(diagnosis: Diagnosis) -> None:
-    from orchestrator.core.failure.advice import ACTIONS
+    from orchestrator.core.failure.reactions import response_text
 
     output.line(f"{diagnosis.failure_class}: {diagnosis.message}")
     if diagnosis.evidence:
         output.line(f"  the log says:    {diagnosis.evidence}")
 
-    output.line(f"  what orch does:  {ACTIONS[diagnosis.action]}")
+    output.line(f"  what orch does:  {response_text(diagnosis.failure_class, diagnosis.action, diagnosis.phase)}")
     if diagnosis.hint:
         output.line(f"  what you can do: {diagnosis.hint}")

@@ -68,7 +68,10 @@ _OWNED: tuple[_OwnedFlag, ...] = (
     _OwnedFlag(
         "--metrics --no-metrics --slots --no-slots --props --no-props", "orch reads these endpoints and sets them"
     ),
-    _OwnedFlag("--sleep-idle-seconds", "orch decides when device memory is given back"),
+    _OwnedFlag(
+        "--sleep-idle-seconds",
+        "orch counts on the memory that a running engine holds; `orch down` gives it back",
+    ),
     _OwnedFlag("-spf", "it changes every client's prompts over HTTP"),
     _OwnedFlag("-draft --draft-params", "it hides other flags; use the `[speculative]` table"),
     _OwnedFlag(
@@ -97,7 +100,10 @@ _OWNED: tuple[_OwnedFlag, ...] = (
 _FAMILIES: tuple[tuple[str, str], ...] = (
     ("--api-key", "orch gives each engine a key of its own"),
     ("--ssl-", "the engine is reached on this machine alone; the gateway is the address"),
-    ("--cors-", "the gateway answers browsers"),
+    (
+        "--cors-",
+        "no page is given permission (CORS): the gateway drops what the engine gives",
+    ),
     ("--log-", "orch captures the engine's output and reads it"),
     ("--no-log-", "orch captures the engine's output and reads it"),
     ("--models-", "one engine serves one model; orch is the router"),

@@ -35,7 +35,7 @@ class Signature(NamedTuple):
     """One way for a line to begin.
 
     :param phase: None where the text is the same in every phase
-    :param action: None where the class decides (`core/failure/diagnosis.DEFAULT_ACTIONS`)
+    :param action: None where class and phase decide (`core/failure/reactions.py`)
     :param inner: the words that prove it may stand behind others; they are among `INNER_WORDS`
     """
 

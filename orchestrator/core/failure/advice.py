@@ -46,15 +46,6 @@ _OTHER_MEMORY = (
     "`memory.n_cpu_moe`, a smaller `kv.k` and `kv.v`, or `memory.fit = true` without manual placement"
 )
 
-ACTIONS: dict[Action, str] = {
-    "retry_margin": "orch starts it again with more device memory kept free",
-    "retry_other": "orch takes another step that the profile's `recovery.then` allows; a larger margin cannot help",
-    "give_up": "orch stops trying: the same start would fail the same way",
-    "restart": "orch starts it again, a limited number of times",
-    "continue": "orch leaves it running",
-}
-"""The supervisor's step for each action, one sentence each."""
-
 
 def describe(
     failure_class: FailureClass,

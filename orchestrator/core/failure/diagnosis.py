@@ -13,6 +13,7 @@ from orchestrator.core.engine_log.events import LogRecord
 from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 from orchestrator.core.failure.advice import describe
 from orchestrator.core.failure.facts import Facts, Hit, gather
+from orchestrator.core.failure.reactions import action_for, default_action
 
 SIGINT, SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGTERM = 2, 4, 6, 7, 8, 9, 11, 15
 _SIGHUP, _SIGTRAP, _SIGBUS_MACOS, _SIGSYS = 1, 5, 10, 31
@@ -35,21 +36,6 @@ MAX_COMPUTE_MIB = 98_304
 
 OCCUPIED_SHARE = 0.3
 """Less of the device free than this before anything was loaded: another process has it, and a margin cannot help."""
-
-DEFAULT_ACTIONS: dict[FailureClass, Action] = {
-    "ok": "continue",
-    "device_oom": "retry_margin",
-    "host_oom": "retry_other",
-    "bad_flag": "give_up",
-    "bad_model": "give_up",
-    "missing_file": "give_up",
-    "port_in_use": "give_up",
-    "missing_library": "give_up",
-    "driver": "give_up",
-    "illegal_instruction": "give_up",
-    "engine_bug": "restart",
-    "killed": "retry_other",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +177,7 @@ def _named_cause(case: _Case) -> _Verdict | None:
         return _killed(case, hit)
 
     phase = case.facts.stage_of(hit)
-    return _Verdict(failure_class, phase, hit.signature.action or DEFAULT_ACTIONS[failure_class], hit)
+    return _Verdict(failure_class, phase, hit.signature.action or default_action(failure_class, phase), hit)
 
 
 def _device_memory(case: _Case, hit: Hit) -> _Verdict:
@@ -205,14 +191,13 @@ def _device_memory(case: _Case, hit: Hit) -> _Verdict:
     oversized = phase == "compute" and facts.requested_mib is not None and facts.requested_mib > MAX_COMPUTE_MIB
     occupied = facts.free_share is not None and facts.free_share < OCCUPIED_SHARE
     cannot_help = other or oversized or occupied or facts.placed_by_hand
-    return _Verdict("device_oom", phase, "retry_other" if cannot_help else "retry_margin", hit)
+    return _Verdict("device_oom", phase, action_for("device_oom", "margin_cannot_help" if cannot_help else ""), hit)
 
 
 def _killed(case: _Case, hit: Hit | None) -> _Verdict:
     """A kill without words is mostly the kernel's, for host memory; where device and host share it, margin helps."""
-    action = (hit.signature.action if hit is not None else None) or DEFAULT_ACTIONS["killed"]
-    if action == "retry_other" and case.facts.metal and (hit is None or hit.signature.action is None):
-        action = "retry_margin"
+    told = hit.signature.action if hit is not None else None
+    action = told or action_for("killed", "shared_memory" if case.facts.metal else "")
 
     phase = case.facts.phase_at_end
     return _Verdict("killed", phase, action, hit)
@@ -226,7 +211,7 @@ def _serving(case: _Case) -> _Verdict | None:
         return None
 
     failure_class = hit.signature.failure_class
-    return _Verdict(failure_class, "runtime", hit.signature.action or DEFAULT_ACTIONS[failure_class], hit)
+    return _Verdict(failure_class, "runtime", hit.signature.action or default_action(failure_class), hit)
 
 
 def _bug(case: _Case) -> _Verdict | None:
@@ -242,7 +227,7 @@ def _crashed(case: _Case, hit: Hit | None) -> _Verdict:
 
     action = hit.signature.action if hit is not None else None
     if action is None:
-        action = "restart" if phase == "runtime" else "give_up"
+        action = default_action("engine_bug", phase)
 
     return _Verdict("engine_bug", phase, action, hit)
 
@@ -261,12 +246,12 @@ def _weak_evidence(case: _Case) -> _Verdict | None:
     quiet = failure_class == "bad_model" and case.facts.device_seen and case.facts.notice is None
     if quiet:
         # Every other reason is printed even by tools that print little: a device refused, in silence.
-        return _Verdict("device_oom", case.facts.stage_of(hit), "retry_margin", hit)
+        return _Verdict("device_oom", case.facts.stage_of(hit), action_for("device_oom", ""), hit)
 
     if failure_class == "bad_model" and case.facts.notice is not None:
         return _Verdict("driver", "load", "give_up", case.facts.notice)
 
-    return _Verdict(failure_class, hit.signature.phase or "none", DEFAULT_ACTIONS[failure_class], hit)
+    return _Verdict(failure_class, hit.signature.phase or "none", default_action(failure_class, "none"), hit)
 
 
 def _last_error(case: _Case) -> Hit | None:
@@ -283,7 +268,7 @@ def _signalled(case: _Case) -> _Verdict | None:
         return _killed(case, None)
 
     if signal in _STOPS:
-        return _Verdict("killed", case.facts.phase_at_end, "restart")
+        return _Verdict("killed", case.facts.phase_at_end, action_for("killed", "ended"))
 
     if signal in (SIGBUS, _SIGBUS_MACOS):
         # The model is mapped from its file: the file was cut short, or its disk failed, under a running server.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.core.failure.advice import describe
-from orchestrator.core.failure.diagnosis import DEFAULT_ACTIONS, SIGKILL, Diagnosis, ExitStatus
+from orchestrator.core.failure.diagnosis import SIGKILL, Diagnosis, ExitStatus
+from orchestrator.core.failure.reactions import action_for, default_action
 
 Scope = Literal["engine", "group", "machine"]
 """The processes whose kills a counter counts: this engine's, those of the daemon's group, or all."""
@@ -45,8 +46,11 @@ def judge_kill(found: Diagnosis, exit: ExitStatus, ours: bool, kills: OomKills) 
 
     :param ours: orch itself sent the SIGKILL
     """
-    if found.failure_class != "killed" or exit.signal != SIGKILL or ours:
+    if found.failure_class != "killed" or exit.signal != SIGKILL:
         return found
+
+    if ours:  # a process that did not heed SIGTERM: memory has nothing to do with it
+        return replace(found, action=action_for("killed", "ended"))
 
     if kills.before is None or kills.after is None:
         return found
@@ -56,10 +60,10 @@ def judge_kill(found: Diagnosis, exit: ExitStatus, ours: bool, kills: OomKills) 
             return found  # a line that says so, such as systemd's: it knows better
 
         evidence = f"{kills.source}: oom_kill {kills.after}, as before"
-        return replace(found, evidence=evidence, hint=_SOMEBODYS)
+        return replace(found, evidence=evidence, action=action_for("killed", "ended"), hint=_SOMEBODYS)
 
     evidence = f"{kills.source}: oom_kill {kills.before} -> {kills.after}{_COUNTED[kills.scope]}"
-    action = DEFAULT_ACTIONS["host_oom"]
+    action = default_action("host_oom", found.phase)
     message, hint = describe("host_oom", found.phase, action, device=None, requested_mib=None, ended=None)
     if kills.limit_mib:
         hint = f"{hint}; or raise `daemon.engine_memory_max_mib`, which is {kills.limit_mib}"

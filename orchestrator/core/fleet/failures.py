@@ -43,9 +43,7 @@ def exit_failure(found: Diagnosis, returncode: int | None, killed_after_grace: b
     if returncode is not None:
         found = judge_kill(found, ExitStatus.of(returncode), killed_after_grace, kills)
 
-    failure = diagnosed_failure(found)
-    # The port was free when it was chosen, so somebody was quicker; the next start gets another one.
-    return replace(failure, action="restart") if found.failure_class == "port_in_use" else failure
+    return diagnosed_failure(found)
 
 
 def diagnosed_failure(found: Diagnosis) -> Failure:

@@ -1,4 +1,4 @@
-"""The ladder: what to try next after device memory ran out.
+"""The ladder: what to try next after memory ran out.
 
 A rung is a margin and the steps of `[recovery] then` that are in force. Climbing takes the next listed margin, at least
 larger by the allocation that failed when the log names it (that much was missing); after the last margin the steps of
@@ -16,13 +16,16 @@ fork's margins go by a GPU's index, whose order with `memory.devices` or remote 
 and 2 take it to be upstream's.
 
 A failure whose device, or whose place, is not known raises them all.
+
+Where host memory ran out no margin helps, and of the steps those that need less of it: a smaller context, and a smaller
+type for a cache that is in host memory. `n_cpu_moe:+4` moves more into it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.core.profile.profile import EngineProfile, Recovery
@@ -30,6 +33,9 @@ from orchestrator.core.profile.settings import Value
 
 Margins = int | tuple[int, ...]
 """MiB: one for every device, or one per device in the engine's order."""
+
+_SHRINKS_CACHE = ("context:", "kv:")
+"""Steps that make the KV cache smaller, wherever it is."""
 
 _DEVICE = re.compile(r"(?P<name>(?P<backend>[A-Za-z]+)(?P<number>\d{1,3}))(?:\[.*\])?")
 """A device as the engine's log names it, a remote one with its address."""
@@ -125,11 +131,28 @@ def next_rung(
         if higher != margins:
             return replace(rung, margin_mib=max(higher), margins_mib=higher if rung.margins_mib else ())
 
-    for step in recovery.then:
-        if step not in rung.steps:
-            return replace(rung, steps=(*rung.steps, step))
+    return _next_step(rung, recovery.then)
 
-    return None
+
+def next_host_rung(rung: Rung, recovery: Recovery, *, cache_in_host: bool) -> Rung | None:
+    """Return the rung above this one that needs less host memory, or None when no step does.
+
+    :param cache_in_host: whether the KV cache may be there; where it is not, a smaller one frees nothing
+    """
+    return _next_step(rung, [step for step in recovery.then if cache_in_host and step.startswith(_SHRINKS_CACHE)])
+
+
+def cache_may_be_in_host(profile: EngineProfile) -> bool:
+    """Return whether some of the KV cache may be in host memory: it is where its layer is, unless kept off the device.
+
+    :param profile: for an engine that has a device
+    """
+    return profile.settings.get("memory.gpu_layers") != "all" or profile.settings.get("kv.offload") is False
+
+
+def _next_step(rung: Rung, steps: Iterable[str]) -> Rung | None:
+    step = next((step for step in steps if step not in rung.steps), None)
+    return None if step is None else replace(rung, steps=(*rung.steps, step))
 
 
 def apply_rung(profile: EngineProfile, rung: Rung) -> EngineProfile:

@@ -13,7 +13,7 @@ the process.
 What each state knows: `preparing` which target and rung; `starting` and `ready` which process; `draining` and
 `stopping` what comes after; `backoff` until when; `failed` why, and when one more try is due.
 
-Failures: out of device memory climbs the ladder at once; what cannot change by itself (a bad flag, a broken model)
+Failures: out of memory climbs the ladder at once; what cannot change by itself (a bad flag, a broken model)
 fails; the rest spends the restart budget (`restart.py`). Every transition into `ready`, `failed` or `stopped` wakes
 every waiter: the owner publishes each state that it stores.
 
@@ -28,7 +28,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from orchestrator.core.fleet.ladder import Rung, next_rung
+from orchestrator.core.failure.reactions import find_reaction, response_to
+from orchestrator.core.fleet.ladder import Rung, next_host_rung, next_rung
 from orchestrator.core.fleet.lifecycle_states import (
     KEPT_ATTEMPTS,
     Attempt,
@@ -94,7 +95,11 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
     match state, event:
         case Preparing(), Prepared():
             start_record = _append_attempt(
-                replace(state.start_record, rung=event.rung, recovery=event.recovery), event.rung, now
+                replace(
+                    state.start_record, rung=event.rung, recovery=event.recovery, cache_in_host=event.cache_in_host
+                ),
+                event.rung,
+                now,
             )
             return Starting(start_record, state.instance), (Spawn(state.instance),)
         case Preparing(), NotStarted():
@@ -137,9 +142,13 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
 
 
 def rung_after(start_record: StartRecord, failure: Failure) -> Rung | None:
-    """Return the rung to try after device memory ran out; None at the top, or when the attempts are used up."""
+    """Return the rung to try after memory ran out; None at the top, or when the attempts are used up."""
     if start_record.climbed + 1 >= start_record.recovery.max_attempts:
         return None
+
+    if response_to(failure.failure_class, failure.action, failure.phase) == "host_steps":
+        in_host = start_record.cache_in_host or failure.phase == "kv"
+        return next_host_rung(start_record.rung or Rung(), start_record.recovery, cache_in_host=in_host)
 
     return next_rung(
         start_record.rung or Rung(),
@@ -272,15 +281,23 @@ def _after_failure(
     1. After a long healthy time, this is a new recovery: earlier crashes and climbs are forgotten, the rung is kept.
     2. Out of device memory that a dead engine still held: the same rung once more, after a wait. It says nothing of
        the rung, and a margin learned from it would be kept for good.
-    3. Out of device memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
+    3. Out of memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
     4. Something that the same start would meet again: failed, until a person changes it.
     5. Anything else: the restart budget decides between a wait and a rest.
+
+    Which failure is which is in `core/failure/reactions.py`.
     """
     if ready_for_s >= policy.stable_s:
         start_record = replace(start_record, climbed=0, crashes=CrashRecord())
 
-    if failure.failure_class == "device_oom" and failure.action != "give_up":
-        if failure.unreleased_mib and not ready_for_s and not _same_rung_failed_before(start_record):
+    response = response_to(failure.failure_class, failure.action, failure.phase)
+    if response in ("margin", "steps", "host_steps"):
+        if (
+            response != "host_steps"
+            and failure.unreleased_mib
+            and not ready_for_s
+            and not _same_rung_failed_before(start_record)
+        ):
             wait = f"try the same again in {policy.settle_s:g} s"
             why = f"{failure.unreleased_mib} MiB were not given back yet by what ran before"
             start_record = _with_outcome(start_record, failure.failure_class, failure, f"{wait}: {why}")
@@ -293,12 +310,14 @@ def _after_failure(
                 replace(start_record, rung=rung, climbed=start_record.climbed + 1), _next_instance(instance)
             )
 
-        start_record = _with_outcome(
-            start_record, failure.failure_class, failure, "give up: the ladder has no further step"
-        )
-        return Failed(start_record, instance, failure, None), ()
+        reaction = find_reaction(failure.failure_class, failure.action, failure.phase)
+        if reaction is not None and reaction.at_top == "give_up":
+            start_record = _with_outcome(
+                start_record, failure.failure_class, failure, "give up: the ladder has no further step"
+            )
+            return Failed(start_record, instance, failure, None), ()
 
-    if failure.permanent:
+    if response == "give_up":
         start_record = _with_outcome(
             start_record, failure.failure_class, failure, "give up: the same start would fail the same way"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from orchestrator.core.failure.reactions import response_to
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.restart import CrashRecord
 from orchestrator.core.profile.profile import Recovery
@@ -47,8 +48,8 @@ class Failure:
 
     @property
     def permanent(self) -> bool:
-        """True where the same start would fail the same way; whoever found the failure decided that."""
-        return self.action == "give_up"
+        """True where the same start would fail the same way (`core/failure/reactions.py`)."""
+        return response_to(self.failure_class, self.action, self.phase) == "give_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class StartRecord:
     attempts: tuple[Attempt, ...] = ()
     climbed: int = 0
     crashes: CrashRecord = field(default_factory=CrashRecord)
+    cache_in_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,12 @@ class ResumeRequested:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
+    """`cache_in_host` says whether some of the KV cache may be in host memory."""
+
     instance: str
     rung: Rung
     recovery: Recovery
+    cache_in_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)

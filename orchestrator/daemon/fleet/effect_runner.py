@@ -148,7 +148,7 @@ class EffectRunner:
 
         run = EngineRun(launch)
         self._runs.add(run)
-        await self._ask(Prepared(effect.instance, launch.rung, launch.profile.recovery))
+        await self._ask(Prepared(effect.instance, launch.rung, launch.profile.recovery, launch.cache_in_host))
         if not run.requested:  # stopped, or replaced by another target, while it was being prepared
             self._forget(run)
 

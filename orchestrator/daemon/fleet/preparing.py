@@ -20,7 +20,7 @@ from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_k
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.fleet.ladder import Rung, apply_rung, first_rung, raise_rung
+from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.engines.build.installs import verify
@@ -39,6 +39,7 @@ class Launch:
     :param rendered: argv with the binary first, and the environment
     :param directory: where the process runs: the fork leaves files there
     :param model_bytes: size of the model's files, to show how far loading is
+    :param cache_in_host: whether some of the KV cache may be in host memory
     """
 
     instance: str
@@ -54,6 +55,7 @@ class Launch:
     model_bytes: int
     margin_key: MarginKey
     capabilities: Capabilities
+    cache_in_host: bool = True
 
     @property
     def mtp(self) -> bool:
@@ -157,6 +159,7 @@ class Preparer:
             model_bytes=model_bytes,
             margin_key=key,
             capabilities=engine.capabilities,
+            cache_in_host=not devices or cache_may_be_in_host(rendered.profile),
         )
 
     def survived(self, launch: Launch, rung: Rung) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.core.engine_log.parser import parse_log
 from orchestrator.core.failure.diagnosis import diagnose
 from orchestrator.core.failure.exit_evidence import OomKills
-from orchestrator.core.fleet.failures import diagnosed_failure, exit_failure, mistake, spawn_failure
+from orchestrator.core.fleet.failures import exit_failure, mistake, spawn_failure
 
 NO_KILLS = OomKills("/proc/vmstat", "machine", 3, 3, 0)
 PORT_TAKEN = "main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080"
@@ -43,8 +43,7 @@ def test_a_mistake_is_given_up_and_shows_its_first_detail() -> None:
 def test_a_port_that_somebody_else_took_first_is_no_reason_to_give_up() -> None:
     found = diagnose(parse_log([PORT_TAKEN]), 1, alive=False)
     assert found.failure_class == "port_in_use"
-    assert exit_failure(found, 1, False, NO_KILLS).action == "restart"
-    assert diagnosed_failure(found) == replace(exit_failure(found, 1, False, NO_KILLS), action=found.action)
+    assert not exit_failure(found, 1, False, NO_KILLS).permanent
 
 
 def test_a_flag_that_is_wrong_stays_what_the_diagnosis_says() -> None:

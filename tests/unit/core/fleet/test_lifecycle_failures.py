@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.engine_log.signatures import SIGNATURES, FailureClass
-from orchestrator.core.failure.diagnosis import DEFAULT_ACTIONS
+from orchestrator.core.failure.reactions import default_action
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     KEPT_ATTEMPTS,
@@ -146,7 +146,7 @@ def test_a_start_by_a_person_ends_the_rest_and_resets_the_budget() -> None:
 @pytest.mark.parametrize("name", ["preparing", "spawning", "starting"])
 def test_what_the_same_start_would_meet_again_is_not_tried_again(name: str, failure_class: FailureClass) -> None:
     machine = machine_in(name)
-    state = machine.take(NotStarted("s.1", Failure(failure_class, "as it says", action=DEFAULT_ACTIONS[failure_class])))
+    state = machine.take(NotStarted("s.1", Failure(failure_class, "as it says", action=default_action(failure_class))))
     assert isinstance(state, Failed)
     assert state.until is None
     assert machine.asked() == ()
@@ -154,7 +154,7 @@ def test_what_the_same_start_would_meet_again_is_not_tried_again(name: str, fail
 
 def test_no_line_of_a_log_gives_such_a_failure_another_action() -> None:
     rows = [row for row in SIGNATURES if row.failure_class in PERMANENT]
-    assert {row.action or DEFAULT_ACTIONS[row.failure_class] for row in rows} == {"give_up"}
+    assert {row.action or default_action(row.failure_class) for row in rows} == {"give_up"}
 
 
 def test_a_failed_preparation_counts_as_an_attempt() -> None:
