@@ -16,13 +16,15 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.api import client
 from orchestrator.core.dialect.help_text import parse_help
 from orchestrator.engines.known.model import write_known_model
+from tests import daemon_template
 from tests.support import PATIENCE_S, Home
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -178,6 +180,14 @@ class Lab(Home):
         for profile in args:
             self.up(profile)
 
+    def start_daemon(self, words: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+        """Fork it, unless its environment has what is read only where a program starts."""
+        read_at_start = {name for name in self.env if name.startswith(("LD_", "PYTHON"))}
+        if any(self.env[name] != os.environ.get(name) for name in read_at_start):
+            return super().start_daemon(words, log)
+
+        return daemon_template.start_daemon(words, self.env, log)
+
     def take_baseline(self) -> None:
         """Remember what the daemon has open. What it opens for a moment, for a figure from /proc, is not in it."""
         assert self.daemon is not None
@@ -200,7 +210,7 @@ class Lab(Home):
         return self.ready(profile)
 
     def events(self, kind: str) -> list[str]:
-        rows = map(json.loads, self.orch("events", "-n", "1000", "--json").stdout.splitlines())
+        rows = map(json.loads, client.stream(self.control_socket, "/v1/events?lines=1000&follow=0"))
         return [str(row["message"]) for row in rows if row["kind"] == kind]
 
     # What the fakes wrote.

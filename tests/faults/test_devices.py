@@ -13,6 +13,7 @@ import pytest
 from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
+from tests.busy import in_time
 from tests.fakes.nvml_driver import IDLE_MIB, Driver, install
 from tests.faults.lab import Lab
 from tests.support import PATIENCE_S, until
@@ -77,7 +78,8 @@ def test_memory_that_does_not_come_back_is_waited_for_once_and_told(here: Driver
 
     began = time.monotonic()
     assert anyio.run(run) == (TAKEN_MIB - IDLE_MIB, 0)
-    assert 0.3 <= time.monotonic() - began < PATIENCE_S / 2
+    took_s = time.monotonic() - began
+    assert took_s >= 0.3 and in_time(took_s, PATIENCE_S / 2)
 
 
 # 42. A driver that hangs.
@@ -93,7 +95,7 @@ def test_a_driver_that_hangs_slows_one_question_and_nothing_piles_up(lab: Lab, d
     for _ in range(20):
         began = time.monotonic()
         assert shown(lab) == [(0, IDLE_MIB)]
-        assert time.monotonic() - began < 1.0
+        assert in_time(time.monotonic() - began, 1.0)
 
     assert driver.unanswered == 1
     assert len(os.listdir(f"/proc/{lab.daemon.pid}/task")) <= threads + 1
@@ -119,7 +121,7 @@ def test_a_daemon_ends_while_its_driver_hangs(lab: Lab, driver: Driver, when: st
     began = time.monotonic()
     lab.end()
     assert lab.daemon is not None and lab.daemon.returncode == 0
-    assert time.monotonic() - began < LATE_S + 2.0
+    assert in_time(time.monotonic() - began, LATE_S + 2.0)
 
 
 # 53. A device vanishes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tests.busy import in_time
 from tests.faults.lab import Lab
 from tests.support import until
 
@@ -12,7 +13,7 @@ def test_a_flood_of_lines_slows_no_request_and_none_is_lost(lab: Lab) -> None:
     lab.run("m", faults={"log_lines_s": 5000, "tokens_s": 200})
     began = time.monotonic()
     lab.ask("r", 200).check_complete(200)
-    assert time.monotonic() - began < 1.0 / 0.9 + 2.0
+    assert in_time(time.monotonic() - began, 1.0 / 0.9 + 2.0)
     lab.control("/v1/down", {"force": True})
     lab.state("stopped")
     numbers = [

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.busy import in_time
 from tests.faults.lab import QUICK, Lab
 from tests.support import alive, until
 
@@ -28,13 +29,15 @@ def stop(lab: Lab) -> float:
 @pytest.mark.parametrize("dialect", ["upstream", "fork"])
 def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(lab: Lab, dialect: str) -> None:
     lab.run("m", faults={"ignore_term": True}, dialect=dialect)
-    assert GRACE_S <= stop(lab) < GRACE_S + K_S
+    took_s = stop(lab)
+    assert took_s >= GRACE_S and in_time(took_s, GRACE_S + K_S)
 
 
 def test_an_engine_that_stops_slowly_within_its_grace_is_not_killed(lab: Lab) -> None:
     lab.configure(QUICK.replace("stop_grace_s = 1.0", "stop_grace_s = 5.0"))
     lab.run("m", faults={"slow_term_s": 1.5})
-    assert 1.5 <= stop(lab) < 1.5 + K_S
+    took_s = stop(lab)
+    assert took_s >= 1.5 and in_time(took_s, 1.5 + K_S)
     assert lab.mark("m", "ended")
 
 
@@ -42,7 +45,7 @@ def test_an_engine_that_stops_slowly_within_its_grace_is_not_killed(lab: Lab) ->
 def test_a_grandchild_that_holds_the_pipe_is_gone_after_the_stop(lab: Lab, how: str) -> None:
     lab.run("m", faults={"grandchild": how})
     assert len(lab.tagged()) >= 2
-    assert stop(lab) < GRACE_S + K_S
+    assert in_time(stop(lab), GRACE_S + K_S)
 
 
 @pytest.mark.parametrize("how", ["pgid", "setsid"])
@@ -60,7 +63,7 @@ def test_a_server_behind_a_shell_is_stopped_with_its_grace(lab: Lab) -> None:
     lab.model("m", {"slow_term_s": 0.3}, engine="wrapped")
     lab.serve("m")
     lab.ready("m")
-    assert stop(lab) < GRACE_S + K_S
+    assert in_time(stop(lab), GRACE_S + K_S)
     assert lab.mark("m", "ended")
 
 

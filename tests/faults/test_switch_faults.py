@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.engines.known.model import known_model
 from tests.faults.lab import QUICK, Answer, Lab
-from tests.support import alive, until
+from tests.support import PATIENCE_S, alive, until
 
 STREAMS = 8
 SHORTS = 8
@@ -243,5 +243,5 @@ def test_a_switch_beside_tells_how_far_the_new_engine_is(lab: Lab) -> None:
     until(
         lambda: lab.status()["progress"].startswith("switching to b@fake-upstream: loading b@fake-upstream"), "progress"
     )
-    switch.communicate(timeout=40)
+    switch.communicate(timeout=PATIENCE_S)
     assert switch.returncode == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.busy import in_time
 from tests.fakes.nvml_driver import IDLE_MIB, TOTAL_MIB, Driver
 from tests.faults.lab import Lab
 from tests.integration.telemetry_support import frame
@@ -24,7 +25,7 @@ def watch(lab: Lab, samples: int = ENOUGH) -> list[Any]:
     def enough() -> bool:
         began = time.monotonic()
         frames.append(frame(lab))
-        assert time.monotonic() - began < 2.0
+        assert in_time(time.monotonic() - began, 2.0)
         return bool(frames[-1]["points"] and since() >= samples)
 
     def since() -> int:
@@ -55,7 +56,7 @@ def test_a_single_look_has_the_slots_and_waits_for_no_engine_that_hangs(lab: Lab
     lab.ready("mute")
     began = time.monotonic()
     assert frame(lab)["slots"] == []
-    assert time.monotonic() - began < 2.0
+    assert in_time(time.monotonic() - began, 2.0)
 
 
 def test_an_engine_that_nobody_looks_at_and_nobody_asks_is_left_alone(lab: Lab) -> None:

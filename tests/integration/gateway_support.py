@@ -17,7 +17,7 @@ from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, Vi
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long any wait may take before a test fails; nothing here is expected to come near it."""
 
 DEMO = Model("demo", ("demo-alias", "org/demo"), "a small model", "loaded", 1700000000)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import LaunchSpec
-from tests.support import ROOT
+from tests.busy import in_time
+from tests.support import PATIENCE_S, ROOT
 
 FAKES = ROOT / "tests" / "fakes"
 
@@ -41,22 +42,11 @@ def shell(script: str, instance: str = "test") -> LaunchSpec:
     return LaunchSpec(("/bin/sh", "-c", script), {"PATH": PATH}, "/", instance)
 
 
-async def until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
+async def until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-
+        assert in_time(time.monotonic() - began, timeout_s), f"not within {timeout_s:g} s: {what}"
         await asyncio.sleep(0.005)
-
-
-def until_sync(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-
-        time.sleep(0.005)
 
 
 def alive(pid: int) -> bool:

@@ -17,7 +17,8 @@ from orchestrator.adapters.process.cgroup import EngineGroups, Leaf
 from orchestrator.adapters.process.child import LaunchSpec, spawn
 from orchestrator.adapters.process.oom_counter import nearest_oom_counter
 from tests.integration.groups import given_group, in_group
-from tests.integration.processes import PATH, Lines, alive, until, until_sync
+from tests.integration.processes import PATH, Lines, alive, until
+from tests.support import until as until_sync
 
 
 @pytest.fixture

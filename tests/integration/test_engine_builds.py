@@ -19,7 +19,7 @@ from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.engines.build import git as build_git
 from orchestrator.engines.build import installs
 from tests.integration.engine_source import EMBEDDED, commit_all, git, write_source
-from tests.support import ORCH, Home, new_home, until
+from tests.support import ORCH, PATIENCE_S, Home, new_home, until
 from tests.unit.engines.engine_scripts import HELP, program
 
 _missing = [tool for tool in ("cmake", "ninja", "cc", "c++", "git") if shutil.which(tool) is None]
@@ -210,7 +210,7 @@ def test_an_interrupted_build_leaves_no_process_and_goes_on_where_it_stopped(
     assert "another orch is building" in second.stderr
 
     running.send_signal(ending)
-    running.communicate(timeout=30)
+    running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
     assert str(gate) not in "".join(_command_lines()), "nothing of the build runs on"
     assert builds(home) == {}

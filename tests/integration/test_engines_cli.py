@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import PATIENCE_S, ROOT
 from tests.unit.engines.engine_scripts import FORK_NEW, UPSTREAM, engine, program
 
 Orch = Callable[..., subprocess.CompletedProcess[str]]
@@ -26,7 +26,7 @@ def orch(tmp_path: Path) -> Orch:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     return run

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.cli.operate.explain import HEAD_BYTES, TAIL_BYTES, read_log
 from orchestrator.core.engine_log.parser import GAP
-from tests.support import FIXTURES
+from tests.support import FIXTURES, PATIENCE_S
 
 LOGS = FIXTURES / "logs"
 OOM_LOG = LOGS / "oom-weights-upstream.log"
@@ -26,7 +26,7 @@ def explain(*words: str, home: Path, stdin: bytes | None = None) -> subprocess.C
         [sys.executable, "-m", "orchestrator", "explain", *words],
         env={**os.environ, "ORCH_HOME": str(home), "NO_COLOR": "1"},
         capture_output=True,
-        timeout=50,
+        timeout=PATIENCE_S,
         check=False,
         **source,
     )

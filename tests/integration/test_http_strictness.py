@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.adapters.http1 import HttpLimits, HttpServer, Request, Response
 from orchestrator.gateway.config import GatewayOptions
+from tests.busy import in_time
 from tests.integration.gateway_support import Client, Visit, ask, drive, engine, exchange, gateway, get, post, until
 
 CHAT = b"/v1/chat/completions"
@@ -219,7 +220,7 @@ def test_a_client_that_stops_in_the_middle_is_closed_at_its_deadline(name: str) 
             began = time.monotonic()
             await client.send(SLOW[name])
             told = await client.reader.read()
-            assert time.monotonic() - began < 2.0
+            assert in_time(time.monotonic() - began, 2.0)
             assert told == b"" or told.startswith(b"HTTP/1.1 408 ")
             assert all(not request.complete for request in asked)
 
@@ -243,7 +244,7 @@ def test_dribbling_buys_no_time(begin: bytes) -> None:
                 await asyncio.sleep(0.01)
 
             assert (await ended).startswith(b"HTTP/1.1 408 ")
-            assert time.monotonic() - began < 2.0
+            assert in_time(time.monotonic() - began, 2.0)
 
     drive(work())
 
@@ -263,7 +264,7 @@ def test_five_hundred_stalled_clients_do_not_slow_a_good_one() -> None:
                 assert (await ask(here.port, get("/health"))).status == 200
                 slowest = max(slowest, time.monotonic() - began)
 
-            assert slowest < 0.5
+            assert in_time(slowest, 0.5)
             for client in stalled:
                 assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
 

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.core.exit_codes import ALREADY_RUNNING
 from orchestrator.engines.known.model import known_model
-from tests.support import ORCH, Home, alive, new_home, until
+from tests.support import ORCH, PATIENCE_S, Home, alive, new_home, until
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_the_gateway_s_port_in_use_is_an_error_that_names_it(fresh: Home) -> Non
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         fresh.env["ORCH_GATEWAY_PORT"] = str(taken.getsockname()[1])
-        done = subprocess.run([*ORCH, "serve"], env=fresh.env, capture_output=True, text=True, timeout=30)
+        done = subprocess.run([*ORCH, "serve"], env=fresh.env, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 1
         assert str(taken.getsockname()[1]) in done.stderr
 
@@ -217,7 +217,7 @@ def test_a_terminated_daemon_ends_its_engine_and_remembers_what_ran(fresh: Home)
     fresh.ready("demo")
     assert fresh.daemon is not None
     fresh.daemon.send_signal(signal.SIGTERM)
-    assert fresh.daemon.wait(30) == 0
+    assert fresh.daemon.wait(PATIENCE_S) == 0
     assert fresh.tagged() == []
     fresh.serve()
     fresh.ready("demo")

@@ -17,7 +17,9 @@ import uvloop
 from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.child import Child, Exit, LaunchSpec, SpawnError, spawn
 from orchestrator.adapters.process.spawning import Kind
-from tests.integration.processes import FAKES, PATH, Lines, alive, fake, shell, until, until_sync, zombies
+from tests.busy import in_time
+from tests.integration.processes import FAKES, PATH, Lines, alive, fake, shell, until, zombies
+from tests.support import until as until_sync
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)
 
@@ -100,7 +102,8 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(runner: asyncio.
         await log.until("ready")
         begun = time.monotonic()
         ended = await child.stop(0.4)
-        assert 0.4 <= time.monotonic() - begun < 2.4
+        took_s = time.monotonic() - begun
+        assert took_s >= 0.4 and in_time(took_s, 2.4)
         assert ended == Exit(None, signal.SIGKILL, killed_after_grace=True)
 
     runner.run(scenario())
@@ -170,7 +173,7 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_up_the_stop(runner: asyn
         await until(lambda: len(child.tree()) == 2, "the grandchild")
         begun = time.monotonic()
         await child.stop(5.0)
-        assert time.monotonic() - begun < 2.0
+        assert in_time(time.monotonic() - begun, 2.0)
 
     runner.run(scenario())
 
@@ -269,7 +272,7 @@ def test_a_process_that_the_kernel_does_not_let_die_does_not_hold_up_the_stop(ru
 
             begun = time.monotonic()
             ended = await child.stop(0.1, kill_allowance_s=0.5)
-            assert time.monotonic() - begun < 2.0
+            assert in_time(time.monotonic() - begun, 2.0)
             assert ended.unkillable
             assert child.exit is None
             assert (await child.stop(0.1)).unkillable
@@ -487,7 +490,7 @@ def test_a_flood_is_read_to_the_last_line_while_the_loop_keeps_turning(runner: a
             longest_s = max(longest_s, time.monotonic() - begun)
 
         assert log.lines == 1_000_000
-        assert longest_s < 0.5
+        assert in_time(longest_s, 0.5)
 
     rss_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     runner.run(scenario())
@@ -516,7 +519,7 @@ def test_an_orphan_that_nobody_waits_for_is_reaped_after_a_while(runner: asyncio
         await until(lambda: zombies(), "the orphan")
         begun = time.monotonic()
         await until(lambda: not (reaper.reap_adopted() or zombies()), "the reaping")
-        assert time.monotonic() - begun < 2.0
+        assert in_time(time.monotonic() - begun, 2.0)
 
     runner.run(scenario())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import FIXTURES
+from tests.support import FIXTURES, PATIENCE_S
 
 
 class Orch:
@@ -25,7 +25,9 @@ class Orch:
     def __call__(self, *words: str, code: int = 0, environment: dict[str, str] | None = None) -> tuple[str, str]:
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "ORCH_HOME": str(self.home), **(environment or {})}
         command = [sys.executable, "-m", "orchestrator", *words]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, cwd=self.home, check=False)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, cwd=self.home, check=False
+        )
         assert done.returncode == code, done.stderr
         return done.stdout, done.stderr
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.process.ports import free_port
+from tests.support import PATIENCE_S
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -74,7 +75,7 @@ class User:
         """What is said of the service: level and text."""
         done = subprocess.run(
             [sys.executable, "-m", "orchestrator", "doctor", "--json"],
-            env={**self.env, **more}, capture_output=True, text=True, timeout=60, check=False,
+            env={**self.env, **more}, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         found = json.loads(done.stdout)["findings"]
         return [(each["level"], each["text"]) for each in found if each["what"] == "service"]
@@ -82,7 +83,7 @@ class User:
     def orch(self, *words: str, code: int = 0, **more: str) -> tuple[str, str]:
         done = subprocess.run(
             [sys.executable, "-m", "orchestrator", *words],
-            env={**self.env, **more}, capture_output=True, text=True, timeout=60, check=False,
+            env={**self.env, **more}, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout, done.stderr
@@ -332,7 +333,7 @@ class TestImage:
 
     def orch(self, *words: str, code: int = 0) -> tuple[str, str]:
         command = [sys.executable, "-m", "orchestrator", "service", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == code, done.stderr
         return done.stdout, done.stderr
 

@@ -15,6 +15,7 @@ import pytest
 from orchestrator.adapters.systemd.machine import read_template
 from orchestrator.core.config import Config, GatewayConfig
 from orchestrator.core.setup.service_unit import Flavour, UnitFacts, render
+from tests.support import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: `apt-get install systemd`"
@@ -42,7 +43,9 @@ def write(directory: Path, flavour: Flavour, host: str, *, socket: bool) -> list
 def analyze(*words: str) -> subprocess.CompletedProcess[str]:
     # `verify --user` looks for units in the session's directory, too.
     env = {**os.environ, "SYSTEMD_PAGER": "", "LC_ALL": "C.UTF-8", "XDG_RUNTIME_DIR": "/run"}
-    return subprocess.run(["systemd-analyze", *words], env=env, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        ["systemd-analyze", *words], env=env, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.adapters.store.history import HistoryReader
 from orchestrator.core.measure.samples import HistorySample
-from tests.support import Home, new_home, until
+from tests.support import PATIENCE_S, Home, new_home, until
 
 SECRET = "xylophone-marmalade-4711"
 
@@ -137,7 +137,7 @@ def test_a_daemon_that_ends_has_written_everything(home: Home) -> None:
     home.complete("A", 2)
     assert home.daemon is not None
     home.daemon.send_signal(signal.SIGTERM)
-    assert home.daemon.wait(40) == 0
+    assert home.daemon.wait(PATIENCE_S) == 0
     assert home.orch_json("stats")["total"]["requests"] == 1
 
 

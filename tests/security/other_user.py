@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import PATIENCE_S
+
 NOBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -24,7 +26,12 @@ os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 def as_nobody(code: str, *args: str) -> Any:
     """What the program printed as JSON."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _BECOME + code, *args], cwd="/", env={}, capture_output=True, text=True, timeout=30
+        [sys.executable, "-I", "-c", _BECOME + code, *args],
+        cwd="/",
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

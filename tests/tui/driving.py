@@ -9,11 +9,10 @@ from typing import Any
 
 from textual.pilot import Pilot
 
+from tests.support import PATIENCE_S
 from tui.app import Dashboard
 from tui.source import FrameSource
 from tui.widgets.lines import Fixed, Scrolled
-
-PATIENCE_S = 40.0
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], Any], what: str) -> Any:

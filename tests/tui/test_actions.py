@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from textual.widgets import OptionList
 
-from tests.support import Home, new_home
+from tests.support import PATIENCE_S, Home, new_home
 from tests.support import until as wait_until
 from tests.tui.driving import dashboard, head, picture, until
 from tui.screens.confirm import ConfirmScreen
@@ -137,7 +137,7 @@ async def test_a_switch_under_way_is_cancelled(home: Home) -> None:
             await until(pilot, lambda: "⇄ switching to two@embedded" in head(app), "the switch is shown")
             await pilot.press("c")
             await until(pilot, lambda: "cancelling the switch to two@embedded" in picture(app), "it is cancelled")
-            assert switch.wait(40) == 1 and "cancelled" in switch.communicate()[1]
+            assert switch.wait(PATIENCE_S) == 1 and "cancelled" in switch.communicate()[1]
 
         assert home.status()["profile"] == "one" and b'"stop":true' in answers[0]
 
@@ -224,7 +224,7 @@ async def test_the_dashboard_outlives_the_daemon(home: Home) -> None:
     async with dashboard(source(home)) as (app, pilot):
         assert home.daemon is not None
         home.daemon.send_signal(signal.SIGTERM)
-        home.daemon.wait(40)
+        home.daemon.wait(PATIENCE_S)
         await until(pilot, lambda: "no daemon is running since" in head(app), "the loss")
         await pilot.press("s")
         await until(pilot, lambda: app.operator.problems, "it says why nothing happens")

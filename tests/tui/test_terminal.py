@@ -93,7 +93,9 @@ def test_one_look_prints_the_report(home: Home) -> None:
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_one_look_without_a_daemon_is_not_running(options: list[str], tmp_path: Path) -> None:
     env = {**os.environ, "ORCH_HOME": str(tmp_path)}
-    done = subprocess.run([*ORCH, "top", "--once", *options], env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*ORCH, "top", "--once", *options], env=env, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 3 and done.stdout == ""
     assert (
         done.stderr.startswith("error: no daemon is running\n") and "hint: start one: `orch up PROFILE`" in done.stderr
@@ -105,7 +107,9 @@ def test_one_look_does_not_import_textual(home: Home) -> None:
         "import sys; from orchestrator.cli.main import main; assert main(['top', '--once']) == 0; "
         "assert not {'textual', 'rich', 'asyncio'} & set(sys.modules), sorted(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=home.env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=home.env, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -120,7 +124,12 @@ def test_one_look_does_not_import_textual(home: Home) -> None:
 )
 def test_what_cannot_be_is_an_error_of_usage(options: list[str], words: str, home: Home) -> None:
     done = subprocess.run(
-        [*ORCH, "top", *options], env=home.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+        [*ORCH, "top", *options],
+        env=home.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2 and words in done.stderr, done.stderr
 
@@ -130,7 +139,9 @@ def test_without_textual_serve_it_says_what_to_install(home: Home) -> None:
         "import sys; sys.modules['textual_serve'] = None; "
         "from orchestrator.cli.main import main; sys.exit(main(['top', '--serve']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=home.env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=home.env, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 1 and 'pip install "llama-orch[web]"' in done.stderr
 
 
