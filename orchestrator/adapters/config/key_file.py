@@ -22,8 +22,13 @@ def read_keys(path: str, credentials: str | None = None) -> tuple[str, ...]:
         return ()
 
     try:
-        with open(path, encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
+        # Not blocking: a FIFO without a writer would hold the start for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(descriptor).st_mode
+        with os.fdopen(descriptor, encoding="utf-8") as file:
+            if not stat.S_ISREG(mode):
+                raise UsageError("the key file is not a regular file", details=(path,))
+
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -180,6 +180,8 @@ class ProfileStore:
                 problems += (problem for problem in error.problems if problem not in problems)
             except UsageError as error:
                 problems.append(Problem(error.message, hint=error.hint))
+            except (OSError, ValueError, ArithmeticError, RuntimeError) as error:  # of one file that somebody put there
+                problems.append(Problem(f"profile `{name}` cannot be read: {error}"))
             else:
                 profiles += [] if profile is None else [profile]
 
@@ -270,10 +272,17 @@ def _find_alias_clashes(profiles: list[Profile]) -> list[Problem]:
             owner = owners.setdefault(alias, profile)
             if owner is not profile:
                 message = f"`aliases`: `{alias}` already means the profile `{owner.name}` ({owner.file})"
-                line = line_finder(read_text(profile.file))(("aliases",))
+                line = _line_in(profile.file, ("aliases",))
                 problems.append(Problem(message, profile.file, line, "aliases"))
 
     return problems
+
+
+def _line_in(path: str, key: Key) -> int | None:
+    try:
+        return line_finder(read_text(path))(key)
+    except UsageError:  # gone, or being written, since it was read
+        return None
 
 
 def _files(directory: str) -> list[str]:

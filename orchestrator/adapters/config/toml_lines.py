@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.core.problems import Key, LineOf, Problems
+from orchestrator.core.problems import Key, LineOf, Problems, dotted
 
 _MARK = "orch-mark-6d1f3c0a"
+
+_LARGEST = 1 << 63
+_SHOWN_DEPTH = 8
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -21,7 +24,12 @@ _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 def parse_toml(text: str, problems: Problems) -> dict[str, object] | None:
     """Parse a document; None after a syntax error, which becomes a problem with its line and column."""
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
+        key = _find_too_large(document)
+        if key is None:
+            return document
+
+        problems.add((), f"`{dotted(key)}`: a number needs more than 64 bits", line=line_finder(text)(key))
     except tomllib.TOMLDecodeError as error:
         # The position is only in the text of the message before Python 3.14.
         message = str(error)
@@ -31,6 +39,27 @@ def parse_toml(text: str, problems: Problems) -> dict[str, object] | None:
         problems.add((), f"{what} at column {column}", line=line, hint=_hint(text))
     except RecursionError:
         problems.add((), "nested too deeply")
+    except ValueError as error:  # a number of thousands of digits
+        problems.add((), f"a value cannot be read: {error}")
+
+    return None
+
+
+def _find_too_large(document: Mapping[str, object]) -> Key | None:
+    """Return the place of a number that TOML does not allow (more than 64 bits, which breaks sums and messages)."""
+    waiting: list[tuple[Key, object]] = [((), document)]
+    while waiting:
+        key, value = waiting.pop()
+        children: Iterable[tuple[str | int, object]] = ()
+        if isinstance(value, Mapping):
+            children = value.items()
+        elif isinstance(value, list):
+            children = enumerate(value)
+        elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            return key
+
+        # The place of what lies very deep is told by its first names: a long key of dots would cost its square.
+        waiting += [((*key, name) if len(key) < _SHOWN_DEPTH else key, each) for name, each in children]
 
     return None
 

@@ -136,7 +136,7 @@ class LogFile:
 
     def _open(self) -> None:
         make_private(os.path.dirname(self.path))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(self.path, flags, 0o640)
 
     def _is_current(self) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from operator import attrgetter
@@ -312,9 +313,13 @@ def _connect(uri: str) -> sqlite3.Connection:
 def _make_private_file(path: str) -> None:
     """Make the file for its owner alone: SQLite gives its log and its index the same mode.
 
+    :raises DamagedHistory: when something else is in its place: a directory, a FIFO
     :raises OSError: ELOOP for a link: what it leads to is not ours to write
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if os.path.lexists(path) and not stat.S_ISREG(mode := os.lstat(path).st_mode) and not stat.S_ISLNK(mode):
+        raise DamagedHistory(f"{path} is no file", details=(stat.filemode(mode),))  # SQLite waits for ever for a FIFO
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
     finally:

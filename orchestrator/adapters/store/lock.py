@@ -35,7 +35,7 @@ class DaemonLock:
         :raises OrchError: when the file system has no locks
         """
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             fd = os.open(self._path, flags, 0o600)
         except OSError as error:
@@ -44,8 +44,9 @@ class DaemonLock:
         try:
             self._lock(fd)
             content = {"pid": os.getpid(), "start_ticks": start_ticks, "started": _rfc3339(time.time()), "unit": unit}
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(content).encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the lock holds without saying whose it is
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(content).encode(), 0)
         except BaseException:
             os.close(fd)
             raise
@@ -96,7 +97,7 @@ def read_holder(path: str) -> dict[str, object] | None:
     Empty when the holder has not written yet.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
 
@@ -113,7 +114,7 @@ def read_holder(path: str) -> dict[str, object] | None:
 def _read(fd: int) -> dict[str, object]:
     try:
         content = json.loads(os.pread(fd, 4096, 0))
-    except ValueError:
+    except (ValueError, OSError, RecursionError):  # half written, or no file: a FIFO in its place
         return {}
 
     return content if isinstance(content, dict) else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.fleet.ladder import Margins, raise_margins
 from orchestrator.core.profile.profile import EngineProfile
+
+_log = logging.getLogger(__name__)
 
 KEYED_SETTINGS = (
     "context.size", "context.parallel", "context.unified_kv", "batch.size", "batch.ubatch", "kv.k", "kv.v",
@@ -62,7 +65,10 @@ class MarginStore:
 
         With a margin per device there is also margins_mib.
         """
-        state, _ = load_state(self._path)
+        state, notice = load_state(self._path)
+        if notice:
+            _log.warning("%s", notice)
+
         entries = state.get("margins")
         if not isinstance(entries, dict):
             return {}

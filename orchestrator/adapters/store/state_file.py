@@ -1,16 +1,19 @@
 """The daemon's memory across restarts: one small JSON file, replaced whole.
 
 A reader always finds the old content or the new one. Content that cannot be read is kept aside as `.bad` (then
-`.bad2`, ...), never deleted; content of a newer orch is refused and left alone.
+`.bad2`, ...), never deleted, and so is whatever else is in the file's place (a directory, a FIFO); content of a newer
+orch is refused and left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import re
+import stat
 import tempfile
 
 from orchestrator.core.errors import UsageError
@@ -20,6 +23,10 @@ VERSION = 1
 TEMPORARY = ".tmp"
 _MADE_HERE = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 """`.NAME.RANDOM.tmp`, as mkstemp makes it below."""
+
+
+class NotAFileError(OSError):
+    """Raised when something else is in a file's place: it cannot hold anything of ours."""
 
 
 def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
@@ -38,7 +45,9 @@ def write_atomically(path: str, data: bytes, *, mode: int = 0o600) -> None:
             os.fsync(file.fileno())
             os.replace(temporary, path)  # before the lock ends with the file
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):  # a file system that went read-only meanwhile; the next start sweeps it
+            os.unlink(temporary)
+
         raise
 
 
@@ -98,36 +107,82 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
     :raises UsageError: when a newer orch wrote it
     """
     try:
-        with open(path, "rb") as file:
-            raw = file.read()
+        state = _decode(read_regular(path))
     except FileNotFoundError:
         return {}, None
-
-    try:
-        state = json.loads(raw)
-    except (ValueError, RecursionError):  # a thousand brackets in a row are no JSON of ours
+    except NotAFileError:
         state = None
+    except OSError as error:  # its content may be as good as ever: it stays where it is
+        return {}, f"{path} cannot be read ({error.strerror or error}); starting without it"
 
-    if not isinstance(state, dict) or not isinstance(state.get("version"), int):
-        aside = free_name(f"{path}.bad")
-        os.replace(path, aside)
-        return {}, f"{path} could not be read and is kept as {aside}; starting without it"
+    version = state.get("version") if state is not None else None
+    if state is None or not isinstance(version, int):
+        return {}, f"{path} could not be read and {_set_aside(path)}; starting without it"
 
-    if state["version"] > VERSION:
+    if version > VERSION:
         # As a wrong configuration: a service manager that starts this again meets the same file.
         raise UsageError(
             f"{path} was written by a newer orch",
-            details=(f"version {state['version']}, this orch reads up to {VERSION}",),
+            details=(f"version {version}, this orch reads up to {VERSION}",),
             hint="upgrade orch, or move the file away to start without what was remembered",
         )
 
     return state, None
 
 
+def read_regular(path: str) -> bytes:
+    """Return the content of a regular file.
+
+    :raises NotAFileError: for anything else: a directory, a FIFO
+    :raises OSError: when it cannot be read
+    """
+    try:
+        # Not blocking: a FIFO without a writer would hold this open for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ELOOP):  # a socket; a link to itself
+            raise NotAFileError(error.errno, error.strerror, path) from error
+
+        raise
+
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotAFileError(errno.EINVAL, f"it is no file: {stat.filemode(mode)}", path)
+
+        parts = []
+        while part := os.read(descriptor, 1 << 20):
+            parts.append(part)
+
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _decode(raw: bytes) -> dict[str, object] | None:
+    try:
+        state = json.loads(raw)
+    except (ValueError, RecursionError):  # a thousand brackets in a row are no JSON of ours
+        return None
+
+    return state if isinstance(state, dict) else None
+
+
+def _set_aside(path: str) -> str:
+    """Move what is no state of ours out of the way, and return what became of it, for a sentence."""
+    try:
+        aside = free_name(f"{path}.bad")
+        os.replace(path, aside)
+    except OSError as error:
+        return f"cannot be moved away ({error.strerror or error})"
+
+    return f"is kept as {aside}"
+
+
 def free_name(path: str) -> str:
     """Return the path, or the first of `path2`, `path3` ... that nothing has."""
     name, number = path, 1
-    while os.path.exists(name):
+    while os.path.lexists(name):
         number += 1
         name = f"{path}{number}"
 

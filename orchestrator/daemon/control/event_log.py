@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from orchestrator.adapters.store.state_file import read_regular
 from orchestrator.api.types import Event
 from orchestrator.daemon.fleet.publisher import Publisher
 
@@ -33,6 +34,8 @@ class EventLog:
 
     def add(self, kind: str, message: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        # File names need not be UTF-8, and messages quote them.
+        message = message.encode("utf-8", "backslashreplace").decode()
         event = Event(id=self._next_id, time=now, kind=kind, message=message)
         self._next_id += 1
         self._events.append(event)
@@ -52,13 +55,12 @@ class EventLog:
         for path in (f"{self._path}.1", self._path):
             self._cut = False
             try:
-                with open(path, "rb") as file:
-                    for line in file:
-                        self._cut = not line.endswith(b"\n")
-                        try:
-                            events.append(msgspec.json.decode(line, type=Event))
-                        except (msgspec.DecodeError, UnicodeDecodeError):  # the line that a crash cut short
-                            continue
+                for line in read_regular(path).splitlines(keepends=True):
+                    self._cut = not line.endswith(b"\n")
+                    try:
+                        events.append(msgspec.json.decode(line, type=Event))
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what a crash cut short, or junk
+                        continue
             except FileNotFoundError:
                 continue
             except OSError as error:  # old events are worth less than a daemon that starts
@@ -75,9 +77,9 @@ class EventLog:
                 os.replace(self._path, f"{self._path}.1")
                 self._cut = False
 
-            descriptor = os.open(
-                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
+            # Not blocking: a FIFO in its place would hold up the whole daemon.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags, 0o600)
             try:
                 data = (b"\n" if self._cut else b"") + msgspec.json.encode(event) + b"\n"
                 self._cut = os.write(descriptor, data) < len(data)
