@@ -81,9 +81,9 @@ def dotted(key: Key) -> str:
     return text
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str | None:
+def nearest(word: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the allowed word closest to the one written, or None when none is close."""
-    matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 

@@ -63,6 +63,15 @@ UNLISTED: tuple[FlagQuestion, ...] = (
     FlagQuestion(("--no-mmproj-offload",)),
     FlagQuestion(("--n-predict", "--predict", "-n"), "1"),
     FlagQuestion(("--timeout", "-to"), "600"),
+    FlagQuestion(("--override-kv", "-okv"), "general.name=str:x"),
+    FlagQuestion(("--dry-multiplier",), "0"),
+    FlagQuestion(("--dry-base",), "1.75"),
+    FlagQuestion(("--dry-allowed-length",), "2"),
+    FlagQuestion(("--dry-penalty-last-n",), "64"),
+    FlagQuestion(("--logit-bias",), "1+0"),
+    FlagQuestion(("--warmup-batch", "-wb")),
+    FlagQuestion(("--ctx-checkpoints-tolerance", "-ctx-ckpt-t"), "5"),
+    FlagQuestion(("--ctx-checkpoints-eviction", "-ctx-ckpt-e"), "auto"),
 )
 
 LEGACY: tuple[FlagQuestion, ...] = (

@@ -10,6 +10,7 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.environment import child_environment
 from orchestrator.core.dialect.render import render
 from orchestrator.core.profile.profile import EngineProfile, Profile
+from orchestrator.core.profile.remarks import find_remarks
 from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine
@@ -75,8 +76,8 @@ def render_profile(
         build=engine.build,
         binary=engine.path,
         argv=(engine.path, *rendered.argv),
-        env=child_environment(os.environ, state_dir=paths.state, extra={}),
-        notes=(*_changed(engine), *rendered.notes),
+        env=child_environment(os.environ, state_dir=paths.state, extra=chosen.environment),
+        notes=(*_changed(engine), *rendered.notes, *find_remarks(chosen, engine.capabilities.kind)),
         profile=chosen,
     )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.fleet.ladder import Margins, raise_margins
+from orchestrator.core.profile.free_tables import FREE_TABLES
 from orchestrator.core.profile.profile import EngineProfile
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ KEYED_SETTINGS = (
     "context.size", "context.parallel", "context.unified_kv", "batch.size", "batch.ubatch", "kv.k", "kv.v",
     "kv.offload", "attention.flash", "speculative.type", "speculative.draft_max", "speculative.draft_model",
     "speculative.kv_k", "speculative.kv_v", "memory.split", "memory.devices", "memory.rpc", "multimodal.mmproj",
+    "context.swa_full", "lora.adapters", "memory.merge_qkv", "memory.merge_experts", "multimodal.device",
+    "multimodal.image_max_tokens", "sampling.backend",
 )  # fmt: skip
 """The settings that device memory depends on, beside the placement that the margin is for."""
 
@@ -50,7 +53,8 @@ def margin_key(profile: EngineProfile, model_path: str, build: str, devices: tup
     """
     stat = os.stat(model_path)
     model = f"{os.path.basename(model_path)}:{stat.st_size}:{stat.st_mtime_ns}"
-    settings = {path: profile.settings[path] for path in KEYED_SETTINGS if path in profile.settings}
+    free = [path for path in profile.settings if path.startswith(tuple(f"{table}." for table in FREE_TABLES))]
+    settings = {path: profile.settings[path] for path in (*KEYED_SETTINGS, *free) if path in profile.settings}
     return MarginKey(build, model, settings, devices)
 
 

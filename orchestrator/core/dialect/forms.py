@@ -13,7 +13,7 @@ from orchestrator.core.profile.settings import Value
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
-_TAKES_VALUE = {Shape.VALUE: True, Shape.ON_OFF: True, Shape.INDEXED: True, Shape.BARE: False}
+_TAKES_VALUE = {Shape.VALUE: True, Shape.ON_OFF: True, Shape.INDEXED: True, Shape.REPEATED: True, Shape.BARE: False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,21 @@ def spell(row: Row, value: Value, caps: Capabilities, spec_type: str = "none") -
 
         fault = _find_fault(form, flag, value, caps)
         if fault is None:
-            words = () if form.shape is Shape.BARE else (_argument_text(form, value),)
-            return Spelled((spelling, *words), form.note)
+            return Spelled(_words(form, spelling, value), form.note)
 
         refused = refused or fault
 
     return Inexpressible(_explain_refusal(row, value, caps, refused))
+
+
+def _words(form: Form, spelling: str, value: Value) -> tuple[str, ...]:
+    if form.shape is Shape.BARE:
+        return (spelling,)
+
+    if form.shape is Shape.REPEATED and isinstance(value, tuple):
+        return tuple(word for part in value for word in (spelling, engine_text(part)))
+
+    return spelling, _argument_text(form, value)
 
 
 def engine_text(value: Value) -> str:
@@ -158,6 +167,9 @@ def _argument_text(form: Form, value: Value) -> str:
     if form.shape is Shape.INDEXED and isinstance(value, tuple):
         return engine_text(tuple(str(part) for pair in enumerate(value) for part in pair))
 
+    if isinstance(value, tuple):
+        return form.joiner.join(engine_text(part) for part in value)
+
     return next((word for key, word in form.spelled.items() if same_value(key, value)), engine_text(value))
 
 
@@ -170,7 +182,8 @@ def _find_fault(form: Form, flag: Flag, value: Value, caps: Capabilities) -> str
         return f"`{flag.name} {argument}` would be read as two flags, as the value begins with `-`"
 
     for part in value if isinstance(value, tuple) else ():
-        bad = next((char for char in ("," + form.forbid) if char in str(part)), None)
+        separator = "" if form.shape is Shape.REPEATED else form.joiner
+        bad = next((char for char in (separator + form.forbid) if char in str(part)), None)
         if bad is not None:
             return f"`{flag.name}` takes a list in which no element may hold `{bad}`, found {profile_text(part)}"
 

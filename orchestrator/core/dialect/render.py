@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.dialect.adapters import render_adapters, render_overrides
 from orchestrator.core.dialect.capabilities import Capabilities, Kind
+from orchestrator.core.dialect.extra_args import find_faults, find_settings
 from orchestrator.core.dialect.forms import (
     Inexpressible,
     Sheet,
     accepts_flag,
-    looks_like_flag,
     profile_text,
     same_value,
     spell,
@@ -24,6 +25,7 @@ from orchestrator.core.dialect.tables import FITTING, LOAD_FLAGS, LOAD_MODES, PL
 from orchestrator.core.errors import UsageError
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.profile.speculation import speculates
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,13 @@ _CONFLICTS = (
     ),
 )  # fmt: skip
 
-_NO_SPECULATION = (None, "none")
+_OWN_DEFAULTS: Mapping[str, tuple[str, str]] = {
+    "context.parallel": ("--no-kv-unified", "this build would open 4 slots that share one KV buffer"),
+}
+"""What a build does when it is not told, and the flag that shows that it does: said, because passing it changes that.
 
-_QUIET_DEFAULTS = ("context.parallel",)
-"""Always passed, so nothing to remark on (upstream would open four slots by itself)."""
+A default of orch that is not here makes every engine do the same; one whose flag a build lacks is its own default.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,8 @@ def render(
     _add_rows(FITTING, profile.settings, caps, sheet)
     render_speculation(profile.settings, caps, sheet)
     _add_rows(REST, profile.settings, caps, sheet)
+    render_adapters(profile.settings, caps, sheet)
+    render_overrides(profile.settings, caps, sheet)
     _check_conflicts(profile.settings, caps, sheet)
 
     owned = {"model": model, "alias": _alias(profile, caps), "host": host, "port": port}
@@ -140,7 +147,7 @@ def render(
         if name != "api_key_file" or api_key_file is not None:
             _add_owned(name, argument, values.get(name, True), caps, sheet)
 
-    _add_extra_args(profile.extra_args, caps, sheet)
+    _add_extra_args(profile, caps, sheet)
     if sheet.problems:
         raise _unsupported_error(profile, build, sheet.problems)
 
@@ -161,9 +168,10 @@ def _add_default(row: Row, default: Value, caps: Capabilities, sheet: Sheet) -> 
         return
 
     sheet.argv += result.argv
-    if row.setting not in _QUIET_DEFAULTS:
-        passed = " ".join(result.argv)
-        sheet.notes.append(f"{row.setting} is unset: `{passed}` is passed, so that every engine does the same")
+    evidence, otherwise = _OWN_DEFAULTS.get(row.setting, ("", ""))
+    if not evidence or accepts_flag(caps, evidence):
+        passed = f"{row.setting} is unset: `{' '.join(result.argv)}` is passed, so that every engine does the same"
+        sheet.notes.append(f"{passed} ({otherwise})" if otherwise else passed)
 
 
 def _add_load_mode(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
@@ -221,7 +229,7 @@ def _check_conflicts(settings: Mapping[str, Value], caps: Capabilities, sheet: S
                 sheet.refuse(conflict.setting, conflict.value, conflict.reason.format(other=other))
 
     parallel = settings.get("context.parallel", 1)
-    if caps.kind == "ik" and parallel != 1 and settings.get("speculative.type") not in _NO_SPECULATION:
+    if caps.kind == "ik" and parallel != 1 and speculates(settings):
         sheet.refuse("context.parallel", parallel, "it speculates with one slot only; nearest here 1")
 
 
@@ -239,16 +247,14 @@ def _add_owned(name: str, owned: _OwnedArgument, value: Value, caps: Capabilitie
         sheet.refuse(name, value, result.reason)
 
 
-def _add_extra_args(extra_args: Sequence[str], caps: Capabilities, sheet: Sheet) -> None:
-    sheet.argv += extra_args
-    if not extra_args or not looks_like_flag(extra_args[-1]):
-        return
+def _add_extra_args(profile: EngineProfile, caps: Capabilities, sheet: Sheet) -> None:
+    sheet.argv += profile.extra_args
+    for fault in find_faults(profile.extra_args, caps):
+        sheet.refuse("extra_args", profile.extra_args, fault)
 
-    flag = caps.find(extra_args[-1])
-    if flag is not None and flag.value:
-        # The fork reads past the end of argv here and dies of it (`-ctkd`).
-        reason = f"`{extra_args[-1]}` comes last and lacks its value; nearest here: write the value behind it"
-        sheet.refuse("extra_args", tuple(extra_args), reason)
+    for flag, setting in find_settings(profile.extra_args, caps):
+        twice = ", which this profile has too: the argument comes last and wins" if setting in profile.settings else ""
+        sheet.notes.append(f"extra_args: `{flag}` is said by `{setting}` for every engine{twice}")
 
 
 def _unsupported_error(

@@ -7,17 +7,21 @@ build speaks is not asked: each setting has its forms, and the fork's stages are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.core.dialect.capabilities import Capabilities
-from orchestrator.core.dialect.forms import Sheet, engine_text, spell
+from orchestrator.core.dialect.forms import Inexpressible, Sheet, Spelled, engine_text, spell
 from orchestrator.core.dialect.tables import DEFAULT, ONLY_FORK, ONLY_UPSTREAM, Form, Row, Shape, kv, layers, option
 from orchestrator.core.profile.settings import SPECULATIVE_TYPES, Value
+from orchestrator.core.profile.speculation import NO_SPECULATION, speculation_types
 
 _DRAFT_MODEL_TYPES = ("draft", "eagle3", "dflash", "dspark")
 _DRAFTING = ("mtp", *_DRAFT_MODEL_TYPES)
 _NGRAM = tuple(name for name in SPECULATIVE_TYPES if name.startswith("ngram-"))
 _NGRAM_MAPS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v")
+
+_CHAINS = "draft-mtp"
+"""The word in the list of `--spec-type` that came with lists of types (b9246)."""
 
 MTP_DEFAULTS: Mapping[str, Value] = {"speculative.draft_max": 3, "speculative.draft_p_min": 0.0}
 """Passed with `mtp` when the profile is silent: upstream drafts 3 above 0.0, the fork 16 above 0.75."""
@@ -111,47 +115,99 @@ STAGE_TYPES = tuple(name for name in SPECULATIVE_TYPES if name != "eagle3")
 def render_speculation(settings: Mapping[str, Value], caps: Capabilities, sheet: Sheet) -> None:
     """Add everything below `speculative.` to the command line, in this build's words."""
     given = {path: value for path, value in settings.items() if path.startswith("speculative.")}
-    kind = str(given.pop("speculative.type", "none"))
-    for path in [path for path in given if path not in APPLIES[kind]]:
-        value = given.pop(path)
-        if path == "speculative.draft_model" and kind == "mtp":
-            sheet.refuse(path, value, "a draft model cannot be chained with MTP; drop one of the two")
-        else:
-            sheet.note(path, value, f"not passed, it has no meaning with `speculative.type = {kind}`")
+    types = speculation_types(settings)
+    asked = given.pop("speculative.type", "none")
+    allowed = {path for kind in types for path in APPLIES[kind]}
+    if "mtp" in types and "speculative.draft_model" in given:
+        allowed |= set(_PLACES)
 
-    if kind == "none":
+    for path in [path for path in given if path not in allowed]:
+        sheet.note(path, given.pop(path), f"not passed, it has no meaning with `speculative.type = {', '.join(types)}`")
+
+    if types == NO_SPECULATION:
         if "speculative.type" in settings:
-            sheet.note("speculative.type", kind, DEFAULT)
+            sheet.note("speculative.type", asked, DEFAULT)
 
         return
 
-    if kind == "mtp":
-        for path, value in MTP_DEFAULTS.items():
-            if path not in given:
-                given[path] = value
-                sheet.notes.append(f"{path} is unset: {value} is passed, as the engines' own defaults differ")
-
-        for path in _CACHES:
-            _add_mtp_cache(path, settings, given, caps, sheet)
+    if "mtp" in types:
+        _complete_mtp(settings, given, caps, sheet)
 
     if caps.spec_stages:
-        _add_stage(kind, given, sheet)
+        _add_stages(types, given, sheet)
     else:
-        sheet.add("speculative.type", kind, spell(TYPE, kind, caps, kind))
+        _add_types(types, asked, caps, sheet)
 
     for row in ROWS:
         if row.setting in given:
+            kind = _type_of(row.setting, types)
             sheet.add(row.setting, given[row.setting], spell(row, given[row.setting], caps, kind))
 
 
-def _add_stage(kind: str, given: dict[str, Value], sheet: Sheet) -> None:
-    keys = {key: given.pop(path) for path, key in STAGE_KEYS.items() if path in given}
-    if kind not in STAGE_TYPES:
-        sheet.refuse("speculative.type", kind, f"its stages are {', '.join(STAGE_TYPES)}; use upstream")
+def _type_of(path: str, types: Sequence[str]) -> str:
+    """Return the type in a chain that a setting is about: lengths of grams are the n-grams', all else the drafter's."""
+    wanted = _NGRAM if path in _GRAMS else _DRAFTING
+    return next((kind for kind in types if kind in wanted), types[0])
+
+
+def _add_types(types: Sequence[str], asked: Value, caps: Capabilities, sheet: Sheet) -> None:
+    if len(types) == 1:
+        sheet.add("speculative.type", asked, spell(TYPE, types[0], caps, types[0]))
         return
 
-    options = ",".join(f"{key}={engine_text(value)}" for key, value in keys.items())
-    sheet.argv += ["--spec-type", f"{kind}:{options}" if options else kind]
+    results = [spell(TYPE, kind, caps, kind) for kind in types]
+    refused = next((result for result in results if isinstance(result, Inexpressible)), None)
+    flag = caps.find("--spec-type")
+    if refused is not None:
+        sheet.refuse("speculative.type", asked, refused.reason)
+    elif flag is None or _CHAINS not in (flag.choices or ()):
+        nearest = next((kind for kind in types if kind in _DRAFTING), types[0])
+        sheet.refuse("speculative.type", asked, f'it takes one type, no chain; nearest here "{nearest}"')
+    else:
+        words = [result.argv[1] for result in results if isinstance(result, Spelled)]
+        sheet.argv += ["--spec-type", ",".join(words)]
+
+
+def _add_stages(types: Sequence[str], given: dict[str, Value], sheet: Sheet) -> None:
+    unknown = next((kind for kind in types if kind not in STAGE_TYPES), None)
+    shown: Value = types[0] if len(types) == 1 else tuple(types)
+    if unknown is not None:
+        sheet.refuse("speculative.type", shown, f"its stages are {', '.join(STAGE_TYPES)}; use upstream")
+        return
+
+    ordered = sorted(types, key=lambda kind: kind in _DRAFTING)
+    if len(ordered) > 1 and (len(ordered) > 2 or ordered[0] in _DRAFTING or ordered[1] not in ("mtp", "draft")):
+        sheet.refuse(
+            "speculative.type", shown, "its chain is one n-gram stage, then `mtp` or `draft`; nearest here two"
+        )
+        return
+
+    if ordered != list(types):
+        sheet.note("speculative.type", shown, f"passed as {', '.join(ordered)}: this build has its n-grams first")
+
+    for kind in ordered:
+        keys = {
+            key: given.pop(path) for path, key in STAGE_KEYS.items() if path in given and _type_of(path, types) == kind
+        }
+        options = ",".join(f"{key}={engine_text(value)}" for key, value in keys.items())
+        sheet.argv += ["--spec-type", f"{kind}:{options}" if options else kind]
+
+
+def _complete_mtp(settings: Mapping[str, Value], given: dict[str, Value], caps: Capabilities, sheet: Sheet) -> None:
+    """Add what MTP is given when the profile is silent, and refuse what this build's MTP does not take."""
+    for path, value in MTP_DEFAULTS.items():
+        if path not in given:
+            given[path] = value
+            sheet.notes.append(f"{path} is unset: {value} is passed, as the engines' own defaults differ")
+
+    drafter = given.get("speculative.draft_model")
+    if drafter is None:
+        for path in _CACHES:
+            _add_mtp_cache(path, settings, given, caps, sheet)
+    elif caps.kind == "ik" and not caps.spec_stages:
+        del given["speculative.draft_model"]
+        reason = "its MTP drafts with the model's own head alone; builds from June 2026 take a file"
+        sheet.refuse("speculative.draft_model", drafter, f"{reason}; nearest here a model that has its MTP layers")
 
 
 def _add_mtp_cache(

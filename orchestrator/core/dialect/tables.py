@@ -23,6 +23,8 @@ class Shape(Enum):
     """`--flag on` or `--flag off`."""
     BARE = "bare"
     """`--flag` alone."""
+    REPEATED = "repeated"
+    """`--flag A --flag B`: each element of a list behind a flag of its own."""
     INDEXED = "indexed"
     """`--flag 0,A,1,B`: each value behind its device's index."""
     OMIT = "omit"
@@ -43,7 +45,8 @@ class Form:
     :param spelled: the word that stands for a value
     :param words: what it takes, where the help has no list; the fork's lists have gaps, so there they are added
     :param listed: only with a word that the help lists
-    :param forbid: a character that no element may hold
+    :param forbid: characters that no element may hold
+    :param joiner: what stands between the elements of a list
     :param note: said when it is used
     """
 
@@ -59,6 +62,7 @@ class Form:
     words: tuple[str, ...] | None = None
     listed: bool = False
     forbid: str = ""
+    joiner: str = ","
     note: str = ""
 
 
@@ -102,9 +106,9 @@ def switch(on: str | None, off: str | None, *, default: bool) -> tuple[Form, ...
     return (*forms, Form(Shape.OMIT, when=(default,), beside=known, note=DEFAULT))
 
 
-def option(flag: str) -> tuple[Form, ...]:
+def option(flag: str, *, note: str = "") -> tuple[Form, ...]:
     """Return the forms of what is off unless asked for; a build without the flag cannot be doing it."""
-    return (Form(Shape.BARE, (flag,), when=(True,)), Form(Shape.OMIT, when=(False,), note=DEFAULT))
+    return (Form(Shape.BARE, (flag,), when=(True,), note=note), Form(Shape.OMIT, when=(False,), note=DEFAULT))
 
 
 ONLY_FORK = "only the fork has it"
@@ -137,6 +141,8 @@ def layers(setting: str, *flags: str) -> Row:
     ), nearest="nearest here a number of layers")  # fmt: skip
 
 
+_MERGED = "what is merged is read, not mapped"
+
 _SPLITS_FORK = ("none", "layer", "attn", "graph")
 _SPLITS_UPSTREAM = ("none", "layer", "row")
 
@@ -159,10 +165,24 @@ PLACEMENT: tuple[Row, ...] = (
         Form(Shape.OMIT, when=(True,), beside=("--no-context-shift",), note=DEFAULT),
     ), default=False, default_unless=("--context-shift!",)),
     Row("context.checkpoints", value("--ctx-checkpoints", "--swa-checkpoints")),
+    Row(
+        "context.checkpoint_min_step", value("--checkpoint-min-step", "--ctx-checkpoints-interval"),
+        nearest="nearest here `--checkpoint-every-n-tokens` in `extra_args`, where the build has it",
+    ),
+    Row("context.swa_full", option("--swa-full")),
+    Row("rope.scaling", value("--rope-scaling")),
+    Row("rope.scale", value("--rope-scale")),
+    Row("rope.freq_base", value("--rope-freq-base")),
+    Row("rope.freq_scale", value("--rope-freq-scale")),
+    Row("rope.original_context", value("--yarn-orig-ctx")),
+    Row("rope.yarn_ext_factor", value("--yarn-ext-factor")),
+    Row("rope.yarn_attn_factor", value("--yarn-attn-factor")),
+    Row("rope.yarn_beta_slow", value("--yarn-beta-slow")),
+    Row("rope.yarn_beta_fast", value("--yarn-beta-fast")),
     Row("batch.size", value("--batch-size")),
     Row("batch.ubatch", value("--ubatch-size")),
-    Row("cpu.threads", value("--threads")),
-    Row("cpu.threads_batch", value("--threads-batch")),
+    Row("cpu.threads", (Form(Shape.OMIT, when=("auto",), note=DEFAULT), *value("--threads"))),
+    Row("cpu.threads_batch", (Form(Shape.OMIT, when=("auto",), note=DEFAULT), *value("--threads-batch"))),
     Row("cpu.numa", value("--numa")),
     layers("memory.gpu_layers", "--n-gpu-layers", "--gpu-layers"),
     Row("memory.cpu_moe", option("--cpu-moe"), nearest='nearest here `memory.tensor_overrides = ["exps=CPU"]`'),
@@ -207,11 +227,17 @@ FITTING: tuple[Row, ...] = (
         Form(Shape.BARE, ("--defer-experts",), when=(True,), note="it turns the warm-up off"),
         Form(Shape.OMIT, when=(False,), note="nothing to pass, experts are read while loading"),
     ), nearest="nearest here `memory.mmap = true`, where the kernel reads pages when they are first touched"),
+    Row("memory.lazy", (
+        Form(Shape.VALUE, ("--lazy-mode",), words=("on", "auto", "off")),
+        Form(Shape.OMIT, when=("off", "auto"), note="nothing to pass, this build keeps what it reads"),
+    ), nearest="nearest here `memory.mmap = true`, where the kernel reads pages when they are first touched"),
     Row("memory.op_offload", switch("--op-offload", "--no-op-offload", default=True), nearest_for={"ik": "nearest here `extra_args` with `-op`, by operation"}),
     Row("memory.fused_moe", (
         Form(Shape.BARE, ("--fused-moe",), when=(True,)),
         *switch(None, "--no-fused-moe", default=True),
     ), nearest="upstream has no such kernels; drop it, or set it for the fork alone"),
+    Row("memory.merge_qkv", option("--merge-qkv", note=_MERGED), nearest="upstream has no such option; set it for the fork alone"),
+    Row("memory.merge_experts", option("--merge-up-gate-experts", note=_MERGED), nearest="upstream takes files whose experts are merged; set it for the fork alone"),
     Row("memory.graph_reuse", (
         *switch("--graph-reuse", "--no-graph-reuse", default=True),
         Form(Shape.OMIT, when=(True,), kinds=_UPSTREAM, note="nothing to pass, this build always reuses graphs where it can"),
@@ -250,6 +276,9 @@ REST: tuple[Row, ...] = (
     Row("attention.max_batch_mib", value("--attention-max-batch"), nearest="nearest here `batch.ubatch`, which the compute buffers grow with"),
     Row("multimodal.mmproj", value("--mmproj")),
     Row("multimodal.offload", switch("--mmproj-offload", "--no-mmproj-offload", default=True)),
+    Row("multimodal.device", value("--mmproj-device"), nearest="nearest here `multimodal.offload`, the first device or the CPU"),
+    Row("multimodal.image_min_tokens", value("--image-min-tokens")),
+    Row("multimodal.image_max_tokens", value("--image-max-tokens")),
     # Before the templates: upstream takes other than its built-in ones only when this came first.
     Row("chat.jinja", (
         Form(Shape.BARE, ("--jinja",), when=(True,)),
@@ -259,6 +288,11 @@ REST: tuple[Row, ...] = (
     Row("chat.template", value("--chat-template")),
     Row("chat.template_file", value("--chat-template-file")),
     Row("chat.template_kwargs", value("--chat-template-kwargs")),
+    Row("chat.parallel_tools", (
+        *option("--parallel-tool-calls")[:1],
+        Form(Shape.OMIT, when=(True,), kinds=_UPSTREAM, note="nothing to pass, the template and each request decide here"),
+        Form(Shape.OMIT, when=(False,), kinds=_FORK, note=DEFAULT),
+    ), nearest='nearest here `"parallel_tool_calls": false` in each request', nearest_for={"ik": "use a newer build of the fork"}),
     Row("reasoning.format", (Form(Shape.VALUE, ("--reasoning-format",), words=("none", "auto", "deepseek", "deepseek-legacy")),)),
     Row("reasoning.mode", (
         Form(Shape.VALUE, ("--reasoning",), words=("on", "off", "auto")),
@@ -268,17 +302,35 @@ REST: tuple[Row, ...] = (
         Form(Shape.VALUE, ("--reasoning-budget",), beside=("--reasoning-budget-message=",)),  # both came together
         Form(Shape.VALUE, ("--reasoning-budget",), when=(-1, 0)),
     ), nearest="nearest here -1 (no limit) or 0 (no thinking)"),
+    Row("reasoning.budget_message", value("--reasoning-budget-message"), nearest="the thinking ends without a text here"),
+    Row("reasoning.preserve", (
+        Form(Shape.BARE, ("--reasoning-preserve",), when=(True,)),
+        Form(Shape.BARE, ("--no-reasoning-preserve",), when=(False,)),
+    ), nearest="nearest here `chat.template_kwargs`, where the model's template has a word for it"),
     Row("reasoning.effort", value("--reasoning-effort"), nearest='nearest here `chat.template_kwargs = { reasoning_effort = "..." }`'),
     Row("cache.prompt_ram_mib", (
         *value("--cache-ram"),
         Form(Shape.OMIT, when=(0,), note="nothing to pass, this build keeps no prompts in host memory"),
     )),
+    Row("cache.reuse", (
+        *value("--cache-reuse"),
+        Form(Shape.OMIT, when=(0,), note="nothing to pass, this build shifts no cached chunks"),
+    ), nearest="drop it; the common beginning of prompts is reused by itself"),
     Row("sampling.temperature", value("--temp")),
     Row("sampling.top_k", value("--top-k")),
     Row("sampling.top_p", value("--top-p")),
     Row("sampling.min_p", value("--min-p")),
     Row("sampling.repeat_penalty", value("--repeat-penalty")),
     Row("sampling.presence_penalty", value("--presence-penalty")),
+    Row("sampling.frequency_penalty", value("--frequency-penalty")),
+    Row("sampling.repeat_last_n", value("--repeat-last-n")),
+    Row("sampling.dry_multiplier", value("--dry-multiplier")),
+    Row("sampling.dry_base", value("--dry-base")),
+    Row("sampling.dry_allowed_length", value("--dry-allowed-length")),
+    Row("sampling.dry_penalty_last_n", value("--dry-penalty-last-n")),
+    Row("sampling.top_n_sigma", value("--top-n-sigma")),
+    Row("sampling.samplers", (Form(Shape.VALUE, ("--samplers",), joiner=";"),)),
+    Row("sampling.backend", option("--backend-sampling"), nearest="this build samples on the CPU; drop it"),
     Row("sampling.seed", value("--seed")),
     Row("sampling.max_tokens", value("--predict", "--n-predict")),
     Row("server.warmup", switch("--warmup", "--no-warmup", default=True)),
@@ -290,5 +342,23 @@ REST: tuple[Row, ...] = (
         Form(Shape.BARE, ("--reranking", "--rerank"), when=(True,)),
         Form(Shape.OMIT, when=(False,), note=DEFAULT),
     ), nearest="use upstream"),
+    Row("server.pooling", (
+        Form(Shape.VALUE, ("--pooling",), kinds=_UPSTREAM),
+        Form(Shape.VALUE, ("--pooling",), kinds=_FORK, words=("none", "mean", "cls", "last")),
+    ), substitutes={"rank": "the file's own (leave it out)"}),
 )  # fmt: skip
 """The settings after speculation."""
+
+ADAPTERS: tuple[Row, ...] = (
+    # A comma list of adapters and of overrides came in December 2025, as fitting did; the fork repeats its flags.
+    Row("lora.adapters", (
+        Form(Shape.VALUE, ("--lora",), beside=("--fit-target=",), forbid='"'),
+        Form(Shape.REPEATED, ("--lora",)),
+    )),
+    Row("lora.scales", value("--lora-scaled")),
+    Row("lora.apply", (
+        Form(Shape.BARE, ("--lora-init-without-apply",), when=(False,)),
+        Form(Shape.OMIT, when=(True,), note=DEFAULT),
+    )),
+)  # fmt: skip
+"""The settings of LoRA adapters; `core/dialect/adapters.py` puts files and scales together."""

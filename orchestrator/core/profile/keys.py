@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.core.profile.free_tables import FREE_TABLES
 from orchestrator.core.profile.settings import TABLES, Setting
 
 HEAD: Mapping[str, Setting] = {
@@ -47,7 +48,7 @@ RECOVERY: Mapping[str, Setting] = {
     )
 }
 
-TOP_KEYS = (*HEAD, "engine", "recovery", *TABLES)
+TOP_KEYS = (*HEAD, "engine", "recovery", *TABLES, *FREE_TABLES)
 
-ENGINE_KEYS = ("extra_args", "recovery", *TABLES)
+ENGINE_KEYS = ("extra_args", "recovery", *TABLES, *FREE_TABLES)
 """The keys that a table `[engine.ID]` may hold."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.profile.free_tables import ENVIRONMENT, free_values
 from orchestrator.core.profile.settings import Value
 
 SCHEMA_VERSION = 1
@@ -98,3 +99,8 @@ class EngineProfile:
     settings: Mapping[str, Value]
     recovery: Recovery
     extra_args: tuple[str, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the profile sets for the engine."""
+        return {name: str(value) for name, value in free_values(self.settings, ENVIRONMENT).items()}

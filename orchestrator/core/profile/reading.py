@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from orchestrator.core.dialect.known_flags import explain_key
 from orchestrator.core.dialect.owned_flags import find_refused_flags
-from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
+from orchestrator.core.problems import Key, Problems, did_you_mean, dotted, nearest
+from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES, read_metadata, read_variable
 from orchestrator.core.profile.keys import ENGINE_KEYS, HEAD, RECOVERY, TOP_KEYS
 from orchestrator.core.profile.profile import (
     DEFAULT_ENGINE,
@@ -32,6 +34,9 @@ ENGINE_DEFAULT: Key = ("engine", "default")
 
 _NOT_INHERITED = frozenset({("schema",), ("extends",), ("description",), ("aliases",)})
 """An alias belongs to one profile, and a description is about one file."""
+
+_A_SLIP = 0.85
+"""How alike two words are when one is the other misspelt, and not another word (`difflib`'s ratio)."""
 
 _STEP = re.compile(r"(kv):(\w+)|(context):([0-9]{1,9})|(n_cpu_moe):\+?([0-9]{1,5})")
 
@@ -74,14 +79,18 @@ def read_layer(
             _read_recovery(raw, (key,), values, problems)
         elif key in TABLES:
             _read_table(key, raw, (key,), values, problems)
+        elif key in FREE_TABLES:
+            _read_free_table(key, raw, (key,), values, problems)
         else:
-            problems.add((key,), f"unknown key `{key}`", hint=did_you_mean(key, TOP_KEYS))
+            _add_unknown_key((key,), raw, TOP_KEYS, problems)
 
     _check_head(values, problems)
     extends = values.get(("extends",))
     for path, value in values.items():
         if isinstance(value, str) and _is_path(path) and value != DEMO_MODEL:
             values[path] = resolve(value)
+        elif isinstance(value, tuple) and _is_path(path):
+            values[path] = tuple(resolve(str(part)) for part in value)
 
     return Layer(name, file, values, extends if isinstance(extends, str) else None)
 
@@ -180,8 +189,32 @@ def _read_override(content: Mapping[str, object], engine: str, values: dict[Key,
             _read_recovery(raw, where, values, problems)
         elif key in TABLES:
             _read_table(key, raw, where, values, problems)
+        elif key in FREE_TABLES:
+            _read_free_table(key, raw, where, values, problems)
         else:
-            problems.add(where, f"unknown key `{dotted(where)}`", hint=did_you_mean(key, ENGINE_KEYS))
+            _add_unknown_key(where, raw, ENGINE_KEYS, problems)
+
+
+def _add_unknown_key(where: Key, raw: object, allowed: Sequence[str], problems: Problems) -> None:
+    """Say what is meant: of a table that is not known, each of its keys may be."""
+    key = str(where[-1])
+    inside = [found for name in raw if (found := _meaning(key, str(name)))] if isinstance(raw, dict) else []
+    hint = "; ".join(dict.fromkeys(inside)) or did_you_mean(key, allowed) or _meaning("", key)
+    problems.add(where, f"unknown key `{dotted(where)}`", hint=hint)
+
+
+def _read_free_table(table: str, raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
+    if not isinstance(raw, dict):
+        problems.add(where, f"`{dotted(where)}`: expected a table, found {describe_type(raw)}")
+        return
+
+    read = read_variable if table == ENVIRONMENT else read_metadata
+    for key, content in raw.items():
+        value, message, hint = read(key, content)
+        if message is not None:
+            problems.add((*where, key), f"`{dotted((*where, key))}`: {message}", hint=hint)
+        elif value is not None:
+            values[(*where, key)] = value
 
 
 def _read_table(table: str, raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
@@ -204,8 +237,18 @@ def _read_table(table: str, raw: object, where: Key, values: dict[Key, Value], p
 
 
 def _spelling_hint(key: str, table: str, allowed: Sequence[str]) -> str | None:
+    """Return the nearest meaning of a key, before its nearest spelling."""
     elsewhere = [setting.path for setting in BY_PATH.values() if setting.key == key and setting.table != table]
-    return f"did you mean `{elsewhere[0]}`?" if len(elsewhere) == 1 else did_you_mean(key, allowed)
+    if len(elsewhere) == 1:
+        return f"did you mean `{elsewhere[0]}`?"
+
+    close = nearest(key, allowed, cutoff=_A_SLIP)
+    return did_you_mean(close, allowed) if close else _meaning(table, key) or did_you_mean(key, allowed)
+
+
+def _meaning(table: str, key: str) -> str | None:
+    whole = BY_PATH.get(f"{table}.{key}") if table else None
+    return f"did you mean `{whole.path}`?" if whole is not None else explain_key(table, key)
 
 
 def _read_recovery(raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
@@ -286,7 +329,7 @@ def _is_path(key: Key) -> bool:
         return True
 
     setting = BY_PATH.get(".".join(str(part) for part in key[-2:]))
-    return setting is not None and "path" in setting.types
+    return setting is not None and ("path" in setting.types or "paths" in setting.types)
 
 
 def _settings(values: Mapping[Key, Value], prefix: Key) -> dict[str, Value]:
@@ -294,7 +337,7 @@ def _settings(values: Mapping[Key, Value], prefix: Key) -> dict[str, Value]:
     return {
         f"{key[depth]}.{key[depth + 1]}": value
         for key, value in values.items()
-        if len(key) == depth + 2 and key[:depth] == prefix and key[depth] in TABLES
+        if len(key) == depth + 2 and key[:depth] == prefix and (key[depth] in TABLES or key[depth] in FREE_TABLES)
     }
 
 

@@ -7,23 +7,22 @@ the model has an MTP head is the GGUF's. Evidence for each rule: the engines' ow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Key
+from orchestrator.core.profile.facts import DEFAULT_BATCH, Check, ProfileFacts
+from orchestrator.core.profile.input_rules import INPUT_RULES
 from orchestrator.core.profile.profile import EngineProfile, Profile
-from orchestrator.core.profile.settings import Value
+from orchestrator.core.profile.speculation import speculates
 
 _KINDS: Mapping[str, Kind] = {"upstream": "upstream", "embedded": "upstream", "ik-fork": "ik"}
 
 _CONTEXT_STEP = re.compile(r"context:([0-9]{1,9})")
 _PLAIN_TYPES = ("f32", "f16", "bf16")
 _NEEDS_DRAFT_MODEL = ("draft", "eagle3", "dflash", "dspark")
-
-DEFAULT_BATCH = 2048
-"""Tokens; `-b` when it is not given, in both engines."""
 
 
 def engine_kind(engine: str) -> Kind:
@@ -44,42 +43,12 @@ class Conflict:
     missing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """A profile, and the kind of engine that it is checked for."""
-
-    profile: EngineProfile
-    kind: Kind
-
-    def get(self, path: str) -> Value | None:
-        return self.profile.settings.get(path)
-
-    def on(self, path: str) -> bool:
-        return self.profile.settings.get(path) is True
-
-    @property
-    def speculative(self) -> str:
-        return str(self.get("speculative.type") or "none")
-
-    @property
-    def fits(self) -> bool | None:
-        """True when the engine fits the model into device memory; None where that hangs on an unknown engine."""
-        fit = self.get("memory.fit")
-        if isinstance(fit, bool):
-            return fit
-
-        return {"upstream": True, "ik": False}.get(self.kind)
-
-
-_Check = Callable[[_Facts], str | None]
-
-
 def find_conflicts(profile: EngineProfile, kind: Kind) -> list[Conflict]:
     """Return the combinations of a profile that cannot work on an engine of this kind.
 
     :param kind: `unknown` leaves out the rules that hold for one engine only
     """
-    facts = _Facts(profile, kind)
+    facts = ProfileFacts(profile, kind)
     found = []
     for paths, check in _RULES:
         message = check(facts)
@@ -120,33 +89,25 @@ def _key(path: str) -> Key:
     return tuple(path.split("."))
 
 
-def _mtp_with_draft_model(facts: _Facts) -> str | None:
-    if facts.speculative == "mtp" and facts.get("speculative.draft_model") is not None:
-        return '`speculative.type = "mtp"` drafts with the model\'s own head, so `speculative.draft_model` has no use'
-
-    return None
-
-
-def _draft_model_unused(facts: _Facts) -> str | None:
-    if facts.get("speculative.draft_model") is None or facts.speculative in (*_NEEDS_DRAFT_MODEL, "mtp"):
+def _draft_model_unused(facts: ProfileFacts) -> str | None:
+    if facts.get("speculative.draft_model") is None or {*facts.types} & {*_NEEDS_DRAFT_MODEL, "mtp"}:
         return None
 
     if facts.get("speculative.type") == "none":
         return None  # a child may turn off what its parent set up
 
-    found = facts.get("speculative.type")
-    what = f'is `"{found}"`' if found else "is not set"
+    what = f"is `{facts.type_text}`" if facts.get("speculative.type") else "is not set"
     return f'`speculative.draft_model` would be loaded and never used: `speculative.type` {what}, not `"draft"`'
 
 
-def _draft_model_missing(facts: _Facts) -> str | None:
-    if facts.speculative in _NEEDS_DRAFT_MODEL and facts.get("speculative.draft_model") is None:
-        return f'`speculative.type = "{facts.speculative}"` needs `speculative.draft_model`'
+def _draft_model_missing(facts: ProfileFacts) -> str | None:
+    if {*facts.types} & {*_NEEDS_DRAFT_MODEL} and facts.get("speculative.draft_model") is None:
+        return f"`speculative.type = {facts.type_text}` needs `speculative.draft_model`"
 
     return None
 
 
-def _quantised_v_without_flash(facts: _Facts) -> str | None:
+def _quantised_v_without_flash(facts: ProfileFacts) -> str | None:
     if facts.get("attention.flash") not in (False, "off"):
         return None
 
@@ -162,23 +123,14 @@ def _quantised_v_without_flash(facts: _Facts) -> str | None:
     return None
 
 
-def _fit_with_placement(facts: _Facts) -> str | None:
+def _fit_with_placement(facts: ProfileFacts) -> str | None:
     if not facts.on("memory.fit"):
         return None
 
-    placed = [path for path in ("memory.tensor_overrides",) if facts.get(path) is not None]
-    placed += [path for path in ("memory.cpu_moe",) if facts.on(path)]
-    placed += [path for path in ("memory.n_cpu_moe", "memory.n_cpu_ffn") if facts.get(path) not in (None, 0)]
-    if facts.get("memory.gpu_layers") not in (None, "auto"):
-        placed.append("memory.gpu_layers")
-
-    if facts.kind != "ik":
-        placed += [path for path in ("memory.tensor_split",) if facts.get(path) is not None]
-
-    if not placed:
+    if not facts.placed:
         return None
 
-    names = ", ".join(f"`{path}`" for path in placed)
+    names = ", ".join(f"`{path}`" for path in facts.placed)
     effect = {
         "ik": "the fork refuses to load, or ignores it",
         "upstream": "upstream gives up the fit with no more than a warning, and no margin is kept",
@@ -186,29 +138,33 @@ def _fit_with_placement(facts: _Facts) -> str | None:
     return f"`memory.fit = true` cannot go with {names}: {effect}; keep one of the two"
 
 
-def _fit_with_split(facts: _Facts) -> str | None:
+def _fit_with_split(facts: ProfileFacts) -> str | None:
     if facts.on("memory.fit") and facts.get("memory.split") in ("row", "tensor"):
         return f'`memory.fit = true` is given up with `memory.split = "{facts.get("memory.split")}"`: not implemented'
 
     return None
 
 
-def _margin_without_fit(facts: _Facts) -> str | None:
-    if facts.fits is False and facts.get("memory.fit") is None:
+def _margin_without_fit(facts: ProfileFacts) -> str | None:
+    if facts.fits is not False or facts.get("memory.fit") is not None:
+        return None
+
+    if facts.kind == "ik":
         return "a margin has no effect here: this engine fits only with `memory.fit = true`"
 
-    return None
+    names = ", ".join(f"`{path}`" for path in facts.placed)
+    return f"a margin has no effect here: the engine fits by default, and gives that up for {names}"
 
 
-def _fit_margin_without_fit(facts: _Facts) -> str | None:
+def _fit_margin_without_fit(facts: ProfileFacts) -> str | None:
     return _margin_without_fit(facts) if facts.get("memory.fit_margin") is not None else None
 
 
-def _margins_without_fit(facts: _Facts) -> str | None:
+def _margins_without_fit(facts: ProfileFacts) -> str | None:
     return _margin_without_fit(facts) if facts.profile.recovery.margins else None
 
 
-def _step_against_fit(facts: _Facts) -> str | None:
+def _step_against_fit(facts: ProfileFacts) -> str | None:
     step = next((step for step in facts.profile.recovery.then if step.startswith("n_cpu_moe:")), None)
     if step is not None and facts.on("memory.fit"):
         return f"the recovery step `{step}` cannot go with `memory.fit = true`, which places the experts itself"
@@ -216,7 +172,7 @@ def _step_against_fit(facts: _Facts) -> str | None:
     return None
 
 
-def _step_does_not_shrink(facts: _Facts) -> str | None:
+def _step_does_not_shrink(facts: ProfileFacts) -> str | None:
     size = facts.get("context.size")
     for step in facts.profile.recovery.then:
         context = _CONTEXT_STEP.fullmatch(step)  # a step that cannot be read was said to be wrong where it was read
@@ -226,16 +182,16 @@ def _step_does_not_shrink(facts: _Facts) -> str | None:
     return None
 
 
-def _slots_with_speculation(facts: _Facts) -> str | None:
+def _slots_with_speculation(facts: ProfileFacts) -> str | None:
     parallel = facts.get("context.parallel")
-    if facts.kind == "ik" and isinstance(parallel, int) and parallel > 1 and facts.speculative != "none":
+    if facts.kind == "ik" and isinstance(parallel, int) and parallel > 1 and speculates(facts.profile.settings):
         return f"`context.parallel = {parallel}`: the fork speculates with a single slot only, and refuses to load"
 
     return None
 
 
-def _drafter_cache_ignored(facts: _Facts) -> str | None:
-    if facts.kind != "ik" or facts.speculative != "mtp":
+def _drafter_cache_ignored(facts: ProfileFacts) -> str | None:
+    if facts.kind != "ik" or "mtp" not in facts.types or facts.get("speculative.draft_model") is not None:
         return None
 
     for own, main in (("speculative.kv_k", "kv.k"), ("speculative.kv_v", "kv.v")):
@@ -245,8 +201,8 @@ def _drafter_cache_ignored(facts: _Facts) -> str | None:
     return None
 
 
-def _direct_io_with(path: str) -> _Check:
-    def check(facts: _Facts) -> str | None:
+def _direct_io_with(path: str) -> Check:
+    def check(facts: ProfileFacts) -> str | None:
         if facts.on("memory.direct_io") and facts.on(path):
             return f"`memory.direct_io` and `{path}` are two ways of loading: the engine takes one"
 
@@ -255,14 +211,14 @@ def _direct_io_with(path: str) -> _Check:
     return check
 
 
-def _both_experts(facts: _Facts) -> str | None:
+def _both_experts(facts: ProfileFacts) -> str | None:
     if facts.on("memory.cpu_moe") and facts.get("memory.n_cpu_moe") is not None:
         return "`memory.cpu_moe` keeps every layer's experts in host memory, `memory.n_cpu_moe` some: keep one"
 
     return None
 
 
-def _draft_bounds(facts: _Facts) -> str | None:
+def _draft_bounds(facts: ProfileFacts) -> str | None:
     low, high = facts.get("speculative.draft_min"), facts.get("speculative.draft_max")
     if isinstance(low, int) and isinstance(high, int) and low > high:
         return f"`speculative.draft_min` ({low}) is greater than `speculative.draft_max` ({high}): nothing is drafted"
@@ -270,7 +226,7 @@ def _draft_bounds(facts: _Facts) -> str | None:
     return None
 
 
-def _ubatch_above_batch(facts: _Facts) -> str | None:
+def _ubatch_above_batch(facts: ProfileFacts) -> str | None:
     size, ubatch = facts.get("batch.size") or DEFAULT_BATCH, facts.get("batch.ubatch")
     if isinstance(size, int) and isinstance(ubatch, int) and ubatch > size:
         return f"`batch.ubatch` ({ubatch}) is greater than `batch.size` ({size}), and would be cut to it"
@@ -278,15 +234,14 @@ def _ubatch_above_batch(facts: _Facts) -> str | None:
     return None
 
 
-def _two_templates(facts: _Facts) -> str | None:
+def _two_templates(facts: ProfileFacts) -> str | None:
     if facts.get("chat.template") is not None and facts.get("chat.template_file") is not None:
         return "`chat.template` and `chat.template_file` both name the chat template: keep one"
 
     return None
 
 
-_RULES: tuple[tuple[tuple[str, ...], _Check], ...] = (
-    (("speculative.draft_model", "speculative.type"), _mtp_with_draft_model),
+_RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("speculative.draft_model", "speculative.type"), _draft_model_unused),
     (("speculative.type",), _draft_model_missing),
     (("speculative.draft_min", "speculative.draft_max"), _draft_bounds),
@@ -304,6 +259,7 @@ _RULES: tuple[tuple[tuple[str, ...], _Check], ...] = (
     (("memory.n_cpu_moe", "memory.cpu_moe"), _both_experts),
     (("batch.ubatch", "batch.size"), _ubatch_above_batch),
     (("chat.template_file", "chat.template"), _two_templates),
+    *INPUT_RULES,
 )
 
 _ABOUT_MISSING = (_draft_model_unused, _draft_model_missing, _fit_margin_without_fit, _margins_without_fit)

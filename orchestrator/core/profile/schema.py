@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES
 from orchestrator.core.profile.keys import HEAD, RECOVERY
 from orchestrator.core.profile.profile import NAME_PATTERN, SCHEMA_VERSION
 from orchestrator.core.profile.settings import SETTINGS, TABLES, Setting
@@ -16,10 +17,11 @@ Schema = dict[str, object]
 
 _JSON_TYPES: Mapping[str, str] = {
     "bool": "boolean", "int": "integer", "float": "number", "string": "string", "path": "string",
-    "ints": "integer", "floats": "number", "strings": "string", "table": "object",
+    "ints": "integer", "floats": "number", "strings": "string", "paths": "string",
+    "table": "object",
 }  # fmt: skip
 
-_ARRAYS = ("ints", "floats", "strings")
+_ARRAYS = ("ints", "floats", "strings", "paths")
 
 
 def profile_schema() -> Schema:
@@ -29,6 +31,7 @@ def profile_schema() -> Schema:
     name: Schema = {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}
     head["extends"] = {**name, "description": HEAD["extends"].doc}
     tables: dict[str, object] = {table: _settings_table(table) for table in TABLES}
+    tables |= {table: _free_table(table, doc) for table, doc in FREE_TABLES.items()}
     tables["recovery"] = _object({key: _value(setting, may_be_empty=True) for key, setting in RECOVERY.items()})
     engine: Schema = {
         "type": "object",
@@ -47,6 +50,11 @@ def profile_schema() -> Schema:
 
 def _settings_table(table: str) -> Schema:
     return _object({setting.key: _value(setting) for setting in SETTINGS if setting.table == table})
+
+
+def _free_table(table: str, doc: str) -> Schema:
+    kinds = ("string", "integer") if table == ENVIRONMENT else ("string", "integer", "number", "boolean")
+    return {"type": "object", "description": doc, "additionalProperties": {"type": list(kinds)}}
 
 
 def _object(properties: Mapping[str, object]) -> Schema:

@@ -27,10 +27,11 @@ _EXPECTED: Mapping[Type, str] = {
     "ints": "an array of integers",
     "floats": "an array of numbers",
     "strings": "an array of strings",
+    "paths": "an array of strings",
     "table": "a table",
 }
 
-_ELEMENT: Mapping[Type, Type] = {"ints": "int", "floats": "float", "strings": "string"}
+_ELEMENT: Mapping[Type, Type] = {"ints": "int", "floats": "float", "strings": "string", "paths": "path"}
 
 # In this order: a boolean is an int to Python, and a date-time is a date.
 _FOUND: tuple[tuple[type, str], ...] = (
@@ -143,9 +144,17 @@ def _check_bounds(setting: Setting, raw: object, key: Key) -> _Read:
 def _check_number(setting: Setting, raw: int | float, key: Key) -> _Read:
     low, high = setting.minimum, setting.maximum
     if not math.isfinite(raw) or (low is not None and raw < low) or (high is not None and raw > high):
-        return None, f"`{dotted(key)}`: expected {range_words(low, high)}, found {raw}", None
+        instead = setting.instead.get(int(raw)) if math.isfinite(raw) and int(raw) == raw else None
+        hint = None if instead is None else f"orch writes {instead}"
+        return None, f"`{dotted(key)}`: expected {_words_beside(setting)}{range_words(low, high)}, found {raw}", hint
 
     return (float(raw) if "int" not in setting.types and "ints" not in setting.types else raw), None, None
+
+
+def _words_beside(setting: Setting) -> str:
+    """Return the words that are allowed beside a number, for a message: "`auto`, `all` or "."""
+    words = ", ".join(f'`"{choice}"`' for choice in setting.choices or ())
+    return f"{words} or " if words else ""
 
 
 def range_words(low: float | None, high: float | None) -> str:

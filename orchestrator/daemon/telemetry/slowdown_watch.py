@@ -24,6 +24,7 @@ from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.health.drafting import DraftHistory, add_answer
 from orchestrator.core.health.overlap import OverlapTracker, add_request
 from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resume
+from orchestrator.core.profile.speculation import speculates
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
@@ -229,7 +230,7 @@ def _no_drafts(drafting: DraftHistory) -> str:
 
 
 def _speculates(run: EngineRun) -> bool:
-    return run.launch.profile.settings.get("speculative.type", "none") != "none"
+    return speculates(run.launch.profile.settings)
 
 
 def look_at_cpu(looks: MachineSamples, run: EngineRun) -> None:

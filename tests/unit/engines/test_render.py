@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.core.errors import UsageError
 from orchestrator.core.profile.profile import DEMO_MODEL, EngineOverride, Profile
+from orchestrator.core.profile.settings import Value
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import KEY_FILE_PLACEHOLDER, PORT_PLACEHOLDER, render_profile
 from tests.unit.engines.engine_scripts import FORK_NEW, UPSTREAM, engine, paths_below
@@ -77,3 +78,25 @@ def test_a_table_for_the_engine_is_what_makes_it_work_there(tmp_path: Path, fork
         overrides={"ik-fork": EngineOverride({"context.parallel": 1})},
     )
     assert render_profile(paths_below(tmp_path), profile, fork).profile.settings["context.parallel"] == 1
+
+
+def test_the_profiles_environment_reaches_the_process_and_wins_over_the_daemons(
+    tmp_path: Path, upstream: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    settings: dict[str, Value] = {"environment.GGML_CUDA_ENABLE_UNIFIED_MEMORY": "1"}
+    settings["environment.CUDA_VISIBLE_DEVICES"] = "1"
+    env = render_profile(paths_below(tmp_path), replace(PROFILE, settings=settings), upstream).env
+    assert (env["GGML_CUDA_ENABLE_UNIFIED_MEMORY"], env["CUDA_VISIBLE_DEVICES"]) == ("1", "1")
+
+
+def test_a_flag_that_the_build_does_not_have_is_refused_before_a_start(tmp_path: Path, upstream: Engine) -> None:
+    with pytest.raises(UsageError) as caught:
+        render_profile(paths_below(tmp_path), replace(PROFILE, extra_args=("--merge-qkv",)), upstream)
+
+    assert any("`memory.merge_qkv`" in line for line in caught.value.details)
+
+
+def test_what_a_default_makes_inert_is_noted(tmp_path: Path, upstream: Engine) -> None:
+    notes = render_profile(paths_below(tmp_path), replace(PROFILE, settings={"memory.cpu_moe": True}), upstream).notes
+    assert any("gives that up for `memory.cpu_moe`" in note for note in notes)

@@ -70,6 +70,40 @@ PROFILES: Mapping[str, dict[str, Value]] = {
         "multimodal.mmproj": "/models/mmproj.gguf",
         "multimodal.offload": False,
     },
+    "stretched": {
+        "context.size": 524288,
+        "context.parallel": 1,
+        "context.checkpoint_min_step": 128,
+        "rope.scaling": "yarn",
+        "rope.scale": 2.0,
+        "rope.original_context": 262144,
+        "override_kv.qwen35moe.context_length": 524288,
+        "override_kv.general.name": "stretched",
+        "lora.adapters": ("/models/a.gguf", "/models/b.gguf"),
+        "lora.scales": (1.0, 0.5),
+        "multimodal.image_min_tokens": 1024,
+        "sampling.frequency_penalty": 0.0,
+    },
+    "mtp-drafter": {
+        "context.parallel": 1,
+        "speculative.type": "mtp",
+        "speculative.draft_model": "/models/drafter.gguf",
+        "speculative.draft_max": 2,
+        "speculative.draft_gpu_layers": "all",
+    },
+    "chain": {
+        "context.parallel": 1,
+        "speculative.type": ("mtp", "ngram-mod"),
+        "speculative.draft_max": 4,
+        "speculative.ngram_n": 16,
+    },
+    "embeddings": {
+        "context.size": 2048,
+        "context.parallel": 1,
+        "batch.ubatch": 2048,
+        "server.embeddings": True,
+        "server.pooling": "last",
+    },
     "everything-else": {
         "attention.mla": 1,
         "memory.repack": True,
@@ -98,6 +132,13 @@ _WORDS: Mapping[str, tuple[Value, ...]] = {
     "speculative.kv_v": ("q8_0",),
     "speculative.draft_gpu_layers": (20, "all"),
     "speculative.draft_devices": (("CUDA0",),),
+    "lora.adapters": (("/m/a.gguf", "/m/b.gguf"),),
+    "lora.scales": ((0.5,),),
+    "sampling.samplers": (("top_k", "temperature"),),
+    "multimodal.device": ("CUDA0",),
+    "reasoning.budget_message": ("Time is up.",),
+    "cpu.threads": (8, "auto"),
+    "cpu.threads_batch": (8, "auto"),
     "chat.template": ("chatml",),
     "chat.template_kwargs": ({"enable_thinking": False},),
     "reasoning.budget": (0, 500),
@@ -174,6 +215,10 @@ def _units(argv: tuple[str, ...], caps: Capabilities) -> list[str]:
     words = iter(argv)
     for word in words:
         flag = caps.find(word)
+        if word == "--lora-scaled" and caps.find("--fit-target") is None:
+            units.append(f"{word} {next(words)} {next(words)}")
+            continue
+
         units.append(f"{word} {next(words)}" if flag is not None and flag.value else word)
 
     return units
@@ -183,6 +228,7 @@ def _samples(setting: Setting) -> Iterator[tuple[str, Value]]:
     """Values to show, each with the type of speculation that it needs."""
     if setting.path == "speculative.type":
         yield from (("none", choice) for choice in setting.choices or () if choice != "none")
+        yield "none", ("ngram-mod", "mtp")
         return
 
     for value in _WORDS.get(setting.path) or _by_type(setting):
@@ -194,6 +240,9 @@ def _samples(setting: Setting) -> Iterator[tuple[str, Value]]:
             yield _TYPE_FOR.get(setting.key, "draft"), value
             if setting.key in ("draft_max", "draft_min"):
                 yield "ngram-mod", value
+
+            if setting.key == "draft_model":
+                yield "mtp", value
 
 
 def _by_type(setting: Setting) -> tuple[Value, ...]:
@@ -214,6 +263,9 @@ def _cell(on: str, setting: Setting, context: str, value: Value) -> str:
     base: dict[str, Value] = {} if context == "none" else {"speculative.type": context}
     if context == "draft" and setting.key != "draft_model":
         base["speculative.draft_model"] = "/m/x.gguf"
+
+    if setting.path == "lora.scales":
+        base["lora.adapters"] = ("/m/a.gguf",)
 
     try:
         result = rendered(on, {**base, setting.path: value})

@@ -18,7 +18,7 @@ from orchestrator.core.dialect.help_text import read_capabilities
 from orchestrator.core.dialect.render import Rendered, UnsupportedError, render
 from orchestrator.core.dialect.speculative import ROWS as SPECULATIVE_ROWS
 from orchestrator.core.dialect.speculative import STAGE_KEYS, TYPE
-from orchestrator.core.dialect.tables import FITTING, LOAD_FLAGS, PLACEMENT, REST, Row
+from orchestrator.core.dialect.tables import ADAPTERS, FITTING, LOAD_FLAGS, PLACEMENT, REST, Row
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from tests.support import FIXTURES
@@ -43,7 +43,7 @@ BUILDS = (
 
 
 ROWS: Mapping[str, Row] = {
-    row.setting: row for row in (*PLACEMENT, *LOAD_FLAGS, *FITTING, TYPE, *SPECULATIVE_ROWS, *REST)
+    row.setting: row for row in (*PLACEMENT, *LOAD_FLAGS, *FITTING, TYPE, *SPECULATIVE_ROWS, *REST, *ADAPTERS)
 }
 
 
@@ -52,6 +52,9 @@ def flags_of(setting: str, on: Capabilities) -> frozenset[str]:
     spellings = {flag for form in ROWS[setting].forms for flag in form.flags}
     if any(row.setting == setting for row in LOAD_FLAGS):
         spellings.add("--load-mode")
+
+    if setting == "lora.adapters":
+        spellings.add("--lora-scaled")
 
     if on.spec_stages and setting in STAGE_KEYS:
         spellings.add("--spec-type")

@@ -24,7 +24,6 @@ FIT: Settings = {"memory.fit": True}
 @pytest.mark.parametrize(
     ("settings", "kind", "words"),
     [
-        ({"speculative.type": "mtp", "speculative.draft_model": "/d"}, "unknown", "the model's own head"),
         ({"speculative.type": "draft"}, "unknown", "needs `speculative.draft_model`"),
         ({"speculative.draft_model": "/d"}, "unknown", "never used"),
         ({"speculative.type": "ngram-mod", "speculative.draft_model": "/d"}, "unknown", "never used"),
