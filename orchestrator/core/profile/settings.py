@@ -70,7 +70,6 @@ _DEVICE = (r"[^-,\s][^,\s]*", "one device's name")
 _PLACEMENT = (r"[^-=,][^=,]*=[^=,\s]+", "`regex=buffer` without a comma")
 _ADDRESS = (r"[^-,\s][^,\s]*:[0-9]{1,5}", "`host:port`")
 _WORD = (r"[A-Za-z0-9_]+", "one word")
-_TEXT = (r"(?s)[^-].*", "a text that does not begin with `-`")
 _TEMPLATE = (r"[^-][\s\S]*", "text that does not begin with `-`")
 
 SETTINGS: tuple[Setting, ...] = (
@@ -157,7 +156,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("reasoning.format", ("string",), "where thoughts are returned", choices=("none", "auto", "deepseek", "deepseek-legacy")),
     Setting("reasoning.mode", ("string",), "thinking", choices=("on", "off", "auto")),
     Setting("reasoning.budget", ("int",), "tokens of thinking; -1 unlimited, 0 none", minimum=-1, maximum=_INT31),
-    Setting("reasoning.budget_message", ("string",), "text written when the budget for thinking is spent", form=_TEXT),
+    Setting("reasoning.budget_message", ("string",), "text written when the budget for thinking is spent", form=_TEMPLATE),
     Setting("reasoning.preserve", ("bool",), "keep the thoughts of earlier answers in the prompt"),
     Setting("reasoning.effort", ("string",), "effort level handed to the chat template", form=_WORD),
     Setting("cache.prompt_ram_mib", ("int",), "host memory for cached prompts, MiB; -1 unlimited, 0 off", minimum=-1, maximum=1048576),
