@@ -85,8 +85,12 @@ class EngineProbe:
 
     async def slots(self, timeout_s: float) -> object:
         """Return the answer of /slots, as it came; None when it is switched off or was not answered in time."""
+        return await self.page("/slots", timeout_s)
+
+    async def page(self, path: str, timeout_s: float) -> object:
+        """Return the JSON of one of its pages, as it came; None when it has none or did not answer in time."""
         try:
-            response = await self._ask("GET", "/slots", timeout_s)
+            response = await self._ask("GET", path, timeout_s)
             return response.json() if response.status_code == 200 else None
         except (httpx.HTTPError, ValueError, RecursionError):
             return None

@@ -34,6 +34,7 @@ class GatewayConfig:
     replay_max_mib: int = 16
     quarantine_s: float = 600.0
     switch_on_request: bool = True
+    default_model: str = ""
     switch_min_stay_s: float = 5.0
     switch_patience_s: float = 30.0
 
@@ -87,6 +88,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.replay_max_mib", ("int",), "the largest body kept to be sent again, MiB", minimum=0, maximum=4096),
     Setting("gateway.quarantine_s", ("float",), "how long a crash suspect is refused, s", minimum=0, maximum=86400),
     Setting("gateway.switch_on_request", ("bool",), "a client that names another profile is served by it"),
+    Setting("gateway.default_model", ("string",), "profile that answers to unknown model names; empty for none"),
     Setting("gateway.switch_min_stay_s", ("float",), "least time that a profile serves, s", minimum=0, maximum=86400),
     Setting("gateway.switch_patience_s", ("float",), "longest wait for a busy profile, s", minimum=0, maximum=86400),
     Setting("daemon.default_profile", ("string",), "profile that is started when none is named; empty for none"),
@@ -145,10 +147,11 @@ def read_config(
             if read is not None:
                 values[path], origins[path] = read, "environment"
 
-    default_profile = str(values["daemon.default_profile"])
-    if default_profile and not is_name(default_profile):
-        message = f"`daemon.default_profile`: expected {NAME_RULE}, found `{quote_text(default_profile, 64)}`"
-        file_problems.add(("daemon", "default_profile"), message)
+    for table, key in (("daemon", "default_profile"), ("gateway", "default_model")):
+        name = str(values[f"{table}.{key}"])
+        if name and not is_name(name):
+            message = f"`{table}.{key}`: expected {NAME_RULE}, found `{quote_text(name, 64)}`"
+            file_problems.add((table, key), message)
 
     if keys_credential and not values["gateway.api_key_file"]:
         values["gateway.api_key_file"], origins["gateway.api_key_file"] = keys_credential, "credential"

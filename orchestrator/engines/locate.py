@@ -61,7 +61,7 @@ def locate(
     :raises NotAnEngineError: when a place that was named on purpose holds something else
     :raises EngineMissingError: when nothing was found; it lists the places
     """
-    named = next(_named(engine, paths, env, added), None)
+    named = named_program(engine, paths, env, added)
     if named is not None:
         build = probe(named.path, paths)
         _check_kind(engine, named, build)
@@ -84,6 +84,11 @@ def locate(
             looked.append(f"{found.path} is {_described(build.capabilities.kind)}")
 
     raise _missing(engine, env, looked)
+
+
+def named_program(engine: str, paths: Paths, env: Mapping[str, str], added: str | None = None) -> FoundProgram | None:
+    """Return the program at the first place that was named on purpose; it is not run. None where nothing was named."""
+    return next(_named(engine, paths, env, added), None)
 
 
 def _named(engine: str, paths: Paths, env: Mapping[str, str], added: str | None) -> Iterator[FoundProgram]:

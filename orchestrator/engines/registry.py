@@ -14,7 +14,7 @@ from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Problems, did_you_mean
 from orchestrator.core.profile.profile import is_name
-from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, locate, variable_of
+from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, locate, named_program, variable_of
 from orchestrator.engines.probe import Build, NotAnEngineError, probe
 
 
@@ -81,6 +81,12 @@ class EngineRegistry:
         found, build = locate(id_or_path, self._paths, self._env, added=entry.path if entry else None)
         changed = entry is not None and found.source == "added" and entry.sha256 != build.sha256
         return _engine(id_or_path, build, found.source, changed=changed)
+
+    def place(self, name: str) -> str | None:
+        """Return the program that was named on purpose for an engine; it is not run. None where it is searched for."""
+        entry = self._added().get(name)
+        found = named_program(name, self._paths, self._env, entry.path if entry else None)
+        return found.path if found is not None else None
 
     def was_added(self, name: str) -> bool:
         return name in self._added()

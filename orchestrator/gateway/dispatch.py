@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from orchestrator.adapters.http1 import UpstreamPool
@@ -15,6 +15,7 @@ from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprin
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
 from orchestrator.gateway.instances import InstanceTable, InstanceTraffic
+from orchestrator.gateway.models import default_profile, is_known, profile_for
 
 _POLL_S = 0.01
 
@@ -32,12 +33,20 @@ class Served(Protocol):
 class Dispatcher:
     """Lets requests through to the serving instance, in order.
 
+    :param look_for_models: looks for new profiles; in passing, where the request has another way to go
     :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
     :ivar stopping: true once draining is over: held requests are refused, running ones are cut
     """
 
-    def __init__(self, config: GatewayOptions, supervisor: Supervisor, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        config: GatewayOptions,
+        supervisor: Supervisor,
+        ledger: Ledger,
+        look_for_models: Callable[[bool], Awaitable[None]] | None = None,
+    ) -> None:
         self.config = config
+        self._look_for_models = look_for_models
         self.supervisor = supervisor
         self.ledger = ledger
         self.hold = Hold(config.max_queued)
@@ -113,6 +122,18 @@ class Dispatcher:
 
         return True
 
+    async def profile_for(self, name: str | None) -> str | None:
+        """Return the profile that a name stands for; None for no name. An unknown one is looked for once more first.
+
+        :raises GatewayError: `model_not_found`
+        """
+        models, default = self.supervisor.view().models, self.config.default_model
+        if self._look_for_models is not None and not is_known(name, models):
+            await self._look_for_models(default_profile(models, default) is not None)
+            models = self.supervisor.view().models
+
+        return profile_for(name, models, default)
+
     # Figures (`contract.Traffic`).
 
     @property
@@ -178,6 +199,8 @@ class Dispatcher:
         progress: Callable[[View], None] | None = None,
         fingerprint: RequestFingerprint | None = None,
         arrived: float | None = None,
+        *,
+        may_wait: bool = True,
     ) -> Admission:
         """Return the way of a request to an instance: `async with` waits for it, and holds a place there.
 
@@ -185,8 +208,9 @@ class Dispatcher:
         :param progress: called while waiting, for clients that can be told
         :param fingerprint: None for a request that the engine answers without computing anything
         :param arrived: when a request that was let through before arrived (monotonic): it comes back to its place
+        :param may_wait: False for what is answered by what is loaded or not at all: it never has anything loaded
         """
-        return Admission(self, profile, progress, fingerprint, arrived)
+        return Admission(self, profile, progress, fingerprint, arrived, may_wait=may_wait)
 
     def _later(self, delay_s: float, work: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, work)
@@ -214,7 +238,7 @@ class Admission:
     """
 
     __slots__ = (
-        "_arrived", "_dispatcher", "_fingerprint", "_profile", "_progress", "endpoint", "traffic",
+        "_arrived", "_dispatcher", "_fingerprint", "_may_wait", "_profile", "_progress", "endpoint", "traffic",
     )  # fmt: skip
 
     endpoint: Endpoint
@@ -227,8 +251,11 @@ class Admission:
         progress: Callable[[View], None] | None,
         fingerprint: RequestFingerprint | None,
         arrived: float | None,
+        *,
+        may_wait: bool,
     ) -> None:
         self._dispatcher = dispatcher
+        self._may_wait = may_wait
         self._profile = profile
         self._progress = progress
         self._fingerprint = fingerprint
@@ -272,11 +299,14 @@ class Admission:
 
         self._check(view)
         if self._waits(view):
+            if not self._may_wait:
+                raise unloaded_error(view, profile)
+
             view = await self._held(view)
             self._check(view)
 
         if view.serving is None or not view.serves(profile):
-            raise refusal_error(view, profile)
+            raise refusal_error(view, profile) if self._may_wait else unloaded_error(view, profile)
 
         return view.serving
 
@@ -348,3 +378,24 @@ def refusal_error(view: View, profile: str | None) -> GatewayError:
         return GatewayError("loading", f"no engine is ready ({view.progress})", retry_after_s=2)
 
     return GatewayError(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)
+
+
+def unloaded_error(view: View, profile: str | None) -> GatewayError:
+    """Return the error for who asks about a model that is not loaded: a look at it is no reason to load it."""
+    refusal = view.refuses(profile)
+    if profile is None:
+        return refusal_error(view, None)
+
+    if refusal is not None:
+        return GatewayError("model_unloaded", f"`{profile}` is not loaded: {refusal.message}", param="model")
+
+    if any(model.name == profile and model.status == "loading" for model in view.models):
+        return GatewayError("loading", f"`{profile}` is loading ({view.progress})", retry_after_s=2, param="model")
+
+    serving = f", `{view.serving.profile}` is" if view.serving is not None else ""
+    how = f"run `orch switch {profile}`"
+    if view.on_request:
+        how = f'send it a request (POST /v1/chat/completions with "model": "{profile}"), or {how}'
+
+    text = f"`{profile}` is not loaded{serving}; a GET loads nothing: {how}"
+    return GatewayError("model_unloaded", text, param="model")

@@ -24,6 +24,8 @@ CODES: dict[str, tuple[int, str]] = {
     "not_found": (404, "not_found_error"),
     "model_not_found": (404, "not_found_error"),
     "method_not_allowed": (405, "invalid_request_error"),
+    "ambiguous_model": (400, "invalid_request_error"),
+    "model_unloaded": (503, "unavailable_error"),
     "model_not_loaded": (409, "invalid_request_error"),
     "queue_full": (503, "overloaded_error"),
     "hold_timeout": (503, "unavailable_error"),

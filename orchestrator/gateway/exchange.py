@@ -16,10 +16,9 @@ from orchestrator.gateway import forward
 from orchestrator.gateway.answer import ClientAnswer
 from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
 from orchestrator.gateway.crash_suspects import RequestFingerprint
-from orchestrator.gateway.dispatch import Admission, Dispatcher, refusal_error, shutting_down
+from orchestrator.gateway.dispatch import Admission, Dispatcher, shutting_down
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, after_failure
-from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.phases import (
     ANSWERED,
     AWAITING_HEAD,
@@ -119,18 +118,15 @@ class Exchange:
     async def _serve(self) -> None:
         match, dispatcher = self._match, self._dispatcher
         body = await self._request.body()
-        name, wants_stream = forward.peek(body) if body and match.route.json_body else (None, False)
-        view = dispatcher.supervisor.view()
-        profile = self._profile = profile_for(match.model or name, view.models)
-        if match.route.kind == "monitor" and view.serving is None:
-            raise refusal_error(view, profile)
-
+        monitor = match.route.kind == "monitor"
+        name, wants_stream = forward.peek(body) if body and match.route.json_body and not monitor else (None, False)
+        profile = self._profile = await dispatcher.profile_for(match.model or name)
         progress = self._comment if wants_stream and match.route.streams else None
         fingerprint = RequestFingerprint(self._request, match.path, body) if match.route.computes else None
         arrived = None
         while True:
             self._enter(Queued(monotonic()))
-            async with dispatcher.admitted(profile, progress, fingerprint, arrived) as admission:
+            async with dispatcher.admitted(profile, progress, fingerprint, arrived, may_wait=not monitor) as admission:
                 failure = await self._attempt(admission, body)
 
             if failure is None:

@@ -79,7 +79,7 @@ def response_headers(headers: Headers) -> Headers:
         for field in headers
         if field[0] not in _NOT_RETURNED and not field[0].startswith(_NOT_RETURNED_PREFIXES) and field[0] not in named
     ]
-    if is_event_stream(headers):
+    if is_event_stream(headers) and not any(name == b"x-accel-buffering" for name, _ in returned):
         returned.append((b"x-accel-buffering", b"no"))
 
     return returned

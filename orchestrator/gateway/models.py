@@ -6,31 +6,90 @@ import json
 from collections.abc import Sequence
 
 from orchestrator.core.problems import nearest
+from orchestrator.core.terminal import quote_text
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import GatewayError
 
+ANY_NAME = "*"
+"""The alias of the profile that answers to names which nobody else has."""
 
-def profile_for(name: str | None, models: Sequence[Model]) -> str | None:
+MAX_QUOTED = 100
+"""Characters of a name that a message shows."""
+
+MAX_NAME = 256
+"""Characters: no profile and no alias has a longer name, and comparing one costs its length."""
+
+
+def is_known(name: str | None, models: Sequence[Model]) -> bool:
+    """Return whether a name needs no look for it: a model has it, or it names none, or none could have it."""
+    return not name or len(name) > MAX_NAME or _named(name, models) is not None
+
+
+def default_profile(models: Sequence[Model], default: str) -> str | None:
+    """Return the profile that answers to names which nobody has; None where there is none.
+
+    :param default: as configured; a profile with the alias `*` otherwise
+    """
+    return _named(default or ANY_NAME, models)
+
+
+def profile_for(name: str | None, models: Sequence[Model], default: str = "") -> str | None:
     """Return the profile that a name stands for; None when the request names none and takes what is there.
 
+    :param default: the profile for names that nobody has, `gateway.default_model`
     :raises GatewayError: `model_not_found`, with the nearest name and the list
     """
     if not name:
         return None
 
-    for model in models:
-        if name == model.name or name in model.aliases:
-            return model.name
+    profile = _named(name[: MAX_NAME + 1], models) or default_profile(models, default)
+    if profile is None:
+        raise GatewayError("model_not_found", _unknown(name, models, default), param="model")
 
-    known = [word for model in models for word in (model.name, *model.aliases)]
-    match = nearest(name, known)
+    return profile
+
+
+def _named(name: str, models: Sequence[Model]) -> str | None:
+    return next((model.name for model in models if name == model.name or name in model.aliases), None)
+
+
+def _unknown(name: str, models: Sequence[Model], default: str) -> str:
+    known = [word for model in models for word in (model.name, *model.aliases) if word != ANY_NAME]
+    match = _nearest(name[:MAX_NAME], known)
     hint = f"did you mean `{match}`? " if match else ""
     listed = ", ".join(model.name for model in models) or "none"
-    raise GatewayError("model_not_found", f"there is no model `{name}`; {hint}known models: {listed}", param="model")
+    text = f"there is no model `{quote_text(name, MAX_QUOTED)}`; {hint}known models: {listed}"
+    if default:
+        return f"{text}; there is no `{default}` either, which `gateway.default_model` names"
+
+    return f'{text}; `gateway.default_model` in orch.toml, or the alias "*" of a profile, gives one for any other name'
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the name that is meant: without a vendor before it and a tag behind it, as routers write them, or the
+    nearest in spelling.
+    """
+    bare = name.rpartition("/")[2].partition(":")[0].casefold()
+    return next((word for word in known if word.casefold() == bare), None) or nearest(name, known)
 
 
 def model_entry(model: Model) -> dict[str, object]:
     """Return one model as OpenAI's clients, llama-swap's and the router's read it."""
+    figures = model.figures
+    meta = {
+        "n_ctx": figures.context_tokens,
+        "n_ctx_train": figures.trained_tokens,
+        "n_params": figures.parameters,
+        "size": figures.size_bytes,
+    }
+    said = {key: value for key, value in meta.items() if value is not None}
+    more: dict[str, object] = {"meta": {**said, "planned": figures.planned}} if said else {}
+    if figures.context_tokens is not None:
+        more["context_length"] = figures.context_tokens
+
+    if figures.architecture:
+        more["architecture"] = {"name": figures.architecture}
+
     return {
         "id": model.name,
         "object": "model",
@@ -38,9 +97,40 @@ def model_entry(model: Model) -> dict[str, object]:
         "owned_by": "orch",
         "name": model.name,
         "description": model.description,
-        "aliases": list(model.aliases),
+        "aliases": [alias for alias in model.aliases if alias != ANY_NAME],
         "status": {"value": model.status},
+        **more,
     }
+
+
+def props_json(model: Model) -> bytes | None:
+    """What `/props` says of a model that is not loaded: the context that a request would have. None if nobody knows."""
+    if model.figures.context_tokens is None:
+        return None
+
+    page = {
+        "model_alias": model.name,
+        "default_generation_settings": {"n_ctx": model.figures.context_tokens},
+        "status": model.status,
+        "planned": True,
+    }
+    return json.dumps(page).encode()
+
+
+def about_json(host: bytes | None) -> bytes:
+    """What this is, for who opens the address itself.
+
+    :param host: as the client names this address
+    """
+    base = f"http://{host.decode('latin-1')}" if host else ""
+    page = {
+        "name": "orch",
+        "message": f"orch serves OpenAI's API at {base}/v1, Anthropic's at {base}, and llama-server's routes",
+        "models": "/v1/models",
+        "health": "/health",
+        "metrics": "/metrics",
+    }
+    return json.dumps(page).encode()
 
 
 def models_json(models: Sequence[Model]) -> bytes:
@@ -48,11 +138,11 @@ def models_json(models: Sequence[Model]) -> bytes:
     return json.dumps({"object": "list", "data": data}).encode()
 
 
-def model_json(name: str, models: Sequence[Model]) -> bytes:
+def model_json(name: str, models: Sequence[Model], default: str = "") -> bytes:
     """
     :raises GatewayError: `model_not_found`
     """
-    profile = profile_for(name, models)
+    profile = profile_for(name, models, default)
     for model in models:
         if model.name == profile:
             return json.dumps(model_entry(model)).encode()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.addresses import WILDCARDS, bare_host, is_address, is_loopback
+from orchestrator.core.terminal import quote_text
 from orchestrator.gateway.errors import GatewayError
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
@@ -16,6 +17,10 @@ _SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
 """Content types that a form on a foreign page can send without asking first. The third such type,
 `x-www-form-urlencoded`, is curl's default; a browser that sends it says where the page is from, and that is checked
 before."""
+
+
+_MAX_QUOTED = 100
+"""Characters of a Host that a message shows."""
 
 
 class RequestGuard:
@@ -37,7 +42,7 @@ class RequestGuard:
         """
         host = request.header(b"host")
         if host is None or not self._ours(host.decode("latin-1")):
-            raise GatewayError("host_not_allowed", "this Host is not allowed; add it to allowed_hosts")
+            raise GatewayError("host_not_allowed", _not_allowed(host))
 
     def check_site(self, request: Request) -> None:
         """
@@ -93,6 +98,16 @@ def check_content(request: Request, *, json_body: bool) -> None:
     kind = (request.header(b"content-type") or b"").split(b";")[0].strip().lower().decode("latin-1")
     if json_body and kind in _SIMPLE_TYPES:
         raise GatewayError("unsupported_media_type", f"send application/json, not {kind}")
+
+
+def _not_allowed(host: bytes | None) -> str:
+    if not host:
+        return "the request has no Host header"
+
+    text = host.decode("latin-1")
+    match = _HOST.fullmatch(text)
+    name = quote_text(match["name"] if match is not None else text, _MAX_QUOTED)
+    return f"the Host `{name}` is not allowed; add it to gateway.allowed_hosts in orch.toml if it is this machine's"
 
 
 def _token(request: Request) -> bytes:

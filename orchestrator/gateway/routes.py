@@ -10,9 +10,9 @@ from urllib.parse import unquote
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import Family, GatewayError
 
-Kind = Literal["health", "models", "model", "metrics", "running", "monitor", "inference"]
-"""The kind of a route: `monitor` and `inference` are the engine's, the one if it is there, the other held until it is;
-the rest is answered by the gateway itself."""
+Kind = Literal["about", "health", "models", "model", "metrics", "running", "monitor", "inference"]
+"""The kind of a route: `monitor` and `inference` are the engine's; the one is answered by what is loaded and never has
+anything loaded, the other is held until its model is. The rest is answered by the gateway itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,14 @@ class Match:
     """The route of a request, with what its path says.
 
     :param path: the path at the engine; for `model` the name that was asked for
-    :param model: the profile named in the path, by `/upstream/NAME/...`
+    :param model: the model named in the path, by `/upstream/NAME/...`; there need be none of this name
+    :param named_in_path: for a look at an engine: its model was named in the path, not in the query
     """
 
     route: Route
     path: str
     model: str | None = None
+    named_in_path: bool = False
 
 
 _OWN = ("GET", "HEAD")
@@ -69,6 +71,7 @@ ENGINE_ROUTES: dict[str, Route] = {
 }  # fmt: skip
 
 OWN_ROUTES: dict[str, Route] = {
+    "/": Route("about", _OWN),
     "/health": Route("health", _OWN), "/v1/health": Route("health", _OWN),
     "/models": Route("models", _OWN), "/v1/models": Route("models", _OWN),
     "/metrics": Route("metrics", _OWN), "/running": Route("running", _OWN),
@@ -81,6 +84,18 @@ _ONE_MODEL = Route("model", _OWN)
 _UPSTREAM = "/upstream/"
 _MODEL = "/v1/models/"
 
+_OLLAMA = frozenset(
+    f"/api/{word}"
+    for word in (
+        "blobs", "chat", "copy", "create", "delete", "embed", "embeddings", "generate", "me", "ps", "pull", "push",
+        "show", "signin", "signout", "tags", "version",
+    )
+)  # fmt: skip
+"""What Ollama's clients ask for. Two of these words are llama-swap's as well."""
+
+_LONGEST_LETTER = 12
+"""Bytes that one letter of a name may take in a path: four of UTF-8, three of the path for each."""
+
 
 def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
     """Return the route of a request.
@@ -89,7 +104,7 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
     """
     match = _find(path, models)
     if match is None:
-        raise GatewayError("not_found", f"there is no route {path}")
+        raise GatewayError("not_found", f"there is no route {path}{_hint(path)}")
 
     if method not in match.route.methods:
         allowed = ", ".join(match.route.methods)
@@ -98,6 +113,13 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
         )
 
     return match
+
+
+def _hint(path: str) -> str:
+    if path in _OLLAMA or path.startswith("/api/blobs/"):
+        return "; orch speaks OpenAI's and Anthropic's API, not Ollama's: give the client this address with /v1"
+
+    return ""
 
 
 def _find(path: str, models: Sequence[Model]) -> Match | None:
@@ -115,13 +137,33 @@ def _find(path: str, models: Sequence[Model]) -> Match | None:
 
 
 def _find_upstream(rest: str, models: Sequence[Model]) -> Match | None:
-    # Aliases may hold slashes, so where the name ends is known from the names, not from the first slash.
-    names = [name for model in models for name in (model.name, *model.aliases)]
-    for at in range(len(rest)):
-        if rest[at] == "/" and unquote(rest[:at], errors="replace") in names:
-            path = rest[at:]
-            route = ENGINE_ROUTES.get(path) or _UPSTREAM_ONLY.get(path)
+    """Return the route of what follows `/upstream/`; that of a name that nobody has where a route follows it.
+
+    Aliases may hold slashes, so where the name ends is known from the names, not from the first slash. The look-up is
+    bounded by the names: a path may be all slashes.
+    """
+    names = {name for model in models for name in (model.name, *model.aliases)}
+    most_slashes = max((name.count("/") for name in names), default=0)
+    longest = max(map(len, names), default=0) * _LONGEST_LETTER
+    at, known = -1, False
+    for _ in range(most_slashes + 1):
+        at = rest.find("/", at + 1, longest + 1)
+        if at < 0:
+            break
+
+        if unquote(rest[:at], errors="replace") in names:
+            known = True
+            route = ENGINE_ROUTES.get(rest[at:]) or _UPSTREAM_ONLY.get(rest[at:])
             if route is not None:
-                return Match(route, path, unquote(rest[:at]))
+                return Match(route, rest[at:], unquote(rest[:at]))
+
+    if known:
+        return None
+
+    for path, route in (*ENGINE_ROUTES.items(), *_UPSTREAM_ONLY.items()):
+        name = rest.removesuffix(path)
+        # The longest route is meant: `/v1/models` ends in `/models`, and `v1` is a part of no name.
+        if name and name != rest and not name.endswith("/v1"):
+            return Match(route, path, unquote(name, errors="replace"))
 
     return None

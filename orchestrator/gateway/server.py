@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from urllib.parse import parse_qs
 
 from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
+from orchestrator.core.terminal import quote_text
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.dispatch import Dispatcher
+from orchestrator.gateway.dispatch import Dispatcher, unloaded_error
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.models import model_json, models_json, running_json
+from orchestrator.gateway.models import MAX_QUOTED, about_json, model_json, models_json, props_json, running_json
 from orchestrator.gateway.request_guard import RequestGuard, check_content
 from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
 
@@ -66,12 +69,22 @@ class Gateway:
     async def _handle(self, request: Request, response: Response) -> None:
         try:
             match = self._admit(request)
-            if match.route.kind in ("inference", "monitor"):
+            if match.route.kind in ("monitor", "metrics"):
+                match = await self._find_read(match, request)
+
+            if match.route.kind == "inference":
                 await Exchange(self._dispatcher, request, response, match).run()
+            elif match.route.kind == "monitor":
+                await self._monitor(match, request, response)
             elif match.route.kind == "metrics":
+                self._check_loaded(match.model)
                 response.send(200, _METRICS, await self._metrics())
+            elif match.route.kind == "model":
+                await self._dispatcher.profile_for(match.path)
+                default = self._dispatcher.config.default_model
+                response.send(200, _JSON, model_json(match.path, self._supervisor.view().models, default))
             else:
-                self._answer(match, response)
+                self._answer(match, request, response)
         except GatewayError as error:
             response.send(*render(family_of(request.path), error))
 
@@ -85,16 +98,48 @@ class Gateway:
         if request.method == "POST":
             self._guard.check_site(request)
             check_content(request, json_body=match.route.json_body)
+        elif match.route.kind in ("monitor", "metrics"):  # they cost the engine something
+            self._guard.check_site(request)
 
         return match
 
-    def _answer(self, match: Match, response: Response) -> None:
+    async def _find_read(self, match: Match, request: Request) -> Match:
+        """Return the match with the profile that a look is about, named in its path or its query; None for neither.
+
+        :raises GatewayError: `model_not_found`, or `ambiguous_model` when it names two
+        """
+        names = [*([match.model] if match.model else []), *parse_qs(request.query, errors="replace").get("model", [])]
+        profiles = {await self._dispatcher.profile_for(name) for name in dict.fromkeys(names)}
+        if len(profiles) > 1:
+            shown = ", ".join(f"`{quote_text(name, MAX_QUOTED)}`" for name in names[:4])
+            raise GatewayError("ambiguous_model", f"one request names several models: {shown}", param="model")
+
+        return replace(match, model=next(iter(profiles), None), named_in_path=match.model is not None)
+
+    async def _monitor(self, match: Match, request: Request, response: Response) -> None:
+        """Answer with the engine's own page, or with what is planned for a model that is not loaded."""
+        view = self._supervisor.view()
+        if match.path == "/props" and not match.named_in_path and not view.serves(match.model):
+            page = next((props_json(model) for model in view.models if model.name == match.model), None)
+            if page is not None:
+                response.send(200, _JSON, page)
+                return
+
+        self._check_loaded(match.model)
+        await Exchange(self._dispatcher, request, response, match).run()
+
+    def _check_loaded(self, profile: str | None) -> None:
+        view = self._supervisor.view()
+        if profile is not None and not view.serves(profile):
+            raise unloaded_error(view, profile)
+
+    def _answer(self, match: Match, request: Request, response: Response) -> None:
         kind, models = match.route.kind, self._supervisor.view().models
         if kind == "health":
             response.send(200, _JSON, b'{"status":"ok"}')
         elif kind == "models":
             response.send(200, _JSON, models_json(models))
-        elif kind == "model":
-            response.send(200, _JSON, model_json(match.path, models))
+        elif kind == "about":
+            response.send(200, _JSON, about_json(request.header(b"host")))
         else:
             response.send(200, _JSON, running_json(models))

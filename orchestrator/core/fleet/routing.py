@@ -22,6 +22,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     describe,
     instance_of,
 )
+from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, loaded_figures
 from orchestrator.core.fleet.state_summary import failure_of, progress_of, start_record_of
 
 MAX_RETRY_AFTER_S = 120
@@ -54,6 +55,7 @@ class Model:
     """One profile as `/v1/models` shows it.
 
     :param created: seconds since 1970, as OpenAI's field of this name
+    :param version: differs once a start would meet something else: another text, model file or program
     """
 
     name: str
@@ -61,6 +63,8 @@ class Model:
     description: str
     status: str
     created: int
+    figures: ModelFigures = UNKNOWN
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,13 @@ class RoutingFacts:
 
 
 def routing_view(
-    fleet: Fleet, facts: RoutingFacts, endpoint: Endpoint | None, loading: str, now: float, generation: int
+    fleet: Fleet,
+    facts: RoutingFacts,
+    endpoint: Endpoint | None,
+    loading: str,
+    now: float,
+    generation: int,
+    loaded: ModelFigures | None = None,
 ) -> RoutingView:
     """Return the view of this moment.
 
@@ -153,6 +163,7 @@ def routing_view(
     :param endpoint: of the current instance; needed only while that is ready
     :param loading: how far the instance of `instance_in_progress` has loaded; empty when unknown
     :param now: monotonic, as the times in the fleet's state
+    :param loaded: what the current instance says of its model; None where it has not been asked
     """
     state = fleet.state
     view = RoutingView(
@@ -160,7 +171,7 @@ def routing_view(
         serving=None,
         refusal=None,
         progress=fleet_progress(fleet, facts.unrouted, loading),
-        models=listed_models(facts.models, fleet),
+        models=listed_models(facts.models, fleet, loaded),
         on_request=facts.on_request,
         unavailable=facts.unavailable,
         fallen=facts.fallen,
@@ -239,8 +250,11 @@ def _starting_beside(fleet: Fleet) -> State | None:
     return fleet.slots.get(switch.new) if isinstance(switch, SideBySide) else None
 
 
-def listed_models(models: tuple[Model, ...], fleet: Fleet) -> tuple[Model, ...]:
-    """Return the models with the status of the slots: the new one of a switch, else the current one."""
+def listed_models(models: tuple[Model, ...], fleet: Fleet, figures: ModelFigures | None = None) -> tuple[Model, ...]:
+    """Return the models with the status of the slots: the new one of a switch, else the current one.
+
+    :param figures: of the model that is loaded, from its engine
+    """
     state = fleet.state
     statuses: dict[str, str] = {}
     start_record = start_record_of(state)
@@ -251,7 +265,14 @@ def listed_models(models: tuple[Model, ...], fleet: Fleet) -> tuple[Model, ...]:
     if fleet.switch is not None and statuses.get(fleet.switch.operation.target.profile) != "loaded":
         statuses[fleet.switch.operation.target.profile] = "loading"
 
-    return tuple(replace(model, status=statuses.get(model.name, model.status)) for model in models)
+    listed = tuple(replace(model, status=statuses.get(model.name, model.status)) for model in models)
+    if figures is None:
+        return listed
+
+    return tuple(
+        replace(model, figures=loaded_figures(model.figures, figures)) if model.status == "loaded" else model
+        for model in listed
+    )
 
 
 def facts_after(facts: RoutingFacts, before: Fleet, after: Fleet) -> RoutingFacts:

@@ -45,7 +45,7 @@ from orchestrator.core.fleet.lifecycle_states import (
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
 from orchestrator.daemon.fleet.exits import exit_failure, preparation_failure, spawn_failure
-from orchestrator.daemon.fleet.loading import check_identity, send_canary, watch_loading
+from orchestrator.daemon.fleet.loading import ask_figures, check_identity, send_canary, watch_loading
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
 from orchestrator.daemon.fleet.preparing import Preparer
 
@@ -200,6 +200,9 @@ class EffectRunner:
                 if failure is None:
                     build = launch.capabilities
                     failure = await check_identity(probe, build.kind, build.build_number)
+
+                if failure is None:
+                    run.figures = await ask_figures(probe)
 
             await run.log_cursor.catch_up()
             self._note_device_memory(run)

@@ -13,6 +13,7 @@ from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
+from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.core.fleet.routing import Endpoint
 from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch
@@ -31,6 +32,7 @@ class EngineRun:
     :ivar requested: the owner asked for the process; a launch that it no longer wanted is forgotten
     :ivar drain: the wait for the last request; a later one takes its place
     :ivar alone: no other engine ran when it was started
+    :ivar figures: what the engine says of its model; None until it is loaded
     :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
     """
 
@@ -43,6 +45,7 @@ class EngineRun:
     drain: anyio.CancelScope | None = None
     alone: bool = False
     unreleased_mib: int | None = None
+    figures: ModelFigures | None = None
     log_cursor: LogCursor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +106,11 @@ class EngineRuns:
         """Return the label of the build that an instance runs."""
         launch = self.launch(instance)
         return launch.rendered.build if launch else None
+
+    def figures(self, instance: str) -> ModelFigures | None:
+        """Return what an instance says of its model; None where it was not asked."""
+        run = self.get(instance)
+        return run.figures if run else None
 
     def loading(self, instance: str | None) -> str:
         """Return how far an engine has loaded as far as its reads tell; empty when they do not (a cached file is not

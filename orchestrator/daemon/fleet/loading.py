@@ -14,6 +14,7 @@ import anyio
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.core.fleet.model_figures import ModelFigures, engine_figures
 from orchestrator.core.fleet.readiness import (
     LoadingLook,
     LoadingProgress,
@@ -83,6 +84,12 @@ async def check_identity(probe: EngineProbe, kind: Kind, build_number: int | Non
     """
     said = await probe.identity(HEALTH_TIMEOUT_S)
     return assess_identity(said.server, said.build_info, kind, build_number)
+
+
+async def ask_figures(probe: EngineProbe) -> ModelFigures:
+    """Ask the engine how large its model and its context are."""
+    props = await probe.page("/props", HEALTH_TIMEOUT_S)
+    return engine_figures(props, await probe.page("/v1/models", HEALTH_TIMEOUT_S))
 
 
 async def send_canary(

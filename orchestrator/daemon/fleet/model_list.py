@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 
+import anyio
 import anyio.to_thread
 
+from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.gguf.reader import GgufError, read_gguf, split_paths
 from orchestrator.adapters.paths import Paths
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, planned_figures
 from orchestrator.core.fleet.routing import Model
+from orchestrator.core.profile.profile import Profile
+from orchestrator.core.profile.rules import engine_kind
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.engines.model_file import model_file
+from orchestrator.engines.registry import EngineRegistry
+
+_log = logging.getLogger(__name__)
 
 CREATED = int(time())
 LOOK_FOR_PROFILES_S = 2.0
+LOOK_AGAIN_S = 0.25
+"""The least time between two looks for a name that nobody knows: clients can ask for such names without end."""
+
+PATIENCE_S = 2.0
+"""A disk that does not answer in this time has no model of that name."""
+
+UNREADABLE = (OrchError, OSError, RuntimeError, ValueError)
+"""What reading may meet: files, a full disk, no thread to be had."""
+
+Stamp = tuple[int, int, int] | None
+"""Size, time of change and inode of a file; None where there is none."""
 
 
 class ModelList:
-    """Reads the profiles.
+    """Reads the profiles, and the headers of their models.
 
     :param on_read: told of the models each time they were read
     """
@@ -28,6 +51,12 @@ class ModelList:
         self._profiles = ProfileStore(paths)
         self._paths = paths
         self._on_read = on_read
+        self._headers: dict[str, tuple[Stamp, ModelFigures]] = {}
+        self._model_files: tuple[str, ...] = ()
+        self._watched: tuple[str, ...] = ()
+        self._seen: object = None
+        self._looking = anyio.Lock()
+        self._looked_at = float("-inf")
 
     async def read(self) -> None:
         """Read the profiles now."""
@@ -35,26 +64,132 @@ class ModelList:
 
     async def watch(self) -> None:
         """List new and changed profiles within seconds, for ever. What runs is not touched: that is `orch reload`."""
-        seen = self._stamp()
         while True:
-            await sleep_until_tick(LOOK_FOR_PROFILES_S)
-            stamp = self._stamp()
-            if stamp != seen:
-                seen = stamp
-                await self.read()
+            try:
+                # Headers are read here and nowhere else: a disk that hangs may keep a figure back, never a start.
+                if await run_abandonable(self._read_headers):
+                    await self.read()
 
-    def _stamp(self) -> list[tuple[str, int]]:
-        try:
-            with os.scandir(self._paths.profiles) as entries:
-                return sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries)
-        except OSError:  # no directory yet, or an editor replacing a file right now
-            return []
+                await sleep_until_tick(LOOK_FOR_PROFILES_S)
+                await self._read_if_changed()
+            except UNREADABLE as error:
+                _log.warning("the profiles are not read again now: %s", error)
+                await sleep_until_tick(LOOK_FOR_PROFILES_S)
+
+    async def look_again(self, in_passing: bool = False) -> None:
+        """Read the profiles if a file has changed: a client has named a model that nobody knows.
+
+        :param in_passing: the request has another way to go, so it does not wait for its turn to look
+        """
+        if in_passing and (self._looking.locked() or monotonic() - self._looked_at < LOOK_AGAIN_S):
+            return
+
+        asked_at = monotonic()
+        with anyio.move_on_after(PATIENCE_S):
+            async with self._looking:
+                if self._looked_at >= asked_at:  # somebody else has looked since
+                    return
+
+                await anyio.sleep(self._looked_at + LOOK_AGAIN_S - asked_at)
+                self._looked_at = monotonic()
+                try:
+                    await self._read_if_changed()
+                except UNREADABLE as error:
+                    _log.warning("the profiles are not read again now: %s", error)
+
+    async def _read_if_changed(self) -> None:
+        if await run_abandonable(self._stamps) != self._seen:
+            await self.read()
+
+    def _stamps(self) -> object:
+        """Return what differs once a profile, a model file or an engine's program has changed."""
+        return _directory(self._paths.profiles), [stamp(path) for path in self._watched]
 
     def _read(self) -> tuple[Model, ...]:
         """Return the profiles that could be started: a shipped profile without its model file is nothing to offer."""
+        files: set[str] = set()
+        programs: set[str] = set()
+        # Before the text is read: what changes meanwhile is seen at the next look.
+        directory = _directory(self._paths.profiles)
+        models = []
         profiles, _ = self._profiles.load_all()
-        return tuple(
-            Model(profile.name, profile.aliases, profile.description, "unloaded", CREATED)
-            for profile in sorted(profiles, key=lambda each: each.name)
-            if model_file(self._paths, profile.model).is_available()
+        for profile in sorted(profiles, key=lambda each: each.name):
+            file = model_file(self._paths, profile.model)
+            program = self._program(profile.engine)
+            files.add(file.path)
+            programs |= set() if program is None else {program}
+            if file.is_available():
+                models.append(self._model(profile, file.path, program))
+
+        self._model_files = tuple(sorted(files))
+        self._watched = (*self._model_files, *sorted(programs), self._paths.engines_file)
+        self._seen = directory, [stamp(path) for path in self._watched]
+        return tuple(models)
+
+    def _model(self, profile: Profile, path: str, program: str | None) -> Model:
+        chosen = profile.for_engine(profile.engine)
+        kept, header = self._headers.get(path, (None, UNKNOWN))
+        if kept != stamp(path):
+            header = UNKNOWN
+
+        runs = (chosen, path, stamp(path), program, None if program is None else stamp(program))
+        return Model(
+            profile.name,
+            profile.aliases,
+            profile.description,
+            "unloaded",
+            CREATED,
+            planned_figures(chosen.settings, engine_kind(profile.engine), header),
+            hashlib.sha256(repr(runs).encode("utf-8", "replace")).hexdigest()[:16],
         )
+
+    def _program(self, engine: str) -> str | None:
+        try:
+            return EngineRegistry(self._paths).place(engine)
+        except OrchError:  # a list of engines with mistakes: whoever starts one says so
+            return None
+
+    def _read_headers(self) -> bool:
+        """Read the headers of model files that are new or have changed.
+
+        :return: whether there were any
+        """
+        news = False
+        for path in self._model_files:
+            found = stamp(path)
+            if found is not None and self._headers.get(path, (None,))[0] != found:
+                self._headers[path] = (found, header_figures(path))
+                news = True
+
+        return news
+
+
+def header_figures(path: str) -> ModelFigures:
+    """Return what the header of a model's file says; of one that cannot be read, nothing."""
+    try:
+        header = read_gguf(path)
+        sizes = [os.stat(each).st_size for each in split_paths(path)]
+    except (GgufError, OSError):
+        return UNKNOWN
+
+    return ModelFigures(
+        trained_tokens=header.context_length, architecture=header.architecture[:64], size_bytes=sum(sizes)
+    )
+
+
+def stamp(path: str) -> Stamp:
+    """Return what differs once a file has changed."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _directory(path: str) -> list[tuple[str, int, int]]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries)
+    except OSError:  # no directory yet, or an editor replacing a file right now
+        return []

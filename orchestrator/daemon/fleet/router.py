@@ -54,8 +54,10 @@ class Router:
 
         state = fleet.state
         endpoint = self._runs.endpoint(state.instance) if isinstance(state, Ready) else None
+        figures = self._runs.figures(state.instance) if isinstance(state, Ready) else None
         generation = self.views.generation + 1
-        self.views.publish(routing_view(fleet, self._facts, endpoint, self._loading(), monotonic(), generation))
+        view = routing_view(fleet, self._facts, endpoint, self._loading(), monotonic(), generation, figures)
+        self.views.publish(view)
 
     def progress(self) -> str:
         """Return one line on what is under way, as of now."""

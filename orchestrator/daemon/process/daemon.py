@@ -147,7 +147,8 @@ class Daemon:
         router = Router(owner, runs, on_request=config.gateway.switch_on_request)
         owner.observe(lambda: self._totals.looked(owner.fleet.slots, monotonic()))
         ledger = RequestLedger(self._totals, self._history)
-        dispatcher = Dispatcher(self._settings, router, ledger)
+        models = ModelList(self._paths, router.list_models)
+        dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
         core.start("owner", lambda: owner.run(effect_runner))
@@ -170,7 +171,6 @@ class Daemon:
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
         gateway = Gateway(self._settings, dispatcher, exporter.page)
-        models = ModelList(self._paths, router.list_models)
         actions = Actions(
             tasks, owner, router, models, status, switcher, self._preparer,
             fallback=self._desired.fallback, check_config=lambda: load_config(self._paths),
