@@ -14,6 +14,7 @@ from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.core.failure.diagnosis import Diagnosis
+    from orchestrator.core.health.degradations import Degradation
 
 HELP = "say why an engine failed, from its log"
 
@@ -39,8 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from orchestrator.core.engine_log.activity import EngineActivity, add_records
     from orchestrator.core.engine_log.wrappers import parse_pasted_log
     from orchestrator.core.failure.diagnosis import diagnose
+    from orchestrator.core.failure.facts import newest_start
+    from orchestrator.core.health.degradations import degradations_of
 
     if args.file == "-" or (args.file is None and _is_piped()):
         lines = read_log(sys.stdin.buffer)
@@ -57,11 +61,16 @@ def run(args: argparse.Namespace) -> int:
         if args.file is None and not args.json:
             diagnostics.note(name)
 
-    diagnosis = diagnose(parse_pasted_log(lines), args.exit_code)
+    records = parse_pasted_log(lines)
+    diagnosis = diagnose(records, args.exit_code)
+    degradations = degradations_of(add_records(EngineActivity(), newest_start(records)), None)
     if args.json:
-        output.json_data(_as_json(diagnosis))
+        output.json_data({**_as_json(diagnosis), "degraded": [_degradation_as_json(each) for each in degradations]})
     else:
         _show(diagnosis)
+        for each in degradations:
+            if each.evidence != diagnosis.evidence:
+                _show_degradation(each)
 
     return exit_codes.OK
 
@@ -152,6 +161,21 @@ def _as_json(diagnosis: Diagnosis) -> dict[str, object]:
         "message": diagnosis.message,
         "hint": diagnosis.hint,
     }
+
+
+def _degradation_as_json(degradation: Degradation) -> dict[str, object]:
+    return {
+        "kind": degradation.kind,
+        "message": degradation.message,
+        "evidence": degradation.evidence,
+        "hint": degradation.hint,
+    }
+
+
+def _show_degradation(degradation: Degradation) -> None:
+    output.line(f"{degradation.kind}: {degradation.message}")
+    output.line(f"  the log says:    {degradation.evidence}")
+    output.line(f"  what you can do: {degradation.hint}")
 
 
 def _show(diagnosis: Diagnosis) -> None:

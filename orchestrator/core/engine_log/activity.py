@@ -6,13 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.engine_log.events import (
+    DegradationKind,
+    Degraded,
     DeviceFree,
+    DeviceSeen,
     DraftsCounted,
     LogRecord,
+    PlacedByHand,
     PromptBatchRead,
     PromptProgress,
 )
 
+MAX_QUOTED = 500
 KEPT_TASKS = 64
 """Tasks whose progress is remembered: more than an engine has slots."""
 
@@ -25,18 +30,23 @@ class EngineActivity:
     :param drafts: tokens that were drafted
     :param prompt_shares: task to how much of its prompt was read, 0 to 1; the newest tasks last
     :param free_mib: device to MiB that it had free when the engine began; what is printed later is of a fit
+    :param degraded: what the engine goes on without to the line that says so, its first words to that effect
+    :param device_seen: it found a device that it can use
     """
 
     prompt_batches: int = 0
     drafts: int = 0
     prompt_shares: Mapping[int, float] = field(default_factory=dict)
     free_mib: Mapping[str, int] = field(default_factory=dict)
+    degraded: Mapping[DegradationKind, str] = field(default_factory=dict)
+    device_seen: bool = False
 
 
 def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> EngineActivity:
     """The figures after these records, too."""
     prompt_batches, drafts = activity.prompt_batches, activity.drafts
     shares, free_mib = dict(activity.prompt_shares), dict(activity.free_mib)
+    degraded, device_seen = dict(activity.degraded), activity.device_seen
     for record in records:
         for event in record.events:
             match event:
@@ -49,7 +59,19 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                     drafts += generated
                 case DeviceFree(device, free):
                     free_mib.setdefault(device, free)
+                case DeviceSeen():
+                    device_seen = True
+                case Degraded(kind, mended=False) if not _placed_by_hand(record):
+                    degraded.setdefault(kind, record.text.strip()[:MAX_QUOTED])
+                case Degraded(kind, mended=True):
+                    degraded.pop(kind, None)
                 case _:
                     pass
 
-    return EngineActivity(prompt_batches, drafts, dict(list(shares.items())[-KEPT_TASKS:]), free_mib)
+    newest = dict(list(shares.items())[-KEPT_TASKS:])
+    return EngineActivity(prompt_batches, drafts, newest, free_mib, degraded, device_seen)
+
+
+def _placed_by_hand(record: LogRecord) -> bool:
+    """Return whether the profile itself placed the model: that no fit is made then is as it was asked for."""
+    return PlacedByHand() in record.events

@@ -122,6 +122,25 @@ class RequestAnswered:
     """A request went well. The release of its slot does not say so: a failed request ends with that, too."""
 
 
+DegradationKind = Literal[
+    "no_device", "layers_ignored", "fit_given_up", "flash_attention_off", "mtp_off", "draft_vocab", "speculation_off",
+    "mlock_failed", "context_capped", "projector_refused",
+]  # fmt: skip
+"""What an engine goes on without.
+
+no_device: a back end of the build found nothing to use; layers_ignored: none did, and layers meant for a device stay on
+the processor.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """The engine goes on, and not as it was asked to. With `mended`, what an earlier line said holds no more."""
+
+    kind: DegradationKind
+    mended: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class StackFrame:
     """A frame of a stack trace, and the phase that its function belongs to."""
@@ -168,6 +187,7 @@ LogEvent = (
     | PromptProgress
     | DraftsCounted
     | RequestAnswered
+    | Degraded
     | StackFrame
     | ExitReported
     | FailureLine

@@ -11,6 +11,7 @@ from orchestrator.core.engine_log.events import (
     BackendSeen,
     ContextBegan,
     CurrentDevice,
+    Degraded,
     DeviceFree,
     DeviceSeen,
     DeviceTotal,
@@ -88,6 +89,25 @@ _ROWS: tuple[_Row, ...] = (
     _row(r"ggml_cuda_init: found [1-9]|found \d+ (?:CUDA|ROCm|MUSA) devices|ggml_vulkan: (?:Found [1-9]|0 = )|ggml_metal_init: found device|using device |found device: |Device \d+: \S",
          DeviceSeen()),
     _row(r"current device: (?P<index>\d+), in function", lambda found: CurrentDevice(found["index"])),
+    # What it goes on without.
+    _row(r"(?:ggml_cuda_init: )?failed to initialize (?:CUDA|ROCm|MUSA|HIP): |(?:warning: )?no (?:CUDA|ROCm|MUSA) devices found|ggml_vulkan: No devices found|ggml_vulkan: Error: No (?:devices|suitable)|ggml_opencl: (?:platform IDs not available|could find any OpenCL devices|no (?:platform|device) matching)|ggml_sycl_init: (?:no|found 0) |(?:ggml_cuda_init: )?found 0 (?:CUDA|ROCm|MUSA) devices",
+         Degraded("no_device")),
+    _row(r"(?:warning: )?(?:no usable GPU found|not compiled with (?:GPU offload|GPU) support), --(?:n-)?gpu-layers(?:-draft)? option will be ignored|(?:warning: )?no GPU found, ",
+         Degraded("layers_ignored")),
+    _row(r"failed to fit params to free device memory|encountered an error while trying to fit params|Note: auto-fit currently only works for MoE models",
+         Degraded("fit_given_up")),
+    _row(r"successfully fit params to free device memory", Degraded("fit_given_up", mended=True)),
+    _row(r"Flash Attention was auto, set to disabled|flash_attn (?:is not compatible with|requires|is not supported)\b.*forcing off", Degraded("flash_attention_off")),
+    _row(r"Flash Attention was auto, set to enabled", Degraded("flash_attention_off", mended=True)),
+    _row(r"(?:WARNING: )?-mtp flag provided, but model has 0 NextN layers|context type MTP requested but model doesn't contain MTP|failed to create MTP (?:draft )?context|MTP is not supported with parallel slots yet, removing the MTP stage|(?:MTP|mtp) .*\b(?:will be|is) disabled\b",
+         Degraded("mtp_off")),
+    _row(r"the target and draft vocabs are not compatible|(?:draft model|DFlash draft model|MTP target and companion) vocab\S*(?:/tokenizer)? (?:type must match|is incompatible|are incompatible)|draft model special tokens must match",
+         Degraded("draft_vocab")),
+    _row(r"failed to initialize (?:the |\S+ )?speculative (?:decoding )?(?:context|state)|speculative decoding (?:is )?not supported (?:by|with)|speculative decoding is not supported by multimodal|common_speculative_init: .*\bfailed|failed to create draft context",
+         Degraded("speculation_off")),
+    _row(r"(?:warning: )?failed to m?lock \d+-byte buffer|(?:warning: )?failed to mlock\b", Degraded("mlock_failed")),
+    _row(r"the slot context \(\d+\) exceeds the training context", Degraded("context_capped")),
+    _row(r"failed to load (?:multimodal|CLIP|clip) model|failed to load (?:mmproj|multimodal projector)|(?:mmproj|multimodal) .*\bis not supported\b", Degraded("projector_refused")),
 )  # fmt: skip
 
 _GUARDED_ROWS: dict[str, tuple[_Row, ...]] = {

@@ -10,6 +10,7 @@ from orchestrator.core.engine_log.events import (
     BackendSeen,
     ContextBegan,
     CurrentDevice,
+    Degraded,
     DeviceFree,
     DeviceSeen,
     DeviceTotal,
@@ -123,14 +124,28 @@ def gather(records: Sequence[LogRecord]) -> Facts:
     return facts
 
 
+def newest_start(records: Sequence[LogRecord]) -> list[LogRecord]:
+    """Return the records of the newest start that say something."""
+    telling = [record for record in records if record.events]
+    return telling[_last_start(telling) :]
+
+
 def _last_start(records: list[LogRecord]) -> int:
     """The index at which the newest start begins; 0 unless an earlier one had come to something before it."""
     starts = [index for index, record in enumerate(records) if ProcessBegan() in record.events]
     for before, index in reversed(list(pairwise([0, *starts]))):
         if any(_came_to_something(record) for record in records[before:index]):
+            while index > before and _before_the_build(records[index - 1]):
+                index -= 1
+
             return index
 
     return 0
+
+
+def _before_the_build(record: LogRecord) -> bool:
+    """Return whether the line is of those about devices that a process prints before it names its build."""
+    return any(isinstance(event, DeviceSeen | Degraded) for event in record.events) and record.stage is None
 
 
 def _came_to_something(record: LogRecord) -> bool:

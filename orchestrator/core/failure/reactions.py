@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 
-Response = Literal["leave", "margin", "steps", "host_steps", "another_port", "restart", "give_up"]
+Response = Literal["leave", "device", "margin", "steps", "host_steps", "another_port", "restart", "give_up"]
 
 Cause = Literal[
     "", "margin_cannot_help", "no_buffer", "spawn", "shared_memory", "ended", "went_on", "device_lost", "remote",
@@ -54,7 +54,7 @@ REACTIONS: tuple[Reaction, ...] = (
     Reaction("port_in_use", (), "", "give_up", "another_port", "any"),
     Reaction("missing_library", (), "", "give_up", "give_up", "any"),
     Reaction("driver", (), "", "give_up", "give_up", "no device can be used, and the engine ended"),
-    Reaction("driver", (), "went_on", "continue", "leave", "no device can be used, and the engine goes on without"),
+    Reaction("driver", (), "went_on", "continue", "device", "no device can be used, and the engine goes on without"),
     Reaction("driver", ("runtime",), "device_lost", "restart", "restart", "the device was lost"),
     Reaction("driver", ("load",), "remote", "restart", "restart", "a device of `memory.rpc` cannot be reached"),
     Reaction("illegal_instruction", (), "", "give_up", "give_up", "any"),
@@ -67,6 +67,8 @@ REACTIONS: tuple[Reaction, ...] = (
 
 RESPONSES: dict[Response, str] = {
     "leave": "orch leaves it running; one that has ended without being asked to is started again",
+    "device": "orch starts it again, a limited number of times, where the profile wants layers on a device; else, and "
+    "with `memory.require_device = false`, it leaves it running",
     "margin": "orch starts it again with more device memory kept free, then with the steps of `recovery.then`",
     "steps": "orch takes the next step of the profile's `recovery.then`; a larger margin cannot help",
     "host_steps": "orch takes the next step of the profile's `recovery.then` that needs less host memory",

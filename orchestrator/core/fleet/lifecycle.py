@@ -259,8 +259,8 @@ def _main_failure(check: Failure, death: Failure) -> Failure:
     The words of its own log come first: the abort of a process that ran out of memory cuts off the canary, which is
     noticed before the exit. The log of one that merely hung says nothing, and its exit status is of our making.
     """
-    explained = death.evidence is not None and death.failure_class not in ("ok", "killed")
-    return death if explained and not check.permanent else check
+    silent = death.evidence is None or death.failure_class in ("ok", "killed") or death.action == "continue"
+    return check if silent or check.permanent else death
 
 
 def _after_stop(start_record: StartRecord, then: Target | None, instance: str) -> tuple[State, Effects]:

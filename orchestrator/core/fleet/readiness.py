@@ -6,11 +6,15 @@ A process that makes progress is never given up: the limit is on time without an
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.core.dialect.capabilities import Kind
+from orchestrator.core.engine_log.activity import EngineActivity
 from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.core.health.degradations import degradations_of
+from orchestrator.core.profile.settings import Value
 
 _SERVERS: dict[Kind, str] = {"upstream": "llama.cpp", "ik": "ik_llama.cpp"}
 """What each engine puts into its `Server` header."""
@@ -97,6 +101,47 @@ def assess_identity(server: str | None, build_info: str | None, kind: Kind, buil
         message = f"the engine that answers says that it is build {number}; build {build_number} was started"
 
     return Failure("engine_bug", message, action="give_up", hint="run `orch engines probe ID` for what it is")
+
+
+def missing_device(
+    activity: EngineActivity, settings: Mapping[str, Value], *, fits: bool, loaded: bool
+) -> Failure | None:
+    """Return the failure of an engine that has no device, where the profile requires one; None when it may serve.
+
+    :param fits: the engine fits a model into device memory unless it is told otherwise
+    :param loaded: it has told all that it tells before it serves; another back end may find a device until then
+    """
+    found = {each.kind: each for each in degradations_of(activity, settings)}
+    lost = found.get("layers_ignored") or (found.get("no_device") if loaded else None)
+    if lost is None or not requires_device(settings, fits=fits, has_backend="no_device" in activity.degraded):
+        return None
+
+    return Failure(
+        "driver",
+        "the engine found no device, and the profile wants layers on one",
+        lost.evidence,
+        action="restart",
+        phase="load",
+        hint="check the driver (`nvidia-smi`, `rocminfo`, `vulkaninfo`); `memory.require_device = false` serves on the "
+        "processor",
+    )
+
+
+def requires_device(settings: Mapping[str, Value], *, fits: bool, has_backend: bool) -> bool:
+    """Return whether a profile is to be served on a device only.
+
+    :param has_backend: the build has a back end for devices: it said that this one found none
+    """
+    required = settings.get("memory.require_device")
+    if isinstance(required, bool):
+        return required
+
+    layers = settings.get("memory.gpu_layers")
+    if layers == "all" or (isinstance(layers, int) and layers > 0):
+        return True
+
+    fit = settings.get("memory.fit")
+    return layers != 0 and has_backend and (fits if fit is None else fit is True)
 
 
 def unanswered_canary(detail: str) -> Failure:

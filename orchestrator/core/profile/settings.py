@@ -109,6 +109,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("memory.fit_margin", ("int", "ints"), "device memory kept free when fitting, MiB; a list gives one per device", minimum=1, maximum=1048576),
     Setting("memory.fit_min_context", ("int",), "fitting does not shrink the context below this, tokens", minimum=1, maximum=_INT31),
     Setting("memory.gpu_layers", ("int", "string"), "layers in device memory", choices=("auto", "all"), minimum=0, maximum=100000, instead=_AUTO_LAYERS),
+    Setting("memory.require_device", ("bool",), "serve only on a device; unset means where layers are wanted on one"),
     Setting("memory.cpu_moe", ("bool",), "keep every expert weight in host memory"),
     Setting("memory.n_cpu_moe", ("int",), "keep the expert weights of the first N layers in host memory", minimum=0, maximum=100000),
     Setting("memory.n_cpu_ffn", ("int",), "keep the dense FFN weights of the first N layers in host memory", minimum=0, maximum=100000),

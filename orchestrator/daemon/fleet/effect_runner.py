@@ -196,7 +196,7 @@ class EffectRunner:
         with run.checks:
             async with engine_probe(launch) as probe:
                 stall_s = self._limits.load_stall_s
-                failure = await watch_loading(run, probe, launch.port, stall_s, self._on_progress)
+                failure = await watch_loading(run, probe, launch.port, stall_s, self._on_progress, run.missing_device)
                 if failure is None:
                     build = launch.capabilities
                     failure = await check_identity(probe, build.kind, build.build_number)
@@ -225,6 +225,9 @@ class EffectRunner:
                     drafts_in_log=lambda: _drafts_in_log(run),
                     timeout_s=self._limits.stall_s,
                 )
+
+            for each in run.note_degradations() if failure is None else ():
+                self._record("degraded", f"{launch.target}: {each.message} [{each.evidence}]")
 
             self._post(CheckFailed(launch.instance, failure) if failure else CanaryPassed(launch.instance))
 

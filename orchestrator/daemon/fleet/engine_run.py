@@ -13,8 +13,11 @@ from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
+from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
+from orchestrator.core.fleet.readiness import missing_device
 from orchestrator.core.fleet.routing import Endpoint
+from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
 from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch
 
@@ -34,6 +37,7 @@ class EngineRun:
     :ivar alone: no other engine ran when it was started
     :ivar figures: what the engine says of its model; None until it is loaded
     :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
+    :ivar degradations: what it goes on without, as it said while it loaded
     """
 
     launch: Launch
@@ -46,6 +50,7 @@ class EngineRun:
     alone: bool = False
     unreleased_mib: int | None = None
     figures: ModelFigures | None = None
+    degradations: tuple[Degradation, ...] = ()
     log_cursor: LogCursor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +58,23 @@ class EngineRun:
 
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None
+
+    def missing_device(self, loaded: bool) -> Failure | None:
+        """Return why it must not serve: it found no device, and the profile requires one; None when it may.
+
+        :param loaded: /health is good, so that all that it says before it serves is said
+        """
+        self.log_cursor.catch_up_now()
+        settings = self.launch.profile.settings
+        # Upstream fits unless it is told not to, the fork only when it is told to.
+        fits = self.launch.capabilities.kind == "upstream"
+        return missing_device(self.log_cursor.activity, settings, fits=fits, loaded=loaded)
+
+    def note_degradations(self) -> tuple[Degradation, ...]:
+        """Keep what the engine has said so far that it goes on without, and return it."""
+        self.log_cursor.catch_up_now()
+        self.degradations = degradations_of(self.log_cursor.activity, self.launch.profile.settings)
+        return self.degradations
 
     def stopped(self) -> bool:
         """Return whether the process is stopped by a signal or a debugger."""
@@ -101,6 +123,11 @@ class EngineRuns:
     def launch(self, instance: str | None) -> Launch | None:
         run = self.get(instance)
         return run.launch if run else None
+
+    def notice(self, instance: str | None) -> str | None:
+        """Return what an instance goes on without, in one line for people; None when that is nothing."""
+        run = self.get(instance)
+        return describe_degradations(run.degradations) or None if run is not None else None
 
     def build(self, instance: str | None) -> str | None:
         """Return the label of the build that an instance runs."""

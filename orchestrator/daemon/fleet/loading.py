@@ -49,12 +49,23 @@ class Process(Protocol):
         ...
 
 
+def _no_objection(loaded: bool) -> Failure | None:
+    return None
+
+
 async def watch_loading(
-    process: Process, probe: EngineProbe, port: int, stall_s: float, on_progress: Callable[[], None]
+    process: Process,
+    probe: EngineProbe,
+    port: int,
+    stall_s: float,
+    on_progress: Callable[[], None],
+    objection: Callable[[bool], Failure | None] = _no_objection,
 ) -> Failure | None:
     """Wait until /health is good on a port that is ours.
 
     :param stall_s: give up after this long without any progress
+    :param objection: why it must not serve, from what it says, such as that there is no device; asked with whether it
+        has loaded
     :return: None when loaded
     """
     pause_s = POLL_FIRST_S
@@ -66,6 +77,10 @@ async def watch_loading(
         progress, outcome = assess_loading(progress, look, port, stall_s, monotonic())
         if isinstance(outcome, Failure):
             return outcome
+
+        missing = objection(outcome == "loaded")
+        if missing is not None:
+            return missing
 
         if outcome == "loaded":
             return None

@@ -165,8 +165,12 @@ class Daemon:
         core.start("slowdown watch", slowdown.run)
         telemetry = Telemetry(self._paths, owner, runs, dispatcher, self._gpus, memory, self._keep)
         core.start("telemetry", telemetry.run)
+
+        def notice_of(instance: str | None) -> str | None:
+            return "; ".join(filter(None, (runs.notice(instance), slowdown.notice(instance)))) or None
+
         status = StatusBuilder(
-            owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, slowdown.notice, gateway_url,
+            owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
             Clock(time() - monotonic()),
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)

@@ -64,6 +64,7 @@ class Exporter:
         state, traffic = self._owner.fleet.state, self._traffic
         start_record = start_record_of(state)
         target = start_record.target if start_record is not None and not isinstance(state, Stopped) else None
+        run = self._runs.get(instance_of(state))
         look, measured = self._telemetry.look, self._telemetry.measured()
         return Snapshot(
             state=name_of(state),
@@ -77,6 +78,7 @@ class Exporter:
             host=host_figures(look, None) if look.host is not None else None,
             engine=engine,
             history_dropped=self._history.dropped,
+            degraded=[each.kind for each in run.degradations] if run is not None else (),
         )
 
     async def _engine(self) -> Sequence[Family]:

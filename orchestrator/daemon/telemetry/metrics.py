@@ -39,6 +39,7 @@ SPECS = (
     Spec("orch_instance_info", "gauge", (*_PAIR, "build"), "What runs, or is on its way."),
     Spec("orch_ready", "gauge", (), "Whether an instance is ready."),
     Spec("orch_state", "gauge", ("state",), "1 for the state that is, 0 for the others."),
+    Spec("orch_degraded", "gauge", (*_PAIR, "kind"), "1 for each thing that the running engine goes on without."),
     Spec("orch_requests_in_flight", "gauge", (), "Requests that an instance is answering."),
     Spec("orch_requests_queued", "gauge", (), "Requests that wait for an instance."),
     Spec("orch_requests_total", "counter", ("outcome", *_PAIR), "Requests that ended, by outcome."),
@@ -79,6 +80,7 @@ class Snapshot:
 
     :param pair: profile and engine of what runs or is on its way
     :param engine: what the instance that serves says of itself
+    :param degraded: kinds of what it goes on without
     """
 
     state: StateName
@@ -92,6 +94,7 @@ class Snapshot:
     host: HostFigures | None = None
     engine: Sequence[Family] = field(default_factory=tuple)
     history_dropped: int = 0
+    degraded: Sequence[str] = ()
 
 
 Rows = Mapping[str, Iterable[tuple[tuple[str, ...], float | Histogram | None]]]
@@ -177,6 +180,7 @@ def rows_of_snapshot(now: Snapshot) -> Rows:
         "orch_instance_info": [((*pair, now.build or ""), 1) for pair in running],
         "orch_ready": [((), int(now.state == "ready"))],
         "orch_state": [((name,), int(name == now.state)) for name in get_args(StateName)],
+        "orch_degraded": [((*pair, kind), 1) for pair in running for kind in now.degraded],
         "orch_requests_in_flight": [((), now.in_flight)],
         "orch_requests_queued": [((), now.queued)],
         "orch_decode_tokens_per_second": [(pair, now.decode_tok_s) for pair in running],

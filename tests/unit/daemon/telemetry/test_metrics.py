@@ -56,8 +56,9 @@ def full_totals() -> Totals:
 
 def full_snapshot() -> Snapshot:
     return Snapshot(
-        "ready", ("demo", "upstream"), "b1", 1, 2, 40.5, 900.0, (GPU,), HOST, read_families(ENGINE), history_dropped=3
-    )
+        "ready", ("demo", "upstream"), "b1", 1, 2, 40.5, 900.0, (GPU,), HOST, read_families(ENGINE), history_dropped=3,
+        degraded=("mlock_failed",),
+    )  # fmt: skip
 
 
 def parsed(page: bytes) -> dict[str, Metric]:
