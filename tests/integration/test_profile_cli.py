@@ -177,3 +177,19 @@ def test_the_paths_are_below_orch_home(orch: Orch) -> None:
     places = orch.json("config", "path")
     assert places["config_file"] == str(orch.home / "config" / "orch.toml")
     assert places["profiles"] == str(orch.profiles)
+
+
+def test_check_says_what_is_without_effect_and_what_one_build_cannot_express(orch: Orch) -> None:
+    text = "schema = 1\nmodel = 'm.gguf'\nextra_args = ['--no-such-flag']\n[memory]\ncpu_moe = true\n"
+    (orch.home / "odd.toml").write_text(text)
+    out, err = orch("profile", "check", "./odd.toml")
+    assert out == ""
+    assert "gives that up for `memory.cpu_moe`" in err
+    document = json.loads(orch("profile", "check", "./odd.toml", "--json")[0])
+    assert [each["file"] for each in document["remarks"]] == [str(orch.home / "odd.toml")]
+
+    program = orch.home / "llama-server"
+    program.write_text(f"#!/bin/sh\ncat {FIXTURES}/help/upstream-b11434.$(echo $1 | tr -d -).txt\n")
+    program.chmod(0o755)
+    out, _ = orch("profile", "check", "./odd.toml", "--engine", str(program), code=2)
+    assert "it has no flag `--no-such-flag`" in out

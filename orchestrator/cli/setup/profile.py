@@ -17,6 +17,7 @@ HELP = "list, show, check, render, set and create profiles"
 EXAMPLES = """\
   orch profile list
   orch profile check ./my.toml
+  orch profile check ./my.toml --engine ik-fork
   orch profile render qwen3.6-35b-a3b-12gb --engine upstream
   orch profile set qwen3.6-35b-a3b-12gb memory.fit_margin=1792"""
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action("show", "show what a profile says, and which file says it").add_argument("profile", metavar="NAME_OR_FILE")
     check = action("check", "list everything that is wrong with profiles; all of them without a name")
     check.add_argument("profiles", nargs="*", metavar="NAME_OR_FILE")
+    check.add_argument("--engine", metavar="ID", help="check besides what this engine's build can express")
     render = action("render", "show the command line that a profile becomes for an engine")
     render.add_argument("profile", metavar="NAME_OR_FILE")
     render.add_argument("--engine", metavar="ID", help="by default the engine that the profile names")
@@ -145,26 +147,68 @@ def _check(args: argparse.Namespace) -> int:
     store = _store()
     problems: list[Problem] = []
     checked = len(args.profiles) or len(store.names())
-    for wanted in args.profiles:
+    remarks: list[tuple[str, str]] = []
+    for wanted in args.profiles or store.names():
         try:
-            store.resolve(wanted)
+            resolved = store.resolve(wanted)
+            if resolved.profile is not None:
+                remarks += _look_closer(resolved, args.engine, problems)
         except ProblemsError as error:
             problems += (problem for problem in error.problems if problem not in problems)
         except UsageError as error:
             problems.append(Problem(error.message, hint=error.hint))
 
     if not args.profiles:
-        problems += store.load_all()[1]
+        problems += (problem for problem in store.load_all()[1] if problem not in problems)
 
     if args.json:
-        output.json_data({"version": 1, "checked": checked, "problems": [_as_json(problem) for problem in problems]})
+        output.json_data(
+            {
+                "version": 1,
+                "checked": checked,
+                "problems": [_as_json(problem) for problem in problems],
+                "remarks": [{"file": file, "message": message} for file, message in remarks],
+            }
+        )
     else:
         for problem in problems:
             output.line(str(problem))
 
+        for file, message in remarks:
+            diagnostics.note(f"{file}: {message}")
+
     count = "no problem" if not problems else "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     diagnostics.note(f"{checked} profile{'' if checked == 1 else 's'} checked: {count}")
     return exit_codes.USAGE if problems else exit_codes.OK
+
+
+def _look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Problem]) -> list[tuple[str, str]]:
+    """Return what is without effect, file and sentence each; what a build cannot express is added to the problems."""
+    from orchestrator.core.problems import Problem
+    from orchestrator.core.profile.remarks import find_remarks
+    from orchestrator.core.profile.rules import engine_kind, named_engines
+
+    profile, file = resolved.profile, resolved.sources[0].path
+    if profile is None:
+        return []
+
+    if engine is None:
+        found = [find_remarks(profile.for_engine(each), engine_kind(each)) for each in named_engines(profile)]
+        return [(file, message) for message in dict.fromkeys(message for each in found for message in each)]
+
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.registry import EngineRegistry
+    from orchestrator.engines.render import render_profile
+
+    paths = find_paths()
+    try:
+        chosen = EngineRegistry(paths).resolve(engine)
+        render_profile(paths, profile, chosen)
+    except OrchError as error:
+        problems += [Problem(line, file=file, hint=error.hint) for line in error.details or (error.message,)]
+        return []
+
+    return [(file, message) for message in find_remarks(profile.for_engine(chosen.id), chosen.capabilities.kind)]
 
 
 def _as_json(problem: Problem) -> dict[str, object]:

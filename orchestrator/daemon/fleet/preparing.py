@@ -12,17 +12,18 @@ from datetime import UTC, datetime
 from functools import partial
 
 from orchestrator.adapters.config.profile_files import ProfileStore
-from orchestrator.adapters.gguf.reader import GgufError, read_splits
+from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, read_splits
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
 from orchestrator.core.dialect.capabilities import Capabilities
-from orchestrator.core.dialect.model_limits import refuse_model
+from orchestrator.core.dialect.model_limits import refuse_model, refuse_mtp_drafter
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.engines.build.installs import verify
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
@@ -59,7 +60,7 @@ class Launch:
 
     @property
     def mtp(self) -> bool:
-        return self.profile.settings.get("speculative.type") == "mtp"
+        return drafts_with_mtp(self.profile.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +239,16 @@ class Preparer:
             ) from error
 
         header = parts[0]
-        wants_mtp = profile.settings.get("speculative.type") == "mtp"
-        if wants_mtp and not header.has_mtp and "speculative.draft_model" not in profile.settings:
+        wants_mtp = drafts_with_mtp(profile.settings)
+        drafter = profile.settings.get("speculative.draft_model")
+        if wants_mtp and isinstance(drafter, str):
+            _check_mtp_drafter(profile, header, drafter)
+        elif wants_mtp and not header.has_mtp:
             raise UsageError(
                 f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
                 details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
-                hint='take a file that keeps the MTP layers, or set speculative.type = "none"',
+                hint="take a file that keeps the MTP layers, name the head's own file as speculative.draft_model,"
+                ' or set speculative.type = "none"',
             )
 
         limit = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)
@@ -255,6 +260,34 @@ class Preparer:
             )
 
         return path, sum(part.file_size for part in parts)
+
+
+def _check_mtp_drafter(profile: EngineProfile, target: GgufHeader, path: str) -> None:
+    if not os.path.exists(path):
+        message = f"profile `{profile.name}`: the drafter's file does not exist"
+        hint = f"`orch profile set {profile.name} speculative.draft_model=PATH`"
+        raise MissingModelError(message, details=(path,), hint=hint)
+
+    try:
+        drafter = read_splits(path)[0]
+    except GgufError as error:
+        raise BrokenModelError(
+            f"profile `{profile.name}`: {error.message}", details=error.details, hint=error.hint
+        ) from error
+
+    reason = refuse_mtp_drafter(
+        target_width=target.number("embedding_length"),
+        architecture=drafter.architecture,
+        nextn_predict_layers=drafter.nextn_predict_layers,
+        width=drafter.number("embedding_length"),
+        backbone_width=drafter.number("embedding_length_out"),
+    )
+    if reason is not None:
+        raise UsageError(
+            f"profile `{profile.name}` asks for MTP with a file that cannot draft for its model",
+            details=(f"{path}: {reason}", f"{target.path}: {target.architecture}"),
+            hint="take the drafter that was published with the model, or leave speculative.draft_model out",
+        )
 
 
 class MissingModelError(UsageError):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.gguf.reader import read_gguf
+from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf, zeros
 from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.adapters.paths import Paths, make_directories
 from orchestrator.core.errors import UsageError
@@ -112,3 +114,66 @@ def test_an_engine_alone_is_a_target_while_a_profile_runs(paths: Paths) -> None:
     assert preparer.resolve_text("upstream", running).target == running
     with pytest.raises(UsageError, match="no profile runs"):
         preparer.resolve_text("upstream", None)
+
+
+MTP = """
+schema = 1
+model = "{model}"
+
+[speculative]
+type = "mtp"
+draft_model = "{drafter}"
+"""
+
+
+def write_header(path: Path, architecture: str, **numbers: int) -> None:
+    fields = [Field("general.architecture", "string", architecture)]
+    fields += [Field(f"{architecture}.{key}", "u32", value) for key, value in numbers.items()]
+    write_gguf(str(path), fields, [TensorData("x.weight", (32,), "f32", zeros(32))])
+
+
+def test_mtp_drafts_with_a_file_of_its_own_where_the_model_has_no_head(paths: Paths, tmp_path: Path) -> None:
+    drafter = tmp_path / "drafter.gguf"
+    Path(paths.profiles, "p.toml").write_text(MTP.format(model=tmp_path / "m.gguf", drafter=drafter))
+    width = read_gguf(str(tmp_path / "m.gguf")).number("embedding_length")
+    assert width is not None
+    write_header(drafter, "gemma4-assistant", embedding_length=8, embedding_length_out=width)
+    launch = Preparer(paths, GpuReader(())).resolve("p", None)
+    assert str(drafter) in launch.argv
+
+
+@pytest.mark.parametrize(
+    ("architecture", "numbers", "words"),
+    [
+        ("gemma4-assistant", {"embedding_length_out": 12345}, "for a model of width 12345"),
+        ("llama", {"embedding_length": 64}, "without MTP layers"),
+        ("qwen35", {"embedding_length": 12345, "nextn_predict_layers": 1}, "for a model of width 12345"),
+    ],
+)
+def test_a_file_that_cannot_draft_for_the_model_is_refused_before_a_start(
+    paths: Paths, tmp_path: Path, architecture: str, numbers: dict[str, int], words: str
+) -> None:
+    drafter = tmp_path / "drafter.gguf"
+    Path(paths.profiles, "p.toml").write_text(MTP.format(model=tmp_path / "m.gguf", drafter=drafter))
+    write_header(drafter, architecture, **numbers)
+    with pytest.raises(UsageError) as caught:
+        Preparer(paths, GpuReader(())).resolve("p", None)
+
+    assert words in caught.value.details[0]
+
+
+def test_a_drafter_that_does_not_exist_is_named(paths: Paths, tmp_path: Path) -> None:
+    text = MTP.format(model=tmp_path / "m.gguf", drafter=tmp_path / "none.gguf")
+    Path(paths.profiles, "p.toml").write_text(text)
+    with pytest.raises(MissingModelError, match="the drafter's file"):
+        Preparer(paths, GpuReader(())).resolve("p", None)
+
+
+@pytest.mark.parametrize("kind", ['"mtp"', '["ngram-mod", "mtp"]'])
+def test_mtp_without_a_head_and_without_a_drafter_is_refused(paths: Paths, tmp_path: Path, kind: str) -> None:
+    text = f'schema = 1\nmodel = "{tmp_path / "m.gguf"}"\n[speculative]\ntype = {kind}\n'
+    Path(paths.profiles, "p.toml").write_text(text)
+    with pytest.raises(UsageError, match="the model has no MTP head") as caught:
+        Preparer(paths, GpuReader(())).resolve("p", None)
+
+    assert "speculative.draft_model" in (caught.value.hint or "")
