@@ -13,10 +13,11 @@ from typing import Any
 
 from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
+from orchestrator.gateway.admission import Admission, shutting_down
 from orchestrator.gateway.answer import ClientAnswer
 from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
 from orchestrator.gateway.crash_suspects import RequestFingerprint
-from orchestrator.gateway.dispatch import Admission, Dispatcher, shutting_down
+from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, after_failure
 from orchestrator.gateway.phases import (

@@ -10,7 +10,7 @@ from orchestrator.gateway.contract import Endpoint
 
 
 class InstanceTraffic:
-    """The traffic of one instance. `dispatch.Admission` enters and leaves it.
+    """The traffic of one instance. `admission.Admission` enters and leaves it.
 
     :param forget: called when the instance is retired and its last request has ended
     :ivar relayed_bytes: bytes of answers since the daemon turned to the instance; comments of a stream are no answer

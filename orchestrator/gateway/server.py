@@ -9,8 +9,9 @@ from urllib.parse import parse_qs
 
 from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
 from orchestrator.core.terminal import quote_text
+from orchestrator.gateway.admission import unloaded_error
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.dispatch import Dispatcher, unloaded_error
+from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.models import MAX_QUOTED, about_json, model_json, models_json, props_json, running_json

@@ -1,0 +1,245 @@
+"""Admission: the way of a request to an instance, past those who came before it and those who may kill an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from orchestrator.adapters.http1 import UpstreamPool
+from orchestrator.core.failure.quarantine import QuarantinePolicy
+from orchestrator.gateway.config import GatewayOptions
+from orchestrator.gateway.contract import Endpoint, Supervisor, View
+from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
+from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.hold import Hold
+from orchestrator.gateway.instances import InstanceTable, InstanceTraffic
+
+
+class AdmissionGate:
+    """Lets requests through to the serving instance, in order.
+
+    :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
+    :ivar stopping: true once draining is over: held requests are refused, running ones are cut
+    """
+
+    def __init__(self, config: GatewayOptions, supervisor: Supervisor) -> None:
+        self.config = config
+        self.supervisor = supervisor
+        self.hold = Hold(config.max_queued)
+        self.instances = InstanceTable()
+        self.accepting = True
+        self.stopping = False
+        self.crash_suspects = CrashSuspects(
+            QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._release_decided
+        )
+        self._demanded = asyncio.Event()
+
+    def admitted(
+        self,
+        profile: str | None,
+        progress: Callable[[View], None] | None = None,
+        fingerprint: RequestFingerprint | None = None,
+        arrived: float | None = None,
+        *,
+        may_wait: bool = True,
+    ) -> Admission:
+        """Return the way of a request to an instance: `async with` waits for it, and holds a place there.
+
+        :param profile: the profile that the request names; None takes what serves
+        :param progress: called while waiting, for clients that can be told
+        :param fingerprint: None for a request that the engine answers without computing anything
+        :param arrived: when a request that was let through before arrived (monotonic): it comes back to its place
+        :param may_wait: False for what is answered by what is loaded or not at all: it never has anything loaded
+        """
+        return Admission(self, profile, progress, fingerprint, arrived, may_wait=may_wait)
+
+    def note_demand(self) -> None:
+        """Wake who waits for a demand: a request begins to wait for a profile that it names."""
+        self._demanded.set()
+
+    async def wait_demand(self) -> None:
+        """Wait until a request begins to wait for a profile that it names."""
+        await self._demanded.wait()
+        self._demanded.clear()
+
+    def _later(self, delay_s: float, work: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, work)
+
+    def _release_decided(self) -> None:
+        self.hold.release(self.supervisor.view().decided)
+
+
+class Admission:
+    """A request's way to an instance and its stay there, as `async with`.
+
+    It is entered at once or after a time in the queue. However it is left, by an error or a cancellation while waiting
+    included, the places in the queue, at the instance and among the suspects are free again.
+
+    :ivar endpoint: the instance, once entered
+    :raises GatewayError: on entering, when nothing is expected, the queue is full, the wait is too long, or the request
+        kills engines
+    """
+
+    __slots__ = (
+        "_arrived", "_gate", "_fingerprint", "_may_wait", "_profile", "_progress", "endpoint", "traffic",
+    )  # fmt: skip
+
+    endpoint: Endpoint
+    traffic: InstanceTraffic
+
+    def __init__(
+        self,
+        gate: AdmissionGate,
+        profile: str | None,
+        progress: Callable[[View], None] | None,
+        fingerprint: RequestFingerprint | None,
+        arrived: float | None,
+        *,
+        may_wait: bool,
+    ) -> None:
+        self._gate = gate
+        self._may_wait = may_wait
+        self._profile = profile
+        self._progress = progress
+        self._fingerprint = fingerprint
+        self._arrived = arrived
+
+    async def __aenter__(self) -> Admission:
+        gate, fingerprint = self._gate, self._fingerprint
+        try:
+            self.endpoint = await self._wait()
+        except BaseException:
+            self._leave_suspects()
+            raise
+
+        # Nothing is awaited from here to the body of `async with`: no cancellation comes in between.
+        self.traffic = gate.instances.traffic(self.endpoint.instance)
+        if fingerprint is not None:
+            gate.crash_suspects.entered(fingerprint, self.traffic.in_flight, time.monotonic())
+
+        self.traffic.enter()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.traffic.leave()
+        self._leave_suspects()
+
+    @property
+    def pool(self) -> UpstreamPool:
+        """The connections to the instance."""
+        return self.traffic.pool(self.endpoint)
+
+    async def _wait(self) -> Endpoint:
+        gate, profile = self._gate, self._profile
+        view = gate.supervisor.view()
+        if not gate.accepting and (self._arrived is None or gate.stopping):
+            raise shutting_down()
+
+        if len(gate.hold) and gate.hold.release(view.decided):
+            # The view has changed, and those who waited for that have not run yet: they go first.
+            await asyncio.sleep(0)
+            view = gate.supervisor.view()
+
+        self._check(view)
+        if self._waits(view):
+            if not self._may_wait:
+                raise unloaded_error(view, profile)
+
+            view = await self._held(view)
+            self._check(view)
+
+        if view.serving is None or not view.serves(profile):
+            raise refusal_error(view, profile) if self._may_wait else unloaded_error(view, profile)
+
+        return view.serving
+
+    async def _held(self, view: View) -> View:
+        """Wait in the queue until something is decided for the request; return the view that decides it."""
+        gate, config, progress = self._gate, self._gate.config, self._progress
+        clock = asyncio.get_running_loop().time
+        with gate.hold.enter(self._profile, time.monotonic(), view.progress, arrived=self._arrived) as ticket:
+            if self._profile is not None:
+                gate.note_demand()
+
+            deadline = clock() + config.hold_timeout_s
+            next_comment = clock() + config.comment_after_s if progress is not None else deadline
+            while self._waits(view):
+                if await ticket.wait(min(deadline, next_comment) - clock()):
+                    if gate.stopping:
+                        raise shutting_down()
+
+                    view = gate.supervisor.view()
+                elif clock() >= deadline:
+                    raise GatewayError(
+                        "hold_timeout", f"no engine was ready in {config.hold_timeout_s:g} s ({view.progress})",
+                        retry_after_s=30,
+                    )  # fmt: skip
+                elif progress is not None:
+                    view = gate.supervisor.view()
+                    progress(view)
+                    next_comment = clock() + config.comment_every_s
+
+        return view
+
+    def _waits(self, view: View) -> bool:
+        if not view.decided(self._profile):
+            return True
+
+        if self._fingerprint is None or view.serving is None or not view.serves(self._profile):
+            return False
+
+        in_flight = self._gate.instances.in_flight(view.serving.instance)
+        return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, time.monotonic())
+
+    def _check(self, view: View) -> None:
+        if self._fingerprint is not None:
+            now, crash_suspects = time.monotonic(), self._gate.crash_suspects
+            crash_suspects.attribute(view.fallen, now)
+            crash_suspects.check(self._fingerprint, now)
+
+    def _leave_suspects(self) -> None:
+        if self._fingerprint is not None:
+            self._gate.crash_suspects.left(self._fingerprint)
+
+
+def shutting_down() -> GatewayError:
+    """Return the error for a request that ends because the gateway stops."""
+    return GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
+
+
+def refusal_error(view: View, profile: str | None) -> GatewayError:
+    """Return the error for a client that cannot, or does not want to, wait for an instance."""
+    refusal = view.refuses(profile)
+    if view.serving is not None and refusal is None:
+        return GatewayError(
+            "model_not_loaded",
+            f"`{profile}` is not loaded, `{view.serving.profile}` is; run `orch switch {profile}`",
+            param="model",
+        )
+
+    if refusal is None:
+        return GatewayError("loading", f"no engine is ready ({view.progress})", retry_after_s=2)
+
+    return GatewayError(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)
+
+
+def unloaded_error(view: View, profile: str | None) -> GatewayError:
+    """Return the error for who asks about a model that is not loaded: a look at it is no reason to load it."""
+    refusal = view.refuses(profile)
+    if profile is None:
+        return refusal_error(view, None)
+
+    if refusal is not None:
+        return GatewayError("model_unloaded", f"`{profile}` is not loaded: {refusal.message}", param="model")
+
+    if any(model.name == profile and model.status == "loading" for model in view.models):
+        return GatewayError("loading", f"`{profile}` is loading ({view.progress})", retry_after_s=2, param="model")
+
+    serving = f", `{view.serving.profile}` is" if view.serving is not None else ""
+    how = f"run `orch switch {profile}`"
+    if view.on_request:
+        how = f'send it a request (POST /v1/chat/completions with "model": "{profile}"), or {how}'
+
+    text = f"`{profile}` is not loaded{serving}; a GET loads nothing: {how}"
+    return GatewayError("model_unloaded", text, param="model")
