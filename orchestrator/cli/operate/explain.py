@@ -6,20 +6,24 @@ import argparse
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.core.engine_log.events import LogRecord
+    from orchestrator.core.engine_log.marks import LoggedStart
     from orchestrator.core.failure.diagnosis import Diagnosis
     from orchestrator.core.health.degradations import Degradation
 
 HELP = "say why an engine failed, from its log"
 
 EXAMPLES = """\
-  orch explain                             the last engine that orch started
+  orch explain                             the last start that failed here, as the daemon judged it
   orch explain server.log --exit-code -9   any log of either engine; -9 is SIGKILL, as Python gives it
   journalctl -u llama-server | orch explain
   orch explain server.log --json"""
@@ -27,6 +31,9 @@ EXAMPLES = """\
 HEAD_BYTES = 256 * 1024
 TAIL_BYTES = 4 * 1024 * 1024
 """The beginning and the end of a log are read, of a file of any size: they tell how a start began and ended."""
+
+MARKED_BYTES = 64 * 1024 * 1024
+"""The end of orch's own log is searched for the marks of its starts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,39 +47,100 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from orchestrator.core.engine_log.activity import EngineActivity, add_records
+    if args.file == "-" or (args.file is None and _is_piped()):
+        return _explain_lines(read_log(sys.stdin.buffer), args)
+
+    name = args.file if args.file is not None else _engine_log()
+    try:
+        with open(name, "rb") as file:
+            starts = _marked_starts(file)
+            if not starts and args.file is None and os.path.exists(f"{name}.1"):
+                with open(f"{name}.1", "rb") as rotated:  # the log was begun anew after the last start
+                    starts = _marked_starts(rotated)
+
+            lines = [] if starts else read_log(file)
+    except OSError as error:
+        raise UsageError(
+            "cannot read the log", details=(f"{name}: {error.strerror}",), hint="run `orch explain --help`"
+        ) from error
+
+    if starts:
+        return _explain_start(starts, args)
+
+    if args.file is None and not args.json:
+        diagnostics.note(name)
+
+    return _explain_lines(lines, args)
+
+
+def _explain_lines(lines: list[str], args: argparse.Namespace) -> int:
     from orchestrator.core.engine_log.wrappers import parse_pasted_log
     from orchestrator.core.failure.diagnosis import diagnose
-    from orchestrator.core.failure.facts import newest_start
-    from orchestrator.core.health.degradations import degradations_of
-
-    if args.file == "-" or (args.file is None and _is_piped()):
-        lines = read_log(sys.stdin.buffer)
-    else:
-        name = args.file if args.file is not None else _last_log()
-        try:
-            with open(name, "rb") as file:
-                lines = read_log(file)
-        except OSError as error:
-            raise UsageError(
-                "cannot read the log", details=(f"{name}: {error.strerror}",), hint="run `orch explain --help`"
-            ) from error
-
-        if args.file is None and not args.json:
-            diagnostics.note(name)
 
     records = parse_pasted_log(lines)
-    diagnosis = diagnose(records, args.exit_code)
-    degradations = degradations_of(add_records(EngineActivity(), newest_start(records)), None)
-    if args.json:
-        output.json_data({**_as_json(diagnosis), "degraded": [_degradation_as_json(each) for each in degradations]})
-    else:
-        _show(diagnosis)
-        for each in degradations:
-            if each.evidence != diagnosis.evidence:
-                _show_degradation(each)
-
+    _print(_Explanation(diagnose(records, args.exit_code), _degraded(records)), args.json)
     return exit_codes.OK
+
+
+def _explain_start(starts: list[LoggedStart], args: argparse.Namespace) -> int:
+    """Explain the start that the marks in orch's own log lead to: by what the daemon concluded, else by its lines."""
+    from orchestrator.core.engine_log.marks import start_to_explain
+    from orchestrator.core.engine_log.parser import GAP, parse_log
+    from orchestrator.core.failure.diagnosis import diagnose
+
+    start = start_to_explain(starts)
+    assert start is not None
+    lines = [*start.head, *((GAP,) if start.left_out else ()), *start.tail]
+    judged = start.judged
+    records = parse_log(lines)
+    if judged is not None and args.exit_code is None:
+        found = _as_diagnosis(judged)
+    else:
+        found = diagnose(records, args.exit_code)
+
+    if not args.json:
+        if start is not starts[-1]:
+            diagnostics.note(f"since then: {_name(starts[-1])}, started {starts[-1].began.get('time')}")
+
+        diagnostics.note(f"{_name(start)}, started {start.began.get('time')}")
+
+    last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    _print(_Explanation(found, _degraded(records), start, last_line), args.json)
+    return exit_codes.OK
+
+
+def _name(start: LoggedStart) -> str:
+    began = start.began
+    build = f" ({began['build']})" if began.get("build") else ""
+    return f"{began.get('profile')}@{began.get('engine')}{build}, attempt {began.get('attempt')}"
+
+
+def _as_diagnosis(judged: Mapping[str, Any]) -> Diagnosis:
+    from orchestrator.core.failure.diagnosis import Diagnosis
+
+    return Diagnosis(
+        failure_class=judged.get("class", "engine_bug"),
+        phase=judged.get("phase", "none"),
+        device=judged.get("device"),
+        requested_mib=judged.get("requested_mib"),
+        evidence=str(judged.get("evidence") or ""),
+        action=judged.get("action", "restart"),
+        message=str(judged.get("message", "")),
+        hint=judged.get("hint"),
+    )
+
+
+def _marked_starts(file: BinaryIO) -> list[LoggedStart]:
+    """Return the starts that orch's own marks tell of; none for any other log. Leaves the file at its beginning."""
+    from orchestrator.core.engine_log.marks import read_starts
+
+    if not file.seekable():
+        return []
+
+    file.seek(max(0, file.seek(0, os.SEEK_END) - MARKED_BYTES))
+    starts = read_starts(line.decode("utf-8", errors="replace").rstrip("\r\n") for line in file)
+    file.seek(0)
+    return starts
 
 
 def read_log(file: BinaryIO) -> list[str]:
@@ -130,37 +198,97 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
 
 
-def _last_log() -> str:
+def _engine_log() -> str:
     from orchestrator.adapters.paths import find_paths
 
     logs = find_paths().logs
+    path = os.path.join(logs, "engine.log")
+    if os.path.exists(path):
+        return path
+
     try:
         with os.scandir(logs) as entries:
-            found = [(entry.stat().st_mtime_ns, entry.path) for entry in entries if entry.name.endswith(".log")]
+            others = [entry for entry in entries if entry.name.endswith(".log") and entry.name != "daemon.log"]
+            found = [(entry.stat().st_mtime_ns, entry.path) for entry in others]
     except FileNotFoundError:
         found = []
 
-    if not found:
-        raise UsageError(
-            "there is no engine log to explain yet",
-            details=(f"{logs}: no *.log",),
-            hint="name a log: `orch explain FILE`, or start an engine: `orch up PROFILE`",
-        )
+    if found:
+        return max(found)[1]
 
-    return max(found)[1]
+    raise UsageError(
+        "there is no engine log to explain yet",
+        details=(f"{path}: it does not exist",),
+        hint="name a log: `orch explain FILE`, or start an engine: `orch up PROFILE`",
+    )
 
 
-def _as_json(diagnosis: Diagnosis) -> dict[str, object]:
-    return {
-        "class": diagnosis.failure_class,
-        "phase": diagnosis.phase,
-        "device": diagnosis.device,
-        "requested_mib": diagnosis.requested_mib,
-        "evidence": diagnosis.evidence,
-        "action": diagnosis.action,
-        "message": diagnosis.message,
-        "hint": diagnosis.hint,
-    }
+@dataclass(frozen=True)
+class _Explanation:
+    """What is printed: the diagnosis, and the start that it is of where the log is orch's own."""
+
+    diagnosis: Diagnosis
+    degraded: list[Degradation]
+    start: LoggedStart | None = None
+    last_line: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        from orchestrator.core.failure.reactions import response_to
+
+        found = self.diagnosis
+        values: dict[str, object] = {
+            "class": found.failure_class,
+            "phase": found.phase,
+            "device": found.device,
+            "requested_mib": found.requested_mib,
+            "evidence": found.evidence,
+            "action": found.action,
+            "message": found.message,
+            "hint": found.hint,
+        }
+        if self.start is not None:
+            began, exited, judged = self.start.began, self.start.exited or {}, self.start.judged or {}
+            values |= {key: began.get(key) for key in ("profile", "engine", "build", "attempt")}
+            values["response"] = response_to(found.failure_class, found.action, found.phase)
+            values |= {"started": began.get("time"), "exit": exited.get("status"), "next": judged.get("next")}
+
+        return values | {"degraded": [_degradation_as_json(each) for each in self.degraded]}
+
+    def lines(self) -> list[str]:
+        from orchestrator.core.failure.reactions import response_text
+
+        found, start = self.diagnosis, self.start
+        lines = [f"{found.failure_class}: {found.message}"]
+        exited = start.exited if start is not None else None
+        judged = start.judged if start is not None else None
+        if found.evidence:
+            lines.append(f"  the log says:    {found.evidence}")
+        elif judged is not None:
+            last = f"; its last line: {self.last_line[:300]}" if self.last_line else ""
+            lines.append(f"  the log says:    nothing of the reason{last}")
+
+        if exited is not None:
+            lines.append(f"  how it ended:    {exited.get('status')}")
+        elif start is not None and judged is None:
+            lines.append("  how it ended:    no end was seen: it runs, or it ended together with the daemon")
+
+        lines.append(f"  what orch does:  {response_text(found.failure_class, found.action, found.phase)}")
+        if judged is not None and judged.get("next"):
+            lines.append(f"  what orch did:   {judged['next']}")
+
+        if found.hint:
+            lines.append(f"  what you can do: {found.hint}")
+
+        return lines
+
+
+def _degraded(records: list[LogRecord]) -> list[Degradation]:
+    """Return what the last start in a log does without."""
+    from orchestrator.core.engine_log.activity import EngineActivity, add_records
+    from orchestrator.core.failure.facts import newest_start
+    from orchestrator.core.health.degradations import degradations_of
+
+    return list(degradations_of(add_records(EngineActivity(), newest_start(records)), None))
 
 
 def _degradation_as_json(degradation: Degradation) -> dict[str, object]:
@@ -178,13 +306,14 @@ def _show_degradation(degradation: Degradation) -> None:
     output.line(f"  what you can do: {degradation.hint}")
 
 
-def _show(diagnosis: Diagnosis) -> None:
-    from orchestrator.core.failure.reactions import response_text
+def _print(explanation: _Explanation, as_json: bool) -> None:
+    if as_json:
+        output.json_data(explanation.as_json())
+        return
 
-    output.line(f"{diagnosis.failure_class}: {diagnosis.message}")
-    if diagnosis.evidence:
-        output.line(f"  the log says:    {diagnosis.evidence}")
+    for line in explanation.lines():
+        output.line(line)
 
-    output.line(f"  what orch does:  {response_text(diagnosis.failure_class, diagnosis.action, diagnosis.phase)}")
-    if diagnosis.hint:
-        output.line(f"  what you can do: {diagnosis.hint}")
+    for each in explanation.degraded:
+        if each.evidence != explanation.diagnosis.evidence:
+            _show_degradation(each)

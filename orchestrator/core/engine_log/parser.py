@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from orchestrator.core.engine_log.client_text import ClientTextFilter
 from orchestrator.core.engine_log.events import FailureLine, LinesLeftOut, LogEvent, LogRecord
 from orchestrator.core.engine_log.lines import Message, read_message, without_sequences
+from orchestrator.core.engine_log.marks import MARK
 from orchestrator.core.engine_log.signatures import PINNED, VULKAN_REASON, find_failure, is_suspicious
 from orchestrator.core.engine_log.wording import find_events, find_exit, find_relayed_exit
 
@@ -36,6 +37,9 @@ class LogParser:
         for number, raw in lines:
             text = without_sequences(raw)
             line = text.strip()
+            if line.startswith(MARK):
+                continue
+
             if line in (GAP, "..."):
                 self._after_pinned = False
                 yield LogRecord(number, text, None, (LinesLeftOut(),))

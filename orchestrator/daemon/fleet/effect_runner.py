@@ -44,7 +44,7 @@ from orchestrator.core.fleet.lifecycle_states import (
 )
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
-from orchestrator.daemon.fleet.exits import exit_failure, preparation_failure, spawn_failure
+from orchestrator.daemon.fleet.exits import exit_failure, exit_mark, preparation_failure, spawn_failure
 from orchestrator.daemon.fleet.loading import ask_figures, check_identity, send_canary, watch_loading
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
 from orchestrator.daemon.fleet.preparing import Preparer
@@ -184,6 +184,7 @@ class EffectRunner:
         await self._memory_scopes.remove(memory_scope)
         await run.log_cursor.catch_up()
         failure = await exit_failure(run.log_cursor.records, exit, kills)
+        self._log.write([exit_mark(launch.instance, exit)])
         self._note_device_memory(run)
         failure = replace(failure, unreleased_mib=run.unreleased_mib or 0)
         # Until the owner has taken the exit its state still speaks of this instance, and others ask about it.

@@ -13,6 +13,7 @@ from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
+from orchestrator.core.engine_log.marks import without_marks
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.core.fleet.readiness import missing_device
@@ -158,8 +159,9 @@ class Tee:
         self._logs = logs
 
     def write(self, lines: Sequence[str]) -> None:
+        shown = without_marks(lines)
         for log in self._logs:
-            log.write(lines)
+            log.write(shown)
 
 
 @asynccontextmanager

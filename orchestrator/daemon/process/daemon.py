@@ -44,6 +44,7 @@ from orchestrator.daemon.fleet.demand import DemandScheduler
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
 from orchestrator.daemon.fleet.engine_run import EngineRuns
+from orchestrator.daemon.fleet.log_marks import StartMarks
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
@@ -146,6 +147,8 @@ class Daemon:
         runs = EngineRuns()
         router = Router(owner, runs, on_request=config.gateway.switch_on_request)
         owner.observe(lambda: self._totals.looked(owner.fleet.slots, monotonic()))
+        marks = StartMarks(self._log, runs.build)
+        owner.observe(lambda: marks.looked(owner.fleet.slots))
         ledger = RequestLedger(self._totals, self._history)
         models = ModelList(self._paths, router.list_models)
         dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
