@@ -123,6 +123,14 @@ def peel(text: str, prefix: re.Pattern[str]) -> Message:
     return Message(tuple(texts), level)
 
 
+def _text_of(value: object) -> str | None:
+    """Return a text; journald gives one that is not UTF-8 as a list of bytes."""
+    if isinstance(value, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in value):
+        return bytes(value).decode("utf-8", errors="replace")
+
+    return value if isinstance(value, str) else None
+
+
 def read_record(text: str, keys: tuple[str, ...], marks: frozenset[str]) -> tuple[str | None, str | None]:
     """Read a structured log record; any other document is a request or an answer, and gives nothing.
 
@@ -138,7 +146,7 @@ def read_record(text: str, keys: tuple[str, ...], marks: frozenset[str]) -> tupl
     if not isinstance(record, dict) or not marks & record.keys():
         return None, None
 
-    message = next((record[key] for key in keys if isinstance(record.get(key), str)), None)
+    message = next((text for key in keys if (text := _text_of(record.get(key))) is not None), None)
     if message is None:
         return None, None
 

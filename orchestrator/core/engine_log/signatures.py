@@ -272,6 +272,13 @@ SIGNATURES: tuple[Signature, ...] = (
     _inner_row(r"(?:…: line \d+: +\d+ +|\[\d+\][+-]? +(?:\d+ +)?|zsh: )?(?:[Ss]egmentation fault|[Aa]borted|abort|[Bb]us error|[Ff]loating point exception|IOT instruction|Trace/BPT trap)\b", "shell", "engine_bug", None, None, "weak"),
     _inner_row(r"(?:…\b)?(?:signal: (?:segmentation fault|aborted|abort trap|bus error)|(?:received|by) signal SIG(?:SEGV|ABRT|BUS|FPE|TRAP)|status=(?:6/ABRT|11/SEGV|7/BUS|8/FPE))", "shell", "engine_bug", None, None, "weak"),
     _row(r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?llama(?: runner|-server) process has terminated\b", "shell", "engine_bug", None, None, "weak"),
+    _row(r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?timed out waiting for llama(?: runner|-server) to start", "shell", "engine_bug", "load", "restart", "cause"),
+    _row(r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?llama(?: runner|-server) reported out[ -]of[ -]memory", "shell", "device_oom", "load", None, "weak"),
+    _inner_row(r"…model requires more (?:system )?memory", "shell", "host_oom", "load", None, "cause"),
+    # A failure by its own word, without a line of an engine that says more.
+    _inner_row(r"(?:[Ee]rror|ERROR|[Ff]atal|FATAL|panic)\b(?:…\W)?(?:CUDA|cuda|GPU|VRAM|HIP|ROCm|Vulkan|Metal|device)…\b[Oo]ut(?: of |-of-)memory", "any", "device_oom", "load", None, "weak"),
+    _inner_row(r"(?:[Ee]rror|ERROR|[Ff]atal|FATAL|panic)\b…\b[Oo]ut(?: of |-of-)memory", "any", "host_oom", "load", None, "weak"),
+    _row(r"(?:Error: )?(?:5\d\d (?:Internal Server Error|Service Unavailable|Bad Gateway)|llama(?: runner|-server) startup failed)", "shell", "engine_bug", "load", "restart", "weak"),
     # Loading failed, and the reason stood before.
     _row(r"(?:error: )?(?:failed|unable) to load model|exiting due to model loading error|error: unable to load model", "any", "bad_model", "load", None, "weak"),
     _row(r"(?:error: )?failed to create[_ ]context with model|Failed to create llama_context", "any", "bad_model", "compute", None, "weak"),
@@ -301,7 +308,7 @@ FAILURE_WORDS = (
     "needs", "cumem", "cudam", "hipm", "cudagraph", "cublas", "hipblas", "free", "corrupt", "magic", "version", "bad",
     ".c:", ".cc:", ".cpp:", ".cu:", ".cuh:", ".m:", ".mm:", ".h:", ".hpp:", ".metal:", ".c(", ".cpp(", ".cu(", "ggml_a",
     "relocating", "proceed", "lookup", "library", "exception", "smash", "sycl", "hsa", "status", "limited", "support",
-    "crash", "discarded", "built", "dump", "timed out", "sending", "denied", "reset", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
+    "crash", "discarded", "offset", "expected", "internal server", "unavailable", "bad gateway", "more system", "built", "dump", "timed out", "sending", "denied", "reset", "interactivity", "caused", "option", "argument", "trap", "exit", "floating", "iot ", "mtp", "nil",
 )  # fmt: skip
 """Every line that a signature matches has one of these, in lower case: a quick look spares the others a hundred tries."""
 
@@ -314,7 +321,7 @@ INNER_WORDS = (
     "was built for", "illegal instruction", "sigill", "invalid opcode", "exec format", "binary file", "hw exception",
     "hsa_status", "page fault", "segfault", "access violation", "dumped core", "double free", "free(): ", "malloc(): ",
     "corrupted ", "munmap_chunk", "stack smashing", "kill", "sending sig", "timed out", "watchdog", "segmentation",
-    "abort", "bus error", "floating point", "iot instruction", "trace/bpt", "signal", "kiogpu",
+    "out of memory", "out-of-memory", "requires more", "abort", "bus error", "floating point", "iot instruction", "trace/bpt", "signal", "kiogpu",
 )  # fmt: skip
 """Every line that an inner row matches has one of these, in lower case: those rows take most of the time."""
 

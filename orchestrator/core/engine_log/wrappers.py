@@ -25,7 +25,16 @@ from orchestrator.core.engine_log.parser import LogParser
 _COLOUR = re.compile(r"\[(?:\d{1,3}(?:;\d{1,3})*)?m")
 """A colour whose escape character was lost on the way to a page."""
 
-_OLLAMA_SAYS = r"llama(?: runner|-server) process has terminated: "
+_OLLAMA_SAYS = (
+    r"(?:llama(?: runner|-server) process has terminated: "
+    r"|llama(?: runner|-server) startup failed(?: before [^:\"]{1,80})?: "
+    r"|llama(?: runner|-server) reported [^:\"]{1,60} during startup: "
+    r"|timed out waiting for llama(?: runner|-server) to start(?: -|:) (?=\S)"
+    r"|error (?:loading|starting) llama(?: runner| server|-server): )"
+)
+"""What ollama puts before its engine's own words; one such may stand before another."""
+
+_ERROR_TO_CLIENT = r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?"
 
 _PREFIX = re.compile(
     "|".join(
@@ -39,7 +48,8 @@ _PREFIX = re.compile(
             r"\[? *\d{2,10}(?:\.\d+)?\] +",  # dmesg's seconds, a time stamp
             r"\[\d{4}-[^\]]{6,40}\] ?",
             r"\[(?i:debug|info|warn|warning|error|err|stdout|stderr|server|llama[\w. -]*|lm ?studio[\w ]*)\]:? ?",
-            r"(?:\d\d:\d\d:\d\d )?[\w.-]+ *\| (?=\S| )",  # compose and foreman: `name  | `
+            r"(?:\d\d:\d\d:\d\d )?[\w.@-]+ *\| (?=\S| )",  # compose, swarm and foreman: `name  | `
+            r"\[?pod/[^\] ]{1,200}\]? ",  # kubectl logs --prefix
             r"\d{1,2}:\d\d(?::\d\d)?(?:[AP]M)? (?:DBG|INF|WRN|ERR|DEBUG|INFO|WARN|ERROR) ",
             r"(?:DBG|INF|WRN|ERR) ",
             r"- (?:[\w.]+ - )?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) - ",  # Python's logging
@@ -47,9 +57,7 @@ _PREFIX = re.compile(
             r"std(?:out|err): ",
             r"[\w.-]+\.exe *: ",  # PowerShell relaying a native program's stderr
             r"(?:Error: )?llama\.cpp(?: error)?: '?(?=\w)",  # LM Studio
-            r"(?:Error: )?(?:\d{3} [A-Z][\w ]+: )?"
-            + _OLLAMA_SAYS
-            + r"(?:exit status \w+:? (?=\S)|signal: \w+ (?=\S))?",
+            _ERROR_TO_CLIENT + _OLLAMA_SAYS + r"(?:exit status \w+:? (?=\S)|signal: \w+ (?=\S))?",
             *ENGINE_PREFIXES,
         )
     )
@@ -59,15 +67,22 @@ _PREFIX = re.compile(
 _LOGFMT = re.compile(r"(?:\S+ +){0,2}?(?:time|ts|t|level|lvl|msg|source)=")
 _LOGFMT_VALUE = re.compile(r"\b(?:msg|error|err|line|stderr)=\"((?:[^\"\\]|\\.)*)\"")
 
-_RECORD_KEYS = ("msg", "message", "log")
-_RECORD_MARKS = frozenset({"level", "type", "lvl", "stream"})
+_RECORD_KEYS = ("msg", "message", "log", "MESSAGE")
+_RECORD_MARKS = frozenset(
+    {"level", "type", "lvl", "stream", "PRIORITY", "_PID", "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "__REALTIME_TIMESTAMP"}
+)
+"""Keys of a log record: docker's, Kubernetes', supervisors', and those of `journalctl -o json`."""
 
 _RELAYED = re.compile(
-    r"(?:\S+ ){0,5}?time=\S+ level=\w+ .*\b(?:msg|error)=\"" + _OLLAMA_SAYS + r"(?P<lines>(?:[^\"\\]|\\.)*)\""
+    r"(?:\S+ ){0,5}?time=\S+ level=\w+ .*\b(?:msg|error)=\"llama(?: runner|-server) process has terminated: "
+    r"(?P<lines>(?:[^\"\\]|\\.)*)\""
 )
 """ollama quotes the last error lines of its child, several in one value."""
 
-_RETURNED = re.compile(r"(?:\{\"error\": ?(?:\{\"message\": ?)?)?\"" + _OLLAMA_SAYS + r"(?P<lines>(?:[^\"\\]|\\.)*)\"")
+_RETURNED = re.compile(
+    r"(?:\{ ?\"error\": ?(?:\{ ?(?:\"(?:code|type)\": ?[^,{]{1,60}, ?)*\"message\": ?)?)?\""
+    rf"(?P<lines>{_ERROR_TO_CLIENT}{_OLLAMA_SAYS}(?:[^\"\\]|\\.)*)\""
+)
 """The same as an answer to a client, which some post instead of the log."""
 
 _IN_QUOTATION_MARKS = re.compile(r"\"[^\"]+\"?$")
@@ -126,7 +141,8 @@ def _read_wrapped(line: str, nested: int = 2) -> Message:
         texts, inner = texts[:-1], [message] if message else []
     elif _LOGFMT.match(last) or _LOGFMT.match(line):
         # Only the values of known keys: a supervisor prints requests into others.
-        texts, inner = (), [_first_line(found) for found in _LOGFMT_VALUE.findall(line)]
+        inner = [_first_line(found) for found in _LOGFMT_VALUE.findall(line)]
+        texts = (" ".join(inner),) if len(inner) > 1 else ()  # the first text is where words of failures are looked for
     else:
         return read_fork_server(last) or read_fork_server(line) or Message(texts, level)
 
