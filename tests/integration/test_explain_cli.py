@@ -35,7 +35,17 @@ def explain(*words: str, home: Path, stdin: bytes | None = None) -> subprocess.C
 def test_json_has_the_fields_that_others_rely_on(tmp_path: Path) -> None:
     found = json.loads(explain(str(OOM_LOG), "--exit-code", "1", "--json", home=tmp_path).stdout)
 
-    assert list(found) == ["class", "phase", "device", "requested_mib", "evidence", "action", "message", "hint"]
+    assert list(found) == [
+        "class",
+        "phase",
+        "device",
+        "requested_mib",
+        "evidence",
+        "action",
+        "message",
+        "hint",
+        "degraded",
+    ]
     assert (found["class"], found["phase"], found["device"]) == ("device_oom", "load", "CUDA0")
     assert (found["requested_mib"], found["action"]) == (19187.0, "retry_margin")
     assert "cudaMalloc failed" in found["evidence"]

@@ -146,7 +146,7 @@ def read_record(text: str, keys: tuple[str, ...], marks: frozenset[str]) -> tupl
     if not isinstance(record, dict) or not marks & record.keys():
         return None, None
 
-    message = next((text for key in keys if (text := _text_of(record.get(key))) is not None), None)
+    message = next((found for key in keys if (found := _text_of(record.get(key))) is not None), None)
     if message is None:
         return None, None
 

@@ -36,8 +36,7 @@ def classes(*lines: str) -> tuple[str, float | None]:
         json.dumps({"error": {"message": f"{TWICE}{HOST}", "type": "api_error", "code": None}}),
         json.dumps({"error": {"code": 500, "message": f"500 Internal Server Error: {TWICE}{HOST}"}}),
         f'time={STAMP} level=ERROR source=sched.go:571 msg="error loading llama server" error="{TWICE}{HOST}"',
-        f'Nov 03 10:45:23 box ollama[711]: time={STAMP} level=ERROR source=sched.go:571 msg="error loading llama server" '
-        f'error="{TWICE}{HOST}"',
+        f'Nov 03 10:45:23 box ollama[711]: time={STAMP} level=ERROR source=s.go:5 msg="error loading" error="{TWICE}{HOST}"',
         f"Error: timed out waiting for llama-server to start - {HOST}",
     ],
 )
