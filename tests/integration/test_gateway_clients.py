@@ -6,21 +6,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-import anthropic
-import openai
 import pytest
-from openai.types.responses import ResponseFailedEvent
 
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Refusal
 from tests.integration.gateway_support import Running, Visit, drive, engine, gateway, until
+
+if TYPE_CHECKING:  # seconds to import, which is for the tests that use them, not for each worker that collects them
+    import openai
 
 SOON = GatewayOptions(comment_after_s=0.01, comment_every_s=0.01)
 
 
 @asynccontextmanager
 async def openai_client(here: Running, *, retries: int = 0) -> AsyncIterator[openai.AsyncOpenAI]:
+    import openai
+
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{here.port}/v1", api_key="none", max_retries=retries
     ) as client:
@@ -68,6 +71,8 @@ def test_openais_client_reads_a_stream_that_began_with_comments() -> None:
 
 
 def test_openais_client_raises_when_a_held_stream_fails() -> None:
+    import openai
+
     async def work() -> None:
         async with gateway(config=SOON) as here, openai_client(here) as client:
             saying = asyncio.ensure_future(said(client))
@@ -80,13 +85,19 @@ def test_openais_client_raises_when_a_held_stream_fails() -> None:
 
 
 def test_openais_client_raises_when_the_engine_dies_in_mid_stream() -> None:
+    import openai
+
     async def script(visit: Visit) -> None:
         await visit.begin_stream()
         await visit.chunk(delta("hel"))
         visit.hang_up()
 
     async def work() -> None:
-        async with engine(script) as there, gateway() as here, openai_client(here) as client:
+        async with (
+            engine(script) as there,
+            gateway(config=GatewayOptions(recover_s=0.2)) as here,
+            openai_client(here) as client,
+        ):
             here.supervisor.show(serving=there.endpoint())
             with pytest.raises(openai.APIError, match="engine closed the connection"):
                 await said(client)
@@ -95,6 +106,8 @@ def test_openais_client_raises_when_the_engine_dies_in_mid_stream() -> None:
 
 
 def test_openais_client_does_not_repeat_what_is_hopeless() -> None:
+    import openai
+
     async def work() -> None:
         async with engine(hello) as there, gateway() as here, openai_client(here, retries=2) as client:
             here.supervisor.show(serving=there.endpoint())
@@ -110,6 +123,8 @@ def test_openais_client_does_not_repeat_what_is_hopeless() -> None:
 
 
 def test_openais_responses_api_sees_a_failed_response() -> None:
+    from openai.types.responses import ResponseFailedEvent
+
     async def work() -> None:
         async with gateway(config=SOON) as here, openai_client(here) as client:
 
@@ -138,6 +153,8 @@ def test_openais_client_lists_the_models() -> None:
 
 
 def test_anthropics_client_raises_when_a_held_stream_fails() -> None:
+    import anthropic
+
     async def work() -> None:
         async with gateway(config=SOON) as here:
             base = f"http://127.0.0.1:{here.port}"

@@ -7,10 +7,14 @@ import json
 
 import pytest
 
+from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Refusal
 from tests.integration.gateway_support import Client, Visit, ask, drive, engine, gateway, post, until
 
 CHAT = "/v1/chat/completions"
+SOON = GatewayOptions(recover_s=0.2)
+"""Nobody tells this gateway that its engine is gone: it need not wait long for it."""
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 BEFORE_THE_FIRST_BYTE = {
@@ -37,7 +41,7 @@ def test_a_broken_answer_is_an_error_with_its_cause(name: str) -> None:
         visit.writer.close()
 
     async def work() -> None:
-        async with engine(script) as there, gateway() as here:
+        async with engine(script) as there, gateway(config=SOON) as here:
             here.supervisor.show(serving=there.endpoint())
             here.supervisor.show(refusal=None, progress="loading demo, attempt 2")
             here.supervisor.show(serving=there.endpoint())
@@ -72,7 +76,7 @@ def test_a_body_that_breaks_is_cut_where_the_client_sees_it(name: str, data: byt
         visit.writer.close()
 
     async def work() -> None:
-        async with engine(script) as there, gateway() as here:
+        async with engine(script) as there, gateway(config=SOON) as here:
             here.supervisor.show(serving=there.endpoint())
             client = await Client.open(here.port)
             await client.send(post(CHAT, {}))
@@ -166,7 +170,7 @@ def test_a_fresh_connection_that_is_closed_is_not_tried_again() -> None:
         visit.hang_up()
 
     async def work() -> None:
-        async with engine(script) as there, gateway() as here:
+        async with engine(script) as there, gateway(config=SOON) as here:
             here.supervisor.show(serving=there.endpoint())
             answer = await ask(here.port, post(CHAT, {}))
             assert (answer.status, answer.json["error"]["code"]) == (502, "engine_died")

@@ -22,6 +22,7 @@ from orchestrator.adapters.process.spawning import SHIM
 from orchestrator.adapters.store.lock import DaemonLock, read_holder
 from tests.busy import in_time
 from tests.integration.processes import FAKES, Lines, alive, shell, until, zombies
+from tests.support import PATIENCE_S
 from tests.support import until as until_sync
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)
@@ -132,7 +133,7 @@ def test_a_guard_that_is_killed_is_started_again_and_knows_what_the_first_knew(r
         await until(lambda: guard.pid != first, "another guard")
         assert deaths == [first]
         await guard.close()
-        assert await asyncio.wait_for(child.wait(), 5.0) == Exit(None, signal.SIGKILL)
+        assert await asyncio.wait_for(child.wait(), PATIENCE_S) == Exit(None, signal.SIGKILL)
         assert linux.children_of_self() == []
 
     runner.run(scenario())
@@ -149,7 +150,7 @@ def test_a_guard_that_is_closed_has_killed_what_was_left_and_is_gone(runner: asy
         assert alive(guard.pid)
         await asyncio.gather(guard.close(), guard.close())
         assert not alive(guard.pid)
-        assert await asyncio.wait_for(forgotten.wait(), 5.0) == Exit(None, signal.SIGKILL)
+        assert await asyncio.wait_for(forgotten.wait(), PATIENCE_S) == Exit(None, signal.SIGKILL)
 
     runner.run(scenario())
 

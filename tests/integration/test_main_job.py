@@ -9,8 +9,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-import anthropic
-import openai
 import pytest
 
 from orchestrator.core.exit_codes import ALREADY_RUNNING
@@ -64,6 +62,8 @@ def test_the_speed_is_computed_from_the_engine_s_counts(home: Home) -> None:
 
 
 def test_the_openai_client_chats_streams_lists_and_reads_errors(home: Home) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{home.url}/v1", api_key="none", max_retries=0) as client:
         messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
         whole = client.chat.completions.create(model="demo", messages=messages, max_tokens=40, temperature=0)
@@ -85,6 +85,8 @@ def test_the_openai_client_chats_streams_lists_and_reads_errors(home: Home) -> N
 
 
 def test_the_anthropic_client_chats_streams_and_reads_errors(home: Home) -> None:
+    import anthropic
+
     with anthropic.Anthropic(base_url=home.url, api_key="none", max_retries=0) as client:
         messages: list[anthropic.types.MessageParam] = [{"role": "user", "content": "hello"}]
         whole = client.messages.create(model="demo", messages=messages, max_tokens=40, extra_body={"temperature": 0})

@@ -19,6 +19,7 @@ from orchestrator.adapters.process.child import Child, Exit, LaunchSpec, SpawnEr
 from orchestrator.adapters.process.spawning import Kind
 from tests.busy import in_time
 from tests.integration.processes import FAKES, PATH, Lines, alive, fake, shell, until, zombies
+from tests.support import PATIENCE_S
 from tests.support import until as until_sync
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)
@@ -182,7 +183,7 @@ def test_what_a_child_leaves_behind_when_it_exits_is_killed(runner: asyncio.Runn
     async def scenario() -> None:
         log = Lines()
         child = await spawn(shell("sleep 1000 & echo pid $!; exit 3"), log)
-        ended = await asyncio.wait_for(child.wait(), 5.0)
+        ended = await asyncio.wait_for(child.wait(), PATIENCE_S)
         assert ended == Exit(3, None)
         assert not alive(int(log.starting("pid")[0].split()[1]))
 
@@ -243,7 +244,7 @@ def test_a_stop_goes_on_when_its_caller_is_cancelled(runner: asyncio.Runner) -> 
         with pytest.raises(asyncio.CancelledError):
             await caller
 
-        assert (await asyncio.wait_for(child.wait(), 5.0)).killed_after_grace
+        assert (await asyncio.wait_for(child.wait(), PATIENCE_S)).killed_after_grace
 
     runner.run(scenario())
 
@@ -279,7 +280,7 @@ def test_a_process_that_the_kernel_does_not_let_die_does_not_hold_up_the_stop(ru
         finally:
             tracer.communicate()  # lets go
 
-        later = await asyncio.wait_for(child.wait(), 5.0)
+        later = await asyncio.wait_for(child.wait(), PATIENCE_S)
         assert not later.unkillable
         assert await child.stop(0.1) == later
 

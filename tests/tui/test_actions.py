@@ -85,7 +85,9 @@ async def test_a_switch_is_previewed_followed_and_reported(home: Home) -> None:
         await pilot.press("w")
         await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
         choices = app.screen.query_one(OptionList)
-        assert choices.get_option_at_index(choices.highlighted).id == "one@embedded"
+        await until(
+            pilot, lambda: choices.get_option_at_index(choices.highlighted).id == "one@embedded", "what runs is chosen"
+        )
         await until(pilot, lambda: app.screen.previewed == "one@embedded", "what runs is previewed first")
         await pilot.press("j")
         await until(pilot, lambda: app.screen.previewed == "two@embedded", "the preview")
