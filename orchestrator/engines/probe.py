@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.adapters.paths import Paths, make_private
-from orchestrator.core.dialect.capabilities import Capabilities, Flag
+from orchestrator.core.dialect.capabilities import Capabilities, Flag, normal_spelling
 from orchestrator.core.dialect.environment import child_environment
+from orchestrator.core.dialect.extra_args import unknown_flags
+from orchestrator.core.dialect.forms import looks_like_flag
 from orchestrator.core.dialect.help_text import parse_help, read_capabilities
 from orchestrator.core.errors import OrchError
 from orchestrator.engines import probe_cache
@@ -69,6 +71,27 @@ def probe(path: str, paths: Paths, *, timeout_s: float = TIMEOUT_S) -> Build:
     return Build(path, sha256, found)
 
 
+def ask_arguments(path: str, paths: Paths, extra_args: Sequence[str], capabilities: Capabilities) -> Capabilities:
+    """Return the capabilities with the flags of `extra_args` that the fork takes although its help lacks them.
+
+    Its help has gaps, and a newer build has flags that nobody has asked it for. Upstream's help lists every flag.
+    """
+    unknown = [at for at in unknown_flags(extra_args, capabilities) if capabilities.kind == "ik"]
+    if not unknown:
+        return capabilities
+
+    asking = _Probe(path, paths, TIMEOUT_S)
+    flags = dict(capabilities.flags)
+    for at in unknown:
+        name, value = extra_args[at], next(iter(extra_args[at + 1 : at + 2]), None)
+        samples = (value, None) if value is not None and not looks_like_flag(value) else (None,)
+        taken = [sample for sample in samples if asking.accepts([FlagQuestion((name,), sample)])]
+        if taken:
+            flags[normal_spelling(name)] = Flag(normal_spelling(name), value=taken[0] is not None, listed=False)
+
+    return replace(capabilities, flags=flags)
+
+
 def _check_file(path: str) -> None:
     if os.path.isdir(path):
         inside = os.path.join(path, "llama-server")
@@ -117,7 +140,7 @@ class _Probe:
             version.text,
             self._unlisted(flags),
             refused=legacy - self._accepted(listed),
-            spec_stages=self._accepts([STAGE]),
+            spec_stages=self.accepts([STAGE]),
         )
 
     def _unlisted(self, flags: dict[str, Flag]) -> list[Flag]:
@@ -139,14 +162,14 @@ class _Probe:
         single = [
             FlagQuestion((spelling,), question.sample) for question in questions for spelling in question.spellings
         ]
-        if not single or self._accepts(single):
+        if not single or self.accepts(single):
             return {question.spellings[0] for question in single}
 
         with ThreadPoolExecutor(_PARALLEL_RUNS) as pool:
-            answers = pool.map(lambda question: self._accepts([question]), single)
+            answers = pool.map(lambda question: self.accepts([question]), single)
             return {question.spellings[0] for question, yes in zip(single, answers, strict=True) if yes}
 
-    def _accepts(self, questions: Iterable[FlagQuestion]) -> bool:
+    def accepts(self, questions: Iterable[FlagQuestion]) -> bool:
         words = [word for question in questions for word in _words(question)]
         answer = self._run(*words, "--version")
         return answer.returncode == 0 and "version: " in answer.text

@@ -13,6 +13,7 @@ from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.remarks import find_remarks
 from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
 from orchestrator.engines.model_file import model_file
+from orchestrator.engines.probe import ask_arguments
 from orchestrator.engines.registry import Engine
 
 PORT_PLACEHOLDER = "PORT"
@@ -64,7 +65,7 @@ def render_profile(
 
     rendered = render(
         chosen,
-        engine.capabilities,
+        ask_arguments(engine.path, paths, chosen.extra_args, engine.capabilities),
         build=f"{engine.id} {engine.build}",
         model=model_file(paths, chosen.model).path,
         host=host,

@@ -37,6 +37,13 @@ def find_faults(extra_args: Sequence[str], caps: Capabilities) -> list[str]:
     return faults
 
 
+def unknown_flags(extra_args: Sequence[str], caps: Capabilities) -> list[int]:
+    """Return the positions of the words that look like flags and that the build's own texts do not have."""
+    return [
+        at for at, word in enumerate(extra_args) if looks_like_flag(word) and normal_spelling(word) not in caps.flags
+    ]
+
+
 def find_settings(extra_args: Sequence[str], caps: Capabilities) -> Iterator[tuple[str, str]]:
     """Yield each flag that a setting means, with that setting; those that belong to orch are refused elsewhere."""
     for word in extra_args:

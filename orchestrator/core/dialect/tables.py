@@ -114,16 +114,19 @@ def option(flag: str, *, note: str = "") -> tuple[Form, ...]:
 ONLY_FORK = "only the fork has it"
 ONLY_UPSTREAM = "only upstream has it"
 
-_UPSTREAM_KV = tuple(kind for kind in KV_TYPES if kind not in ("q6_0", "q8_KV"))
-_KV_SUBSTITUTES = {"q6_0": "q5_1", "q8_KV": "q8_0"}
-_KV_ONLY = dict.fromkeys(_KV_SUBSTITUTES, ONLY_FORK)
+_FORK_KV = {"q6_0": "q5_1", "q8_KV": "q8_0"}
+_OTHER_KV = {"turbo4": "q4_0", "turbo3": "q4_0", "turbo2": "q4_0"}
+_KV_SUBSTITUTES = {**_FORK_KV, **_OTHER_KV}
+_KV_ONLY = {**dict.fromkeys(_FORK_KV, ONLY_FORK), **dict.fromkeys(_OTHER_KV, "only further forks of upstream have it")}
 
 
 def kv(setting: str, *flags: str) -> Row:
     """Return the row of a KV cache type; the dialects differ in the types that they know."""
     forms = (
-        Form(Shape.VALUE, flags, kinds=_UPSTREAM, words=_UPSTREAM_KV),
-        Form(Shape.VALUE, flags, kinds=_FORK, words=KV_TYPES),
+        Form(
+            Shape.VALUE, flags, kinds=_UPSTREAM, words=tuple(kind for kind in KV_TYPES if kind not in _KV_SUBSTITUTES)
+        ),
+        Form(Shape.VALUE, flags, kinds=_FORK, words=tuple(kind for kind in KV_TYPES if kind not in _OTHER_KV)),
     )
     return Row(setting, forms, substitutes=_KV_SUBSTITUTES, only=_KV_ONLY)
 

@@ -48,8 +48,13 @@ class Setting:
         return self.path.partition(".")[2]
 
 
-KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q6_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "q8_KV")
-"""Union of both engines' cache types; which of them a build takes is the dialect's business (q6_0 and q8_KV: the fork)."""
+KV_TYPES = (
+    "f32", "f16", "bf16", "q8_0", "q6_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "q8_KV", "turbo4", "turbo3", "turbo2",
+)  # fmt: skip
+"""Union of the engines' cache types; which of them a build takes is the dialect's business.
+
+q6_0 and q8_KV are the fork's; the turbo types belong to further forks of upstream, whose help lists them.
+"""
 
 SPECULATIVE_TYPES = (
     "none", "mtp", "draft", "eagle3", "dflash", "dspark", "suffix",

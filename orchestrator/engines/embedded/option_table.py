@@ -1,7 +1,8 @@
 """The options of the embedded server: llama-server's own flags, as far as `xllamacpp.CommonParams` can express them.
 
 What it cannot express is not accepted and not in the help: choosing devices (`-dev` other than `none`), `--rpc`, adapters,
-downloads, TLS, router mode, JSON logs. The environment (`LLAMA_ARG_*`) and upstream's config files are not read.
+metadata overrides, downloads, TLS, router mode, JSON logs. The environment (`LLAMA_ARG_*`) and upstream's config files are
+not read.
 """
 
 # ruff: noqa: E501  tables: one row a line
@@ -39,6 +40,14 @@ def _cache_type(path: str) -> o.Reading:
 def _gpu_layers(path: str) -> o.Reading:
     words = {"auto": -1, "all": -2}
     return lambda value: [Assignment(path, words[value] if value in words else o.int_of(value))]
+
+
+def _rope_scale(value: str) -> Sequence[Assignment]:
+    factor = o.float_of(value)
+    if factor == 0.0:
+        raise ValueError("invalid value")
+
+    return [Assignment("rope_freq_scale", 1.0 / factor)]
 
 
 def _parallel(value: str) -> Sequence[Assignment]:
@@ -183,6 +192,19 @@ COMMON: tuple[Option, ...] = (
     Option("common", ("--keep",), "number of tokens to keep from the initial prompt (default: 0, -1 = all)", o.integer("n_keep"), "N"),
     Option("common", ("--swa-full",), "use full-size SWA cache (default: false)", o.flag("swa_full")),
     Option(
+        "common", ("--rope-scaling",), "RoPE frequency scaling method, defaults to linear unless specified by the model",
+        o.choice("rope_scaling_type", "llama_rope_scaling_type", {name: f"LLAMA_ROPE_SCALING_TYPE_{name.upper()}" for name in ("none", "linear", "yarn")}),
+        "{none,linear,yarn}",
+    ),
+    Option("common", ("--rope-scale",), "RoPE context scaling factor, expands context by a factor of N", _rope_scale, "N"),
+    Option("common", ("--rope-freq-base",), "RoPE base frequency, used by NTK-aware scaling (default: loaded from model)", o.number("rope_freq_base"), "N"),
+    Option("common", ("--rope-freq-scale",), "RoPE frequency scaling factor, expands context by a factor of 1/N", o.number("rope_freq_scale"), "N"),
+    Option("common", ("--yarn-orig-ctx",), "YaRN: original context size of model (default: 0 = model training context size)", o.integer("yarn_orig_ctx"), "N"),
+    Option("common", ("--yarn-ext-factor",), "YaRN: extrapolation mix factor (default: -1.00, 0.0 = full interpolation)", o.number("yarn_ext_factor"), "N"),
+    Option("common", ("--yarn-attn-factor",), "YaRN: scale sqrt(t) or attention magnitude (default: -1.00)", o.number("yarn_attn_factor"), "N"),
+    Option("common", ("--yarn-beta-slow",), "YaRN: high correction dim or alpha (default: -1.00)", o.number("yarn_beta_slow"), "N"),
+    Option("common", ("--yarn-beta-fast",), "YaRN: low correction dim or beta (default: -1.00)", o.number("yarn_beta_fast"), "N"),
+    Option(
         "common", ("-fa", "--flash-attn"), "set Flash Attention use ('on', 'off', or 'auto', default: 'auto')",
         o.three_way(
             "--flash-attn",
@@ -259,6 +281,11 @@ SAMPLING: tuple[Option, ...] = (
     Option("sampling", ("--repeat-penalty",), "penalize repeat sequence of tokens (default: 1.00, 1.0 = disabled)", o.number("sampling.penalty_repeat"), "N"),
     Option("sampling", ("--presence-penalty",), "repeat alpha presence penalty (default: 0.00, 0.0 = disabled)", o.number("sampling.penalty_present"), "N"),
     Option("sampling", ("--frequency-penalty",), "repeat alpha frequency penalty (default: 0.00, 0.0 = disabled)", o.number("sampling.penalty_freq"), "N"),
+    Option("sampling", ("--dry-multiplier",), "set DRY sampling multiplier (default: 0.00, 0.0 = disabled)", o.number("sampling.dry_multiplier"), "N"),
+    Option("sampling", ("--dry-base",), "set DRY sampling base value (default: 1.75)", o.number("sampling.dry_base"), "N"),
+    Option("sampling", ("--dry-allowed-length",), "set allowed length for DRY sampling (default: 2)", o.integer("sampling.dry_allowed_length"), "N"),
+    Option("sampling", ("--dry-penalty-last-n",), "set DRY penalty for the last n tokens (default: 64, 0 = disable)", o.integer("sampling.dry_penalty_last_n"), "N"),
+    Option("sampling", ("-bs", "--backend-sampling"), "enable backend sampling (experimental) (default: disabled)", o.flag("sampling.backend_sampling")),
 )  # fmt: skip
 
 SPECULATIVE: tuple[Option, ...] = (
@@ -297,6 +324,8 @@ SERVER: tuple[Option, ...] = (
     Option("example-specific", ("-cb", "--cont-batching"), "whether to enable continuous batching (default: enabled)", o.flag("cont_batching"), off=("-nocb", "--no-cont-batching")),
     Option("example-specific", ("-mm", "--mmproj"), "path to a multimodal projector file", o.text("mmproj.path"), "FILE"),
     Option("example-specific", ("--mmproj-offload",), "whether to enable GPU offloading for multimodal projector (default: enabled)", o.flag("mmproj_use_gpu"), off=("--no-mmproj-offload",)),
+    Option("example-specific", ("--image-min-tokens",), "minimum number of tokens each image can take, only used by vision models with dynamic resolution (default: read from model)", o.integer("image_min_tokens"), "N"),
+    Option("example-specific", ("--image-max-tokens",), "maximum number of tokens each image can take, only used by vision models with dynamic resolution (default: read from model)", o.integer("image_max_tokens"), "N"),
     Option("example-specific", ("-a", "--alias"), "set model name aliases, comma-separated (to be used by API)", _aliases, "STRING"),
     Option("example-specific", ("--host",), "IP addresses to listen on, comma-separated, or UNIX socket paths ending in .sock (default: 127.0.0.1)", lambda value: [Assignment("hostnames", value.split(","))], "HOST"),
     Option("example-specific", ("--port",), "port to listen (default: 8080)", o.integer("port"), "PORT"),
@@ -314,6 +343,7 @@ SERVER: tuple[Option, ...] = (
     Option("example-specific", ("--sse-ping-interval",), "server SSE ping interval in seconds (-1 = disabled, default: 30)", o.integer("sse_ping_interval"), "N"),
     Option("example-specific", ("--threads-http",), "number of threads used to process HTTP requests (default: -1)", o.integer("n_threads_http"), "N"),
     Option("example-specific", ("--cache-prompt",), "whether to enable prompt caching (default: enabled)", o.flag("cache_prompt"), off=("--no-cache-prompt",)),
+    Option("example-specific", ("--cache-reuse",), "min chunk size to attempt reusing from the cache via KV shifting, requires prompt caching to be enabled (default: 0)", o.integer("n_cache_reuse"), "N"),
     Option("example-specific", ("--metrics",), "enable prometheus compatible metrics endpoint (default: disabled)", o.flag("endpoint_metrics")),
     Option("example-specific", ("--props",), "enable changing global properties via POST /props (default: disabled)", o.flag("endpoint_props")),
     Option("example-specific", ("--slots",), "expose slots monitoring endpoint (default: enabled)", o.flag("endpoint_slots"), off=("--no-slots",)),
@@ -331,6 +361,7 @@ SERVER: tuple[Option, ...] = (
         o.three_way("--reasoning", _reasoning(1, "true"), _reasoning(0, "false"), _reasoning(-1, None)), "[on|off|auto]",
     ),
     Option("example-specific", ("--reasoning-budget",), "token budget for thinking: -1 for unrestricted, 0 for immediate end, N>0 for token budget (default: -1)", o.integer("sampling.reasoning_budget_tokens"), "N"),
+    Option("example-specific", ("--reasoning-budget-message",), "message injected before the end-of-thinking tag when reasoning budget is exhausted (default: none)", o.text("sampling.reasoning_budget_message"), "MESSAGE"),
     Option("example-specific", ("--chat-template",), "set custom jinja chat template (default: template taken from model's metadata)", o.text("chat_template"), "JINJA_TEMPLATE"),
     Option("example-specific", ("--chat-template-file",), "set custom jinja chat template file (default: template taken from model's metadata)", lambda value: [Assignment("chat_template", o.file_text(value))], "JINJA_TEMPLATE_FILE"),
     Option("example-specific", ("-sps", "--slot-prompt-similarity"), "how much the prompt of a request must match the prompt of a slot in order to use that slot (default: 0.10, 0.0 = disabled)", o.number("slot_prompt_similarity"), "SIMILARITY"),

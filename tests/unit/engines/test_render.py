@@ -100,3 +100,20 @@ def test_a_flag_that_the_build_does_not_have_is_refused_before_a_start(tmp_path:
 def test_what_a_default_makes_inert_is_noted(tmp_path: Path, upstream: Engine) -> None:
     notes = render_profile(paths_below(tmp_path), replace(PROFILE, settings={"memory.cpu_moe": True}), upstream).notes
     assert any("gives that up for `memory.cpu_moe`" in note for note in notes)
+
+
+def test_the_fork_is_asked_for_a_flag_that_its_help_does_not_list(tmp_path: Path) -> None:
+    program = engine(tmp_path / "ik/llama-server", FORK_NEW, refuses=["--nonsense"])
+    fork = EngineRegistry(paths_below(tmp_path), {}).resolve(str(program))
+    paths = paths_below(tmp_path)
+    taken = replace(PROFILE, extra_args=("--of-tomorrow", "8"))
+    assert render_profile(paths, taken, fork).argv[-2:] == ("--of-tomorrow", "8")
+    with pytest.raises(UsageError) as caught:
+        render_profile(paths, replace(PROFILE, extra_args=("--nonsense",)), fork)
+
+    assert "it has no flag `--nonsense`" in caught.value.details[0]
+
+
+def test_upstream_is_asked_nothing_as_its_help_lists_every_flag(tmp_path: Path, upstream: Engine) -> None:
+    with pytest.raises(UsageError):
+        render_profile(paths_below(tmp_path), replace(PROFILE, extra_args=("--of-tomorrow",)), upstream)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.core.dialect.help_text import read_capabilities
 from orchestrator.core.dialect.known_flags import ENGINES_OF, settings_of_flags
-from orchestrator.core.dialect.render import UnsupportedError
+from orchestrator.core.dialect.render import UnsupportedError, render
 from orchestrator.core.profile.free_tables import FREE_TABLES
 from orchestrator.core.profile.keys import HEAD
 from orchestrator.core.profile.settings import BY_PATH
+from tests.support import FIXTURES
 from tests.unit.core.dialect.fixture_builds import (
     BUILDS,
     FORK_SDIST,
@@ -103,3 +105,17 @@ def test_a_removed_flag_is_refused() -> None:
 def test_the_settings_of_known_flags_exist_and_no_flag_has_both_a_setting_and_none() -> None:
     assert set(settings_of_flags().values()) <= {*BY_PATH, *HEAD, *FREE_TABLES}
     assert not settings_of_flags().keys() & ENGINES_OF.keys()
+
+
+def test_a_further_forks_cache_type_is_passed_where_its_help_lists_it_and_refused_elsewhere() -> None:
+    texts = [(FIXTURES / "help" / f"{UPSTREAM}.{part}.txt").read_text() for part in ("help", "version")]
+    third = read_capabilities(texts[0].replace("allowed values: f32,", "allowed values: turbo4, f32,"), texts[1])
+    wanted = profile({"kv.k": "turbo4"})
+    line = render(wanted, third, build="third", model="/m", host="h", port="1", api_key_file=None).argv
+    assert line[line.index("--cache-type-k") + 1] == "turbo4"
+    for on in BUILDS:
+        with pytest.raises(UnsupportedError) as caught:
+            rendered(on, wanted)
+
+        assert "only further forks of upstream have it" in caught.value.details[0]
+        assert "nearest here q4_0" in caught.value.details[0]

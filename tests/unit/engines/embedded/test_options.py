@@ -20,6 +20,7 @@ A_VALUE = {
     "[off|auto]": "off", "<none>": "none", "<dev1,dev2,..>": "none",
     "<tensor name pattern>=<buffer type>,...": "exps=CPU",
     "N0,N1,N2,...": "3,1", "MiB0,MiB1,MiB2,...": "512,256", "{none,layer,row,tensor}": "none",
+    "{none,linear,yarn}": "yarn", "MESSAGE": "Time is up.",
     "{none,mean,cls,last,rank}": "mean", "HOST": "127.0.0.1", "KEY": "k", "STRING": '{"a": 1}', "SAMPLERS": "top_k",
     "FNAME": __file__, "FILE": __file__, "JINJA_TEMPLATE": "chatml", "JINJA_TEMPLATE_FILE": __file__,
     ",".join(SPECULATIVE_TYPES): "draft-mtp,ngram-mod",
@@ -207,3 +208,10 @@ def test_template_arguments_are_kept_as_json() -> None:
 
 def test_the_fork_s_cache_types_are_not_offered() -> None:
     assert {"q6_0", "q8_KV"}.isdisjoint(CACHE_TYPES)
+
+
+def test_a_stretched_context_is_a_frequency_scale_as_in_upstream() -> None:
+    found = assigned("--rope-scaling", "yarn", "--rope-scale", "2", "--yarn-orig-ctx", "262144")
+    assert found["rope_freq_scale"] == 0.5
+    assert found["yarn_orig_ctx"] == 262144
+    assert "invalid value" in refusal("--rope-scale", "0")
