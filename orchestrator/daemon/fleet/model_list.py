@@ -90,7 +90,7 @@ class ModelList:
                 if self._looked_at >= asked_at:  # somebody else has looked since
                     return
 
-                await anyio.sleep(self._looked_at + LOOK_AGAIN_S - asked_at)
+                await anyio.sleep(max(0.0, self._looked_at + LOOK_AGAIN_S - monotonic()))
                 self._looked_at = monotonic()
                 try:
                     await self._read_if_changed()
