@@ -109,6 +109,9 @@ class Always:
     def finished(self, record: Finished) -> None:
         return
 
+    def refused(self, code: str) -> None:
+        return
+
 
 async def no_metrics() -> bytes:
     return b""

@@ -66,8 +66,9 @@ class SlotFigures(TypedDict):
 
 
 class RequestRow(TypedDict):
-    """One request. `outcome` is `held` or `running` for one that has not ended, else `complete`, `error` or
-    `client_gone`. Never holds what was asked or answered."""
+    """One request. `outcome` is `held` or `running` for one that has not ended, else `complete`, `error`,
+    `client_gone` or `cancelled`. `id` is the number, `request_id` the `X-Request-Id`, `client` the name of the key.
+    Never holds what was asked or answered."""
 
     id: int
     started: str
@@ -86,6 +87,8 @@ class RequestRow(TypedDict):
     draft_accepted: int | None
     held_s: float
     total_s: float
+    request_id: str | None
+    client: str | None
 
 
 class Rates(TypedDict):

@@ -28,9 +28,12 @@ class AttemptStatus(TypedDict):
 
 
 class GatewayStatus(TypedDict):
+    """`abandoned` is how many slots of the engine go on working although their clients are gone."""
+
     url: str
     queued: int
     in_flight: int
+    abandoned: int
 
 
 class SpeedStatus(TypedDict):

@@ -24,6 +24,8 @@ VERBS: dict[str, str] = {
     "reload": "read the profiles anew, and restart the engine if its own has changed",
     "status": "show what is running",
     "top": "watch and control what runs: speed, memory, requests, log; or one look with --once",
+    "requests": "list the requests that wait and run",
+    "cancel": "end one request, wherever it is",
     "logs": "show the engine's log",
     "events": "show what happened: starts, failures, retries, stops",
     "stats": "sum up the requests: how many, how fast, how long they waited",

@@ -37,6 +37,8 @@ class GatewayConfig:
     default_model: str = ""
     switch_min_stay_s: float = 5.0
     switch_patience_s: float = 30.0
+    max_in_flight_per_key: int = 0
+    max_per_minute_per_key: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.default_model", ("string",), "profile that answers to unknown model names; empty for none"),
     Setting("gateway.switch_min_stay_s", ("float",), "least time that a profile serves, s", minimum=0, maximum=86400),
     Setting("gateway.switch_patience_s", ("float",), "longest wait for a busy profile, s", minimum=0, maximum=86400),
+    Setting("gateway.max_in_flight_per_key", ("int",), "requests of a key at a time; 0: any", minimum=0, maximum=4096),
+    Setting("gateway.max_per_minute_per_key", ("int",), "requests of a key a minute; 0: any", minimum=0, maximum=10**6),
     Setting("daemon.default_profile", ("string",), "profile that is started when none is named; empty for none"),
     Setting("daemon.log_max_mib", ("int",), "size at which an engine's log is rotated, MiB", minimum=1, maximum=4096),
     Setting("daemon.stop_grace_s", ("float",), "time from SIGTERM to SIGKILL for an engine, s", minimum=0, maximum=600),

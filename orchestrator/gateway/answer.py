@@ -74,6 +74,12 @@ class ClientAnswer:
         printable = "".join(char if char.isprintable() else " " for char in text)
         self._response.write(f": orch: {printable}\n\n".encode())
 
+    def comment_between(self, text: str) -> None:
+        """As `comment`, but only where the stream stands between two lines that the engine sent."""
+        tail = self.tail.value()
+        if not self._response.backpressure and (not tail or tail.endswith(b"\n")):
+            self.comment(text)
+
     async def relay(self, upstream: UpstreamResponse, traffic: InstanceTraffic | None) -> None:
         """Pass an engine's answer on, to its end.
 

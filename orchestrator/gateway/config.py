@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import HttpLimits
 from orchestrator.core.addresses import is_loopback
 from orchestrator.core.config import GatewayConfig
@@ -15,13 +16,15 @@ class GatewayOptions(GatewayConfig):
     """The table `gateway` of `orch.toml`, with the keys that were read and the times that nobody configures.
 
     :param api_keys: any of them opens every route; without one only a loopback address is accepted
+    :param silence_s: a stream that its engine has said nothing on for so long gets a comment, and with it a status 200
     :param comment_after_s: a streaming client that has waited so long gets its first comment, and with it a status 200
     :param recover_s: how long to wait for the daemon to notice that an engine is gone
     :param trial_s: how long a suspect keeps an engine for itself, at most
     :raises UsageError: when the address is open to others and no key is set
     """
 
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
+    silence_s: float = 2.0
     comment_after_s: float = 1.0
     comment_every_s: float = 5.0
     recover_s: float = 5.0
@@ -36,7 +39,7 @@ class GatewayOptions(GatewayConfig):
                 hint="set gateway.api_keys, or listen on 127.0.0.1",
             )
 
-        if any(not key.strip() for key in self.api_keys):
+        if any(not each.key.strip() for each in self.api_keys):
             raise UsageError("an API key of the gateway is empty")
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from orchestrator.core.fleet.routing import Endpoint, Model, Refusal, RoutingView
 from orchestrator.gateway.timings import EngineFigures
@@ -15,13 +15,19 @@ __all__ = [
     "Finished",
     "Ledger",
     "Model",
+    "EngineProgress",
     "Refusal",
     "RequestFacts",
+    "RequestState",
     "Supervisor",
     "Traffic",
     "Underway",
     "View",
 ]
+
+RequestState = Literal["receiving", "held", "sent", "answering", "recovering"]
+"""Its body arrives; it waits for an instance; an instance has it and has said nothing; an answer is on its way to the
+client; its instance failed, and what that means is found out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +38,15 @@ class RequestFacts(EngineFigures):
     (`api/top_frames.RequestRow`) are made from the fields of the same name.
 
     :param id: counts the requests of this daemon
-    :param outcome: `held` in the queue or `running`; at its end `complete`, `error` or `client_gone`
+    :param outcome: `held` in the queue or `running`; at its end `complete`, `error`, `client_gone` or `cancelled`
     :param started: when it arrived (monotonic)
     :param held_s: time in the queue
     :param first_token_s: from the request's arrival to the first token of a stream; None for a whole answer
     :param total_s: from its arrival to its end, or until now
     :param instance: the last one that it was sent to; None for a request that never got to one
     :param profile: what answered, else what the client asked for; `engine` and `build` are those of the instance
+    :param client: the name of the key that it came with; None for a key without a name, or no key
+    :param request_id: its `X-Request-Id`
     """
 
     id: int = 0
@@ -52,11 +60,32 @@ class RequestFacts(EngineFigures):
     profile: str | None = None
     engine: str | None = None
     build: str | None = None
+    client: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Underway(RequestFacts):
-    """One request that has not ended. The engine has counted nothing yet."""
+    """One request that has not ended. The engine has counted nothing yet.
+
+    :param model: the name that the client asked for
+    :param since: when it entered its state (monotonic)
+    """
+
+    model: str | None = None
+    state: RequestState = "sent"
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProgress:
+    """What is known of the engine's work for one request; None where the engine does not tell.
+
+    :param prompt_done: the share of its prompt that was read, 0 to 1
+    """
+
+    prompt_done: float | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +132,10 @@ class Ledger(Protocol):
 
     def finished(self, record: Finished) -> None:
         """Enter a request that has ended."""
+        ...
+
+    def refused(self, code: str) -> None:
+        """Count a request that got no further than the guard: `invalid_api_key` or `too_many_requests`."""
         ...
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from orchestrator.gateway.admission import AdmissionGate
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, Ledger, Supervisor, Underway
+from orchestrator.gateway.contract import Endpoint, EngineProgress, Ledger, Supervisor, Underway
 from orchestrator.gateway.models import default_profile, is_known, profile_for
 
 _POLL_S = 0.01
@@ -20,6 +20,8 @@ class Served(Protocol):
 
     def stop(self) -> None: ...
 
+    def cancel(self) -> None: ...
+
     def underway(self, now: float) -> Underway | None: ...
 
     def silent_s(self, instance: str, now: float) -> float | None: ...
@@ -29,6 +31,7 @@ class Dispatcher(AdmissionGate):
     """Follows the view, counts the requests, and ends them with the gateway.
 
     :param look_for_models: looks for new profiles; in passing, where the request has another way to go
+    :ivar progress: returns what is known of the engine's work, by the number of the request
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Dispatcher(AdmissionGate):
         self._look_for_models = look_for_models
         self.ledger = ledger
         self.exchanges: set[Served] = set()
+        self.progress: Callable[[], Mapping[int, EngineProgress]] = dict
         self._quiet = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -147,6 +151,25 @@ class Dispatcher(AdmissionGate):
         now = time.monotonic()
         found = (each.underway(now) for each in self.exchanges)
         return sorted((each for each in found if each is not None), key=lambda each: each.id)
+
+    def cancel(self, asked: str) -> list[Underway]:
+        """End the requests that have this id, or else the one that has this number; return them as they stood."""
+        now = time.monotonic()
+        found = [(each, row) for each in self.exchanges if (row := each.underway(now)) is not None]
+        named = [(each, row) for each, row in found if row.request_id == asked]
+        named = named or [(each, row) for each, row in found if str(row.id) == asked]
+        for exchange, _ in named:
+            exchange.cancel()
+
+        return sorted((row for _, row in named), key=lambda row: row.id)
+
+    def engine_progress(self, number: int) -> str:
+        """Return what a client can be told while its stream has had nothing: how much of its prompt was read."""
+        known = self.progress().get(number)
+        if known is None or known.prompt_done is None:
+            return "the engine has the request; no token yet"
+
+        return f"the engine has read {known.prompt_done:.0%} of the prompt"
 
     def in_flight(self, instance: str) -> int:
         """Return the number of requests that an instance is working on."""

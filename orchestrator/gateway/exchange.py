@@ -15,11 +15,11 @@ from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
 from orchestrator.gateway.admission import Admission, shutting_down
 from orchestrator.gateway.answer import ClientAnswer
-from orchestrator.gateway.contract import Endpoint, Finished, Underway, View
+from orchestrator.gateway.contract import Endpoint, Finished, RequestState, Underway, View
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, after_failure
+from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, Written, after_failure
 from orchestrator.gateway.phases import (
     ANSWERED,
     AWAITING_HEAD,
@@ -27,10 +27,14 @@ from orchestrator.gateway.phases import (
     NEXT,
     READING_BODY,
     RECOVERING,
+    AwaitingHead,
     Phase,
     Queued,
+    ReadingBody,
+    Recovering,
     Relaying,
 )
+from orchestrator.gateway.requests.ids import REQUEST_ID, id_of
 from orchestrator.gateway.routes import Match
 from orchestrator.gateway.timings import EngineFigures, figures
 
@@ -44,12 +48,23 @@ _FIGURES = tuple(field.name for field in fields(EngineFigures))
 
 _IDS = count(1)
 
+_STATES: dict[type[Phase], RequestState] = {
+    ReadingBody: "receiving", Queued: "held", AwaitingHead: "sent", Recovering: "recovering"
+}  # fmt: skip
+
 
 class Exchange:
-    """Serves one request that the engine answers."""
+    """Serves one request that the engine answers.
 
-    def __init__(self, dispatcher: Dispatcher, request: Request, response: Response, match: Match) -> None:
+    :param client: the name of the key that it came with
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, request: Request, response: Response, match: Match, client: str | None = None
+    ) -> None:
         self._dispatcher = dispatcher
+        self._name = id_of(response.own_headers)
+        self._client = client
         self._request = request
         self._response = response
         self._match = match
@@ -58,7 +73,10 @@ class Exchange:
         self._began = monotonic()  # the loop counts in milliseconds only
         self._answer = ClientAnswer(response, match.route.family, self._began)
         self._phase: Phase = READING_BODY
-        self._stopping = False
+        self._since = self._began
+        self._ended_by: FailureKind | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._model: str | None = None
         self._profile: str | None = None
         self._endpoint: Endpoint | None = None
         self._held_s = 0.0
@@ -73,20 +91,32 @@ class Exchange:
         except GatewayError as error:
             self._fail(FailureKind.REFUSED, error)
         except asyncio.CancelledError:
-            left = self._response.client_gone or not self._stopping
-            self._fail(FailureKind.CLIENT_LEFT if left else FailureKind.SHUTDOWN, shutting_down())
-            if left:
+            kind = self._ended_by
+            if self._response.client_gone or kind is None:
+                self._fail(FailureKind.CLIENT_LEFT, shutting_down())
                 raise
+
+            self._fail(kind, cancelled() if kind is FailureKind.CANCELLED else shutting_down())
         finally:
+            if self._silence is not None:
+                self._silence.cancel()
+
             self._dispatcher.end(self)
             if self._match.route.kind == "inference":
                 self._dispatcher.ledger.finished(self._record())
 
     def stop(self) -> None:
         """End it now: the gateway stops."""
-        self._stopping = True
+        self._end(FailureKind.SHUTDOWN, "the gateway is shutting down")
+
+    def cancel(self) -> None:
+        """End it now: somebody has asked for that. Its client is told so, and its engine stops working for it."""
+        self._end(FailureKind.CANCELLED, "the request was cancelled")
+
+    def _end(self, kind: FailureKind, reason: str) -> None:
+        self._ended_by = self._ended_by or kind
         if isinstance(self._phase, Relaying):
-            self._phase.upstream.abort("the gateway is shutting down")
+            self._phase.upstream.abort(reason)
         elif self._task is not None:
             self._task.cancel()
 
@@ -105,14 +135,23 @@ class Exchange:
         phase = self._phase
         held_s = self._held_s + (now - phase.since if isinstance(phase, Queued) else 0.0)
         outcome = "held" if isinstance(phase, Queued) else "running"
-        return Underway(**self._facts(now), outcome=outcome, held_s=held_s)
+        answering = isinstance(phase, Relaying) and self._answer.written in (Written.EVENTS, Written.BODY)
+        return Underway(
+            **self._facts(now),
+            outcome=outcome,
+            held_s=held_s,
+            model=self._model,
+            state="answering" if answering else _STATES.get(type(phase), "sent"),
+            since=self._since,
+        )
 
     def _enter(self, phase: Phase) -> None:
         """Go on to the next phase: the one place where it changes."""
         before = self._phase
         assert type(phase) in NEXT[type(before)], (before, phase)
+        self._since = monotonic()
         if isinstance(before, Queued) and phase is AWAITING_HEAD:
-            self._held_s += monotonic() - before.since
+            self._held_s += self._since - before.since
 
         self._phase = phase
 
@@ -121,8 +160,12 @@ class Exchange:
         body = await self._request.body()
         monitor = match.route.kind == "monitor"
         name, wants_stream = forward.peek(body) if body and match.route.json_body and not monitor else (None, False)
-        profile = self._profile = await dispatcher.profile_for(match.model or name)
+        self._model = match.model or name
+        profile = self._profile = await dispatcher.profile_for(self._model)
         progress = self._comment if wants_stream and match.route.streams else None
+        if progress is not None:
+            self._silence = asyncio.get_running_loop().call_later(dispatcher.config.silence_s, self._break_silence)
+
         fingerprint = RequestFingerprint(self._request, match.path, body) if match.route.computes else None
         arrived = None
         while True:
@@ -150,6 +193,7 @@ class Exchange:
         request, match = self._request, self._match
         target = f"{match.path}?{request.query}" if request.query else match.path
         headers = forward.request_headers(request.headers, admission.endpoint.api_key)
+        headers.append((REQUEST_ID, self._name.encode()))
         try:
             upstream = await admission.pool.request(request.method, target, headers, body)
             self._enter(Relaying(upstream))
@@ -187,6 +231,9 @@ class Exchange:
         if consequence.code == "shutting_down":
             raise shutting_down()
 
+        if consequence.code == "cancelled":
+            raise cancelled()
+
         if consequence.code == "not_replayed":
             message = self._not_replayed(message)
 
@@ -196,8 +243,8 @@ class Exchange:
         self, failure: UpstreamError, endpoint: Endpoint, fingerprint: RequestFingerprint | None
     ) -> FailureKind:
         """Tell the kinds of broken connections apart, for which the daemon has to notice an engine's end."""
-        if self._stopping:
-            return FailureKind.SHUTDOWN
+        if self._ended_by is not None:
+            return self._ended_by
 
         if failure.malformed:
             return FailureKind.MALFORMED
@@ -218,7 +265,7 @@ class Exchange:
 
     async def _cause(self, kind: FailureKind, failure: UpstreamError, endpoint: Endpoint) -> str:
         """Return what is known of a failure, with the daemon's word on it where it has one in time."""
-        if kind in (FailureKind.SHUTDOWN, FailureKind.MALFORMED, FailureKind.UNSENT):
+        if kind in (FailureKind.CANCELLED, FailureKind.SHUTDOWN, FailureKind.MALFORMED, FailureKind.UNSENT):
             return failure.message
 
         if await self._dispatcher.moved_on(endpoint, _CAUSE_S):
@@ -241,6 +288,17 @@ class Exchange:
     def _comment(self, view: View) -> None:
         self._answer.comment(view.progress)
 
+    def _break_silence(self) -> None:
+        """Tell a client whose stream has had nothing of an answer that it is being worked on; again until it has."""
+        if self._answer.written not in (Written.NOTHING, Written.COMMENTS):
+            return
+
+        if isinstance(self._phase, AwaitingHead | Relaying):
+            self._answer.comment_between(self._dispatcher.engine_progress(self._id))
+
+        every_s = self._dispatcher.config.comment_every_s
+        self._silence = asyncio.get_running_loop().call_later(every_s, self._break_silence)
+
     def _fail(self, kind: FailureKind, error: GatewayError) -> None:
         """Conclude it with an error, told as what was written to the client allows."""
         self._enter(FAILED)
@@ -254,6 +312,8 @@ class Exchange:
         outcome, status = "complete", response.status
         if response.client_gone:
             outcome, status = "client_gone", response.status or _CLIENT_GONE
+        elif self._ended_by is FailureKind.CANCELLED and self._phase is not ANSWERED:
+            outcome = "cancelled"
         elif status >= 400 or self._phase is not ANSWERED:
             outcome = "error"
 
@@ -280,4 +340,11 @@ class Exchange:
             "profile": endpoint.profile if endpoint else self._profile,
             "engine": endpoint.engine if endpoint else None,
             "build": endpoint.build if endpoint else None,
+            "client": self._client,
+            "request_id": self._name,
         }
+
+
+def cancelled() -> GatewayError:
+    """Return the error for a request that somebody else had ended."""
+    return GatewayError("cancelled", "the request was cancelled")

@@ -33,6 +33,7 @@ class FailureKind(Enum):
     """The ways in which a request fails."""
 
     CLIENT_LEFT = "the client closed its connection"
+    CANCELLED = "somebody else had it ended"
     SHUTDOWN = "the gateway stops"
     REFUSED = "the gateway refuses it, with an error of its own"
     MALFORMED = "the engine did not speak HTTP"
@@ -76,6 +77,7 @@ _ENDINGS = {
 
 _CODES = {
     FailureKind.CLIENT_LEFT: None,
+    FailureKind.CANCELLED: "cancelled",
     FailureKind.SHUTDOWN: "shutting_down",
     FailureKind.REFUSED: None,
     FailureKind.MALFORMED: "engine_protocol",

@@ -20,13 +20,18 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
         b"accept-encoding",
         # llama-server would go on generating after the client has left.
         b"x-conversation-id",
+        # The request's own id is sent, which may be another one.
+        b"x-request-id",
     )
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"access-control-")
 
 _NOT_RETURNED = HOP_BY_HOP | frozenset(
-    (b"content-length", b"date", b"server", b"set-cookie", b"x-powered-by", b"process-start-time-unix", b"via")
-)
+    (
+        b"content-length", b"date", b"server", b"set-cookie", b"x-powered-by", b"process-start-time-unix", b"via",
+        b"x-request-id",
+    )
+)  # fmt: skip
 _NOT_RETURNED_PREFIXES = (b"access-control-",)
 
 

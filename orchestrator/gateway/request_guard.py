@@ -7,6 +7,7 @@ import hmac
 import re
 from collections.abc import Iterable
 
+from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.addresses import WILDCARDS, bare_host, is_address, is_loopback
 from orchestrator.core.terminal import quote_text
@@ -29,12 +30,12 @@ class RequestGuard:
     :param hosts: names that clients may use beside this machine's own, the bind address among them
     """
 
-    def __init__(self, hosts: Iterable[str], keys: Iterable[str]) -> None:
+    def __init__(self, hosts: Iterable[str], keys: Iterable[ApiKey]) -> None:
         names = {bare_host(host) for host in hosts}
         # On a wildcard address any literal address may be ours. Rebinding needs a name, so a literal is no danger.
         self._any_literal = bool(names & WILDCARDS)
         self._hosts = frozenset(names)
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._keys = [(_digest(each.key.encode()), each) for each in keys]
 
     def check_host(self, request: Request) -> None:
         """
@@ -57,23 +58,27 @@ class RequestGuard:
             if scheme not in ("http", "https") or not self._ours(host):
                 raise GatewayError("cross_site", "requests from another site's pages are not allowed")
 
-    def check_key(self, request: Request) -> None:
-        """
+    def check_key(self, request: Request) -> ApiKey | None:
+        """Return the key that a request shows; None when no keys are configured.
+
         :raises GatewayError: when keys are configured and none of them is shown
         """
-        if not self._digests:
-            return
+        if not self._keys:
+            return None
 
         shown = _digest(_token(request))
-        known = False
-        for digest in self._digests:
+        known: ApiKey | None = None
+        for digest, key in self._keys:
             # Each key is compared, in constant time: how long it takes says nothing.
-            known |= hmac.compare_digest(digest, shown)
+            if hmac.compare_digest(digest, shown):
+                known = key
 
-        if not known:
+        if known is None:
             raise GatewayError(
                 "invalid_api_key", "the API key is missing or wrong", headers=[(b"www-authenticate", b"Bearer")]
             )
+
+        return known
 
     def _ours(self, host: str) -> bool:
         match = _HOST.fullmatch(host)

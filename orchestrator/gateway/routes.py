@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,9 @@ from urllib.parse import unquote
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import Family, GatewayError
 
-Kind = Literal["about", "health", "models", "model", "metrics", "running", "monitor", "inference"]
+Kind = Literal[
+    "about", "health", "models", "model", "metrics", "running", "requests", "cancel", "monitor", "inference",
+]  # fmt: skip
 """The kind of a route: `monitor` and `inference` are the engine's; the one is answered by what is loaded and never has
 anything loaded, the other is held until its model is. The rest is answered by the gateway itself."""
 
@@ -36,7 +39,7 @@ class Route:
 class Match:
     """The route of a request, with what its path says.
 
-    :param path: the path at the engine; for `model` the name that was asked for
+    :param path: the path at the engine; for `model` the name that was asked for, for `cancel` the request's id
     :param model: the model named in the path, by `/upstream/NAME/...`; there need be none of this name
     :param named_in_path: for a look at an engine: its model was named in the path, not in the query
     """
@@ -75,12 +78,15 @@ OWN_ROUTES: dict[str, Route] = {
     "/health": Route("health", _OWN), "/v1/health": Route("health", _OWN),
     "/models": Route("models", _OWN), "/v1/models": Route("models", _OWN),
     "/metrics": Route("metrics", _OWN), "/running": Route("running", _OWN),
+    "/v1/requests": Route("requests", _OWN),
 }  # fmt: skip
 
 # What a client of one engine may ask of it under /upstream/NAME, beside the routes that need no name.
 _UPSTREAM_ONLY: dict[str, Route] = dict.fromkeys(("/health", "/metrics", "/models", "/v1/models"), _MONITOR)
 
 _ONE_MODEL = Route("model", _OWN)
+_CANCEL = Route("cancel", ("POST",), json_body=False)
+_CANCEL_PATH = re.compile(r"(?:/v1/requests|/api/inflight)/([^/]{1,192})/cancel")
 _UPSTREAM = "/upstream/"
 _MODEL = "/v1/models/"
 
@@ -129,6 +135,10 @@ def _find(path: str, models: Sequence[Model]) -> Match | None:
 
     if path.startswith(_UPSTREAM):
         return _find_upstream(path.removeprefix(_UPSTREAM), models)
+
+    cancelled = _CANCEL_PATH.fullmatch(path)
+    if cancelled is not None:
+        return Match(_CANCEL, unquote(cancelled[1], errors="replace"))
 
     if path.startswith(_MODEL):
         return Match(_ONE_MODEL, unquote(path.removeprefix(_MODEL), errors="replace"))

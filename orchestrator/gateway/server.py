@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic, time
 from urllib.parse import parse_qs
 
+import msgspec
+
+from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import Headers, HttpServer, Request, Response
 from orchestrator.core.terminal import quote_text
 from orchestrator.gateway.admission import unloaded_error
@@ -16,6 +21,9 @@ from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.models import MAX_QUOTED, about_json, model_json, models_json, props_json, running_json
 from orchestrator.gateway.request_guard import RequestGuard, check_content
+from orchestrator.gateway.requests.ids import own_headers
+from orchestrator.gateway.requests.key_limits import KeyLimits
+from orchestrator.gateway.requests.listing import CancelledEntry, RequestEntry, cancelled_entries, request_entries
 from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
 
 _JSON: Headers = [(b"content-type", b"application/json")]
@@ -35,7 +43,8 @@ class Gateway:
         self._supervisor = dispatcher.supervisor
         self._metrics = metrics
         self._guard = RequestGuard((config.host, *config.allowed_hosts), config.api_keys)
-        self._server = HttpServer(self._handle, config.limits)
+        self._limits = KeyLimits(config.max_in_flight_per_key, config.max_per_minute_per_key)
+        self._server = HttpServer(self._handle, config.limits, own_headers=own_headers)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         self._dispatcher.start()
@@ -69,12 +78,14 @@ class Gateway:
 
     async def _handle(self, request: Request, response: Response) -> None:
         try:
-            match = self._admit(request)
+            match, key = self._admit(request)
             if match.route.kind in ("monitor", "metrics"):
                 match = await self._find_read(match, request)
 
             if match.route.kind == "inference":
-                await Exchange(self._dispatcher, request, response, match).run()
+                with self._counted(key):
+                    client = key.name if key is not None else None
+                    await Exchange(self._dispatcher, request, response, match, client).run()
             elif match.route.kind == "monitor":
                 await self._monitor(match, request, response)
             elif match.route.kind == "metrics":
@@ -87,13 +98,33 @@ class Gateway:
             else:
                 self._answer(match, request, response)
         except GatewayError as error:
+            if error.code in ("invalid_api_key", "too_many_requests"):
+                self._dispatcher.ledger.refused(error.code)
+
             response.send(*render(family_of(request.path), error))
 
-    def _admit(self, request: Request) -> Match:
+    @contextmanager
+    def _counted(self, key: ApiKey | None) -> Iterator[None]:
+        """Count a request among those of its key.
+
+        :raises GatewayError: `too_many_requests`
+        """
+        if key is None:
+            yield
+            return
+
+        self._limits.enter(key, monotonic())
+        try:
+            yield
+        finally:
+            self._limits.leave(key)
+
+    def _admit(self, request: Request) -> tuple[Match, ApiKey | None]:
         self._guard.check_host(request)
         own = OWN_ROUTES.get(request.path)
+        key = None
         if own is None or own.kind != "health":
-            self._guard.check_key(request)
+            key = self._guard.check_key(request)
 
         match = find_route(request.method, request.path, self._supervisor.view().models)
         if request.method == "POST":
@@ -102,7 +133,20 @@ class Gateway:
         elif match.route.kind in ("monitor", "metrics"):  # they cost the engine something
             self._guard.check_site(request)
 
-        return match
+        return match, key
+
+    def _entries(self) -> list[RequestEntry]:
+        dispatcher = self._dispatcher
+        return request_entries(dispatcher.underway(), dispatcher.progress(), time() - monotonic())
+
+    def _cancel(self, asked: str) -> list[CancelledEntry]:
+        found = self._dispatcher.cancel(asked)
+        if not found:
+            raise GatewayError(
+                "request_not_found", "no request with this id waits or runs; GET /v1/requests lists them"
+            )
+
+        return cancelled_entries(found)
 
     async def _find_read(self, match: Match, request: Request) -> Match:
         """Return the match with the profile that a look is about, named in its path or its query; None for neither.
@@ -142,5 +186,9 @@ class Gateway:
             response.send(200, _JSON, models_json(models))
         elif kind == "about":
             response.send(200, _JSON, about_json(request.header(b"host")))
+        elif kind == "requests":
+            response.send(200, _JSON, msgspec.json.encode({"requests": self._entries()}))
+        elif kind == "cancel":
+            response.send(200, _JSON, msgspec.json.encode({"cancelled": self._cancel(match.path)}))
         else:
             response.send(200, _JSON, running_json(models))

@@ -47,6 +47,7 @@ class Supervised:
         self._view = view
         self._changed = asyncio.Event()
         self.records: list[Finished] = []
+        self.refusals: list[str] = []
         self.looks = 0
 
     def view(self) -> View:
@@ -61,6 +62,9 @@ class Supervised:
 
     def finished(self, record: Finished) -> None:
         self.records.append(record)
+
+    def refused(self, code: str) -> None:
+        self.refusals.append(code)
 
     def show(self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, progress: str = "") -> None:
         self._view = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.routes import ENGINE_ROUTES, OWN_ROUTES
 from tests.integration.gateway_support import Visit, ask, drive, engine, exchange, gateway, get, post
@@ -116,7 +117,10 @@ def test_pages_from_elsewhere_cannot_ask(header: str, status: int) -> None:
 )
 def test_any_of_the_keys_opens_and_nothing_else(header: str, status: int) -> None:
     async def work() -> None:
-        async with engine(echo) as there, gateway(config=GatewayOptions(api_keys=("one", "two"))) as here:
+        async with (
+            engine(echo) as there,
+            gateway(config=GatewayOptions(api_keys=(ApiKey("one"), ApiKey("two")))) as here,
+        ):
             here.supervisor.show(serving=there.endpoint())
             answer = await ask(here.port, post(CHAT, {}, header))
             assert answer.status == status
@@ -131,7 +135,7 @@ def test_any_of_the_keys_opens_and_nothing_else(header: str, status: int) -> Non
 
 def test_with_keys_only_health_is_open() -> None:
     async def work() -> None:
-        async with gateway(config=GatewayOptions(api_keys=("one",))) as here:
+        async with gateway(config=GatewayOptions(api_keys=(ApiKey("one"),))) as here:
             for path in EVERY_ROUTE:
                 expected = 200 if path in ("/health", "/v1/health") else 401
                 assert (await ask(here.port, get(path))).status == expected, path

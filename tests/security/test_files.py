@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.config.key_file import read_keys
+from orchestrator.adapters.config.key_file import ApiKey, read_keys
 from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.adapters.log.file import LogFile
@@ -96,10 +96,10 @@ def test_a_key_file_that_others_may_read_is_warned_of(tmp_path: Path, caplog: py
     path = tmp_path / "keys"
     path.write_text("# a comment\n one \n\ntwo\n")
     path.chmod(0o600)
-    assert read_keys(str(path)) == ("one", "two")
+    assert read_keys(str(path)) == (ApiKey("one"), ApiKey("two"))
     assert caplog.records == []
     path.chmod(0o640)
-    assert read_keys(str(path)) == ("one", "two")
+    assert read_keys(str(path)) == (ApiKey("one"), ApiKey("two"))
     assert "chmod 600" in caplog.text
     assert "one" not in caplog.text
 

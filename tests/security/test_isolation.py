@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayOptions
@@ -56,7 +57,7 @@ def test_a_part_of_a_key_cannot_pass_for_a_part_of_a_body() -> None:
 
 
 def test_a_full_queue_is_refused_at_once_and_the_gateway_answers_on() -> None:
-    config = GatewayOptions(max_queued=4, api_keys=("one", "two"))
+    config = GatewayOptions(max_queued=4, api_keys=(ApiKey("one"), ApiKey("two")))
 
     async def work() -> None:
         async with gateway(config=config) as here:

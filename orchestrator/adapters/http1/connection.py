@@ -84,14 +84,27 @@ class ServedRequest:
         self.task = task
 
 
+def no_headers(headers: Headers) -> Headers:
+    """Return no fields, whatever a request has."""
+    return []
+
+
 class Hub:
     """The state that the connections of one server share.
 
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
+    :param own_headers: from the fields of a request, as far as they were read, to fields that its answer has
     """
 
-    def __init__(self, handler: Handler, limits: HttpLimits, uids: Set[int] | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: HttpLimits,
+        uids: Set[int] | None = None,
+        own_headers: Callable[[Headers], Headers] = no_headers,
+    ) -> None:
         self.handler = handler
+        self.own_headers = own_headers
         self.limits = limits
         self.uids = uids
         self.draining = False
@@ -260,7 +273,7 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, request: Request) -> None:
         self.has_spoken = True
-        response = Response(request, self._transport)
+        response = Response(request, self._transport, self._hub.own_headers(request.headers))
         draining = self._state is not _OPEN
         if self._hub.draining or (draining and not self._pipelined):
             response.close_after()
@@ -326,8 +339,9 @@ class Connection(asyncio.Protocol):
             served.response.ended = True
 
         headers, body = refusal_body(refusal)
+        own = self._hub.own_headers(self._head.headers) if served is None else served.response.own_headers
         framing = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        self._transport.write(encode_head(STATUS_LINES[refusal.status], [*headers, *framing]) + body)
+        self._transport.write(encode_head(STATUS_LINES[refusal.status], [*headers, *own, *framing]) + body)
         self._half_close()
 
     def _lose_client(self) -> None:

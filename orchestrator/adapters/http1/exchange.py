@@ -87,14 +87,16 @@ class Response:
     :ivar client_gone: the client left before the end of its answer; the handler's task has been cancelled
     :ivar backpressure: the client's buffer is full
     :ivar flow: told to pause and resume as the client's buffer fills and drains
+    :ivar own_headers: fields of every head, whatever is answered
     """
 
     __slots__ = (
         "_chunked", "_drained", "_head_only", "_keep_alive", "_length", "_request", "_transport", "backpressure",
-        "client_gone", "ended", "flow", "started", "status",
+        "client_gone", "ended", "flow", "own_headers", "started", "status",
     )  # fmt: skip
 
-    def __init__(self, request: Request, transport: asyncio.Transport) -> None:
+    def __init__(self, request: Request, transport: asyncio.Transport, own_headers: Headers) -> None:
+        self.own_headers = own_headers
         self._request = request
         self._transport = transport
         self._chunked = False
@@ -193,7 +195,7 @@ class Response:
         if self.started:
             raise RuntimeError("the response has been started before")
 
-        lines = [*headers, (b"date", _DATE.value())]
+        lines = [*headers, *self.own_headers, (b"date", _DATE.value())]
         if status == 204 or status == 304:
             self._head_only = True
         elif length is not None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Set
+from collections.abc import Callable, Set
 
-from orchestrator.adapters.http1.connection import Connection, Handler, Hub
-from orchestrator.adapters.http1.wire import HttpLimits
+from orchestrator.adapters.http1.connection import Connection, Handler, Hub, no_headers
+from orchestrator.adapters.http1.wire import Headers, HttpLimits
 
 _CLEANUP_S = 5.0
 """The time that cancelled handlers have to clean up when the server stops."""
@@ -24,10 +24,17 @@ class HttpServer:
     A handler's task is cancelled as soon as its client is gone.
 
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
+    :param own_headers: from the fields of a request to fields that each answer to it has, a refusal included
     """
 
-    def __init__(self, handler: Handler, limits: HttpLimits | None = None, uids: Set[int] | None = None) -> None:
-        self._hub = Hub(handler, limits or HttpLimits(), uids)
+    def __init__(
+        self,
+        handler: Handler,
+        limits: HttpLimits | None = None,
+        uids: Set[int] | None = None,
+        own_headers: Callable[[Headers], Headers] = no_headers,
+    ) -> None:
+        self._hub = Hub(handler, limits or HttpLimits(), uids, own_headers)
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 

@@ -68,12 +68,19 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (step_s, at_s)
         ){STRICT}{"," if STRICT else ""} WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE requests ADD COLUMN client TEXT",
+        "ALTER TABLE requests ADD COLUMN request_id TEXT",
+    ),
 )
 """The statements from each version of the file to the next; `PRAGMA user_version` counts the versions."""
 
 VERSION = len(_MIGRATIONS)
 
 _COLUMNS = tuple(field.name for field in fields(RequestRecord))
+_ADDED = {"client": 2, "request_id": 2}
+"""The version of the file in which a column was added; the others were there from the first."""
+
 _values = attrgetter(*_COLUMNS)
 _INSERT = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
@@ -229,14 +236,16 @@ class HistoryReader:
             self._connection = _connect(f"file:{quote(path)}?mode=ro")
             try:
                 with raise_damaged(path):
-                    self._begun = check_version(self._connection, path) > 0
+                    self._version = check_version(self._connection, path)
             except BaseException:
                 self._connection.close()
                 raise
 
     def requests(self, since_s: float) -> list[RequestRecord]:
         """Return the requests that began at that Unix time or later, oldest first."""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM requests WHERE started_s >= ? ORDER BY started_s"
+        # The file may be one that an older orch has left.
+        columns = (name if _ADDED.get(name, 1) <= self._version else f"NULL AS {name}" for name in _COLUMNS)
+        query = f"SELECT {', '.join(columns)} FROM requests WHERE started_s >= ? ORDER BY started_s"
         return [RequestRecord(*row) for row in self._rows(query, since_s)]
 
     def samples(self, since_s: float) -> list[HistorySample]:
@@ -249,7 +258,7 @@ class HistoryReader:
 
     def _rows(self, query: str, since_s: float) -> list[tuple[Any, ...]]:
         with self._clear_errors(), raise_damaged(self._path):
-            return self._connection.execute(query, (since_s,)).fetchall() if self._begun else []
+            return self._connection.execute(query, (since_s,)).fetchall() if self._version else []
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:

@@ -31,6 +31,9 @@ def lines(status: Status) -> Iterator[str]:
 
     gateway = status["gateway"]
     yield f"  gateway   {gateway['url']} ({gateway['in_flight']} in flight, {gateway['queued']} queued)"
+    if gateway["abandoned"]:
+        yield f"  abandoned {gateway['abandoned']} of the engine's slots work on although their clients are gone"
+
     speed = status["speed"]
     figures = [
         f"{value:.{digits}f}{unit}"

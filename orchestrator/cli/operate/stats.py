@@ -20,6 +20,7 @@ EXAMPLES = """\
   orch stats
   orch stats --since 7d --by profile
   orch stats --by build --json
+  orch stats --by client            # by the names in the key file
   orch stats --since all --csv > stats.csv"""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -45,7 +46,7 @@ _NAME_WIDTH = 11
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", default="24h", metavar="AGE", help="count requests younger than this (24h), or all")
     parser.add_argument(
-        "--by", choices=("engine", "profile", "build"), default="engine", help="what to compare (engine)"
+        "--by", choices=("engine", "profile", "build", "client"), default="engine", help="what to compare (engine)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print as JSON")

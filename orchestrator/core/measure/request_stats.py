@@ -12,11 +12,13 @@ from dataclasses import dataclass
 class RequestRecord:
     """One request that ended, as the history keeps it: figures and names, nothing that was asked or answered.
 
-    Counts are None where the engine did not say. `outcome` is `complete`, `error` or `client_gone`.
+    Counts are None where the engine did not say. `outcome` is `complete`, `error`, `client_gone` or `cancelled`.
 
     :param started_s: Unix time
     :param prompt_ms: the engine's time for the prompt, as `output_ms` for what it generated
     :param first_token_s: from the request's arrival; None for an answer that was no stream
+    :param client: the name of the key that it came with; None for a key without a name, or no key
+    :param request_id: its `X-Request-Id`; None in rows of an older orch
     """
 
     started_s: float
@@ -36,6 +38,8 @@ class RequestRecord:
     draft_tokens: int | None = None
     draft_accepted: int | None = None
     replays: int = 0
+    client: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class RequestStats:
     Rates weigh each token alike, not each request: tokens and times are added up first. As in `orch status`, n tokens
     count n - 1 steps, because the last step of the prompt yields the first token.
 
-    :param name: the engine, profile or build; None for requests that never got to one
+    :param name: the engine, profile or build, None for requests that never got to one; or the client, None for those
+        whose key has no name
     :param held_s: time in the queue, all requests together
     """
 
@@ -66,6 +71,7 @@ class RequestStats:
     draft_acceptance: float | None
     held_requests: int
     held_s: float
+    cancelled: int = 0
 
 
 HELD_S = 0.05
@@ -98,13 +104,14 @@ def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestS
         draft_acceptance=round(accepted / drafted, 4) if drafted else None,
         held_requests=sum(each.held_s >= HELD_S for each in records),
         held_s=round(math.fsum(each.held_s for each in records), 3),
+        cancelled=outcomes["cancelled"],
     )
 
 
 def sum_requests_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats]:
     """Return the statistics for each value of a field, the busiest first.
 
-    :param field: `engine`, `profile` or `build`
+    :param field: `engine`, `profile`, `build` or `client`
     """
     groups: dict[str | None, list[RequestRecord]] = {}
     for each in records:

@@ -8,6 +8,8 @@
     POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/reload   {}                         read the profiles anew, restart what changed
     POST /v1/restart  {}                         end what runs once its requests are done, and start the same again
+    GET  /v1/requests                            what waits and runs, as the gateway's own /v1/requests
+    POST /v1/requests/cancel {"id"}              end the requests with this id, or the one with this number
     GET  /v1/targets                             what could be started or switched to
     GET  /v1/launch                              the command line, environment and log of what runs
     POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
@@ -38,6 +40,7 @@ from orchestrator.core.exit_codes import exit_code
 from orchestrator.core.fleet.fleet_states import DownRequested, EndCause, Strategy, target_of
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.core.fleet.state_summary import pid_of
+from orchestrator.core.terminal import quote_text
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.status import StatusBuilder
@@ -45,6 +48,9 @@ from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher, name_of
+from orchestrator.gateway.dispatch import Dispatcher
+from orchestrator.gateway.requests.ids import MAX_ID
+from orchestrator.gateway.requests.listing import cancelled_entries, request_entries
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +77,10 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     now: bool = False
 
 
+class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+
+
 class DownBody(msgspec.Struct, forbid_unknown_fields=True):
     force: bool = False
     all: bool = False
@@ -85,6 +95,7 @@ class Control:
     :param targets: what could be started; blocking, given what runs
     :param drain_s: how long a stop waits for the requests that run
     :param frame: what a dashboard shows, with at most so many points and requests
+    :param requests: the requests that wait and run
     :param end: ends the daemon, once the answer is out
     :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
     """
@@ -102,6 +113,7 @@ class Control:
         targets: Callable[[Target | None], Targets],
         drain_s: float,
         frame: Callable[[int, int], Awaitable[TopFrame]],
+        requests: Dispatcher,
         end: Callable[[], None],
         ends_with_engine: bool,
     ) -> None:
@@ -116,6 +128,7 @@ class Control:
         self._list_targets = targets
         self._drain_s = drain_s
         self._build_frame = frame
+        self._dispatcher = requests
         self._end = end
         self._ends_with_engine = ends_with_engine
         self._routes: dict[tuple[str, str], Callable[[Request, Response], Awaitable[None]]] = {
@@ -127,6 +140,8 @@ class Control:
             ("POST", "/v1/cancel"): self._cancel,
             ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/restart"): self._restart,
+            ("GET", "/v1/requests"): self._requests,
+            ("POST", "/v1/requests/cancel"): self._cancel_request,
             ("GET", "/v1/targets"): self._targets,
             ("GET", "/v1/launch"): self._launch,
             ("POST", "/v1/down"): self._down,
@@ -175,6 +190,21 @@ class Control:
 
     async def _restart(self, request: Request, response: Response) -> None:
         response.send(200, _JSON, msgspec.json.encode(await self._actions.restart()))
+
+    async def _requests(self, request: Request, response: Response) -> None:
+        found = request_entries(
+            self._dispatcher.underway(), self._dispatcher.progress(), self._status_builder.clock.offset
+        )
+        response.send(200, _JSON, msgspec.json.encode({"requests": found}))
+
+    async def _cancel_request(self, request: Request, response: Response) -> None:
+        body = await _body(request, CancelBody)
+        found = self._dispatcher.cancel(body.id)
+        if not found:
+            shown = quote_text(body.id, MAX_ID)
+            raise OrchError(f"no request `{shown}` waits or runs", hint="`orch requests` lists those that do")
+
+        response.send(200, _JSON, msgspec.json.encode({"cancelled": cancelled_entries(found)}))
 
     async def _targets(self, request: Request, response: Response) -> None:
         answer = await anyio.to_thread.run_sync(self._list_targets, self._actions.running())

@@ -39,6 +39,7 @@ class StatusBuilder:
     """Builds the status.
 
     :param notice_of: what is worth knowing of an instance that works; None when nothing is
+    :param abandoned: how many slots of the engine work for clients that are gone
     :ivar gateway_url: where clients reach the gateway
     """
 
@@ -54,6 +55,7 @@ class StatusBuilder:
         notice_of: Callable[[str | None], str | None],
         gateway_url: str,
         clock: Clock,
+        abandoned: Callable[[], int] = lambda: 0,
     ) -> None:
         self._owner = owner
         self._runs = runs
@@ -65,6 +67,7 @@ class StatusBuilder:
         self._notice_of = notice_of
         self.gateway_url = gateway_url
         self.clock = clock
+        self._abandoned = abandoned
 
     def status(self) -> Status:
         """Return the status without the devices, and without what has changed in the profile's text."""
@@ -89,6 +92,7 @@ class StatusBuilder:
                 url=self.gateway_url,
                 queued=self._traffic.queued,
                 in_flight=self._traffic.active - self._traffic.queued,
+                abandoned=self._abandoned(),
             ),
             speed=self._ledger.speed(instance),
             gpus=[],

@@ -19,8 +19,8 @@ from orchestrator.daemon.control.status import Clock, StatusBuilder, gpu_status
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib
-from orchestrator.daemon.telemetry.engine_samples import Work
 from orchestrator.daemon.telemetry.ledger import RequestLedger
+from orchestrator.daemon.telemetry.request_slots import slots_of
 from orchestrator.daemon.telemetry.telemetry import DeviceSnapshot, Telemetry, rounded
 from orchestrator.gateway.contract import RequestFacts, Underway
 
@@ -178,25 +178,6 @@ def _slot(slot: Slot) -> SlotFigures:
         decoded_tokens=slot.decoded,
         prompt_done=None if slot.prompt_done is None else round(slot.prompt_done, 4),
     )
-
-
-def slots_of(underway: Sequence[Underway], work: Work) -> dict[int, Slot]:
-    """Return the slot that works for each request, by the request's id; empty where that is not certain.
-
-    Engines do not tell. But they number what they are asked in its order, as the gateway does: as many busy slots as
-    requests, all of which were there when the slots were asked for, are each other's in that order.
-    """
-    sent = sorted(
-        (each for each in underway if each.instance is not None and each.outcome != "held"), key=lambda each: each.id
-    )
-    busy = sorted((slot for slot in work.slots if slot.busy), key=lambda slot: slot.task or 0)
-    tasks = {slot.task for slot in busy}
-    known = len(busy) == 1 or (None not in tasks and len(tasks) == len(busy))
-    there = all(each.instance == work.instance and each.started + each.held_s <= work.asked_s for each in sent)
-    if len(sent) != len(busy) or not known or not there:
-        return {}
-
-    return {each.id: slot for each, slot in zip(sent, busy, strict=True)}
 
 
 def underway_row(request: Underway, clock: Clock, slot: Slot | None, asked_s: float) -> RequestRow:

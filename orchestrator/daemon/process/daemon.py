@@ -60,11 +60,12 @@ from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
+from orchestrator.daemon.telemetry.request_slots import abandoned_slots, progress_of
 from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Traffic
+from orchestrator.gateway.contract import Finished, Traffic
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
@@ -165,6 +166,7 @@ class Daemon:
         core.start("watcher", self._watcher(runs, router, dispatcher).run)
         slowdown = self._slowdown_watch(runs, router, dispatcher, effect_runner)
         ledger.subscribe(slowdown.finished)
+        ledger.subscribe(self._tell_cancelled)
         core.start("slowdown watch", slowdown.run)
         telemetry = Telemetry(self._paths, owner, runs, dispatcher, self._gpus, memory, self._keep)
         core.start("telemetry", telemetry.run)
@@ -174,7 +176,7 @@ class Daemon:
 
         status = StatusBuilder(
             owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
-            Clock(time() - monotonic()),
+            Clock(time() - monotonic()), lambda: abandoned_slots(dispatcher.underway(), ledger.recent, telemetry.work),
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
         gateway = Gateway(self._settings, dispatcher, exporter.page)
@@ -182,8 +184,9 @@ class Daemon:
             tasks, owner, router, models, status, switcher, self._preparer,
             fallback=self._desired.fallback, check_config=lambda: load_config(self._paths),
         )  # fmt: skip
+        dispatcher.progress = lambda: progress_of(dispatcher.underway(), telemetry.work)
         frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
-        api = self._control(runs, router, status, switcher, actions, frames)
+        api = self._control(runs, router, status, switcher, actions, frames, dispatcher)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
         link = ManagerLink(self._notifier, owner, router, gateway_url)
@@ -271,6 +274,7 @@ class Daemon:
         switcher: Switcher,
         actions: Actions,
         frames: TopFrames,
+        dispatcher: Dispatcher,
     ) -> Control:
         return Control(
             self._owner,
@@ -284,9 +288,16 @@ class Daemon:
             targets=lambda running: list_targets(self._paths, running),
             drain_s=self._config.daemon.drain_s,
             frame=frames.frame,
+            requests=dispatcher,
             end=self._signals.ending.set,
             ends_with_engine=self._options.started_by_up,
         )
+
+    def _tell_cancelled(self, record: Finished) -> None:
+        if record.outcome == "cancelled":
+            whose = f" of {record.client}" if record.client else ""
+            text = f"request {record.request_id}{whose} ({record.route}) was cancelled after {record.total_s:.1f} s"
+            self._event_log.add("request_cancelled", text)
 
     def _keep(self, point: Point) -> None:
         used = tuple(point["used_mib"])

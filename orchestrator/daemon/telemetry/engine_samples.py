@@ -6,7 +6,8 @@ what is idle does not change, and is not woken. One that is busy with a long bat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 import anyio
@@ -38,6 +39,7 @@ class Work:
     """The newest figures of the engine that serves.
 
     :param asked_s: when the slots were asked for, monotonic; `answered_s` is when all was known
+    :param busy_since: when each busy slot was first seen at its present task, by slot and task (monotonic)
     """
 
     instance: str | None = None
@@ -45,6 +47,7 @@ class Work:
     measured: Measured = Measured()
     asked_s: float = float("-inf")
     answered_s: float = float("-inf")
+    busy_since: Mapping[tuple[int, int | None], float] = field(default_factory=dict)
 
 
 class EngineSamples:
@@ -102,6 +105,8 @@ class EngineSamples:
             began = monotonic()
             busy = self._traffic.in_flight(instance) > 0
             moved = self._traffic.relayed(instance) != relayed
+            # A slot that works on for a client that is gone is watched to its end.
+            busy = busy or bool(self._work.busy_since)
             if busy or (moved and (self._pace.watched or meter is not None)):
                 relayed = self._traffic.relayed(instance) if not busy else -1
                 meter = await self._ask(instance, run, probe, meter)
@@ -131,13 +136,21 @@ class EngineSamples:
                 measured = replace(measured, draft_acceptance=before.draft_acceptance)
 
         await run.log_cursor.catch_up()
-        self._tell(Work(instance, with_progress(slots or (), run), measured, asked, now))
+        known = with_progress(slots or (), run)
+        self._tell(Work(instance, known, measured, asked, now, busy_since(known, asked, self._work.busy_since)))
         return meter
 
     def _tell(self, work: Work) -> None:
         self._work = work
         self._answered.set()
         self._answered = anyio.Event()
+
+
+def busy_since(
+    slots: tuple[Slot, ...], now: float, before: Mapping[tuple[int, int | None], float]
+) -> Mapping[tuple[int, int | None], float]:
+    """Return since when each busy slot has been at its present task, as far as it was seen."""
+    return {(slot.id, slot.task): before.get((slot.id, slot.task), now) for slot in slots if slot.busy}
 
 
 def with_progress(slots: tuple[Slot, ...], run: EngineRun) -> tuple[Slot, ...]:

@@ -42,6 +42,10 @@ class RequestLedger:
 
         self._history.add_request(record_of(record, time(), monotonic()))
 
+    def refused(self, code: str) -> None:
+        """Count a request that got no further than the gateway's guard."""
+        self._totals.refused(code)
+
     def speed(self, instance: str | None) -> SpeedStatus:
         """Return the newest rates of an instance, and its acceptance over the recent requests."""
         return self._speed.read(instance)

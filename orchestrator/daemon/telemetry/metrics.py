@@ -44,6 +44,11 @@ SPECS = (
     Spec("orch_requests_queued", "gauge", (), "Requests that wait for an instance."),
     Spec("orch_requests_total", "counter", ("outcome", *_PAIR), "Requests that ended, by outcome."),
     Spec("orch_requests_replayed_total", "counter", (), "Requests sent again because an engine died."),
+    Spec("orch_client_requests_total", "counter", ("outcome", "client"), "Requests that ended, by name of the key."),
+    Spec("orch_client_prompt_tokens_total", "counter", ("client",), "Prompt tokens that were computed, by key."),
+    Spec("orch_client_output_tokens_total", "counter", ("client",), "Tokens that were generated, by key."),
+    Spec("orch_keys_refused_total", "counter", (), "Requests with a wrong key, or without one."),
+    Spec("orch_requests_limited_total", "counter", (), "Requests refused since their key had reached a limit."),
     Spec("orch_request_duration_seconds", "histogram", _PAIR, "From a request's arrival to its answer's end."),
     Spec("orch_time_to_first_token_seconds", "histogram", _PAIR, "From arrival to the first token; streams alone."),
     Spec("orch_time_per_output_token_seconds", "histogram", _PAIR, "Time of one token after the first, by request."),
@@ -151,7 +156,15 @@ def render(snapshot: Snapshot, totals: Totals) -> bytes:
 
 def rows_of_totals(totals: Totals) -> Rows:
     pairs = totals.pairs.items()
+    clients = totals.clients.items()
     return {
+        "orch_client_requests_total": [
+            ((outcome, name), count) for name, each in clients for outcome, count in sorted(each.outcomes.items())
+        ],
+        "orch_client_prompt_tokens_total": [((name,), each.prompt_tokens) for name, each in clients],
+        "orch_client_output_tokens_total": [((name,), each.output_tokens) for name, each in clients],
+        "orch_keys_refused_total": [((), totals.keys_refused)],
+        "orch_requests_limited_total": [((), totals.limited)],
         "orch_requests_total": [
             ((outcome, *pair), count) for pair, each in pairs for outcome, count in sorted(each.outcomes.items())
         ],

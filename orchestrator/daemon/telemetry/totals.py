@@ -22,6 +22,10 @@ MAX_PAIRS = 16
 """Pairs of profile and engine with series of their own; a Prometheus pays for each series."""
 
 OTHER = ("other", "other")
+MAX_CLIENTS = 32
+"""Named keys with series of their own."""
+
+OTHER_CLIENT = "other"
 
 Pair = tuple[str, str]
 """Profile and engine; empty strings for a request that never got to one."""
@@ -60,14 +64,29 @@ class PairTotals:
     load_s: Histogram = field(default_factory=Histogram)
 
 
+@dataclass(slots=True)
+class ClientTotals:
+    """The counters of one named key."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+
 class Totals:
     """Counts what it is told.
 
+    :ivar clients: by the name of the key; requests without one are in no entry
     :ivar switches: by `ok`, `rolled_back` and `failed`
+    :ivar keys_refused: requests with a wrong key, or none where one is needed
+    :ivar limited: requests that were refused because their key had reached a limit
     """
 
     def __init__(self) -> None:
         self.pairs: dict[Pair, PairTotals] = {}
+        self.clients: dict[str, ClientTotals] = {}
+        self.keys_refused = 0
+        self.limited = 0
         self.replayed = 0
         self.switches: Counter[str] = Counter(ok=0, rolled_back=0, failed=0)
         self.memory_retries = 0
@@ -94,6 +113,19 @@ class Totals:
         if output > 1 and output_ms:
             totals.token_s.observe(output_ms / 1000 / (output - 1))  # n tokens take n - 1 steps: see contract.py
 
+        if record.client is not None:
+            client = self._client(record.client)
+            client.outcomes[record.outcome] += 1
+            client.prompt_tokens += max(record.prompt_tokens or 0, 0)
+            client.output_tokens += output
+
+    def refused(self, code: str) -> None:
+        """Count a request that got no further than the gateway's guard."""
+        if code == "too_many_requests":
+            self.limited += 1
+        else:
+            self.keys_refused += 1
+
     def switched(self, event: SwitchFinished) -> None:
         self.switches["ok" if event.ok else "rolled_back" if event.rolled_back else "failed"] += 1
 
@@ -119,6 +151,12 @@ class Totals:
         known = earlier.attempts[-1].number if earlier is not None and earlier.attempts else 0
         if last.number > known and len(start_record.attempts) > 1 and start_record.attempts[-2].outcome == "device_oom":
             self.memory_retries += 1
+
+    def _client(self, name: str) -> ClientTotals:
+        if name not in self.clients and len(self.clients) >= MAX_CLIENTS:
+            name = OTHER_CLIENT
+
+        return self.clients.setdefault(name, ClientTotals())
 
     def _pair(self, profile: str | None, engine: str | None) -> PairTotals:
         pair = (profile or "", engine or "")

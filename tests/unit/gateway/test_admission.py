@@ -42,6 +42,9 @@ class Supervised:
     def finished(self, record: Finished) -> None:
         return
 
+    def refused(self, code: str) -> None:
+        return
+
     def show(
         self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, fallen: tuple[str, ...] = ()
     ) -> None:

@@ -52,6 +52,7 @@ def test_each_error_that_is_told_has_a_code(case: tuple[FailureKind, Written, in
         return
 
     expected = {
+        FailureKind.CANCELLED: "cancelled",
         FailureKind.SHUTDOWN: "shutting_down",
         FailureKind.MALFORMED: "engine_protocol",
         FailureKind.UNSENT: "engine_unreachable",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.core.addresses import is_loopback
 from orchestrator.core.errors import UsageError
 from orchestrator.gateway.config import GatewayOptions
@@ -23,9 +24,9 @@ def test_any_other_address_is_refused_without_a_key(host: str) -> None:
     with pytest.raises(UsageError, match="without an API key"):
         GatewayOptions(host=host)
 
-    assert GatewayOptions(host=host, api_keys=("k",)).host == host
+    assert GatewayOptions(host=host, api_keys=(ApiKey("k"),)).host == host
 
 
 def test_an_empty_key_is_no_key() -> None:
     with pytest.raises(UsageError, match="empty"):
-        GatewayOptions(host="0.0.0.0", api_keys=("",))
+        GatewayOptions(host="0.0.0.0", api_keys=(ApiKey(""),))

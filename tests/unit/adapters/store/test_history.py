@@ -259,7 +259,30 @@ def test_no_column_could_hold_what_was_asked_or_answered(path: str) -> None:
         if row[2] not in ("INTEGER", "REAL")
     }
     connection.close()
-    assert texts == {"profile", "engine", "build", "route", "outcome", "used_mib"}
+    assert texts == {"profile", "engine", "build", "route", "outcome", "client", "request_id", "used_mib"}
+
+
+def test_a_file_of_the_first_version_is_read_as_it_is_and_gone_on_with(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = sqlite3.connect(path)
+    for statement in history_store._MIGRATIONS[0]:
+        connection.execute(statement)
+
+    connection.execute(
+        "INSERT INTO requests (started_s, route, outcome, status, held_s, total_s, replays) "
+        "VALUES (?, '/completion', 'error', 503, 9.0, 9.0, 0)",
+        (NOW_S + 1,),
+    )
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    assert read(path) == [BARE]
+    store = HistoryStore(path)
+    named = replace(ONE, started_s=NOW_S + 2, client="laptop", request_id="r-1")
+    store.write([named], [])
+    assert read(path) == [BARE, named]
+    store.close()
 
 
 def test_an_older_sqlite_gets_tables_that_it_understands(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

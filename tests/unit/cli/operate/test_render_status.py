@@ -31,7 +31,7 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         pid=4711,
         margin_mib=1664,
         attempts=[attempt(1, "ready", margin_mib=1664)],
-        gateway=GatewayStatus(url="http://127.0.0.1:8080", queued=1, in_flight=2),
+        gateway=GatewayStatus(url="http://127.0.0.1:8080", queued=1, in_flight=2, abandoned=0),
         speed=SpeedStatus(decode_tok_s=41.237, prompt_tok_s=1203.0, draft_acceptance=0.756),
         gpus=[GpuStatus(index=0, name="RTX 4070", used_mib=9000, total_mib=12282)],
         since="2026-11-21T10:00:05.000+00:00",

@@ -13,8 +13,9 @@ from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.daemon.control.status import Clock
-from orchestrator.daemon.control.top_frame import margin_origin, row_of, slots_of, underway_row
+from orchestrator.daemon.control.top_frame import margin_origin, row_of, underway_row
 from orchestrator.daemon.telemetry.engine_samples import Work
+from orchestrator.daemon.telemetry.request_slots import slots_of
 from orchestrator.gateway.contract import Finished, Underway
 
 TARGET = Target("m", "upstream")
@@ -108,6 +109,7 @@ def test_a_row_has_each_field_of_the_request_under_its_name() -> None:
         id=7, route="/completion", outcome="complete", started=9.0, held_s=0.2504, first_token_s=0.50004, total_s=3.0,
         instance="s.1", profile="demo", engine="upstream", build="b1", status=200, replays=1, prompt_tokens=2,
         prompt_ms=3.0, output_tokens=4, output_ms=5.5, draft_tokens=6, draft_accepted=5, depth_tokens=9,
+        client="laptop", request_id="r-1",
     )  # fmt: skip
     row = row_of(finished, cast(Clock, WallClock()))
     assert list(row) == list(RequestRow.__annotations__)
@@ -115,7 +117,7 @@ def test_a_row_has_each_field_of_the_request_under_its_name() -> None:
         "id": 7, "started": "moment 9", "profile": "demo", "engine": "upstream", "build": "b1", "route": "/completion",
         "outcome": "complete", "status": 200, "prompt_tokens": 2, "output_tokens": 4, "first_token_s": 0.5,
         "prompt_tok_s": 666.67, "decode_tok_s": 545.45, "draft_tokens": 6, "draft_accepted": 5, "held_s": 0.25,
-        "total_s": 3.0,
+        "total_s": 3.0, "request_id": "r-1", "client": "laptop",
     }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def full_totals() -> Totals:
     totals = Totals()
     totals.finished(
         finished(prompt_tokens=10, prompt_ms=5.0, output_tokens=11, output_ms=1000.0, draft_tokens=8,
-                 draft_accepted=4)
+                 draft_accepted=4, client="laptop")
     )  # fmt: skip
     totals.pairs["demo", "upstream"].load_s.observe(4.0)
     return totals
@@ -98,6 +98,7 @@ def test_a_page_of_a_daemon_that_has_done_nothing_is_valid() -> None:
     assert {name: each.samples[0].value for name, each in found.items() if len(each.samples) == 1} == {
         "orch_info": 1, "orch_ready": 0, "orch_requests_in_flight": 0, "orch_requests_queued": 0,
         "orch_requests_replayed_total": 0, "orch_out_of_memory_retries_total": 0, "orch_history_dropped_total": 0,
+        "orch_keys_refused_total": 0, "orch_requests_limited_total": 0,
     }  # fmt: skip
     assert [each.labels["state"] for each in found["orch_state"].samples if each.value] == ["stopped"]
     assert found["orch_gpu_memory_used_bytes"].samples == []

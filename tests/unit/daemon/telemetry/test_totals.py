@@ -13,7 +13,15 @@ from orchestrator.core.fleet.lifecycle_states import (
     StartRequested,
     Target,
 )
-from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER, Histogram, PairTotals, Totals
+from orchestrator.daemon.telemetry.totals import (
+    MAX_CLIENTS,
+    MAX_PAIRS,
+    OTHER,
+    OTHER_CLIENT,
+    Histogram,
+    PairTotals,
+    Totals,
+)
 from orchestrator.gateway.contract import Finished
 from tests.unit.core.fleet.lifecycle_machine import CRASH, FIRST, OOM, RECOVERY, A, Machine, spawn, start
 
@@ -120,3 +128,25 @@ def test_switches_are_counted_by_how_they_ended(ok: bool, rolled_back: bool, res
     operation = SwitchOperation("o", None, Target("a", "upstream"), "replace", 0.0)
     totals.switched(SwitchFinished(operation, ok, rolled_back, None, 0.0, 0.0))
     assert totals.switches == {"ok": 0, "rolled_back": 0, "failed": 0} | {result: 1}
+
+
+def test_clients_are_counted_by_name_and_no_more_of_them_than_a_prometheus_wants() -> None:
+    totals = Totals()
+    totals.finished(finished(client="laptop", prompt_tokens=3, output_tokens=5))
+    totals.finished(finished(client="laptop", outcome="cancelled", output_tokens=-7))
+    totals.finished(finished(client=None))
+    assert totals.clients["laptop"].outcomes == {"complete": 1, "cancelled": 1}
+    assert (totals.clients["laptop"].prompt_tokens, totals.clients["laptop"].output_tokens) == (3, 5)
+    for number in range(2 * MAX_CLIENTS):
+        totals.finished(finished(client=f"c{number}"))
+
+    assert len(totals.clients) == MAX_CLIENTS + 1
+    assert totals.clients[OTHER_CLIENT].outcomes["complete"] == MAX_CLIENTS + 1
+
+
+def test_what_the_guard_refuses_is_counted_by_its_reason() -> None:
+    totals = Totals()
+    for code in ("invalid_api_key", "invalid_api_key", "too_many_requests"):
+        totals.refused(code)
+
+    assert (totals.keys_refused, totals.limited) == (2, 1)
