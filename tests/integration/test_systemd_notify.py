@@ -438,7 +438,7 @@ def test_the_end_is_not_held_up_by_a_thread_that_hangs(lab: Lab) -> None:
 
 
 def test_the_gateway_s_own_task_is_one_of_them(lab: Lab) -> None:
-    fail = "self._gateway._dispatcher.hold.release = None"
+    fail = "__import__('orchestrator.gateway.hold').gateway.hold.Hold.release = None"
     with new_manager() as manager:
         daemon = serve_under(lab, watched(manager.address), words=python(FAILPOINT.format(fail=fail, more="")))
         manager.wait("READY")
