@@ -71,6 +71,11 @@ class Paths:
         return os.path.join(self.runtime, "control.sock")
 
     @property
+    def keys(self) -> str:
+        """The directory of the keys that engines read."""
+        return os.path.join(self.runtime, "keys")
+
+    @property
     def lock_file(self) -> str:
         return os.path.join(self.state, "daemon.lock")
 

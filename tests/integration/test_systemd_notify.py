@@ -409,7 +409,7 @@ def failing(self, name, work):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work)
             await told.wait()
-            raise RuntimeError("the failpoint")
+            raise AssertionError("the failpoint")
     start(self, name, dies if name == {task!r} else work)
 
 heartbeat.CoreTasks.start = failing
@@ -426,7 +426,7 @@ def test_a_daemon_without_one_of_its_tasks_ends_within_a_second_and_says_why(lab
         lab.up("m")
         lab.ready("m")
         check_ends(lab, daemon)
-        assert f"the task `{task}` died" in lab.daemon_log() and "RuntimeError: the failpoint" in lab.daemon_log()
+        assert f"the task `{task}` died" in lab.daemon_log() and "AssertionError: the failpoint" in lab.daemon_log()
 
 
 def test_the_end_is_not_held_up_by_a_thread_that_hangs(lab: Lab) -> None:

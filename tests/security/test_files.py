@@ -9,16 +9,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.config.key_file import ApiKey, read_keys
-from orchestrator.adapters.hardware.gpu import GpuReader
-from orchestrator.adapters.hardware.gpu_nvml import Nvml
 from orchestrator.adapters.log.file import LogFile
 from orchestrator.adapters.paths import find_paths, make_directories, make_private
+from orchestrator.adapters.process.key_handover import make_key
 from orchestrator.adapters.store.lock import DaemonLock, read_holder
 from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.daemon.control.event_log import EventLog
-from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.process.sockets import bind_control
 from orchestrator.daemon.telemetry.history import HistoryWriter
 
@@ -45,10 +43,11 @@ def bind(path: str) -> None:
 def make_a_key(path: str) -> None:
     home = os.path.dirname(path)
     paths = find_paths({"ORCH_HOME": home})
-    make_private(os.path.join(paths.runtime, "keys"))
-    os.replace(path, os.path.join(paths.runtime, "keys", "i-1"))
-    with pytest.raises(FileExistsError):
-        Preparer(paths, GpuReader((Nvml(),)))._new_key("i-1")
+    make_private(paths.keys)
+    os.replace(path, os.path.join(paths.keys, "i-1"))
+    key, why = make_key(paths.keys, "i-1")
+    assert key.descriptor is not None and why is not None and "File exists" in why
+    key.forget()
 
 
 def keep_a_request(path: str) -> None:

@@ -1,8 +1,8 @@
 """The daemon's memory across restarts: one small JSON file, replaced whole.
 
 A reader always finds the old content or the new one. Content that cannot be read is kept aside as `.bad` (then
-`.bad2`, ...), never deleted, and so is whatever else is in the file's place (a directory, a FIFO); content of a newer
-orch is refused and left alone.
+`.bad2`, ...), never deleted; content of a newer orch is refused and left alone, and so is whatever else is in the
+file's place (a directory, a FIFO), without which the daemon starts.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def load_state(path: str) -> tuple[dict[str, object], str | None]:
         state = _decode(read_regular(path))
     except FileNotFoundError:
         return {}, None
-    except NotAFileError:
-        state = None
-    except OSError as error:  # its content may be as good as ever: it stays where it is
+    except OSError as error:  # somebody's directory, or content that may be as good as ever: it stays where it is
         return {}, f"{path} cannot be read ({error.strerror or error}); starting without it"
 
     version = state.get("version") if state is not None else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from orchestrator.core.errors import NotRunningError, UsageError
@@ -13,7 +13,7 @@ from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
-from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
+from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget, read_files
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher, name_of
 
@@ -60,7 +60,7 @@ class Actions:
         :raises OrchError: when it cannot be started as it is written
         """
         resolved = await self._resolve(profile, engine)
-        await self._models.read()
+        await self._models.try_read()
         generation = self._router.views.generation
         target, slot = resolved.target, fresh_slot()
         operation = self._switcher.adopt(target, slot)
@@ -90,7 +90,7 @@ class Actions:
 
             profile, engine = fallback.profile, engine or fallback.engine
 
-        return await anyio.to_thread.run_sync(self._preparer.resolve, profile, engine)
+        return await read_files(partial(self._preparer.resolve, profile, engine), f"profile `{profile}`")
 
     async def switch(
         self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False
@@ -101,7 +101,7 @@ class Actions:
         :raises OrchError: when it cannot work
         """
         running = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
-        resolved = await anyio.to_thread.run_sync(self._preparer.resolve_text, target, running)
+        resolved = await read_files(partial(self._preparer.resolve_text, target, running), f"`{target}`")
         planned, reason = await self._switcher.plan(resolved, strategy)
         answer: dict[str, object] = {
             "from": name_of(running) if running else None,
@@ -111,12 +111,12 @@ class Actions:
             "notes": resolved.notes,
         }
         if not dry_run:
-            await self._models.read()
+            await self._models.try_read()
             return answer | {"operation": await self._begin(resolved, planned, reason, now=now)}
 
         before = None
         if running is not None:
-            before = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+            before = await self._resolve(running.profile, running.engine)
 
         return answer | {"argv_before": before.argv if before else None, "argv_after": resolved.argv}
 
@@ -127,13 +127,13 @@ class Actions:
 
         :raises OrchError: when something that was read is wrong; nothing has changed then
         """
-        await anyio.to_thread.run_sync(self._check_config)
+        await read_files(self._check_config, "the configuration")
         await self._models.read()
         running = self.running()
         changed: tuple[str, ...] = ()
         operation = None
         if running is not None:
-            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+            resolved = await self._resolve(running.profile, running.engine)
             changed = await self._status.stale()
             if changed:
                 strategy, reason = await self._switcher.plan(resolved, None)
@@ -150,8 +150,8 @@ class Actions:
         if running is None:
             raise NotRunningError("nothing runs that could be restarted", hint="start something: `orch up PROFILE`")
 
-        await self._models.read()
-        resolved = await anyio.to_thread.run_sync(self._preparer.resolve, running.profile, running.engine)
+        await self._models.try_read()
+        resolved = await self._resolve(running.profile, running.engine)
         strategy, reason = await self._switcher.plan(resolved, None)
         operation = await self._begin(resolved, strategy, reason, again=True)
         return {"running": name_of(running), "strategy": strategy, "operation": operation}

@@ -161,6 +161,14 @@ class Control:
             status = next(status for kind, status in _STATUSES if isinstance(error, kind))
             body = {"message": error.message, "details": error.details, "hint": error.hint, "code": exit_code(error)}
             response.send(status, _JSON, msgspec.json.encode({"error": body}))
+        except Exception as error:
+            # Whatever it is, it concerns this request alone; the daemon serves on.
+            _log.exception("%s %s failed", request.method, request.path)
+            self._event_log.add("request_failed", f"{request.method} {request.path}: {error or type(error).__name__}")
+            if response.started:
+                raise
+
+            response.send(500, _JSON, msgspec.json.encode({"error": _unexpected(error)}))
 
     async def _status(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
@@ -309,6 +317,17 @@ class Control:
             seen = self._event_log.news.value
 
         response.end()
+
+
+def _unexpected(error: Exception) -> dict[str, object]:
+    """Return the answer for an error that nobody expected."""
+    message = f"{str(error) or 'it failed'} ({type(error).__name__})".encode("utf-8", "backslashreplace").decode()
+    return {
+        "message": message,
+        "details": (),
+        "hint": "`orch logs --daemon` has the details",
+        "code": exit_code(OrchError(message)),
+    }
 
 
 def _log_line(line: LogLine) -> bytes:

@@ -11,12 +11,12 @@ import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, Status
-from orchestrator.core.errors import OrchError
+from orchestrator.core.errors import OrchError, TimedOutError
 from orchestrator.core.fleet.lifecycle_states import Attempt, StartRecord, Stopped, describe, instance_of
 from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.preparing import Preparer, read_files
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.gateway.contract import Traffic
@@ -33,6 +33,10 @@ class Clock:
 
     def rfc3339(self, monotonic: float) -> str:
         return datetime.fromtimestamp(monotonic + self.offset, UTC).isoformat(timespec="milliseconds")
+
+
+COMPARE_S = 2.0
+"""For the profile to be read: nobody waits longer for a status, whatever its disk does."""
 
 
 class StatusBuilder:
@@ -68,6 +72,7 @@ class StatusBuilder:
         self.gateway_url = gateway_url
         self.clock = clock
         self._abandoned = abandoned
+        self._comparing = False
 
     def status(self) -> Status:
         """Return the status without the devices, and without what has changed in the profile's text."""
@@ -117,12 +122,20 @@ class StatusBuilder:
     async def stale(self) -> tuple[str, ...]:
         """Return what the running instance's profile says differently by now; a wrong text counts as unchanged."""
         launch = self._runs.launch(instance_of(self._owner.fleet.state))
-        if launch is None:
+        if launch is None or self._comparing:  # an earlier look has no answer yet: its disk hangs
             return ()
 
+        def compare() -> tuple[str, ...]:
+            try:
+                return self._preparer.changes(launch)
+            finally:
+                self._comparing = False
+
+        self._comparing = True
         try:
-            return await anyio.to_thread.run_sync(self._preparer.changes, launch)
-        except OrchError:
+            return await read_files(compare, f"profile `{launch.target.profile}`", COMPARE_S)
+        except OrchError as error:
+            self._comparing = isinstance(error, TimedOutError)
             return ()
 
 

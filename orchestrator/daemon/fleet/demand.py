@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 
 import anyio
-import anyio.to_thread
 
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile
 from orchestrator.core.fleet.lifecycle_states import Ready
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.preparing import Preparer, read_files
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import PendingSwitch, Switcher
 from orchestrator.gateway.contract import Finished
@@ -76,7 +76,7 @@ class DemandScheduler:
         """Switch to a profile; once more if its engine died in a way that may pass. Then refuse it for a while."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                resolved = await anyio.to_thread.run_sync(self._preparer.resolve, profile, None)
+                resolved = await read_files(partial(self._preparer.resolve, profile, None), f"profile `{profile}`")
                 strategy, reason = await self._switcher.plan(resolved, None)
             except OrchError as error:
                 self._router.mark_unavailable(profile, error.message, UNAVAILABLE_S)

@@ -1,12 +1,17 @@
 """Performs what the machine asks for, beside the owner, and posts what came of it.
 
-Each effect runs as a task of its own; none of them touches the state.
+Each effect runs as a task of its own; none of them touches the state. Each ends in an event whatever happens in it: an
+error that nobody expected becomes a failure of its instance (`_failed`), and nobody else notices.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from signal import SIGKILL
 from typing import assert_never
 
 import anyio
@@ -15,11 +20,13 @@ from anyio.abc import TaskGroup
 
 from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process.cgroup import EngineGroups
-from orchestrator.adapters.process.child import LaunchSpec, spawn
+from orchestrator.adapters.process.child import KILL_ALLOWANCE_S, Exit, LaunchSpec, spawn
 from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.adapters.process.linux import give_back_memory
 from orchestrator.adapters.process.spawning import SpawnError
 from orchestrator.core.errors import OrchError
+from orchestrator.core.failure.exit_evidence import OomKills
+from orchestrator.core.fleet.failures import unexpected_failure
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import (
     AwaitDrain,
@@ -47,10 +54,28 @@ from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, eng
 from orchestrator.daemon.fleet.exits import exit_failure, exit_mark, preparation_failure, spawn_failure
 from orchestrator.daemon.fleet.loading import ask_figures, check_identity, send_canary, watch_loading
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
-from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.preparing import Preparer, read_files
+
+_log = logging.getLogger(__name__)
+
+LEARNING_WAIT_S = 5.0
+"""A start begins where the one before survived, however soon it follows; but a disk that hangs holds none up."""
 
 MEMORY_WAIT_S = 15.0
 """Drivers give memory back within seconds of a process's end; Ollama waits 5 s and sometimes too short."""
+
+
+InstanceEffect = Prepare | Spawn | WatchLoading | SendCanary | AwaitDrain | StopProcess | Survived
+
+DOINGS: dict[type[InstanceEffect], str] = {
+    Prepare: "preparing the start",
+    Spawn: "running the engine",
+    WatchLoading: "watching the load",
+    SendCanary: "the first request",
+    AwaitDrain: "waiting for the running requests",
+    StopProcess: "stopping the engine",
+    Survived: "keeping what was learned",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +136,73 @@ class EffectRunner:
         """Start performing; returns at once."""
         match effect:
             case Prepare():
-                self._tasks.start_soon(self._prepare, effect)
+                self._start(effect, partial(self._prepare, effect))
             case Spawn(instance=instance):
                 run = self._runs[instance]
                 run.requested = True
-                self._tasks.start_soon(self._spawn, run)
+                self._start(effect, partial(self._spawn, run))
             case WatchLoading(instance=instance):
-                self._tasks.start_soon(self._watch, self._runs[instance])
+                self._start(effect, partial(self._watch, self._runs[instance]))
             case SendCanary(instance=instance):
-                self._tasks.start_soon(self._canary, self._runs[instance])
+                self._start(effect, partial(self._canary, self._runs[instance]))
             case AwaitDrain(instance=instance):
-                self._tasks.start_soon(self._await_drain, self._runs[instance])
+                self._start(effect, partial(self._await_drain, self._runs[instance]))
             case StopProcess(instance=instance):
-                self._tasks.start_soon(self._stop, self._runs[instance])
+                self._start(effect, partial(self._stop, self._runs[instance]))
             case Survived(instance=instance, rung=rung):
-                self._tasks.start_soon(self._remember, self._runs[instance], rung)
+                self._start(effect, partial(self._remember, self._runs[instance], rung))
             case WakeAt():
                 pass  # the owner keeps the timers
             case _:
                 assert_never(effect)
+
+    def _start(self, effect: InstanceEffect, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.start_soon(self._guarded, effect, self._runs.get(effect.instance), work)
+
+    async def _guarded(
+        self, effect: InstanceEffect, run: EngineRun | None, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  (nothing that happens to one instance ends the others)
+            what = DOINGS[type(effect)]
+            _log.exception("%s: %s failed", effect.instance, what)
+            self._record("effect_failed", f"{effect.instance}: {what} failed: {error or type(error).__name__}")
+            await self._failed(effect, run, unexpected_failure(what, error))
+
+    async def _failed(self, effect: InstanceEffect, run: EngineRun | None, failure: Failure) -> None:
+        """Have an effect that broke off end in the event that the owner waits for."""
+        match effect:
+            case Prepare():
+                self._post(NotStarted(effect.instance, failure))
+            case Spawn() if run is not None:
+                if run.child is not None:
+                    await self._kill(run)
+
+                run.decided.set()
+                await self._ask((Exited if run.child is not None else NotStarted)(effect.instance, failure))
+                self._forget(run)
+            case WatchLoading() | SendCanary():
+                self._post(CheckFailed(effect.instance, failure))
+            case AwaitDrain():
+                self._post(Drained(effect.instance))
+            case StopProcess() if run is not None and run.child is not None:
+                if not await self._kill(run):
+                    await self._ask(Exited(effect.instance, replace(failure, action="give_up")))
+            case _:
+                pass  # nobody waits for the others
+
+    async def _kill(self, run: EngineRun) -> bool:
+        """Kill a process whose orderly stop failed; False when it does not end."""
+        assert run.child is not None
+        with suppress(OSError):
+            run.child.signal_group(SIGKILL)
+
+        with anyio.move_on_after(KILL_ALLOWANCE_S):
+            await run.child.wait()
+            return True
+
+        return False
 
     async def _prepare(self, effect: Prepare) -> None:
         await anyio.sleep(effect.settle_s)
@@ -137,14 +210,19 @@ class EffectRunner:
         if left_mib:
             self._record("memory_kept", f"{left_mib} MiB of device memory were not given back in {MEMORY_WAIT_S:g} s")
 
+        with anyio.move_on_after(LEARNING_WAIT_S):
+            async with self._learning:
+                pass
+
         try:
-            async with self._learning:  # a start begins where the one before survived, however soon it follows
-                launch = await anyio.to_thread.run_sync(
-                    self._preparer.prepare, effect.instance, effect.target, effect.rung
-                )
+            work = partial(self._preparer.prepare, effect.instance, effect.target, effect.rung)
+            launch = await read_files(work, f"profile `{effect.target.profile}`", None)
         except OrchError as error:
             self._post(NotStarted(effect.instance, preparation_failure(error)))
             return
+
+        for record in launch.lacking:
+            self._record("record_lost", f"{effect.target} starts without {record}")
 
         run = EngineRun(launch)
         self._runs.add(run)
@@ -154,8 +232,36 @@ class EffectRunner:
 
     async def _spawn(self, run: EngineRun) -> None:
         launch = run.launch
-        rendered = launch.rendered
         run.alone = await self._memory.before_start()
+        try:
+            try:
+                exit, kills = await self._run_to_end(run)
+            finally:
+                self._memory.ended()
+        except SpawnError as error:
+            run.decided.set()
+            await self._ask(NotStarted(launch.instance, spawn_failure(error)))
+            self._forget(run)
+            return
+
+        await run.log_cursor.catch_up()
+        failure = await exit_failure(run.log_cursor.records, exit, kills)
+        self._log.write([exit_mark(launch.instance, exit)])
+        self._note_device_memory(run)
+        failure = replace(failure, unreleased_mib=run.unreleased_mib or 0)
+        # Until the owner has taken the exit its state still speaks of this instance, and others ask about it.
+        await self._ask(Exited(launch.instance, failure))
+        self._forget(run)
+        give_back_memory()
+
+    async def _run_to_end(self, run: EngineRun) -> tuple[Exit, OomKills]:
+        """Run the process until it is gone with all that came from it.
+
+        :return: its end, and the kernel's kills for want of memory
+        :raises SpawnError: when there is none
+        """
+        launch = run.launch
+        rendered = launch.rendered
         memory_scope = await self._memory_scopes.make(launch.instance)
         spec = LaunchSpec(
             argv=tuple(rendered.argv),
@@ -166,31 +272,14 @@ class EffectRunner:
         )
         try:
             run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
-        except SpawnError as error:
             run.decided.set()
+            runs_in = self._memory_scopes.entered(memory_scope, run.child.group)
+            self._post(Spawned(launch.instance, run.child.pid))
+            exit = await run.child.wait()
+            run.checks.cancel()
+            return exit, runs_in.kills()
+        finally:
             await self._memory_scopes.remove(memory_scope)
-            self._memory.ended()
-            await self._ask(NotStarted(launch.instance, spawn_failure(error)))
-            self._forget(run)
-            return
-
-        run.decided.set()
-        runs_in = self._memory_scopes.entered(memory_scope, run.child.group)
-        self._post(Spawned(launch.instance, run.child.pid))
-        exit = await run.child.wait()
-        run.checks.cancel()
-        self._memory.ended()
-        kills = runs_in.kills()
-        await self._memory_scopes.remove(memory_scope)
-        await run.log_cursor.catch_up()
-        failure = await exit_failure(run.log_cursor.records, exit, kills)
-        self._log.write([exit_mark(launch.instance, exit)])
-        self._note_device_memory(run)
-        failure = replace(failure, unreleased_mib=run.unreleased_mib or 0)
-        # Until the owner has taken the exit its state still speaks of this instance, and others ask about it.
-        await self._ask(Exited(launch.instance, failure))
-        self._forget(run)
-        give_back_memory()
 
     async def _watch(self, run: EngineRun) -> None:
         launch = run.launch
@@ -281,7 +370,7 @@ class EffectRunner:
             run.unreleased_mib = self._memory.compare_free(run.log_cursor.activity.free_mib)
 
     def _forget(self, run: EngineRun) -> None:
-        self._preparer.forget(run.launch)
+        run.launch.key.forget()
         self._runs.remove(run)
 
 

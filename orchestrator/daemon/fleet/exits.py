@@ -21,6 +21,9 @@ from orchestrator.daemon.fleet.preparing import BrokenModelError, MissingModelEr
 
 def preparation_failure(error: OrchError) -> Failure:
     """Return the failure of a start whose profile, engine or model was found wrong before anything ran."""
+    if failures.passes(error):
+        return failures.passing_failure(error.message, tuple(error.details), error.hint)
+
     match error:
         case MissingModelError():
             name = "missing_file"

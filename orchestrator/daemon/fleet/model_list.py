@@ -9,7 +9,6 @@ from collections.abc import Callable
 from time import monotonic, time
 
 import anyio
-import anyio.to_thread
 
 from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
@@ -20,6 +19,7 @@ from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, planned
 from orchestrator.core.fleet.routing import Model
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.rules import engine_kind
+from orchestrator.daemon.fleet.preparing import read_files
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 CREATED = int(time())
 LOOK_FOR_PROFILES_S = 2.0
+READ_S = 5.0
 LOOK_AGAIN_S = 0.25
 """The least time between two looks for a name that nobody knows: clients can ask for such names without end."""
 
@@ -59,8 +60,18 @@ class ModelList:
         self._looked_at = float("-inf")
 
     async def read(self) -> None:
-        """Read the profiles now."""
-        self._on_read(await anyio.to_thread.run_sync(self._read))
+        """Read the profiles now.
+
+        :raises OrchError: when they cannot be; what was read before stays
+        """
+        self._on_read(await read_files(self._read, "the list of profiles", READ_S))
+
+    async def try_read(self) -> None:
+        """Read the profiles now; when they cannot be, what was read before stays, and that is said."""
+        try:
+            await self.read()
+        except OrchError as error:
+            _log.warning("what was read of the profiles before stays: %s", error)
 
     async def watch(self) -> None:
         """List new and changed profiles within seconds, for ever. What runs is not touched: that is `orch reload`."""
@@ -187,9 +198,10 @@ def stamp(path: str) -> Stamp:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def _directory(path: str) -> list[tuple[str, int, int]]:
+def _directory(path: str) -> list[tuple[str, Stamp]]:
     try:
         with os.scandir(path) as entries:
-            return sorted((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries)
-    except OSError:  # no directory yet, or an editor replacing a file right now
+            # A link that leads nowhere, or a file that an editor replaces right now, hides no other.
+            return sorted((entry.name, stamp(entry.path)) for entry in entries)
+    except OSError:  # no directory yet
         return []

@@ -5,21 +5,28 @@ Everything that can be wrong without starting anything is found here, so that a 
 
 from __future__ import annotations
 
+import logging
 import os
-import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
+import anyio
+import anyio.to_thread
+
+from orchestrator.adapters.abandonable import NoThreadError, run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, read_splits
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.adapters.process.key_handover import EngineKey, make_key
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.model_limits import refuse_model, refuse_mtp_drafter
-from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
@@ -29,7 +36,37 @@ from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, render_profile
 
+_log = logging.getLogger(__name__)
+
 HOST = "127.0.0.1"
+
+FILES_S = 20.0
+"""For the files of a target to be read, where somebody waits for it; less than clients of the control API wait."""
+
+T = TypeVar("T")
+
+
+async def read_files(work: Callable[[], T], what: str, limit_s: float | None = FILES_S) -> T:
+    """Do what reads a target's files in a thread that nobody has to wait for: a disk that hangs holds up nothing else.
+
+    :param what: what is read, for messages
+    :raises OrchError: as the work does, and in place of any other error; its cause is that error
+    :raises TimedOutError: when it takes too long
+    """
+    try:
+        with anyio.fail_after(limit_s):
+            try:
+                return await run_abandonable(work)
+            except NoThreadError:  # one that anyio keeps may be idle
+                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except OrchError:
+        raise
+    except TimeoutError as error:
+        hint = "is the disk or the network that they are on still there?"
+        raise TimedOutError(f"{what}: the files did not answer within {limit_s:g} s", hint=hint) from error
+    except Exception as error:
+        _log.warning("%s cannot be read", what, exc_info=True)
+        raise OrchError(f"{what} cannot be read: {error or type(error).__name__}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +76,8 @@ class Launch:
     :param written: the profile as its text says; `profile` is with the rung laid over it
     :param rendered: argv with the binary first, and the environment
     :param directory: where the process runs: the fork leaves files there
+    :param key: that the engine wants, and where it reads it
+    :param lacking: the records that it is started without, and why
     :param model_bytes: size of the model's files, to show how far loading is
     :param cache_in_host: whether some of the KV cache may be in host memory
     """
@@ -50,13 +89,17 @@ class Launch:
     rendered: RenderedLaunch
     rung: Rung
     port: int
-    api_key: str
-    key_file: str
+    key: EngineKey
     directory: str
     model_bytes: int
     margin_key: MarginKey
     capabilities: Capabilities
     cache_in_host: bool = True
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def api_key(self) -> str:
+        return self.key.key
 
     @property
     def mtp(self) -> bool:
@@ -127,25 +170,33 @@ class Preparer:
         path, model_bytes = self._check_model(chosen, engine)
         devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
         key = margin_key(chosen, path, f"{engine.build} {engine.sha256[:12]}", devices)
-        learned = self._margins.learned(key)
+        lacking: list[str] = []
+        learned = self._best_effort(lambda: self._margins.learned(key), "what was learned of margins", lacking)
         if rung is None:
             rung = first_rung(chosen, learned)
         elif learned is not None:  # while the engine served: a spill
             rung = raise_rung(rung, learned)
 
         directory = os.path.join(self._paths.state, "engine")
-        make_private(directory)
+        if self._best_effort(lambda: _made(directory), "its directory", lacking) is None:
+            directory = "/"
+
         port = free_port()
-        key_file, api_key = self._new_key(instance)
-        rendered = render_profile(
-            self._paths,
-            profile,
-            engine,
-            adjust=partial(apply_rung, rung=rung),
-            host=HOST,
-            port=port,
-            api_key_file=key_file,
-        )
+        engine_key, why = make_key(self._paths.keys, instance)
+        lacking += [f"its key file ({why})"] if why else []
+        try:
+            rendered = render_profile(
+                self._paths,
+                profile,
+                engine,
+                adjust=partial(apply_rung, rung=rung),
+                host=HOST,
+                port=port,
+                api_key_file=engine_key.path,
+            )
+        except BaseException:
+            engine_key.forget()
+            raise
         return Launch(
             instance=instance,
             target=target,
@@ -154,13 +205,13 @@ class Preparer:
             rendered=rendered,
             rung=rung,
             port=port,
-            api_key=api_key,
-            key_file=key_file,
+            key=engine_key,
             directory=directory,
             model_bytes=model_bytes,
             margin_key=key,
             capabilities=engine.capabilities,
             cache_in_host=not devices or cache_may_be_in_host(rendered.profile),
+            lacking=tuple(lacking),
         )
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
@@ -194,22 +245,13 @@ class Preparer:
         heads = ("model", "aliases", "recovery", "extra_args")
         return (*(head for head in heads if getattr(before, head) != getattr(after, head)), *changed)
 
-    def forget(self, launch: Launch) -> None:
-        """Remove what was made for a process that is gone."""
-        if os.path.exists(launch.key_file):
-            os.unlink(launch.key_file)
-
-    def _new_key(self, instance: str) -> tuple[str, str]:
-        directory = os.path.join(self._paths.runtime, "keys")
-        make_private(directory)
-        path = os.path.join(directory, instance)
-        key = secrets.token_hex(32)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            # Nothing but the key: the fork takes every line for one, comments too.
-            file.write(key)
-
-        return path, key
+    def _best_effort(self, work: Callable[[], T], what: str, lacking: list[str]) -> T | None:
+        """Return what the work returns; None when it fails, which is then noted among what is lacking."""
+        try:
+            return work()
+        except (OSError, OrchError) as error:
+            lacking.append(f"{what} ({error})")
+            return None
 
     def _find_engine(self, name: str) -> Engine:
         """Return the engine, unless a file of an installed build is not what was installed."""
@@ -296,3 +338,8 @@ class MissingModelError(UsageError):
 
 class BrokenModelError(OrchError):
     """Raised when the model file cannot be what it should be."""
+
+
+def _made(directory: str) -> str:
+    make_private(directory)
+    return directory

@@ -143,7 +143,7 @@ class Daemon:
         self._event_log.add("ended", f"daemon {os.getpid()}")
 
     async def _serve(self, listeners: Listeners, tasks: TaskGroup, guard: OrphanGuard) -> None:
-        core = CoreTasks(tasks)
+        core = CoreTasks(tasks, self._event_log.add)
         owner, config, gateway_url = self._owner, self._config, url_of(listeners.gateway[0])
         runs = EngineRuns()
         router = Router(owner, runs, on_request=config.gateway.switch_on_request)
@@ -155,7 +155,7 @@ class Daemon:
         dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
-        core.start("owner", lambda: owner.run(effect_runner))
+        core.start("owner", lambda: owner.run(effect_runner), again=False)
         switcher = Switcher(owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered)
         owner.observe_switches(self._totals.switched)
         owner.observe_switches(switcher.finished)
@@ -190,7 +190,7 @@ class Daemon:
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()})
         link = ManagerLink(self._notifier, owner, router, gateway_url)
-        await models.read()
+        await models.try_read()
         await anyio.to_thread.run_sync(self._history.open)
         core.start("state file", self._desired.follow)
         core.start("signals", self._signals.heed)

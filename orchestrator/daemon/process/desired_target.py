@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
+import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.store.state_file import load_state, save_state
@@ -16,9 +18,12 @@ from orchestrator.core.fleet.fleet_states import UpRequested
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
-from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.fleet.preparing import Preparer, read_files
 
 _log = logging.getLogger(__name__)
+
+SAVE_AGAIN_S = 10.0
+"""Between tries while the file cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class DesiredTarget:
         self._preparer = preparer
         self._event_log = event_log
         self.refused: OrchError | None = None
+        self._lost = ""
         self._remembered, notice = load_state(path)
         if notice:
             _log.warning("%s", notice)
@@ -83,7 +89,7 @@ class DesiredTarget:
             return
 
         try:
-            resolved = await anyio.to_thread.run_sync(self._preparer.resolve, name, engine)
+            resolved = await read_files(partial(self._preparer.resolve, name, engine), f"profile `{name}`")
         except OrchError as error:
             # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
             _log.error("%s: %s", error.message, "; ".join(error.details))
@@ -97,32 +103,50 @@ class DesiredTarget:
         """Save what is to run each time that changes, for ever."""
         generation = 0
         saved: Target | None = None
-        first = True
+        due = True
         while True:
-            published = await self._owner.published.changed(generation)
+            with anyio.move_on_after(SAVE_AGAIN_S if due and generation else None):
+                await self._owner.published.changed(generation)
+
             generation = self._owner.published.generation
-            desired = published.fleet.desired
-            if desired == saved and not first:
+            desired = self._owner.fleet.desired
+            if desired == saved and not due:
                 continue
 
-            saved, first = desired, False
             if desired is not None:
                 self._remembered["last"] = as_saved(desired)
 
             self._remembered["wanted"] = self._remembered.get("last") if desired is not None else None
-            try:
-                await anyio.to_thread.run_sync(save_state, self._path, dict(self._remembered))
-            except OSError as error:
-                _log.warning("state not saved: %s", error)
+            saved, due = desired, not await self._saved()
+
+    async def _saved(self) -> bool:
+        """Save what is remembered; False when it cannot be: a full disk costs the record, never the engine."""
+        try:
+            await anyio.to_thread.run_sync(save_state, self._path, dict(self._remembered))
+        except (OSError, RuntimeError) as error:
+            self._say_lost(error)
+            return False
+
+        self._lost = ""
+        return True
+
+    def _say_lost(self, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        text = f"what is to run is not remembered for the next start: {reason}"
+        if self._lost != text:
+            _log.warning("state not saved: %s", error)
+            self._event_log.add("record_lost", text)
+
+        self._lost = text
 
     def keep(self, desired: Target | None) -> None:
-        """Save the target for the next daemon: the service manager ended this one, and nobody stopped the engine.
-
-        :raises OSError: when it cannot be saved
-        """
+        """Save the target for the next daemon: the service manager ended this one, and nobody stopped the engine."""
         if desired is not None and not self._options.started_by_up:
             self._remembered["wanted"] = as_saved(desired)
-            save_state(self._path, dict(self._remembered))
+            try:
+                save_state(self._path, dict(self._remembered))
+            except OSError as error:
+                self._say_lost(error)
 
 
 def as_saved(target: Target) -> dict[str, str]:

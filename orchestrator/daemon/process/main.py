@@ -19,6 +19,7 @@ from orchestrator.adapters.paths import find_paths, make_directories
 from orchestrator.adapters.process.cgroup import EngineGroups, claim_engine_groups
 from orchestrator.adapters.process.guard import home_id, sweep_leftovers
 from orchestrator.adapters.process.hardening import check_privilege, dump_no_core, raise_descriptor_limit
+from orchestrator.adapters.process.key_handover import sweep_keys
 from orchestrator.adapters.process.linux import become_subreaper, check_platform, use_one_heap
 from orchestrator.adapters.store.lock import DaemonLock
 from orchestrator.adapters.store.state_file import sweep_temporaries
@@ -69,6 +70,10 @@ def serve(options: StartOptions) -> int:
             leftovers = sweep_leftovers(home_id(paths.state))
             if leftovers:
                 _log.warning("ended %d processes that an earlier daemon left", len(leftovers))
+
+            keys = sweep_keys(paths.keys)
+            if keys:
+                _log.info("deleted %d key files that an earlier daemon left", keys)
 
             groups = take_engine_groups(config.daemon.engine_memory_max_mib)
             daemon = Daemon(paths, config, options, settings, groups, notifier, handed.watchdog_s)

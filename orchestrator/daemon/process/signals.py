@@ -58,7 +58,10 @@ class Signals:
             remark = ""
             try:
                 await reload()
-            except (OrchError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  (the manager waits for the end of each reload)
+                if not isinstance(error, OrchError):
+                    _log.exception("a reload failed")
+
                 text = "; ".join((error.message, *error.details)) if isinstance(error, OrchError) else str(error)
                 remark = f"reload failed, what was read before stays: {text}"
                 _log.error("%s", remark)

@@ -90,12 +90,12 @@ def test_what_the_text_says_differently_since_is_named(paths: Paths, tmp_path: P
 def test_the_key_of_a_launch_is_its_own_and_goes_with_it(paths: Paths) -> None:
     preparer = Preparer(paths, GpuReader(()))
     launch = preparer.prepare("i-1", preparer.resolve("p", None).target, None)
-    assert Path(launch.key_file).read_text() == launch.api_key
-    assert os.stat(launch.key_file).st_mode & 0o777 == 0o600
+    assert Path(launch.key.path).read_text() == launch.api_key
+    assert os.stat(launch.key.path).st_mode & 0o777 == 0o600
 
-    preparer.forget(launch)
-    preparer.forget(launch)
-    assert not os.path.exists(launch.key_file)
+    launch.key.forget()
+    launch.key.forget()
+    assert not os.path.exists(launch.key.path)
 
 
 def test_a_model_that_does_not_exist_is_refused_before_anything_is_made(paths: Paths, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.adapters.process.key_handover import EngineKey
 from orchestrator.adapters.store.margins import MarginKey
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.daemon.fleet.engine_run import EngineRun
@@ -60,6 +61,7 @@ def run_on(port: int, instance: str) -> EngineRun:
     key = MarginKey("b11434", "a.gguf:1:1", {}, ())
     return EngineRun(
         Launch(
-            instance, A, profile, profile, rendered, FIRST, port, "key", "/key", "/", 1, key, build(UPSTREAM)
+            instance, A, profile, profile, rendered, FIRST, port, EngineKey("key", "/nonexistent/key"), "/", 1,
+            key, build(UPSTREAM),
         )
     )  # fmt: skip
