@@ -6,7 +6,10 @@ stages.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestrator.core.dialect.capabilities import Capabilities, Kind
+from orchestrator.core.profile.settings import Value
 
 _MTP_TAIL_NEEDS_STAGES = frozenset({"qwen35moe", "qwen35"})
 """Their loaders took the last block for a layer of attention and failed on its missing tensors (seen on b4409)."""
@@ -70,3 +73,20 @@ def refuse_mtp_drafter(
         return f"it is made for a model of width {reads}, and the model's is {target_width}: take this model's drafter"
 
     return None
+
+
+def refuse_embeddings(settings: Mapping[str, Value], file_pooling: int | None) -> str | None:
+    """Return the reason why `/v1/embeddings` would answer every request with an error; None when nothing speaks so.
+
+    :param file_pooling: `<architecture>.pooling_type`; 0 is none, as is a header without the key
+    """
+    if settings.get("server.embeddings") is not True or settings.get("server.reranking") is True:
+        return None
+
+    if "server.pooling" in settings or file_pooling:
+        return None
+
+    return (
+        'the file names no pooling, so an input would get no embedding of its own: set `server.pooling`, "last" for'
+        ' decoders such as Qwen3-Embedding, else what the model\'s card says ("mean", "cls"); "none" gives each token one'
+    )

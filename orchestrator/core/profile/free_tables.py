@@ -30,8 +30,8 @@ VARIABLE_PREFIXES = (
     "OMP_", "KMP_", "GOMP_", "OPENBLAS_", "BLIS_", "VECLIB_", "MALLOC_", "MIMALLOC_",
 )  # fmt: skip
 
-VARIABLES = ("LLAMA_GRAPH_REUSE_DISABLE", "LLAMA_SET_ROWS", "LLAMA_TRACE")
-"""Names beside the prefixes: what upstream reads that no flag says."""
+VARIABLES = ("DRI_PRIME", "LLAMA_GRAPH_REUSE_DISABLE", "LLAMA_SET_ROWS", "LLAMA_TRACE")
+"""Names beside the prefixes: the choice of a device in Mesa, and what upstream reads that no flag says."""
 
 _LOADS_CODE = re.compile(
     r"GGML_BACKEND_(PATH|DIR)|CUDA_INJECTION(32|64)_PATH|NVIDIA_INJECTION\w*|HSA_TOOLS_\w+|ROCPROFILER_\w*LIB\w*"

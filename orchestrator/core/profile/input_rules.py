@@ -19,8 +19,16 @@ def _input_above_ubatch(facts: ProfileFacts) -> str | None:
     return (
         f"{said} must hold the longest input, as an embedding or a score is made of it in one piece: a slot takes"
         f" {longest} tokens, and the engine answers longer inputs than {held} with an error; set"
-        f" `batch.ubatch = {longest}` and `batch.size` no smaller, or a smaller `context.size`"
+        f" `batch.ubatch = {_fitting_ubatch(facts, longest)}` and `batch.size` no smaller, or a smaller `context.size`"
     )
+
+
+def _fitting_ubatch(facts: ProfileFacts, least: int) -> int:
+    """Return the smallest micro-batch that keeps both rules, tokens."""
+    parallel = facts.get("context.parallel")
+    least = max(least, facts.slot_context or 0)
+    by_mean = facts.on("server.embeddings") and facts.get("server.pooling") in (None, "mean")
+    return -(-least // parallel) * parallel if by_mean and isinstance(parallel, int) else least
 
 
 def _ubatch_not_shared_evenly(facts: ProfileFacts) -> str | None:
@@ -35,7 +43,7 @@ def _ubatch_not_shared_evenly(facts: ProfileFacts) -> str | None:
     pooled = "with mean pooling" if facts.get("server.pooling") else "where the model pools by mean (its file says)"
     return (
         f"`batch.ubatch` ({held}) is no multiple of `context.parallel` ({parallel}): {pooled} the engine stops at its"
-        f" start; set `batch.ubatch = {-(-held // parallel) * parallel}`"
+        f" start; set `batch.ubatch = {_fitting_ubatch(facts, held)}`"
         + ("" if facts.get("server.pooling") else ", or say what it is with `server.pooling`")
     )
 

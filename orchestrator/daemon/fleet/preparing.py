@@ -25,7 +25,7 @@ from orchestrator.adapters.process.key_handover import EngineKey, make_key
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
 from orchestrator.core.dialect.capabilities import Capabilities
-from orchestrator.core.dialect.model_limits import refuse_model, refuse_mtp_drafter
+from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_model, refuse_mtp_drafter
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
@@ -291,6 +291,14 @@ class Preparer:
                 details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
                 hint="take a file that keeps the MTP layers, name the head's own file as speculative.draft_model,"
                 ' or set speculative.type = "none"',
+            )
+
+        no_embeddings = refuse_embeddings(profile.settings, header.number("pooling_type"))
+        if no_embeddings is not None:
+            raise UsageError(
+                f"profile `{profile.name}` asks for embeddings, and the model does not say how",
+                details=(f"{path}: {no_embeddings}",),
+                hint=f"`orch profile set {profile.name} server.pooling=last`, or what the model's card says",
             )
 
         limit = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.dialect.capabilities import Capabilities, Kind
-from orchestrator.core.dialect.model_limits import known_limits, refuse_model, refuse_mtp_drafter
+from orchestrator.core.dialect.model_limits import known_limits, refuse_embeddings, refuse_model, refuse_mtp_drafter
+from orchestrator.core.profile.settings import Value
 
 
 def build(kind: Kind, *, spec_stages: bool = False) -> Capabilities:
@@ -60,3 +61,22 @@ def test_a_drafter_of_mtp_is_a_head_of_the_models_width(
     )
     assert (reason is None) == (not words)
     assert words in (reason or "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "file_pooling", "refused"),
+    [
+        ({"server.embeddings": True}, None, True),
+        ({"server.embeddings": True}, 0, True),
+        ({"server.embeddings": True}, 1, False),
+        ({"server.embeddings": True, "server.pooling": "last"}, None, False),
+        ({"server.embeddings": True, "server.pooling": "none"}, None, False),
+        ({"server.embeddings": True, "server.reranking": True}, None, False),
+        ({"server.embeddings": False}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_embeddings_of_a_file_that_names_no_pooling_need_one(
+    settings: dict[str, Value], file_pooling: int | None, refused: bool
+) -> None:
+    assert (refuse_embeddings(settings, file_pooling) is not None) == refused

@@ -48,6 +48,7 @@ def test_an_embedding_server_with_five_slots_is_told_both_faults() -> None:
     assert len(found) == 2
     assert "a slot takes 1024 tokens" in found[0]
     assert "no multiple of `context.parallel` (5)" in found[1]
+    assert all("set `batch.ubatch = 1025`" in message for message in found)  # keeps both rules
 
 
 @pytest.mark.parametrize(

@@ -177,3 +177,15 @@ def test_mtp_without_a_head_and_without_a_drafter_is_refused(paths: Paths, tmp_p
         Preparer(paths, GpuReader(())).resolve("p", None)
 
     assert "speculative.draft_model" in (caught.value.hint or "")
+
+
+def test_embeddings_of_a_file_that_names_no_pooling_are_refused_before_a_start(paths: Paths, tmp_path: Path) -> None:
+    text = f'schema = 1\nmodel = "{tmp_path / "m.gguf"}"\n[server]\nembeddings = true\n'
+    Path(paths.profiles, "p.toml").write_text(text)
+    with pytest.raises(UsageError, match="does not say how") as caught:
+        Preparer(paths, GpuReader(())).resolve("p", None)
+
+    assert '"last" for decoders' in caught.value.details[0]
+    Path(paths.profiles, "p.toml").write_text(text + 'pooling = "last"\n')
+    argv = Preparer(paths, GpuReader(())).resolve("p", None).argv
+    assert argv[argv.index("--pooling") + 1] == "last"
