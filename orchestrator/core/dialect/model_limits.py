@@ -88,5 +88,5 @@ def refuse_embeddings(settings: Mapping[str, Value], file_pooling: int | None) -
 
     return (
         'the file names no pooling, so an input would get no embedding of its own: set `server.pooling`, "last" for'
-        ' decoders such as Qwen3-Embedding, else what the model\'s card says ("mean", "cls"); "none" gives each token one'
+        ' decoders such as Qwen3-Embedding, or what the model\'s card says ("mean", "cls"); "none" is for tokens'
     )
