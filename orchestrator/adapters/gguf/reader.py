@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.adapters.gguf.types import size_bytes, type_name
+from orchestrator.adapters.gguf.types import size_bytes
+from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.errors import OrchError
 from orchestrator.core.terminal import quote_text
 

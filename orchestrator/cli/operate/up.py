@@ -8,7 +8,7 @@ from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.api.types import Status
 from orchestrator.api.wording import rollback_text
-from orchestrator.cli import output, waiting
+from orchestrator.cli import diagnostics, output, waiting
 from orchestrator.cli.operate.switch import follow
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
@@ -19,7 +19,8 @@ EXAMPLES = """\
   orch up demo
   orch up qwen3.6-35b-a3b-12gb --engine upstream
   orch up                         # what ran last, or the default profile
-  orch up demo --detach           # do not wait"""
+  orch up demo --detach           # do not wait
+  orch up demo --dry-run          # what would be started, and what speaks against it"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-d", "--detach", action="store_true", help="return at once instead of waiting until it answers"
     )
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check profile, build and model files, and show the command line"
+    )
     parser.add_argument("--json", action="store_true", help="print the status as JSON")
 
 
@@ -38,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.cli.launching import ensure_daemon
 
     paths = find_paths()
+    if args.dry_run:
+        return _dry_run(args)
+
     started = ensure_daemon(paths)
     body = {name: value for name, value in (("profile", args.profile), ("engine", args.engine)) if value}
     try:
@@ -86,6 +93,32 @@ def run(args: argparse.Namespace) -> int:
         details=() if replaced else attempt_texts(status),
         hint="`orch events` shows what happened" if replaced else status["hint"] or HINT,
     )
+
+
+def _dry_run(args: argparse.Namespace) -> int:
+    """Find what would keep it from starting, without a daemon; a model's headers are read, its weights are not."""
+    import shlex
+
+    from orchestrator.adapters.hardware.gpu import GpuReader
+    from orchestrator.core.errors import UsageError
+    from orchestrator.daemon.fleet.preparing import Preparer
+
+    if args.profile is None:
+        raise UsageError("say what would be started", hint="`orch up PROFILE --dry-run`")
+
+    resolved = Preparer(find_paths(), GpuReader(())).resolve(args.profile, args.engine)
+    target = resolved.target
+    if args.json:
+        values = {"profile": target.profile, "engine": target.engine, "argv": list(resolved.argv)}
+        output.json_data({**values, "model_bytes": resolved.model_bytes, "notes": list(resolved.notes)})
+        return exit_codes.OK
+
+    for note in resolved.notes:
+        diagnostics.note(f"note: {note}")
+
+    diagnostics.note(f"{target}: nothing speaks against a start; the model has {resolved.model_bytes >> 20} MiB")
+    output.line(shlex.join(resolved.argv))
+    return exit_codes.OK
 
 
 def attempt_texts(status: Status) -> tuple[str, ...]:

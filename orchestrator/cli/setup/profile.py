@@ -11,7 +11,9 @@ from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.config.profile_files import ProfileStore, ResolvedProfile
+    from orchestrator.core.dialect.capabilities import Kind
     from orchestrator.core.problems import Problem
+    from orchestrator.core.profile.profile import EngineProfile
 
 HELP = "list, show, check, render, set and create profiles"
 EXAMPLES = """\
@@ -193,6 +195,8 @@ def _look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[P
         return []
 
     if engine is None:
+        chosen_profile = profile.for_engine(profile.engine)
+        problems += _header_problems(chosen_profile, engine_kind(profile.engine), file)
         found = [find_remarks(profile.for_engine(each), engine_kind(each)) for each in named_engines(profile)]
         return [(file, message) for message in dict.fromkeys(message for each in found for message in each)]
 
@@ -208,7 +212,28 @@ def _look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[P
         problems += [Problem(line, file=file, hint=error.hint) for line in error.details or (error.message,)]
         return []
 
+    problems += _header_problems(profile.for_engine(chosen.id), chosen.capabilities.kind, file)
     return [(file, message) for message in find_remarks(profile.for_engine(chosen.id), chosen.capabilities.kind)]
+
+
+def _header_problems(profile: EngineProfile, kind: Kind, file: str) -> list[Problem]:
+    """Return what the headers of the profile's files say against it; nothing of files that are not there yet."""
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.problems import Problem
+    from orchestrator.engines.model_check import MissingModelError, check_fit, check_mtp, read_model
+    from orchestrator.engines.model_file import model_file
+
+    try:
+        parts = read_model(profile, model_file(find_paths(), profile.model).path)
+        check_fit(profile, parts, kind)
+        check_mtp(profile, parts[0])
+    except MissingModelError:
+        return []
+    except OrchError as error:
+        message = error.message.removeprefix(f"profile `{profile.name}`: ")
+        return [Problem("; ".join((message, *error.details)), file=file, hint=error.hint)]
+
+    return []
 
 
 def _as_json(problem: Problem) -> dict[str, object]:

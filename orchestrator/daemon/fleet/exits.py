@@ -16,7 +16,7 @@ from orchestrator.core.failure.diagnosis import ExitStatus, diagnose
 from orchestrator.core.failure.exit_evidence import OomKills
 from orchestrator.core.fleet import failures
 from orchestrator.core.fleet.lifecycle_states import Failure
-from orchestrator.daemon.fleet.preparing import BrokenModelError, MissingModelError
+from orchestrator.engines.model_check import BrokenModelError, MissingModelError, UnfitModelError
 
 
 def preparation_failure(error: OrchError) -> Failure:
@@ -27,7 +27,7 @@ def preparation_failure(error: OrchError) -> Failure:
     match error:
         case MissingModelError():
             name = "missing_file"
-        case BrokenModelError():
+        case BrokenModelError() | UnfitModelError():
             name = "bad_model"
         case _:
             name = "bad_flag"

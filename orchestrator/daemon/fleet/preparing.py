@@ -18,20 +18,20 @@ import anyio.to_thread
 
 from orchestrator.adapters.abandonable import NoThreadError, run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
-from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, read_splits
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.key_handover import EngineKey, make_key
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
 from orchestrator.core.dialect.capabilities import Capabilities
-from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_model, refuse_mtp_drafter
+from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_model
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.engines.build.installs import verify
+from orchestrator.engines.model_check import check_fit, check_mtp, read_model
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, render_profile
@@ -269,30 +269,10 @@ class Preparer:
     def _check_model(self, profile: EngineProfile, engine: Engine) -> tuple[str, int]:
         """Return the model's path and size in bytes, once its header was read and has what profile and engine need."""
         path = model_file(self._paths, profile.model).ensure()
-        if not os.path.exists(path):
-            message = f"profile `{profile.name}`: the model file does not exist"
-            raise MissingModelError(message, details=(path,), hint=f"`orch profile set {profile.name} model=PATH`")
-
-        try:
-            parts = read_splits(path)
-        except GgufError as error:
-            raise BrokenModelError(
-                f"profile `{profile.name}`: {error.message}", details=error.details, hint=error.hint
-            ) from error
-
+        parts = read_model(profile, path)
+        check_fit(profile, parts, engine.capabilities.kind)
         header = parts[0]
-        wants_mtp = drafts_with_mtp(profile.settings)
-        drafter = profile.settings.get("speculative.draft_model")
-        if wants_mtp and isinstance(drafter, str):
-            _check_mtp_drafter(profile, header, drafter)
-        elif wants_mtp and not header.has_mtp:
-            raise UsageError(
-                f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
-                details=(f"{path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
-                hint="take a file that keeps the MTP layers, name the head's own file as speculative.draft_model,"
-                ' or set speculative.type = "none"',
-            )
-
+        check_mtp(profile, header)
         no_embeddings = refuse_embeddings(profile.settings, header.number("pooling_type"))
         if no_embeddings is not None:
             raise UsageError(
@@ -310,42 +290,6 @@ class Preparer:
             )
 
         return path, sum(part.file_size for part in parts)
-
-
-def _check_mtp_drafter(profile: EngineProfile, target: GgufHeader, path: str) -> None:
-    if not os.path.exists(path):
-        message = f"profile `{profile.name}`: the drafter's file does not exist"
-        hint = f"`orch profile set {profile.name} speculative.draft_model=PATH`"
-        raise MissingModelError(message, details=(path,), hint=hint)
-
-    try:
-        drafter = read_splits(path)[0]
-    except GgufError as error:
-        raise BrokenModelError(
-            f"profile `{profile.name}`: {error.message}", details=error.details, hint=error.hint
-        ) from error
-
-    reason = refuse_mtp_drafter(
-        target_width=target.number("embedding_length"),
-        architecture=drafter.architecture,
-        nextn_predict_layers=drafter.nextn_predict_layers,
-        width=drafter.number("embedding_length"),
-        backbone_width=drafter.number("embedding_length_out"),
-    )
-    if reason is not None:
-        raise UsageError(
-            f"profile `{profile.name}` asks for MTP with a file that cannot draft for its model",
-            details=(f"{path}: {reason}", f"{target.path}: {target.architecture}"),
-            hint="take the drafter that was published with the model, or leave speculative.draft_model out",
-        )
-
-
-class MissingModelError(UsageError):
-    """Raised when the model file is not there."""
-
-
-class BrokenModelError(OrchError):
-    """Raised when the model file cannot be what it should be."""
 
 
 def _made(directory: str) -> str:

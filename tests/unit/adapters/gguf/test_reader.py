@@ -19,8 +19,9 @@ from orchestrator.adapters.gguf.reader import (
     read_splits,
     split_paths,
 )
-from orchestrator.adapters.gguf.types import TENSOR_TYPES, size_bytes, type_name
+from orchestrator.adapters.gguf.types import size_bytes
 from orchestrator.adapters.gguf.writer import Field, TensorData, floats, write_gguf, zeros
+from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
 from orchestrator.core.errors import OrchError
 
 HEADER = struct.Struct("<4sIQQ")

@@ -10,8 +10,9 @@ from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf, zer
 from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.adapters.paths import Paths, make_directories
 from orchestrator.core.errors import UsageError
-from orchestrator.daemon.fleet.preparing import MissingModelError, Preparer
+from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.engines.known.model import write_known_model
+from orchestrator.engines.model_check import MissingModelError
 from orchestrator.engines.registry import Engine, EngineRegistry
 from tests.unit.engines.engine_scripts import UPSTREAM, engine, paths_below
 
