@@ -25,12 +25,16 @@ class Canary:
     :param ok: a complete answer with at least one token (or one vector) arrived
     :param detail: the status and the start of the body when it did not
     :param draft_tokens: drafts that the engine counted; None where its answer does not say
+    :param status: of the answer; None when none came
+    :param cut: the connection broke before the answer was whole
     """
 
     ok: bool
     detail: str
     predicted_tokens: int | None = None
     draft_tokens: int | None = None
+    status: int | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +126,17 @@ class EngineProbe:
 
         return Canary(True, "", predicted, _count(counts.get("draft_n")))
 
-    async def embed(self, timeout_s: float) -> Canary:
-        """Ask for the embedding of a word."""
-        answer = await self._post("/v1/embeddings", {"input": "ping"}, timeout_s)
+    async def embed(self, timeout_s: float, text: str = "ping") -> Canary:
+        """Ask for the embedding of a text."""
+        answer = await self._post("/v1/embeddings", {"input": text}, timeout_s)
         if isinstance(answer, Canary):
             return answer
 
         return Canary(bool(answer.get("data")), "the answer has no vector")
 
-    async def rerank(self, timeout_s: float) -> Canary:
+    async def rerank(self, timeout_s: float, text: str = "pong") -> Canary:
         """Ask for the ranking of one document."""
-        answer = await self._post("/v1/rerank", {"query": "ping", "documents": ["pong"]}, timeout_s)
+        answer = await self._post("/v1/rerank", {"query": "ping", "documents": [text]}, timeout_s)
         if isinstance(answer, Canary):
             return answer
 
@@ -145,10 +149,11 @@ class EngineProbe:
         except httpx.TimeoutException:
             return Canary(False, f"no answer to POST {path} within {timeout_s:g} s")
         except (httpx.HTTPError, ValueError) as error:
-            return Canary(False, f"POST {path}: {type(error).__name__}: {error}")
+            return Canary(False, f"POST {path}: {type(error).__name__}: {error}", cut=True)
 
         if not isinstance(answer, dict):
-            return Canary(False, f"POST {path} answered {response.status_code}: {response.text[:300]}")
+            detail = f"POST {path} answered {response.status_code}: {response.text[:300]}"
+            return Canary(False, detail, status=response.status_code)
 
         return answer
 

@@ -48,3 +48,19 @@ def _while_serving(records: Sequence[LogRecord]) -> Diagnosis | None:
         "device_oom", "runtime", action, device=found.device, requested_mib=found.requested_mib, ended=None
     )
     return replace(found, phase="runtime", action=action, message=message, hint=hint)
+
+
+def last_failed(records: Sequence[LogRecord], first: int) -> LogRecord | None:
+    """Return the newest line that says that a request could not be computed, where none went well after it.
+
+    :param first: the number of the first line that was printed while the engine served
+    """
+    for record in reversed(records):
+        if record.number < first or RequestAnswered() in record.events:
+            return None
+
+        failure = record.failure
+        if failure is not None and failure.signature.strength in ("serving", "cause", "fatal"):
+            return record
+
+    return None

@@ -257,10 +257,12 @@ def _main_failure(check: Failure, death: Failure) -> Failure:
     """Return the failure of a process that was being stopped because of a failed check.
 
     The words of its own log come first: the abort of a process that ran out of memory cuts off the canary, which is
-    noticed before the exit. The log of one that merely hung says nothing, and its exit status is of our making.
+    noticed before the exit. The log of one that merely hung says nothing, and its exit status is of our making. A check
+    that itself quotes the log is the later word.
     """
     silent = death.evidence is None or death.failure_class in ("ok", "killed") or death.action == "continue"
-    return check if silent or check.permanent else death
+    shown = check.evidence is not None and check.failure_class != "device_oom"
+    return check if silent or shown or check.permanent else death
 
 
 def _after_stop(start_record: StartRecord, then: Target | None, instance: str) -> tuple[State, Effects]:

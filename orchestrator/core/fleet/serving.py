@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.core.engine_log.events import LogRecord
 from orchestrator.core.fleet.lifecycle import rung_after
 from orchestrator.core.fleet.lifecycle_states import Failure, StartRecord, describe
 from orchestrator.core.health.liveness import LivenessVerdict
@@ -54,3 +55,21 @@ def decide_serving(
         news = "the engine answers again" if answers else f"new requests wait: {verdict.reason}"
 
     return ServingDecision(None, answers, news, memory_news)
+
+
+def answers_failed(failures: int, line: LogRecord | None, said: str) -> Failure:
+    """Return the failure of an instance that lives and answers every request with an error.
+
+    :param failures: answers in a row
+    :param line: the engine's own words in its log; None when it has none
+    :param said: what it answered to a question of our own
+    """
+    found = line.failure if line is not None else None
+    failure_class = found.signature.failure_class if found is not None else "engine_bug"
+    return Failure(
+        failure_class if failure_class == "driver" else "engine_bug",
+        f"the engine lives and answers only errors: the last {failures}, and two to orch itself",
+        line.text.strip()[:500] if line is not None else said,
+        action="restart",
+        phase="runtime",
+    )

@@ -38,6 +38,7 @@ class EngineRun:
     :ivar alone: no other engine ran when it was started
     :ivar figures: what the engine says of its model; None until it is loaded
     :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
+    :ivar failing: that its answers fail, for people; empty while they do not
     :ivar degradations: what it goes on without, as it said while it loaded
     """
 
@@ -51,6 +52,7 @@ class EngineRun:
     alone: bool = False
     unreleased_mib: int | None = None
     figures: ModelFigures | None = None
+    failing: str = ""
     degradations: tuple[Degradation, ...] = ()
     log_cursor: LogCursor = field(init=False)
 
@@ -126,9 +128,12 @@ class EngineRuns:
         return run.launch if run else None
 
     def notice(self, instance: str | None) -> str | None:
-        """Return what an instance goes on without, in one line for people; None when that is nothing."""
+        """Return what is wrong with an instance that runs, in one line for people; None when that is nothing."""
         run = self.get(instance)
-        return describe_degradations(run.degradations) or None if run is not None else None
+        if run is None:
+            return None
+
+        return "; ".join(filter(None, (run.failing, describe_degradations(run.degradations)))) or None
 
     def build(self, instance: str | None) -> str | None:
         """Return the label of the build that an instance runs."""

@@ -29,9 +29,10 @@ from orchestrator.core.health.liveness import (
     begin,
 )
 from orchestrator.core.measure.slots import read_slots
+from orchestrator.daemon.fleet.answer_watch import AnswerWatch
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, engine_probe
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.gateway.contract import Traffic
+from orchestrator.gateway.contract import Finished, Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -40,12 +41,18 @@ _log = logging.getLogger(__name__)
 class ProbeResult:
     """The newest answers of an instance; a question that was not answered leaves the last answer.
 
+    :ivar relayed: bytes of answers, without those that came while requests failed: errors are no progress
+    :ivar answered: requests that went well
+    :ivar relayed_bytes: as counted, with `failed` requests by then
     :ivar prompt_batches: batches of prompts that the log tells of
     :ivar judged_line: the first log line that was not judged for failures
     :ivar stalled: streams that stand still, as far as that was said
     """
 
     relayed: int = 0
+    answered: int = 0
+    relayed_bytes: int = 0
+    failed: int = 0
     slots: Hashable = None
     prompt_batches: int = 0
     judged_line: int = 0
@@ -53,7 +60,7 @@ class ProbeResult:
 
     @property
     def work(self) -> Hashable:
-        return self.relayed, self.slots, self.prompt_batches
+        return self.relayed, self.answered, self.slots, self.prompt_batches
 
 
 @dataclass(slots=True)
@@ -62,7 +69,9 @@ class Watched:
 
     run: EngineRun
     probe: EngineProbe
+    answers: AnswerWatch
     look: ProbeResult = field(default_factory=ProbeResult)
+    routed: bool = True
 
 
 class LivenessWatcher:
@@ -87,7 +96,7 @@ class LivenessWatcher:
         self._policy = policy
         self._unroute = unroute
         self._record = record
-        self._watched: set[str] = set()
+        self._watched: dict[str, Watched | None] = {}
 
     async def run(self) -> None:
         """Watch each instance from when it becomes ready until it is gone, for ever."""
@@ -98,32 +107,43 @@ class LivenessWatcher:
                 generation = self._owner.published.generation
                 for state in published.fleet.slots.values():
                     if isinstance(state, Ready) and state.instance not in self._watched:
-                        self._watched.add(state.instance)
+                        self._watched[state.instance] = None
                         tasks.start_soon(self._watch, state.instance)
+
+    def finished(self, record: Finished) -> None:
+        """Take in a request that has ended."""
+        watched = self._watched.get(record.instance or "")
+        if watched is not None:
+            watched.answers.finished(record)
 
     async def _watch(self, instance: str) -> None:
         run = self._runs.get(instance)
         if run is not None:
             async with engine_probe(run.launch) as probe:
-                await self._look_until_gone(instance, Watched(run, probe, ProbeResult(judged_line=run.log.next_seq)))
+                answers = AnswerWatch(run, self._record)
+                watched = Watched(run, probe, answers, ProbeResult(judged_line=run.log.next_seq))
+                self._watched[instance] = watched
+                await self._look_until_gone(instance, watched)
 
-        self._watched.discard(instance)
+        self._watched.pop(instance, None)
 
     async def _look_until_gone(self, instance: str, watched: Watched) -> None:
         history = begin(monotonic())
-        routed = True
         while True:
-            await anyio.sleep(self._policy.every_s)
+            with anyio.move_on_after(self._policy.every_s):
+                await watched.answers.due.wait()
+
             if self._state_of(instance) is None:
                 return
 
+            question_due = watched.answers.look()
             failure = await out_of_memory(watched)
             history, verdict = await self._assess(instance, watched, history)
             state = self._state_of(instance)
             if state is None:
                 return
 
-            decision = decide_serving(state.start_record, failure, verdict, routed)
+            decision = decide_serving(state.start_record, failure, verdict, watched.routed)
             if decision.memory_news is not None:
                 self._record("out_of_memory", decision.memory_news)
 
@@ -135,8 +155,28 @@ class LivenessWatcher:
                 self._record_stalled(instance, state, watched.look)
 
             if decision.routing_news is not None:
-                routed = decision.routed
-                self._set_routed(instance, routed, decision.routing_news)
+                self._set_routed(instance, decision.routed, decision.routing_news)
+
+            if decision.routed and question_due and await self._answers_fail(instance, watched):
+                return
+
+    async def _answers_fail(self, instance: str, watched: Watched) -> bool:
+        """Ask an instance whose answers fail a question of our own, and return whether it is ended."""
+
+        def hold(message: str) -> None:
+            watched.run.failing = message
+            self._set_routed(instance, False, message)
+
+        failure = await watched.answers.check(watched.probe, 2 * self._policy.timeout_s, hold)
+        if failure is not None:
+            self._owner.post(CheckFailed(instance, failure))
+            return True
+
+        if not watched.routed:
+            watched.run.failing = ""
+            self._set_routed(instance, True, "the engine answers again")
+
+        return False
 
     async def _assess(
         self, instance: str, watched: Watched, history: LivenessHistory
@@ -145,7 +185,11 @@ class LivenessWatcher:
         stopped = watched.run.stopped()
         # A stopped process answers nobody, and each question would leave one more connection in its backlog.
         answered = not stopped and await watched.probe.health(policy.timeout_s) == "ok"
-        look.relayed = self._traffic.relayed(instance)
+        relayed_bytes, answers = self._traffic.relayed(instance), watched.answers
+        if answers.failed == look.failed:
+            look.relayed += relayed_bytes - look.relayed_bytes
+
+        look.relayed_bytes, look.failed, look.answered = relayed_bytes, answers.failed, answers.answered
         await watched.run.log_cursor.catch_up()
         look.prompt_batches = watched.run.log_cursor.activity.prompt_batches
         in_flight = self._traffic.in_flight(instance)
@@ -174,6 +218,10 @@ class LivenessWatcher:
         return None
 
     def _set_routed(self, instance: str, routed: bool, message: str) -> None:
+        watched = self._watched.get(instance)
+        if watched is not None:
+            watched.routed = routed
+
         _log.warning("%s: %s", instance, message)
         self._record("routed" if routed else "unrouted", message)
         self._unroute(instance, not routed)

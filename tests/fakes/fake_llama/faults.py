@@ -34,6 +34,10 @@ class Faults:
     :param oom_lives_at_request: request N is answered with an error for want of device memory, and the engine lives on
     :param hang: health, infer, accept, slots
     :param refuse: status that every inference is answered with
+    :param odd: a prompt that holds this text is answered with an error about the text that was drawn
+    :param lost_from: from client's request N on, each inference is answered with an error, and the engine lives on
+    :param lost_says: what its log says then; nothing when it is empty
+    :param lost_status: of those errors
     :param slow_term_s: how long an orderly end takes
     :param grandchild: leaves a process that holds the log's pipe: pgid (same group) or setsid (escaped)
     :param log_lines_s: lines printed per second while it lives
@@ -64,6 +68,10 @@ class Faults:
     oom_lives_at_request: int = 0
     hang: str = ""
     refuse: int = 0
+    odd: str = ""
+    lost_from: int = 0
+    lost_says: str = ""
+    lost_status: int = 500
     ignore_term: bool = False
     slow_term_s: float = 0.0
     grandchild: str = ""

@@ -35,6 +35,7 @@ class Engine:
         self._drafts = drafts
         self._lock = threading.Lock()
         self._tasks = 0
+        self._numbered = 0
         self._asked = 0
         self._busy: dict[int, int] = {}
         self._healthy = 0
@@ -79,16 +80,20 @@ class Engine:
         with self._lock:
             self._tasks += 1
             task = self._tasks
+            # The supervisor may ask several questions before it calls an engine ready; to the faults they are one.
+            counts = bool(request.id) or not self._numbered
+            self._numbered += counts
+            number = self._numbered if counts else 0
 
             self._asked += bool(request.id)
             asked = self._asked
 
         self._files.note("accepted", id=request.id, task=task)
-        if task == faults.oom_at_request:
+        if 0 < number == faults.oom_at_request:
             self._log.out_of_memory_serving()
             die(faults, self._log, signal_name="ABRT")
 
-        if (faults.die_at == "request" and task >= faults.after) or (
+        if (faults.die_at == "request" and number >= faults.after) or (
             faults.poison and faults.poison.encode() in request.body
         ):
             die(faults, self._log)
@@ -103,7 +108,7 @@ class Engine:
 
             try:
                 self._log.request(task, "processing task, is_child = 0")
-                self._answer(request, family, task, asked)
+                self._answer(request, family, task, number, asked)
                 outcome = "complete"
             finally:
                 self._busy.pop(task, None)
@@ -114,11 +119,20 @@ class Engine:
         finally:
             self._files.note("ended", id=request.id, task=task, outcome=outcome)
 
-    def _answer(self, request: Request, family: str, task: int, asked: int) -> None:
+    def _answer(self, request: Request, family: str, task: int, number: int, asked: int) -> None:
         faults = self._faults
-        if task == faults.oom_lives_at_request:
+        if 0 < number == faults.oom_lives_at_request:
             self._log.decode_failed(task)
             request.reply(500, answers.error(500, "server_error", "Compute error."))
+            return
+
+        odd = faults.odd and faults.odd.encode() in request.body
+        if odd or 0 < faults.lost_from <= asked:
+            if not odd and faults.lost_says:
+                self._log.line(f"srv    update_slots: decode() failed: {faults.lost_says}", "E")
+
+            said = f"decode() failed: {faults.lost_says}" if not odd else "invalid UTF-8 byte at index 1: 0xC3"
+            request.reply(faults.lost_status, answers.error(faults.lost_status, "server_error", said))
             return
 
         if faults.refuse:

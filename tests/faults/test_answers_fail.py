@@ -1,0 +1,91 @@
+"""Engines that live, with a good /health, and answer every request with an error; and errors that are a request's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults.lab import QUICK, Lab
+from tests.support import until
+
+LOST = "vk::Queue::submit: ErrorDeviceLost"
+COMPUTE = "failed to compute graph, compute status: -1"
+WATCHFUL = QUICK.replace("[daemon]", "[daemon]\nprobe_s = 0.3")
+BOTH = pytest.mark.parametrize("dialect", ["upstream", "fork"])
+
+
+@pytest.fixture
+def lab(lab: Lab) -> Lab:
+    """A lab whose daemon looks often."""
+    lab.configure(WATCHFUL)
+    return lab
+
+
+@BOTH
+@pytest.mark.parametrize(("says", "outcome"), [(LOST, "driver"), (COMPUTE, "engine_bug")], ids=["lost", "compute"])
+def test_one_error_that_the_log_explains_is_enough_to_ask_and_to_start_again(
+    lab: Lab, dialect: str, says: str, outcome: str
+) -> None:
+    lab.run("m", faults=[{"lost_from": 2, "lost_says": says}, {}], dialect=dialect)
+    lab.ask("good").check_complete(8)
+    assert lab.ask("bad").status == 500
+    until(lambda: len(lab.starts("m")) == 2, "it is started again")
+    status = lab.ready("m")
+    first = status["attempts"][0]
+    assert first["outcome"] == outcome and says in first["evidence"]
+    assert "only errors" in first["cause"] and status["notice"] is None
+    assert "were errors" in lab.events("unrouted")[0]
+    lab.ask("after").check_complete(8)
+
+
+def test_errors_that_nothing_explains_are_counted_and_a_held_request_is_answered_by_the_next_start(lab: Lab) -> None:
+    lab.run("m", faults=[{"lost_from": 1, "lost_status": 503}, {}])
+    assert [lab.ask(f"bad{index}").status for index in range(3)] == [503] * 3
+    until(lambda: lab.events("unrouted"), "new requests are held")
+    lab.ask("held").check_complete(8)
+    first = lab.ready("m")["attempts"][0]
+    assert first["outcome"] == "engine_bug" and "answered 503" in first["evidence"]
+
+
+def test_an_engine_that_always_fails_soon_spends_the_budget_and_ends_as_failed(lab: Lab) -> None:
+    lab.configure(WATCHFUL.replace("[restart]", "[restart]\nintensity = 2"))
+    lab.run("m", faults={"lost_from": 1, "lost_says": LOST})
+    lab.ask("bad1")
+    until(lambda: len(lab.starts("m")) == 2, "it is started again")
+    lab.ready("m")
+    lab.ask("bad2")
+    status = lab.state("failed")
+    assert LOST in status["cause"]
+
+
+def test_requests_whose_own_text_fails_end_nothing_and_are_told(lab: Lab) -> None:
+    lab.run("m", faults={"odd": "Odd"})
+    for index in range(8):
+        assert lab.ask(f"o{index}", prompt="Odd").status == 500
+
+    (told,) = until(lambda: lab.events("answers_failed"), "it is told")
+    assert "orch itself was answered" in told
+    assert "were errors" in lab.status()["notice"]
+    assert not lab.events("unrouted")
+    lab.ask("good").check_complete(8)
+    until(lambda: lab.status()["notice"] is None, "an answer takes it back")
+    assert len(lab.starts("m")) == 1
+
+
+def test_a_clients_mistakes_are_nobodys_fault(lab: Lab) -> None:
+    lab.run("m", faults={"lost_from": 1, "lost_status": 400})
+    for index in range(6):
+        assert lab.ask(f"r{index}").status == 400
+
+    assert not lab.events("answers_failed") and not lab.events("unrouted")
+    assert len(lab.starts("m")) == 1
+
+
+def test_an_engine_under_load_whose_clients_leave_is_left_alone(lab: Lab) -> None:
+    lab.run("m", faults={"tokens_s": 50}, more="[context]\nparallel = 4\n")
+    asked: list[Any] = [lab.begin_asking(f"r{index}", 30, stream=index % 2 == 0) for index in range(8)]
+    for each in asked:
+        each.result().check_complete(30)
+
+    assert lab.status()["notice"] is None and not lab.events("answers_failed")
