@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 NOT_ASKED = {
     "memory.rpc": "the engine connects to it at once",
     "memory.devices": "names devices of another machine",
+    "multimodal.device": "names a device of another machine",
     "speculative.draft_devices": "names devices of another machine",
 }
 
@@ -281,6 +282,9 @@ def _backend(engine: Engine) -> str:
 
 def _real(path: str, value: Value, files: Path) -> Value:
     """A file that is there in place of one that is not."""
+    if BY_PATH[path].types == ("paths",):
+        return (str(files / "key"),)
+
     if BY_PATH[path].types != ("path",):
         return value
 
@@ -292,5 +296,8 @@ def _complete(path: str, speculation: str, value: Value, files: Path) -> dict[st
     base: dict[str, Value] = {} if speculation == "none" else {"speculative.type": speculation}
     if speculation == "draft":
         base["speculative.draft_model"] = str(files / "key")
+
+    if path == "lora.scales":
+        base["lora.adapters"] = (str(files / "key"),)
 
     return {**base, path: value}

@@ -151,6 +151,40 @@ def test_the_text_and_the_drafts_are_those_computed(served: Running, known: Know
         assert (timings["draft_n"], timings["draft_n_accepted"]) == (expected.drafted, expected.accepted)
 
 
+def test_a_stretched_context_and_sampling_defaults_are_taken(directory: Path, model_path: str) -> None:
+    running = start(
+        directory, "-m", model_path, "-c", "2048", "-np", "1", "--rope-scaling", "yarn", "--rope-scale", "2",
+        "--yarn-orig-ctx", "1024", "--yarn-beta-fast", "32", "--cache-reuse", "64", "--frequency-penalty", "0.5",
+        "--dry-multiplier", "0.25", "--dry-allowed-length", "3", "--reasoning-budget-message", "Time is up.",
+    )  # fmt: skip
+    try:
+        running.wait_ready()
+        settings = running.complete("Hello", 4)["generation_settings"]
+    finally:
+        stop(running)
+
+    assert (settings["frequency_penalty"], settings["dry_multiplier"], settings["dry_allowed_length"]) == (0.5, 0.25, 3)
+
+
+def test_mtp_drafts_with_a_head_in_a_file_of_its_own(directory: Path, model_path: str, known: KnownModel) -> None:
+    running = start(
+        directory, "-m", model_path, "-c", "1024", "-np", "1", "--spec-type", "draft-mtp",
+        "--spec-draft-model", model_path, "--spec-draft-n-max", "2",
+    )  # fmt: skip
+    try:
+        running.wait_ready()
+        answer = running.complete("Hello", 100)
+    finally:
+        stop(running)
+
+    expected = known.drafting("Hello", 100, 2)
+    assert answer["content"] == known.greedy_text("Hello", 100)
+    assert (answer["timings"]["draft_n"], answer["timings"]["draft_n_accepted"]) == (
+        expected.drafted,
+        expected.accepted,
+    )
+
+
 @pytest.mark.parametrize(
     ("accuracy", "draft_max", "p_min"), [(0.3, 3, 0.0), (0.95, 5, 0.0), (0.9, 4, 0.8), (0.9, 4, 0.9)]
 )

@@ -13,6 +13,10 @@ _TWO_VALUES = frozenset({"--lora-scaled", "--control-vector-scaled", "--control-
 """They may take a second value: the fork's and older upstream's, whose help shows two."""
 
 
+_ALIKE = 0.75
+"""How alike a word and a flag must be to be named as the nearest (`difflib`'s ratio)."""
+
+
 def find_faults(extra_args: Sequence[str], caps: Capabilities) -> list[str]:
     """Return the reasons why this build would refuse these arguments, one for each word that is wrong."""
     faults = []
@@ -84,14 +88,16 @@ def _instead(word: str, caps: Capabilities) -> str:
         return NEEDLESS[flag]
 
     spellings = [spelling for spelling in caps.flags if caps.find(spelling) is not None]
-    close = nearest(flag, spellings)
+    close = nearest(flag, spellings, cutoff=_ALIKE)
     known = next((known for known in (f"-{flag}", f"-{flag.lstrip('-')}") if known in caps.flags), close)
     others = [engine for engine in ENGINES_OF.get(flag, ()) if (engine == "ik-fork") != (caps.kind == "ik")]
     if others:
         return f"`{others[0]}` has it: nearest here `[engine.{others[0]}] extra_args`"
 
     if known is None:
-        return "nearest here: drop it"
+        return (
+            "nothing comes near it: drop it, or use the build whose flag it is (`orch engines probe` lists a build's)"
+        )
 
     meant = settings_of_flags().get(known)
     return f"nearest here `{known}`" + (f", which the setting `{meant}` says" if meant else "")

@@ -70,6 +70,7 @@ _UPSTREAM = (
     " --sampler-seq --sampling-seq --skip-chat-parsing --slot-prompt-similarity --spec-draft-backend-sampling"
     " --spec-draft-p-split --spec-default --special --spm-infill --sse-ping-interval --threads-http --timeout --typical"
     " --typical-p --xtc-probability --xtc-threshold"
+    " -l -nocb -sps -to -C -Cr -Cb -Crb -lcs"
 )
 _FORK = (
     "--adaptive-decay --adaptive-target --ctx-checkpoints-eviction --ctx-checkpoints-tolerance --cuda-params"
@@ -79,6 +80,8 @@ _FORK = (
     " --offload-only-active-experts --offload-policy --prefetch-experts --prefetch-experts-threads"
     " --scheduler-async --smart-expert-reduction --split-mode-f16 --split-mode-graph-scheduling --suffix-corpus"
     " --suffix-max-depth --swa-compress --threads-mtmd --transparent-huge-pages --warmup-batch"
+    " -dsatk -fdn -fidx -gap -ger -grt -ictk -mtprot -no-fug -no-mmad -no-ooae -ooae -op -sas -ser -smf16 -smgs -thp"
+    " -tm -cuda -wb -ctx-ckpt-e -ctx-ckpt-t"
 )
 ENGINES_OF: Mapping[str, tuple[str, ...]] = {
     flag: tuple(engine for engine, flags in (("upstream", _UPSTREAM), ("ik-fork", _FORK)) if flag in flags.split())

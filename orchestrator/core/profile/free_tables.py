@@ -42,6 +42,8 @@ _ORCHS_OWN = ("GGML_NO_BACKTRACE",)
 _SECRET = re.compile(r".*_(KEY|TOKEN|SECRET|PASSWORD)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
 
+_UNKNOWN_VARIABLE = "not a variable of a driver, of ggml or of a threading library"
+
 _MAX_VARIABLE = 4096
 """Characters: a variable of a driver is a word, a number or a path."""
 
@@ -72,14 +74,15 @@ def refuse_variable(name: str) -> str | None:
     if name in VARIABLES or name.startswith(VARIABLE_PREFIXES):
         return None
 
-    return "not a variable of a driver, of ggml or of a threading library"
+    return _UNKNOWN_VARIABLE
 
 
 def read_variable(name: str, raw: object) -> tuple[str | None, str | None, str | None]:
     """Return the text of a variable; or None with what is wrong, and perhaps a hint."""
     reason = refuse_variable(name)
     if reason is not None:
-        return None, reason, "allowed are names that begin with " + ", ".join(VARIABLE_PREFIXES)
+        prefixes = "allowed are names that begin with " + ", ".join(VARIABLE_PREFIXES)
+        return None, reason, prefixes if reason == _UNKNOWN_VARIABLE else None
 
     if isinstance(raw, bool):
         return None, "expected a string or an integer, found a boolean", 'programs read `"1"` and `"0"`'

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from orchestrator.core.dialect.known_flags import explain_key
+from orchestrator.core.dialect.known_flags import explain_flag, explain_key
 from orchestrator.core.dialect.owned_flags import find_refused_flags
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted, nearest
 from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES, read_metadata, read_variable
@@ -34,6 +34,8 @@ ENGINE_DEFAULT: Key = ("engine", "default")
 
 _NOT_INHERITED = frozenset({("schema",), ("extends",), ("description",), ("aliases",)})
 """An alias belongs to one profile, and a description is about one file."""
+
+_FLAG_VARIABLE = "LLAMA_ARG_"
 
 _A_SLIP = 0.85
 """How alike two words are when one is the other misspelt, and not another word (`difflib`'s ratio)."""
@@ -203,6 +205,11 @@ def _add_unknown_key(where: Key, raw: object, allowed: Sequence[str], problems: 
     problems.add(where, f"unknown key `{dotted(where)}`", hint=hint)
 
 
+def _flag_of_variable(name: str) -> str | None:
+    """Return what a variable of upstream's that stands for a flag is in a profile: `LLAMA_ARG_CTX_SIZE`."""
+    return explain_flag("--" + name.removeprefix(_FLAG_VARIABLE).lower().replace("_", "-"))
+
+
 def _read_free_table(table: str, raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
     if not isinstance(raw, dict):
         problems.add(where, f"`{dotted(where)}`: expected a table, found {describe_type(raw)}")
@@ -212,6 +219,7 @@ def _read_free_table(table: str, raw: object, where: Key, values: dict[Key, Valu
     for key, content in raw.items():
         value, message, hint = read(key, content)
         if message is not None:
+            hint = _flag_of_variable(key) if table == ENVIRONMENT and key.startswith(_FLAG_VARIABLE) else hint
             problems.add((*where, key), f"`{dotted((*where, key))}`: {message}", hint=hint)
         elif value is not None:
             values[(*where, key)] = value

@@ -47,6 +47,8 @@ def faults(on: str, *extra_args: str) -> list[str]:
         (UPSTREAM, ("-prio", "2"), "nearest here `--prio`"),
         (UPSTREAM, ("--smart-expert-reduction", "6,1"), "nearest here `[engine.ik-fork] extra_args`"),
         (FORK_SDIST, ("--poll", "50"), "nearest here `[engine.upstream] extra_args`"),
+        (UPSTREAM, ("-ser", "6,1"), "nearest here `[engine.ik-fork] extra_args`"),
+        (UPSTREAM, ("--moe-cache", "8"), "nothing comes near it"),
         (UPSTREAM, ("--prio=2",), "nearest here two arguments"),
         (UPSTREAM, ("--swa-full", "true"), "`true` stands where a flag is expected"),
         (UPSTREAM, ("--prio",), "lacks its value"),

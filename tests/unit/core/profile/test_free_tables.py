@@ -38,7 +38,10 @@ def test_variables_of_drivers_ggml_and_threading_libraries_are_taken(line: str) 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("LLAMA_ARG_CTX_SIZE = 1", "use the setting"),
+        ("LLAMA_ARG_CTX_SIZE = 1", "`--ctx-size` is said by `context.size`"),
+        ("LLAMA_ARG_N_GPU_LAYERS = 99", "`--n-gpu-layers` is said by `memory.gpu_layers`"),
+        ("LLAMA_ARG_PORT = 1", "`--port` belongs to orch"),
+        ("LLAMA_ARG_OF_TOMORROW = 1", "use the setting"),
         ("LD_PRELOAD = '/x.so'", "what code the engine loads"),
         ("LD_LIBRARY_PATH = '/x'", "what code the engine loads"),
         ("GGML_BACKEND_PATH = '/x.so'", "what code the engine loads"),
