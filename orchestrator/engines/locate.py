@@ -122,6 +122,12 @@ def _unnamed(env: Mapping[str, str]) -> Iterator[FoundProgram]:
                 yield FoundProgram(path, source)
 
 
+def search_path(env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the directories in which an engine that nobody named is looked for."""
+    yield from _on_path(env)
+    yield from usual_places(env)
+
+
 def _on_path(env: Mapping[str, str]) -> Iterator[str]:
     for directory in env.get("PATH", "").split(os.pathsep):
         if os.path.isabs(directory):  # an empty or relative entry depends on where one stands

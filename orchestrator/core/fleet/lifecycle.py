@@ -44,6 +44,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Exited,
     Failed,
     Failure,
+    FilesChanged,
     Loaded,
     NotStarted,
     Prepare,
@@ -70,6 +71,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     instance_of,
 )
 from orchestrator.core.fleet.restart import CrashRecord, GiveUp, RestartPolicy, Retry, after_crash
+from orchestrator.core.fleet.second_look import waits_for_files
 
 
 def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple[State, Effects]:
@@ -88,6 +90,8 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             return state, ()
         case Woke():
             return _wake(state, now, policy)
+        case FilesChanged():
+            return _look_again(state, event)
         case _:
             if event.instance != instance_of(state):
                 return state, ()  # of an earlier instance, or of one that was given up
@@ -225,6 +229,15 @@ def _wake(state: State, now: float, policy: RestartPolicy) -> tuple[State, Effec
             return state, (WakeAt(until),)
         case _:
             return state, ()  # a person was quicker
+
+
+def _look_again(state: State, event: FilesChanged) -> tuple[State, Effects]:
+    """Try once more what failed for good: it is another start by now. What was tried stays to be seen."""
+    if isinstance(state, Failed) and waits_for_files(state) and state.instance == event.instance:
+        start_record = StartRecord(state.start_record.target, attempts=state.start_record.attempts)
+        return _prepare(start_record, _next_instance(state.instance))
+
+    return state, ()
 
 
 def _prepare(start_record: StartRecord, instance: str, settle_s: float = 0.0) -> tuple[State, Effects]:

@@ -242,7 +242,14 @@ class Woke:
     """The time asked for by `WakeAt` has come."""
 
 
-InstanceEvent = Prepared | Spawned | Loaded | CanaryPassed | CheckFailed | NotStarted | Drained | Exited
+@dataclass(frozen=True, slots=True)
+class FilesChanged:
+    """The profile, the model or the program of an instance that failed for good is another one by now."""
+
+    instance: str
+
+
+InstanceEvent = Prepared | Spawned | Loaded | CanaryPassed | CheckFailed | NotStarted | Drained | Exited | FilesChanged
 """The events that are reported of one process."""
 
 Event = StartRequested | StopRequested | ResumeRequested | Woke | InstanceEvent

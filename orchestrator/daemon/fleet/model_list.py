@@ -12,6 +12,7 @@ import anyio
 
 from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.file_stamps import Stamp, directory_stamp, stamp
 from orchestrator.adapters.gguf.reader import GgufError, read_gguf, split_paths
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
@@ -37,9 +38,6 @@ PATIENCE_S = 2.0
 
 UNREADABLE = (OrchError, OSError, RuntimeError, ValueError)
 """What reading may meet: files, a full disk, no thread to be had."""
-
-Stamp = tuple[int, int, int] | None
-"""Size, time of change and inode of a file; None where there is none."""
 
 
 class ModelList:
@@ -114,14 +112,14 @@ class ModelList:
 
     def _stamps(self) -> object:
         """Return what differs once a profile, a model file or an engine's program has changed."""
-        return _directory(self._paths.profiles), [stamp(path) for path in self._watched]
+        return directory_stamp(self._paths.profiles), [stamp(path) for path in self._watched]
 
     def _read(self) -> tuple[Model, ...]:
         """Return the profiles that could be started: a shipped profile without its model file is nothing to offer."""
         files: set[str] = set()
         programs: set[str] = set()
         # Before the text is read: what changes meanwhile is seen at the next look.
-        directory = _directory(self._paths.profiles)
+        directory = directory_stamp(self._paths.profiles)
         models = []
         profiles, _ = self._profiles.load_all()
         for profile in sorted(profiles, key=lambda each: each.name):
@@ -186,22 +184,3 @@ def header_figures(path: str) -> ModelFigures:
     return ModelFigures(
         trained_tokens=header.context_length, architecture=header.architecture[:64], size_bytes=sum(sizes)
     )
-
-
-def stamp(path: str) -> Stamp:
-    """Return what differs once a file has changed."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def _directory(path: str) -> list[tuple[str, Stamp]]:
-    try:
-        with os.scandir(path) as entries:
-            # A link that leads nowhere, or a file that an editor replaces right now, hides no other.
-            return sorted((entry.name, stamp(entry.path)) for entry in entries)
-    except OSError:  # no directory yet
-        return []

@@ -18,6 +18,8 @@ import anyio.to_thread
 
 from orchestrator.adapters.abandonable import NoThreadError, run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.file_stamps import directory_stamp, stamp
+from orchestrator.adapters.gguf.reader import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.key_handover import EngineKey, make_key
@@ -30,7 +32,9 @@ from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_hos
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp
+from orchestrator.engines import probe_cache
 from orchestrator.engines.build.installs import verify
+from orchestrator.engines.locate import PROGRAM, search_path
 from orchestrator.engines.model_check import check_fit, check_mtp, read_model
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
@@ -129,6 +133,8 @@ class Preparer:
         self._profiles = ProfileStore(paths)
         self._gpus = gpus
         self._margins = MarginStore(paths.margins_file)
+        self._files: dict[Target, tuple[str, ...]] = {}
+        self._stamps: dict[Target, object] = {}
 
     def resolve(self, name: str, engine: str | None) -> ResolvedTarget:
         """Return the target that a name (or an alias, or a file) and an engine stand for, checked.
@@ -164,6 +170,7 @@ class Preparer:
 
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
+        self._stamps[target] = self._stamp(target)  # before they are read: what changes meanwhile is seen later
         profile = self._profiles.load(target.profile)
         engine = self._find_engine(target.engine)
         chosen = profile.for_engine(engine.id)
@@ -244,6 +251,37 @@ class Preparer:
         changed = sorted(key for key in keys if before.settings.get(key) != after.settings.get(key))
         heads = ("model", "aliases", "recovery", "extra_args")
         return (*(head for head in heads if getattr(before, head) != getattr(after, head)), *changed)
+
+    def files_changed(self, target: Target) -> bool:
+        """Return whether a file of the target is another one than when it was last prepared."""
+        return self._stamp(target) != self._stamps.get(target)
+
+    def _stamp(self, target: Target) -> object:
+        """Return what differs once the profile, the model's files, or the engine's program has changed."""
+        try:
+            profile = self._profiles.load(target.profile).for_engine(target.engine)
+            # A path in a setting: a projector, a draft model, a grammar.
+            paths = [each for each in profile.settings.values() if isinstance(each, str) and os.path.isabs(each)]
+            self._files[target] = (*split_paths(model_file(self._paths, profile.model).path), *paths)
+        except (OrchError, OSError, ValueError):
+            pass  # its text is wrong at the moment: its files are those of before
+
+        files = [stamp(path) for path in (self._paths.engines_file, *self._files.get(target, ()))]
+        return directory_stamp(self._paths.profiles), files, self._program_stamp(target.engine)
+
+    def _program_stamp(self, engine: str) -> object:
+        try:
+            path = EngineRegistry(self._paths).place(engine)
+        except OrchError:  # a list of engines with mistakes
+            return None
+
+        if path is None:  # it is searched for
+            return [stamp(os.path.join(directory, PROGRAM)) for directory in search_path(os.environ)]
+
+        try:
+            return probe_cache.stamp_of(path), stamp(path), os.access(path, os.X_OK)
+        except OSError:
+            return None
 
     def _best_effort(self, work: Callable[[], T], what: str, lacking: list[str]) -> T | None:
         """Return what the work returns; None when it fails, which is then noted among what is lacking."""

@@ -146,13 +146,13 @@ class Switcher:
 
         operation.begun = True
         if operation.target != operation.origin and self._owner.fleet.switch is None:
-            # A model that does not fit beside the rest of the page cache is read as far as it does.
-            limit_bytes = available_memory_bytes() // 2
             paths, scope = split_paths(resolved.model_path), operation.reading
             with scope:
                 try:
+                    # A model that does not fit beside the rest of the page cache is read as far as it does.
+                    limit_bytes = available_memory_bytes() // 2
                     await run_abandonable(lambda: read_ahead(paths, limit_bytes, lambda: scope.cancel_called))
-                except RuntimeError as error:  # no thread to be had: the engine reads the model itself
+                except (OSError, RuntimeError, ValueError) as error:  # no thread or descriptor left, a disk's error
                     _log.warning("the model is not read ahead: %s", error)
 
         if operation.phase != "reading":

@@ -8,9 +8,10 @@ the ladder has a step left, it is ended for that; where not, it may still serve 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,13 +29,15 @@ from orchestrator.core.health.liveness import (
     assess,
     begin,
 )
-from orchestrator.core.measure.slots import read_slots
+from orchestrator.core.measure.slots import Slot, read_slots
 from orchestrator.daemon.fleet.answer_watch import AnswerWatch
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, engine_probe
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.gateway.contract import Finished, Traffic
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ class LivenessWatcher:
         self._unroute = unroute
         self._record = record
         self._watched: dict[str, Watched | None] = {}
+        self._unreadable = ""
 
     async def run(self) -> None:
         """Watch each instance from when it becomes ready until it is gone, for ever."""
@@ -119,13 +123,14 @@ class LivenessWatcher:
     async def _watch(self, instance: str) -> None:
         run = self._runs.get(instance)
         if run is not None:
-            async with engine_probe(run.launch) as probe:
-                answers = AnswerWatch(run, self._record)
-                watched = Watched(run, probe, answers, ProbeResult(judged_line=run.log.next_seq))
-                self._watched[instance] = watched
-                await self._look_until_gone(instance, watched)
-
-        self._watched.pop(instance, None)
+            try:
+                async with engine_probe(run.launch) as probe:
+                    answers = AnswerWatch(run, self._record)
+                    watched = Watched(run, probe, answers, ProbeResult(judged_line=run.log.next_seq))
+                    self._watched[instance] = watched
+                    await self._look_until_gone(instance, watched)
+            finally:
+                self._watched.pop(instance, None)
 
     async def _look_until_gone(self, instance: str, watched: Watched) -> None:
         history = begin(monotonic())
@@ -137,8 +142,13 @@ class LivenessWatcher:
                 return
 
             question_due = watched.answers.look()
-            failure = await out_of_memory(watched)
-            history, verdict = await self._assess(instance, watched, history)
+            try:
+                failure = await out_of_memory(watched)
+                history, verdict = await self._assess(instance, watched, history)
+            except (OSError, RuntimeError) as error:  # no descriptor or thread left: this look says nothing
+                _log.warning("%s could not be looked at: %s", instance, error)
+                continue
+
             state = self._state_of(instance)
             if state is None:
                 return
@@ -184,7 +194,7 @@ class LivenessWatcher:
         policy, look = self._policy, watched.look
         stopped = watched.run.stopped()
         # A stopped process answers nobody, and each question would leave one more connection in its backlog.
-        answered = not stopped and await watched.probe.health(policy.timeout_s) == "ok"
+        answered = not stopped and await self._ask(instance, watched.probe.health(policy.timeout_s)) == "ok"
         relayed_bytes, answers = self._traffic.relayed(instance), watched.answers
         if answers.failed == look.failed:
             look.relayed += relayed_bytes - look.relayed_bytes
@@ -194,10 +204,23 @@ class LivenessWatcher:
         look.prompt_batches = watched.run.log_cursor.activity.prompt_batches
         in_flight = self._traffic.in_flight(instance)
         if in_flight and answered and look.work == history.work:
-            slots = read_slots(await watched.probe.slots(policy.timeout_s))
+            slots = await self._ask(instance, _read_slots(watched.probe, policy.timeout_s))
             look.slots = tuple(slot.counters for slot in slots) if slots else look.slots
 
         return assess(history, LivenessSample(stopped, answered, in_flight, look.work), monotonic(), policy)
+
+    async def _ask(self, instance: str, question: Awaitable[T]) -> T | None:
+        """Return the engine's answer; None for one that nobody can make sense of, which is as good as none."""
+        try:
+            return await question
+        except Exception as error:  # noqa: BLE001  (an engine may answer anything)
+            _log.exception("%s: its answer cannot be read", instance)
+            said = f"{instance}: its answers cannot be read: {error or type(error).__name__}"
+            if self._unreadable != said:
+                self._record("answer_unreadable", said)
+
+            self._unreadable = said
+            return None
 
     def _record_stalled(self, instance: str, state: Ready | Draining, look: ProbeResult) -> None:
         """Record streams that stand still while the engine works. Ending it for one would end the others."""
@@ -225,6 +248,10 @@ class LivenessWatcher:
         _log.warning("%s: %s", instance, message)
         self._record("routed" if routed else "unrouted", message)
         self._unroute(instance, not routed)
+
+
+async def _read_slots(probe: EngineProbe, timeout_s: float) -> Sequence[Slot] | None:
+    return read_slots(await probe.slots(timeout_s))
 
 
 async def out_of_memory(watched: Watched) -> Failure | None:

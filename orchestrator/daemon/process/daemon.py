@@ -49,6 +49,7 @@ from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.router import Router
+from orchestrator.daemon.fleet.second_look import SecondLook
 from orchestrator.daemon.fleet.switcher import Switcher
 from orchestrator.daemon.fleet.watching import LivenessWatcher
 from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions
@@ -198,6 +199,7 @@ class Daemon:
         core.start("signals", self._signals.heed)
         core.start("reaper", reap_regularly)
         core.start("profiles", models.watch)
+        core.start("second look", SecondLook(owner, self._preparer, self._event_log.add).run)
         core.start("reload", lambda: self._signals.reload_when_told(actions.reload, link, self._event_log))
         await control.serve(listeners.control)
         _log.info("the gateway listens on %s", gateway_url)
