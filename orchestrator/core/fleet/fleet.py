@@ -12,8 +12,8 @@ during a switch and while a replaced instance finishes its streams.
                                  starting new --new failed-> rolling back --old target ready--> rolled back
                                                                           --that failed too---> failed
 
-A replaced instance may end its streams while the next switch begins. Then the new slot waits for it as well, so that
-there are never three processes.
+A replaced instance may end its streams while the next switch begins. Side by side the new slot starts all the same: the
+strategy was chosen by the memory that is free beside it. In hold and replace it waits for it as well.
 
 Invariants, checked by the property tests: in hold and replace no process is started before the others are gone (but a
 start that was under way beside another one, and is asked for again, goes on); a newer switch takes the place of the one
@@ -265,7 +265,7 @@ class _Turn:
             case SideBySide():
                 new = self.fleet.slots.get(switch.new)
                 if new is None:
-                    if not self._has_processes(besides=switch.old):
+                    if not self._has_processes(besides=switch.old, draining=False):
                         self._open_slot(switch.new, switch.operation.target, current=False)
                 elif isinstance(new, Ready):
                     self.fleet = replace(self.fleet, current=switch.new)
@@ -300,8 +300,13 @@ class _Turn:
             case _:
                 assert_never(switch)
 
-    def _has_processes(self, besides: str | None = None) -> bool:
-        return any(has_process(state) for slot, state in self.fleet.slots.items() if slot != besides)
+    def _has_processes(self, besides: str | None = None, *, draining: bool = True) -> bool:
+        """:param draining: count those, too, that were replaced and still end their streams"""
+        return any(
+            has_process(state) and (draining or not isinstance(state, Draining))
+            for slot, state in self.fleet.slots.items()
+            if slot != besides
+        )
 
     def _start_new(self, operation: SwitchOperation) -> None:
         self._open_slot(operation.id, operation.target)

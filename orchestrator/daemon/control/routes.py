@@ -247,7 +247,7 @@ class Control:
         with anyio.move_on_after(min(_number(query, "wait_s", 0.0), MAX_WAIT_S)):
             await operation.done.wait()
 
-        progress = "reading the model ahead" if operation.phase == "reading" else self._router.progress()
+        progress = "reading the model ahead" if operation.phase == "reading" else self._status_builder.progress()
         answer = {"phase": operation.phase, "progress": progress, "result": operation.result}
         response.send(200, _JSON, msgspec.json.encode(answer))
 

@@ -11,8 +11,10 @@ import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, Status
+from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
-from orchestrator.core.fleet.lifecycle_states import Attempt, StartRecord, Stopped, describe, instance_of
+from orchestrator.core.fleet.fleet_states import StoppingOld
+from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
 from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
@@ -106,11 +108,25 @@ class StatusBuilder:
             hint=failure.hint if failure else (last.hint if last else None),
             stale=[],
             switching=fleet.switch is not None,
-            progress=self._router.progress(),
+            progress=self.progress(),
             daemon_pid=os.getpid(),
             generation=self._router.views.generation,
             notice=self._notice_of(instance),
         )
+
+    def progress(self) -> str:
+        """Return one line on what is under way, with the requests that a switch waits for."""
+        fleet = self._owner.fleet
+        text = self._router.progress()
+        if not isinstance(fleet.switch, StoppingOld):
+            return text
+
+        waits = [
+            f"{counted(count, 'request')} of {state.start_record.target}"
+            for state in fleet.slots.values()
+            if isinstance(state, Draining) and (count := self._traffic.in_flight(state.instance))
+        ]
+        return f"{text}; waiting for {' and '.join(waits)} (`orch switch --now` cuts them)" if waits else text
 
     async def full_status(self) -> Status:
         """Return the status with the devices, and with what has changed in the profile's text."""

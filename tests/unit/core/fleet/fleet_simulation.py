@@ -23,6 +23,7 @@ from orchestrator.core.fleet.fleet_states import (
     target_of,
 )
 from orchestrator.core.fleet.lifecycle_states import (
+    Draining,
     Exited,
     Failed,
     Failure,
@@ -32,6 +33,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Ready,
     Spawn,
     Stopped,
+    Stopping,
     Target,
     instance_of,
 )
@@ -168,9 +170,15 @@ class WorldSimulation:
             self._held_since.setdefault(switch.operation.id, self.now)
 
     def _check_spawn(self, instance: str) -> None:
-        """Beside another process only where both belong to one switch side by side, and not while requests wait."""
+        """Beside another process only where both belong to one switch side by side, and not while requests wait.
+
+        A replaced one that still ends its streams does not count side by side: its memory was not free when it began.
+        """
         slot = slot_of(instance)
         others = {slot_of(each) for each in self.running}
+        if isinstance(self.fleet.switch, SideBySide):
+            others = {each for each in others if not isinstance(self.fleet.slots[each], Draining | Stopping)}
+
         assert slot not in others, "two processes of one slot"
         assert all(frozenset((slot, other)) in self._beside for other in others), "a process was started beside another"
         switch = self.fleet.switch
@@ -208,7 +216,8 @@ class WorldSimulation:
         assert processes <= self.running
         known = {instance_of(state) for state in fleet.slots.values()}
         assert self.running <= known, "a process was lost"
-        assert len(self.running) <= 2
+        replaced = {instance_of(state) for state in fleet.slots.values() if isinstance(state, Draining | Stopping)}
+        assert len(self.running - replaced) <= 2
         dropped = set(before.slots) - set(fleet.slots)
         assert not dropped & {slot_of(each) for each in self.running}
         if fleet.switch is None and isinstance(fleet.state, Ready):

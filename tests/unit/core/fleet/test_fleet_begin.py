@@ -8,6 +8,7 @@ from orchestrator.core.fleet.fleet_states import (
     RollingBack,
     StoppingOld,
     Strategy,
+    SwitchRequested,
     slot_of,
     target_of,
 )
@@ -25,18 +26,33 @@ from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, CRASH, A, B
 from tests.unit.core.fleet.switch_phases import beside, result, serving, state
 
 
-def test_a_switch_beside_while_a_replaced_instance_still_streams_waits_for_it() -> None:
+def test_a_switch_beside_does_not_wait_for_the_streams_of_a_replaced_instance() -> None:
     fleet = beside()
     fleet.become_ready("s2")
     assert isinstance(state(fleet, "s1"), Draining)
     third = fleet.switch(A, "beside")
-    assert not fleet.jobs("prepare", third)
     assert not fleet.fleet.holding
-    fleet.perform("drain", "s1")
-    fleet.perform("stop", "s1")
     fleet.become_ready(third)
+    assert isinstance(state(fleet, "s1"), Draining)
     assert result(fleet, third).ok
     assert fleet.fleet.current == third
+
+
+def test_a_switch_by_replacement_waits_for_the_streams_of_a_replaced_instance_unless_they_are_to_be_cut() -> None:
+    fleet = beside()
+    fleet.become_ready("s2")
+    third = fleet.switch(A, "replace")
+    fleet.perform("drain", "s2")
+    fleet.perform("stop", "s2")
+    assert isinstance(state(fleet, "s1"), Draining)
+    assert not fleet.jobs("prepare", third)
+    fourth = "s9"
+    fleet.requested.add(fourth)
+    fleet.take(SwitchRequested(A, fourth, "replace", now=True))
+    assert isinstance(state(fleet, "s1"), Stopping)
+    fleet.perform("stop", "s1")
+    fleet.become_ready(fourth)
+    assert result(fleet, fourth).ok
 
 
 def test_a_switch_beside_may_be_cancelled_before_its_slot_was_opened() -> None:
