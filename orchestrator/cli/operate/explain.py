@@ -315,5 +315,8 @@ def _print(explanation: _Explanation, as_json: bool) -> None:
         output.line(line)
 
     for each in explanation.degraded:
+        if explanation.diagnosis.failure_class == "bad_model":
+            break  # the fit failed for the same reason
+
         if each.evidence != explanation.diagnosis.evidence:
             _show_degradation(each)

@@ -170,8 +170,14 @@ class FailureLine:
     requested_mib: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownError:
+    """The engine called the line an error, and no signature knows it: it may be the reason of a generic one later."""
+
+
 LogEvent = (
     LinesLeftOut
+    | UnknownError
     | ProcessBegan
     | LoadBegan
     | ContextBegan

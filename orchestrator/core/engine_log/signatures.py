@@ -345,11 +345,16 @@ def is_suspicious(texts: Sequence[str]) -> bool:
     return any(map(texts[0].lower().__contains__, FAILURE_WORDS))
 
 
+def is_harmless(texts: Sequence[str]) -> bool:
+    """True for a line that reads like a failure and ends nothing."""
+    return any(map(HARMLESS.match, texts))
+
+
 def find_failure(texts: Sequence[str]) -> tuple[Signature, re.Match[str]] | None:
     """The first row that matches one of the texts of a suspicious line."""
     inner = any(map(texts[0].lower().__contains__, INNER_WORDS))
     matched = any(map(_ANY_OUTER.match, texts)) or (inner and any(map(_ANY_INNER.match, texts)))
-    if not matched or any(map(HARMLESS.match, texts)):
+    if not matched or is_harmless(texts):
         return None
 
     for signature in SIGNATURES:

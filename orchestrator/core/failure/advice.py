@@ -31,7 +31,7 @@ _HINTS: dict[FailureClass, str] = {
     "device_oom": "use a smaller `context.size` or `batch.ubatch`, or a larger `memory.fit_margin`",
     "host_oom": "close other programs, leave `memory.mmap` on, or use a smaller model",
     "bad_flag": "run `orch profile check NAME`, and `orch engines probe ID` for what this build accepts",
-    "bad_model": "download the model again, or try a newer build: `orch engines update`",
+    "bad_model": "`orch profile check NAME` reads its header; the other engine or a newer build may load it",
     "missing_file": "check the profile's paths: `orch profile check NAME`",
     "port_in_use": "see who listens there (`ss -ltnp`), or let orch choose the engine's port",
     "missing_library": "run `ldd` on the engine, then install what is missing or rebuild: `orch engines build ID`",
@@ -83,6 +83,8 @@ def describe(
     hint = _HINTS.get(failure_class)
     if failure_class == "device_oom" and action == "retry_other":
         hint = _OTHER_MEMORY
+    elif failure_class == "bad_model" and phase == "runtime":
+        hint = "the file was cut short, or its disk failed, under the running server: `orch profile check NAME`"
     elif unreachable:
         hint = "see whether the ggml-rpc-server of `memory.rpc` runs"
 

@@ -6,12 +6,14 @@ answer is right. Text alone never decides against evidence that the process went
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.engine_log.events import LogRecord
 from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 from orchestrator.core.failure.advice import describe
+from orchestrator.core.failure.causes import hint_for, kind_of
 from orchestrator.core.failure.facts import Facts, Hit, gather
 from orchestrator.core.failure.reactions import action_for, default_action
 
@@ -33,6 +35,12 @@ _WINDOWS_LOADER = frozenset({0xC0000135, 0xC0000138, 0xC0000139, 0xC0000142})
 
 MAX_COMPUTE_MIB = 98_304
 """A compute buffer above 96 GiB, the largest workstation card, comes from the settings: no margin makes room for it."""
+
+_TIGHT = re.compile(r"an unsupported value or parameter was passed|CUBLAS_STATUS_INVALID_VALUE")
+"""cuBLAS at its first use, right after a fit: it has too little memory to work in, at every start."""
+
+REASON_LINES = 40
+"""So many lines before a generic last line its reason is looked for."""
 
 OCCUPIED_SHARE = 0.3
 """Less of the device free than this before anything was loaded: another process has it, and a margin cannot help."""
@@ -121,7 +129,8 @@ def diagnose(records: Sequence[LogRecord], exit: ExitStatus | int | None, *, ali
     memory = verdict.failure_class in ("device_oom", "host_oom")
     device = facts.device if memory else None
     requested_mib = facts.requested_mib if memory else None
-    evidence = verdict.hit.record.text.strip()[:500] if verdict.hit is not None else ""
+    line = _reason_line(verdict, facts)
+    evidence = line.text.strip()[:500] if line is not None else ""
     message, hint = describe(
         verdict.failure_class,
         verdict.phase,
@@ -130,9 +139,27 @@ def diagnose(records: Sequence[LogRecord], exit: ExitStatus | int | None, *, ali
         requested_mib=requested_mib,
         ended=str(status) if status is not None and status.failed else None,
     )
+    if verdict.action != "continue":
+        kind = kind_of([record.text for record in records])
+        hint = hint_for(verdict.failure_class, evidence, kind) or hint
+
     return Diagnosis(
         verdict.failure_class, verdict.phase, device, requested_mib, evidence, verdict.action, message, hint
     )
+
+
+def _reason_line(verdict: _Verdict, facts: Facts) -> LogRecord | None:
+    """Return the line that is quoted: before a generic last line, the reason that the engine gave in its own words."""
+    hit = verdict.hit
+    if hit is not None and hit.signature.strength != "weak":
+        return hit.record
+
+    if hit is None and verdict.failure_class not in ("engine_bug", "bad_model"):
+        return None
+
+    end = facts.unknown[-1].number + 1 if hit is None and facts.unknown else hit.record.number if hit is not None else 0
+    before = [record for record in facts.unknown if end - REASON_LINES <= record.number < end]
+    return before[-1] if before else hit.record if hit is not None else None
 
 
 def _reported_exit(facts: Facts) -> ExitStatus | None:
@@ -226,7 +253,9 @@ def _crashed(case: _Case, hit: Hit | None) -> _Verdict:
         phase = "runtime"
 
     action = hit.signature.action if hit is not None else None
-    if action is None:
+    if hit is not None and not case.facts.served and _TIGHT.search(hit.record.text):
+        action = action_for("engine_bug", "tight_margin")
+    elif action is None:
         action = default_action("engine_bug", phase)
 
     return _Verdict("engine_bug", phase, action, hit)

@@ -24,6 +24,7 @@ from orchestrator.core.engine_log.events import (
     Stage,
     StageReached,
     StoppedCleanly,
+    UnknownError,
 )
 from orchestrator.core.engine_log.signatures import FailureClass, Phase, Signature
 
@@ -71,6 +72,7 @@ class Facts:
     :param causes: failures that ended something and were not survived, in the order printed
     :param unserved: failed requests after which none went well
     :param weak: lines that tell a failure without its reason
+    :param unknown: lines that the engine calls an error, and no signature knows
     :param notice: the first driver warning that ends nothing
     :param traced: the phase that the functions of the stack trace belong to
     :param reported_signal: how the process ended, as somebody printed it; `reported_code` likewise
@@ -80,6 +82,7 @@ class Facts:
     causes: list[Hit] = field(default_factory=list)
     unserved: list[Hit] = field(default_factory=list)
     weak: list[Hit] = field(default_factory=list)
+    unknown: list[LogRecord] = field(default_factory=list)
     notice: Hit | None = None
     served: bool = False
     stopped_cleanly: bool = False
@@ -186,6 +189,8 @@ def _gather(records: list[LogRecord]) -> Facts:
                     facts.reported_signal = signal or facts.reported_signal
                 case FailureLine():
                     hits.append(Hit(record, event, facts.phase_at_end, facts.served))
+                case UnknownError():
+                    facts.unknown.append(record)
                 case DeviceSeen():
                     facts.device_seen = True
                 case DeviceFree(_, free, index) if index is not None:
