@@ -93,7 +93,7 @@ def test_however_often_it_is_installed_it_starts(machine: Machine) -> None:
     for profile in ("", "--profile demo") * 3:  # each time another unit, and a start
         machine.do(f"orch service install --system --socket {profile}", timeout_s=60)
 
-    engine_pid(machine)
+    assert engine_pid(machine) > 1
 
 
 def test_a_socket_that_was_stopped_takes_the_address_back(machine: Machine) -> None:
@@ -151,7 +151,7 @@ def test_a_start_that_waits_for_the_model_may_take_longer_than_the_limit(machine
 def test_a_stop_during_such_a_start_is_no_failure(machine: Machine) -> None:
     machine.do("systemctl restart --no-block orch")
     machine.succeeds("systemctl show -P StatusText orch | grep -q '^loading slow@slow'")
-    machine.do("systemctl stop orch.socket orch", timeout_s=20)
+    machine.do("systemctl stop orch.socket orch", timeout_s=60)
     shown = machine.show("orch", "ActiveState", "Result", "ExecMainStatus")
     assert shown == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
     assert machine.run("pgrep -u orch").stdout == ""
@@ -254,3 +254,4 @@ def test_an_odd_path_is_installed_from(machine: Machine) -> None:
     machine.do("systemctl reload orch")
     machine.do(f"'{odd}/bin/orch' doctor")
     machine.do(f"'{odd}/bin/orch' service uninstall --system --purge", timeout_s=60)
+    assert machine.do("systemctl list-units --all 'orch*' --no-legend").strip() == ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import tomllib
+from datetime import date, time
 from pathlib import Path
 
 import pytest
@@ -183,4 +184,4 @@ def test_a_value_is_toml_or_else_the_words_themselves(text: str, value: object) 
 
 @given(st.text())
 def test_any_text_has_a_value(text: str) -> None:
-    parse_value(text)
+    assert isinstance(parse_value(text), (str, int, float, list, dict, date, time))

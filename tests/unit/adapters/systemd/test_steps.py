@@ -271,3 +271,4 @@ def test_a_program_that_is_not_there_is_named() -> None:
 
 def test_a_tree_that_is_gone_already_is_no_failure(tmp_path: Path) -> None:
     run((RemoveTree(str(tmp_path / "gone")),))
+    assert list(tmp_path.iterdir()) == []

@@ -81,6 +81,7 @@ def test_a_dead_daemons_control_socket_is_replaced(path: str) -> None:
     sock = bind_control(path)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
+        assert client.getpeername() == sock.getsockname() == path
 
     sock.close()
 
