@@ -15,7 +15,7 @@ demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or 
 	@$(BIN)/orch demo
 
 test: $(STAMP)          ## run the tests; with T=tests/unit/core, T=FILE or T=FILE::NAME only those
-	$(BIN)/python -m pytest $(or $(T),-n 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(T),-n 4 --dist loadfile --no-loadscope-reorder)
 
 check: lint types layers test  ## everything a change must pass
 
