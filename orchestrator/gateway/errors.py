@@ -21,6 +21,7 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid_api_key": (401, "authentication_error"),
     "unsupported_media_type": (415, "invalid_request_error"),
     "invalid_json": (400, "invalid_request_error"),
+    "invalid_form": (400, "invalid_request_error"),
     "not_found": (404, "not_found_error"),
     "model_not_found": (404, "not_found_error"),
     "method_not_allowed": (405, "invalid_request_error"),

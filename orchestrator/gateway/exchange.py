@@ -159,7 +159,7 @@ class Exchange:
         match, dispatcher = self._match, self._dispatcher
         body = await self._request.body()
         monitor = match.route.kind == "monitor"
-        name, wants_stream = forward.peek(body) if body and match.route.json_body and not monitor else (None, False)
+        name, wants_stream = (None, False) if monitor else _asked_for(self._request, match, body)
         self._model = match.model or name
         profile = self._profile = await dispatcher.profile_for(self._model)
         progress = self._comment if wants_stream and match.route.streams else None
@@ -348,3 +348,18 @@ class Exchange:
 def cancelled() -> GatewayError:
     """Return the error for a request that somebody else had ended."""
     return GatewayError("cancelled", "the request was cancelled")
+
+
+def _asked_for(request: Request, match: Match, body: bytes) -> tuple[str | None, bool]:
+    """Return the model that a body names, and whether it asks for a stream.
+
+    :raises GatewayError: when the body cannot be read as the engine would read it
+    """
+    if not body:
+        return None, False
+
+    kind = request.header(b"content-type") or b""
+    if not match.route.json_body and kind.lstrip().lower().startswith(b"multipart/"):
+        return forward.form_model(kind, body), False
+
+    return forward.peek(body)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.adapters.http1 import HOP_BY_HOP, Headers, connection_options
+from orchestrator.adapters.http1 import HOP_BY_HOP, Headers, connection_options, form_field
 from orchestrator.gateway.errors import GatewayError
 
 _NOT_SENT = HOP_BY_HOP | frozenset(
@@ -45,21 +45,55 @@ class Peek(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Peek)
 
 
+_BOM = b"\xef\xbb\xbf"
+
+
 def peek(body: bytes) -> tuple[str | None, bool]:
-    """Return the model that a body names, and whether it asks for a stream.
+    """Return the model that a JSON body names, and whether it asks for a stream.
 
-    A body that is no JSON object names nothing: the engine says what is wrong with it.
+    As the engine's parser reads it: a byte order mark before it is skipped, and of a key that comes twice the last
+    counts. What is no JSON object is refused: by another reading of it the engine would answer as another model.
 
-    :raises GatewayError: when the body is nested so deep that parsers recurse to death
+    :raises GatewayError: `invalid_json`, with the place
     """
     try:
-        found = _decoder.decode(body)
-    except ValueError:
-        return None, False
+        if not body.isascii():
+            str(body, "utf-8")  # the decoder skips strings without a look into them
+
+        found = _decoder.decode(body.removeprefix(_BOM))
+    except msgspec.ValidationError as error:
+        raise GatewayError("invalid_json", f"the body is no JSON object: {error}") from None
+    except ValueError as error:
+        raise GatewayError("invalid_json", f"the body is no valid JSON: {_reason(error)}") from None
     except RecursionError:
         raise GatewayError("invalid_json", "the body is nested too deeply") from None
 
-    return found.model if isinstance(found.model, str) else None, found.stream is True
+    if found.model is not None and not isinstance(found.model, str):
+        kind = _JSON_TYPES.get(type(found.model), "a number")
+        raise GatewayError("invalid_json", f"`model`: expected a string, found {kind}", param="model")
+
+    return found.model, found.stream is True
+
+
+def form_model(content_type: bytes, body: bytes) -> str | None:
+    """Return the model that a form with a file names.
+
+    :raises GatewayError: `invalid_form`, with the place
+    """
+    try:
+        return form_field(content_type, body, b"model")
+    except ValueError as error:
+        raise GatewayError("invalid_form", f"the form cannot be read: {error}") from None
+
+
+_JSON_TYPES: dict[type, str] = {bool: "a boolean", list: "a list", dict: "an object"}
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 (byte {error.start})"
+
+    return str(error).removeprefix("JSON is malformed: ")
 
 
 def request_headers(headers: Headers, api_key: str | None) -> Headers:

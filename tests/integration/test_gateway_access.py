@@ -270,13 +270,19 @@ def test_a_model_that_is_not_loaded_says_what_is_and_how_to_switch() -> None:
     drive(work())
 
 
-@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"model":1}', b'{"model":"\xff"}', b'"text"'])
-def test_a_body_that_is_no_json_object_is_for_the_engine_to_judge(body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"not json", b"[1]", b'{"model":1}', b'{"model":"\xff"}', b'{"model":"demo","x":NaN}']
+)
+def test_a_body_whose_model_cannot_be_read_reaches_no_engine(body: bytes) -> None:
     async def work() -> None:
         async with engine(echo) as there, gateway() as here:
             here.supervisor.show(serving=there.endpoint())
-            assert (await ask(here.port, post(CHAT, body))).status == 200
-            assert there.visits[0].body == body
+            answer = await ask(here.port, post(CHAT, body))
+            assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_json")
+            assert there.visits == []
+            for kept in (b"", b'\xef\xbb\xbf{"model":"demo"}'):
+                assert (await ask(here.port, post(CHAT, kept))).status == 200
+                assert there.visits[-1].body == kept
 
     drive(work())
 

@@ -2,6 +2,7 @@
 
 from orchestrator.adapters.http1.client import UpstreamError, UpstreamResponse
 from orchestrator.adapters.http1.exchange import Flow, Request, Response
+from orchestrator.adapters.http1.multipart import form_field
 from orchestrator.adapters.http1.pool import UpstreamPool
 from orchestrator.adapters.http1.server import HttpServer
 from orchestrator.adapters.http1.wire import HOP_BY_HOP, Headers, HttpLimits, connection_options, encode_head, first
@@ -20,4 +21,5 @@ __all__ = [
     "connection_options",
     "encode_head",
     "first",
+    "form_field",
 ]

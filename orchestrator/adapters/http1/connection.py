@@ -63,14 +63,16 @@ class RequestHead:
     """The head of a request, as far as it has come.
 
     :ivar received_bytes: of all reads since its first byte
+    :ivar framing_bytes: of the last reads of its body that brought nothing of it: heads of chunks, trailers
     """
 
-    __slots__ = ("headers", "received_bytes", "url")
+    __slots__ = ("framing_bytes", "headers", "received_bytes", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: Headers = []
         self.received_bytes = 0
+        self.framing_bytes = 0
 
 
 class ServedRequest:
@@ -182,9 +184,13 @@ class Connection(asyncio.Protocol):
             self._waiting_since = self._loop.time()
 
         refusal: RejectedRequest | None = None
+        arriving = self._arriving
+        body_bytes = arriving.received_bytes if arriving is not None else 0
         try:
             self._parser.feed_data(data)
-            if self._head.received_bytes > self._limits.head_bytes and self._arriving is None:
+            if arriving is not None and arriving is self._arriving:
+                refusal = self._check_framing(len(data), arriving.received_bytes > body_bytes)
+            elif self._head.received_bytes > self._limits.head_bytes and self._arriving is None:
                 refusal = RejectedRequest(431, "the head of the request is too large")
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -194,6 +200,15 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
         elif self._served is None and self._pipelined:
             self._serve(self._pipelined.popleft())
+
+    def _check_framing(self, size: int, brought_body: bool) -> RejectedRequest | None:
+        """Bound what comes between the bytes of a body: the parser gathers a trailer field until it ends."""
+        head = self._head
+        head.framing_bytes = 0 if brought_body else head.framing_bytes + size
+        if head.framing_bytes <= self._limits.head_bytes:
+            return None
+
+        return RejectedRequest(431, "the trailer or a chunk's head is too large")
 
     def eof_received(self) -> None:
         # A client that has half-closed is taken for gone: only so is a closed connection noticed while the engine has
@@ -228,6 +243,9 @@ class Connection(asyncio.Protocol):
             raise RejectedRequest(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._arriving is not None:
+            return  # a trailer: nobody checked it, and the head that the handler has must not change
+
         headers = self._head.headers
         headers.append((name.lower(), value))
         if len(headers) > self._limits.headers:

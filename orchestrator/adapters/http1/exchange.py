@@ -10,6 +10,9 @@ from orchestrator.adapters.http1.wire import STATUS_LINES, DateHeader, Headers, 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _DATE = DateHeader()
+_SMALL_BYTES = 4096
+_JOINED_BYTES = 64 * 1024
+"""Parts of a body under the one are joined to parts of the other."""
 
 
 class Flow(Protocol):
@@ -31,8 +34,8 @@ class Request:
     """
 
     __slots__ = (
-        "_chunks", "_continue", "_transport", "_waiter", "complete", "headers", "keep_alive", "method", "path", "peer",
-        "query", "received_bytes", "target", "version",
+        "_chunks", "_continue", "_small", "_transport", "_waiter", "complete", "headers", "keep_alive", "method",
+        "path", "peer", "query", "received_bytes", "target", "version",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +52,7 @@ class Request:
         self.complete = False
         self.received_bytes = 0
         self._chunks: list[bytes] = []
+        self._small = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._transport = transport
         self._continue = version == "1.1" and (first(headers, b"expect") or b"").lower() == b"100-continue"
@@ -66,14 +70,27 @@ class Request:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
+        if self._small:
+            self._chunks.append(bytes(self._small))
+            self._small = bytearray()
+
         if len(self._chunks) > 1:
             self._chunks = [b"".join(self._chunks)]
 
         return self._chunks[0] if self._chunks else b""
 
     def feed(self, data: bytes) -> None:
-        self._chunks.append(data)
+        """Take a part of the body. Small ones are joined as they come: an object of its own costs 33 bytes and more."""
         self.received_bytes += len(data)
+        small = self._small
+        if not small and (len(data) >= _SMALL_BYTES or not self._chunks):
+            self._chunks.append(data)
+            return
+
+        small += data
+        if len(small) >= _JOINED_BYTES:
+            self._chunks.append(bytes(small))
+            small.clear()
 
     def finish(self) -> None:
         self.complete = True

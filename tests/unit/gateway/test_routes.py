@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from urllib.parse import unquote
+
 import pytest
 
+from orchestrator.gateway import models as names
+from orchestrator.gateway import routes
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.models import profile_for
-from orchestrator.gateway.routes import ENGINE_ROUTES, find_route
+from orchestrator.gateway.routes import ENGINE_ROUTES, OWN_ROUTES, find_route
 
 MODELS = (Model("demo", ("org/demo", "org"), "", "loaded", 0), Model("other", (), "", "unloaded", 0))
 
@@ -45,3 +50,39 @@ def test_an_unknown_name_is_told_what_there_is() -> None:
     assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
     with pytest.raises(GatewayError, match=r"known models: none"):
         profile_for("x", ())
+
+
+_PIECES = ("%41/", "%C3%A9/", "/", "%", "%2F", "a/", "demo/", "org/", "%F0%9F%99%82/", "%zz/")
+_STARTS = ("/upstream/", "/upstream/demo/", "/upstream/org/demo/", "/v1/models/", "/api/blobs/", "/")
+
+
+@pytest.mark.parametrize("piece", _PIECES)
+def test_looking_for_a_route_costs_a_hostile_path_its_length(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unescaped is counted: eight times the path is not more than eight times the work, for every route."""
+    unescaped = 0
+
+    def counting(text: str, **options: str) -> str:
+        nonlocal unescaped
+        unescaped += len(text)
+        return unquote(text, **options)
+
+    monkeypatch.setattr(routes, "unquote", counting)
+    models = (*MODELS, *(Model(f"model-{i}", (f"a/b/c/{i}", "/".join("a" * 20)), "", "unloaded", 0) for i in range(20)))
+    for start in _STARTS:
+        for end in ("", *ENGINE_ROUTES, *OWN_ROUTES):
+            for size in (1000, 8000):
+                unescaped = 0
+                with suppress(GatewayError):
+                    find_route("GET", start + piece * (size // len(piece)) + end, models)
+
+                assert unescaped <= 10_000 + 2 * size, (start, piece, end)
+
+
+def test_a_long_name_is_compared_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    monkeypatch.setattr(names, "nearest", lambda word, allowed: compared.append(len(word)))
+    with pytest.raises(GatewayError) as caught:
+        profile_for("a" * (1 << 20), MODELS)
+
+    assert compared == [names.MAX_NAME]
+    assert len(caught.value.message) < 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tracemalloc
 
 import pytest
 
-from orchestrator.adapters.http1 import HttpLimits, Request, Response
+from orchestrator.adapters.http1 import Headers, HttpLimits, Request, Response
 from orchestrator.adapters.http1.connection import Connection, Hub
 
 POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -99,6 +100,71 @@ async def test_a_broken_body_that_comes_before_the_handlers_first_step_is_refuse
     assert wire.written.count(b"HTTP/1.1 400 ") == 1
     assert handler.answered == 0
     assert hub.connections == set()
+
+
+TRAILERS = (
+    b"X-Trailer: t\r\n", b"Content-Encoding: gzip\r\n", b"Origin: https://evil.example\r\n", b"Host: evil\r\n",
+    b"Authorization: Bearer evil\r\n", b"Connection: content-type\r\n", b"Expect: 100-continue\r\n",
+    b"".join(b"X-%d: a\r\n" % number for number in range(200)),
+)  # fmt: skip
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("apart", [False, True], ids=["in one read", "byte by byte"])
+async def test_trailers_are_dropped(trailer: bytes, apart: bool) -> None:
+    seen: list[Headers] = []
+
+    async def handler(request: Request, response: Response) -> None:
+        body = await request.body()
+        seen.append(request.headers)
+        response.send(200, [], body)
+
+    connection, wire = connect(Hub(handler, HttpLimits()))
+    data = CHUNKED.removesuffix(b"\r\n") + trailer + b"\r\n" + GET
+    for part in [data[at : at + 1] for at in range(len(data))] if apart else [data]:
+        connection.data_received(part)
+
+    await turns(8)
+    assert seen == [
+        [(b"host", b"a"), (b"transfer-encoding", b"chunked")],
+        [(b"host", b"a"), (b"connection", b"keep-alive")],
+    ]
+    assert wire.written.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("endless", [b"a", b"X-A: b\r\n", b"X-A: " + b"b" * 100], ids=["name", "fields", "value"])
+async def test_a_trailer_without_an_end_is_refused(endless: bytes) -> None:
+    connection, wire = connect(Hub(Answering(), HttpLimits()))
+    connection.data_received(CHUNKED.removesuffix(b"\r\n"))
+    for _ in range(20):
+        connection.data_received(endless * (1000 // len(endless)))
+
+    await turns(4)
+    assert wire.written.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.asyncio
+async def test_small_chunks_are_joined_as_they_come() -> None:
+    bodies: list[bytes] = []
+
+    async def handler(request: Request, response: Response) -> None:
+        bodies.append(await request.body())
+
+    connection, _ = connect(Hub(handler, HttpLimits()))
+    connection.data_received(CHUNKED.partition(b"5\r\n")[0])
+    expected = b"".join(b"%06d" % number for number in range(50_000))
+    tracemalloc.start()
+    for at in range(0, len(expected), 6):
+        connection.data_received(b"6\r\n%b\r\n" % expected[at : at + 6])
+
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    connection.data_received(b"0\r\n\r\n")
+    await turns(4)
+    assert bodies == [expected]
+    assert held < 2 * len(expected)
 
 
 @pytest.mark.asyncio
