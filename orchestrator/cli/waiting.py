@@ -11,6 +11,12 @@ from orchestrator.api.types import Status
 from orchestrator.cli import diagnostics
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
+GONE = ("stopped", "failed", "backoff", "preparing", "starting", "ready")
+"""States in which what was to be stopped is gone; from `preparing` on, something else was asked for since."""
+
+SAY_AFTER_S = 3.0
+ANSWER_S = 10.0
+
 LONG_POLL_S = 20.0
 """The longest time that one request waits for a newer state; then the daemon answers with the old one."""
 
@@ -45,27 +51,58 @@ def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
         diagnostics.progress(news["progress"])
 
 
-def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: float) -> None:
-    """Wait until the engine is gone, and the daemon too when it is to end."""
-    deadline = time.monotonic() + timeout_s
+def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: float) -> Status | None:
+    """Wait until the engine is gone, and the daemon too when it is to end. Says what it waits for.
+
+    :return: the status once the engine is gone; None where the daemon is gone as well
+    :raises TimedOutError: when that takes longer than `timeout_s`, with what it waited for
+    """
+    began = time.monotonic()
     generation = 0
+    said, hint = "", ""
     while True:
         try:
-            answer = client.request(path, f"/v1/status?after={generation}&wait_s=1", timeout_s=30)
+            answer = client.request(path, f"/v1/status?after={generation}&wait_s=1", timeout_s=ANSWER_S)
             news: Status = json.loads(answer)
-            if news["state"] == "stopped" and not daemon_ends:
-                return
+            if news["state"] in GONE and not daemon_ends:
+                diagnostics.clear_progress()
+                return news
 
             generation = news["generation"]
-        except (NotRunningError, OrchError):
+            what, hint = _awaited(news, daemon_pid)
+        except (NotRunningError, OrchError) as error:
             if not _alive(daemon_pid):
-                return
+                diagnostics.clear_progress()
+                return None
 
-        if time.monotonic() > deadline:
-            raise TimedOutError(f"still stopping after {timeout_s:g} s", hint="`orch down --force` cuts requests off")
+            what, hint = f"the daemon (pid {daemon_pid}) to end; {error}", "look at `orch logs --daemon`"
 
+        waited_s = time.monotonic() - began
+        if waited_s > timeout_s:
+            diagnostics.clear_progress()
+            raise TimedOutError(f"gave up after {timeout_s:g} s of waiting for {what}", hint=hint)
+
+        if waited_s > SAY_AFTER_S and what != said:
+            said = what
+            diagnostics.note(f"waiting for {what}; {hint}")
+
+        diagnostics.progress(f"waiting for {what}")
         if daemon_ends:
             time.sleep(0.02)
+
+
+def _awaited(news: Status, daemon_pid: int) -> tuple[str, str]:
+    """Return what a stop still waits for, and what can be done about it."""
+    target = f"{news.get('profile')}@{news.get('engine')}"
+    match news["state"]:
+        case "draining":
+            count = news["gateway"]["in_flight"] if "gateway" in news else 0
+            requests = "a running request" if count == 1 else f"{count} running requests"
+            return f"{requests} of {target}", "`orch down --force` cuts them off"
+        case "stopping":
+            return f"the engine of {target} to end", "it is killed when its grace is over (`daemon.stop_grace_s`)"
+        case _:
+            return f"the daemon (pid {daemon_pid}) to end", "look at `orch logs --daemon`"
 
 
 def _alive(pid: int) -> bool:

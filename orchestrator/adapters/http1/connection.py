@@ -96,6 +96,7 @@ class Hub:
 
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     :param own_headers: from the fields of a request, as far as they were read, to fields that its answer has
+    :param make_room: at the limit, the connection that has had nothing to say for longest goes, not the new one
     """
 
     def __init__(
@@ -104,7 +105,10 @@ class Hub:
         limits: HttpLimits,
         uids: Set[int] | None = None,
         own_headers: Callable[[Headers], Headers] = no_headers,
+        *,
+        make_room: bool = False,
     ) -> None:
+        self.make_room = make_room
         self.handler = handler
         self.own_headers = own_headers
         self.limits = limits
@@ -114,6 +118,21 @@ class Hub:
         self.empty = asyncio.Event()
         self._refused = 0
         self._refusal_logged_at = float("-inf")
+
+    def has_room_for(self, connection: Connection) -> bool:
+        """Return whether a new connection may stay; where room is made, another one is cut for it."""
+        if len(self.connections) <= self.limits.connections:
+            return True
+
+        others = (each for each in self.connections if each is not connection)
+        oldest = min(others, key=lambda each: each.claim, default=None) if self.make_room else None
+        if oldest is None:
+            return False
+
+        self.log_refusal("a local client", "there were too many connections, and it was idle for longest")
+        self.connections.discard(oldest)  # at once: several may come before its end is noticed
+        oldest.abort()
+        return True
 
     def lost(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -154,6 +173,11 @@ class Connection(asyncio.Protocol):
         self._waiting_since = self._loop.time()
         self._backpressure_since: float | None = None
 
+    @property
+    def claim(self) -> tuple[bool, float]:
+        """Its claim to stay: one that is being answered before one that is not, then the one that spoke last."""
+        return self._served is not None, self._waiting_since
+
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -161,12 +185,12 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else "a local client"
         self._hub.connections.add(self)
-        if len(self._hub.connections) > self._limits.connections:
+        if self._hub.uids is not None and peer_uid(transport.get_extra_info("socket")) not in self._hub.uids:
+            self._hub.log_refusal(self._peer, "it belongs to another user")
             self._transport.abort()
             return
 
-        if self._hub.uids is not None and peer_uid(transport.get_extra_info("socket")) not in self._hub.uids:
-            self._hub.log_refusal(self._peer, "it belongs to another user")
+        if not self._hub.has_room_for(self):
             self._transport.abort()
             return
 

@@ -25,6 +25,7 @@ class HttpServer:
 
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     :param own_headers: from the fields of a request to fields that each answer to it has, a refusal included
+    :param make_room: at the limit, the connection that has had nothing to say for longest goes, not the new one
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class HttpServer:
         limits: HttpLimits | None = None,
         uids: Set[int] | None = None,
         own_headers: Callable[[Headers], Headers] = no_headers,
+        *,
+        make_room: bool = False,
     ) -> None:
-        self._hub = Hub(handler, limits or HttpLimits(), uids, own_headers)
+        self._hub = Hub(handler, limits or HttpLimits(), uids, own_headers, make_room=make_room)
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 

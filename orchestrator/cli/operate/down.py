@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     body = json.dumps({"force": args.force, "all": args.all}).encode()
     answer = json.loads(client.request(path, "/v1/down", body))
     ends = bool(answer["daemon_ends"])
-    waiting.until_stopped(path, answer["daemon_pid"], daemon_ends=ends, timeout_s=args.timeout)
+    news = waiting.until_stopped(path, answer["daemon_pid"], daemon_ends=ends, timeout_s=args.timeout)
     if args.json:
         output.json_data({"stopped": answer["target"], "daemon_ended": ends})
     elif answer["target"] is None:
@@ -40,5 +40,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         kept = "" if ends else "; the gateway still answers, end it with `orch down --all`"
         diagnostics.note(f"stopped {answer['target']}{kept}")
+        if news is not None and news["state"] != "stopped":
+            diagnostics.note(f"since then something else was asked for: {news['progress']}")
 
     return exit_codes.OK

@@ -16,12 +16,13 @@ from orchestrator.core.failure.diagnosis import ExitStatus, diagnose
 from orchestrator.core.failure.exit_evidence import OomKills
 from orchestrator.core.fleet import failures
 from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.daemon.fleet.preparing import UnexpectedError
 from orchestrator.engines.model_check import BrokenModelError, MissingModelError, UnfitModelError
 
 
 def preparation_failure(error: OrchError) -> Failure:
     """Return the failure of a start whose profile, engine or model was found wrong before anything ran."""
-    if failures.passes(error):
+    if isinstance(error, UnexpectedError) or failures.passes(error):
         return failures.passing_failure(error.message, tuple(error.details), error.hint)
 
     match error:

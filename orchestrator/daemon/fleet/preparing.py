@@ -50,11 +50,16 @@ FILES_S = 20.0
 T = TypeVar("T")
 
 
+class UnexpectedError(OrchError):
+    """Raised in place of an error that nobody expected; its cause is that error."""
+
+
 async def read_files(work: Callable[[], T], what: str, limit_s: float | None = FILES_S) -> T:
     """Do what reads a target's files in a thread that nobody has to wait for: a disk that hangs holds up nothing else.
 
     :param what: what is read, for messages
-    :raises OrchError: as the work does, and in place of any other error; its cause is that error
+    :raises OrchError: as the work does
+    :raises UnexpectedError: in place of any other error
     :raises TimedOutError: when it takes too long
     """
     try:
@@ -70,7 +75,7 @@ async def read_files(work: Callable[[], T], what: str, limit_s: float | None = F
         raise TimedOutError(f"{what}: the files did not answer within {limit_s:g} s", hint=hint) from error
     except Exception as error:
         _log.warning("%s cannot be read", what, exc_info=True)
-        raise OrchError(f"{what} cannot be read: {error or type(error).__name__}") from error
+        raise UnexpectedError(f"{what} cannot be read: {str(error) or type(error).__name__}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,5 +83,42 @@ def test_a_daemon_that_is_to_end_has_ended_when_its_process_is_gone(answers: Ans
 
 def test_a_daemon_that_does_not_answer_and_is_still_there_is_waited_for(answers: Answers) -> None:
     answers(NotRunningError("no daemon is running"))
-    with pytest.raises(TimedOutError, match="still stopping"):
+    with pytest.raises(TimedOutError, match=r"0\.05 s .* daemon \(pid \d+\) to end; no daemon is running"):
         waiting.until_stopped("socket", os.getpid(), daemon_ends=True, timeout_s=0.05)
+
+
+def stop_status(state: str, in_flight: int) -> bytes:
+    fields = {"state": state, "generation": 8, "progress": state, "profile": "a", "engine": "x"}
+    return json.dumps({**fields, "gateway": {"in_flight": in_flight}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "what", "hint"),
+    [
+        (stop_status("draining", 2), "2 running requests of a@x", "--force"),
+        (stop_status("draining", 1), "a running request of a@x", "--force"),
+        (stop_status("stopping", 0), "the engine of a@x to end", "stop_grace_s"),
+    ],
+)
+def test_who_waits_for_a_stop_is_told_what_it_waits_for_and_so_is_who_gives_up(
+    answers: Answers,
+    answer: bytes,
+    what: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(waiting, "SAY_AFTER_S", 0.0)
+    answers(answer)
+    with pytest.raises(TimedOutError) as caught:
+        waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=0.05)
+
+    assert what in caught.value.message and hint in str(caught.value.hint)
+    said = capsys.readouterr().err
+    assert said.count(what) == 1 and hint in said
+
+
+def test_what_was_asked_for_since_is_not_waited_for(answers: Answers) -> None:
+    answers(status("draining", 8), status("starting", 9))
+    news = waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=60)
+    assert news is not None and news["state"] == "starting"
