@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 
 from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 
-Response = Literal["leave", "device", "margin", "steps", "host_steps", "another_port", "restart", "give_up"]
+Response = Literal[
+    "leave", "device", "margin", "steps", "host_steps", "another_port", "restart", "end_and_restart", "give_up"
+]
 
 Cause = Literal[
     "", "margin_cannot_help", "no_buffer", "spawn", "shared_memory", "ended", "went_on", "device_lost", "remote",
@@ -55,10 +57,10 @@ REACTIONS: tuple[Reaction, ...] = (
     Reaction("missing_library", (), "", "give_up", "give_up", "any"),
     Reaction("driver", (), "", "give_up", "give_up", "no device can be used, and the engine ended"),
     Reaction("driver", (), "went_on", "continue", "device", "no device can be used, and the engine goes on without"),
-    Reaction("driver", ("runtime",), "device_lost", "restart", "restart", "the device was lost"),
+    Reaction("driver", ("runtime",), "device_lost", "restart", "end_and_restart", "the device was lost"),
     Reaction("driver", ("load",), "remote", "restart", "restart", "a device of `memory.rpc` cannot be reached"),
     Reaction("illegal_instruction", (), "", "give_up", "give_up", "any"),
-    Reaction("engine_bug", ("runtime",), "", "restart", "restart", "it crashed while it computed"),
+    Reaction("engine_bug", ("runtime",), "", "restart", "end_and_restart", "it crashed, or failed, while it computed"),
     Reaction("engine_bug", _AT_A_START, "", "give_up", "give_up", "it crashed while it started"),
     Reaction("engine_bug", (), "every_start", "give_up", "give_up", "what failed fails at every start"),
     Reaction("engine_bug", (), "tight_margin", "retry_margin", "margin", "cuBLAS failed right after a fit"),
@@ -74,7 +76,9 @@ RESPONSES: dict[Response, str] = {
     "host_steps": "orch takes the next step of the profile's `recovery.then` that needs less host memory",
     "another_port": "orch starts it again on another port, a limited number of times",
     "restart": "orch starts it again, a limited number of times",
-    "give_up": "orch stops trying: the same start would fail the same way",
+    "end_and_restart": "orch starts it again, a limited number of times; one that lives on is ended when it answers "
+    "only errors",
+    "give_up": "orch stops trying: the same start would fail the same way, until profile, model or program change",
 }
 """What the daemon does, one sentence each."""
 

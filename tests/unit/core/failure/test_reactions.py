@@ -66,7 +66,7 @@ def test_the_daemon_does_what_the_table_says(row: Reaction) -> None:
         case "give_up":
             state = after(row, Rung(1664), LADDER)
             assert isinstance(state, Failed) and state.until is None
-        case "restart" | "another_port" | "leave" | "device":
+        case "restart" | "end_and_restart" | "another_port" | "leave" | "device":
             assert isinstance(after(row, Rung(1664), LADDER), Backoff)
 
 
@@ -143,8 +143,8 @@ def test_the_rows_of_a_class_do_not_contradict_each_other() -> None:
         assert action_for(row.failure_class, row.cause) in {each.action for each in REACTIONS}
         assert RESPONSES[row.response] in response_text(row.failure_class, row.action, phase)
 
-    same = [(row.failure_class, row.action, row.response) for row in REACTIONS]
-    assert len({each[:2] for each in same}) == len(set(same))  # class and action decide what is done
+    same = [(row.failure_class, row.action, row.phases, row.response) for row in REACTIONS]
+    assert len({each[:3] for each in same}) == len(set(same))  # class, action and phase decide what is done
 
 
 @pytest.mark.parametrize("failure_class", sorted({row.failure_class for row in REACTIONS}))
