@@ -14,7 +14,7 @@ from orchestrator.core.dialect.model_fit import (
     model_misfit,
     projector_misfit,
 )
-from orchestrator.core.dialect.model_limits import refuse_mtp_drafter
+from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_mtp_drafter
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp, speculation_types
@@ -85,6 +85,20 @@ def check_mtp(profile: EngineProfile, header: GgufHeader) -> None:
             details=(f"{header.path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
             hint="take a file that keeps the MTP layers, name the head's own file as speculative.draft_model,"
             ' or set speculative.type = "none"',
+        )
+
+
+def check_embeddings(profile: EngineProfile, header: GgufHeader) -> None:
+    """Check that the engine knows how to make an embedding where the profile asks for them.
+
+    :raises OrchError: when neither the profile nor the file names the pooling
+    """
+    reason = refuse_embeddings(profile.settings, header.number("pooling_type"))
+    if reason is not None:
+        raise UsageError(
+            f"profile `{profile.name}` asks for embeddings, and the model does not say how",
+            details=(f"{header.path}: {reason}",),
+            hint=f"`orch profile set {profile.name} server.pooling=last`, or what the model's card says",
         )
 
 

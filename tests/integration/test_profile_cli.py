@@ -193,3 +193,7 @@ def test_check_says_what_is_without_effect_and_what_one_build_cannot_express(orc
     program.chmod(0o755)
     out, _ = orch("profile", "check", "./odd.toml", "--engine", str(program), code=2)
     assert "it has no flag `--no-such-flag`" in out
+
+    at_hand = {"ORCH_ENGINE_UPSTREAM": str(program)}
+    out, _ = orch("profile", "check", "./odd.toml", code=2, environment=at_hand)
+    assert "it has no flag `--no-such-flag`" in out

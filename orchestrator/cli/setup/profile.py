@@ -11,9 +11,7 @@ from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.config.profile_files import ProfileStore, ResolvedProfile
-    from orchestrator.core.dialect.capabilities import Kind
     from orchestrator.core.problems import Problem
-    from orchestrator.core.profile.profile import EngineProfile
 
 HELP = "list, show, check, render, set and create profiles"
 EXAMPLES = """\
@@ -143,6 +141,7 @@ def _toml(value: object) -> str:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from orchestrator.cli.setup import profile_check
     from orchestrator.core.errors import UsageError
     from orchestrator.core.problems import Problem, ProblemsError
 
@@ -154,7 +153,7 @@ def _check(args: argparse.Namespace) -> int:
         try:
             resolved = store.resolve(wanted)
             if resolved.profile is not None:
-                remarks += _look_closer(resolved, args.engine, problems)
+                remarks += profile_check.look_closer(resolved, args.engine, problems)
         except ProblemsError as error:
             problems += (problem for problem in error.problems if problem not in problems)
         except UsageError as error:
@@ -182,58 +181,6 @@ def _check(args: argparse.Namespace) -> int:
     count = "no problem" if not problems else "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     diagnostics.note(f"{checked} profile{'' if checked == 1 else 's'} checked: {count}")
     return exit_codes.USAGE if problems else exit_codes.OK
-
-
-def _look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Problem]) -> list[tuple[str, str]]:
-    """Return what is without effect, file and sentence each; what a build cannot express is added to the problems."""
-    from orchestrator.core.problems import Problem
-    from orchestrator.core.profile.remarks import find_remarks
-    from orchestrator.core.profile.rules import engine_kind, named_engines
-
-    profile, file = resolved.profile, resolved.sources[0].path
-    if profile is None:
-        return []
-
-    if engine is None:
-        chosen_profile = profile.for_engine(profile.engine)
-        problems += _header_problems(chosen_profile, engine_kind(profile.engine), file)
-        found = [find_remarks(profile.for_engine(each), engine_kind(each)) for each in named_engines(profile)]
-        return [(file, message) for message in dict.fromkeys(message for each in found for message in each)]
-
-    from orchestrator.adapters.paths import find_paths
-    from orchestrator.engines.registry import EngineRegistry
-    from orchestrator.engines.render import render_profile
-
-    paths = find_paths()
-    try:
-        chosen = EngineRegistry(paths).resolve(engine)
-        render_profile(paths, profile, chosen)
-    except OrchError as error:
-        problems += [Problem(line, file=file, hint=error.hint) for line in error.details or (error.message,)]
-        return []
-
-    problems += _header_problems(profile.for_engine(chosen.id), chosen.capabilities.kind, file)
-    return [(file, message) for message in find_remarks(profile.for_engine(chosen.id), chosen.capabilities.kind)]
-
-
-def _header_problems(profile: EngineProfile, kind: Kind, file: str) -> list[Problem]:
-    """Return what the headers of the profile's files say against it; nothing of files that are not there yet."""
-    from orchestrator.adapters.paths import find_paths
-    from orchestrator.core.problems import Problem
-    from orchestrator.engines.model_check import MissingModelError, check_fit, check_mtp, read_model
-    from orchestrator.engines.model_file import model_file
-
-    try:
-        parts = read_model(profile, model_file(find_paths(), profile.model).path)
-        check_fit(profile, parts, kind)
-        check_mtp(profile, parts[0])
-    except MissingModelError:
-        return []
-    except OrchError as error:
-        message = error.message.removeprefix(f"profile `{profile.name}`: ")
-        return [Problem("; ".join((message, *error.details)), file=file, hint=error.hint)]
-
-    return []
 
 
 def _as_json(problem: Problem) -> dict[str, object]:

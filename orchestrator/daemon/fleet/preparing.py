@@ -26,7 +26,7 @@ from orchestrator.adapters.process.key_handover import EngineKey, make_key
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
 from orchestrator.core.dialect.capabilities import Capabilities
-from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_model
+from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
@@ -35,7 +35,7 @@ from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.engines import probe_cache
 from orchestrator.engines.build.installs import verify
 from orchestrator.engines.locate import PROGRAM, search_path
-from orchestrator.engines.model_check import check_fit, check_mtp, read_model
+from orchestrator.engines.model_check import check_embeddings, check_fit, check_mtp, read_model
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, render_profile
@@ -316,14 +316,7 @@ class Preparer:
         check_fit(profile, parts, engine.capabilities.kind)
         header = parts[0]
         check_mtp(profile, header)
-        no_embeddings = refuse_embeddings(profile.settings, header.number("pooling_type"))
-        if no_embeddings is not None:
-            raise UsageError(
-                f"profile `{profile.name}` asks for embeddings, and the model does not say how",
-                details=(f"{path}: {no_embeddings}",),
-                hint=f"`orch profile set {profile.name} server.pooling=last`, or what the model's card says",
-            )
-
+        check_embeddings(profile, header)
         limit = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)
         if limit is not None:
             raise UsageError(

@@ -1,0 +1,92 @@
+"""What `orch profile check` looks at beyond a profile's text: headers of its files, and the builds that are here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import OrchError
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.config.profile_files import ResolvedProfile
+    from orchestrator.core.dialect.capabilities import Kind
+    from orchestrator.core.problems import Problem
+    from orchestrator.core.profile.profile import EngineProfile, Profile
+
+
+def look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Problem]) -> list[tuple[str, str]]:
+    """Return what is without effect, file and sentence each; what a build cannot express is added to the problems."""
+    from orchestrator.core.problems import Problem
+    from orchestrator.core.profile.remarks import find_remarks
+    from orchestrator.core.profile.rules import engine_kind, named_engines
+
+    profile, file = resolved.profile, resolved.sources[0].path
+    if profile is None:
+        return []
+
+    if engine is None:
+        problems += _check_extra_args(profile, file)
+        chosen_profile = profile.for_engine(profile.engine)
+        problems += _header_problems(chosen_profile, engine_kind(profile.engine), file)
+        found = [find_remarks(profile.for_engine(each), engine_kind(each)) for each in named_engines(profile)]
+        return [(file, message) for message in dict.fromkeys(message for each in found for message in each)]
+
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.registry import EngineRegistry
+    from orchestrator.engines.render import render_profile
+
+    paths = find_paths()
+    try:
+        chosen = EngineRegistry(paths).resolve(engine)
+        render_profile(paths, profile, chosen)
+    except OrchError as error:
+        problems += [Problem(line, file=file, hint=error.hint) for line in error.details or (error.message,)]
+        return []
+
+    problems += _header_problems(profile.for_engine(chosen.id), chosen.capabilities.kind, file)
+    return [(file, message) for message in find_remarks(profile.for_engine(chosen.id), chosen.capabilities.kind)]
+
+
+def _header_problems(profile: EngineProfile, kind: Kind, file: str) -> list[Problem]:
+    """Return what the headers of the profile's files say against it; nothing of files that are not there yet."""
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.problems import Problem
+    from orchestrator.engines.model_check import MissingModelError, check_embeddings, check_fit, check_mtp, read_model
+    from orchestrator.engines.model_file import model_file
+
+    try:
+        parts = read_model(profile, model_file(find_paths(), profile.model).path)
+        check_fit(profile, parts, kind)
+        check_mtp(profile, parts[0])
+        check_embeddings(profile, parts[0])
+    except MissingModelError:
+        return []
+    except OrchError as error:
+        message = error.message.removeprefix(f"profile `{profile.name}`: ")
+        return [Problem("; ".join((message, *error.details)), file=file, hint=error.hint)]
+
+    return []
+
+
+def _check_extra_args(profile: Profile, file: str) -> list[Problem]:
+    """Return what the builds that are here would refuse in `extra_args`, for each engine that the profile names."""
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.dialect.extra_args import find_faults
+    from orchestrator.core.problems import Problem
+    from orchestrator.core.profile.rules import named_engines
+    from orchestrator.engines.probe import ask_arguments
+    from orchestrator.engines.registry import EngineRegistry
+
+    paths = find_paths()
+    found = []
+    for name in named_engines(profile):
+        extra_args = profile.for_engine(name).extra_args
+        try:
+            chosen = EngineRegistry(paths).resolve(name) if extra_args else None
+        except OrchError:
+            continue  # it is not here: a start will say so
+
+        if chosen is not None:
+            faults = find_faults(extra_args, ask_arguments(chosen.path, paths, extra_args, chosen.capabilities))
+            found += [Problem(f"`extra_args`: {name} {chosen.build} cannot: {fault}", file=file) for fault in faults]
+
+    return found
