@@ -6,12 +6,23 @@ The gateway's traffic does not come through here: `adapters/http1/client.py` rel
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import anyio
 import httpx
 
 Health = Literal["ok", "loading", "silent", "refused"]
+
+MAX_ANSWER_BYTES = 8 << 20
+"""The fork's /slots holds the prompts: a long context in each of some slots."""
+
+MAX_DEPTH = 32
+
+_WHOLE_EXTRA_S = 0.25
+"""The whole of an answer may take so much longer than one step of it: who waits in vain for a connection is told so,
+and not that the answer is missing."""
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """The engine is on loopback without TLS. httpx wants a context all the same: its own costs 280 ms of CPU, and one for
@@ -53,7 +64,10 @@ class EngineProbe:
     """
 
     def __init__(self, host: str, port: int, api_key: str | None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Accept-Encoding": "identity"}  # what is unpacked has no bound
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+
         self._client = httpx.AsyncClient(
             base_url=f"http://{host}:{port}",
             headers=headers,
@@ -80,8 +94,8 @@ class EngineProbe:
         """Ask who answers, as far as it says so: upstream and the fork name themselves, and upstream its build."""
         try:
             response = await self._ask("GET", "/props", timeout_s)
-            answer = response.json() if response.status_code == 200 else {}
-        except (httpx.HTTPError, ValueError, RecursionError):
+            answer = _json(response) if response.status_code == 200 else {}
+        except (httpx.HTTPError, ValueError):
             return ServerIdentity(None, None)
 
         build_info = answer.get("build_info") if isinstance(answer, dict) else None
@@ -95,8 +109,8 @@ class EngineProbe:
         """Return the JSON of one of its pages, as it came; None when it has none or did not answer in time."""
         try:
             response = await self._ask("GET", path, timeout_s)
-            return response.json() if response.status_code == 200 else None
-        except (httpx.HTTPError, ValueError, RecursionError):
+            return _json(response) if response.status_code == 200 else None
+        except (httpx.HTTPError, ValueError):
             return None
 
     async def metrics(self, timeout_s: float) -> str | None:
@@ -145,7 +159,7 @@ class EngineProbe:
     async def _post(self, path: str, body: dict[str, object], timeout_s: float) -> dict[str, object] | Canary:
         try:
             response = await self._ask("POST", path, timeout_s, body)
-            answer = response.json() if response.status_code == 200 else None
+            answer = _json(response) if response.status_code == 200 else None
         except httpx.TimeoutException:
             return Canary(False, f"no answer to POST {path} within {timeout_s:g} s")
         except (httpx.HTTPError, ValueError) as error:
@@ -162,11 +176,56 @@ class EngineProbe:
     ) -> httpx.Response:
         """:raises httpx.HTTPError: when there is no answer"""
         try:
-            return await self._client.request(method, path, json=body, timeout=timeout_s)
+            with anyio.fail_after(timeout_s + _WHOLE_EXTRA_S):
+                async with self._client.stream(method, path, json=body, timeout=timeout_s) as response:
+                    return await _read_whole(response)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(f"the answer to {path} did not end in time") from error
         except (AttributeError, OSError) as error:
             # anyio asks a new connection for its addresses. When the engine died in that instant, uvloop has no socket
             # any more, or the kernel no peer.
             raise httpx.ConnectError(f"closed while it was being opened: {error}") from error
+
+
+async def _read_whole(response: httpx.Response) -> httpx.Response:
+    """Return the response with its body.
+
+    :raises httpx.RemoteProtocolError: when it is too large
+    """
+    body = bytearray()
+    async for part in response.aiter_raw():
+        body += part
+        if len(body) > MAX_ANSWER_BYTES:
+            raise httpx.RemoteProtocolError(f"the answer has more than {MAX_ANSWER_BYTES >> 20} MiB")
+
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(body))
+
+
+def _json(response: httpx.Response) -> object:
+    """Return the decoded body.
+
+    :raises ValueError: when it is no JSON, or nested too deeply
+    """
+    try:
+        answer: object = response.json()
+    except RecursionError:
+        raise ValueError("the answer is nested too deeply") from None
+
+    level = [answer]
+    for _ in range(MAX_DEPTH):
+        level = [child for each in level for child in _children(each) if isinstance(child, (dict, list))]
+        if not level:
+            return answer
+
+    raise ValueError(f"the answer is nested more than {MAX_DEPTH} levels deep")
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+
+    return value if isinstance(value, list) else ()
 
 
 def _count(value: object) -> int | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
+import anyio
 import pytest
 import uvloop
 
-from orchestrator.adapters.engine_probe import EngineProbe
+from orchestrator.adapters.engine_probe import MAX_ANSWER_BYTES, EngineProbe
 from orchestrator.adapters.http1 import UpstreamError, UpstreamPool
 
 POOL_ROUNDS = 8000
@@ -46,6 +49,59 @@ def dying() -> Iterator[int]:
         socket.create_connection(("127.0.0.1", port)).close()
         thread.join()
         listener.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HOSTILE = {
+    "a body that drips": (OK + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "chunks that drip": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a head that drips": (OK, b"X-A: b\r\n"),
+    "a body without an end": (OK + b"\r\n", b" " * 65536),
+    "more than anybody asked for": (OK + b"Content-Length: 1000000000\r\n\r\n", b"x" * 65536),
+    "nested beyond use": (OK + b"Content-Length: 400\r\n\r\n" + b"[" * 200 + b"]" * 200, b""),
+    "nested to death": (OK + b"Content-Length: 400000\r\n\r\n" + b"[" * 200000 + b"]" * 200000, b""),
+    "compressed": (OK + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", b""),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", HOSTILE)
+async def test_an_answer_has_a_deadline_a_size_and_a_depth(how: str) -> None:
+    begin, rest = HOSTILE[how]
+    sent = 0
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        tasks.append(asyncio.current_task())
+        with suppress(OSError):
+            writer.write(begin)
+            while rest:
+                writer.write(rest)
+                await writer.drain()
+                sent += len(rest)
+                await asyncio.sleep(0.02 if len(rest) < 100 else 0)
+
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    probe = EngineProbe("127.0.0.1", server.sockets[0].getsockname()[1], None)
+    with anyio.fail_after(30):
+        assert await probe.slots(0.3) is None
+        if rest:
+            assert await probe.health(0.3) == "silent"
+            assert await probe.metrics(0.3) is None
+
+        assert (await probe.identity(0.3)).build_info is None
+        assert not (await probe.complete("x", 1, 0.3)).ok
+        assert not (await probe.embed(0.3)).ok
+
+    await probe.aclose()
+    await asyncio.gather(*[task for task in tasks if task is not None])
+    server.close()
+    assert sent < 8 * MAX_ANSWER_BYTES  # of five questions
 
 
 def test_an_engine_that_dies_while_it_is_connected_to_is_an_answer(dying: int) -> None:
