@@ -1,4 +1,4 @@
-"""Engines that live, with a good /health, and answer every request with an error; and errors that are a request's own."""
+"""Engines that live, with a good /health, and answer every request with an error; and a request's own errors."""
 
 from __future__ import annotations
 
