@@ -31,6 +31,7 @@ class GatewayConfig:
     hold_timeout_s: float = 600.0
     header_timeout_s: float = 15.0
     max_body_mib: int = 64
+    max_bodies_mib: int = 256
     replay_max_mib: int = 16
     quarantine_s: float = 600.0
     switch_on_request: bool = True
@@ -87,6 +88,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.hold_timeout_s", ("float",), "how long a request is held, s", minimum=1, maximum=86400),
     Setting("gateway.header_timeout_s", ("float",), "time for a client to send the head, s", minimum=1, maximum=300),
     Setting("gateway.max_body_mib", ("int",), "the largest request body, MiB", minimum=1, maximum=4096),
+    Setting("gateway.max_bodies_mib", ("int",), "all request bodies together, MiB", minimum=1, maximum=65536),
     Setting("gateway.replay_max_mib", ("int",), "the largest body kept to be sent again, MiB", minimum=0, maximum=4096),
     Setting("gateway.quarantine_s", ("float",), "how long a crash suspect is refused, s", minimum=0, maximum=86400),
     Setting("gateway.switch_on_request", ("bool",), "a client that names another profile is served by it"),

@@ -44,7 +44,7 @@ class Gateway:
         self._metrics = metrics
         self._guard = RequestGuard((config.host, *config.allowed_hosts), config.api_keys)
         self._limits = KeyLimits(config.max_in_flight_per_key, config.max_per_minute_per_key)
-        self._server = HttpServer(self._handle, config.limits, own_headers=own_headers)
+        self._server = HttpServer(self._handle, config.limits, own_headers=own_headers, make_room="idle")
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         self._dispatcher.start()
@@ -125,6 +125,7 @@ class Gateway:
         key = None
         if own is None or own.kind != "health":
             key = self._guard.check_key(request)
+            request.authenticated = True
 
         match = find_route(request.method, request.path, self._supervisor.view().models)
         if request.method == "POST":

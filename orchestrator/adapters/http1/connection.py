@@ -17,24 +17,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from enum import Enum
-from typing import cast
+from typing import Literal, cast
 
 import httptools
 
+from orchestrator.adapters.http1.body_budget import BodyBudget
 from orchestrator.adapters.http1.exchange import Request, Response
 from orchestrator.adapters.http1.vetting import RejectedRequest, refusal_body, vet
 from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, HttpLimits, encode_head
 from orchestrator.adapters.process.hardening import peer_uid
 
+MakeRoom = Literal["idle", "any"]
 Handler = Callable[[Request, Response], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
 _REFUSAL_LOG_INTERVAL_S = 10.0
-_WRITE_HIGH_WATER = 64 * 1024
-_WRITE_LOW_WATER = 16 * 1024
+_RETRY_AFTER_S = 5
+_WRITE_HIGH_WATER = 4 << 20
+_WRITE_LOW_WATER = _WRITE_HIGH_WATER - 256 * 1024
+"""An engine has few threads, and one whose client does not read waits with its answer: most answers fit in here."""
 
 
 class ConnectionState(Enum):
@@ -96,7 +100,8 @@ class Hub:
 
     :param uids: users whose processes may connect, on a unix socket; None lets everybody
     :param own_headers: from the fields of a request, as far as they were read, to fields that its answer has
-    :param make_room: at the limit, the connection that has had nothing to say for longest goes, not the new one
+    :param make_room: at the limit, the connection that has had nothing to say for longest goes, not the new one;
+        `any`: though it be at work, `idle`: never one that is at work
     """
 
     def __init__(
@@ -106,7 +111,7 @@ class Hub:
         uids: Set[int] | None = None,
         own_headers: Callable[[Headers], Headers] = no_headers,
         *,
-        make_room: bool = False,
+        make_room: MakeRoom | None = None,
     ) -> None:
         self.make_room = make_room
         self.handler = handler
@@ -115,6 +120,7 @@ class Hub:
         self.uids = uids
         self.draining = False
         self.connections: set[Connection] = set()
+        self.bodies = BodyBudget(max(limits.bodies_bytes, limits.body_bytes))
         self.empty = asyncio.Event()
         self._refused = 0
         self._refusal_logged_at = float("-inf")
@@ -126,7 +132,7 @@ class Hub:
 
         others = (each for each in self.connections if each is not connection)
         oldest = min(others, key=lambda each: each.claim, default=None) if self.make_room else None
-        if oldest is None:
+        if oldest is None or (self.make_room == "idle" and oldest.at_work):
             return False
 
         self.log_refusal("a local client", "there were too many connections, and it was idle for longest")
@@ -172,11 +178,23 @@ class Connection(asyncio.Protocol):
         self._served: ServedRequest | None = None
         self._waiting_since = self._loop.time()
         self._backpressure_since: float | None = None
+        self._unsent_bytes = 0
+        self._authenticated = False
 
     @property
-    def claim(self) -> tuple[bool, float]:
-        """Its claim to stay: one that is being answered before one that is not, then the one that spoke last."""
-        return self._served is not None, self._waiting_since
+    def unsent_bytes(self) -> int:
+        """What its client has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def claim(self) -> tuple[bool, bool, float]:
+        """Its claim to stay: what is at work before what is not, then who has shown a key, then who spoke last."""
+        return self.at_work, self._authenticated, self._waiting_since
+
+    @property
+    def at_work(self) -> bool:
+        """A request is being answered, or its body arrives."""
+        return self._served is not None or bool(self._pipelined)
 
     # Called by the transport.
 
@@ -242,6 +260,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _LOST
+        self._forget(self._pipelined)
         self._pipelined.clear()
         if self._served is None:
             self._hub.lost(self)
@@ -286,6 +305,9 @@ class Connection(asyncio.Protocol):
         if length > limits.body_bytes:
             raise RejectedRequest(413, f"the body has {length} bytes, allowed {limits.body_bytes}")
 
+        if length and not self._hub.bodies.fits(length):
+            raise _no_room(limits)
+
         if len(self._pipelined) > limits.pipelined:
             raise RejectedRequest(429, "too many pipelined requests")
 
@@ -299,10 +321,16 @@ class Connection(asyncio.Protocol):
         self._pipelined.append(self._arriving)
 
     def on_body(self, data: bytes) -> None:
-        assert self._arriving is not None
-        self._arriving.feed(data)
-        if self._arriving.received_bytes > self._limits.body_bytes:
+        arriving = self._arriving
+        assert arriving is not None
+        before = arriving.received_bytes
+        arriving.feed(data)
+        fits = self._hub.bodies.grow(before, arriving.received_bytes)
+        if arriving.received_bytes > self._limits.body_bytes:
             raise RejectedRequest(413, f"the body is larger than {self._limits.body_bytes} bytes")
+
+        if not fits:
+            raise _no_room(self._limits)
 
     def on_message_complete(self) -> None:
         assert self._arriving is not None
@@ -345,6 +373,8 @@ class Connection(asyncio.Protocol):
     def _answered(self, task: asyncio.Task[None]) -> None:
         served, self._served = self._served, None
         assert served is not None and served.task is task
+        self._forget((served.request,))
+        self._authenticated = self._authenticated or served.request.authenticated
         self._waiting_since = self._loop.time()
         if self._state is _LOST:
             self._hub.lost(self)
@@ -368,6 +398,7 @@ class Connection(asyncio.Protocol):
         self.has_spoken = True
         self._ignore_input()
         # Complete requests ahead of the broken bytes keep their answers; the connection ends after the last of them.
+        self._forget(request for request in self._pipelined if not request.complete)
         self._pipelined = deque(request for request in self._pipelined if request.complete)
         if self._served is None and self._pipelined:
             self._serve(self._pipelined.popleft())
@@ -391,6 +422,12 @@ class Connection(asyncio.Protocol):
             self._served.response.lost()
             self._served.task.cancel()
 
+    def _forget(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            # Not left to the collector: the parser and its connection refer to each other.
+            request.discard_body()
+            self._hub.bodies.release(request.received_bytes)
+
     # Ending.
 
     def close_if_idle(self) -> None:
@@ -407,8 +444,11 @@ class Connection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """Cut what has taken too long: an end, a reader, a body, a head, or a client with nothing to say."""
         limits, waited_s = self._limits, now - self._waiting_since
+        unsent_before, self._unsent_bytes = self._unsent_bytes, self.unsent_bytes
         if self._state is _CLOSING:
-            if now > self._closing_deadline:
+            if 0 < self._unsent_bytes < unsent_before:  # it reads what it is owed
+                self._closing_deadline = max(self._closing_deadline, now + limits.write_timeout_s)
+            elif now > self._closing_deadline:
                 self._transport.abort()
         elif self._backpressure_since is not None and now - self._backpressure_since > limits.write_timeout_s:
             self._transport.abort()
@@ -443,3 +483,9 @@ class Connection(asyncio.Protocol):
         self._begin_closing(within_s=self._limits.linger_s)
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
+
+
+def _no_room(limits: HttpLimits) -> RejectedRequest:
+    limit_mib = max(limits.bodies_bytes, limits.body_bytes) >> 20
+    reason = f"the bodies of all requests together would take more than {limit_mib} MiB; try again later"
+    return RejectedRequest(503, reason, retry_after_s=_RETRY_AFTER_S)

@@ -30,12 +30,13 @@ class Request:
     :ivar path: the target up to the question mark, percent-encoding untouched
     :ivar query: what follows the question mark, untouched
     :ivar headers: names in lower case, in order
+    :ivar authenticated: it has shown a key, says the handler
     :ivar peer: where the client is, for the log
     """
 
     __slots__ = (
-        "_chunks", "_continue", "_small", "_transport", "_waiter", "complete", "headers", "keep_alive", "method",
-        "path", "peer", "query", "received_bytes", "target", "version",
+        "_chunks", "_continue", "_small", "_transport", "_waiter", "authenticated", "complete", "headers", "keep_alive",
+        "method", "path", "peer", "query", "received_bytes", "target", "version",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,7 @@ class Request:
         self.headers = headers
         self.keep_alive = keep_alive
         self.peer = peer
+        self.authenticated = False
         self.complete = False
         self.received_bytes = 0
         self._chunks: list[bytes] = []
@@ -91,6 +93,11 @@ class Request:
         if len(small) >= _JOINED_BYTES:
             self._chunks.append(bytes(small))
             small.clear()
+
+    def discard_body(self) -> None:
+        """Free what has arrived of the body: nobody reads it any more."""
+        self._chunks.clear()
+        self._small = bytearray()
 
     def finish(self) -> None:
         self.complete = True

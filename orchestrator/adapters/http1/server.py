@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Set
 
-from orchestrator.adapters.http1.connection import Connection, Handler, Hub, no_headers
+from orchestrator.adapters.http1.connection import Connection, Handler, Hub, MakeRoom, no_headers
 from orchestrator.adapters.http1.wire import Headers, HttpLimits
 
 _CLEANUP_S = 5.0
@@ -35,7 +35,7 @@ class HttpServer:
         uids: Set[int] | None = None,
         own_headers: Callable[[Headers], Headers] = no_headers,
         *,
-        make_room: bool = False,
+        make_room: MakeRoom | None = None,
     ) -> None:
         self._hub = Hub(handler, limits or HttpLimits(), uids, own_headers, make_room=make_room)
         self._listeners: list[asyncio.Server] = []
@@ -126,6 +126,15 @@ class HttpServer:
         for connection in tuple(self._hub.connections):
             connection.expire(now)
 
+        self._bound_unsent()
         self._sweep = None
         if self._hub.connections:  # without any, nothing wakes for them
             self._sweep_later()
+
+    def _bound_unsent(self) -> None:
+        unsent = {connection: connection.unsent_bytes for connection in self._hub.connections}
+        total = sum(unsent.values())
+        while total > self._hub.limits.unsent_bytes:
+            largest = max(unsent, key=lambda connection: unsent[connection])
+            total -= unsent.pop(largest)
+            largest.abort()

@@ -17,8 +17,9 @@ _REFUSED_METHODS = frozenset(("TRACE", "CONNECT"))
 class RejectedRequest(Exception):
     """A request that the server answers itself, and then closes the connection."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(reason)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.reason = reason
 
@@ -65,7 +66,11 @@ def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: boo
 def refusal_body(refusal: RejectedRequest) -> tuple[Headers, bytes]:
     kind = "invalid_request_error" if refusal.status < 500 else "server_error"
     error = {"message": refusal.reason, "type": kind, "param": None, "code": None}
-    return [(b"content-type", b"application/json")], json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json")]
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
+
+    return headers, json.dumps({"error": error}).encode()
 
 
 def _length(value: bytes) -> int:

@@ -28,7 +28,9 @@ class HttpLimits:
 
     :param header_timeout_s: from the first byte of a head to its end
     :param body_timeout_s: grace for a request body; each `body_rate` bytes that arrive buy one more second
-    :param write_timeout_s: longest time that a client with a full buffer may take to read it down
+    :param bodies_bytes: of all bodies together; at least one of the largest fits
+    :param unsent_bytes: of all answers together that clients have not taken; beyond it the largest are cut
+    :param write_timeout_s: longest time that a client with a full buffer may take to read 256 KiB of it
     :param idle_timeout_s: longest time between two requests
     :param pipelined: requests that may wait behind the one being answered; more closes the connection
     """
@@ -37,13 +39,15 @@ class HttpLimits:
     headers: int = 100
     uri_bytes: int = 8192
     body_bytes: int = 64 * 1024 * 1024
+    bodies_bytes: int = 256 * 1024 * 1024
+    unsent_bytes: int = 256 * 1024 * 1024
     connections: int = 2048
     pipelined: int = 8
     header_timeout_s: float = 15.0
     body_timeout_s: float = 20.0
     body_rate: int = 1024
     idle_timeout_s: float = 75.0
-    write_timeout_s: float = 120.0
+    write_timeout_s: float = 20.0
     linger_s: float = 2.0
 
 

@@ -191,7 +191,7 @@ class Daemon:
         frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
         api = self._control(runs, router, status, switcher, actions, frames, dispatcher)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
-        control = HttpServer(api.handle, limits, uids={0, os.geteuid()}, make_room=True)
+        control = HttpServer(api.handle, limits, uids={0, os.geteuid()}, make_room="any")
         link = ManagerLink(self._notifier, owner, router, gateway_url)
         await models.try_read()
         await anyio.to_thread.run_sync(self._history.open)

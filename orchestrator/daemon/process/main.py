@@ -137,6 +137,7 @@ def gateway_options(config: Config, descriptors: int, hosts: tuple[str, ...]) ->
         limits=HttpLimits(
             header_timeout_s=gateway.header_timeout_s,
             body_bytes=gateway.max_body_mib << 20,
+            bodies_bytes=gateway.max_bodies_mib << 20,
             connections=connections,
         ),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import tracemalloc
 
 import pytest
 
-from orchestrator.adapters.http1 import Headers, HttpLimits, Request, Response
+from orchestrator.adapters.http1 import Headers, HttpLimits, Request, Response, body_budget
 from orchestrator.adapters.http1.connection import Connection, Hub
 
 POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -165,6 +166,121 @@ async def test_small_chunks_are_joined_as_they_come() -> None:
     await turns(4)
     assert bodies == [expected]
     assert held < 2 * len(expected)
+
+
+BODY_KIB = 1024
+
+
+async def half_a_body(hub: Hub) -> tuple[Connection, Wire]:
+    """A client that has announced a body and sent the half of it."""
+    connection, wire = connect(hub)
+    head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (BODY_KIB << 10)
+    connection.data_received(head)
+    connection.data_received(b"x" * (BODY_KIB << 9))
+    await turns(4)
+    return connection, wire
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["announced", "in chunks"])
+async def test_all_bodies_together_have_a_bound(how: str) -> None:
+    hub = Hub(Answering(), HttpLimits(body_bytes=BODY_KIB << 10, bodies_bytes=5 * BODY_KIB << 9))
+    held = [await half_a_body(hub) for _ in range(4)]
+    assert all(not wire.written for _, wire in held)
+    connection, wire = connect(hub)
+    connection.data_received(CHUNKED.partition(b"5\r\n")[0] if how == "in chunks" else POST.replace(b"5", b"1000000"))
+    for _ in range(15):
+        connection.data_received(b"10000\r\n" + b"x" * 65536 + b"\r\n" if how == "in chunks" else b"")
+        await turns(2)
+
+    assert wire.written.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: " in wire.written
+
+    small, wire = connect(hub)
+    small.data_received(POST)  # small ones always fit
+    await turns(4)
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+
+    for each, _ in held:
+        each.connection_lost(None)
+
+    connection.connection_lost(None)
+    await turns(4)
+    assert hub.bodies.held_bytes == 0
+    whole, wire = await half_a_body(hub)
+    whole.data_received(b"x" * (BODY_KIB << 9))
+    await turns(4)
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+    assert hub.bodies.held_bytes == 0
+
+
+@pytest.mark.asyncio
+async def test_a_body_is_freed_when_its_client_leaves_and_not_by_the_collector() -> None:
+    hub = Hub(Answering(), HttpLimits())
+    gc.disable()
+    tracemalloc.start()
+    try:
+        connection, _ = connect(hub)
+        connection.data_received(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
+        for _ in range(64):
+            connection.data_received(b"x" * 65536)
+
+        await turns(4)
+        assert tracemalloc.get_traced_memory()[0] > 4 << 20
+        connection.connection_lost(None)
+        await turns(4)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.asyncio
+async def test_memory_is_given_back_once_after_large_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(body_budget, "give_back_memory", lambda: given.append(1.0))
+    monkeypatch.setattr(body_budget, "_GIVE_BACK_AFTER_S", 0.01)
+    budget = body_budget.BodyBudget(100 << 20)
+    for size in (1000, 10 << 20, 10 << 20):
+        budget.grow(0, size)
+        budget.release(size)
+
+    await asyncio.sleep(0.05)
+    assert given == [1.0]
+
+
+@pytest.mark.asyncio
+async def test_at_the_limit_idle_connections_go_and_those_without_a_key_first() -> None:
+    waiting = asyncio.Event()
+
+    async def handler(request: Request, response: Response) -> None:
+        request.authenticated = request.header(b"authorization") is not None
+        if request.method == "POST":
+            await waiting.wait()
+
+        response.send(200, [], b"ok")
+
+    hub = Hub(handler, HttpLimits(connections=3), make_room="idle")
+    at_work, friend, idle = connect(hub), connect(hub), connect(hub)
+    at_work[0].data_received(POST)
+    friend[0].data_received(GET.replace(b"Host", b"Authorization: k\r\nHost"))
+    await turns(4)
+    dribbling = connect(hub)
+    assert [wire.closed for _, wire in (at_work, friend, idle, dribbling)] == [False, False, True, False]
+    dribbling[0].data_received(GET[:9])
+    busy = connect(hub)
+    assert [wire.closed for _, wire in (at_work, friend, dribbling, busy)] == [False, False, True, False]
+    busy[0].data_received(POST)
+    await turns(4)
+    busiest = connect(hub)  # nobody else is left: a key keeps no place that is not used
+    assert [wire.closed for _, wire in (at_work, friend, busy, busiest)] == [False, True, False, False]
+    busiest[0].data_received(POST)
+    await turns(4)
+    assert connect(hub)[1].closed
+    assert not any(wire.closed for _, wire in (at_work, busy, busiest))
+    waiting.set()
+    await turns(4)
+    assert at_work[1].written.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.asyncio

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.http1 import HttpLimits, HttpServer, Request, Response
+from orchestrator.adapters.http1.connection import MakeRoom
 
 LIMIT = 8
 
@@ -32,7 +33,7 @@ async def answer(request: Request, response: Response) -> None:
     response.send(200, [], b"here")
 
 
-async def serve(path: str, *, make_room: bool) -> HttpServer:
+async def serve(path: str, *, make_room: MakeRoom | None) -> HttpServer:
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
     sock.listen(64)
@@ -55,7 +56,7 @@ SAID = {
 @pytest.mark.parametrize("said", SAID)
 async def test_whoever_comes_is_let_in_and_the_oldest_goes(tmp_path: Path, said: str) -> None:
     path = str(tmp_path / "s")
-    server = await serve(path, make_room=True)
+    server = await serve(path, make_room="any")
     others = [await asyncio.open_unix_connection(path) for _ in range(LIMIT)]
     for _, writer in others:
         writer.write(SAID[said])
@@ -74,7 +75,7 @@ async def test_whoever_comes_is_let_in_and_the_oldest_goes(tmp_path: Path, said:
 @pytest.mark.asyncio
 async def test_who_is_being_answered_stays_while_another_is_idle(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    server = await serve(path, make_room=True)
+    server = await serve(path, make_room="any")
     reader, follower = await asyncio.open_unix_connection(path)
     follower.write(SAID["a stream without end"])
     await reader.readuntil(b"x")
@@ -90,7 +91,7 @@ async def test_who_is_being_answered_stays_while_another_is_idle(tmp_path: Path)
 @pytest.mark.asyncio
 async def test_without_it_the_new_one_is_closed(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    server = await serve(path, make_room=False)
+    server = await serve(path, make_room=None)
     idle = [await asyncio.open_unix_connection(path) for _ in range(LIMIT)]
     await asyncio.sleep(0.05)
     with contextlib.suppress(ConnectionError):
