@@ -104,6 +104,8 @@ _SERVER: Mapping[str, _OwnedArgument] = {
     # there. Before, and in the fork, the number means something else and those lines are always printed.
     "verbosity": _OwnedArgument((Form(Shape.VALUE, ("-lv",), beside=("--log-colors=",)),)),
     "offline": _OwnedArgument((Form(Shape.BARE, ("--offline",)),)),
+    # Upstream looks whether a stream's client is still there when it says `:` to it, every 30 s by itself.
+    "sse_ping_interval": _OwnedArgument((Form(Shape.VALUE, ("--sse-ping-interval",)),)),
 }
 
 
@@ -142,7 +144,7 @@ def render(
         sheet.refuse("host", host, "it listens on TCP only; nearest here 127.0.0.1")
 
     # The order of `_SERVER`, so that the same profile gives the same line whatever it sets.
-    values = {**owned, "web_ui": "none", "log_colors": "off", "verbosity": "4"}
+    values = {**owned, "web_ui": "none", "log_colors": "off", "verbosity": "4", "sse_ping_interval": "1"}
     for name, argument in _SERVER.items():
         if name != "api_key_file" or api_key_file is not None:
             _add_owned(name, argument, values.get(name, True), caps, sheet)
