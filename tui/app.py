@@ -288,6 +288,14 @@ class Dashboard(App[None]):
     def action_cancel_switch(self) -> None:
         self.operator.start(self.operator.cancel)
 
+    def action_cancel_request(self) -> None:
+        row = self.requests.chosen
+        if row is None or row["outcome"] not in ("held", "running"):
+            self.tell("choose a request that waits or runs: 4, then j and k")
+            return
+
+        self.operator.start(functools.partial(self.operator.cancel_request, row))
+
     def action_engine_menu(self) -> None:
         self.operator.start(self.operator.menu)
 

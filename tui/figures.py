@@ -36,6 +36,7 @@ OUTCOMES: dict[str, tuple[str, Role]] = {
     "ready": ("✓", "good"),
     "stopped": ("○", "dim"),
     "client_gone": ("↯", "dim"),
+    "cancelled": ("⊘", "dim"),
     "error": ("✗", "bad"),
 }
 """Outcomes of requests and of attempts; whatever is not here is a failure."""

@@ -40,6 +40,7 @@ ACTIONS = (
     Action("restart", "r", "Restart", "end what runs once its requests are done, start the same again", True, True),
     Action("stop_now", "K", "Stop at once", "cut the running requests off", changes=True),
     Action("cancel_switch", "c", "Cancel switch", "end the switch under way; what ran before serves on", changes=True),
+    Action("cancel_request", "D,delete", "Cancel request", "end the request under the cursor, no other", changes=True),
     Action("engine_menu", "x", "Engine menu", "all of the above as a menu", changes=True),
     Action("open_log", "l", "Log", "the engine's log, on the whole screen", footer=True),
     Action("copy_command", "y", "Copy command", "copy the engine's command line to the clipboard, and show it"),

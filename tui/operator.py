@@ -12,9 +12,11 @@ from urllib.parse import quote
 
 from textual.app import App
 
+from orchestrator.api.top_frames import RequestRow
 from orchestrator.api.types import GatewayStatus, Status
 from orchestrator.api.wording import agreeing, counted, flag_texts, interruption_text, rollback_text, target_text
 from orchestrator.core.errors import NotRunningError, OrchError
+from tui import figures
 from tui.screens.confirm import ConfirmScreen, MenuScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen, facts
@@ -108,6 +110,17 @@ class Operator:
     async def cancel(self) -> None:
         answer = await self._post("/v1/cancel", {})
         self._display.tell(f"cancelling the switch to {target_text(answer['to'])}")
+
+    async def cancel_request(self, row: RequestRow) -> None:
+        client = f" of {row['client']}" if row.get("client") else ""
+        consequences = [
+            f"{row['route']}{client}, {figures.seconds(row['total_s'])} old: its client is told that it was cancelled",
+            "the other requests go on",
+        ]
+        question = f"Cancel request {row.get('request_id') or row['id']}?"
+        if await self._app.push_screen_wait(ConfirmScreen(question, consequences, "Cancel it")):
+            await self._post("/v1/requests/cancel", {"id": row["id"]})
+            self._display.tell(f"cancelled {row.get('request_id') or row['id']}")
 
     async def menu(self) -> None:
         choices = (

@@ -152,12 +152,12 @@ class Dispatcher(AdmissionGate):
         found = (each.underway(now) for each in self.exchanges)
         return sorted((each for each in found if each is not None), key=lambda each: each.id)
 
-    def cancel(self, asked: str) -> list[Underway]:
+    def cancel(self, asked: str | int) -> list[Underway]:
         """End the requests that have this id, or else the one that has this number; return them as they stood."""
         now = time.monotonic()
         found = [(each, row) for each in self.exchanges if (row := each.underway(now)) is not None]
         named = [(each, row) for each, row in found if row.request_id == asked]
-        named = named or [(each, row) for each, row in found if str(row.id) == asked]
+        named = named or [(each, row) for each, row in found if str(row.id) == str(asked)]
         for exchange, _ in named:
             exchange.cancel()
 

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 import pytest
 from textual.widgets import OptionList
 
+from orchestrator.api.top_frames import RequestRow
 from tests.support import PATIENCE_S, Home, new_home
 from tests.support import until as wait_until
 from tests.tui.driving import dashboard, head, picture, until
+from tui.app import Dashboard
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen
@@ -240,3 +242,38 @@ async def test_one_look_needs_no_textual_and_no_terminal(home: Home) -> None:
     done = home.orch("top", "--once")
     assert "● ready" in done.stdout and "one@embedded" in done.stdout and "\x1b" not in done.stdout
     assert json.loads(home.orch("top", "--once", "--json").stdout)["status"]["profile"] == "one"
+
+
+async def test_one_request_is_cancelled_and_the_other_goes_on(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home)) as (app, pilot):
+        with streaming(home, 100_000) as runaway, streaming(home, 3000) as good:
+            await until(pilot, lambda: picture(app).count("▶ running") == 2, "both are shown")
+            await pilot.press("4", "g", "j", "D")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+            await pilot.press("n")
+            await until(pilot, lambda: not isinstance(app.screen, ConfirmScreen), "no is no")
+            assert len(home.control("/v1/requests")["requests"]) == 2
+            oldest = min(running(app), key=lambda row: row["id"])
+            app.requests.cursor = 1 + app.requests._rows.index(oldest)
+            await pilot.press("D")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question again")
+            await pilot.press("y")
+            await until(pilot, lambda: runaway, "the runaway has ended")
+
+        assert b"cancelled" in runaway[0]
+        assert b"cancelled" not in good[0]
+        await until(pilot, lambda: "⊘ cancelled" in picture(app), "its row says so")
+
+
+async def test_a_request_that_has_ended_cannot_be_cancelled(home: Home) -> None:
+    fresh(home)
+    home.request("POST", "/completion", {"prompt": "x", "n_predict": 1}, url=home.url)
+    async with dashboard(source(home)) as (app, pilot):
+        await until(pilot, lambda: app.requests.chosen is not None or app.requests._rows, "a row")
+        await pilot.press("4", "g", "j", "D")
+        await until(pilot, lambda: "choose a request that waits or runs" in picture(app), "the hint")
+
+
+def running(app: Dashboard) -> list[RequestRow]:
+    return [row for row in app.requests._rows if row["outcome"] == "running"]

@@ -103,9 +103,10 @@ def _margin(frame: TopFrame) -> Line:
 
 def _gateway(status: Status) -> Line:
     gateway = status["gateway"]
-    queued = gateway["queued"]
+    queued, abandoned = gateway["queued"], gateway.get("abandoned", 0)
     return (
         (gateway["url"], "accent"),
         (f"  {gateway['in_flight']} in flight", ""),
         (f"  {queued} queued", "warn" if queued else ""),
+        (f"  {abandoned} abandoned" if abandoned else "", "warn"),
     )

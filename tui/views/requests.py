@@ -23,6 +23,11 @@ def _target(row: RequestRow) -> str:
     return f"{row['profile'] or '?'}@{row['engine'] or '?'}"
 
 
+def _client(row: RequestRow) -> str:
+    """Return the name of the client; a daemon of an older orch does not tell one."""
+    return row.get("client") or ""
+
+
 COLUMNS: tuple[Column[RequestRow], ...] = (
     Column("started", 8, lambda r: (figures.clock(r["started"]), "dim"), lambda r: r["started"], False, 5),
     Column("state", 12, _state, lambda r: r["outcome"], False, 20),
@@ -37,6 +42,7 @@ COLUMNS: tuple[Column[RequestRow], ...] = (
     ),
     Column("held", 7, lambda r: (figures.seconds(r["held_s"] or None), ""), lambda r: r["held_s"], weight=7),
     Column("total", 7, lambda r: (figures.seconds(r["total_s"]), ""), lambda r: r["total_s"], weight=12),
+    Column("client", 10, lambda r: (_client(r), ""), _client, False, 3),
     Column("on", 18, lambda r: (_target(r), ""), _target, False, 4),
     Column("route", 0, lambda r: (r["route"], "dim"), lambda r: r["route"], False, 6),
 )  # fmt: skip
@@ -47,6 +53,8 @@ def details(row: RequestRow) -> list[Line]:
     drafted, accepted = figures.count(row["draft_tokens"]), figures.count(row["draft_accepted"])
     facts: list[tuple[str, str]] = [
         ("request", f"{row['id']}, {row['route']}"),
+        ("id", row.get("request_id") or figures.UNKNOWN),
+        ("client", _client(row) or figures.UNKNOWN),
         ("started", row["started"]),
         ("outcome", row["outcome"] + (f", HTTP {row['status']}" if row["status"] is not None else "")),
         ("target", _target(row)),

@@ -68,9 +68,7 @@ _OWNED: tuple[_OwnedFlag, ...] = (
     _OwnedFlag(
         "--metrics --no-metrics --slots --no-slots --props --no-props", "orch reads these endpoints and sets them"
     ),
-    _OwnedFlag(
-        "--sse-ping-interval", "orch sets it: with a long one, the engine works on for a client that has left"
-    ),
+    _OwnedFlag("--sse-ping-interval", "orch sets it: with a long one, the engine works on for a client that has left"),
     _OwnedFlag(
         "--sleep-idle-seconds",
         "orch counts on the memory that a running engine holds; `orch down` gives it back",

@@ -9,7 +9,7 @@
     POST /v1/reload   {}                         read the profiles anew, restart what changed
     POST /v1/restart  {}                         end what runs once its requests are done, and start the same again
     GET  /v1/requests                            what waits and runs, as the gateway's own /v1/requests
-    POST /v1/requests/cancel {"id"}              end the requests with this id, or the one with this number
+    POST /v1/requests/cancel {"id"}              end the requests with this id, or the one with this number (an integer)
     GET  /v1/targets                             what could be started or switched to
     GET  /v1/launch                              the command line, environment and log of what runs
     POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
@@ -78,7 +78,7 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
-    id: str
+    id: str | int
 
 
 class DownBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -209,7 +209,7 @@ class Control:
         body = await _body(request, CancelBody)
         found = self._dispatcher.cancel(body.id)
         if not found:
-            shown = quote_text(body.id, MAX_ID)
+            shown = quote_text(str(body.id), MAX_ID)
             raise OrchError(f"no request `{shown}` waits or runs", hint="`orch requests` lists those that do")
 
         response.send(200, _JSON, msgspec.json.encode({"cancelled": cancelled_entries(found)}))

@@ -172,6 +172,7 @@ class Daemon:
         ledger.subscribe(self._tell_cancelled)
         core.start("slowdown watch", slowdown.run)
         telemetry = Telemetry(self._paths, owner, runs, dispatcher, self._gpus, memory, self._keep)
+        ledger.subscribe(telemetry.finished)
         core.start("telemetry", telemetry.run)
 
         def notice_of(instance: str | None) -> str | None:

@@ -60,6 +60,7 @@ class EngineSamples:
         self._pace = pace
         self._work = Work()
         self._answered = anyio.Event()
+        self._left = False
 
     @property
     def serving(self) -> str | None:
@@ -76,6 +77,10 @@ class EngineSamples:
         """Return the rates and slots of the engine at this moment, as far as they are known."""
         work = self.work
         return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
+
+    def client_left(self) -> None:
+        """Look at the engine once more: a client left before its answer, and its slot may work on."""
+        self._left = True
 
     async def since(self, began: float) -> None:
         """Wait until the serving engine has answered since then (monotonic), or was found to have nothing to do."""
@@ -106,7 +111,8 @@ class EngineSamples:
             busy = self._traffic.in_flight(instance) > 0
             moved = self._traffic.relayed(instance) != relayed
             # A slot that works on for a client that is gone is watched to its end.
-            busy = busy or bool(self._work.busy_since)
+            busy = busy or self._left or bool(self._work.busy_since)
+            self._left = False
             if busy or (moved and (self._pace.watched or meter is not None)):
                 relayed = self._traffic.relayed(instance) if not busy else -1
                 meter = await self._ask(instance, run, probe, meter)

@@ -30,7 +30,7 @@ from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
 from orchestrator.engines.model_file import model_file
-from orchestrator.gateway.contract import Traffic
+from orchestrator.gateway.contract import Finished, Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +101,11 @@ class Telemetry:
     def work(self) -> Work:
         """The newest figures of the instance that serves or drains; empty where nothing is known of it."""
         return self._engine.work
+
+    def finished(self, record: Finished) -> None:
+        """Take note of a request that has ended."""
+        if record.outcome in ("client_gone", "cancelled"):
+            self._engine.client_left()
 
     def measured(self) -> Measured:
         """Return the rates and slots of the engine at this moment, as far as they are known."""
