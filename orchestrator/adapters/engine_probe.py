@@ -5,13 +5,20 @@ The gateway's traffic does not come through here: `adapters/http1/client.py` rel
 
 from __future__ import annotations
 
+import json
+import math
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Literal
 
 import anyio
 import httpx
+
+from orchestrator.core.health.canary import DrawnToken
+
+_LIKELY_TOKENS = 8
 
 Health = Literal["ok", "loading", "silent", "refused"]
 
@@ -46,6 +53,19 @@ class Canary:
     draft_tokens: int | None = None
     status: int | None = None
     cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An answer as it came, token by token.
+
+    :param canary: whether it came at all
+    :param whole: it ended by itself; else the time for it was over
+    """
+
+    canary: Canary
+    steps: tuple[DrawnToken, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +160,42 @@ class EngineProbe:
 
         return Canary(True, "", predicted, _count(counts.get("draft_n")))
 
+    async def generate(
+        self, prompt: str, tokens: int, *, cached: bool, timeout_s: float, budget_s: float
+    ) -> Generation:
+        """Ask for a greedy completion as a stream.
+
+        :param cached: take of the prompt what is in the engine's cache
+        :param timeout_s: for the first token, and between two
+        :param budget_s: after so long the tokens that have come are the answer
+        """
+        body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": cached, "stream": True}
+        reader = _StreamReader()
+        late = Generation(Canary(False, f"no answer to POST /completion within {timeout_s:g} s"))
+        try:
+            with anyio.fail_after(timeout_s + budget_s):
+                async with self._client.stream(
+                    "POST", "/completion", json={**body, "n_probs": _LIKELY_TOKENS}, timeout=timeout_s
+                ) as response:
+                    if response.status_code != 200:
+                        text = (await _read_whole(response)).text[:300]
+                        detail = f"POST /completion answered {response.status_code}: {text}"
+                        return Generation(Canary(False, detail, status=response.status_code))
+
+                    await reader.read(response.aiter_raw(), budget_s)
+        except (TimeoutError, httpx.TimeoutException):
+            return reader.answer() if reader.steps else late
+        except (httpx.HTTPError, AttributeError, OSError) as error:
+            return Generation(Canary(False, f"POST /completion: {type(error).__name__}: {error}", cut=True))
+
+        return reader.answer()
+
+    async def count_tokens(self, text: str, timeout_s: float) -> int | None:
+        """Return the number of tokens of a text; None when the engine does not tell."""
+        answer = await self._post("/tokenize", {"content": text}, timeout_s)
+        tokens = answer.get("tokens") if isinstance(answer, dict) else None
+        return len(tokens) if isinstance(tokens, list) else None
+
     async def embed(self, timeout_s: float, text: str = "ping") -> Canary:
         """Ask for the embedding of a text."""
         answer = await self._post("/v1/embeddings", {"input": text}, timeout_s)
@@ -226,6 +282,82 @@ def _children(value: object) -> Iterable[object]:
         return value.values()
 
     return value if isinstance(value, list) else ()
+
+
+class _StreamReader:
+    """Reads the events of a `/completion`; an engine that answers in one piece is read, too."""
+
+    def __init__(self) -> None:
+        self.steps: list[DrawnToken] = []
+        self._last: dict[str, object] = {}
+        self._error = ""
+
+    async def read(self, parts: AsyncIterator[bytes], budget_s: float) -> None:
+        """Read to the end, until the time is over, or to the end of what an answer may have."""
+        until = monotonic() + budget_s
+        rest, size = b"", 0
+        async for part in parts:
+            size += len(part)
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                self._take(line)
+
+            if self._last or self._error or size > MAX_ANSWER_BYTES or (self.steps and monotonic() > until):
+                return
+
+        self._take(rest)
+
+    def answer(self) -> Generation:
+        if self._error:
+            return Generation(Canary(False, f"POST /completion ended with an error: {self._error}", status=500))
+
+        timings = self._last.get("timings")
+        counts = timings if isinstance(timings, dict) else {}
+        predicted = _count(counts.get("predicted_n"))
+        if predicted is None:
+            predicted = _count(self._last.get("tokens_predicted"))
+
+        canary = Canary(True, "", len(self.steps) or predicted, _count(counts.get("draft_n")), status=200)
+        return Generation(canary, tuple(self.steps), whole=bool(self._last))
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").removeprefix("data:").strip()
+        try:
+            event = json.loads(text.removeprefix("error:")) if text and text[0] in "{e" else None
+        except (ValueError, RecursionError):
+            return
+
+        if not isinstance(event, dict):
+            return
+
+        error = event.get("error", event if text.startswith("error:") else None)
+        if error is not None:
+            self._error = str(error)[:300]
+            return
+
+        content = event.get("content")
+        if isinstance(content, str) and content:
+            self.steps.append(DrawnToken(content, _likely(event.get("completion_probabilities"))))
+
+        if event.get("stop") is True:
+            self._last = event
+
+
+def _likely(told: object) -> dict[str, float]:
+    """Return the likeliest tokens of an event's one token; nothing where there are several, or none are told."""
+    if not isinstance(told, list) or len(told) != 1 or not isinstance(told[0], dict):
+        return {}
+
+    tops = told[0].get("top_logprobs") or told[0].get("top_probs") or told[0].get("probs")
+    found: dict[str, float] = {}
+    for each in tops if isinstance(tops, list) else ():
+        if isinstance(each, dict):
+            token, logprob = each.get("token", each.get("tok_str")), each.get("logprob")
+            probability = math.exp(min(logprob, 0.0)) if isinstance(logprob, int | float) else each.get("prob")
+            if isinstance(token, str) and isinstance(probability, int | float):
+                found[token] = max(found.get(token, 0.0), float(probability))
+
+    return found
 
 
 def _count(value: object) -> int | None:

@@ -21,6 +21,12 @@ _SERVERS: dict[Kind, str] = {"upstream": "llama.cpp", "ik": "ik_llama.cpp"}
 
 _BUILD_INFO = re.compile(r"b(\d+)-")
 
+_PASSING = (401, 403, 408, 429)
+"""Refusals that are not about what was asked."""
+
+_TOO_SMALL = ("too large to process", "physical batch size")
+"""Both engines answer so with 500: one batch has to hold the whole input."""
+
 _UNKNOWN_NUMBERS = 1
 """0 and 1 are what builds say that do not know their number."""
 
@@ -148,6 +154,37 @@ def unanswered_canary(detail: str) -> Failure:
     """Return the failure of an engine whose /health is good and whose canary was not answered."""
     message = f"/health is good, but the canary was not answered: {detail}"
     return Failure("engine_bug", message, action="restart", phase="runtime")
+
+
+def refused_canary(status: int | None, detail: str) -> Failure | None:
+    """Return the failure of an engine that refuses its canary: the settings are wrong, and would be at each start.
+
+    :param status: of its answer; None when it gave none
+    :return: None when it did not refuse
+    """
+    refuses = status is not None and (400 <= status < 500 or status == 501) and status not in _PASSING
+    too_small = any(words in detail for words in _TOO_SMALL)
+    if not (refuses or too_small):
+        return None
+
+    hint = "see `orch profile show NAME`, and the engine's words above"
+    if too_small:
+        hint = "set `batch.ubatch` (and `batch.size`) to the longest input, or a smaller `context.size`"
+
+    message = f"the engine refuses what its profile is for: {detail}"
+    return Failure("bad_flag", message, action="give_up", phase="none", hint=hint)
+
+
+def wrong_answers(fresh: str, cached: str) -> Failure:
+    """Return the failure of an engine that computes wrongly: one prompt had two answers, twice."""
+    return Failure(
+        "engine_bug",
+        "the engine computes wrongly: at temperature 0 a prompt that is read at once goes on with"
+        f" {fresh[:40]!r}, and one from its cache with {cached[:40]!r}",
+        action="give_up",
+        phase="none",
+        hint="take another build (`orch engines rollback`, `orch engines update`) or the other engine: `orch switch`",
+    )
 
 
 def no_drafts(answers: int) -> Failure:

@@ -49,10 +49,11 @@ from orchestrator.core.fleet.lifecycle_states import (
     WakeAt,
     WatchLoading,
 )
+from orchestrator.daemon.fleet.canary import DEFAULT_UBATCH, send_canary
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
 from orchestrator.daemon.fleet.exits import exit_failure, exit_mark, preparation_failure, spawn_failure
-from orchestrator.daemon.fleet.loading import ask_figures, check_identity, send_canary, watch_loading
+from orchestrator.daemon.fleet.loading import ask_figures, check_identity, watch_loading
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
 
@@ -305,6 +306,7 @@ class EffectRunner:
     async def _canary(self, run: EngineRun) -> None:
         launch = run.launch
         settings = launch.profile.settings
+        ubatch = settings.get("batch.ubatch")
         with run.checks:
             async with engine_probe(launch) as probe:
                 failure = await send_canary(
@@ -314,6 +316,8 @@ class EffectRunner:
                     mtp=launch.mtp,
                     drafts_in_log=lambda: _drafts_in_log(run),
                     timeout_s=self._limits.stall_s,
+                    context_tokens=run.figures.context_tokens if run.figures is not None else None,
+                    ubatch=ubatch if isinstance(ubatch, int) else DEFAULT_UBATCH,
                 )
 
             for each in run.note_degradations() if failure is None else ():

@@ -20,21 +20,11 @@ from orchestrator.core.fleet.readiness import (
     LoadingProgress,
     assess_identity,
     assess_loading,
-    no_drafts,
-    unanswered_canary,
 )
 
 POLL_FIRST_S = 0.02
 POLL_SLOWEST_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
-MTP_PROMPTS = (
-    "one two three one two three one two three one two",
-    "0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3",
-    "the cat sat on the mat, the cat sat on the mat, the cat",
-)
-"""Repetitive on purpose: even with a high `draft_p_min` a working drafter is sure of itself here."""
-
-MTP_TOKENS = 24
 
 
 class Process(Protocol):
@@ -105,34 +95,3 @@ async def ask_figures(probe: EngineProbe) -> ModelFigures:
     """Ask the engine how large its model and its context are."""
     props = await probe.page("/props", HEALTH_TIMEOUT_S)
     return engine_figures(props, await probe.page("/v1/models", HEALTH_TIMEOUT_S))
-
-
-async def send_canary(
-    probe: EngineProbe,
-    *,
-    embeddings: bool,
-    reranking: bool,
-    mtp: bool,
-    drafts_in_log: Callable[[], int],
-    timeout_s: float,
-) -> Failure | None:
-    """Ask for a real answer; with MTP, until drafts were really counted.
-
-    :param drafts_in_log: drafts that the engine's log has counted so far (builds that do not say so in their answers)
-    :param timeout_s: of each question; a process that is stopped right here answers none
-    :return: None when it answered
-    """
-    if embeddings or reranking:
-        answer = await (probe.embed(timeout_s) if embeddings else probe.rerank(timeout_s))
-        return None if answer.ok else unanswered_canary(answer.detail)
-
-    prompts = MTP_PROMPTS if mtp else MTP_PROMPTS[:1]
-    for prompt in prompts:
-        answer = await probe.complete(prompt, MTP_TOKENS if mtp else 1, timeout_s)
-        if not answer.ok:
-            return unanswered_canary(answer.detail)
-
-        if not mtp or answer.draft_tokens or drafts_in_log():
-            return None
-
-    return no_drafts(len(prompts))

@@ -12,7 +12,8 @@ import pytest
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
-from orchestrator.daemon.fleet.loading import check_identity, send_canary, watch_loading
+from orchestrator.daemon.fleet.canary import send_canary
+from orchestrator.daemon.fleet.loading import check_identity, watch_loading
 
 
 class Process:

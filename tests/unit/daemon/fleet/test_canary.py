@@ -1,0 +1,184 @@
+"""The canary against engines that answer by a script: rightly, wrongly, with errors of the text, and refusing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator.adapters.engine_probe import EngineProbe
+from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.daemon.fleet import canary
+from orchestrator.daemon.fleet.canary import send_canary
+
+Answer = tuple[int, Any]
+UTF8 = {"error": {"code": 500, "message": "[json.exception.type_error.316] invalid UTF-8 byte at index 1: 0xC3"}}
+LOST = {"error": {"code": 500, "message": "decode() failed: vk::Queue::submit: ErrorDeviceLost"}}
+NO_POOLING = {"error": {"code": 400, "message": "Pooling type 'none' is not OAI compatible"}}
+TOO_LARGE = {
+    "error": {"code": 500, "message": "input (544 tokens) is too large to process. increase the physical batch size"}
+}
+TOO_LONG = {"error": {"code": 400, "message": "request (300 tokens) exceeds the available context size (256 tokens)"}}
+
+
+class Scripted:
+    """An engine on loopback.
+
+    :param answer: status and document for a path and a body; a list is a stream of events
+    :ivar asked: what it was asked
+    """
+
+    def __init__(self, answer: Callable[[str, dict[str, Any]], Answer]) -> None:
+        self._answer = answer
+        self.asked: list[dict[str, Any]] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next(int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:"))
+        body = json.loads(await reader.readexactly(length))
+        path = head.split(" ")[1]
+        self.asked.append({"path": path, **body})
+        status, document = self._answer(path, body)
+        if isinstance(document, list):
+            text = "".join(f"data: {json.dumps(event)}\n\n" for event in document)
+        else:
+            text = json.dumps(document)
+
+        data = text.encode()
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data)
+        await writer.drain()
+        writer.close()
+
+
+async def sent(scripted: Scripted, **more: Any) -> Failure | None:
+    server = await asyncio.start_server(scripted, "127.0.0.1", 0)
+    probe = EngineProbe("127.0.0.1", server.sockets[0].getsockname()[1], None)
+    wanted = {"embeddings": False, "reranking": False, "mtp": False, "drafts_in_log": lambda: 0, "timeout_s": 5.0}
+    try:
+        return await send_canary(probe, **{**wanted, **more})
+    finally:
+        await probe.aclose()
+        server.close()
+
+
+def text(*tokens: str, likely: float | None = 0.97, drafts: int | None = None) -> Answer:
+    """A stream with one event a token; upstream's likelihoods are logarithms."""
+    events: list[dict[str, Any]] = []
+    for token in tokens:
+        told = [{"token": token, "top_logprobs": [{"token": token, "logprob": -0.03}]}]
+        events.append({"content": token, "stop": False, **({"completion_probabilities": told} if likely else {})})
+
+    timings = {"predicted_n": len(tokens) + 1, **({"draft_n": drafts} if drafts else {})}
+    return 200, [*events, {"content": "", "stop": True, "timings": timings}]
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_says_the_same_twice_is_ready_after_two_questions() -> None:
+    scripted = Scripted(lambda path, body: text(" one", " two"))
+    assert await sent(scripted) is None
+    assert [each["cache_prompt"] for each in scripted.asked] == [False, True]
+    assert scripted.asked[0]["prompt"] == scripted.asked[1]["prompt"]
+    assert len(scripted.asked[0]["prompt"].split()) > 32
+    assert scripted.asked[0]["n_predict"] >= 64 and scripted.asked[0]["temperature"] == 0
+
+
+@pytest.mark.parametrize("fresh", [(), (" wrong",)], ids=["empty", "another text"])
+@pytest.mark.asyncio
+async def test_an_engine_that_goes_on_otherwise_from_its_cache_is_never_ready(fresh: tuple[str, ...]) -> None:
+    scripted = Scripted(lambda path, body: text(" one", " two") if body["cache_prompt"] else text(*fresh))
+    failure = await sent(scripted)
+    assert failure is not None and failure.permanent
+    assert "computes wrongly" in failure.message and "' one two'" in failure.message
+    assert len({each["prompt"] for each in scripted.asked}) == 2, "asked again before it was judged"
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_differed_once_is_asked_again_and_believed() -> None:
+    answers = iter([text(" odd"), text(" one"), text(" one"), text(" one")])
+    assert await sent(Scripted(lambda path, body: next(answers))) is None
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_ends_at_once_is_ready_and_one_that_makes_nothing_is_not() -> None:
+    assert await sent(Scripted(lambda path, body: text())) is None  # the end of the text was counted
+    nothing: Answer = (200, [{"content": "", "stop": True, "tokens_predicted": 0}])
+    failure = await sent(Scripted(lambda path, body: nothing))
+    assert failure is not None and "no token" in failure.message and failure.action == "restart"
+
+
+@pytest.mark.asyncio
+async def test_half_a_character_that_was_drawn_is_no_dead_engine() -> None:
+    answers = iter([(500, UTF8), text(" one"), text(" one")])
+    assert await sent(Scripted(lambda path, body: next(answers))) is None
+    assert await sent(Scripted(lambda path, body: (500, UTF8))) is None  # it computes, whatever it draws
+
+
+@pytest.mark.asyncio
+async def test_an_error_is_asked_again_with_other_words_and_then_told() -> None:
+    scripted = Scripted(lambda path, body: (500, LOST))
+    failure = await sent(scripted)
+    assert failure is not None and "ErrorDeviceLost" in failure.message
+    assert (failure.failure_class, failure.action) == ("engine_bug", "restart")
+    assert len({each["prompt"] for each in scripted.asked}) == len(canary.PROMPTS)
+    answers = iter([(500, LOST), text(" one"), text(" one")])
+    assert await sent(Scripted(lambda path, body: next(answers))) is None
+
+
+@pytest.mark.asyncio
+async def test_an_error_in_the_stream_is_an_error() -> None:
+    failure = await sent(Scripted(lambda path, body: (200, [{"content": " o", "stop": False}, LOST])))
+    assert failure is not None and "ErrorDeviceLost" in failure.message
+
+
+@pytest.mark.asyncio
+async def test_a_small_context_gets_a_short_prompt() -> None:
+    scripted = Scripted(lambda path, body: text(" a"))
+    assert await sent(scripted, context_tokens=64) is None
+    assert all(len(each["prompt"]) < 32 and each["n_predict"] <= 16 for each in scripted.asked)
+    answered = Scripted(lambda path, body: (400, TOO_LONG) if len(body["prompt"]) > 100 else text(" a"))
+    assert await sent(answered) is None
+
+
+@pytest.mark.asyncio
+async def test_with_mtp_drafts_have_to_be_counted() -> None:
+    assert await sent(Scripted(lambda path, body: text(" a", drafts=3)), mtp=True) is None
+    failure = await sent(Scripted(lambda path, body: text(" a")), mtp=True)
+    assert failure is not None and "without a single draft" in failure.message
+
+
+@pytest.mark.parametrize("purpose", ["embeddings", "reranking"])
+@pytest.mark.asyncio
+async def test_the_longest_input_shows_a_batch_that_is_too_small(purpose: str) -> None:
+    def answer(path: str, body: dict[str, Any], ubatch: int = 512) -> Answer:
+        said = str(body.get("input") or body.get("documents") or body.get("content"))
+        count = len(said.split())
+        if path == "/tokenize":
+            return 200, {"tokens": list(range(count))}
+
+        return (500, TOO_LARGE) if count > ubatch else (200, {"data": [1], "results": [1]})
+
+    failure = await sent(Scripted(answer), **{purpose: True}, context_tokens=8192, ubatch=512)
+    assert failure is not None and (failure.failure_class, failure.action) == ("bad_flag", "give_up")
+    assert "too large to process" in failure.message and "batch.ubatch" in (failure.hint or "")
+    assert await sent(Scripted(answer), **{purpose: True}, context_tokens=512, ubatch=512) is None
+    enough = Scripted(lambda path, body: answer(path, body, 4096))
+    assert await sent(enough, **{purpose: True}, context_tokens=4096, ubatch=4096) is None
+    assert max(len(str(each).split()) for each in enough.asked) > 4000
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_says_that_the_settings_are_wrong() -> None:
+    failure = await sent(Scripted(lambda path, body: (400, NO_POOLING)), embeddings=True)
+    assert failure is not None and (failure.failure_class, failure.action) == ("bad_flag", "give_up")
+    assert "Pooling type" in failure.message
+    failure = await sent(Scripted(lambda path, body: (501, {"error": "start it with `--embeddings`"})), embeddings=True)
+    assert failure is not None and failure.permanent
+
+
+@pytest.mark.asyncio
+async def test_an_engine_without_a_tokenizer_s_route_is_asked_briefly() -> None:
+    scripted = Scripted(lambda path, body: (404, {}) if path == "/tokenize" else (200, {"data": [1]}))
+    assert await sent(scripted, embeddings=True, context_tokens=8192) is None
