@@ -9,7 +9,9 @@ from orchestrator.adapters.gguf.reader import read_gguf
 from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf, zeros
 from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.adapters.paths import Paths, make_directories
-from orchestrator.core.errors import UsageError
+from orchestrator.adapters.process.key_handover import sweep_keys
+from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.daemon.fleet import preparing
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.engines.known.model import write_known_model
 from orchestrator.engines.model_check import MissingModelError
@@ -190,3 +192,54 @@ def test_embeddings_of_a_file_that_names_no_pooling_are_refused_before_a_start(p
     Path(paths.profiles, "p.toml").write_text(text + 'pooling = "last"\n')
     argv = Preparer(paths, GpuReader(())).resolve("p", None).argv
     assert argv[argv.index("--pooling") + 1] == "last"
+
+
+def test_a_build_that_is_not_what_was_installed_is_neither_resolved_nor_started(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparer = Preparer(paths, GpuReader(()))
+    target = preparer.resolve("p", None).target
+    asked: list[str] = []
+
+    def changed(path: str) -> str:
+        asked.append(path)
+        return f"{path} has another sha256"
+
+    monkeypatch.setattr(preparing, "verify", changed)
+    for start in (lambda: preparer.resolve("p", None), lambda: preparer.prepare("i-1", target, None)):
+        with pytest.raises(OrchError, match="its build was changed") as caught:
+            start()
+
+        assert "another sha256" in caught.value.details[0]
+
+    assert len(asked) == 2
+    assert not os.path.exists(os.path.join(paths.keys, "i-1"))
+
+
+def test_a_key_that_cannot_be_written_is_in_memory_and_its_engine_starts(paths: Paths) -> None:
+    os.makedirs(paths.runtime, exist_ok=True)
+    Path(paths.keys).write_text("no directory")
+    Path(paths.state, "engine").parent.mkdir(exist_ok=True)
+    Path(paths.state, "engine").write_text("no directory")
+    preparer = Preparer(paths, GpuReader(()))
+    launch = preparer.prepare("i-1", preparer.resolve("p", None).target, None)
+    assert Path(launch.key.path).read_text() == launch.api_key
+    assert launch.key.path in launch.rendered.argv
+    assert launch.directory == "/"
+    assert [text.split(" (")[0] for text in launch.lacking] == ["its directory", "its key file"]
+    launch.key.forget()
+    launch.key.forget()
+    assert not os.path.exists(launch.key.path)
+
+
+def test_keys_of_an_earlier_daemon_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    for name in ("a.1", "b.2"):
+        (keys / name).write_text("key")
+
+    (keys / "directory").mkdir()
+    (keys / "link").symlink_to(tmp_path)
+    assert sweep_keys(str(keys)) == 2
+    assert sorted(os.listdir(keys)) == ["directory", "link"]
+    assert sweep_keys(str(tmp_path / "none")) == 0
