@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "profile": "list, show, check, render, set and create profiles",
     "engines": "find, build, update, roll back and probe engines",
     "margins": "show or forget the memory margins that were learned",
+    "quarantine": "show or clear the requests that are refused because engines died of them",
     "explain": "say why an engine failed, from its log",
     "config": "show the configuration and where things are",
     "serve": "run the daemon in the foreground",

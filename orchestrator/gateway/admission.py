@@ -190,13 +190,15 @@ class Admission:
             return False
 
         in_flight = self._gate.instances.in_flight(view.serving.instance)
-        return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, time.monotonic())
+        now, runs = time.monotonic(), view.serving.runs
+        return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, now, runs)
 
     def _check(self, view: View) -> None:
         if self._fingerprint is not None:
             now, crash_suspects = time.monotonic(), self._gate.crash_suspects
             crash_suspects.attribute(view.fallen, now)
-            crash_suspects.check(self._fingerprint, now)
+            if view.serving is not None:  # whether it is refused depends on what runs: something else may answer it
+                crash_suspects.check(self._fingerprint, now, view.serving.runs)
 
     def _leave_suspects(self) -> None:
         if self._fingerprint is not None:
@@ -221,7 +223,7 @@ def refusal_error(view: View, profile: str | None) -> GatewayError:
     if refusal is None:
         return GatewayError("loading", f"no engine is ready ({view.progress})", retry_after_s=2)
 
-    return GatewayError(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)
+    return GatewayError(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s, permanent=refusal.permanent)
 
 
 def unloaded_error(view: View, profile: str | None) -> GatewayError:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.failure.quarantine import Quarantine, QuarantinePolicy, add_answer, add_death
+from orchestrator.gateway.contract import Endpoint
 from orchestrator.gateway.errors import GatewayError
 
 _TIMER_SLACK_S = 0.01
@@ -21,30 +23,56 @@ _MAX_UNCONFIRMED = 8
 """Instances whose end was not confirmed: they were stopped on purpose, and nothing will be said of them."""
 
 
+ID_LENGTH = 12
+"""Digits of a digest by which people name a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRequest:
+    """One request that met deaths, as people see it.
+
+    :param deaths: of engines that it was in flight at
+    :param refused: else it is a suspect, and tried alone
+    :param left_s: how long it is remembered
+    """
+
+    id: str
+    route: str
+    profile: str
+    engine: str
+    deaths: int
+    refused: bool
+    left_s: float
+
+
 class RequestFingerprint:
     """The identity of a request, computed when it is asked for: only after a death is there a reason to.
 
-    The key that the client shows is a part of it: what one client sends cannot get another's request refused.
+    The key that the client shows is a part of it: what one client sends cannot get another's request refused. What runs
+    is another: a changed profile, another build or another rung may well answer it.
     """
 
-    __slots__ = ("_body", "_digest", "_path", "_request")
+    __slots__ = ("_body", "_digest", "_request", "_runs", "path")
 
     def __init__(self, request: Request, path: str, body: bytes) -> None:
         self._request = request
-        self._path = path
+        self.path = path
         self._body = body
-        self._digest: str | None = None
+        self._digest = ""
+        self._runs: str | None = None
 
-    @property
-    def digest(self) -> str:
-        if self._digest is None:
+    def digest(self, runs: str) -> str:
+        """Return the digest of the request to what runs (`Endpoint.runs`)."""
+        if self._runs != runs:
+            self._runs = runs
             request, made = self._request, hashlib.sha256()
             for part in (
                 request.header(b"authorization") or b"",
                 request.header(b"x-api-key") or b"",
                 request.method.encode("latin-1"),
-                self._path.encode(),
+                self.path.encode(),
                 request.query.encode("latin-1", "replace"),
+                runs.encode(),
                 self._body,
             ):
                 made.update(b"%d:" % len(part))
@@ -72,15 +100,18 @@ class CrashSuspects:
         self._wake = wake
         self._known = Quarantine()
         self._lost: dict[str, list[str]] = {}
+        self._sent: dict[str, tuple[str, str, str]] = {}
         self._waiting: dict[RequestFingerprint, float] = {}
         self._tried: RequestFingerprint | None = None
         self._tried_until = 0.0
 
     # What happened.
 
-    def lost(self, instance: str, fingerprint: RequestFingerprint) -> None:
+    def lost(self, endpoint: Endpoint, fingerprint: RequestFingerprint) -> None:
         """The engine closed this request's connection; whether it died will be seen."""
-        self._lost.setdefault(instance, []).append(fingerprint.digest)
+        digest = fingerprint.digest(endpoint.runs)
+        self._lost.setdefault(endpoint.instance, []).append(digest)
+        self._sent[digest] = (fingerprint.path, endpoint.profile, endpoint.engine)
         if len(self._lost) > _MAX_UNCONFIRMED:
             del self._lost[next(iter(self._lost))]
 
@@ -93,29 +124,55 @@ class CrashSuspects:
         for instance in [each for each in self._lost if each in fallen]:
             digests = self._lost.pop(instance)
             self._known = add_death(self._known, digests, len(digests), now, self._policy)
+            unconfirmed = {digest for each in self._lost.values() for digest in each}
+            kept = self._known.requests.keys() | unconfirmed
+            self._sent = {digest: sent for digest, sent in self._sent.items() if digest in kept}
 
-    def answered(self, fingerprint: RequestFingerprint) -> None:
+    def answered(self, fingerprint: RequestFingerprint, runs: str = "") -> None:
         """An engine has answered this request and lives: it is a suspect no more."""
         if self._known.requests:
-            self._known = add_answer(self._known, fingerprint.digest)
+            self._known = add_answer(self._known, fingerprint.digest(runs))
+
+    def clear(self, request_id: str | None) -> int:
+        """Forget the deaths of a request, or of all of them; return how many were forgotten."""
+        before = self._known.requests
+        self._known = Quarantine(
+            {digest: each for digest, each in before.items() if request_id not in (None, digest[:ID_LENGTH])}
+        )
+        self._wake()
+        return len(before) - len(self._known.requests)
+
+    def entries(self, now: float) -> list[QuarantinedRequest]:
+        """Return the requests that met deaths, those that are refused first."""
+        found = [
+            QuarantinedRequest(
+                digest[:ID_LENGTH], *self._sent.get(digest, ("", "", "")), each.deaths, each.refused, left
+            )
+            for digest, each in self._known.requests.items()
+            if (left := self._policy.keep_s - (now - each.last)) > 0
+        ]
+        return sorted(found, key=lambda each: (not each.refused, -each.left_s))
 
     # What follows from it.
 
-    def check(self, fingerprint: RequestFingerprint, now: float, cause: str = "") -> None:
+    def check(self, fingerprint: RequestFingerprint, now: float, runs: str = "", cause: str = "") -> None:
         """
         :raises GatewayError: `request_quarantined`
         """
         if not self._known.requests:
             return
 
-        left_s = self._known.refused_for_s(fingerprint.digest, now, self._policy)
+        left_s = self._known.refused_for_s(fingerprint.digest(runs), now, self._policy)
         if left_s is not None:
-            text = f"engines died while they answered this request, so it is refused for {left_s:.0f} s"
+            text = (
+                f"engines died while they answered this request, so it is refused for {left_s:.0f} s, or until the "
+                "profile, the build or the model file changes (`orch quarantine`)"
+            )
             raise GatewayError(
                 "request_quarantined", f"{text}: {cause}" if cause else text, headers=[(b"x-should-retry", b"false")]
             )
 
-    def may_enter(self, fingerprint: RequestFingerprint, in_flight: int, now: float) -> bool:
+    def may_enter(self, fingerprint: RequestFingerprint, in_flight: int, now: float, runs: str = "") -> bool:
         """Return whether a request can be sent now to an instance with so many requests in flight, or has to wait."""
         if not self._known.requests:
             return True
@@ -123,7 +180,7 @@ class CrashSuspects:
         if self._tried is not None and now < self._tried_until:
             return False
 
-        if self._known.suspected(fingerprint.digest, now, self._policy):
+        if self._known.suspected(fingerprint.digest(runs), now, self._policy):
             if fingerprint not in self._waiting:
                 self._waiting[fingerprint] = now
                 self._later(self._trial_s + _TIMER_SLACK_S, self._wake)

@@ -132,7 +132,13 @@ class Dispatcher(AdmissionGate):
             await self._look_for_models(default_profile(models, default) is not None)
             models = self.supervisor.view().models
 
-        return profile_for(name, models, default)
+        profile = profile_for(name, models, default)
+        if self._look_for_models is not None and not self.supervisor.view().serves(profile):
+            refusal = self.supervisor.view().refuses(profile)
+            if refusal is not None and refusal.permanent:  # what was wrong may have been mended a moment ago
+                await self._look_for_models(False)
+
+        return profile
 
     # Figures (`contract.Traffic`).
 

@@ -44,6 +44,9 @@ CODES: dict[str, tuple[int, str]] = {
 }
 """`error.code` to the HTTP status and `error.type`. A refusal of the daemon has codes of its own: 503."""
 
+_PERMANENT = (424, "invalid_request_error")
+"""Of a model that can never start: clients' libraries repeat 408, 409, 429 and 5xx by themselves, not this."""
+
 _REFUSED = (503, "unavailable_error")
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -56,17 +59,21 @@ class GatewayError(OrchError):
 
     :param code: a key of `CODES`, or a code that the daemon gave
     :param retry_after_s: when another try makes sense; None where none does
+    :param permanent: nothing that a client does or waits for changes it
     """
 
     def __init__(
         self, code: str, message: str, *, retry_after_s: int | None = None, param: str | None = None,
-        headers: Headers | None = None,
+        headers: Headers | None = None, permanent: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.code = code
         self.param = param
-        self.status, self.type = CODES.get(code, _REFUSED)
-        self.retry_after_s = None if retry_after_s is None else max(1, min(retry_after_s, MAX_RETRY_AFTER_S))
+        self.permanent = permanent
+        self.status, self.type = _PERMANENT if permanent else CODES.get(code, _REFUSED)
+        self.retry_after_s = (
+            None if retry_after_s is None or permanent else max(1, min(retry_after_s, MAX_RETRY_AFTER_S))
+        )
         self.headers: Headers = headers or []
 
 
@@ -80,7 +87,7 @@ def render(family: Family, error: GatewayError) -> tuple[int, Headers, bytes]:
     headers: Headers = [(b"content-type", b"application/json"), *error.headers]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    elif error.status in (409, 503):
+    elif error.permanent or error.status in (409, 503):
         # OpenAI's clients repeat these by themselves, in vain where nothing will change.
         headers.append((b"x-should-retry", b"false"))
 

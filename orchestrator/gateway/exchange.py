@@ -181,7 +181,7 @@ class Exchange:
             arrived = self._began
 
         if fingerprint is not None and self._response.status == 200:
-            dispatcher.crash_suspects.answered(fingerprint)
+            dispatcher.crash_suspects.answered(fingerprint, admission.endpoint.runs)
 
     async def _attempt(self, admission: Admission, body: bytes) -> UpstreamError | None:
         """Send it once.
@@ -220,7 +220,7 @@ class Exchange:
         if kind is FailureKind.ENGINE_DIED and fingerprint is not None:
             now, crash_suspects = monotonic(), self._dispatcher.crash_suspects
             crash_suspects.attribute(self._dispatcher.supervisor.view().fallen, now)
-            crash_suspects.check(fingerprint, now, message)
+            crash_suspects.check(fingerprint, now, endpoint.runs, message)
 
         if consequence.step is Step.SEND_AGAIN:
             self._replays += consequence.replay
@@ -255,7 +255,7 @@ class Exchange:
             if fingerprint is None:
                 return FailureKind.CONNECTION_LOST
 
-            crash_suspects.lost(endpoint.instance, fingerprint)
+            crash_suspects.lost(endpoint, fingerprint)
 
         if await self._dispatcher.moved_on(endpoint, self._dispatcher.config.recover_s):
             return FailureKind.UNSENT if unsent else FailureKind.ENGINE_DIED

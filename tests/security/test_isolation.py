@@ -11,6 +11,7 @@ from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayOptions
+from orchestrator.gateway.contract import Endpoint
 from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from tests.integration.gateway_support import Client, ask, drive, gateway, post, until
@@ -38,7 +39,7 @@ def test_a_request_that_is_refused_for_one_key_is_not_for_another(name: bytes) -
         identity((name, b"Bearer two")),
     )
     for number in range(3):
-        crash_suspects.lost(f"i-{number}", mine)
+        crash_suspects.lost(Endpoint(f"i-{number}", "demo", "upstream", "127.0.0.1", 1, None), mine)
         crash_suspects.attribute([f"i-{number}"], float(number))
 
     for refused in (mine, same):

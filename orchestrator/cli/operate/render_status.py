@@ -14,6 +14,9 @@ def lines(status: Status) -> Iterator[str]:
     if status["cause"]:
         yield f"  cause     {status['cause']}"
 
+    if status["switching"]:
+        yield f"  switch    {status['progress']}"
+
     if status["notice"]:
         yield f"  notice    {status['notice']}"
 

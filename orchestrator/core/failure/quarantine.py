@@ -1,8 +1,9 @@
 """Requests that kill engines: those in flight when one died become suspects, and suspects may be refused.
 
-A request is known by a digest. In flight at one death, it is a suspect: it may be innocent, and is tried alone. In
-flight at the next one as well, and alone there, it is refused for a while. Where it never was alone, the third death
-decides. An answer clears it. All pure: time is an argument.
+A request is known by a digest, which has what runs in it: to another build or profile it is another request. In flight
+at one death, it is a suspect: it may be innocent, and is tried alone. In flight at the next one as well, and alone
+there, it is refused for a while. Where it never was alone, the third death decides. An answer clears it. All pure: time
+is an argument.
 """
 
 from __future__ import annotations

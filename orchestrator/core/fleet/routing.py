@@ -39,6 +39,7 @@ class Endpoint:
     :param instance: id of the instance; requests are counted under it until they end
     :param api_key: the key that the engine wants; clients never see it
     :param build: which build of the engine it is
+    :param runs: differs once something else runs there: another text of the profile, rung, model file or program
     """
 
     instance: str
@@ -48,6 +49,7 @@ class Endpoint:
     port: int
     api_key: str | None
     build: str | None = None
+    runs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,14 @@ class Refusal:
     """Why nothing is ready and nothing is expected: what a client is told.
 
     :param profile: the profile that it is about; clients that name another one may still be helped
+    :param permanent: the same start would fail the same way: asking again is in vain until a person changes something
     """
 
     message: str
     code: str
     retry_after_s: int | None
     profile: str | None = None
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class RoutingView:
     :param on_request: clients that name a profile which does not serve wait until it does
     :param unavailable: profiles that did not start a moment ago, and why
     :param fallen: the newest instances that ended by a failure of their own, not because somebody wanted them gone
+    :param repaired: a profile that failed and has changed since: it may be started for who asks for it
     """
 
     generation: int
@@ -99,6 +104,7 @@ class RoutingView:
     on_request: bool = False
     unavailable: Mapping[str, Refusal] = field(default_factory=dict)
     fallen: tuple[str, ...] = ()
+    repaired: str | None = None
 
     def serves(self, profile: str | None) -> bool:
         """Return whether a request for this profile can be sent now; None takes what serves."""
@@ -114,7 +120,10 @@ class RoutingView:
 
         # Nothing runs, or something else failed: what the client asks for can be started for it.
         helped = (
-            self.refusal is None or self.refusal.code == "not_running" or self.refusal.profile not in (None, profile)
+            self.refusal is None
+            or self.refusal.code == "not_running"
+            or self.refusal.profile not in (None, profile)
+            or self.refusal.profile == self.repaired
         )
         return None if helped else self.refusal
 
@@ -136,6 +145,7 @@ class RoutingFacts:
     :param unrouted: instances that do not answer at the moment: new requests wait
     :param fallen: the newest instances that ended by a failure of their own, newest last
     :param closing: whether the daemon stops
+    :param repaired: a profile that failed and has changed since
     """
 
     models: tuple[Model, ...] = ()
@@ -144,6 +154,7 @@ class RoutingFacts:
     unrouted: frozenset[str] = frozenset()
     fallen: tuple[str, ...] = ()
     closing: bool = False
+    repaired: str | None = None
 
 
 def routing_view(
@@ -175,6 +186,7 @@ def routing_view(
         on_request=facts.on_request,
         unavailable=facts.unavailable,
         fallen=facts.fallen,
+        repaired=facts.repaired,
     )
     if facts.closing:
         return replace(view, refusal=Refusal("orch is stopping", "stopping", CLOSING_RETRY_S))
@@ -201,7 +213,8 @@ def refusal_of(state: State, now: float) -> Refusal | None:
         case Failed(failure=failure, until=until):
             retry_s = None if until is None else min(max(math.ceil(until - now), 1), MAX_RETRY_AFTER_S)
             message = f"{state.start_record.target} failed: {describe(failure)}{_attempts_tried(state.start_record)}"
-            return Refusal(message, failure.failure_class, retry_s, state.start_record.target.profile)
+            profile = state.start_record.target.profile
+            return Refusal(message, failure.failure_class, retry_s, profile, permanent=until is None)
         case _:
             return None
 

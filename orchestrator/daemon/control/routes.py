@@ -12,6 +12,8 @@
     POST /v1/requests/cancel {"id"}              end the requests with this id, or the one with this number (an integer)
     GET  /v1/targets                             what could be started or switched to
     GET  /v1/launch                              the command line, environment and log of what runs
+    GET  /v1/quarantine                          requests that met deaths of engines, and those that are refused for it
+    POST /v1/quarantine {"id"?}                  forget one of them, or all
     POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
     GET  /v1/logs?lines=N&follow=0|1&after=SEQ   JSON Lines; with `after`, those newer than this one
     GET  /v1/events?lines=N&follow=0|1           JSON Lines
@@ -24,6 +26,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 from urllib.parse import parse_qs
 
@@ -79,6 +82,10 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
     id: str | int
+
+
+class QuarantineBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: str | None = None
 
 
 class DownBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -144,6 +151,8 @@ class Control:
             ("POST", "/v1/requests/cancel"): self._cancel_request,
             ("GET", "/v1/targets"): self._targets,
             ("GET", "/v1/launch"): self._launch,
+            ("GET", "/v1/quarantine"): self._quarantine,
+            ("POST", "/v1/quarantine"): self._clear_quarantine,
             ("POST", "/v1/down"): self._down,
             ("GET", "/v1/logs"): self._logs,
             ("GET", "/v1/events"): self._events,
@@ -254,6 +263,23 @@ class Control:
     async def _cancel(self, request: Request, response: Response) -> None:
         operation = self._switcher.cancel()
         response.send(200, _JSON, msgspec.json.encode({"operation": operation.id, "to": name_of(operation.target)}))
+
+    async def _quarantine(self, request: Request, response: Response) -> None:
+        response.send(200, _JSON, msgspec.json.encode(self._dispatcher.crash_suspects.entries(monotonic())))
+
+    async def _clear_quarantine(self, request: Request, response: Response) -> None:
+        body = await _body(request, QuarantineBody)
+        known = [each.id for each in self._dispatcher.crash_suspects.entries(monotonic())]
+        if body.id is not None and body.id not in known:
+            text = f"no request `{body.id}` has met the death of an engine"
+            raise UsageError(text, details=(f"known: {', '.join(known) or 'none'}",))
+
+        cleared = self._dispatcher.crash_suspects.clear(body.id)
+        if cleared:
+            which = body.id or ("one request" if cleared == 1 else f"{cleared} requests")
+            self._event_log.add("quarantine_cleared", f"{which}: forgotten which engines died meanwhile")
+
+        response.send(200, _JSON, msgspec.json.encode({"cleared": cleared}))
 
     async def _down(self, request: Request, response: Response) -> None:
         body = await _body(request, DownBody)

@@ -27,6 +27,11 @@ UNAVAILABLE_S = 30.0
 """How long a profile that did not start is refused at once instead of being tried again."""
 
 
+PERMANENT_S = 600.0
+"""The same where the same start would fail the same way: each try may cost what serves its place. A profile, model file
+or program that changes ends it at once (`model_list.py`)."""
+
+
 class DemandScheduler:
     """Starts what clients ask for. Woken when a request begins to wait for a profile that does not serve."""
 
@@ -79,7 +84,7 @@ class DemandScheduler:
                 resolved = await read_files(partial(self._preparer.resolve, profile, None), f"profile `{profile}`")
                 strategy, reason = await self._switcher.plan(resolved, None)
             except OrchError as error:
-                self._router.mark_unavailable(profile, error.message, UNAVAILABLE_S)
+                self._router.mark_unavailable(profile, told(error), UNAVAILABLE_S, permanent=True)
                 return
 
             operation = self._switcher.begin(resolved, strategy, reason)
@@ -92,7 +97,10 @@ class DemandScheduler:
                 return
 
             if end.kind == "permanent" or attempt == ATTEMPTS:
-                self._router.mark_unavailable(profile, f"`{profile}` did not start: {end.text}", UNAVAILABLE_S)
+                permanent = end.kind == "permanent"
+                for_s = PERMANENT_S if permanent else UNAVAILABLE_S
+                cause = f"`{profile}` did not start: {end.text}"
+                self._router.mark_unavailable(profile, cause, for_s, permanent=permanent)
                 return
 
     async def _until_done(self, operation: PendingSwitch, profile: str) -> None:
@@ -105,3 +113,9 @@ class DemandScheduler:
             if not asked_for and operation is self._switcher.current and may_give_up(self._owner.fleet):
                 self._switcher.cancel()
                 await operation.done.wait()
+
+
+def told(error: OrchError) -> str:
+    """Return an error in one line, as a client is told it: what, the first detail, what to do."""
+    parts = (error.message, *error.details[:1], *([error.hint] if error.hint else []))
+    return "; ".join(part for part in parts if part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class EngineRun:
     :ivar requested: the owner asked for the process; a launch that it no longer wanted is forgotten
     :ivar drain: the wait for the last request; a later one takes its place
     :ivar alone: no other engine ran when it was started
+    :ivar runs: differs once something else runs: another text of the profile, rung, model file or program
     :ivar figures: what the engine says of its model; None until it is loaded
     :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
     :ivar failing: that its answers fail, for people; empty while they do not
@@ -55,9 +57,12 @@ class EngineRun:
     failing: str = ""
     degradations: tuple[Degradation, ...] = ()
     log_cursor: LogCursor = field(init=False)
+    runs: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.log_cursor = LogCursor(self.log)
+        said = (self.launch.profile, self.launch.rung, self.launch.margin_key)
+        self.runs = hashlib.sha256(repr(said).encode("utf-8", "replace")).hexdigest()[:16]
 
     def owns(self, port: int) -> bool | None:
         return owned_by(port, self.child.tree()) if self.child is not None else None
@@ -121,7 +126,8 @@ class EngineRuns:
         """
         launch = self._runs[instance].launch
         target, build = launch.target, launch.rendered.build
-        return Endpoint(instance, target.profile, target.engine, HOST, launch.port, launch.api_key, build)
+        runs = self._runs[instance].runs
+        return Endpoint(instance, target.profile, target.engine, HOST, launch.port, launch.api_key, build, runs)
 
     def launch(self, instance: str | None) -> Launch | None:
         run = self.get(instance)

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from time import monotonic
 
-from orchestrator.core.fleet.lifecycle_states import Ready
+from orchestrator.core.fleet.lifecycle_states import Failed, Ready
 from orchestrator.core.fleet.routing import (
     Model,
     Refusal,
@@ -34,6 +34,7 @@ class Router:
         self._runs = runs
         self._facts = RoutingFacts(on_request=on_request)
         self._fleet = owner.fleet
+        self._failed: tuple[Failed, str, str | None] | None = None
         starting = RoutingView(1, None, Refusal("starting", "starting", 1), "starting", ())
         self.views: Publisher[RoutingView] = Publisher(starting)
         owner.observe(self.refresh)
@@ -52,6 +53,7 @@ class Router:
             self._facts = facts_after(self._facts, self._fleet, fleet)
             self._fleet = fleet
 
+        self._follow_failure()
         state = fleet.state
         endpoint = self._runs.endpoint(state.instance) if isinstance(state, Ready) else None
         figures = self._runs.figures(state.instance) if isinstance(state, Ready) else None
@@ -64,22 +66,53 @@ class Router:
         return fleet_progress(self._owner.fleet, self._facts.unrouted, self._loading())
 
     def list_models(self, models: tuple[Model, ...]) -> None:
-        """Show these models to clients from now on."""
+        """Show these models to clients from now on. One that has changed may be started again, whatever it met."""
+        before = self._versions()
         self._facts = replace(self._facts, models=models)
+        after = self._versions()
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        left = {name: each for name, each in self._facts.unavailable.items() if name not in changed}
+        self._facts = replace(self._facts, unavailable=left)
         self.refresh()
 
-    def mark_unavailable(self, profile: str, cause: str, for_s: float) -> None:
-        """Refuse requests for a profile that did not start, for a while; nobody waits for it in vain."""
-        refusal = Refusal(cause, "load_failed", math.ceil(for_s), profile)
+    def mark_unavailable(self, profile: str, cause: str, for_s: float, *, permanent: bool = False) -> None:
+        """Refuse requests for a profile that did not start, for a while; nobody waits for it in vain.
+
+        :param permanent: the same start would fail the same way, so clients need not ask again by themselves
+        """
+        retry_s = None if permanent else math.ceil(for_s)
+        refusal = Refusal(cause, "load_failed", retry_s, profile, permanent=permanent)
         self._facts = replace(self._facts, unavailable={**self._facts.unavailable, profile: refusal})
         self.refresh()
 
         def available_again() -> None:
-            left = {name: each for name, each in self._facts.unavailable.items() if name != profile}
-            self._facts = replace(self._facts, unavailable=left)
-            self.refresh()
+            if self._facts.unavailable.get(profile) is refusal:
+                self._make_available(profile)
+                self.refresh()
 
         asyncio.get_running_loop().call_later(for_s, available_again)
+
+    def _make_available(self, profile: str) -> None:
+        left = {name: each for name, each in self._facts.unavailable.items() if name != profile}
+        self._facts = replace(self._facts, unavailable=left)
+
+    def _versions(self) -> dict[str, str]:
+        return {model.name: model.version for model in self._facts.models}
+
+    def _follow_failure(self) -> None:
+        """Tell a profile that has failed from one that has failed and was changed since."""
+        state = self._fleet.state
+        if not isinstance(state, Failed):
+            self._failed = None
+            if isinstance(state, Ready):  # it starts after all
+                self._make_available(state.start_record.target.profile)
+        elif self._failed is None or self._failed[0] is not state:
+            profile = state.start_record.target.profile
+            self._failed = (state, profile, self._versions().get(profile))
+
+        failed = self._failed
+        repaired = failed is not None and self._versions().get(failed[1]) not in (failed[2], None)
+        self._facts = replace(self._facts, repaired=failed[1] if failed is not None and repaired else None)
 
     def unroute(self, instance: str, unrouted: bool) -> None:
         """Hold new requests for an instance that does not answer, or let them go there again."""

@@ -19,6 +19,7 @@ from orchestrator.gateway.errors import GatewayError
 pytestmark = pytest.mark.asyncio
 
 READY = Endpoint("i-1", "demo", "upstream", "127.0.0.1", 1, None)
+GONE = replace(READY, instance="i-0")
 LOADING = View(1, None, None, "loading demo", (Model("demo", (), "", "loading", 0),))
 MOST_STEPS = 40
 
@@ -64,8 +65,8 @@ def fingerprint(dispatcher: Dispatcher, body: bytes) -> RequestFingerprint:
 def suspect(dispatcher: Dispatcher, supervisor: Supervised, body: bytes) -> RequestFingerprint:
     """A request that met the death of an engine together with another one: it is tried alone."""
     found = fingerprint(dispatcher, body)
-    dispatcher.crash_suspects.lost("i-0", found)
-    dispatcher.crash_suspects.lost("i-0", fingerprint(dispatcher, b"bystander"))
+    dispatcher.crash_suspects.lost(GONE, found)
+    dispatcher.crash_suspects.lost(GONE, fingerprint(dispatcher, b"bystander"))
     supervisor.show(fallen=("i-0",))
     dispatcher.crash_suspects.attribute(supervisor.view().fallen, monotonic())
     return found
