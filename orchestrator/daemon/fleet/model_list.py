@@ -22,7 +22,7 @@ from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.rules import engine_kind
 from orchestrator.daemon.fleet.preparing import read_files
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
-from orchestrator.engines.model_file import model_file
+from orchestrator.engines.model_file import ModelFile, model_file
 from orchestrator.engines.registry import EngineRegistry
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class ModelList:
         self._paths = paths
         self._on_read = on_read
         self._headers: dict[str, tuple[Stamp, ModelFigures]] = {}
+        self._read_profiles: tuple[tuple[Profile, ModelFile, str | None], ...] = ()
         self._model_files: tuple[str, ...] = ()
         self._watched: tuple[str, ...] = ()
         self._seen: object = None
@@ -76,8 +77,9 @@ class ModelList:
         while True:
             try:
                 # Headers are read here and nowhere else: a disk that hangs may keep a figure back, never a start.
-                if await run_abandonable(self._read_headers):
-                    await self.read()
+                models = await run_abandonable(self._read_headers)
+                if models is not None:
+                    self._on_read(models)
 
                 await sleep_until_tick(LOOK_FOR_PROFILES_S)
                 await self._read_if_changed()
@@ -116,24 +118,25 @@ class ModelList:
 
     def _read(self) -> tuple[Model, ...]:
         """Return the profiles that could be started: a shipped profile without its model file is nothing to offer."""
-        files: set[str] = set()
-        programs: set[str] = set()
         # Before the text is read: what changes meanwhile is seen at the next look.
         directory = directory_stamp(self._paths.profiles)
-        models = []
         profiles, _ = self._profiles.load_all()
-        for profile in sorted(profiles, key=lambda each: each.name):
-            file = model_file(self._paths, profile.model)
-            program = self._program(profile.engine)
-            files.add(file.path)
-            programs |= set() if program is None else {program}
-            if file.is_available():
-                models.append(self._model(profile, file.path, program))
-
-        self._model_files = tuple(sorted(files))
+        self._read_profiles = tuple(
+            (profile, model_file(self._paths, profile.model), self._program(profile.engine))
+            for profile in sorted(profiles, key=lambda each: each.name)
+        )
+        programs = {program for _, _, program in self._read_profiles if program is not None}
+        self._model_files = tuple(sorted({file.path for _, file, _ in self._read_profiles}))
         self._watched = (*self._model_files, *sorted(programs), self._paths.engines_file)
         self._seen = directory, [stamp(path) for path in self._watched]
-        return tuple(models)
+        return self._models()
+
+    def _models(self) -> tuple[Model, ...]:
+        return tuple(
+            self._model(profile, file.path, program)
+            for profile, file, program in self._read_profiles
+            if file.is_available()
+        )
 
     def _model(self, profile: Profile, path: str, program: str | None) -> Model:
         chosen = profile.for_engine(profile.engine)
@@ -158,10 +161,10 @@ class ModelList:
         except OrchError:  # a list of engines with mistakes: whoever starts one says so
             return None
 
-    def _read_headers(self) -> bool:
+    def _read_headers(self) -> tuple[Model, ...] | None:
         """Read the headers of model files that are new or have changed.
 
-        :return: whether there were any
+        :return: the models with what was learned; None when there was nothing to read
         """
         news = False
         for path in self._model_files:
@@ -170,7 +173,7 @@ class ModelList:
                 self._headers[path] = (found, header_figures(path))
                 news = True
 
-        return news
+        return self._models() if news else None
 
 
 def header_figures(path: str) -> ModelFigures:
