@@ -116,38 +116,30 @@ def test_what_is_not_there_is_looked_for_a_few_times_a_second_at_most(lab: Lab) 
 
 
 def test_a_request_that_killed_engines_is_answered_once_what_runs_has_changed(lab: Lab) -> None:
-    lab.model("m", [{"poison": "POISON", "signal": "ABRT"}] * 2 + [{}])
-    lab.serve("m")
+    lab.replayed.add("r1")
+    lab.run("m", faults=[{"poison": "POISON", "signal": "ABRT"}] * 2 + [{}])
+    assert lab.ask("r1", prompt="POISON").status == 502
     lab.ready("m")
-    body = {"prompt": "POISON", "n_predict": 4}
-
-    def post() -> int:
-        return lab.request("POST", "/completion", body, url=lab.url)[0]
-
-    assert post() == 502
-    lab.ready("m")
-    assert post() == 502
+    assert lab.ask("r2", prompt="POISON").status == 502
     (entry,) = lab.orch_json("quarantine", "list")
     assert (entry["route"], entry["profile"], entry["refused"]) == ("/completion", "m", True)
     lab.model("m", [{}], more="[context]\nsize = 1024\n")
     lab.orch("reload")
     lab.ready("m")
-    assert post() == 200
+    assert lab.ask("r3", prompt="POISON").status == 200
 
 
 def test_a_quarantine_can_be_cleared(lab: Lab) -> None:
-    lab.model("m", [{"poison": "POISON", "signal": "ABRT"}] * 2 + [{}])
-    lab.serve("m")
+    lab.replayed.add("r1")
+    lab.run("m", faults=[{"poison": "POISON", "signal": "ABRT"}] * 2 + [{}])
+    assert lab.ask("r1", prompt="POISON").status == 502
     lab.ready("m")
-    body = {"prompt": "POISON", "n_predict": 4}
-    assert lab.request("POST", "/completion", body, url=lab.url)[0] == 502
-    lab.ready("m")
-    assert lab.request("POST", "/completion", body, url=lab.url)[0] == 502
+    assert lab.ask("r2", prompt="POISON").status == 502
     assert lab.orch("quarantine", "clear", check=False).returncode == 2
     assert lab.orch("quarantine", "clear", "000000000000", check=False).returncode == 2
     (entry,) = lab.orch_json("quarantine", "list")
     lab.orch("quarantine", "clear", entry["id"])
-    assert lab.request("POST", "/completion", body, url=lab.url)[0] == 200
+    assert lab.ask("r3", prompt="POISON").status == 200
     assert lab.orch_json("quarantine", "list") == []
     assert entry["id"] in lab.events("quarantine_cleared")[0]
 
