@@ -197,7 +197,9 @@ class Lab(Home):
             self.status()
             baseline &= descriptors(pid)
 
-        self.baseline = baseline
+        # Profiles and headers of models are read when it starts, however long that takes on a busy machine.
+        read = [name for name in baseline if name.endswith((".gguf", ".toml"))]
+        self.baseline = Counter({name: count for name, count in baseline.items() if name not in read})
         self.baseline_threads = len(os.listdir(f"/proc/{pid}/task"))
 
     def up(self, profile: str) -> None:
