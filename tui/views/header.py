@@ -104,9 +104,9 @@ def _margin(frame: TopFrame) -> Line:
 def _gateway(status: Status) -> Line:
     gateway = status["gateway"]
     queued, abandoned = gateway["queued"], gateway.get("abandoned", 0)
-    return (
+    shown: Line = (
         (gateway["url"], "accent"),
         (f"  {gateway['in_flight']} in flight", ""),
         (f"  {queued} queued", "warn" if queued else ""),
-        (f"  {abandoned} abandoned" if abandoned else "", "warn"),
     )
+    return (*shown, (f"  {abandoned} abandoned", "warn")) if abandoned else shown
