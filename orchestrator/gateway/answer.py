@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from time import monotonic
 
-from orchestrator.adapters.http1 import Headers, Response, UpstreamResponse
+from orchestrator.adapters.http1 import Headers, Response, UpstreamError, UpstreamResponse
 from orchestrator.gateway import forward
 from orchestrator.gateway.errors import Family, GatewayError, render, sse_event
 from orchestrator.gateway.failure_policy import Step, Written
 from orchestrator.gateway.first_token import FirstToken, only_comments
 from orchestrator.gateway.instances import InstanceTraffic
+from orchestrator.gateway.model_name import MAX_WHOLE_BYTES, StreamRenamer, rename_whole
 from orchestrator.gateway.timings import BodyTail
 
 _ERROR_BYTES = 256 * 1024
@@ -41,8 +42,8 @@ class ClientAnswer:
     """
 
     __slots__ = (
-        "_awaited_token", "_began", "_event_stream", "_family", "_part", "_progress_at", "_response", "_traffic",
-        "first_token_s", "tail", "written",
+        "_awaited_token", "_began", "_event_stream", "_family", "_part", "_progress_at", "_renamer", "_response",
+        "_traffic",         "first_token_s", "tail", "written",
     )  # fmt: skip
 
     def __init__(self, response: Response, family: Family, began: float) -> None:
@@ -54,6 +55,7 @@ class ClientAnswer:
         self._awaited_token: FirstToken | None = None
         self._progress_at = began
         self._traffic: InstanceTraffic | None = None
+        self._renamer: StreamRenamer | None = None
         self.written = _NOTHING
         self.first_token_s: float | None = None
         self.tail = BodyTail()
@@ -80,10 +82,13 @@ class ClientAnswer:
         if not self._response.backpressure and (not tail or tail.endswith(b"\n")):
             self.comment(text)
 
-    async def relay(self, upstream: UpstreamResponse, traffic: InstanceTraffic | None) -> None:
+    async def relay(
+        self, upstream: UpstreamResponse, traffic: InstanceTraffic | None, model: str | None = None
+    ) -> None:
         """Pass an engine's answer on, to its end.
 
         :param traffic: counts the bytes of the answer; None where they are no sign of life
+        :param model: the name that the client asked for; None leaves the engine's
         :raises UpstreamError: when it breaks off
         :raises GatewayError: `engine_refused`, when the client was given a stream and the engine answers otherwise
         """
@@ -91,11 +96,20 @@ class ClientAnswer:
         streams = forward.is_event_stream(upstream.headers)
         self._traffic = traffic if upstream.status == 200 or not upstream.complete else None
         self._awaited_token = FirstToken() if streams else None
+        self._renamer = StreamRenamer(model) if streams and model else None
+        whole = model if upstream.status == 200 and not streams and forward.is_json(upstream.headers) else None
         if self.written is _NOTHING:
             headers = forward.response_headers(upstream.headers)
+            if whole is not None and not upstream.complete and 0 < _length(upstream) <= MAX_WHOLE_BYTES:
+                await self._relay_renamed(upstream, headers, whole)
+                return
+
             if upstream.complete:
                 body = upstream.take()
                 self._note(body)
+                if whole is not None:
+                    body = rename_whole(body, whole)
+
                 response.send(upstream.status, headers, body)
                 self.written = _BODY
                 return
@@ -118,8 +132,28 @@ class ClientAnswer:
             await upstream.relay(self._pass_on)
         finally:
             response.flow = None
+            if self._renamer is not None and (rest := self._renamer.rest()):
+                response.write(rest)
 
         response.end()
+
+    async def _relay_renamed(self, upstream: UpstreamResponse, headers: Headers, model: str) -> None:
+        """Pass a whole answer on once all of it is there; one that breaks off is passed on as far as it came."""
+        parts: list[bytes] = []
+        try:
+            await upstream.relay(parts.append)
+        except UpstreamError:
+            self._response.start(upstream.status, headers, length=_length(upstream))
+            self.written = _BODY
+            if parts:
+                self._pass_on(b"".join(parts))
+
+            raise
+
+        body = b"".join(parts)
+        self._note(body)
+        self._response.send(upstream.status, headers, rename_whole(body, model))
+        self.written = _BODY
 
     def end_cut_event(self) -> None:
         """End the event or the comment that the engine was cut in, so that the next one is not taken for its rest."""
@@ -143,6 +177,15 @@ class ClientAnswer:
 
     def _pass_on(self, data: bytes) -> None:
         self._note(data)
+        renamer = self._renamer
+        if renamer is not None:
+            data = renamer.feed(data)
+            if renamer.done:
+                self._renamer = None
+
+            if not data:
+                return
+
         self._response.write(data)
 
     def _note(self, data: bytes) -> None:
@@ -158,3 +201,8 @@ class ClientAnswer:
                 self._traffic.relayed_bytes += len(data)
 
         self.tail.add(data)
+
+
+def _length(upstream: UpstreamResponse) -> int:
+    """Return the length that the engine has announced; 0 where it has not."""
+    return int(upstream.header(b"content-length") or 0)

@@ -198,7 +198,9 @@ class Exchange:
             upstream = await admission.pool.request(request.method, target, headers, body)
             self._enter(Relaying(upstream))
             try:
-                await self._answer.relay(upstream, admission.traffic if self._match.route.computes else None)
+                traffic = admission.traffic if self._match.route.computes else None
+                asked = (self._model or admission.endpoint.profile) if self._match.route.computes else None
+                await self._answer.relay(upstream, traffic, asked)
             finally:
                 upstream.abort()
         except UpstreamError as failure:

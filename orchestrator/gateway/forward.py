@@ -129,6 +129,11 @@ def is_event_stream(headers: Headers) -> bool:
     return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
+def is_json(headers: Headers) -> bool:
+    """Return whether the head of an answer announces JSON."""
+    return any(name == b"content-type" and value.startswith(b"application/json") for name, value in headers)
+
+
 def error_message(body: bytes, status: int) -> str:
     """Return the message of an engine's error body."""
     try:
