@@ -15,7 +15,7 @@ from orchestrator.gateway.errors import Family, GatewayError, render, sse_event
 from orchestrator.gateway.failure_policy import Step, Written
 from orchestrator.gateway.first_token import FirstToken, only_comments
 from orchestrator.gateway.instances import InstanceTraffic
-from orchestrator.gateway.model_name import MAX_WHOLE_BYTES, StreamRenamer, rename_whole
+from orchestrator.gateway.requests.model_name import MAX_WHOLE_BYTES, StreamRenamer, rename_whole
 from orchestrator.gateway.timings import BodyTail
 
 _ERROR_BYTES = 256 * 1024

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from orchestrator.gateway.model_name import StreamRenamer, rename_whole
+from orchestrator.gateway.requests.model_name import StreamRenamer, rename_whole
 
 TRAP = '"model":"alpha"'
 EVENTS = [
