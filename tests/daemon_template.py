@@ -57,19 +57,36 @@ class Forked(subprocess.Popen[bytes]):
         return self.returncode
 
 
+class Template:
+    """This process's template: started with the first daemon, and ended with this process or before."""
+
+    def __init__(self) -> None:
+        self._link, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            words = [sys.executable, "-m", __name__, str(its.fileno())]
+            self._process = subprocess.Popen(words, pass_fds=[its.fileno()])
+
+    def start(self, words: Sequence[str], env: Mapping[str, str], log: int) -> Forked:
+        return Forked(self._link, words, env, log)
+
+    def end(self) -> None:
+        self._link.close()
+        self._process.wait()
+
+
 @functools.cache
-def template() -> socket.socket:
-    """The link to this process's template, which ends with it."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
-        process = subprocess.Popen([sys.executable, "-m", __name__, str(its.fileno())], pass_fds=[its.fileno()])
+def template() -> Template:
+    return Template()
 
-    def end() -> None:
-        ours.close()
-        process.wait()
 
-    atexit.register(end)
-    return ours
+def end_template() -> None:
+    """End it, if there is one: for tests that look at this process's children. The next daemon starts another."""
+    if template.cache_info().currsize:
+        template().end()
+        template.cache_clear()
+
+
+atexit.register(end_template)
 
 
 def start_daemon(words: Sequence[str], env: Mapping[str, str], log: int) -> Forked:
@@ -77,7 +94,7 @@ def start_daemon(words: Sequence[str], env: Mapping[str, str], log: int) -> Fork
 
     :param log: where its output goes
     """
-    return Forked(template(), ["serve", *words], env, log)
+    return template().start(["serve", *words], env, log)
 
 
 def main() -> int:
