@@ -31,7 +31,7 @@ import httptools
 import uvloop
 
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, Finished, Model, View
+from orchestrator.gateway.contract import Endpoint, Finished, Model, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
@@ -97,12 +97,12 @@ class Always:
     """A supervisor with one instance that is always ready."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._view = View(1, endpoint, None, "", (Model("demo", (), "", "loaded", 0),))
+        self._view = RoutingView(1, endpoint, None, "", (Model("demo", (), "", "loaded", 0),))
 
-    def view(self) -> View:
+    def view(self) -> RoutingView:
         return self._view
 
-    async def changed(self, generation: int) -> View:
+    async def changed(self, generation: int) -> RoutingView:
         await asyncio.Event().wait()
         return self._view
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from orchestrator.adapters.http1 import UpstreamPool
 from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, Supervisor, View
+from orchestrator.gateway.contract import Endpoint, RoutingView, Supervisor
 from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
@@ -38,7 +38,7 @@ class AdmissionGate:
     def admitted(
         self,
         profile: str | None,
-        progress: Callable[[View], None] | None = None,
+        progress: Callable[[RoutingView], None] | None = None,
         fingerprint: RequestFingerprint | None = None,
         arrived: float | None = None,
         *,
@@ -92,7 +92,7 @@ class Admission:
         self,
         gate: AdmissionGate,
         profile: str | None,
-        progress: Callable[[View], None] | None,
+        progress: Callable[[RoutingView], None] | None,
         fingerprint: RequestFingerprint | None,
         arrived: float | None,
         *,
@@ -154,7 +154,7 @@ class Admission:
 
         return view.serving
 
-    async def _held(self, view: View) -> View:
+    async def _held(self, view: RoutingView) -> RoutingView:
         """Wait in the queue until something is decided for the request; return the view that decides it."""
         gate, config, progress = self._gate, self._gate.config, self._progress
         clock = asyncio.get_running_loop().time
@@ -182,7 +182,7 @@ class Admission:
 
         return view
 
-    def _waits(self, view: View) -> bool:
+    def _waits(self, view: RoutingView) -> bool:
         if not view.decided(self._profile):
             return True
 
@@ -193,7 +193,7 @@ class Admission:
         now, runs = time.monotonic(), view.serving.runs
         return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, now, runs)
 
-    def _check(self, view: View) -> None:
+    def _check(self, view: RoutingView) -> None:
         if self._fingerprint is not None:
             now, crash_suspects = time.monotonic(), self._gate.crash_suspects
             crash_suspects.attribute(view.fallen, now)
@@ -210,7 +210,7 @@ def shutting_down() -> GatewayError:
     return GatewayError("shutting_down", "the gateway is shutting down", retry_after_s=5)
 
 
-def refusal_error(view: View, profile: str | None) -> GatewayError:
+def refusal_error(view: RoutingView, profile: str | None) -> GatewayError:
     """Return the error for a client that cannot, or does not want to, wait for an instance."""
     refusal = view.refuses(profile)
     if view.serving is not None and refusal is None:
@@ -226,7 +226,7 @@ def refusal_error(view: View, profile: str | None) -> GatewayError:
     return GatewayError(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s, permanent=refusal.permanent)
 
 
-def unloaded_error(view: View, profile: str | None) -> GatewayError:
+def unloaded_error(view: RoutingView, profile: str | None) -> GatewayError:
     """Return the error for who asks about a model that is not loaded: a look at it is no reason to load it."""
     refusal = view.refuses(profile)
     if profile is None:

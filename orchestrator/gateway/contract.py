@@ -8,8 +8,6 @@ from typing import Literal, Protocol
 from orchestrator.core.fleet.routing import Endpoint, Model, Refusal, RoutingView
 from orchestrator.gateway.timings import EngineFigures
 
-View = RoutingView
-
 __all__ = [
     "Endpoint",
     "Finished",
@@ -22,7 +20,7 @@ __all__ = [
     "Supervisor",
     "Traffic",
     "Underway",
-    "View",
+    "RoutingView",
 ]
 
 RequestState = Literal["receiving", "held", "sent", "answering", "recovering"]
@@ -118,11 +116,11 @@ class Finished(RequestFacts):
 class Supervisor(Protocol):
     """The routing view, as the daemon publishes it (`daemon/fleet/router.py`)."""
 
-    def view(self) -> View:
+    def view(self) -> RoutingView:
         """Return the view of this moment; never blocks."""
         ...
 
-    async def changed(self, generation: int) -> View:
+    async def changed(self, generation: int) -> RoutingView:
         """Wait for the first view that is newer than this generation."""
         ...
 

@@ -15,7 +15,7 @@ from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
 from orchestrator.gateway.admission import Admission, shutting_down
 from orchestrator.gateway.answer import ClientAnswer
-from orchestrator.gateway.contract import Endpoint, Finished, RequestState, Underway, View
+from orchestrator.gateway.contract import Endpoint, Finished, RequestState, RoutingView, Underway
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
@@ -287,7 +287,7 @@ class Exchange:
         limit_mib = self._dispatcher.config.replay_bytes >> 20
         return f"{message}; a request of more than {limit_mib} MiB is not sent again"
 
-    def _comment(self, view: View) -> None:
+    def _comment(self, view: RoutingView) -> None:
         self._answer.comment(view.progress)
 
     def _break_silence(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import uvloop
 
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, View
+from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 
 DEMO = Model("demo", ("demo-alias", "org/demo"), "a small model", "loaded", 1700000000)
 OTHER = Model("other", (), "another model", "unloaded", 1700000000)
-LOADING = View(1, None, None, "loading demo", (DEMO, OTHER))
+LOADING = RoutingView(1, None, None, "loading demo", (DEMO, OTHER))
 
 Script = Callable[["Visit"], Awaitable[None]]
 
@@ -43,18 +43,18 @@ def drive(work: Coroutine[Any, Any, None]) -> None:
 class Supervised:
     """A supervisor whose view a test sets; it keeps the records of the requests that ended."""
 
-    def __init__(self, view: View = LOADING) -> None:
+    def __init__(self, view: RoutingView = LOADING) -> None:
         self._view = view
         self._changed = asyncio.Event()
         self.records: list[Finished] = []
         self.refusals: list[str] = []
         self.looks = 0
 
-    def view(self) -> View:
+    def view(self) -> RoutingView:
         self.looks += 1
         return self._view
 
-    async def changed(self, generation: int) -> View:
+    async def changed(self, generation: int) -> RoutingView:
         while self._view.generation <= generation:
             await self._changed.wait()
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Refusal, View
+from orchestrator.gateway.contract import Refusal, RoutingView
 from orchestrator.gateway.routes import ENGINE_ROUTES
 from tests.integration.gateway_support import (
     DEMO,
@@ -33,7 +33,7 @@ SERVED = [f"/upstream/demo{page}" for page in PAGES] + ["/props", "/slots"]
 
 
 def supervised(*, on_request: bool = True) -> Supervised:
-    return Supervised(View(1, None, None, "stopped", MODELS, on_request=on_request))
+    return Supervised(RoutingView(1, None, None, "stopped", MODELS, on_request=on_request))
 
 
 async def page(visit: Visit) -> None:
@@ -224,7 +224,7 @@ def test_a_name_that_nobody_has_is_answered_by_the_default_where_there_is_one() 
         async def work(
             options: GatewayOptions = options, models: tuple[object, ...] = models, answered_by: str = answered_by
         ) -> None:
-            supervisor = Supervised(View(1, None, None, "stopped", models))  # type: ignore[arg-type]
+            supervisor = Supervised(RoutingView(1, None, None, "stopped", models))  # type: ignore[arg-type]
             async with engine(page) as there, gateway(supervisor, options) as here:
                 here.supervisor.show(serving=there.endpoint(profile=answered_by))
                 for name in ("llama-server", "dummy", "gpt-4o", "claude-opus-4", "x" * 300):

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, View
+from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, RoutingView
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio
 
 READY = Endpoint("i-1", "demo", "upstream", "127.0.0.1", 1, None)
 GONE = replace(READY, instance="i-0")
-LOADING = View(1, None, None, "loading demo", (Model("demo", (), "", "loading", 0),))
+LOADING = RoutingView(1, None, None, "loading demo", (Model("demo", (), "", "loading", 0),))
 MOST_STEPS = 40
 
 
@@ -31,10 +31,10 @@ class Supervised:
         self._view = LOADING
         self._changed = asyncio.Event()
 
-    def view(self) -> View:
+    def view(self) -> RoutingView:
         return self._view
 
-    async def changed(self, generation: int) -> View:
+    async def changed(self, generation: int) -> RoutingView:
         while self._view.generation <= generation:
             await self._changed.wait()
 
