@@ -401,7 +401,7 @@ DIES = """
 told = None
 start = heartbeat.CoreTasks.start
 
-def failing(self, name, work):
+def failing(self, name, work, **options):
     global told
     async def dies():
         global told
@@ -410,7 +410,7 @@ def failing(self, name, work):
             tasks.start_soon(work)
             await told.wait()
             raise AssertionError("the failpoint")
-    start(self, name, dies if name == {task!r} else work)
+    start(self, name, dies if name == {task!r} else work, **options)
 
 heartbeat.CoreTasks.start = failing
 """
