@@ -297,6 +297,49 @@ def test_a_reader_that_never_reads_is_cut() -> None:
     drive(work())
 
 
+def test_a_bounded_answer_does_not_wait_for_its_reader() -> None:
+    written = asyncio.Event()
+
+    async def handler(request: Request, response: Response) -> None:
+        response.start(200, [])
+        for _ in range(48):
+            response.write(b"x" * 65536)
+            await response.drain()
+
+        written.set()
+
+    async def work() -> None:
+        server = HttpServer(handler)
+        sock = socket.create_server(("127.0.0.1", 0))
+        await server.serve(sock)
+        client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(get("/"))
+        await written.wait()
+        assert server.connections == 1
+        await server.shutdown(0.0)
+
+    drive(work())
+
+
+def test_answers_that_nobody_takes_have_a_bound_together() -> None:
+    async def handler(request: Request, response: Response) -> None:
+        response.send(200, [], b"x" * (32 << 20))
+
+    async def work() -> None:
+        server = HttpServer(handler, HttpLimits(unsent_bytes=1 << 20, linger_s=0.2))
+        sock = socket.create_server(("127.0.0.1", 0))
+        await server.serve(sock)
+        client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(get("/"))
+        await until(lambda: server.connections == 1)
+        await until(lambda: server.connections == 0)
+        await server.shutdown(0.0)
+
+    drive(work())
+
+
 def test_connections_beyond_the_limit_are_closed_at_once() -> None:
     async def work() -> None:
         async with counting(HttpLimits(connections=3)) as (port, _):
