@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from orchestrator.api import client
 from orchestrator.core.dialect.help_text import parse_help
 from orchestrator.engines.known.model import write_known_model
+from orchestrator.gateway.requests.ids import MADE
 from tests import daemon_template
 from tests.support import PATIENCE_S, Home
 
@@ -221,8 +222,9 @@ class Lab(Home):
         return self.rows(name, "starts")
 
     def requests(self, name: str, event: str) -> list[Any]:
-        """The requests of clients: `accepted` or `ended`."""
-        return [row for row in self.rows(name, "requests") if row["event"] == event and row.get("id")]
+        """The requests of clients that a test has named: `accepted` or `ended`. The gateway names the others itself."""
+        rows = (row for row in self.rows(name, "requests") if row["event"] == event and row.get("id"))
+        return [row for row in rows if not str(row["id"]).startswith(MADE)]
 
     def mark(self, name: str, mark: str) -> bool:
         return os.path.exists(os.path.join(self.root, f"{name}.gguf.{mark}"))

@@ -11,6 +11,9 @@ REQUEST_ID = b"x-request-id"
 MAX_ID = 64
 """Characters; a UUID has 36. An id is a column of the history, and a word of a path and of the log."""
 
+MADE = "req-"
+"""Ids that were made begin so."""
+
 _ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:~-]{0,%d}" % (MAX_ID - 1))
 
 
@@ -31,4 +34,4 @@ def request_id(asked: bytes | None) -> str:
     if asked is not None and _ID.fullmatch(asked):
         return asked.decode("ascii")
 
-    return f"req-{secrets.token_hex(8)}"
+    return MADE + secrets.token_hex(8)
