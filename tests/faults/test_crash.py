@@ -68,16 +68,16 @@ def test_a_death_before_the_first_byte_is_not_seen_by_the_client(lab: Lab) -> No
 
 
 def test_a_request_that_kills_each_engine_is_refused_and_the_others_are_served(lab: Lab) -> None:
-    lab.replayed.update({"poison", "bystander 0", "bystander 1", "bystander 2"})
+    lab.replayed.update({"poison", "bystander-0", "bystander-1", "bystander-2"})
     lab.run("m", faults={"poison": "POISON", "signal": "ABRT", "tokens_s": 100}, more=FOUR)
-    bystanders = [lab.begin_asking(f"bystander {index}", 100) for index in range(3)]
+    bystanders = [lab.begin_asking(f"bystander-{index}", 100) for index in range(3)]
     until(lambda: len(lab.requests("m", "accepted")) == 3, "the bystanders are being answered")
     answer = lab.ask("poison", prompt="POISON")
     assert (answer.status, answer.headers.get("x-should-retry")) == (502, "false")
     for bystander in bystanders:
         bystander.result().check_complete(100)
 
-    assert lab.ask("poison again", prompt="POISON").status == 502
+    assert lab.ask("poison-again", prompt="POISON").status == 502
     assert lab.ready("m")
     assert len(lab.starts("m")) == 3
 

@@ -38,8 +38,8 @@ def test_a_queue_that_is_full_refuses_and_one_who_leaves_makes_room(lab: Lab) ->
     lab.model("m", {"load_s": 4.0})
     lab.serve("m")
     until(lambda: lab.starts("m"), "the engine was started")
-    leaving = [send(lab, f"leaving {index}") for index in range(2)]
-    staying = [lab.begin_asking(f"staying {index}") for index in range(3)]
+    leaving = [send(lab, f"leaving-{index}") for index in range(2)]
+    staying = [lab.begin_asking(f"staying-{index}") for index in range(3)]
     until(lambda: lab.status()["gateway"]["queued"] == 5, "the queue is full")
     refused = lab.ask("refused")
     assert refused.status == 503

@@ -39,7 +39,7 @@ def test_sixty_starts_and_stops_with_connections_cut_meet_no_port_that_is_taken(
     lab.configure(QUICK.replace("drain_s = 5.0", "drain_s = 0.0"))
     lab.run("m", faults={"tokens_s": 50}, more="[context]\nparallel = 4\n")
     for cycle in range(CYCLES):
-        cut = [lab.begin_asking(f"{cycle} {index}", 5000, stream=True) for index in range(2)]
+        cut = [lab.begin_asking(f"{cycle}-{index}", 5000, stream=True) for index in range(2)]
         until(lambda: len(lab.requests("m", "accepted")) == 2 * (cycle + 1), "the streams have begun")  # noqa: B023
         lab.control("/v1/down", {"force": True})
         lab.state("stopped")
@@ -155,6 +155,9 @@ WALL_CLOCK = {
     ("daemon/process/daemon.py", "time"): "turns monotonic times into dates, once",
     ("daemon/telemetry/ledger.py", "time"): "the date of a request in the history",
     ("daemon/telemetry/telemetry.py", "time"): "the time of a point, which the history keeps beyond this daemon",
+    ("daemon/fleet/log_marks.py", "now"): "the time of a mark in an engine's log",
+    ("daemon/fleet/exits.py", "now"): "the same",
+    ("gateway/server.py", "time"): "turns monotonic times into dates in the list of requests",
     ("gateway/errors.py", "time"): "`created_at` of an error",
 }
 """Where a date is meant, and what for. Everything else counts with a clock that does not jump."""
@@ -265,7 +268,7 @@ def test_nothing_happens_because_the_clock_jumped_a_day(lab: Lab) -> None:
     until(lambda: lab.requests("m", "accepted"), "it is being answered")
     for jump_s in (DAY_S, -DAY_S):
         shift.write_text(str(jump_s))
-        other = lab.ask(f"after {jump_s}", 20)
+        other = lab.ask(f"after-{jump_s}", 20)
         other.check_complete(20)
 
     request.result().check_complete(100)

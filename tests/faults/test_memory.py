@@ -62,7 +62,7 @@ def test_the_top_of_the_ladder_is_the_end(lab: Lab) -> None:
     assert margins(lab, "m", "upstream") == [1024, 1536, 2048]
     assert status["attempts"][-1]["next"] == "give up: the ladder has no further step"
     answer = lab.ask("r")
-    assert answer.status == 503 and answer.json["error"]["code"] == "device_oom"
+    assert answer.status == 424 and answer.json["error"]["code"] == "device_oom"
     message = answer.json["error"]["message"]
     assert all(f"margin {margin} MiB: device_oom" in message for margin in (1024, 1536, 2048)), message
 

@@ -64,7 +64,7 @@ def test_a_request_that_comes_back_keeps_its_place_in_the_queue(lab: Lab) -> Non
     first = lab.begin_asking("first")
     until(lambda: lab.requests("m", "accepted"), "it is being answered")
     until(lambda: lab.status()["state"] != "ready", "the engine died")
-    later = [lab.begin_asking(f"later {index}") for index in range(4)]
+    later = [lab.begin_asking(f"later-{index}") for index in range(4)]
     for request in (first, *later):
         request.result().check_complete(8)
 
@@ -102,7 +102,7 @@ def test_a_stream_that_has_begun_is_not_begun_anew(lab: Lab) -> None:
 
 @BOTH
 def test_a_request_that_kills_each_engine_is_refused_and_the_others_are_served(lab: Lab, dialect: str) -> None:
-    names = [f"bystander {index}" for index in range(3)]
+    names = [f"bystander-{index}" for index in range(3)]
     lab.replayed.update({"poison", *names})
     lab.run("m", faults={"poison": "POISON", "signal": "ABRT", "tokens_s": 100}, more=FOUR, dialect=dialect)
     bystanders = [lab.begin_asking(name, 60, prompt=name) for name in names]
@@ -142,7 +142,7 @@ def test_a_refusal_ends_after_its_time(lab: Lab) -> None:
     assert lab.ask("r", prompt="POISON").status == 502
     lab.replayed.update(f"again {index}" for index in range(400))
     tries = iter(range(400))
-    until(lambda: lab.ask(f"again {next(tries)}", prompt="POISON").status == 200, "it is let through again", 10)
+    until(lambda: lab.ask(f"again-{next(tries)}", prompt="POISON").status == 200, "it is let through again", 10)
 
 
 def test_a_stream_that_is_refused_says_so_in_its_own_dialect(lab: Lab) -> None:

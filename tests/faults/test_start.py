@@ -34,14 +34,14 @@ def test_a_bad_model_is_told_to_those_who_wait_and_not_tried_again(lab: Lab) -> 
     waiting = [lab.begin_asking(f"w{index}") for index in range(4)]
     answers = [each.result() for each in waiting]
     noticed_s = time.monotonic() - lab.starts("bad")[0]["time"] - 1.0
-    assert [answer.status for answer in answers] == [503] * 4
+    assert [answer.status for answer in answers] == [424] * 4
     assert in_time(noticed_s, 3.0)
     error = answers[0].json["error"]
     assert "cannot use this model file" in error["message"] and "invalid magic" in error["message"]
     assert answers[0].headers["x-should-retry"] == "false"
     status = lab.state("failed")
     assert [attempt["outcome"] for attempt in status["attempts"]] == ["bad_model"]
-    assert lab.ask("late").status == 503
+    assert lab.ask("late").status == 424
     assert len(lab.starts("bad")) == 1
 
 

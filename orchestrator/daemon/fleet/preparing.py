@@ -289,9 +289,14 @@ class Preparer:
             return None
 
     def _best_effort(self, work: Callable[[], T], what: str, lacking: list[str]) -> T | None:
-        """Return what the work returns; None when it fails, which is then noted among what is lacking."""
+        """Return what the work returns; None when it fails, which is then noted among what is lacking.
+
+        :raises UsageError: when a newer orch wrote the file: that is a person's to decide
+        """
         try:
             return work()
+        except UsageError:
+            raise
         except (OSError, OrchError) as error:
             lacking.append(f"{what} ({error})")
             return None
