@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -106,6 +107,7 @@ def main() -> int:
     while True:
         message, logs, _, _ = socket.recv_fds(link, MESSAGE_BYTES, 1)
         if not message:
+            reap_all()
             return 0
 
         request = json.loads(message)
@@ -120,6 +122,13 @@ def main() -> int:
             os.close(logs[0])
 
         link.send(str(answer).encode())
+
+
+def reap_all() -> None:
+    """Leave no dead daemon behind that nobody has asked for: whoever adopts it would have a zombie."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def be_daemon(words: Sequence[str], env: Mapping[str, str], log: int) -> int:

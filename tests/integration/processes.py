@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,9 @@ from tests.busy import in_time
 from tests.support import PATIENCE_S, ROOT
 
 FAKES = ROOT / "tests" / "fakes"
+
+INSTANCE = f"test-{os.getpid()}"
+"""The tag of what is started here, told from that of another run of the tests."""
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -33,12 +37,12 @@ class Lines:
         return [line for line in self.lines if line.startswith(start)]
 
 
-def fake(name: str, *args: object, instance: str = "test") -> LaunchSpec:
+def fake(name: str, *args: object, instance: str = INSTANCE) -> LaunchSpec:
     """One of the small programs in tests/fakes."""
     return LaunchSpec((sys.executable, "-S", str(FAKES / name), *map(str, args)), {"PATH": PATH}, "/", instance)
 
 
-def shell(script: str, instance: str = "test") -> LaunchSpec:
+def shell(script: str, instance: str = INSTANCE) -> LaunchSpec:
     return LaunchSpec(("/bin/sh", "-c", script), {"PATH": PATH}, "/", instance)
 
 

@@ -21,7 +21,7 @@ from orchestrator.adapters.process.guard import OrphanGuard, home_id, sweep_left
 from orchestrator.adapters.process.spawning import SHIM
 from orchestrator.adapters.store.lock import DaemonLock, read_holder
 from tests.busy import in_time
-from tests.integration.processes import FAKES, Lines, alive, shell, until, zombies
+from tests.integration.processes import FAKES, INSTANCE, Lines, alive, shell, until, zombies
 from tests.support import PATIENCE_S
 from tests.support import until as until_sync
 
@@ -127,7 +127,7 @@ def test_a_guard_that_is_killed_is_started_again_and_knows_what_the_first_knew(r
         await guard.start()
         # Without a tag: only by what the guard is told can it find this one.
         child = await spawn(shell("exec env -i sleep 1000"), Lines(), guard)
-        await until(lambda: not linux.has_tag(child.pid, b"ORCH_INSTANCE=test"), "the tag is gone")
+        await until(lambda: not linux.has_tag(child.pid, f"ORCH_INSTANCE={INSTANCE}".encode()), "the tag is gone")
         first = guard.pid
         os.kill(first, signal.SIGKILL)
         await until(lambda: guard.pid != first, "another guard")

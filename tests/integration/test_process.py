@@ -18,13 +18,13 @@ from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.child import Child, Exit, LaunchSpec, SpawnError, spawn
 from orchestrator.adapters.process.spawning import Kind
 from tests.busy import in_time
-from tests.integration.processes import FAKES, PATH, Lines, alive, fake, shell, until, zombies
+from tests.integration.processes import FAKES, INSTANCE, PATH, Lines, alive, fake, shell, until, zombies
 from tests.support import PATIENCE_S
 from tests.support import until as until_sync
 
 EVERY_LOOP = pytest.mark.parametrize("runner", ["asyncio", "uvloop"], indirect=True)
 
-TAG = b"ORCH_INSTANCE=test"
+TAG = f"ORCH_INSTANCE={INSTANCE}".encode()
 
 LIBC_SIGNALS = 0b11 << 31
 """Signals 32 and 33 belong to glibc: sigaction(2) refuses them, so whoever started the tests decides about them."""
@@ -310,7 +310,7 @@ def test_each_way_that_exec_fails_has_its_kind(
     async def scenario() -> None:
         program = str(tmp_path / name)
         with pytest.raises(SpawnError) as raised:
-            await spawn(LaunchSpec((program,), {}, "/", "test"), Lines())
+            await spawn(LaunchSpec((program,), {}, "/", INSTANCE), Lines())
 
         assert raised.value.kind == kind
         assert not raised.value.retryable
@@ -322,9 +322,9 @@ def test_each_way_that_exec_fails_has_its_kind(
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
-        (LaunchSpec(("/bin/true", "x" * 200_000), {}, "/", "test"), "too_big"),
-        (LaunchSpec(("/bin/true",), {}, "/no/such/directory", "test"), "bad_directory"),
-        (LaunchSpec(("/bin/true", "nul\0"), {}, "/", "test"), "other"),
+        (LaunchSpec(("/bin/true", "x" * 200_000), {}, "/", INSTANCE), "too_big"),
+        (LaunchSpec(("/bin/true",), {}, "/no/such/directory", INSTANCE), "bad_directory"),
+        (LaunchSpec(("/bin/true", "nul\0"), {}, "/", INSTANCE), "other"),
     ],
 )
 def test_what_fails_before_exec_has_its_kind(runner: asyncio.Runner, spec: LaunchSpec, kind: Kind) -> None:
@@ -382,7 +382,7 @@ def test_a_hundred_failed_spawns_leave_nothing(runner: asyncio.Runner) -> None:
         before = len(os.listdir("/proc/self/fd")), threading.active_count()
         for _ in range(100):
             with pytest.raises(SpawnError):
-                await spawn(LaunchSpec(("/no/such/program",), {}, "/", "test"), Lines())
+                await spawn(LaunchSpec(("/no/such/program",), {}, "/", INSTANCE), Lines())
 
         assert zombies() == []
         await until(lambda: (len(os.listdir("/proc/self/fd")), threading.active_count()) == before, "what was before")
@@ -433,7 +433,7 @@ def test_a_child_starts_clean(runner: asyncio.Runner, tmp_path: Path) -> None:
     async def scenario() -> None:
         log = Lines()
         env = {"PATH": PATH, "LD_BIND_NOW": "1", "LC_ALL": "C"}
-        child = await spawn(LaunchSpec(("/bin/sh", "-c", shown), env, str(tmp_path), "test", 321), log)
+        child = await spawn(LaunchSpec(("/bin/sh", "-c", shown), env, str(tmp_path), INSTANCE, 321), log)
         assert await child.wait() == Exit(0, None)
         masks = {
             name: int(mask, 16) & ~LIBC_SIGNALS for name, _, mask in (line.partition(":") for line in log.lines[:2])
@@ -442,7 +442,7 @@ def test_a_child_starts_clean(runner: asyncio.Runner, tmp_path: Path) -> None:
         assert log.lines[2:6] == ["0", "1", "2", "3"]  # the last is ls's own
         variables = {line for line in log.lines[6:-3] if not line.startswith("PWD=")}
         (spawn_tag,) = log.starting("ORCH_SPAWN=")
-        assert variables == {f"PATH={PATH}", "LD_BIND_NOW=1", "LC_ALL=C", "ORCH_INSTANCE=test", spawn_tag}
+        assert variables == {f"PATH={PATH}", "LD_BIND_NOW=1", "LC_ALL=C", f"ORCH_INSTANCE={INSTANCE}", spawn_tag}
         assert log.lines[-3:] == ["0", "321", str(tmp_path)]
 
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
