@@ -172,15 +172,13 @@ class WorldSimulation:
     def _check_spawn(self, instance: str) -> None:
         """Beside another process only where both belong to one switch side by side, and not while requests wait.
 
-        A replaced one that still ends its streams does not count side by side: its memory was not free when it began.
+        A replaced one that still ends its streams does not count where nobody is held: its memory was not free then.
         """
         slot = slot_of(instance)
         others = {slot_of(each) for each in self.running}
-        if isinstance(self.fleet.switch, SideBySide):
-            others = {each for each in others if not isinstance(self.fleet.slots[each], Draining | Stopping)}
-
         assert slot not in others, "two processes of one slot"
-        assert all(frozenset((slot, other)) in self._beside for other in others), "a process was started beside another"
+        beside = (each for each in others if not isinstance(self.fleet.slots[each], Draining | Stopping))
+        assert all(frozenset((slot, each)) in self._beside for each in beside), "a process was started beside another"
         switch = self.fleet.switch
         # A start that is asked for again is only waited for: it may have begun beside another one.
         watched = isinstance(switch, StartingNew) and switch.new != switch.operation.id
