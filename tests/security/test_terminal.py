@@ -73,8 +73,9 @@ def test_the_status_shows_a_hostile_cause_as_text(home: Home, capsys: pytest.Cap
     }  # fmt: skip
     status = {
         "state": "failed", "profile": "demo", "engine": "embedded", "cause": hostile, "build": hostile, "pid": None,
-        "since": "", "margin_mib": None, "switching": False, "stale": [], "attempts": [attempt], "gpus": [], "notice": hostile,
-        "gateway": {"url": "http://127.0.0.1:1", "queued": 0, "in_flight": 0},
+        "since": "", "margin_mib": None, "stale": [], "attempts": [attempt], "gpus": [], "notice": hostile,
+        "switching": False,
+        "gateway": {"url": "http://127.0.0.1:1", "queued": 0, "in_flight": 0, "abandoned": 0},
         "speed": {"decode_tok_s": None, "prompt_tok_s": None, "draft_acceptance": None},
     }  # fmt: skip
     for line in render_status.lines(status):  # type: ignore[arg-type]  # the parts that are shown
