@@ -79,13 +79,36 @@ def test_a_load_that_makes_progress_outlasts_the_limit(lab: Lab) -> None:
     assert len(lab.starts("slow")) == 1
 
 
-def test_a_load_without_progress_is_ended_and_tried_again(lab: Lab) -> None:
+def test_a_load_without_progress_is_ended_and_tried_once_more_with_twice_the_time(lab: Lab) -> None:
     lab.configure(STALL)
     lab.model("stuck", [{"load_s": 60.0, "load_moves": False}, {}])
     lab.serve("stuck")
     status = lab.ready("stuck")
     assert [attempt["outcome"] for attempt in status["attempts"]] == ["engine_bug", "ready"]
     assert "no progress" in status["attempts"][0]["cause"]
+    assert status["attempts"][0]["next"] == "start once more, with twice the time"
+
+
+def test_a_load_that_is_silent_twice_has_failed_and_says_which_setting_gives_it_more_time(lab: Lab) -> None:
+    lab.configure(STALL)
+    lab.model("stuck", {"load_s": 60.0, "load_moves": False})
+    lab.serve("stuck")
+    status = lab.state("failed")
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["engine_bug"] * 2
+    first, second = (int(attempt["cause"].split(" for ")[1].split(" s")[0]) for attempt in status["attempts"])
+    assert 1 <= first < second
+    assert 'the last line was "' in status["attempts"][1]["cause"]
+    assert len(lab.starts("stuck")) == 2
+    assert "daemon.load_stall_s" in lab.orch("up", "stuck", check=False).stderr
+
+
+def test_a_load_that_computes_in_silence_is_said_to_and_not_ended(lab: Lab) -> None:
+    lab.configure(STALL)
+    lab.model("compiles", {"load_s": 4.0, "load_moves": False, "load_computes": True})
+    lab.serve("compiles")
+    lab.ready("compiles")
+    assert len(lab.starts("compiles")) == 1
+    assert "in silence" in lab.events("silent_load")[0] and "daemon.load_stall_s" in lab.events("silent_load")[0]
 
 
 # 16. False ready.

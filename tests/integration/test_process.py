@@ -17,6 +17,7 @@ import uvloop
 from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.child import Child, Exit, LaunchSpec, SpawnError, spawn
 from orchestrator.adapters.process.spawning import Kind
+from orchestrator.adapters.process.tree import Activity
 from tests.busy import in_time
 from tests.integration.processes import FAKES, INSTANCE, PATH, Lines, alive, fake, shell, until, zombies
 from tests.support import PATIENCE_S
@@ -577,10 +578,10 @@ def test_progress_and_memory_count_the_whole_tree(runner: asyncio.Runner, tmp_pa
             await asyncio.sleep(0.001)
 
         assert seen == sorted(seen)
-        assert child.rss_bytes() > 500_000
+        assert child.activity().rss_bytes > 500_000
         await child.stop(1.0)
         assert child.read_bytes() is None
-        assert child.rss_bytes() == 0
+        assert child.activity() == Activity()
 
     runner.run(scenario())
 

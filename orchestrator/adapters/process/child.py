@@ -23,7 +23,7 @@ from orchestrator.adapters.process import linux, reaper
 from orchestrator.adapters.process.cgroup import Leaf
 from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.adapters.process.spawning import ShimStart, SpawnError, start_shim
-from orchestrator.adapters.process.tree import ProcessTree
+from orchestrator.adapters.process.tree import Activity, ProcessTree
 
 __all__ = ["Child", "Exit", "LaunchSpec", "SpawnError", "spawn"]
 
@@ -161,9 +161,9 @@ class Child:
         """Return the bytes read by the tree so far; see `ProcessTree.read_bytes`."""
         return None if self._reaped else self._tree.read_bytes()
 
-    def rss_bytes(self) -> int:
-        """Return the host memory that the tree has in use; see `ProcessTree.rss_bytes`."""
-        return 0 if self._reaped else self._tree.rss_bytes()
+    def activity(self) -> Activity:
+        """Return what the tree does; see `ProcessTree.activity`."""
+        return Activity() if self._reaped else self._tree.activity()
 
     async def stop(self, grace_s: float, *, kill_allowance_s: float = KILL_ALLOWANCE_S) -> Exit:
         """End it: SIGTERM, `grace_s` to obey, SIGKILL; then nothing of it is left.

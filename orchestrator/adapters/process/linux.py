@@ -29,15 +29,18 @@ PIDFD_SIGNAL_PROCESS_GROUP = 4
 class Stat:
     """The part of /proc/PID/stat that says who a process is and whose it is."""
 
-    __slots__ = ("pgrp", "pid", "ppid", "session", "start_ticks", "state")
+    __slots__ = ("cpu_ticks", "pgrp", "pid", "ppid", "session", "start_ticks", "state")
 
-    def __init__(self, pid: int, state: str, ppid: int, pgrp: int, session: int, start_ticks: int) -> None:
+    def __init__(
+        self, pid: int, state: str, ppid: int, pgrp: int, session: int, start_ticks: int, cpu_ticks: int = 0
+    ) -> None:
         self.pid = pid
         self.state = state
         self.ppid = ppid
         self.pgrp = pgrp
         self.session = session
         self.start_ticks = start_ticks
+        self.cpu_ticks = cpu_ticks
 
     @property
     def dead(self) -> bool:
@@ -138,7 +141,9 @@ def stat_of(pid: int) -> Stat | None:
 
     # The name in parentheses may hold spaces and parentheses: count from the last one (proc_pid_stat(5)).
     fields = data[data.rindex(b")") + 2 :].split()
-    return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    # utime, stime, and those of the children that were waited for.
+    cpu_ticks = sum(map(int, fields[11:15]))
+    return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), cpu_ticks)
 
 
 def all_pids() -> list[int]:

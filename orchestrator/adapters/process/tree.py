@@ -7,10 +7,28 @@ adopted it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from orchestrator.adapters.process import linux, reaper
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Activity(NamedTuple):
+    """What processes have done, and do.
+
+    :param read_bytes: as `ProcessTree.read_bytes`
+    :param rss_bytes: host memory in use
+    :param cpu_s: CPU time that they and their children that ended have used
+    :param blocked: one of them waits inside the kernel, for a disk or a driver (state D of proc_pid_stat(5))
+    """
+
+    read_bytes: int | None = None
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+    blocked: bool = False
 
 
 class ProcessTree:
@@ -70,8 +88,11 @@ class ProcessTree:
 
         Read calls and page faults of a mapped file are counted apart (`rchar`, `read_bytes`); the larger one counts.
         """
+        return self._read_bytes(self.members())
+
+    def _read_bytes(self, pids: Iterable[int]) -> int | None:
         total = None
-        for pid in self.members():
+        for pid in pids:
             counts = _io_counts(pid)
             if counts is not None:
                 total = (total or 0) + max(counts.get("rchar", 0), counts.get("read_bytes", 0))
@@ -81,15 +102,23 @@ class ProcessTree:
 
         return self._progress_bytes
 
-    def rss_bytes(self) -> int:
-        """Return the host memory in use; pages shared between them count once for each."""
-        total = 0
-        for pid in self.members():
-            data = linux.read_proc(f"/proc/{pid}/statm")
-            if data:
-                total += int(data.split()[1]) * PAGE_BYTES
+    def activity(self) -> Activity:
+        """Return it all at one look at the processes."""
+        members = self.members()
+        cpu_s = sum(each.cpu_ticks for each in members.values()) / TICKS_PER_S
+        blocked = any(each.state == "D" for each in members.values())
+        return Activity(self._read_bytes(members), _rss_bytes(members), cpu_s, blocked)
 
-        return total
+
+def _rss_bytes(pids: Iterable[int]) -> int:
+    """Pages shared between them count once for each."""
+    total = 0
+    for pid in pids:
+        data = linux.read_proc(f"/proc/{pid}/statm")
+        if data:
+            total += int(data.split()[1]) * PAGE_BYTES
+
+    return total
 
 
 def _io_counts(pid: int) -> dict[str, int] | None:

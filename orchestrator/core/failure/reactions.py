@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple
 from orchestrator.core.engine_log.signatures import Action, FailureClass, Phase
 
 Response = Literal[
-    "leave", "device", "margin", "steps", "host_steps", "another_port", "restart", "end_and_restart", "give_up"
-]
+    "leave", "device", "margin", "steps", "host_steps", "another_port", "restart", "restart_longer",
+    "end_and_restart", "give_up",
+]  # fmt: skip
 
 Cause = Literal[
     "", "margin_cannot_help", "no_buffer", "spawn", "shared_memory", "ended", "went_on", "device_lost", "remote",
-    "every_start", "tight_margin",
+    "every_start", "tight_margin", "silent_load",
 ]  # fmt: skip
 """`""` is the class by itself, where nothing more is known."""
 
@@ -62,6 +63,7 @@ REACTIONS: tuple[Reaction, ...] = (
     Reaction("illegal_instruction", (), "", "give_up", "give_up", "any"),
     Reaction("engine_bug", ("runtime",), "", "restart", "end_and_restart", "it crashed, or failed, while it computed"),
     Reaction("engine_bug", _AT_A_START, "", "give_up", "give_up", "it crashed while it started"),
+    Reaction("engine_bug", ("load",), "silent_load", "restart", "restart_longer", "it loaded in silence for too long"),
     Reaction("engine_bug", (), "every_start", "give_up", "give_up", "what failed fails at every start"),
     Reaction("engine_bug", (), "tight_margin", "retry_margin", "margin", "cuBLAS failed right after a fit"),
 )
@@ -76,6 +78,7 @@ RESPONSES: dict[Response, str] = {
     "host_steps": "orch takes the next step of the profile's `recovery.then` that needs less host memory",
     "another_port": "orch starts it again on another port, a limited number of times",
     "restart": "orch starts it again, a limited number of times",
+    "restart_longer": "orch starts it once more and waits twice as long; a second silence ends it",
     "end_and_restart": "orch starts it again, a limited number of times; one that lives on is ended when it answers "
     "only errors",
     "give_up": "orch stops trying: the same start would fail the same way, until profile, model or program change",

@@ -110,11 +110,12 @@ def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple
             start_record = _append_attempt(state.start_record, state.start_record.rung or Rung(), now)
             return _after_failure(start_record, event.failure, 0.0, now, policy, state.instance)
         case Starting(pid=None), Spawned():
-            return replace(state, pid=event.pid), (WatchLoading(state.instance),)
+            return replace(state, pid=event.pid), (WatchLoading(state.instance, state.start_record.silent_loads),)
         case Starting(pid=int(), loaded=False), Loaded():
             return replace(state, loaded=True), (SendCanary(state.instance),)
         case Starting(pid=int(pid), loaded=True), CanaryPassed():
-            ready = Ready(_with_outcome(state.start_record, "ready"), state.instance, pid, now)
+            start_record = replace(_with_outcome(state.start_record, "ready"), silent_loads=0)
+            ready = Ready(start_record, state.instance, pid, now)
             return ready, (WakeAt(now + policy.healthy_s),)
         case Starting() | Ready(), CheckFailed():
             ready_for_s = now - state.since if isinstance(state, Ready) else 0.0
@@ -297,8 +298,9 @@ def _after_failure(
     2. Out of device memory that a dead engine still held: the same rung once more, after a wait. It says nothing of
        the rung, and a margin learned from it would be kept for good.
     3. Out of memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
-    4. Something that the same start would meet again: failed, until a person changes it.
-    5. Anything else: the restart budget decides between a wait and a rest.
+    4. A load that was silent for too long: once more, with twice the time; the second time it has failed.
+    5. Something that the same start would meet again: failed, until a person changes it.
+    6. Anything else: the restart budget decides between a wait and a rest.
 
     Which failure is which is in `core/failure/reactions.py`.
     """
@@ -332,7 +334,12 @@ def _after_failure(
             )
             return Failed(start_record, instance, failure, None), ()
 
-    if response == "give_up":
+    if response == "restart_longer" and not start_record.silent_loads:
+        text = "start once more, with twice the time"
+        start_record = replace(_with_outcome(start_record, failure.failure_class, failure, text), silent_loads=1)
+        return _prepare(start_record, _next_instance(instance))
+
+    if response in ("give_up", "restart_longer"):
         start_record = _with_outcome(
             start_record, failure.failure_class, failure, "give up: the same start would fail the same way"
         )

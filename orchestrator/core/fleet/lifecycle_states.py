@@ -66,7 +66,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class StartRecord:
-    """The recovery of one target, which outlives a single process: its rung on the ladder, and what was tried."""
+    """The recovery of one target, which outlives a single process: its rung on the ladder, and what was tried.
+
+    :ivar silent_loads: starts that were ended since they loaded in silence for too long, since the last that was ready
+    """
 
     target: Target
     rung: Rung | None = None
@@ -75,6 +78,7 @@ class StartRecord:
     climbed: int = 0
     crashes: CrashRecord = field(default_factory=CrashRecord)
     cache_in_host: bool = True
+    silent_loads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +279,10 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class WatchLoading:
+    """:param silent_loads: as in `StartRecord`: each has doubled the time that a load may be silent"""
+
     instance: str
+    silent_loads: int = 0
 
 
 @dataclass(frozen=True, slots=True)

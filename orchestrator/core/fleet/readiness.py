@@ -1,13 +1,14 @@
 """From a spawned process to an instance that is ready: what each look at it means. Pure.
 
-A process that makes progress is never given up: the limit is on time without any.
+A process that makes progress is never given up: the limit is on time without any. What computes in silence has a
+longer one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.core.dialect.capabilities import Kind
@@ -27,6 +28,14 @@ _PASSING = (401, 403, 408, 429)
 _TOO_SMALL = ("too large to process", "physical batch size")
 """Both engines answer so with 500: one batch has to hold the whole input."""
 
+BUSY_SHARE = 0.25
+"""A silent process that uses so much of one core, or is so often inside the kernel, is at work. Our own questions cost
+it less than a hundredth."""
+
+BUSY_TIMES = 15
+"""One that is silent and at work has so many times `load_stall_s`: half an hour by default. Loads of 20 minutes were
+seen, without a line, a byte or a page, while a driver compiled its kernels (llama.cpp issue 25423)."""
+
 _UNKNOWN_NUMBERS = 1
 """0 and 1 are what builds say that do not know their number."""
 
@@ -37,12 +46,16 @@ class LoadingLook:
 
     :param listens: whether it listens on its port: False when somebody else does, None when nobody does
     :param healthy: whether /health was good, on the port that was its own before and after the question
-    :param work: a number that grows while the process makes progress
+    :param work: a number that grows while the process makes progress that can be seen from outside
+    :param cpu_s: CPU time that it and its children have used since they began
+    :param blocked: one of them waits inside the kernel, for a disk or a driver
     """
 
     listens: bool | None
     healthy: bool
     work: int
+    cpu_s: float = 0.0
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +64,30 @@ class LoadingProgress:
 
     :param moved_at: when `work` was last seen to grow (monotonic)
     :param foreign: somebody else listened on the port at the look before
+    :param cpu_s: CPU time at that moment
+    :param looks: how often it was looked at since then
+    :param blocked: how many of these found it inside the kernel
     """
 
     moved_at: float
     work: int = -1
     foreign: bool = False
+    cpu_s: float = 0.0
+    looks: int = 0
+    blocked: int = 0
 
 
 def assess_loading(
-    progress: LoadingProgress, look: LoadingLook, port: int, stall_s: float, now: float
-) -> tuple[LoadingProgress, Literal["waits", "moved", "loaded"] | Failure]:
+    progress: LoadingProgress, look: LoadingLook, port: int, stall_s: float, now: float, last_line: str = ""
+) -> tuple[LoadingProgress, Literal["waits", "moved", "busy", "loaded"] | Failure]:
     """Return what is kept for the next look, and what this one means.
 
     1. Somebody else has the port, twice in a row: a failure. 2. /health is good: loaded. 3. It moved. 4. It did not,
-    for too long: a failure.
+    for too long: a failure; one that computes all the while, or waits for a disk or a driver, is busy, and has
+    `BUSY_TIMES` as long.
 
     :param stall_s: loading is given up after so long without any progress
+    :param last_line: the newest of what the process has printed
     """
     foreign = look.listens is False
     # Once may be the moment in which our own process dies: its files are gone then, and its listener is not yet.
@@ -78,13 +99,35 @@ def assess_loading(
         return progress, "loaded"
 
     if look.work != progress.work:
-        return LoadingProgress(now, look.work, foreign), "moved"
+        return LoadingProgress(now, look.work, foreign, look.cpu_s), "moved"
 
-    if now - progress.moved_at > stall_s:
-        message = f"loading made no progress for {stall_s:g} s"
-        return progress, Failure("engine_bug", message, action="restart", phase="load")
+    kept = replace(progress, foreign=foreign, looks=progress.looks + 1, blocked=progress.blocked + look.blocked)
+    silent_s = now - progress.moved_at
+    if silent_s <= stall_s:
+        return kept, "waits"
 
-    return LoadingProgress(progress.moved_at, progress.work, foreign), "waits"
+    computes = look.cpu_s - progress.cpu_s >= BUSY_SHARE * silent_s
+    at_work = computes or kept.blocked >= BUSY_SHARE * kept.looks
+    if at_work and silent_s <= BUSY_TIMES * stall_s:
+        return kept, "busy"
+
+    return kept, stalled_load(silent_s, at_work, last_line)
+
+
+def stalled_load(silent_s: float, at_work: bool, last_line: str) -> Failure:
+    """Return the failure of a load that was silent for too long.
+
+    :param at_work: it computed all the while, or waited inside the kernel
+    """
+    after = f'; the last line was "{last_line}"' if last_line else ""
+    doing = ", though it was at work" if at_work else ""
+    return Failure(
+        "engine_bug",
+        f"loading made no progress for {silent_s:.0f} s{doing}{after}",
+        action="restart",
+        phase="load",
+        hint="a load that is right and takes so long in silence needs a larger `daemon.load_stall_s` in orch.toml",
+    )
 
 
 def assess_identity(server: str | None, build_info: str | None, kind: Kind, build_number: int | None) -> Failure | None:

@@ -49,6 +49,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     WakeAt,
     WatchLoading,
 )
+from orchestrator.core.fleet.readiness import BUSY_TIMES
 from orchestrator.daemon.fleet.canary import DEFAULT_UBATCH, send_canary
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
@@ -142,8 +143,9 @@ class EffectRunner:
                 run = self._runs[instance]
                 run.requested = True
                 self._start(effect, partial(self._spawn, run))
-            case WatchLoading(instance=instance):
-                self._start(effect, partial(self._watch, self._runs[instance]))
+            case WatchLoading(instance=instance, silent_loads=silent_loads):
+                stall_s = self._limits.load_stall_s * 2**silent_loads
+                self._start(effect, partial(self._watch, self._runs[instance], stall_s))
             case SendCanary(instance=instance):
                 self._start(effect, partial(self._canary, self._runs[instance]))
             case AwaitDrain(instance=instance):
@@ -282,12 +284,18 @@ class EffectRunner:
         finally:
             await self._memory_scopes.remove(memory_scope)
 
-    async def _watch(self, run: EngineRun) -> None:
+    async def _watch(self, run: EngineRun, stall_s: float) -> None:
         launch = run.launch
+
+        def tell_silence() -> None:
+            text = f"{launch.target} has loaded in silence for {stall_s:g} s and computes: drivers that compile do so"
+            self._record("silent_load", f"{text}; it has {BUSY_TIMES * stall_s / 60:.3g} min (daemon.load_stall_s)")
+
         with run.checks:
             async with engine_probe(launch) as probe:
-                stall_s = self._limits.load_stall_s
-                failure = await watch_loading(run, probe, launch.port, stall_s, self._on_progress, run.missing_device)
+                failure = await watch_loading(
+                    run, probe, launch.port, stall_s, self._on_progress, run.missing_device, tell_silence
+                )
                 if failure is None:
                     build = launch.capabilities
                     failure = await check_identity(probe, build.kind, build.build_number)

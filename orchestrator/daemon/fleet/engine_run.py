@@ -14,17 +14,21 @@ from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.process import linux
 from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
+from orchestrator.adapters.process.tree import Activity
 from orchestrator.core.engine_log.marks import without_marks
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
-from orchestrator.core.fleet.readiness import missing_device
+from orchestrator.core.fleet.readiness import LoadingLook, missing_device
 from orchestrator.core.fleet.routing import Endpoint
 from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
+from orchestrator.core.terminal import neutralise
 from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch
 
 KEPT_LINES = 2000
 """The end of a process's log that its failure is read from."""
+
+LAST_LINE_CHARS = 160
 
 
 @dataclass(slots=True)
@@ -89,11 +93,16 @@ class EngineRun:
         stat = linux.stat_of(self.child.pid) if self.child is not None else None
         return stat is not None and stat.state in "Tt"
 
-    def work_done(self) -> int:
-        if self.child is None:
-            return 0
+    def last_line(self) -> str:
+        """Return the newest of what it has printed, for people; empty when that is nothing."""
+        lines = self.log.tail(1)
+        return neutralise(lines[0].text)[:LAST_LINE_CHARS] if lines else ""
 
-        return (self.child.read_bytes() or 0) + self.child.rss_bytes() + self.log.next_seq
+    def look(self, listens: bool | None, healthy: bool) -> LoadingLook:
+        """Return how far its loading is: bytes read, memory filled, lines printed, CPU time."""
+        activity = self.child.activity() if self.child is not None else Activity()
+        work = (activity.read_bytes or 0) + activity.rss_bytes + self.log.next_seq
+        return LoadingLook(listens, healthy, work, activity.cpu_s, activity.blocked)
 
 
 class EngineRuns:

@@ -34,9 +34,17 @@ class Process(Protocol):
         """Return whether it listens there: True, False when somebody else does, None when nobody does."""
         ...
 
-    def work_done(self) -> int:
-        """Return a number that grows while the process makes progress."""
+    def look(self, listens: bool | None, healthy: bool) -> LoadingLook:
+        """Return one look at it, with what it has done so far."""
         ...
+
+    def last_line(self) -> str:
+        """Return the newest of what it has printed; empty when that is nothing."""
+        ...
+
+
+def _ignore() -> None:
+    pass
 
 
 def _no_objection(loaded: bool) -> Failure | None:
@@ -50,21 +58,24 @@ async def watch_loading(
     stall_s: float,
     on_progress: Callable[[], None],
     objection: Callable[[bool], Failure | None] = _no_objection,
+    on_silence: Callable[[], None] = _ignore,
 ) -> Failure | None:
     """Wait until /health is good on a port that is ours.
 
     :param stall_s: give up after this long without any progress
     :param objection: why it must not serve, from what it says, such as that there is no device; asked with whether it
         has loaded
+    :param on_silence: called once, when it has been silent for `stall_s` and is at work all the same
     :return: None when loaded
     """
     pause_s = POLL_FIRST_S
     progress = LoadingProgress(monotonic())
+    told = False
     while True:
         listens = process.owns(port)
         healthy = listens is True and await probe.health(HEALTH_TIMEOUT_S) == "ok" and process.owns(port) is True
-        look = LoadingLook(listens, healthy, process.work_done())
-        progress, outcome = assess_loading(progress, look, port, stall_s, monotonic())
+        look = process.look(listens, healthy)
+        progress, outcome = assess_loading(progress, look, port, stall_s, monotonic(), process.last_line())
         if isinstance(outcome, Failure):
             return outcome
 
@@ -75,8 +86,12 @@ async def watch_loading(
         if outcome == "loaded":
             return None
 
-        if outcome == "moved":
+        if outcome in ("moved", "busy"):
             on_progress()
+
+        if outcome == "busy" and not told:
+            told = True
+            on_silence()
 
         await anyio.sleep(pause_s)
         pause_s = min(pause_s * 1.5, POLL_SLOWEST_S)

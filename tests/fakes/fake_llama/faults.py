@@ -20,6 +20,7 @@ class Faults:
 
     :param load_s: how long loading takes
     :param load_moves: whether loading shows progress (log lines)
+    :param load_computes: whether loading keeps a core busy
     :param bind_after_s: how long it waits before it takes its port
     :param die_at: spawn, load, ready, health (after the first good answer), first-byte, mid-stream, request
     :param after: tokens before `mid-stream`, requests before `request`, seconds after `ready`. `first-byte` and
@@ -55,6 +56,7 @@ class Faults:
     bind_after_s: float = 0.0
     load_s: float = 0.0
     load_moves: bool = True
+    load_computes: bool = False
     die_at: str = ""
     after: float = 0
     poison: str = ""

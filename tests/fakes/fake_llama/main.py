@@ -118,13 +118,22 @@ def bind(build: Build, port: int, log: Log, *, share: bool) -> socket.socket:
     return listener
 
 
+def _compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 def load(faults: Faults, log: Log) -> None:
     until = time.monotonic() + faults.load_s
     while (left_s := until - time.monotonic()) > 0:
         if faults.load_moves:
             log.line("load_tensors: loading", "T")
 
-        time.sleep(min(left_s, LOAD_STEP_S))
+        if faults.load_computes:
+            _compute(min(left_s, LOAD_STEP_S))
+        else:
+            time.sleep(min(left_s, LOAD_STEP_S))
 
     if faults.die_at == "load":
         die(faults, log)

@@ -66,6 +66,8 @@ def test_the_daemon_does_what_the_table_says(row: Reaction) -> None:
         case "give_up":
             state = after(row, Rung(1664), LADDER)
             assert isinstance(state, Failed) and state.until is None
+        case "restart_longer":
+            assert isinstance(after(row, Rung(1664), LADDER), Preparing)
         case "restart" | "end_and_restart" | "another_port" | "leave" | "device":
             assert isinstance(after(row, Rung(1664), LADDER), Backoff)
 

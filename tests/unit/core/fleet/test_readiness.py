@@ -5,6 +5,7 @@ import pytest
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.readiness import (
+    BUSY_TIMES,
     LoadingLook,
     LoadingProgress,
     assess_identity,
@@ -52,7 +53,39 @@ def test_a_stall_is_a_failure_of_loading_that_may_pass() -> None:
     _, failure = assess_loading(LoadingProgress(0.0, 7), loads(7), PORT, STALL_S, STALL_S + 1)
     assert isinstance(failure, Failure)
     assert (failure.action, failure.phase) == ("restart", "load")
-    assert "60 s" in failure.message
+    assert "61 s" in failure.message and "daemon.load_stall_s" in (failure.hint or "")
+
+
+def silent(cpu_s: float, *, blocked: bool = False) -> LoadingLook:
+    return LoadingLook(None, False, 5, cpu_s, blocked)
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome"),
+    [
+        (silent(0.5 * STALL_S), "busy"),
+        (silent(0.05 * STALL_S), "engine_bug"),  # what our own questions cost it is no work
+        (silent(0.0, blocked=True), "busy"),
+        (silent(0.0), "engine_bug"),
+    ],
+)
+def test_a_silent_load_that_is_at_work_has_more_time(last: LoadingLook, outcome: str) -> None:
+    assert outcomes((0.0, silent(0.0)), (STALL_S + 1.0, last))[-1] == outcome
+
+
+def test_a_silent_load_at_work_has_an_end_too_and_what_it_did_before_counts_no_more() -> None:
+    end_s = BUSY_TIMES * STALL_S
+    assert outcomes((0.0, silent(0.0)), (end_s, silent(end_s)), (end_s + 1, silent(end_s + 1)))[1:] == [
+        "busy",
+        "engine_bug",
+    ]
+    worked_before = LoadingLook(None, False, 5, cpu_s=1000.0)
+    assert outcomes((0.0, worked_before), (STALL_S + 1, worked_before))[-1] == "engine_bug"
+
+
+def test_one_look_inside_the_kernel_among_many_is_no_work() -> None:
+    looks = [(float(each), silent(0.0, blocked=each == 5)) for each in range(int(STALL_S) + 2)]
+    assert outcomes(*looks)[-1] == "engine_bug"
 
 
 def test_health_on_our_own_port_is_loaded_whatever_the_work() -> None:

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.core.fleet.readiness import LoadingLook
 from orchestrator.daemon.fleet.canary import send_canary
 from orchestrator.daemon.fleet.loading import check_identity, watch_loading
 
@@ -27,8 +28,11 @@ class Process:
         self.looks += 1
         return self._owners.pop(0) if len(self._owners) > 1 else self._owners[0]
 
-    def work_done(self) -> int:
-        return self.looks
+    def look(self, listens: bool | None, healthy: bool) -> LoadingLook:
+        return LoadingLook(listens, healthy, self.looks)
+
+    def last_line(self) -> str:
+        return ""
 
 
 @pytest.fixture
