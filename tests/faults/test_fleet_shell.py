@@ -5,6 +5,7 @@ in this process, on fake engines that are real processes.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.adapters.paths import Paths, find_paths, make_directories
 from orchestrator.adapters.process.cgroup import EngineGroups
 from orchestrator.adapters.process.guard import OrphanGuard
+from orchestrator.cli.operate.render_status import lines
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 from orchestrator.core.fleet.fleet_states import DownRequested, EndCause
 from orchestrator.core.fleet.lifecycle_states import (
@@ -62,6 +64,7 @@ from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.dispatch import Dispatcher
+from orchestrator.gateway.models import models_json, running_json
 from tests.faults.lab import Lab
 from tests.support import PATIENCE_S
 
@@ -94,6 +97,7 @@ class Parts:
     router: Router
     switcher: Switcher
     actions: Actions
+    status: StatusBuilder
     watcher: LivenessWatcher
     records: list[tuple[str, str]]
     events: list[InstanceEvent] = field(default_factory=list)
@@ -151,7 +155,7 @@ async def parts(lab: Lab, *, owned: bool) -> AsyncIterator[Parts]:
                 tasks, post, ask, runs, preparer, InstanceLog(), guard, TIMEOUTS, dispatcher.wait_idle,
                 DeviceMemory(gpus), EngineGroups(), record, router.refresh,
             )  # fmt: skip
-            switcher = Switcher(owner, preparer, gpus, lambda: dispatcher.hold.entered)
+            switcher = Switcher(owner, preparer, gpus, lambda: dispatcher.hold.entered, router.reads_ahead)
             owner.observe_switches(switcher.finished)
             status = StatusBuilder(
                 owner, runs, router, dispatcher, ledger, preparer, gpus, lambda instance: None, "http://x", Clock(0.0)
@@ -162,7 +166,7 @@ async def parts(lab: Lab, *, owned: bool) -> AsyncIterator[Parts]:
             if owned:
                 tasks.start_soon(owner.run, runner)
 
-            yield Parts(runs, runner, owner, router, switcher, made, watcher, records, events, on_prepared)
+            yield Parts(runs, runner, owner, router, switcher, made, status, watcher, records, events, on_prepared)
             if owned:
                 await owner.ask(DownRequested(force=True))
                 await until(lambda: isinstance(owner.fleet.state, Stopped))
@@ -392,7 +396,18 @@ async def begin_reading(here: Parts) -> PendingSwitch:
     begun = await here.actions.switch("b", "replace", dry_run=False)
     operation = here.switcher.find(str(begun["operation"]))
     assert operation.phase == "reading"
+    assert views(here) == ("loading", "starting", True, "switching to b@fake-upstream: reading the model ahead")
     return operation
+
+
+def views(here: Parts) -> tuple[str, str | None, bool, str]:
+    """Return how b is seen in `/v1/models` and in `/running`, and what `orch status` and `orch top` say."""
+    models = here.router.view().models
+    listed = {entry["id"]: entry["status"]["value"] for entry in json.loads(models_json(models))["data"]}
+    running = {entry["model"]: entry["state"] for entry in json.loads(running_json(models))["running"]}
+    status = here.status.status()
+    assert f"  switch    {status['progress']}" in list(lines(status)) or not status["switching"]
+    return listed["b"], running.get("b"), status["switching"], status["progress"]
 
 
 def test_a_stop_ends_a_read_ahead_and_nothing_starts_afterwards(lab: Lab, hung_disk: threading.Event) -> None:
@@ -410,6 +425,7 @@ def test_a_stop_ends_a_read_ahead_and_nothing_starts_afterwards(lab: Lab, hung_d
             hung_disk.set()
             await anyio.lowlevel.checkpoint()
             assert here.owner.fleet.switch is None
+            assert views(here) == ("unloaded", None, False, "stopped")
             assert lab.starts("b") == []
 
     drive(work)
@@ -423,6 +439,7 @@ def test_a_start_ends_a_read_ahead_and_wins(lab: Lab, hung_disk: threading.Event
         async with parts(lab, owned=True) as here:
             operation = await begin_reading(here)
             await here.actions.up("c", None)
+            assert views(here)[:2] == ("unloaded", None)
             assert operation.result is not None
             assert operation.result["cause"] == "replaced by a start of c@fake-upstream"
             await until(lambda: here.router.view().serves("c"))
@@ -448,6 +465,7 @@ def test_a_cancel_ends_a_read_ahead_at_once_and_the_next_switch_does_not_wait_fo
             assert (operation.result["cause"], operation.result["rolled_back"]) == ("cancelled", True)
             assert here.router.view().serves("a")
             assert here.switcher.current is None
+            assert views(here) == ("unloaded", None, False, "ready a@fake-upstream")
 
     drive(work)
 
@@ -471,6 +489,7 @@ def test_a_newer_switch_takes_the_place_of_one_that_reads_and_the_same_one_joins
             assert operation.result["cause"] in ("replaced by a switch to c@fake-upstream", None)
             assert newer.result["ok"]
             assert here.router.view().serves("c")
+            assert views(here) == ("unloaded", None, False, "ready c@fake-upstream")
 
     drive(work)
 

@@ -19,6 +19,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     State,
     Stopped,
     Stopping,
+    Target,
     describe,
     instance_of,
 )
@@ -30,6 +31,7 @@ MAX_RETRY_AFTER_S = 120
 
 CLOSING_RETRY_S = 5
 KEPT_FALLEN = 16
+READING_AHEAD = "reading the model ahead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class RoutingFacts:
     :param fallen: the newest instances that ended by a failure of their own, newest last
     :param closing: whether the daemon stops
     :param repaired: a profile that failed and has changed since
+    :param reading: what a switch is about to start: its model is read ahead while the old instance serves on
     """
 
     models: tuple[Model, ...] = ()
@@ -155,6 +158,7 @@ class RoutingFacts:
     fallen: tuple[str, ...] = ()
     closing: bool = False
     repaired: str | None = None
+    reading: Target | None = None
 
 
 def routing_view(
@@ -181,8 +185,8 @@ def routing_view(
         generation=generation,
         serving=None,
         refusal=None,
-        progress=fleet_progress(fleet, facts.unrouted, loading),
-        models=listed_models(facts.models, fleet, loaded),
+        progress=fleet_progress(fleet, facts, loading),
+        models=listed_models(facts, fleet, loaded),
         on_request=facts.on_request,
         unavailable=facts.unavailable,
         fallen=facts.fallen,
@@ -233,20 +237,20 @@ def instance_in_progress(fleet: Fleet) -> str | None:
     return instance_of(beside if beside is not None else fleet.state)
 
 
-def fleet_progress(fleet: Fleet, unrouted: frozenset[str], loading: str) -> str:
+def fleet_progress(fleet: Fleet, facts: RoutingFacts, loading: str) -> str:
     """Return one line for those who wait, and for `orch status`.
 
     :param loading: how far the instance of `instance_in_progress` has loaded; empty when unknown
     """
     state = fleet.state
-    if isinstance(state, Ready) and state.instance in unrouted:
+    if isinstance(state, Ready) and state.instance in facts.unrouted:
         text = f"{state.start_record.target} does not answer at the moment"
     else:
         text = progress_of(state, loading)
 
     switch = fleet.switch
     if switch is None:
-        return text
+        return text if facts.reading is None else f"switching to {facts.reading}: {READING_AHEAD}"
 
     beside = _starting_beside(fleet)
     if beside is not None:  # what serves meanwhile is no news
@@ -263,8 +267,8 @@ def _starting_beside(fleet: Fleet) -> State | None:
     return fleet.slots.get(switch.new) if isinstance(switch, SideBySide) else None
 
 
-def listed_models(models: tuple[Model, ...], fleet: Fleet, figures: ModelFigures | None = None) -> tuple[Model, ...]:
-    """Return the models with the status of the slots: the new one of a switch, else the current one.
+def listed_models(facts: RoutingFacts, fleet: Fleet, figures: ModelFigures | None = None) -> tuple[Model, ...]:
+    """Return the models with the status of the slots, and of what a switch is about to start or starts.
 
     :param figures: of the model that is loaded, from its engine
     """
@@ -275,10 +279,11 @@ def listed_models(models: tuple[Model, ...], fleet: Fleet, figures: ModelFigures
         loaded = "loaded" if isinstance(state, Ready) else "unloaded" if failure_of(state) else "loading"
         statuses[start_record.target.profile] = loaded
 
-    if fleet.switch is not None and statuses.get(fleet.switch.operation.target.profile) != "loaded":
-        statuses[fleet.switch.operation.target.profile] = "loading"
+    for target in (facts.reading, fleet.switch.operation.target if fleet.switch is not None else None):
+        if target is not None and statuses.get(target.profile) != "loaded":
+            statuses[target.profile] = "loading"
 
-    listed = tuple(replace(model, status=statuses.get(model.name, model.status)) for model in models)
+    listed = tuple(replace(model, status=statuses.get(model.name, model.status)) for model in facts.models)
     if figures is None:
         return listed
 

@@ -42,6 +42,7 @@ from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, 
 from orchestrator.core.exit_codes import exit_code
 from orchestrator.core.fleet.fleet_states import DownRequested, EndCause, Strategy, target_of
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
+from orchestrator.core.fleet.routing import READING_AHEAD
 from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.core.terminal import quote_text
 from orchestrator.daemon.control.actions import Actions
@@ -256,7 +257,7 @@ class Control:
         with anyio.move_on_after(min(_number(query, "wait_s", 0.0), MAX_WAIT_S)):
             await operation.done.wait()
 
-        progress = "reading the model ahead" if operation.phase == "reading" else self._status_builder.progress()
+        progress = READING_AHEAD if operation.phase == "reading" else self._status_builder.progress()
         answer = {"phase": operation.phase, "progress": progress, "result": operation.result}
         response.send(200, _JSON, msgspec.json.encode(answer))
 

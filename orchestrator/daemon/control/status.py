@@ -107,7 +107,7 @@ class StatusBuilder:
             cause=describe(failure) if failure else None,
             hint=failure.hint if failure else (last.hint if last else None),
             stale=[],
-            switching=fleet.switch is not None,
+            switching=self._router.switching,
             progress=self.progress(),
             daemon_pid=os.getpid(),
             generation=self._router.views.generation,

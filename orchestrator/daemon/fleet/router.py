@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from time import monotonic
 
-from orchestrator.core.fleet.lifecycle_states import Failed, Ready
+from orchestrator.core.fleet.lifecycle_states import Failed, Ready, Target
 from orchestrator.core.fleet.routing import (
     Model,
     Refusal,
@@ -63,7 +63,7 @@ class Router:
 
     def progress(self) -> str:
         """Return one line on what is under way, as of now."""
-        return fleet_progress(self._owner.fleet, self._facts.unrouted, self._loading())
+        return fleet_progress(self._owner.fleet, self._facts, self._loading())
 
     def list_models(self, models: tuple[Model, ...]) -> None:
         """Show these models to clients from now on. One that has changed may be started again, whatever it met."""
@@ -113,6 +113,16 @@ class Router:
         failed = self._failed
         repaired = failed is not None and self._versions().get(failed[1]) not in (failed[2], None)
         self._facts = replace(self._facts, repaired=failed[1] if failed is not None and repaired else None)
+
+    def reads_ahead(self, target: Target | None) -> None:
+        """Show what a switch is about to start; None once it has begun, or does not happen."""
+        self._facts = replace(self._facts, reading=target)
+        self.refresh()
+
+    @property
+    def switching(self) -> bool:
+        """Whether a switch is under way, from the moment it was accepted."""
+        return self._owner.fleet.switch is not None or self._facts.reading is not None
 
     def unroute(self, instance: str, unrouted: bool) -> None:
         """Hold new requests for an instance that does not answer, or let them go there again."""

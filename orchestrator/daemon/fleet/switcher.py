@@ -68,13 +68,22 @@ class Switcher:
     """Runs one switch at a time.
 
     :param held: how many requests have ever been held by the gateway
+    :param reads_ahead: told what is about to be started while its model is read; None once the fleet has the switch
     """
 
-    def __init__(self, owner: Owner, preparer: Preparer, gpus: GpuProvider, held: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        preparer: Preparer,
+        gpus: GpuProvider,
+        held: Callable[[], int],
+        reads_ahead: Callable[[Target | None], None],
+    ) -> None:
         self._owner = owner
         self._preparer = preparer
         self._gpus = gpus
         self._held = held
+        self._reads_ahead = reads_ahead
         self._operations: dict[str, PendingSwitch] = {}
 
     @property
@@ -118,7 +127,9 @@ class Switcher:
         operation = PendingSwitch(
             fresh_slot(), origin, resolved.target, strategy, reason, again, now, held_before=self._held()
         )
-        return self._keep(operation)
+        self._keep(operation)
+        self._reads_ahead(operation.target)
+        return operation
 
     def adopt(self, target: Target, slot: str) -> PendingSwitch:
         """Register a start that may replace what runs, so that its result can be asked for. It needs no `run`."""
@@ -160,7 +171,10 @@ class Switcher:
 
         operation.phase = "switching"
         request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again, operation.now)
-        await self._owner.ask(request)
+        try:
+            await self._owner.ask(request)
+        finally:
+            self._end_reading()
 
     def interrupt(self, end: EndCause) -> None:
         """End a switch that still reads ahead; one that the fleet has taken is the fleet's to end."""
@@ -168,6 +182,12 @@ class Switcher:
         if operation is not None and operation.phase == "reading":
             operation.reading.cancel()
             self._settle(operation, ok=False, rolled_back=end is CANCELLED, end=end, gap_s=0.0, total_s=0.0)
+            self._end_reading()
+
+    def _end_reading(self) -> None:
+        current = self.current
+        if current is None or current.phase != "reading":  # another switch may read ahead by now
+            self._reads_ahead(None)
 
     def cancel(self) -> PendingSwitch:
         """:raises OrchError: when no switch is under way"""

@@ -157,7 +157,7 @@ class Daemon:
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
         core.start("owner", lambda: owner.run(effect_runner), again=False)
-        switcher = Switcher(owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered)
+        switcher = Switcher(owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered, router.reads_ahead)
         owner.observe_switches(self._totals.switched)
         owner.observe_switches(switcher.finished)
         policy = DemandPolicy(config.gateway.switch_min_stay_s, config.gateway.switch_patience_s)

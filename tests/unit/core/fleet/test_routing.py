@@ -15,6 +15,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Stopped,
     Stopping,
     StopRequested,
+    Target,
     Woke,
 )
 from orchestrator.core.fleet.routing import (
@@ -159,6 +160,23 @@ def test_side_by_side_the_progress_is_that_of_the_new_instance() -> None:
     fleet = phases.beside().fleet
     assert instance_in_progress(fleet) == "s2.1"
     assert view_of(fleet, loading="3 % read").progress == f"switching to {B}: preparing {B}"
+
+
+def test_what_a_switch_reads_ahead_is_shown_as_loading_and_what_serves_still_serves() -> None:
+    view = view_of(phases.serving().fleet, replace(FACTS, reading=Target("other", "upstream")))
+    assert view.serving == ENDPOINT
+    assert view.progress == "switching to other@upstream: reading the model ahead"
+    assert {model.name: model.status for model in view.models} == {SHOWN.name: "loaded", "other": "loading"}
+
+
+def test_what_is_read_ahead_while_nothing_runs_is_shown_as_loading() -> None:
+    view = view_of(Fleet(), replace(FACTS, reading=Target("other", "upstream")))
+    assert {model.name: model.status for model in view.models} == {SHOWN.name: "unloaded", "other": "loading"}
+
+
+def test_what_serves_is_not_shown_as_loading_while_it_is_started_anew() -> None:
+    view = view_of(phases.serving().fleet, replace(FACTS, reading=A))
+    assert {model.name: model.status for model in view.models} == {SHOWN.name: "loaded", "other": "unloaded"}
 
 
 def test_a_daemon_that_closes_refuses_even_what_could_be_sent() -> None:
