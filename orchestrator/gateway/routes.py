@@ -63,14 +63,16 @@ _MONITOR = Route("monitor", ("GET",))
 
 ENGINE_ROUTES: dict[str, Route] = {
     "/v1/chat/completions": _CHAT, "/chat/completions": _CHAT,
+    "/v1/chat/completions/input_tokens": _TEXT, "/chat/completions/input_tokens": _TEXT,
     "/v1/completions": _COMPLETION, "/completions": _COMPLETION, "/completion": _COMPLETION, "/infill": _COMPLETION,
     "/v1/responses": _RESPONSES, "/responses": _RESPONSES,
+    "/v1/responses/input_tokens": _TEXT, "/responses/input_tokens": _TEXT,
     "/v1/messages": _MESSAGES, "/v1/messages/count_tokens": _TOKENS,
     "/v1/embeddings": _PLAIN, "/embeddings": _PLAIN, "/embedding": _PLAIN,
     "/v1/rerank": _PLAIN, "/rerank": _PLAIN, "/v1/reranking": _PLAIN, "/reranking": _PLAIN,
     "/tokenize": _TEXT, "/detokenize": _TEXT, "/apply-template": _TEXT,
-    "/v1/audio/transcriptions": _AUDIO,
-    "/props": _MONITOR, "/slots": _MONITOR,
+    "/v1/audio/transcriptions": _AUDIO, "/audio/transcriptions": _AUDIO,
+    "/props": _MONITOR, "/slots": _MONITOR, "/lora-adapters": _MONITOR,
 }  # fmt: skip
 
 OWN_ROUTES: dict[str, Route] = {

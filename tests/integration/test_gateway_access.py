@@ -148,7 +148,7 @@ def test_with_keys_only_health_is_open() -> None:
 @pytest.mark.parametrize(
     ("path", "method"),
     [
-        ("/index.html", "GET"), ("/cors-proxy", "POST"), ("/lora-adapters", "POST"),
+        ("/index.html", "GET"), ("/cors-proxy", "POST"), ("/v1/chat/completions/control", "POST"),
         ("/models/load", "POST"), ("/tools", "POST"), ("/v1/stream", "GET"), ("/slots/0", "POST"),
         ("/v1/chat/../../props", "POST"), ("//props", "GET"), ("/%70rops", "GET"), ("/props/", "GET"),
         ("/PROPS", "GET"), ("/upstream/demo/cors-proxy", "POST"), ("/upstream/demo/slots/0", "POST"),
@@ -171,7 +171,8 @@ def test_what_is_not_on_the_list_does_not_exist(path: str, method: str) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "allowed"),
     [("/props", "POST", "GET"), ("/slots", "POST", "GET"), (CHAT, "GET", "POST"), ("/health", "POST", "GET, HEAD"),
-     (CHAT, "OPTIONS", "POST"), ("/upstream/demo/props", "POST", "GET")],
+     (CHAT, "OPTIONS", "POST"), ("/upstream/demo/props", "POST", "GET"),
+     ("/lora-adapters", "POST", "GET"), ("/v1/responses/input_tokens", "GET", "POST")],
 )  # fmt: skip
 def test_another_method_is_refused_with_the_allowed_ones(path: str, method: str, allowed: str) -> None:
     async def work() -> None:

@@ -28,8 +28,8 @@ PLANNED = replace(OTHER, figures=ModelFigures(6144, 16384, "llama", 1000))
 UNREAD = replace(OTHER, name="unread", aliases=("un/read",))
 LOADING = replace(OTHER, name="coming", status="loading")
 MODELS = (DEMO, PLANNED, UNREAD, LOADING)
-PAGES = ("/health", "/metrics", "/props", "/slots", "/models", "/v1/models")
-SERVED = [f"/upstream/demo{page}" for page in PAGES] + ["/props", "/slots"]
+PAGES = ("/health", "/metrics", "/props", "/slots", "/lora-adapters", "/models", "/v1/models")
+SERVED = [f"/upstream/demo{page}" for page in PAGES] + ["/props", "/slots", "/lora-adapters"]
 
 
 def supervised(*, on_request: bool = True) -> Supervised:
@@ -58,7 +58,7 @@ def test_a_look_at_a_model_that_is_not_loaded_loads_nothing(path: str, name: str
     drive(work())
 
 
-@pytest.mark.parametrize("path", ["/props", "/slots", "/metrics"])
+@pytest.mark.parametrize("path", ["/props", "/slots", "/lora-adapters", "/metrics"])
 def test_the_query_is_obeyed(path: str) -> None:
     async def work() -> None:
         async with engine(page) as there, gateway(supervised()) as here:

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.core.exit_codes import ALREADY_RUNNING
 from orchestrator.engines.known.model import known_model
+from orchestrator.engines.known.text import TEXT
 from tests.support import ORCH, PATIENCE_S, Home, alive, new_home, until
 
 
@@ -43,6 +44,15 @@ def test_the_status_names_what_runs(home: Home) -> None:
 def test_the_greedy_text_is_the_model_s_known_text(home: Home) -> None:
     answer = home.complete("A supervisor", 200)
     assert answer["content"] == known_model().greedy_text("A supervisor", 200)
+
+
+@pytest.mark.parametrize("body", [{"temperature": 0}, {"temperature": 0, "max_tokens": -1}])
+def test_an_answer_whose_length_nobody_asked_for_is_the_text_once(home: Home, body: dict[str, object]) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    status, _, said = home.request("POST", "/v1/chat/completions", {"model": "demo", "messages": messages, **body})
+    choice = json.loads(said)["choices"][0]
+    assert (status, choice["finish_reason"]) == (200, "length")
+    assert choice["message"]["content"].strip() == TEXT.strip()
 
 
 def test_the_draft_acceptance_is_the_computed_one(home: Home) -> None:

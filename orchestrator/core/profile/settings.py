@@ -96,7 +96,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("rope.yarn_beta_fast", ("float",), "YaRN low correction dimension; -1 takes the model's own", minimum=-1, maximum=1e6),
     Setting("lora.adapters", ("paths",), "GGUF files of LoRA adapters"),
     Setting("lora.scales", ("floats",), "scale of each adapter, in the same order; 1 without it"),
-    Setting("lora.apply", ("bool",), "apply the adapters from the start; else `POST /lora-adapters` does"),
+    Setting("lora.apply", ("bool",), "apply the adapters from the start; else a request's field `lora` does"),
     Setting("batch.size", ("int",), "logical batch, tokens", minimum=1, maximum=1048576),
     Setting("batch.ubatch", ("int",), "physical batch, tokens: the compute buffers grow with it", minimum=1, maximum=1048576),
     Setting("cpu.threads", ("int", "string"), "threads while generating", choices=("auto",), minimum=1, maximum=4096, instead=_AUTO_THREADS),
