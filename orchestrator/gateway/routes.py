@@ -101,6 +101,19 @@ _OLLAMA = frozenset(
 )  # fmt: skip
 """What Ollama's clients ask for. Two of these words are llama-swap's as well."""
 
+_HERE = "`/` says what this is, `/v1/models` what it serves"
+_ELSEWHERE = (
+    (("/models/load", "/api/models/load", "/v1/load"),
+     "a model is loaded when a request names it, or by `orch switch NAME`"),
+    (("/unload", "/models/unload", "/api/models/unload"), "`orch down` ends the engine that runs"),
+    (("/logs",), "`orch logs` shows the engine's log"),
+    (("/api/events", "/models/sse", "/wol-health"), "`/running` says what is loaded, `orch events` what happened"),
+    (("/api/metrics", "/api/performance", "/api/hardware"), "figures are at `/metrics`"),
+    (("/slots",), "`/slots` shows all slots; clients save, restore and erase none"),
+    (("/v1", "/ui", "/version"), _HERE),
+)  # fmt: skip
+"""Where clients of llama-swap and of llama-server's router find what they ask for; the beginnings of their routes."""
+
 _LONGEST_LETTER = 12
 """Bytes that one letter of a name may take in a path: four of UTF-8, three of the path for each."""
 
@@ -116,8 +129,9 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
 
     if method not in match.route.methods:
         allowed = ", ".join(match.route.methods)
+        more = "; pages of other origins get no permission (CORS)" if method == "OPTIONS" else ""
         raise GatewayError(
-            "method_not_allowed", f"{path} allows {allowed}, not {method}", headers=[(b"allow", allowed.encode())]
+            "method_not_allowed", f"{path} allows {allowed}, not {method}{more}", headers=[(b"allow", allowed.encode())]
         )
 
     return match
@@ -126,6 +140,14 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
 def _hint(path: str) -> str:
     if path in _OLLAMA or path.startswith("/api/blobs/"):
         return "; orch speaks OpenAI's and Anthropic's API, not Ollama's: give the client this address with /v1"
+
+    other = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
+    if other in ENGINE_ROUTES or other in OWN_ROUTES:
+        return f"; did you mean {other}?"
+
+    for paths, said in _ELSEWHERE:
+        if path.rstrip("/") in paths or (said is not _HERE and path.startswith(tuple(f"{each}/" for each in paths))):
+            return f"; {said}"
 
     return ""
 

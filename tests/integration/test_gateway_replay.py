@@ -148,7 +148,9 @@ def test_an_instance_that_was_stopped_on_purpose_makes_no_suspects() -> None:
     drive(work())
 
 
-@pytest.mark.parametrize("path", ["/tokenize", "/apply-template", "/v1/messages/count_tokens", "/v1/responses/input_tokens"])
+@pytest.mark.parametrize(
+    "path", ["/tokenize", "/apply-template", "/v1/messages/count_tokens", "/v1/responses/input_tokens"]
+)
 def test_an_answer_without_inference_is_no_progress(path: str) -> None:
     async def work() -> None:
         async with engine(echo) as there, gateway(Supervised(LOADING), QUICK) as here:

@@ -36,6 +36,40 @@ def test_an_unknown_path_is_404_whatever_the_method(method: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/tags", "not Ollama's"), ("/api/chat", "not Ollama's"), ("/api/blobs/sha256:0", "not Ollama's"),
+        ("/models/load", "orch switch NAME"), ("/api/models/load", "orch switch NAME"), ("/unload", "orch down"),
+        ("/models/unload", "orch down"), ("/api/models/unload/demo", "orch down"), ("/logs/stream/demo", "orch logs"),
+        ("/logs", "orch logs"), ("/api/events", "/running"), ("/models/sse", "/running"),
+        ("/api/performance", "/metrics"),
+        ("/api/metrics/stats", "/metrics"), ("/slots/0", "/slots"), ("/v1", "/v1/models"), ("/v1/", "/v1/models"),
+        ("/ui/", "/v1/models"), ("/version", "/v1/models"), ("/v1/tokenize", "did you mean /tokenize?"),
+        ("/messages", "did you mean /v1/messages?"), ("/v1/props", "did you mean /props?"),
+    ],
+)  # fmt: skip
+def test_who_asks_for_another_program_s_route_is_told_where_it_is_here(path: str, said: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        find_route("GET", path, MODELS)
+
+    assert (caught.value.status, caught.value.message.count(";")) == (404, 1)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["/index.html", "/v1/files", "/v1/images/generations", "/logsx", "/unloaded"])
+def test_a_route_of_nobody_has_no_hint(path: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        find_route("GET", path, MODELS)
+
+    assert caught.value.message == f"there is no route {path}"
+
+
+def test_a_page_that_asks_for_permission_is_told_that_there_is_none() -> None:
+    with pytest.raises(GatewayError, match=r"allows POST, not OPTIONS; pages of other origins get no permission"):
+        find_route("OPTIONS", "/v1/chat/completions", MODELS)
+
+
+@pytest.mark.parametrize(
     ("name", "profile"),
     [("demo", "demo"), ("org/demo", "demo"), ("org", "demo"), ("other", "other"), ("", None), (None, None)],
 )
