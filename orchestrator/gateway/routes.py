@@ -109,7 +109,7 @@ _ELSEWHERE = (
     (("/logs",), "`orch logs` shows the engine's log"),
     (("/api/events", "/models/sse", "/wol-health"), "`/running` says what is loaded, `orch events` what happened"),
     (("/api/metrics", "/api/performance", "/api/hardware"), "figures are at `/metrics`"),
-    (("/slots",), "`/slots` shows all slots; clients save, restore and erase none"),
+    (("/slots",), "`/slots` shows all slots, and clients change none"),
     (("/v1", "/ui", "/version"), _HERE),
 )  # fmt: skip
 """Where clients of llama-swap and of llama-server's router find what they ask for; the beginnings of their routes."""
