@@ -141,13 +141,13 @@ def _hint(path: str) -> str:
     if path in _OLLAMA or path.startswith("/api/blobs/"):
         return "; orch speaks OpenAI's and Anthropic's API, not Ollama's: give the client this address with /v1"
 
-    other = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
-    if other in ENGINE_ROUTES or other in OWN_ROUTES:
-        return f"; did you mean {other}?"
-
     for paths, said in _ELSEWHERE:
         if path.rstrip("/") in paths or (said is not _HERE and path.startswith(tuple(f"{each}/" for each in paths))):
             return f"; {said}"
+
+    other = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
+    if other in ENGINE_ROUTES or other in OWN_ROUTES:
+        return f"; did you mean {other}?"
 
     return ""
 
