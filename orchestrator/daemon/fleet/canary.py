@@ -2,7 +2,8 @@
 
 A generation is asked for twice, with a prompt of more than 32 tokens: read at once, and from the prompt cache. It takes
 some seconds at most, on a slow machine with fewer tokens. Embeddings and rankings are asked for with the longest input
-that a slot takes, as one batch has to hold it.
+that a slot takes, as one batch has to hold it. What was proven so a minute ago (the same profile, rung, model file and
+build) is asked one short thing: whoever alternates between two models does not pay the proof each time.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ async def send_canary(
     timeout_s: float,
     context_tokens: int | None = None,
     ubatch: int = DEFAULT_UBATCH,
+    proven: bool = False,
 ) -> Failure | None:
     """Ask for real answers; with MTP, until drafts were really counted.
 
@@ -72,13 +74,25 @@ async def send_canary(
     :param timeout_s: of each question; a process that is stopped right here answers none
     :param context_tokens: of one slot; None when the engine did not tell
     :param ubatch: tokens that one batch holds
+    :param proven: the same has answered all of it before: one short answer will do, and without it all is asked again
     :return: None when it answered
     """
     purpose = Purpose(embeddings, reranking, mtp, context_tokens, ubatch)
+    if proven and await _answers_briefly(probe, purpose, timeout_s):
+        return None
+
     if embeddings or reranking:
         return await _ask_about_inputs(probe, purpose, timeout_s)
 
     return await _ask_for_text(probe, purpose, drafts_in_log, timeout_s)
+
+
+async def _answers_briefly(probe: EngineProbe, purpose: Purpose, timeout_s: float) -> bool:
+    if purpose.embeddings or purpose.reranking:
+        return (await (probe.embed if purpose.embeddings else probe.rerank)(timeout_s)).ok
+
+    brief = await probe.generate(SHORT_PROMPTS[0], 1, cached=False, timeout_s=timeout_s, budget_s=BUDGET_S)
+    return brief.canary.ok and bool(brief.canary.predicted_tokens)
 
 
 async def _ask_for_text(

@@ -133,6 +133,8 @@ class EffectRunner:
         self._on_progress = on_progress
         self._runs = runs
         self._learning = anyio.Lock()
+        self._proven: set[str] = set()
+        """What has passed its whole canary since the daemon began, as `EngineRun.runs`."""
 
     def perform(self, effect: Effect) -> None:
         """Start performing; returns at once."""
@@ -326,7 +328,11 @@ class EffectRunner:
                     timeout_s=self._limits.stall_s,
                     context_tokens=run.figures.context_tokens if run.figures is not None else None,
                     ubatch=ubatch if isinstance(ubatch, int) else DEFAULT_UBATCH,
+                    proven=run.runs in self._proven,
                 )
+
+            if failure is None:
+                self._proven.add(run.runs)
 
             for each in run.note_degradations() if failure is None else ():
                 self._record("degraded", f"{launch.target}: {each.message} [{each.evidence}]")

@@ -182,3 +182,20 @@ async def test_a_refusal_says_that_the_settings_are_wrong() -> None:
 async def test_an_engine_without_a_tokenizer_s_route_is_asked_briefly() -> None:
     scripted = Scripted(lambda path, body: (404, {}) if path == "/tokenize" else (200, {"data": [1]}))
     assert await sent(scripted, embeddings=True, context_tokens=8192) is None
+
+
+@pytest.mark.parametrize("purpose", [{}, {"embeddings": True}, {"reranking": True}], ids=["text", "embed", "rerank"])
+@pytest.mark.asyncio
+async def test_what_was_proven_before_is_asked_one_short_thing(purpose: dict[str, bool]) -> None:
+    document = {"data": [{"embedding": [0.1]}], "results": [{"index": 0, "relevance_score": 0.5}]}
+    scripted = Scripted(lambda path, body: (200, document) if purpose else text(" one"))
+    assert await sent(scripted, proven=True, **purpose) is None
+    assert len(scripted.asked) == 1
+
+
+@pytest.mark.asyncio
+async def test_what_was_proven_before_and_fails_the_short_thing_is_asked_all_of_it() -> None:
+    scripted = Scripted(lambda path, body: (500, LOST))
+    failure = await sent(scripted, proven=True)
+    assert failure is not None and "ErrorDeviceLost" in failure.message
+    assert len(scripted.asked) > 1
