@@ -17,25 +17,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Iterable
 from enum import Enum
-from typing import Literal, cast
+from typing import cast
 
 import httptools
 
-from orchestrator.adapters.http1.body_budget import BodyBudget
 from orchestrator.adapters.http1.exchange import Request, Response
+from orchestrator.adapters.http1.hub import Hub, no_room
 from orchestrator.adapters.http1.vetting import RejectedRequest, refusal_body, vet
-from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, HttpLimits, encode_head
+from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, encode_head
 from orchestrator.adapters.process.hardening import peer_uid
-
-MakeRoom = Literal["idle", "any"]
-Handler = Callable[[Request, Response], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-_REFUSAL_LOG_INTERVAL_S = 10.0
-_RETRY_AFTER_S = 5
 _WRITE_HIGH_WATER = 4 << 20
 _WRITE_LOW_WATER = _WRITE_HIGH_WATER - 256 * 1024
 """An engine has few threads, and one whose client does not read waits with its answer: most answers fit in here."""
@@ -90,78 +85,13 @@ class ServedRequest:
         self.task = task
 
 
-def no_headers(headers: Headers) -> Headers:
-    """Return no fields, whatever a request has."""
-    return []
-
-
-class Hub:
-    """The state that the connections of one server share.
-
-    :param uids: users whose processes may connect, on a unix socket; None lets everybody
-    :param own_headers: from the fields of a request, as far as they were read, to fields that its answer has
-    :param make_room: at the limit, the connection that has had nothing to say for longest goes, not the new one;
-        `any`: though it be at work, `idle`: never one that is at work
-    """
-
-    def __init__(
-        self,
-        handler: Handler,
-        limits: HttpLimits,
-        uids: Set[int] | None = None,
-        own_headers: Callable[[Headers], Headers] = no_headers,
-        *,
-        make_room: MakeRoom | None = None,
-    ) -> None:
-        self.make_room = make_room
-        self.handler = handler
-        self.own_headers = own_headers
-        self.limits = limits
-        self.uids = uids
-        self.draining = False
-        self.connections: set[Connection] = set()
-        self.bodies = BodyBudget(max(limits.bodies_bytes, limits.body_bytes))
-        self.empty = asyncio.Event()
-        self._refused = 0
-        self._refusal_logged_at = float("-inf")
-
-    def has_room_for(self, connection: Connection) -> bool:
-        """Return whether a new connection may stay; where room is made, another one is cut for it."""
-        if len(self.connections) <= self.limits.connections:
-            return True
-
-        others = (each for each in self.connections if each is not connection)
-        oldest = min(others, key=lambda each: each.claim, default=None) if self.make_room else None
-        if oldest is None or (self.make_room == "idle" and oldest.at_work):
-            return False
-
-        self.log_refusal("a local client", "there were too many connections, and it was idle for longest")
-        self.connections.discard(oldest)  # at once: several may come before its end is noticed
-        oldest.abort()
-        return True
-
-    def lost(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        if not self.connections:
-            self.empty.set()
-
-    def log_refusal(self, peer: str, reason: str) -> None:
-        """One line at most each ten seconds: a client that sends garbage must not fill the disk."""
-        self._refused += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._refusal_logged_at >= _REFUSAL_LOG_INTERVAL_S:
-            logger.warning("refused %d bad request(s), the last from %s: %s", self._refused, peer, reason)
-            self._refused = 0
-            self._refusal_logged_at = now
-
-
 class Connection(asyncio.Protocol):
     """The server's end of one client's connection.
 
     :ivar has_spoken: a request has come, or what was taken for one
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub[Connection]) -> None:
         self.has_spoken = False
         self._hub = hub
         self._limits = hub.limits
@@ -306,7 +236,7 @@ class Connection(asyncio.Protocol):
             raise RejectedRequest(413, f"the body has {length} bytes, allowed {limits.body_bytes}")
 
         if length and not self._hub.bodies.fits(length):
-            raise _no_room(limits)
+            raise no_room(limits)
 
         if len(self._pipelined) > limits.pipelined:
             raise RejectedRequest(429, "too many pipelined requests")
@@ -330,7 +260,7 @@ class Connection(asyncio.Protocol):
             raise RejectedRequest(413, f"the body is larger than {self._limits.body_bytes} bytes")
 
         if not fits:
-            raise _no_room(self._limits)
+            raise no_room(self._limits)
 
     def on_message_complete(self) -> None:
         assert self._arriving is not None
@@ -483,9 +413,3 @@ class Connection(asyncio.Protocol):
         self._begin_closing(within_s=self._limits.linger_s)
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
-
-
-def _no_room(limits: HttpLimits) -> RejectedRequest:
-    limit_mib = max(limits.bodies_bytes, limits.body_bytes) >> 20
-    reason = f"the bodies of all requests together would take more than {limit_mib} MiB; try again later"
-    return RejectedRequest(503, reason, retry_after_s=_RETRY_AFTER_S)

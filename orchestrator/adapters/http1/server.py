@@ -9,7 +9,8 @@ import asyncio
 import socket
 from collections.abc import Callable, Set
 
-from orchestrator.adapters.http1.connection import Connection, Handler, Hub, MakeRoom, no_headers
+from orchestrator.adapters.http1.connection import Connection
+from orchestrator.adapters.http1.hub import Handler, Hub, MakeRoom, no_headers
 from orchestrator.adapters.http1.wire import Headers, HttpLimits
 
 _CLEANUP_S = 5.0
@@ -37,7 +38,7 @@ class HttpServer:
         *,
         make_room: MakeRoom | None = None,
     ) -> None:
-        self._hub = Hub(handler, limits or HttpLimits(), uids, own_headers, make_room=make_room)
+        self._hub: Hub[Connection] = Hub(handler, limits or HttpLimits(), uids, own_headers, make_room=make_room)
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 

@@ -10,7 +10,8 @@ import tracemalloc
 import pytest
 
 from orchestrator.adapters.http1 import Headers, HttpLimits, Request, Response, body_budget
-from orchestrator.adapters.http1.connection import Connection, Hub
+from orchestrator.adapters.http1.connection import Connection
+from orchestrator.adapters.http1.hub import Hub
 
 POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
@@ -63,7 +64,7 @@ class Answering:
         response.send(200, [], b"ok")
 
 
-def connect(hub: Hub) -> tuple[Connection, Wire]:
+def connect(hub: Hub[Connection]) -> tuple[Connection, Wire]:
     connection, wire = Connection(hub), Wire()
     connection.connection_made(wire)
     return connection, wire
@@ -77,7 +78,7 @@ async def turns(count: int) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("how", ["lost", "eof, then lost"])
 async def test_a_client_that_leaves_before_the_handlers_first_step_is_forgotten(how: str) -> None:
-    hub = Hub(Answering(), HttpLimits())
+    hub: Hub[Connection] = Hub(Answering(), HttpLimits())
     connection, _ = connect(hub)
     connection.data_received(GET)
     if how != "lost":
@@ -91,7 +92,7 @@ async def test_a_client_that_leaves_before_the_handlers_first_step_is_forgotten(
 @pytest.mark.asyncio
 async def test_a_broken_body_that_comes_before_the_handlers_first_step_is_refused_once() -> None:
     handler = Answering()
-    hub = Hub(handler, HttpLimits())
+    hub: Hub[Connection] = Hub(handler, HttpLimits())
     connection, wire = connect(hub)
     connection.data_received(CHUNKED[:-10])
     connection.data_received(b"garbage")
@@ -171,7 +172,7 @@ async def test_small_chunks_are_joined_as_they_come() -> None:
 BODY_KIB = 1024
 
 
-async def half_a_body(hub: Hub) -> tuple[Connection, Wire]:
+async def half_a_body(hub: Hub[Connection]) -> tuple[Connection, Wire]:
     """A client that has announced a body and sent the half of it."""
     connection, wire = connect(hub)
     head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (BODY_KIB << 10)
@@ -184,7 +185,7 @@ async def half_a_body(hub: Hub) -> tuple[Connection, Wire]:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("how", ["announced", "in chunks"])
 async def test_all_bodies_together_have_a_bound(how: str) -> None:
-    hub = Hub(Answering(), HttpLimits(body_bytes=BODY_KIB << 10, bodies_bytes=5 * BODY_KIB << 9))
+    hub: Hub[Connection] = Hub(Answering(), HttpLimits(body_bytes=BODY_KIB << 10, bodies_bytes=5 * BODY_KIB << 9))
     held = [await half_a_body(hub) for _ in range(4)]
     assert all(not wire.written for _, wire in held)
     connection, wire = connect(hub)
@@ -216,7 +217,7 @@ async def test_all_bodies_together_have_a_bound(how: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_body_is_freed_when_its_client_leaves_and_not_by_the_collector() -> None:
-    hub = Hub(Answering(), HttpLimits())
+    hub: Hub[Connection] = Hub(Answering(), HttpLimits())
     gc.disable()
     tracemalloc.start()
     try:
@@ -260,7 +261,7 @@ async def test_at_the_limit_idle_connections_go_and_those_without_a_key_first() 
 
         response.send(200, [], b"ok")
 
-    hub = Hub(handler, HttpLimits(connections=3), make_room="idle")
+    hub: Hub[Connection] = Hub(handler, HttpLimits(connections=3), make_room="idle")
     at_work, friend, idle = connect(hub), connect(hub), connect(hub)
     at_work[0].data_received(POST)
     friend[0].data_received(GET.replace(b"Host", b"Authorization: k\r\nHost"))
@@ -294,7 +295,7 @@ async def test_mutated_requests_never_get_an_answer_too_many(seed: int) -> None:
 
         mutate(data, chance)
         handler = Answering()
-        hub = Hub(handler, HttpLimits())
+        hub: Hub[Connection] = Hub(handler, HttpLimits())
         connection, wire = connect(hub)
         cuts = [0, *sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 0, 2)))), len(data)]
         for begin, end in zip(cuts, cuts[1:], strict=False):

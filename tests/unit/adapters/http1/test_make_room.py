@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.http1 import HttpLimits, HttpServer, Request, Response
-from orchestrator.adapters.http1.connection import MakeRoom
+from orchestrator.adapters.http1.hub import MakeRoom
 
 LIMIT = 8
 
