@@ -53,6 +53,17 @@ def test_a_quantisation_of_the_other_engine_is_said_with_what_to_run(home: Path,
     assert "download" not in said
 
 
+@pytest.mark.parametrize("engine_name", ["mine", "elsewhere"])
+def test_an_engine_that_the_user_added_is_asked_what_it_is(home: Path, engine_name: str) -> None:
+    retype(home / "m.gguf", "output.weight", 144)
+    assert orch(home, "engines", "add", "mine", str(home / "llama-server")).returncode == 0
+    profile = home / "config" / "profiles" / "small.toml"
+    profile.write_text(profile.read_text().replace('"upstream"', f'"{engine_name}"'))
+    done = orch(home, "profile", "check", "small")
+    said = "tensor `output.weight` is iq4_ks, type 144" in done.stdout + done.stderr
+    assert (done.returncode, said) == ((2, True) if engine_name == "mine" else (0, False))
+
+
 @pytest.mark.parametrize("words", [("up", "small", "--dry-run"), ("profile", "check", "small")])
 def test_a_file_that_is_cut_short_is_to_be_downloaded_again(home: Path, words: tuple[str, ...]) -> None:
     (home / "m.gguf").write_bytes((home / "m.gguf").read_bytes()[:-64])

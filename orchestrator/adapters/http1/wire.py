@@ -47,7 +47,7 @@ class HttpLimits:
     body_timeout_s: float = 20.0
     body_rate: int = 1024
     idle_timeout_s: float = 75.0
-    write_timeout_s: float = 20.0
+    write_timeout_s: float = 10.0
     linger_s: float = 2.0
 
 

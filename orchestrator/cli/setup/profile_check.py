@@ -26,7 +26,7 @@ def look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Pr
     if engine is None:
         problems += _check_extra_args(profile, file)
         chosen_profile = profile.for_engine(profile.engine)
-        problems += _header_problems(chosen_profile, engine_kind(profile.engine), file)
+        problems += _header_problems(chosen_profile, _kind_of(profile.engine), file)
         found = [find_remarks(profile.for_engine(each), engine_kind(each)) for each in named_engines(profile)]
         return [(file, message) for message in dict.fromkeys(message for each in found for message in each)]
 
@@ -44,6 +44,22 @@ def look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Pr
 
     problems += _header_problems(profile.for_engine(chosen.id), chosen.capabilities.kind, file)
     return [(file, message) for message in find_remarks(profile.for_engine(chosen.id), chosen.capabilities.kind)]
+
+
+def _kind_of(engine: str) -> Kind:
+    """Return the kind of an engine: by its name, or as it says itself where a user has added it."""
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.profile.rules import engine_kind
+    from orchestrator.engines.registry import EngineRegistry
+
+    kind = engine_kind(engine)
+    if kind != "unknown":
+        return kind
+
+    try:
+        return EngineRegistry(find_paths()).resolve(engine).capabilities.kind
+    except OrchError:  # it is not here: a start will say so
+        return kind
 
 
 def _header_problems(profile: EngineProfile, kind: Kind, file: str) -> list[Problem]:

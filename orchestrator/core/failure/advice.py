@@ -71,6 +71,10 @@ def describe(
     if unreachable:
         message = "a remote device cannot be reached"
 
+    silent = failure_class == "engine_bug" and phase == "load" and action == "restart"
+    if silent:
+        message = "the engine was not ready in time: it said nothing"
+
     if _WHERE[phase] and failure_class in ("device_oom", "host_oom", "engine_bug", "killed"):
         message += f" {_WHERE[phase]}"
 
@@ -87,5 +91,7 @@ def describe(
         hint = "the file was cut short, or its disk failed, under the running server: `orch profile check NAME`"
     elif unreachable:
         hint = "see whether the ggml-rpc-server of `memory.rpc` runs"
+    elif silent:
+        hint = "a load that is slow and right (kernels compiled, a slow disk) needs a larger `daemon.load_stall_s`"
 
     return message, hint

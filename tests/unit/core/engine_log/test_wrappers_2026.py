@@ -89,6 +89,20 @@ def test_a_record_whose_message_is_no_text_says_nothing(message: object) -> None
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "Error: timed out waiting for llama runner to start",
+        "timed out waiting for llama-server to start - ",
+        json.dumps({"error": "timed out waiting for llama-server to start - "}),
+    ],
+)
+def test_a_start_that_took_too_long_is_no_crash(line: str) -> None:
+    found = diagnose(parse_pasted_log([line]), None)
+    assert "not ready in time" in found.message and "crash" not in found.message
+    assert found.hint is not None and "daemon.load_stall_s" in found.hint
+
+
+@pytest.mark.parametrize(
     ("line", "failure_class"),
     [
         (f'time={STAMP} level=ERROR source=s.go:4 msg="x" error="timed out waiting for llama-server to start - "', "engine_bug"),
