@@ -16,6 +16,7 @@ from orchestrator.gateway.failure_policy import Step, Written
 from orchestrator.gateway.first_token import FirstToken, only_comments
 from orchestrator.gateway.instances import InstanceTraffic
 from orchestrator.gateway.requests.model_name import MAX_WHOLE_BYTES, StreamRenamer, rename_whole
+from orchestrator.gateway.requests.stream_errors import error_status
 from orchestrator.gateway.timings import BodyTail
 
 _ERROR_BYTES = 256 * 1024
@@ -39,11 +40,12 @@ class ClientAnswer:
     :ivar written: the part of an answer that the client has had
     :ivar first_token_s: from the request's arrival to the first token of a stream
     :ivar tail: the last bytes of the engine's answer
+    :ivar error_status: of an error that the engine told after the client had been given a 200
     """
 
     __slots__ = (
         "_awaited_token", "_began", "_event_stream", "_family", "_part", "_progress_at", "_renamer", "_response",
-        "_traffic",         "first_token_s", "tail", "written",
+        "_traffic", "error_status", "first_token_s", "tail", "written",
     )  # fmt: skip
 
     def __init__(self, response: Response, family: Family, began: float) -> None:
@@ -58,6 +60,7 @@ class ClientAnswer:
         self._renamer: StreamRenamer | None = None
         self.written = _NOTHING
         self.first_token_s: float | None = None
+        self.error_status: int | None = None
         self.tail = BodyTail()
 
     def silent_s(self, now: float) -> float | None:
@@ -107,6 +110,9 @@ class ClientAnswer:
             if upstream.complete:
                 body = upstream.take()
                 self._note(body)
+                if streams and upstream.status == 200:
+                    self.error_status = error_status(self.tail.value())
+
                 if whole is not None:
                     body = rename_whole(body, whole)
 
@@ -119,6 +125,7 @@ class ClientAnswer:
             self.written = _COMMENTS if streams else _BODY
         elif upstream.status != 200 or not streams:
             # The client was given a 200 while it waited; what the engine says instead has to be an event.
+            self.error_status = upstream.status if upstream.status >= 400 else None
             message = forward.error_message(await upstream.read(_ERROR_BYTES), upstream.status)
             raise GatewayError("engine_refused", message)
 
@@ -134,6 +141,9 @@ class ClientAnswer:
             response.flow = None
             if self._renamer is not None and (rest := self._renamer.rest()):
                 response.write(rest)
+
+        if streams and upstream.status == 200:
+            self.error_status = error_status(self.tail.value())
 
         response.end()
 

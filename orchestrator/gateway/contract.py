@@ -91,10 +91,12 @@ class Finished(RequestFacts):
     """One request that ended, for the speed figures, the metrics and the history.
 
     :param status: that the client was given; 499 where it left before
+    :param error_status: that the engine named in a stream which had begun with a 200
     :param replays: how often it was sent again because an engine died
     """
 
     status: int
+    error_status: int | None = None
     replays: int = 0
 
     @property

@@ -316,7 +316,7 @@ class Exchange:
             outcome, status = "client_gone", response.status or _CLIENT_GONE
         elif self._ended_by is FailureKind.CANCELLED and self._phase is not ANSWERED:
             outcome = "cancelled"
-        elif status >= 400 or self._phase is not ANSWERED:
+        elif status >= 400 or self._phase is not ANSWERED or self._answer.error_status is not None:
             outcome = "error"
 
         found = figures(self._answer.tail.value())
@@ -326,6 +326,7 @@ class Exchange:
             outcome=outcome,
             held_s=self._held_s,
             status=status,
+            error_status=self._answer.error_status,
             replays=self._replays,
         )
 

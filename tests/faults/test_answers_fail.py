@@ -48,6 +48,18 @@ def test_errors_that_nothing_explains_are_counted_and_a_held_request_is_answered
     assert first["outcome"] == "engine_bug" and "answered 503" in first["evidence"]
 
 
+@pytest.mark.parametrize("path", ["/completion", "/v1/chat/completions", "/v1/messages"])
+def test_streams_that_end_in_an_error_are_failures_as_well(lab: Lab, path: str) -> None:
+    lab.run("m", faults={})
+    body = {"stream": True, "max_tokens": 8, "n_predict": 8, "messages": [], "prompt": "x", "fake_error_after": 3}
+    for index in range(3):
+        with lab.open(f"bad{index}", body, path) as response:
+            assert b"Compute error." in response.read()
+
+    until(lambda: lab.events("answers_failed"), "it is said")
+    assert len(lab.starts("m")) == 1, "a question of orch's own was answered"
+
+
 def test_an_engine_that_always_fails_soon_spends_the_budget_and_ends_as_failed(lab: Lab) -> None:
     lab.configure(WATCHFUL.replace("[restart]", "[restart]\nintensity = 2"))
     lab.run("m", faults={"lost_from": 1, "lost_says": LOST})

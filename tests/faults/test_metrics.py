@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.busy import in_time
@@ -38,6 +40,24 @@ def check_only_grew(before: Values, after: Values) -> None:
     for name, earlier in before.items():
         if name[0].startswith("orch_") and name[0].endswith(("_total", "_count", "_sum", "_bucket")):
             assert after[name] >= earlier, name
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/v1/messages"])
+def test_a_stream_that_ends_in_an_error_is_a_failed_request_everywhere(lab: Lab, path: str) -> None:
+    lab.run("m")
+    body = {"stream": True, "max_tokens": 8, "n_predict": 8, "messages": [], "prompt": "x", "fake_error_after": 3}
+    for name in ("one", "two"):
+        with lab.open(name, body, path) as response:
+            assert response.status == 200
+            assert b"Compute error." in response.read()
+
+    lab.ask("good", stream=True).check_complete(8)
+    served = scrape(lab)
+    assert value(served, "orch_requests_total", outcome="error", profile="m") == 2
+    assert value(served, "orch_requests_total", outcome="complete", profile="m") == 1
+    until(lambda: json.loads(lab.orch("stats", "--json").stdout)["total"]["requests"] == 3, "they are in the history")
+    total = json.loads(lab.orch("stats", "--json").stdout)["total"]
+    assert (total["complete"], total["error"]) == (1, 2)
 
 
 def test_what_happens_is_counted_and_no_counter_ever_goes_down(lab: Lab) -> None:

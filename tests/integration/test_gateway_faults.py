@@ -124,6 +124,72 @@ def test_an_engine_that_dies_in_mid_stream_ends_in_an_event_and_no_done(path: st
     drive(work())
 
 
+COMPUTE = b'{"code":500,"message":"Compute error.","type":"server_error"}'
+
+
+@pytest.mark.parametrize(
+    ("path", "events", "status"),
+    [
+        (CHAT, b'data: {"error":%b}\n\n' % COMPUTE, 500),
+        (CHAT, b'data: {"error":%b}\n\ndata: [DONE]\n\n' % COMPUTE, 500),
+        (CHAT, b'data: {"error":{"code":400,"message":"too long","type":"exceed_context_size_error"}}\n\n', 400),
+        ("/v1/completions", b'data: {"error":{"message":"no code"}}\r\n\r\n', 500),
+        ("/completion", b'data: {"error":%b}\n\n' % COMPUTE, 500),
+        ("/completion", b"error: %b\n\n" % COMPUTE, 500),
+        ("/infill", b'data: {"error":"a text"}\n\n', 500),
+        ("/v1/messages", b"event: error\ndata: %b\n\n" % COMPUTE, 500),
+        ("/v1/messages", b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n', 500),
+        ("/v1/responses", b'data: {"error":%b}\n\n' % COMPUTE, 500),
+        ("/v1/responses", b'event: response.failed\ndata: {"type":"response.failed","response":{}}\n\n', 500),
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stream_that_ends_in_an_error_is_no_complete_answer(
+    path: str, events: bytes, status: int, at_once: bool
+) -> None:
+    async def script(visit: Visit) -> None:
+        if at_once:
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+            await visit.send(head % len(events) + events)
+            return
+
+        await visit.begin_stream()
+        for part in (b'data: {"content":"a"}\n\n', events[:15], events[15:]):
+            await visit.chunk(part)
+            await asyncio.sleep(0.01)
+
+        await visit.end_stream()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            answer = await ask(here.port, post(path, {"stream": True}))
+            assert (answer.status, answer.body[-len(events) :]) == (200, events)
+            await until(lambda: here.supervisor.records)
+            record = here.supervisor.records[0]
+            assert (record.outcome, record.status, record.error_status) == ("error", 200, status)
+
+    drive(work())
+
+
+def test_a_stream_that_speaks_of_errors_is_complete() -> None:
+    spoken = json.dumps({"content": 'event: error\ndata: {"error":{"code":500}}\n\nerror: {"error":1}'}).encode()
+
+    async def script(visit: Visit) -> None:
+        await visit.begin_stream()
+        await visit.chunk(b"data: " + spoken + b'\n\ndata: {"error":null,"content":"","stop":true}\n\n')
+        await visit.end_stream()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            await ask(here.port, post("/completion", {"stream": True}))
+            await until(lambda: here.supervisor.records)
+            assert here.supervisor.records[0].outcome == "complete"
+
+    drive(work())
+
+
 def test_the_cause_of_a_death_is_named_once_the_daemon_knows_it() -> None:
     async def script(visit: Visit) -> None:
         visit.hang_up()
@@ -137,28 +203,6 @@ def test_the_cause_of_a_death_is_named_once_the_daemon_knows_it() -> None:
             answer = await asked
             assert answer.status == 503
             assert "illegal instruction" in answer.json["error"]["message"]
-
-    drive(work())
-
-
-def test_a_connection_closed_at_the_instant_of_its_reuse_is_replaced_unseen() -> None:
-    async def script(visit: Visit) -> None:
-        if visit.connection == 1 and len(there_visits) == 1:
-            visit.hang_up()
-            return
-
-        there_visits.append(visit)
-        await visit.answer(visit.body)
-
-    there_visits: list[Visit] = []
-
-    async def work() -> None:
-        async with engine(script) as there, gateway() as here:
-            here.supervisor.show(serving=there.endpoint())
-            for number in range(3):
-                assert (await ask(here.port, post(CHAT, {"n": number}))).json == {"n": number}
-
-            assert there.connections == 2
 
     drive(work())
 

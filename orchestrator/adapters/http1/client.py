@@ -13,6 +13,7 @@ Bytes that arrive in IDLE belong to no request: the connection is dropped. Inter
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from enum import Enum
 from typing import Literal, Protocol, cast
@@ -53,7 +54,7 @@ class UpstreamError(OrchError):
 
 
 class StaleError(Exception):
-    """A reused connection was closed before the first byte of a response."""
+    """A connection was closed before a byte of the request was written: the engine has not seen it."""
 
 
 class ConnectionOwner(Protocol):
@@ -189,10 +190,14 @@ class UpstreamConnection(asyncio.Protocol):
     async def exchange(self, head: bytes, body: bytes) -> UpstreamResponse:
         """Send one request and wait for the head of its response.
 
-        :raises StaleError: when the connection was used before and is closed without a byte of a response
+        :raises StaleError: when the connection is found closed, or out of step, before anything is sent
         :raises UpstreamError: when it breaks in any other way
         """
         if self._state is _CLOSED or self._transport.is_closing():
+            raise StaleError
+
+        if self._reused and self._signalled():
+            self._drop()
             raise StaleError
 
         self._state = _AWAITING_HEAD
@@ -281,9 +286,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._state = _CLOSED
             response.complete = True
             response.ended()
-        elif response is None and self._reused and not self._head_bytes:
-            self._state = _CLOSED
-            self._refuse_head(StaleError())
         else:
             self.fail("the engine closed the connection")
 
@@ -328,6 +330,16 @@ class UpstreamConnection(asyncio.Protocol):
         if self._response is not None:
             self._response.complete = True
             self._response.keep_alive = self._parser.should_keep_alive()
+
+    def _signalled(self) -> bool:
+        """Return whether something has come on an idle connection, its end included, that the loop has not seen yet.
+
+        Asked of the kernel in the moment of reuse. Once a request is written it is too late to know: an engine that
+        closes then may have done what it was asked to.
+        """
+        poller = select.poll()
+        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+        return bool(poller.poll(0))
 
     # Transitions out of an exchange.
 

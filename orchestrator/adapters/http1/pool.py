@@ -36,9 +36,10 @@ class UpstreamPool:
         return len(self._idle)
 
     async def request(self, method: str, target: str, headers: Headers, body: bytes = b"") -> UpstreamResponse:
-        """Send a request, and return when the head of its response has arrived.
+        """Send a request, once, and return when the head of its response has arrived.
 
-        A connection that the engine closed in the instant of its reuse is replaced once, by a fresh one.
+        Idle connections that the engine has closed are passed over. One that closes after the request was written is an
+        error: the engine may have done what it was asked to, and nobody here can know.
 
         :param headers: end-to-end fields; Host and framing are added here
         :raises UpstreamError: when no response head arrives
@@ -48,23 +49,13 @@ class UpstreamPool:
             fields.append((b"content-length", b"%d" % len(body)))
 
         head = encode_head(f"{method} {target} HTTP/1.1".encode(), fields)
-        connection = self._reusable()
-        if connection is not None:
+        while (idle := self._reusable()) is not None:
             try:
-                return await connection.exchange(head, body)
+                return await idle.exchange(head, body)
             except StaleError:
-                pass  # a fresh one is tried below
+                pass  # nothing was sent
 
-        try:
-            fresh = await self._connect()
-        except UpstreamError as error:
-            if connection is None:
-                raise
-
-            # It went out on the connection that was closed: the engine may have read it, and died of it.
-            raise UpstreamError(error.message, "before_response") from error
-
-        connection = fresh
+        connection = await self._connect()
         self._unanswered[connection] = self._loop.time()
         try:
             return await connection.exchange(head, body)

@@ -59,7 +59,8 @@ class AnswerWatch:
     def finished(self, record: Finished) -> None:
         """Take in a request that has ended."""
         generates = not any(part in record.route for part in _WITHOUT_TOKENS)
-        outcome = outcome_of(record.status, record.outcome, record.output_tokens, generates=generates)
+        status = record.error_status or record.status
+        outcome = outcome_of(status, record.outcome, record.output_tokens, generates=generates)
         if outcome == "answered":
             self.answered += 1
             self._window, self._told = AnswerWindow(), False

@@ -120,6 +120,15 @@ def error(code: int, kind: str, message: str) -> bytes:
     return json.dumps({"error": {"code": code, "message": message, "type": kind}}).encode()
 
 
+def failing(family: str, message: str) -> bytes:
+    """The event in which a stream ends that cannot go on, as upstream writes it."""
+    failed: dict[str, object] = {"code": 500, "message": message, "type": "server_error"}
+    if family == "anthropic":
+        return b"event: error\ndata: " + compact(failed) + b"\n\n"
+
+    return _data({"error": failed})
+
+
 def compact(value: dict[str, object]) -> bytes:
     """As both engines write it: the gateway looks for `"timings":{`."""
     return json.dumps(value, separators=(",", ":")).encode()

@@ -50,7 +50,7 @@ class Faults:
 
     A client's request may say in its body what only it shall meet: `fake_cached`, tokens of its context that are said
     to have been in the cache; `fake_slow_by`, as `slow_by`; `fake_stall_after`, tokens after which its stream stands
-    still.
+    still; `fake_error_after`, tokens after which its stream ends with an error.
     """
 
     bind_after_s: float = 0.0

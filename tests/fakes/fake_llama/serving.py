@@ -178,6 +178,11 @@ class Engine:
                     request.check()
                     time.sleep(LOOK_S)
 
+            if streams and index + 1 == body.get("fake_error_after"):
+                request.chunk(answers.failing(family, "Compute error."))
+                request.end()
+                return
+
             if request.id and faults.die_at == "mid-stream" and index + 1 >= faults.after:
                 die(faults, self._log)
 

@@ -1,0 +1,226 @@
+"""Kept connections that the engine closes: what it may have done is never asked of it twice while it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from orchestrator.adapters.http1 import UpstreamError, UpstreamPool
+from orchestrator.gateway.config import GatewayOptions
+from tests.integration.gateway_support import PATIENCE_S, Visit, ask, drive, engine, gateway, get, post
+
+CHAT = "/v1/chat/completions"
+SOON = GatewayOptions(recover_s=0.2)
+"""Nobody tells this gateway that its engine is gone: it need not wait long for it."""
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def closes(visit: Visit) -> None:
+    visit.writer.close()
+
+
+async def resets(visit: Visit) -> None:
+    visit.hang_up()
+
+
+async def ends_its_side_alone(visit: Visit) -> None:
+    visit.writer.write_eof()
+    await visit.gone()
+
+
+async def closes_after_an_interim_answer(visit: Visit) -> None:
+    await visit.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    visit.writer.close()
+
+
+async def closes_in_its_head(visit: Visit) -> None:
+    await visit.send(b"HTTP/1.1 200 OK\r\nContent-")
+    visit.writer.close()
+
+
+async def closes_a_moment_later(visit: Visit) -> None:
+    await asyncio.sleep(0.1)
+    visit.writer.close()
+
+
+WAYS = [
+    closes, resets, ends_its_side_alone, closes_after_an_interim_answer, closes_in_its_head, closes_a_moment_later
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [CHAT, "/completion", "/v1/messages"])
+@pytest.mark.parametrize("end", WAYS, ids=lambda each: each.__name__)
+def test_what_an_engine_read_and_did_not_answer_is_not_asked_again_while_it_lives(
+    path: str, end: Callable[[Visit], object]
+) -> None:
+    async def script(visit: Visit) -> None:
+        if json.loads(visit.body)["n"] == 2:
+            await end(visit)  # type: ignore[misc]
+        else:
+            await visit.answer(visit.body)
+
+    async def work() -> None:
+        async with engine(script) as there, gateway(config=SOON) as here:
+            here.supervisor.show(serving=there.endpoint())
+            assert (await ask(here.port, post(path, {"n": 1}))).status == 200
+            answer = await ask(here.port, post(path, {"n": 2}))
+            assert answer.status == 502
+            assert [json.loads(visit.body)["n"] for visit in there.visits] == [1, 2]
+            assert [visit.connection for visit in there.visits] == [1, 1]
+            assert (await ask(here.port, post(path, {"n": 3}))).json == {"n": 3}
+
+    drive(work())
+
+
+def test_neither_is_a_question_that_changes_nothing() -> None:
+    async def script(visit: Visit) -> None:
+        if len(script_visits) == 1:
+            visit.hang_up()
+            return
+
+        script_visits.append(visit)
+        await visit.answer(b"{}")
+
+    script_visits: list[Visit] = []
+
+    async def work() -> None:
+        async with engine(script) as there, gateway(config=SOON) as here:
+            here.supervisor.show(serving=there.endpoint())
+            assert (await ask(here.port, get("/props"))).status == 200
+            assert (await ask(here.port, get("/props"))).status == 502
+            assert len(there.visits) == 2
+
+    drive(work())
+
+
+class Server:
+    """An engine in a thread: it answers, and does with an idle connection what it is told, at once."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self._idle: list[socket.socket] = []
+        self._answered = threading.Semaphore(0)
+        self.port = self._listener.getsockname()[1]
+        self.accepted = 0
+        self.read: list[bytes] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def while_idle(self, act: Callable[[socket.socket], object], answered: int = 1) -> None:
+        """Do something to each connection once so many were answered."""
+        for _ in range(answered):
+            assert self._answered.acquire(timeout=PATIENCE_S)
+
+        while self._idle:
+            act(self._idle.pop())
+
+    def stop_listening(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # the thread that accepts holds it open otherwise
+        self._accepting.join()
+        self._listener.close()
+
+    def close(self) -> None:
+        if self._accepting.is_alive():
+            self.stop_listening()
+
+        for each in self._connections:
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+
+            self.accepted += 1
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            while data := connection.recv(65536):
+                self.read.append(data.partition(b"\r\n\r\n")[2])
+                connection.sendall(OK)
+                self._idle.append(connection)
+                self._answered.release()
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    connection.shutdown(socket.SHUT_RD)
+    connection.close()
+
+
+IDLE_ENDS: list[Callable[[socket.socket], object]] = [
+    lambda each: each.shutdown(socket.SHUT_RDWR),
+    lambda each: each.shutdown(socket.SHUT_WR),
+    lambda each: each.sendall(OK),
+    lambda each: each.sendall(b"\0"),
+    reset,
+]
+
+
+@pytest.mark.parametrize(
+    "end", IDLE_ENDS, ids=["closed", "half closed", "an answer to nothing", "a stray byte", "reset"]
+)
+def test_a_connection_that_ended_before_its_reuse_is_passed_over_unseen(
+    server: Server, end: Callable[[socket.socket], object]
+) -> None:
+    async def work() -> None:
+        pool = UpstreamPool("127.0.0.1", server.port)
+        for body in (b"1", b"2"):
+            response = await pool.request("POST", "/completion", [], body)
+            assert response.status == 200
+            assert response.complete
+            server.while_idle(end)  # the loop is not asked meanwhile: it has not seen the end
+
+        assert server.read == [b"1", b"2"]
+        assert server.accepted == 2
+        pool.close()
+
+    drive(work())
+
+
+def test_all_connections_that_ended_are_passed_over(server: Server) -> None:
+    async def work() -> None:
+        pool = UpstreamPool("127.0.0.1", server.port)
+        await asyncio.gather(*(pool.request("POST", "/completion", [], b"%d" % n) for n in range(5)))
+        server.while_idle(lambda each: each.shutdown(socket.SHUT_RDWR), answered=5)
+        assert pool.idle == 5
+        assert (await pool.request("POST", "/completion", [], b"last")).status == 200
+        assert sorted(server.read) == [b"0", b"1", b"2", b"3", b"4", b"last"]
+        pool.close()
+
+    drive(work())
+
+
+def test_an_engine_that_is_gone_got_nothing(server: Server) -> None:
+    async def work() -> None:
+        pool = UpstreamPool("127.0.0.1", server.port)
+        await pool.request("POST", "/completion", [], b"1")
+        server.while_idle(lambda each: each.shutdown(socket.SHUT_RDWR))
+        server.stop_listening()
+        with pytest.raises(UpstreamError) as raised:
+            await pool.request("POST", "/completion", [], b"2")
+
+        assert raised.value.stage == "connect"
+        pool.close()
+
+    drive(work())

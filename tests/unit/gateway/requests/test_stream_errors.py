@@ -1,0 +1,69 @@
+"""Error events at the end of a stream."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from orchestrator.gateway.requests.stream_errors import error_status
+from orchestrator.gateway.timings import TAIL_BYTES, BodyTail
+
+DELTA = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        (b"", None),
+        (DELTA + b"data: [DONE]\n\n", None),
+        (DELTA + b'data: {"error":{"code":503}}\n\n', 503),
+        (DELTA + b'data:{"error":{"code":503}}', 503),
+        (b'error: {"code":400}\n\n', 400),
+        (b"error: not JSON\n\n", 500),
+        (b'event: error\ndata: {"code":429}\n\n', 429),
+        (b"event:error\ndata: nothing of JSON\n\n", 500),
+        (b'event: error\n\ndata: {"content":"a"}\n\n', None),  # an event without data is none
+        (b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n', 500),
+        (b'data: {"type":"response.failed","response":{"error":{"code":"server_error"}}}\n\n', 500),
+        (b'data: {"type":"response.incomplete","response":{"error":null}}\n\n', None),
+        (b'data: {"error":{"code":true}}\n\n', 500),
+        (b'data: {"error":{"code":200}}\n\n', 500),
+        (b'data: {"error":{"code":1e999}}\n\n', None),
+        (b'data: {"error":[[[' + b"[" * 9000, None),
+        (b': error\n\ndata: {"error":null}\n\n', None),
+        (b'data: "error"\n\n', None),
+    ],
+)
+def test_an_error_event_is_found_with_its_status(tail: bytes, expected: int | None) -> None:
+    assert error_status(tail) == expected
+
+
+def test_text_that_the_tail_begins_in_is_no_event() -> None:
+    event = b"data: " + json.dumps({"content": 'error: {"code":500} ' * 2000, "error": None}).encode() + b"\n\n"
+    for size in random.Random(1).sample(range(TAIL_BYTES, len(event)), 200):
+        tail = BodyTail()
+        tail.add(event[:size] + b"\n\n" + DELTA)
+        assert error_status(tail.value()) is None
+
+
+def test_no_bytes_make_it_fail() -> None:
+    source = random.Random(2)
+    parts = [
+        b"data: ",
+        b"event: ",
+        b"error",
+        b":",
+        b"\n",
+        b"\r",
+        b'{"error":',
+        b"{}",
+        b"[",
+        b'"',
+        b"\xff",
+        b"500",
+        b"}",
+    ]
+    for _ in range(3000):
+        error_status(b"".join(source.choices(parts, k=source.randrange(30))))
