@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from urllib.parse import urlsplit
@@ -75,11 +76,11 @@ def test_requests_for_two_models_by_turns_are_all_served_with_few_switches(lab: 
 
 
 @pytest.mark.parametrize("dialect", ["upstream", "fork"])
-@pytest.mark.parametrize("when", ["mid-stream", "before the first byte"])
+@pytest.mark.parametrize("when", ["mid-stream", "before the first byte", "a whole answer"])
 def test_the_engine_stops_working_for_a_client_that_left(lab: Lab, dialect: str, when: str) -> None:
-    slow = {"tokens_s": 20} if when == "mid-stream" else {"prompt_s": 30.0}
+    slow = {"prompt_s": 30.0} if when == "before the first byte" else {"tokens_s": 20}
     lab.run("m", faults=slow, dialect=dialect, more="[context]\nparallel = 1\n")
-    connection = send(lab, "leaving", tokens=2000)
+    connection = send(lab, "leaving", tokens=2000, stream=when != "a whole answer")
     until(lambda: lab.requests("m", "accepted"), "the engine works on it")
     if when == "mid-stream":
         assert connection.recv(1000)
@@ -107,10 +108,10 @@ def test_two_hundred_clients_that_leave_anywhere_leak_nothing(lab: Lab) -> None:
     lab.ask("last").check_complete(8)
 
 
-def send(lab: Lab, request_id: str, tokens: int = 8) -> socket.socket:
-    """A streaming request whose answer is not read."""
+def send(lab: Lab, request_id: str, tokens: int = 8, *, stream: bool = True) -> socket.socket:
+    """A request whose answer is not read."""
     host, _, port = urlsplit(lab.url).netloc.partition(":")
-    body = b'{"prompt": "hello", "stream": true, "n_predict": %d}' % tokens
+    body = json.dumps({"prompt": "hello", "stream": stream, "n_predict": tokens}).encode()
     head = (
         f"POST /completion HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         f"X-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -102,6 +102,50 @@ def test_pages_from_elsewhere_cannot_ask(header: str, status: int) -> None:
     drive(work())
 
 
+PERMISSIONS = (
+    b"Access-Control-Allow-Origin: *\r\nACCESS-CONTROL-ALLOW-CREDENTIALS: true\r\n"
+    b"access-control-allow-headers: *\r\nAccess-Control-Expose-Headers: X-Secret\r\n"
+    b"Access-Control-Allow-Private-Network: true\r\nAccess-Control-Max-Age: 9\r\n"
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/completion", "/tokenize", "/props"])
+def test_no_page_gets_the_permission_that_an_engine_gives(path: str, stream: bool) -> None:
+    """Both engines answer any page's Origin with permission."""
+
+    async def generous(visit: Visit) -> None:
+        assert "origin" not in visit.headers and "referer" not in visit.headers
+        kind, end = (b"text/event-stream", b"data: {}\n\n") if stream else (b"application/json", b"{}")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%bContent-Length: %d\r\n\r\n%b"
+        await visit.send(head % (kind, PERMISSIONS, len(end), end))
+
+    async def work() -> None:
+        async with engine(generous) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            origin = ("Origin: http://localhost:3000", "Referer: http://localhost:3000/page")
+            monitor = ENGINE_ROUTES[path].methods == ("GET",)
+            answer = await ask(here.port, get(path, *origin) if monitor else post(path, {"stream": stream}, *origin))
+            assert answer.status == 200
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+
+    drive(work())
+
+
+@pytest.mark.parametrize("path", EVERY_ROUTE)
+def test_a_page_that_asks_whether_it_may_gets_no_permission(path: str) -> None:
+    async def work() -> None:
+        async with engine(echo) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            fields = ("Origin: http://localhost:3000", "Access-Control-Request-Method: POST")
+            answer = await ask(here.port, get(path, *fields, method="OPTIONS"))
+            assert answer.status >= 400
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+            assert there.visits == []
+
+    drive(work())
+
+
 @pytest.mark.parametrize(
     ("header", "status"),
     [

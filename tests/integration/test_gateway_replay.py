@@ -129,6 +129,45 @@ def test_a_connection_that_an_engine_closes_and_lives_on_is_an_error_and_no_deat
     drive(work())
 
 
+def test_a_request_is_sent_to_two_engines_that_die_and_to_no_third() -> None:
+    """Others were in flight as well, so it is not refused as the cause: the limit alone keeps it from the third."""
+
+    async def work() -> None:
+        supervisor = Falling()
+        patient = replace(QUICK, recover_s=10.0)
+
+        async def die_with_both(visit: Visit) -> None:
+            here = first if visit in first.visits else second
+            await until(lambda: len(here.visits) == 2)
+            visit.hang_up()
+
+        async with (
+            engine(die_with_both) as first,
+            engine(die_with_both) as second,
+            engine(echo) as third,
+            gateway(supervisor, patient) as here,
+        ):
+            supervisor.show(serving=first.endpoint("i-1"))
+            asked = [asyncio.ensure_future(ask(here.port, post(CHAT, {"n": n}))) for n in range(2)]
+            await until(lambda: len(first.visits) == 2 and not first.open)
+            await asyncio.sleep(0.05)  # the gateway has seen both connections end
+            supervisor.fall("i-1")
+            supervisor.show(serving=second.endpoint("i-2"))
+            await until(lambda: len(second.visits) == 2 and not second.open)
+            await asyncio.sleep(0.05)
+            supervisor.fall("i-2")
+            supervisor.show(serving=third.endpoint("i-3"))
+            answers = [await each for each in asked]
+            assert [answer.json["error"]["code"] for answer in answers] == ["not_replayed"] * 2
+            assert [answer.status for answer in answers] == [503] * 2
+            assert "two engines died" in answers[0].json["error"]["message"]
+            assert third.visits == []
+            assert [record.replays for record in supervisor.records] == [1, 1]
+            assert (await ask(here.port, post(CHAT, {"n": 3}))).status == 200
+
+    drive(work())
+
+
 def test_an_instance_that_was_stopped_on_purpose_makes_no_suspects() -> None:
     async def work() -> None:
         supervisor = Falling()
