@@ -27,10 +27,16 @@ class Served(Protocol):
     def silent_s(self, instance: str, now: float) -> float | None: ...
 
 
+async def _never(instance: str) -> bool:
+    return False
+
+
 class Dispatcher(AdmissionGate):
     """Follows the view, counts the requests, and ends them with the gateway.
 
     :param look_for_models: looks for new profiles; in passing, where the request has another way to go
+    :ivar given_up: asked when an instance has answered a request with an error, before the client is told: returns
+        whether the daemon turns away from the instance, as soon as that is known
     :ivar progress: returns what is known of the engine's work, by the number of the request
     """
 
@@ -45,6 +51,7 @@ class Dispatcher(AdmissionGate):
         self._look_for_models = look_for_models
         self.ledger = ledger
         self.exchanges: set[Served] = set()
+        self.given_up: Callable[[str], Awaitable[bool]] = _never
         self.progress: Callable[[], Mapping[int, EngineProgress]] = dict
         self._quiet = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None

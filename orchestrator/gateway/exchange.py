@@ -48,6 +48,13 @@ _FIGURES = tuple(field.name for field in fields(EngineFigures))
 
 _IDS = count(1)
 
+_NOT_SUPPORTED = 501
+
+
+class _GivenUpError(UpstreamError):
+    """The engine answered with an error, and the daemon turns away from it: it answers nothing else any more."""
+
+
 _STATES: dict[type[Phase], RequestState] = {
     ReadingBody: "receiving", Queued: "held", AwaitingHead: "sent", Recovering: "recovering"
 }  # fmt: skip
@@ -198,6 +205,9 @@ class Exchange:
             upstream = await admission.pool.request(request.method, target, headers, body)
             self._enter(Relaying(upstream))
             try:
+                if await self._is_given_up(upstream.status, admission.endpoint, body):
+                    raise _GivenUpError(f"the engine answered {upstream.status}, as it does always", "during_response")
+
                 traffic = admission.traffic if self._match.route.computes else None
                 asked = (self._model or admission.endpoint.profile) if self._match.route.computes else None
                 await self._answer.relay(upstream, traffic, asked)
@@ -207,6 +217,17 @@ class Exchange:
             return failure
 
         return None
+
+    async def _is_given_up(self, status: int, endpoint: Endpoint, body: bytes) -> bool:
+        """Return whether an answer is the error of an engine that can answer nothing else, and the request can be sent
+        to the next one. Others pay no time: the daemon knows at once that an error is no more than that, mostly.
+        """
+        failed = status >= 500 and status != _NOT_SUPPORTED and self._match.route.computes
+        if not failed or self._answer.written not in (Written.NOTHING, Written.COMMENTS):
+            return False
+
+        may_repeat = self._replays < MAX_REPLAYS and len(body) <= self._dispatcher.config.replay_bytes
+        return may_repeat and await self._dispatcher.given_up(endpoint.instance)
 
     async def _recover(
         self, failure: UpstreamError, endpoint: Endpoint, body: bytes, fingerprint: RequestFingerprint | None
@@ -250,6 +271,9 @@ class Exchange:
 
         if failure.malformed:
             return FailureKind.MALFORMED
+
+        if isinstance(failure, _GivenUpError):
+            return FailureKind.ENGINE_DIED
 
         crash_suspects = self._dispatcher.crash_suspects
         unsent = failure.stage == "connect"

@@ -39,7 +39,7 @@ class FailureKind(Enum):
     MALFORMED = "the engine did not speak HTTP"
     UNSENT = "no instance got it, and the daemon has turned away from the one that was asked"
     UNREACHABLE = "no instance got it, and the one that was asked is still the one to ask"
-    ENGINE_DIED = "its connection broke, and the daemon has turned away from the instance"
+    ENGINE_DIED = "it broke off or answered an error, and the daemon has turned away from the instance"
     CONNECTION_LOST = "its connection broke, and that is all that is known"
 
 

@@ -31,6 +31,9 @@ from orchestrator.gateway.contract import Finished
 
 SECOND_QUESTION_AFTER_S = 1.0
 
+LOG_COMES_S = 0.05
+"""For the engine's line about an error to arrive: it is written before the answer, and takes another way."""
+
 _PROMPTS = ("The capital of France is", "1 2 3 4 5 6")
 _TOKENS = 4
 
@@ -52,6 +55,8 @@ class AnswerWatch:
         self._window = AnswerWindow()
         self._first_line = run.log.next_seq
         self._told = False
+        self._judged = anyio.Event()
+        self._given_up = False
         self.due = anyio.Event()
         self.answered = 0
         self.failed = 0
@@ -72,6 +77,33 @@ class AnswerWatch:
             if suspicious(self._window, monotonic()):
                 self.due.set()
 
+    async def given_up(self, timeout_s: float) -> bool:
+        """Take in an error before its client is told of it, and return whether the instance is given up for it.
+
+        At once where nothing speaks for that; else when the question of our own is answered, or is not.
+        """
+        if self._line() is None:
+            await anyio.sleep(LOG_COMES_S)
+
+        window = add_outcome(self._window, "failed", in_log=self._line() is not None)
+        if suspicious(window, monotonic()) and not self._given_up:
+            self._window = window
+            judged = self._judged
+            self.due.set()
+            with anyio.move_on_after(timeout_s):
+                await judged.wait()
+
+        return self._given_up
+
+    def gone(self) -> None:
+        """The instance serves no more: nobody waits any longer for what becomes of it."""
+        self._judge(given_up=True)
+
+    def _judge(self, *, given_up: bool) -> None:
+        self._given_up = given_up
+        self._judged.set()
+        self._judged = anyio.Event()
+
     def look(self) -> bool:
         """Return whether a question is due; the log may tell of streams that ended with an error in them.
 
@@ -90,12 +122,14 @@ class AnswerWatch:
         failures = self._window.failures
         outcome, _ = await self._ask(probe, 0, timeout_s)
         if outcome == "failed":
+            self._judge(given_up=True)
             hold(f"new requests wait: the last {failures} answers and one to orch itself were errors")
             await anyio.sleep(SECOND_QUESTION_AFTER_S)
             outcome, said = await self._ask(probe, 1, timeout_s)
             if outcome == "failed":
                 return answers_failed(failures, self._line(), said)
 
+        self._judge(given_up=False)
         if failures >= SUSPICIOUS_AFTER and not self._told:
             self._told = True
             own = "orch itself was answered" if outcome == "answered" else "orch itself was not answered in time"

@@ -120,6 +120,13 @@ class LivenessWatcher:
         if watched is not None:
             watched.answers.finished(record)
 
+    async def given_up(self, instance: str) -> bool:
+        """Return whether an instance that has answered a request with an error is given up: asked before its client is
+        told, so that the next instance can answer it.
+        """
+        watched = self._watched.get(instance)
+        return watched is not None and await watched.answers.given_up(3 * self._policy.timeout_s)
+
     async def _watch(self, instance: str) -> None:
         run = self._runs.get(instance)
         if run is not None:
@@ -128,7 +135,10 @@ class LivenessWatcher:
                     answers = AnswerWatch(run, self._record)
                     watched = Watched(run, probe, answers, ProbeResult(judged_line=run.log.next_seq))
                     self._watched[instance] = watched
-                    await self._look_until_gone(instance, watched)
+                    try:
+                        await self._look_until_gone(instance, watched)
+                    finally:
+                        answers.gone()
             finally:
                 self._watched.pop(instance, None)
 

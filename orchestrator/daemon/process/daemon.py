@@ -166,6 +166,7 @@ class Daemon:
         core.start("demand", demand.run)
         watcher = self._watcher(runs, router, dispatcher)
         ledger.subscribe(watcher.finished)
+        dispatcher.given_up = watcher.given_up
         core.start("watcher", watcher.run)
         slowdown = self._slowdown_watch(runs, router, dispatcher, effect_runner)
         ledger.subscribe(slowdown.finished)
