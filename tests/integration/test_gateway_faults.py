@@ -17,15 +17,17 @@ SOON = GatewayOptions(recover_s=0.2)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
-BEFORE_THE_FIRST_BYTE = {
-    "nothing at all": b"",
-    "half a head": b"HTTP/1.1 200 OK\r\nContent-",
+CLOSED = {"nothing at all": b"", "half a head": b"HTTP/1.1 200 OK\r\nContent-"}
+
+MALFORMED = {
     "not HTTP": b"<html>\r\n\r\n",
     "a length that is no number": OK + b"Content-Length: abc\r\n\r\n{}",
     "two lengths": OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
     "a length beside chunks": OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "an unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nxx",
     "a megabyte of header": OK + b"X: " + b"a" * 2**20 + b"\r\nContent-Length: 2\r\n\r\n{}",
+    "a header without an end": OK + b"X: " + b"a" * 2**20,
+    "a header of 40 KB in one piece": OK + b"X: " + b"a" * 40_000 + b"\r\nContent-Length: 2\r\n\r\n{}",
     "a CR in a header": OK + b"X: a\rSet-Cookie: evil\r\nContent-Length: 2\r\n\r\n{}",
     "a bare LF in a header": OK + b"X: a\nSet-Cookie: evil\r\nContent-Length: 2\r\n\r\n{}",
     "a NUL in a header": OK + b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}",
@@ -34,11 +36,15 @@ BEFORE_THE_FIRST_BYTE = {
 }
 
 
-@pytest.mark.parametrize("name", BEFORE_THE_FIRST_BYTE)
+@pytest.mark.parametrize("name", [*CLOSED, *MALFORMED])
 def test_a_broken_answer_is_an_error_with_its_cause(name: str) -> None:
     async def script(visit: Visit) -> None:
-        await visit.send(BEFORE_THE_FIRST_BYTE[name])
-        visit.writer.close()
+        if name in CLOSED:
+            await visit.send(CLOSED[name])
+            visit.writer.close()
+        else:
+            await visit.send(MALFORMED[name])
+            await visit.gone()  # it keeps the connection: the error is found in what it said
 
     async def work() -> None:
         async with engine(script) as there, gateway(config=SOON) as here:
@@ -47,9 +53,10 @@ def test_a_broken_answer_is_an_error_with_its_cause(name: str) -> None:
             here.supervisor.show(serving=there.endpoint())
             answer = await ask(here.port, post(CHAT, {}))
             assert answer.status == 502
-            assert answer.json["error"]["code"] in ("engine_died", "engine_protocol")
+            assert answer.json["error"]["code"] == ("engine_died" if name in CLOSED else "engine_protocol")
             assert answer.json["error"]["message"]
             assert 0 < int(answer.headers["retry-after"]) <= 120
+            await until(lambda: there.open == 0)
             assert "set-cookie" not in answer.headers
             assert len(there.visits) == 1
             assert here.dispatcher.in_flight("i-1") == 0
@@ -246,10 +253,35 @@ def test_an_engine_may_close_after_a_number_of_requests(says_so: bool) -> None:
     drive(work())
 
 
-def test_bytes_after_the_end_cost_the_connection_and_never_reach_the_next_client() -> None:
+EVIL = OK + b'Content-Length: 6\r\n\r\n"evil"'
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("rest", [EVIL, EVIL[:-3], EVIL[:12], b"x", b"\0"])
+def test_bytes_after_the_end_cost_the_connection_and_never_reach_the_next_client(rest: bytes, later: bool) -> None:
     async def script(visit: Visit) -> None:
-        await visit.send(OK + b"Content-Length: 2\r\n\r\n{}" + OK + b'Content-Length: 6\r\n\r\n"evil"')
+        whole = OK + b"Content-Length: 2\r\n\r\n{}"
+        await visit.send(whole if later else whole + rest)
+        if later:
+            await asyncio.sleep(0.02)
+            await visit.send(rest)
+
         await visit.gone()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            for number in range(3):
+                assert (await ask(here.port, post(CHAT, {}))).body == b"{}"
+                await until(lambda: there.open == 0)
+                assert there.connections == number + 1
+
+    drive(work())
+
+
+def test_a_connection_that_the_engine_says_it_will_close_is_not_used_again() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.send(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")  # and it does not
 
     async def work() -> None:
         async with engine(script) as there, gateway() as here:
