@@ -52,8 +52,9 @@ picture: $(STAMP)       ## the dashboard's picture in the README; needs Chromium
 soak: $(STAMP)          ## 500 switches and 5000 requests with random faults
 	$(BIN)/python -m benchmarks.soak
 
-fuzz: $(STAMP)          ## 100000 mutated requests, and the profile loader
+fuzz: $(STAMP)          ## 100000 mutated requests, the profile loader, and new examples for the property tests
 	$(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m pytest --hypothesis-profile=default tests/unit
 
 $(STAMP): pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)

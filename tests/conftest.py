@@ -1,10 +1,16 @@
-"""For all tests: compiled modules are kept, and what is started can be interrupted."""
+"""For all tests: properties meet the same examples, compiled modules are kept, what is started can be interrupted."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+
+from hypothesis import settings
+
+# The same examples each time: a change is judged by what it changes. `make fuzz` draws new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 # The tests start hundreds of interpreters. Where bytecode is not to be written, each would compile every module again:
 # a second of a processor for each daemon, half of what all tests cost.

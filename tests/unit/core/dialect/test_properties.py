@@ -99,14 +99,15 @@ def flags_in(argv: tuple[str, ...], caps: Capabilities) -> Iterator[tuple[str, s
 def test_each_setting_is_passed_or_noted_or_refused(on: str, chosen: dict[str, Value]) -> None:
     result, refused = what_it_can(on, chosen)
 
-    passed = dict(flags_in(result.argv, build(on)))
-    stage = passed.get("--spec-type") or ""
+    passed = list(flags_in(result.argv, build(on)))
+    names = {name for name, _ in passed}
+    stages = " ".join(value or "" for name, value in passed if name == "--spec-type")
     for path in chosen.keys() - refused:
         spellings = flags_of(path, build(on)) - ({"--spec-type"} if path in STAGE_KEYS else set())
         assert (
-            spellings & passed.keys()
+            spellings & names
             or any(note.startswith(f"{path} = ") for note in result.notes)
-            or f"{STAGE_KEYS.get(path, ' ')}=" in stage
+            or f"{STAGE_KEYS.get(path, ' ')}=" in stages
         ), f"{path} is lost"
 
 
