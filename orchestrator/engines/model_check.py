@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, read_splits
+from orchestrator.adapters.gguf.reader import GgufError, GgufHeader
+from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.dialect.model_fit import (
     Misfit,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.gguf.reader import MAX_FIELDS, MAX_TENSORS, GgufError, read_gguf, read_splits
+from orchestrator.adapters.gguf.reader import MAX_FIELDS, MAX_TENSORS, GgufError, read_gguf
+from orchestrator.adapters.gguf.splits import read_splits
 from tests.faults.lab import make_workshop, new_lab
 
 HEAD = "<4sIQQ"

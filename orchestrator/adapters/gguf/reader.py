@@ -9,7 +9,6 @@ this job: it takes seconds on a large vocabulary and refuses the fork's tensor t
 from __future__ import annotations
 
 import os
-import re
 import stat
 import struct
 from collections.abc import Mapping
@@ -49,8 +48,6 @@ _STRING = 8
 _ARRAY = 9
 _LEAST_FIELD_BYTES = 8 + 4 + 1
 _LEAST_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
-
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class GgufError(OrchError):
@@ -139,11 +136,11 @@ def read_gguf(path: str) -> GgufHeader:
         with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise _error(path, "not a GGUF file", "it is no regular file")
+                raise gguf_error(path, "not a GGUF file", "it is no regular file")
 
             size = status.st_size
             if size < 24:
-                raise _error(path, "not a GGUF file", f"{size} bytes, and a header alone has 24")
+                raise gguf_error(path, "not a GGUF file", f"{size} bytes, and a header alone has 24")
 
             return _read(_Reader(path, file.fileno(), size))
     except OSError as error:
@@ -153,36 +150,6 @@ def read_gguf(path: str) -> GgufHeader:
 def _without_waiting(path: str, flags: int) -> int:
     # A FIFO without a writer would hold the open for ever.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def split_paths(path: str) -> tuple[str, ...]:
-    """Return every file of a split model given one of them; of a model in one file, that file."""
-    match = _SPLIT.fullmatch(os.path.basename(path))
-    if match is None:
-        return (path,)
-
-    count = int(match["count"])
-    names = (f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1))
-    return tuple(os.path.join(os.path.dirname(path), name) for name in names)
-
-
-def read_splits(path: str) -> tuple[GgufHeader, ...]:
-    """Read the headers of every file of a model, the first one (which has the metadata) first.
-
-    :raises GgufError: also when a file is missing or the first one counts otherwise than the names
-    """
-    paths = split_paths(path)
-    if missing := [other for other in paths if not os.path.exists(other)]:
-        raise GgufError(
-            f"{len(missing)} of the {len(paths)} files of the model are missing", details=tuple(missing[:8])
-        )
-
-    headers = tuple(read_gguf(other) for other in paths)
-    if headers[0].split_count != len(paths):
-        detail = f"`split.count` is {headers[0].split_count}, the names say {len(paths)}"
-        raise _error(paths[0], "the model's files do not belong together", detail)
-
-    return headers
 
 
 class _Reader:
@@ -239,24 +206,24 @@ class _Reader:
         missing = self.at + count - self.size
         if missing > 0:
             detail = f"byte {self.at}: {what} needs {count} bytes, the file lacks {missing} of them"
-            raise _error(self.path, "the header is cut short or corrupt", detail)
+            raise gguf_error(self.path, "the header is cut short or corrupt", detail)
 
         if self.at + count > MAX_HEADER_BYTES:
             raise self.error(f"the header is longer than {MAX_HEADER_BYTES} bytes")
 
     def error(self, detail: str) -> GgufError:
-        return _error(self.path, "the header is corrupt", f"byte {self.at}: {detail}")
+        return gguf_error(self.path, "the header is corrupt", f"byte {self.at}: {detail}")
 
 
 def _read(reader: _Reader) -> GgufHeader:
     magic = reader.raw(4, "the magic")
     if magic != b"GGUF":
-        raise _error(reader.path, "not a GGUF file", f"it begins with {magic!r}, expected b'GGUF'")
+        raise gguf_error(reader.path, "not a GGUF file", f"it begins with {magic!r}, expected b'GGUF'")
 
     version = reader.integer("<I", "the version")
     if version not in (2, 3):
         turned = " (a big-endian file)" if version in (2 << 24, 3 << 24) else ""
-        raise _error(reader.path, "unsupported GGUF version", f"version {version}{turned}, supported are 2 and 3")
+        raise gguf_error(reader.path, "unsupported GGUF version", f"version {version}{turned}, supported are 2 and 3")
 
     tensor_count = reader.integer("<Q", "the number of tensors")
     field_count = reader.integer("<Q", "the number of metadata pairs")
@@ -276,7 +243,7 @@ def _read(reader: _Reader) -> GgufHeader:
 
     alignment = kv.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 30:
-        raise _error(
+        raise gguf_error(
             reader.path, "the header is corrupt", f"`general.alignment` is {alignment}, expected a power of two"
         )
 
@@ -366,7 +333,7 @@ def _place_tensors(reader: _Reader, described: list[Tensor], start: int) -> tupl
         size = max(room, 0) if tensor.size_bytes < 0 else tensor.size_bytes
         if size > room and index != last:
             detail = f"tensor `{tensor.name}` ({size} bytes at {tensor.offset}) runs into the next one"
-            raise _error(reader.path, "the header is corrupt", detail)
+            raise gguf_error(reader.path, "the header is corrupt", detail)
 
         lacking = start + tensor.offset + size - reader.size
         if lacking > missing:
@@ -385,5 +352,6 @@ def _place_tensors(reader: _Reader, described: list[Tensor], start: int) -> tupl
     return tuple(placed)
 
 
-def _error(path: str, what: str, detail: str) -> GgufError:
+def gguf_error(path: str, what: str, detail: str) -> GgufError:
+    """Return the error for one file, with what was found in it."""
     return GgufError(f"{path}: {what}", details=(quote_text(detail, MAX_SHOWN),))

@@ -13,7 +13,8 @@ import anyio
 from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.file_stamps import Stamp, directory_stamp, stamp
-from orchestrator.adapters.gguf.reader import GgufError, read_gguf, split_paths
+from orchestrator.adapters.gguf.reader import GgufError, read_gguf
+from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, planned_figures

@@ -19,7 +19,7 @@ import anyio.to_thread
 from orchestrator.adapters.abandonable import NoThreadError, run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.file_stamps import directory_stamp, stamp
-from orchestrator.adapters.gguf.reader import split_paths
+from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.key_handover import EngineKey, make_key

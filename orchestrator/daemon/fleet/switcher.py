@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.abandonable import run_abandonable
-from orchestrator.adapters.gguf.reader import split_paths
+from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.hardware.page_cache import read_ahead

@@ -16,7 +16,7 @@ from time import monotonic, time
 import anyio
 import anyio.to_thread
 
-from orchestrator.adapters.gguf.reader import split_paths
+from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.adapters.hardware.host import HostReading, Residency, read_host, residency, rss_mib
 from orchestrator.adapters.paths import Paths

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.adapters.gguf.reader import read_splits
+from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.core.profile.profile import DEMO_MODEL
 from orchestrator.engines.model_file import model_file
 from tests.unit.engines.engine_scripts import paths_below

@@ -16,9 +16,8 @@ from orchestrator.adapters.gguf.reader import (
     GgufArray,
     GgufError,
     read_gguf,
-    read_splits,
-    split_paths,
 )
+from orchestrator.adapters.gguf.splits import read_splits, split_paths
 from orchestrator.adapters.gguf.types import size_bytes
 from orchestrator.adapters.gguf.writer import Field, TensorData, floats, write_gguf, zeros
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
