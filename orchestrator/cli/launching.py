@@ -8,11 +8,17 @@ import sys
 import time
 
 from orchestrator.adapters.paths import Paths, make_private
+from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.systemd.notify import VARIABLES
 from orchestrator.api import client
+from orchestrator.cli import diagnostics
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
 START_LIMIT_S = 20.0
+"""Without a sign of work. On a busy machine a daemon that works may need longer until it answers."""
+
+LONGEST_START_S = 180.0
+SAY_AFTER_S = 3.0
 
 
 def ensure_daemon(paths: Paths) -> bool:
@@ -48,13 +54,22 @@ def _start(paths: Paths) -> None:
             env=env,
         )
 
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline:
+    began = worked_at = time.monotonic()
+    ticks = -1
+    while (now := time.monotonic()) < min(worked_at + START_LIMIT_S, began + LONGEST_START_S):
         try:
-            client.request(paths.control_socket, "/v1/status")
+            client.request(paths.control_socket, "/v1/status", timeout_s=START_LIMIT_S)
+            diagnostics.clear_progress()
             return
-        except NotRunningError:
-            pass  # not listening yet
+        except (NotRunningError, TimedOutError):
+            pass  # not listening yet, or too busy to answer
+
+        if now - began > SAY_AFTER_S:
+            diagnostics.progress("the daemon is starting")
+
+        stat = stat_of(process.pid)
+        if stat is not None and stat.cpu_ticks > ticks:
+            ticks, worked_at = stat.cpu_ticks, now
 
         if process.poll() is not None:
             raise OrchError(
@@ -65,7 +80,12 @@ def _start(paths: Paths) -> None:
 
         time.sleep(0.02)
 
-    raise TimedOutError(f"the daemon did not answer within {START_LIMIT_S:g} s", details=_tail(log_file, start))
+    diagnostics.clear_progress()
+    raise TimedOutError(
+        f"the daemon did not answer within {time.monotonic() - began:.0f} s",
+        details=_tail(log_file, start),
+        hint=f"it runs on (pid {process.pid}); once `orch status` is answered, so is this command",
+    )
 
 
 def _tail(path: str, start: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -36,15 +37,24 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
 def started(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Makes a program that writes its environment, and then waits, stand in for the daemon; gives the file."""
     noted = os.path.join(paths.config, "environment.json")
+    with stand_in(
+        paths,
+        monkeypatch,
+        "import json, os, sys, time\n"
+        f"told = {{'env': dict(os.environ), 'words': sys.argv[1:], 'session': os.getsid(0), 'pid': os.getpid()}}\n"
+        f"json.dump(told, open({noted!r} + '.new', 'w'))\nos.rename({noted!r} + '.new', {noted!r})\n"
+        "time.sleep(60)\n",
+    ):
+        yield noted
+
+
+@contextlib.contextmanager
+def stand_in(paths: Paths, monkeypatch: pytest.MonkeyPatch, code: str) -> Iterator[None]:
+    """A program that runs in the daemon's place."""
     os.makedirs(paths.config, exist_ok=True)
     program = os.path.join(paths.config, "python")
     with open(program, "w", encoding="utf-8") as file:
-        file.write(
-            f"#!{sys.executable}\nimport json, os, sys, time\n"
-            f"told = {{'env': dict(os.environ), 'words': sys.argv[1:], 'session': os.getsid(0), 'pid': os.getpid()}}\n"
-            f"json.dump(told, open({noted!r} + '.new', 'w'))\nos.rename({noted!r} + '.new', {noted!r})\n"
-            "time.sleep(60)\n"
-        )
+        file.write(f"#!{sys.executable}\n{code}")
 
     os.chmod(program, 0o700)
     processes: list[subprocess.Popen[bytes]] = []
@@ -58,7 +68,7 @@ def started(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     monkeypatch.setattr(sys, "executable", program)
     monkeypatch.setattr(subprocess, "Popen", Kept)
-    yield noted
+    yield
     for process in processes:
         process.kill()
         process.wait(20)
@@ -106,7 +116,7 @@ def test_a_daemon_has_a_session_of_its_own_nothing_of_a_service_manager_and_is_w
         monkeypatch.setenv(name, "1")
 
     monkeypatch.setattr(launching, "START_LIMIT_S", 1.0)
-    with pytest.raises(TimedOutError, match="did not answer within 1 s"):
+    with pytest.raises(TimedOutError, match=r"did not answer within \d+ s"):
         ensure_daemon(paths)
 
     until(lambda: os.path.exists(started), "it has started")
@@ -117,3 +127,52 @@ def test_a_daemon_has_a_session_of_its_own_nothing_of_a_service_manager_and_is_w
     assert told["session"] == told["pid"]
     assert not told["env"].keys() & set(VARIABLES)
     assert told["env"]["ORCH_HOME"] == os.environ["ORCH_HOME"]
+
+
+ANSWERS = """
+made = socket.socket(socket.AF_UNIX)
+os.makedirs(os.path.dirname({path!r}), exist_ok=True)
+made.bind({path!r})
+made.listen()
+while True:
+    connection, _ = made.accept()
+    connection.recv(65536)
+    time.sleep({answers_after_s})
+    try:
+        connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n{{}}")
+    except OSError:
+        pass
+    connection.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "answers"),
+    [
+        ("while time.monotonic() < began + 3: pass", True),  # a busy machine
+        ("while time.monotonic() < began + 3: time.sleep(0.0001); sum(range(2000))", True),
+        ("time.sleep(30)", False),  # stands still
+    ],
+    ids=["busy", "halting", "still"],
+)
+def test_a_daemon_that_works_is_waited_for_longer_than_one_that_stands_still(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, before: str, answers: bool
+) -> None:
+    monkeypatch.setattr(launching, "START_LIMIT_S", 1.0)
+    code = f"import os, socket, time\nbegan = time.monotonic()\n{before}\n"
+    with stand_in(paths, monkeypatch, code + ANSWERS.format(path=paths.control_socket, answers_after_s=0)):
+        if answers:
+            assert ensure_daemon(paths) is True
+            return
+
+        with pytest.raises(TimedOutError) as caught:
+            ensure_daemon(paths)
+
+        assert caught.value.hint is not None and "runs on (pid " in caught.value.hint
+
+
+def test_a_daemon_that_works_for_ever_is_not_waited_for_for_ever(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "START_LIMIT_S", 1.0)
+    monkeypatch.setattr(launching, "LONGEST_START_S", 2.0)
+    with stand_in(paths, monkeypatch, "while True: pass\n"), pytest.raises(TimedOutError):
+        ensure_daemon(paths)
