@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Callable
+from time import monotonic
 
 from orchestrator.gateway.errors import GatewayError
 
@@ -92,6 +93,11 @@ class Hold:
             ticket.release()
 
         return len(woken)
+
+    def waited_s(self, profile: str) -> float:
+        """Return for how long the oldest request that wants this profile has waited; 0 when none does."""
+        waiting = self.waiting().get(profile)
+        return 0.0 if waiting is None else monotonic() - waiting[1]
 
     def waiting(self) -> dict[str, tuple[int, float]]:
         """Return, for each profile, how many wait for it, and since when the oldest does (monotonic)."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 
@@ -135,9 +137,14 @@ def test_a_dry_run_shows_the_difference_and_does_nothing(home: Home) -> None:
 def test_a_client_that_names_another_profile_gets_it(home: Home) -> None:
     fresh(home, "one")
     body = {"model": "second", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+    began = monotonic()
     status, _, answer = home.request("POST", "/v1/chat/completions", body)
+    took_s = monotonic() - began
     assert status == 200, answer
     assert home.status()["profile"] == "two"
+    told = home.orch("events", "-n", "20").stdout
+    waited_s = float(re.findall(r"switched to two@embedded, requests waited (\d+\.\d+) s", told)[-1])
+    assert 0.1 < waited_s < took_s
 
 
 def test_alternating_clients_do_not_thrash(home: Home) -> None:

@@ -56,7 +56,10 @@ class Published:
 
 
 class Owner:
-    """Owns the state of the fleet."""
+    """Owns the state of the fleet.
+
+    :ivar waited_s: returns for how long the first of those has waited who named this profile and wait for it
+    """
 
     def __init__(self, event_log: EventLog, policy: RestartPolicy | None = None) -> None:
         self._queue: asyncio.Queue[tuple[FleetEvent, asyncio.Future[None] | None]] = asyncio.Queue()
@@ -66,6 +69,7 @@ class Owner:
         self._effect_runner: EffectHandler | None = None
         self._observers: list[Callable[[], None]] = []
         self._switch_observers: list[Callable[[SwitchFinished], None]] = []
+        self.waited_s: Callable[[str], float] = lambda profile: 0.0
         self.published: Publisher[Published] = Publisher(Published(Fleet(), monotonic()))
 
     @property
@@ -148,7 +152,8 @@ class Owner:
     def _finish(self, finished: SwitchFinished) -> None:
         operation = finished.operation
         if finished.ok:
-            text = f"switched to {operation.target}, requests waited {finished.gap_s:.2f} s"
+            waited_s = max(finished.gap_s, self.waited_s(operation.target.profile))
+            text = f"switched to {operation.target}, requests waited {waited_s:.2f} s"
             self._event_log.add("switched", text)
         else:
             back = f"; {operation.origin} serves again" if finished.rolled_back else ""

@@ -167,6 +167,7 @@ class Daemon:
         watcher = self._watcher(runs, router, dispatcher)
         ledger.subscribe(watcher.finished)
         dispatcher.given_up = watcher.given_up
+        owner.waited_s = dispatcher.hold.waited_s
         core.start("watcher", watcher.run)
         slowdown = self._slowdown_watch(runs, router, dispatcher, effect_runner)
         ledger.subscribe(slowdown.finished)
