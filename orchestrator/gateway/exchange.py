@@ -88,6 +88,7 @@ class Exchange:
         self._endpoint: Endpoint | None = None
         self._held_s = 0.0
         self._replays = 0
+        self._lost_at: set[str] = set()
 
     async def run(self) -> None:
         """Serve it. Only cancellation, by the client's leaving, gets out of here."""
@@ -195,6 +196,10 @@ class Exchange:
 
         :return: None when it was answered
         """
+        if admission.endpoint.instance in self._lost_at:  # it was taken for dead, and lives: it may have done the work
+            message = "the engine closed the connection that this request was sent on, and lives; it is not sent again"
+            raise GatewayError("engine_died", message, retry_after_s=5)
+
         self._endpoint = admission.endpoint
         self._enter(AWAITING_HEAD)
         request, match = self._request, self._match
@@ -247,6 +252,9 @@ class Exchange:
 
         if consequence.step is Step.SEND_AGAIN:
             self._replays += consequence.replay
+            if consequence.replay:
+                self._lost_at.add(endpoint.instance)
+
             self._answer.end_cut_event()
             return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ import pytest
 
 from orchestrator.adapters.http1 import UpstreamError, UpstreamPool
 from orchestrator.gateway.config import GatewayOptions
-from tests.integration.gateway_support import PATIENCE_S, Visit, ask, drive, engine, gateway, get, post
+from tests.integration.gateway_support import PATIENCE_S, Visit, ask, drive, engine, gateway, get, post, until
 
 CHAT = "/v1/chat/completions"
 SOON = GatewayOptions(recover_s=0.2)
@@ -78,6 +79,32 @@ def test_what_an_engine_read_and_did_not_answer_is_not_asked_again_while_it_live
     drive(work())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_was_turned_away_from_for_a_moment_gets_it_once(stream: bool) -> None:
+    """It did not answer questions for a while, closed the connection, and answers again: it had not died."""
+    held = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await held.wait()
+        visit.writer.close()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway(config=SOON) as here:
+            here.supervisor.show(serving=there.endpoint("i-1"))
+            asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"stream": stream})))
+            await until(lambda: there.visits)
+            here.supervisor.show(progress="the engine does not answer")
+            held.set()
+            await until(lambda: here.dispatcher.queued == 1)
+            here.supervisor.show(serving=there.endpoint("i-1"))
+            answer = await asked
+            assert answer.status == 502
+            assert answer.json["error"]["code"] == "engine_died" and "lives" in answer.json["error"]["message"]
+            assert len(there.visits) == 1
+
+    drive(work())
+
+
 def test_neither_is_a_question_that_changes_nothing() -> None:
     async def script(visit: Visit) -> None:
         if len(script_visits) == 1:
@@ -107,6 +134,7 @@ class Server:
         self._connections: list[socket.socket] = []
         self._idle: list[socket.socket] = []
         self._answered = threading.Semaphore(0)
+        self._left = threading.Semaphore(0)
         self.port = self._listener.getsockname()[1]
         self.accepted = 0
         self.read: list[bytes] = []
@@ -120,6 +148,12 @@ class Server:
 
         while self._idle:
             act(self._idle.pop())
+
+    def reset(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RD)
+        assert self._left.acquire(timeout=PATIENCE_S)  # the thread that reads holds it open otherwise
+        connection.close()
 
     def stop_listening(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)  # the thread that accepts holds it open otherwise
@@ -153,6 +187,8 @@ class Server:
                 self._answered.release()
         except OSError:
             pass
+        finally:
+            self._left.release()
 
 
 @pytest.fixture
@@ -162,34 +198,25 @@ def server() -> Iterator[Server]:
     made.close()
 
 
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    connection.shutdown(socket.SHUT_RD)
-    connection.close()
+IDLE_ENDS: dict[str, Callable[[Server, socket.socket], object]] = {
+    "closed": lambda server, each: each.shutdown(socket.SHUT_RDWR),
+    "half closed": lambda server, each: each.shutdown(socket.SHUT_WR),
+    "an answer to nothing": lambda server, each: each.sendall(OK),
+    "a stray byte": lambda server, each: each.sendall(b"\0"),
+    "reset": lambda server, each: server.reset(each),
+}
 
 
-IDLE_ENDS: list[Callable[[socket.socket], object]] = [
-    lambda each: each.shutdown(socket.SHUT_RDWR),
-    lambda each: each.shutdown(socket.SHUT_WR),
-    lambda each: each.sendall(OK),
-    lambda each: each.sendall(b"\0"),
-    reset,
-]
-
-
-@pytest.mark.parametrize(
-    "end", IDLE_ENDS, ids=["closed", "half closed", "an answer to nothing", "a stray byte", "reset"]
-)
-def test_a_connection_that_ended_before_its_reuse_is_passed_over_unseen(
-    server: Server, end: Callable[[socket.socket], object]
-) -> None:
+@pytest.mark.parametrize("end", IDLE_ENDS)
+def test_a_connection_that_ended_before_its_reuse_is_passed_over_unseen(server: Server, end: str) -> None:
     async def work() -> None:
         pool = UpstreamPool("127.0.0.1", server.port)
         for body in (b"1", b"2"):
             response = await pool.request("POST", "/completion", [], body)
             assert response.status == 200
             assert response.complete
-            server.while_idle(end)  # the loop is not asked meanwhile: it has not seen the end
+            # The loop is not asked meanwhile: it has not seen the end.
+            server.while_idle(lambda each: IDLE_ENDS[end](server, each))
 
         assert server.read == [b"1", b"2"]
         assert server.accepted == 2
