@@ -36,6 +36,11 @@ BUSY_TIMES = 15
 """One that is silent and at work has so many times `load_stall_s`: half an hour by default. Loads of 20 minutes were
 seen, without a line, a byte or a page, while a driver compiled its kernels (llama.cpp issue 25423)."""
 
+_READ_STEP_BYTES = 1 << 16
+_FILLED_STEP_BYTES = 16 << 20
+"""What a load has to read or to fill to have moved: a process that does nothing but hear our questions, and never ends
+its answers, does a little of both."""
+
 _UNKNOWN_NUMBERS = 1
 """0 and 1 are what builds say that do not know their number."""
 
@@ -75,6 +80,15 @@ class LoadingProgress:
     cpu_s: float = 0.0
     looks: int = 0
     blocked: int = 0
+
+
+def work_done(read_bytes: int, filled_bytes: int, lines: int) -> int:
+    """Return a number that grows while a load makes progress that can be seen from outside.
+
+    :param filled_bytes: memory in use
+    :param lines: how many it has printed
+    """
+    return read_bytes // _READ_STEP_BYTES + filled_bytes // _FILLED_STEP_BYTES + lines
 
 
 def assess_loading(

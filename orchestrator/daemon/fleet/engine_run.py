@@ -18,7 +18,7 @@ from orchestrator.adapters.process.tree import Activity
 from orchestrator.core.engine_log.marks import without_marks
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
-from orchestrator.core.fleet.readiness import LoadingLook, missing_device
+from orchestrator.core.fleet.readiness import LoadingLook, missing_device, work_done
 from orchestrator.core.fleet.routing import Endpoint
 from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
 from orchestrator.core.terminal import neutralise
@@ -101,7 +101,7 @@ class EngineRun:
     def look(self, listens: bool | None, healthy: bool) -> LoadingLook:
         """Return how far its loading is: bytes read, memory filled, lines printed, CPU time."""
         activity = self.child.activity() if self.child is not None else Activity()
-        work = (activity.read_bytes or 0) + activity.rss_bytes + self.log.next_seq
+        work = work_done(activity.read_bytes or 0, activity.rss_bytes, self.log.next_seq)
         return LoadingLook(listens, healthy, work, activity.cpu_s, activity.blocked)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from orchestrator.core.dialect.capabilities import Kind
@@ -12,6 +14,7 @@ from orchestrator.core.fleet.readiness import (
     assess_loading,
     no_drafts,
     unanswered_canary,
+    work_done,
 )
 
 PORT = 4711
@@ -137,3 +140,20 @@ def test_a_canary_without_an_answer_may_pass_and_one_without_drafts_does_not() -
     assert "timed out" in unanswered_canary("timed out").message
     assert no_drafts(3).action == "give_up"
     assert "3 answers" in no_drafts(3).message
+
+
+def moved(times: int, read: int = 0, filled: int = 0, lines: int = 0) -> int:
+    """How many of these looks find that a load has moved, when each finds it grown by so much."""
+    works = [work_done(10 << 20, 100 << 20, 7)]
+    works += [work_done((10 << 20) + n * read, (100 << 20) + n * filled, 7 + n * lines) for n in range(1, times + 1)]
+    return sum(later > earlier for earlier, later in pairwise(works))
+
+
+@pytest.mark.parametrize("grown", [{"read": 300}, {"filled": 64 << 10}, {"read": 300, "filled": 64 << 10}, {}])
+def test_what_our_own_questions_cost_a_process_is_no_progress(grown: dict[str, int]) -> None:
+    assert moved(60, **grown) <= 1
+
+
+@pytest.mark.parametrize("grown", [{"read": 256 << 10}, {"filled": 16 << 20}, {"lines": 1}])
+def test_a_slow_load_is_progress(grown: dict[str, int]) -> None:
+    assert moved(60, **grown) == 60
