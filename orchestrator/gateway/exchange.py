@@ -252,7 +252,7 @@ class Exchange:
 
         if consequence.step is Step.SEND_AGAIN:
             self._replays += consequence.replay
-            if consequence.replay:
+            if consequence.replay and not isinstance(failure, _GivenUpError):  # that one's work was over
                 self._lost_at.add(endpoint.instance)
 
             self._answer.end_cut_event()

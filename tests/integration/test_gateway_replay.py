@@ -239,3 +239,62 @@ def test_a_suspect_is_tried_alone_and_for_a_short_while_only() -> None:
             assert [record.replays for record in supervisor.records if record.replays] == [1, 1]
 
     drive(work())
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_an_error_of_an_engine_that_is_given_up_is_answered_by_who_serves_next(same: bool) -> None:
+    """The next one, or the same one where it recovers after all: its work on the request was over."""
+
+    async def work() -> None:
+        seen: list[str] = []
+
+        async def script(visit: Visit) -> None:
+            seen.append(visit.line)
+            if len(seen) == 1:
+                await visit.answer(b'{"error":{"message":"Compute error."}}', status="500 Internal Server Error")
+            else:
+                await visit.answer(visit.body)
+
+        async with engine(script) as there, gateway(Supervised(LOADING), QUICK) as here:
+            here.supervisor.show(serving=there.endpoint("i-1"))
+
+            async def given_up(instance: str) -> bool:
+                here.supervisor.show(progress="the engine answers only errors")
+                return True
+
+            here.dispatcher.given_up = given_up
+            asked = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": 1})))
+            await until(lambda: here.dispatcher.queued == 1)
+            here.supervisor.show(serving=there.endpoint("i-1" if same else "i-2"))
+            assert (await asked).json == {"n": 1}
+            assert len(seen) == 2
+
+    drive(work())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "asks"),
+    [
+        (CHAT, "500 Internal Server Error", 1), (CHAT, "503 Service Unavailable", 1), (CHAT, "501 Not Implemented", 0),
+        (CHAT, "400 Bad Request", 0), ("/tokenize", "500 Internal Server Error", 0),
+    ],
+)  # fmt: skip
+def test_an_error_that_says_nothing_against_its_engine_is_passed_on_as_it_is(path: str, status: str, asks: int) -> None:
+    async def work() -> None:
+        async def script(visit: Visit) -> None:
+            await visit.answer(b'{"error":{"message":"no"}}', status=status)
+
+        async with engine(script) as there, gateway(Supervised(LOADING), QUICK) as here:
+            here.supervisor.show(serving=there.endpoint("i-1"))
+            asked: list[str] = []
+
+            async def given_up(instance: str) -> bool:
+                asked.append(instance)
+                return False
+
+            here.dispatcher.given_up = given_up
+            answer = await ask(here.port, post(path, {"n": 1}))
+            assert (answer.status, answer.json) == (int(status[:3]), {"error": {"message": "no"}})
+            assert (len(asked), len(there.visits)) == (asks, 1)
+
+    drive(work())
