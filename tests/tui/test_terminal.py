@@ -153,6 +153,11 @@ def test_a_browser_needs_the_key_and_must_be_on_this_machine(home: Home) -> None
         base, _, key = address.partition("/?key=")
         assert base.startswith("http://127.0.0.1:") and len(key) >= 32
         assert _status(address) == 200
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
+            cookie = {each.strip().lower() for each in answer.headers["Set-Cookie"].split(";")}
+
+        assert {f"orch-top={key.lower()}", "samesite=strict", "httponly"} <= cookie
+        assert not any(each.startswith("domain") for each in cookie)
         assert _status(f"{base}/") == _status(f"{base}/?key=wrong") == _status(f"{base}/ws") == 403
         assert _status(f"{base}/", Cookie=f"orch-top={key}") == 200
         assert _status(address, Origin="http://evil.example") == 403
