@@ -6,6 +6,7 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
+from orchestrator.cli.list_verbs import add_list_verbs, require_one_or_all
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
@@ -22,12 +23,7 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|forget")
-    listing = verbs.add_parser("list", help="what was learned, and for what")
-    listing.add_argument("--json", action="store_true", help="print as JSON")
-    forgetting = verbs.add_parser("forget", help="begin with the profile's own margin again")
-    forgetting.add_argument("id", nargs="?", help="as `list` shows it")
-    forgetting.add_argument("--all", action="store_true", help="all of them")
+    add_list_verbs(parser, "what was learned, and for what", "forget", "begin with the profile's own margin again")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,9 +66,7 @@ def _margins(entry: dict[str, object]) -> str:
 
 
 def _forget(store: MarginStore, args: argparse.Namespace) -> int:
-    if bool(args.id) == args.all:
-        raise UsageError("say which margin to forget, or `--all`", hint="`orch margins list` shows them")
-
+    require_one_or_all(args, "margins", "margin")
     if args.id and args.id not in store.entries():
         known = tuple(store.entries())
         raise UsageError(f"there is no margin `{args.id}`", details=(f"known: {', '.join(known) or 'none'}",))

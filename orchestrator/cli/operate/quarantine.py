@@ -7,8 +7,8 @@ import argparse
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output
+from orchestrator.cli.list_verbs import add_list_verbs, require_one_or_all
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import UsageError
 
 HELP = "show or clear the requests that are refused because engines died of them"
 EXAMPLES = """\
@@ -19,12 +19,7 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|clear")
-    listing = verbs.add_parser("list", help="the requests that met deaths of engines")
-    listing.add_argument("--json", action="store_true", help="print as JSON")
-    clearing = verbs.add_parser("clear", help="have them answered again")
-    clearing.add_argument("id", nargs="?", help="as `list` shows it")
-    clearing.add_argument("--all", action="store_true", help="all of them")
+    add_list_verbs(parser, "the requests that met deaths of engines", "clear", "have them answered again")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,9 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verb == "list":
         return _list(json.loads(client.request(path, "/v1/quarantine")), as_json=args.json)
 
-    if bool(args.id) == args.all:
-        raise UsageError("say which request to clear, or `--all`", hint="`orch quarantine list` shows them")
-
+    require_one_or_all(args, "quarantine", "request")
     body = json.dumps({"id": args.id} if args.id else {}).encode()
     count = json.loads(client.request(path, "/v1/quarantine", body))["cleared"]
     diagnostics.note(f"cleared {count} {'request' if count == 1 else 'requests'}")
