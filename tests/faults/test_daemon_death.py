@@ -135,22 +135,27 @@ def test_a_home_whose_path_is_too_long_for_a_socket_is_an_error_that_says_so(lab
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "kept"),
     [
-        b"",
-        b"\x00\xff garbage",
-        b'{"version": 1, "wan',
-        b"[1, 2]",
-        b'{"version": 1, "last": {"profile": 7}, "wanted": {"engine": "x"}}',
+        (b"", True),
+        (b"\x00\xff garbage", True),
+        (b'{"version": 1, "wan', True),
+        (b"[1, 2]", True),
+        (b'{"version": 1, "last": {"profile": 7}, "wanted": {"engine": "x"}}', False),
     ],
 )
-def test_a_state_file_that_cannot_be_read_does_not_keep_the_daemon_from_starting(lab: Lab, content: bytes) -> None:
+def test_a_state_file_that_cannot_be_read_does_not_keep_the_daemon_from_starting(
+    lab: Lab, content: bytes, kept: bool
+) -> None:
     path = lab.write("state/state.json", "")
     with open(path, "wb") as file:
         file.write(content)
 
     lab.run("m")
     lab.ask("r").check_complete(8)
+    if kept:
+        with open(f"{path}.bad", "rb") as file:
+            assert file.read() == content
 
 
 def test_a_state_file_of_a_newer_orch_is_refused_and_left_alone(lab: Lab) -> None:
