@@ -17,11 +17,12 @@ import pytest
 
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.engines.known.model import known_model, write_known_model
+from orchestrator.engines.registry import Engine
 from tests.support import Home, new_home, until
 from tests.virtual_gpu.cards import Card, events, refused_in, settled, tried, virtual_gpu
 from tests.virtual_gpu.memory import MIB
 from tests.virtual_gpu.peers import serving
-from tests.virtual_gpu.server import RpcBuild, find_rpc_build
+from tests.virtual_gpu.server import RpcBuild, find_rpc_build, rpc_build
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -64,8 +65,10 @@ ROOMY = Card(16, 16, [1, 2, 4, 8])
 
 
 @pytest.fixture(scope="module")
-def build() -> RpcBuild:
-    found = find_rpc_build()
+def build(real_builds: dict[str, Engine]) -> RpcBuild:
+    """The build of these tests; without it, one that orch finds."""
+    mine = real_builds.get("upstream")
+    found = find_rpc_build() if mine is None else rpc_build(mine.path, mine.capabilities)
     if isinstance(found, str):
         pytest.skip(found)
 
