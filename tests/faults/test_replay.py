@@ -42,7 +42,7 @@ def test_a_request_is_never_sent_a_third_time(lab: Lab) -> None:
     lab.replayed.update({"r", "beside"})
     lab.run("m", faults=[{"poison": "POISON", "signal": "ABRT"}] * 2 + [{}], more=FOUR)
     answer = lab.ask("r", prompt="POISON")
-    assert (answer.status, answer.headers["x-should-retry"]) == (502, "false")
+    assert (answer.status, answer.headers.get("x-should-retry")) == (502, "false"), answer.body
     assert len(lab.requests("m", "accepted")) == 2
     assert "crashed" in answer.json["error"]["message"]
 
@@ -111,7 +111,7 @@ def test_a_request_that_kills_each_engine_is_refused_and_the_others_are_served(l
     until(lambda: len(lab.starts("m")) == 2, "the first death")
     late = lab.begin_asking("late", 60)
     answer = poison.result()
-    assert (answer.status, answer.headers["x-should-retry"]) == (502, "false")
+    assert (answer.status, answer.headers.get("x-should-retry")) == (502, "false"), answer.body
     assert answer.json["error"]["code"] == "request_quarantined"
     for bystander in (*bystanders, late):
         bystander.result().check_complete(60)
