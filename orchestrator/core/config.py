@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from orchestrator.core.addresses import is_loopback, listen_host
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
+from orchestrator.core.profile.absent import explain_absent
 from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.profile.settings import Setting, Value
 from orchestrator.core.profile.values import describe_type, read_value
@@ -182,7 +183,9 @@ def _read_tables(document: Mapping[str, object], problems: Problems) -> dict[str
                 setting = _BY_PATH.get(f"{table}.{key}")
                 if setting is None:
                     allowed = [each.key for each in CONFIG_SETTINGS if each.table == table]
-                    problems.add(place, f"unknown key `{dotted(place)}`", hint=did_you_mean(key, allowed))
+                    problems.add(
+                        place, f"unknown key `{dotted(place)}`", hint=explain_absent(key) or did_you_mean(key, allowed)
+                    )
                     continue
 
                 value = read_value(setting, raw, place, problems, allow_empty=True)

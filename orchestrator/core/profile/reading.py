@@ -15,6 +15,7 @@ from typing import cast
 from orchestrator.core.dialect.known_flags import explain_flag, explain_key
 from orchestrator.core.dialect.owned_flags import find_refused_flags
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted, nearest
+from orchestrator.core.profile.absent import explain_absent
 from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES, read_metadata, read_variable
 from orchestrator.core.profile.keys import ENGINE_KEYS, HEAD, RECOVERY, TOP_KEYS
 from orchestrator.core.profile.profile import (
@@ -201,7 +202,7 @@ def _add_unknown_key(where: Key, raw: object, allowed: Sequence[str], problems: 
     """Say what is meant: of a table that is not known, each of its keys may be."""
     key = str(where[-1])
     inside = [found for name in raw if (found := _meaning(key, str(name)))] if isinstance(raw, dict) else []
-    hint = "; ".join(dict.fromkeys(inside)) or did_you_mean(key, allowed) or _meaning("", key)
+    hint = explain_absent(key) or "; ".join(dict.fromkeys(inside)) or did_you_mean(key, allowed) or _meaning("", key)
     problems.add(where, f"unknown key `{dotted(where)}`", hint=hint)
 
 
