@@ -514,6 +514,23 @@ def test_dying_orphans_are_reaped_and_the_exit_status_stays_right(runner: asynci
     runner.run(scenario())
 
 
+def test_the_status_of_a_child_is_left_to_who_waits_for_it(runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        child = await spawn(shell("sleep 0.1; exit 5"), Lines())
+        deadline = time.monotonic() + PATIENCE_S
+        while child.pid not in zombies():  # the loop is not asked meanwhile: it has not seen the end
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # noqa: ASYNC251
+
+        for _ in range(3):
+            reaper.reap_adopted()
+
+        assert child.pid in zombies()
+        assert (await child.wait()).code == 5
+
+    runner.run(scenario())
+
+
 def test_an_orphan_that_nobody_waits_for_is_reaped_after_a_while(runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         script = "(setsid sh -c 'exit 0' &) ; sleep 0.05"
