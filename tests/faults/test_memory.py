@@ -67,6 +67,13 @@ def test_the_top_of_the_ladder_is_the_end(lab: Lab) -> None:
     assert all(f"margin {margin} MiB: device_oom" in message for margin in (1024, 1536, 2048)), message
 
 
+def test_so_many_starts_as_the_profile_allows_are_the_end(lab: Lab) -> None:
+    lab.model("m", {"oom_below_mib": 9000, "oom_mib": 10}, more=f"{LADDER}max_attempts = 2\n")
+    lab.serve("m")
+    lab.state("failed")
+    assert margins(lab, "m", "upstream") == [1024, 1536]
+
+
 @pytest.mark.parametrize("dialect", ["upstream", "fork"])
 def test_memory_that_the_engine_before_still_held_is_waited_for_and_the_margin_stays(lab: Lab, dialect: str) -> None:
     """No device is read here: what the engines say of their devices is the measure."""
