@@ -164,6 +164,7 @@ def test_an_absolute_target_for_our_own_host_is_a_path() -> None:
         (get("/" + "a" * 9000), 414),
         (get("/", "X: " + "a" * 20_000), 431),
         (get("/", *[f"X-{number}: y" for number in range(2000)]), 431),
+        (get("/", *[f"X-{number}: y" for number in range(101)]), 431),  # many, and not much
         (b"GET /" + b"a" * 128 * 1024, 414),
         (get("/", "X: " + "a" * 128 * 1024), 431),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413),
