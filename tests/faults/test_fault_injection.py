@@ -105,7 +105,7 @@ def at_rest(status: Any) -> bool:
     return status is not None and not status["switching"] and status["state"] in ("ready", "failed", "stopped")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_the_daemon_outlives_every_call_that_fails(lab: Lab) -> None:
     lab.configure(
         "[daemon]\nstop_grace_s = 1.0\nprobe_s = 0.2\n"

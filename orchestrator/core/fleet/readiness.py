@@ -232,12 +232,12 @@ def refused_canary(status: int | None, detail: str) -> Failure | None:
     return Failure("bad_flag", message, action="give_up", phase="none", hint=hint)
 
 
-def wrong_answers(fresh: str, cached: str) -> Failure:
+def wrong_answers(at_once: str, in_pieces: str) -> Failure:
     """Return the failure of an engine that computes wrongly: one prompt had two answers, twice."""
     return Failure(
         "engine_bug",
         "the engine computes wrongly: at temperature 0 a prompt that is read at once goes on with"
-        f" {fresh[:40]!r}, and one from its cache with {cached[:40]!r}",
+        f" {at_once[:40]!r}, and one that is read in pieces with {in_pieces[:40]!r}",
         action="give_up",
         phase="none",
         hint="take another build (`orch engines rollback`, `orch engines update`) or the other engine: `orch switch`",

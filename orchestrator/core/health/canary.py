@@ -1,6 +1,6 @@
 """Whether two answers to one prompt can come from an engine that computes rightly. Pure.
 
-At temperature 0 a prompt has one answer, whether it is read at once or was in the cache. Honest engines differ a little
+At temperature 0 a prompt has one answer, whether it is read at once or in pieces. Honest engines differ a little
 between the shapes of their batches, so that tokens that are nearly as likely may change places: what counts is a token
 that is sure in one answer and out of the question in the other.
 """
@@ -28,21 +28,21 @@ class DrawnToken:
     likely: Mapping[str, float] = field(default_factory=dict)
 
 
-def compare_answers(fresh: Sequence[DrawnToken], cached: Sequence[DrawnToken], tokens: int | None) -> Agreement:
+def compare_answers(at_once: Sequence[DrawnToken], in_pieces: Sequence[DrawnToken], tokens: int | None) -> Agreement:
     """Return whether two answers to one prompt agree as far as both go.
 
-    :param fresh: with the prompt read at once; `cached` with the prompt from the cache
+    :param at_once: with the prompt read at once; `in_pieces` with the prompt read a few tokens at a time
     :param tokens: that the engine counted for the two, the one that ends an answer included; None when it did not
     """
-    if not fresh and not cached:
+    if not at_once and not in_pieces:
         return "agree" if tokens else "empty"
 
-    if not fresh or not cached:
-        first = (fresh or cached)[0]
+    if not at_once or not in_pieces:
+        first = (at_once or in_pieces)[0]
         # One has ended where the other goes on; where the engine tells nothing of likelihoods, that is too odd already.
         return "differ" if not first.likely or max(first.likely.values()) >= SURE else "agree"
 
-    for one, other in zip(fresh, cached, strict=False):
+    for one, other in zip(at_once, in_pieces, strict=False):
         if _contradict(one, other) or _contradict(other, one):
             return "differ"
 

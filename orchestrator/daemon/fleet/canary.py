@@ -1,9 +1,12 @@
 """The canary: the questions whose answers make a loaded engine ready, of the purpose that its profile has.
 
-A generation is asked for twice, with a prompt of more than 32 tokens: read at once, and from the prompt cache. It takes
-some seconds at most, on a slow machine with fewer tokens. Embeddings and rankings are asked for with the longest input
-that a slot takes, as one batch has to hold it. What was proven so a minute ago (the same profile, rung, model file and
-build) is asked one short thing: whoever alternates between two models does not pay the proof each time.
+A generation is asked for twice, with a prompt of more than 64 tokens: read at once, and in small pieces, each on top
+of what is cached of those before. Many rows at once and few go through other code of an engine, and one that computes
+either of them wrongly contradicts itself: the fork 0.1.5 with AVX2 does so from batches of 32 on, while its answer
+from a cache that was filled at once is as wrong as the first. It takes some seconds at most, on a slow machine with
+fewer tokens. Embeddings and rankings are asked for with the longest input that a slot takes, as one batch has to hold
+it. What was proven so a minute ago (the same profile, rung, model file and build) is asked one short thing: whoever
+alternates between two models does not pay the proof each time.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from orchestrator.core.health.canary import compare_answers
 from orchestrator.core.health.outcomes import outcome_of_question
 
 PROMPTS = (
-    "one two three four five six seven eight nine ten " * 5,
-    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday " * 6,
-    "0 1 2 3 4 5 6 7 8 9 " * 4,
+    "one, two, three, four, five, six, seven, eight, nine, ten, " * 4 + "one, two, three,",
+    "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday, " * 5 + "Monday, Tuesday,",
+    "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, " * 3 + "0, 1, 2,",
 )
 """Repetitive on purpose: a model is sure of what follows, and so is a drafter, even with a high `draft_p_min`."""
+
+PIECE_WORDS = 8
+"""About 16 tokens."""
 
 SHORT_PROMPTS = ("one two three one two", "0 1 2 3 0 1 2", "a b a b")
 SHORT_CONTEXT = 512
@@ -115,8 +121,8 @@ async def _ask_for_text(
                 small, prompts, tokens = True, list(SHORT_PROMPTS), 1
             elif failure.permanent or fresh.canary.status is None:
                 return failure
-            elif outcome_of_question(ok=False, status=500, cut=False, detail=fresh.canary.detail) == "answered":
-                failure = None  # about the text that it drew: it computes
+            elif _drew_odd_text(fresh.canary):
+                failure = None  # it computes
 
             continue
 
@@ -125,7 +131,7 @@ async def _ask_for_text(
             undrafted += 1
             continue
 
-        again = await probe.generate(prompt, AGAIN_TOKENS, cached=True, timeout_s=timeout_s, budget_s=budget_s)
+        again = await _ask_in_pieces(probe, prompt, timeout_s, budget_s)
         failure = _disagreement(fresh, again) if again.canary.ok else _failure_of(again.canary)
         if failure is None:
             return None
@@ -134,6 +140,19 @@ async def _ask_for_text(
             return failure  # two prompts, and each had two answers
 
     return no_drafts(answers) if undrafted and undrafted == answers else failure
+
+
+async def _ask_in_pieces(probe: EngineProbe, prompt: str, timeout_s: float, budget_s: float) -> Generation:
+    """Ask for the same, having the prompt read piece by piece; the answer, or that of the piece which had none."""
+    words = prompt.split(" ")
+    for end in range(PIECE_WORDS, len(words), PIECE_WORDS):
+        # The first one drops what was read at once.
+        cached = end > PIECE_WORDS
+        piece = await probe.generate(" ".join(words[:end]), 1, cached=cached, timeout_s=timeout_s, budget_s=budget_s)
+        if not piece.canary.ok and not _drew_odd_text(piece.canary):
+            return piece
+
+    return await probe.generate(prompt, AGAIN_TOKENS, cached=True, timeout_s=timeout_s, budget_s=budget_s)
 
 
 def _disagreement(fresh: Generation, again: Generation) -> Failure | None:
@@ -179,6 +198,11 @@ async def _long_text(probe: EngineProbe, purpose: Purpose, timeout_s: float) -> 
         counted = await probe.count_tokens("word " * words, timeout_s)
 
     return "word " * words if counted else None
+
+
+def _drew_odd_text(answer: Canary) -> bool:
+    """Return whether an error is about the text that was drawn, such as half a character."""
+    return outcome_of_question(ok=False, status=500, cut=False, detail=answer.detail) == "answered"
 
 
 def _failure_of(answer: Canary) -> Failure:

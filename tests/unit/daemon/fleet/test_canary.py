@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -75,30 +76,53 @@ def text(*tokens: str, likely: float | None = 0.97, drafts: int | None = None) -
     return 200, [*events, {"content": "", "stop": True, "timings": timings}]
 
 
+def in_turn(*answers: Answer) -> Callable[[str, dict[str, Any]], Answer]:
+    """One answer after the other; the last one goes on."""
+    left = list(answers)
+    return lambda path, body: left.pop(0) if len(left) > 1 else left[0]
+
+
 @pytest.mark.asyncio
-async def test_an_engine_that_says_the_same_twice_is_ready_after_two_questions() -> None:
+async def test_an_engine_that_says_the_same_at_once_and_in_pieces_is_ready() -> None:
     scripted = Scripted(lambda path, body: text(" one", " two"))
     assert await sent(scripted) is None
-    assert [each["cache_prompt"] for each in scripted.asked] == [False, True]
-    assert scripted.asked[0]["prompt"] == scripted.asked[1]["prompt"]
-    assert len(scripted.asked[0]["prompt"].split()) > 32
-    assert scripted.asked[0]["n_predict"] >= 64 and scripted.asked[0]["temperature"] == 0
+    first, *pieces, last = scripted.asked
+    assert first["prompt"] == last["prompt"] and len(first["prompt"].split()) > 32
+    assert first["n_predict"] >= 64 and first["temperature"] == 0
+    assert [each["cache_prompt"] for each in scripted.asked] == [False, False, *[True] * (len(pieces) - 1), True]
+    read = [each["prompt"] for each in (*pieces, last)]
+    assert all(more.startswith(f"{piece} ") for piece, more in itertools.pairwise(read))
+    assert max(len(more.split()) - len(piece.split()) for piece, more in itertools.pairwise(read)) <= 8
+    assert {each["n_predict"] for each in pieces} == {1}
+
+
+@pytest.mark.asyncio
+async def test_a_piece_that_is_not_answered_is_told() -> None:
+    scripted = Scripted(lambda path, body: (500, LOST) if body["n_predict"] == 1 else text(" one"))
+    failure = await sent(scripted)
+    assert failure is not None and "ErrorDeviceLost" in failure.message
+
+
+@pytest.mark.asyncio
+async def test_half_a_character_after_a_piece_is_no_dead_engine() -> None:
+    scripted = Scripted(lambda path, body: (500, UTF8) if body["n_predict"] == 1 else text(" one"))
+    assert await sent(scripted) is None
 
 
 @pytest.mark.parametrize("fresh", [(), (" wrong",)], ids=["empty", "another text"])
 @pytest.mark.asyncio
-async def test_an_engine_that_goes_on_otherwise_from_its_cache_is_never_ready(fresh: tuple[str, ...]) -> None:
+async def test_an_engine_that_goes_on_otherwise_when_it_reads_in_pieces_is_never_ready(fresh: tuple[str, ...]) -> None:
     scripted = Scripted(lambda path, body: text(" one", " two") if body["cache_prompt"] else text(*fresh))
     failure = await sent(scripted)
     assert failure is not None and failure.permanent
     assert "computes wrongly" in failure.message and "' one two'" in failure.message
-    assert len({each["prompt"] for each in scripted.asked}) == 2, "asked again before it was judged"
+    whole = {each["prompt"] for each in scripted.asked if each["n_predict"] > 1}
+    assert len(whole) == 2, "asked again before it was judged"
 
 
 @pytest.mark.asyncio
 async def test_an_engine_that_differed_once_is_asked_again_and_believed() -> None:
-    answers = iter([text(" odd"), text(" one"), text(" one"), text(" one")])
-    assert await sent(Scripted(lambda path, body: next(answers))) is None
+    assert await sent(Scripted(in_turn(text(" odd"), text(" one")))) is None
 
 
 @pytest.mark.asyncio
@@ -111,8 +135,7 @@ async def test_a_model_that_ends_at_once_is_ready_and_one_that_makes_nothing_is_
 
 @pytest.mark.asyncio
 async def test_half_a_character_that_was_drawn_is_no_dead_engine() -> None:
-    answers = iter([(500, UTF8), text(" one"), text(" one")])
-    assert await sent(Scripted(lambda path, body: next(answers))) is None
+    assert await sent(Scripted(in_turn((500, UTF8), text(" one")))) is None
     assert await sent(Scripted(lambda path, body: (500, UTF8))) is None  # it computes, whatever it draws
 
 
@@ -123,8 +146,7 @@ async def test_an_error_is_asked_again_with_other_words_and_then_told() -> None:
     assert failure is not None and "ErrorDeviceLost" in failure.message
     assert (failure.failure_class, failure.action) == ("engine_bug", "restart")
     assert len({each["prompt"] for each in scripted.asked}) == len(canary.PROMPTS)
-    answers = iter([(500, LOST), text(" one"), text(" one")])
-    assert await sent(Scripted(lambda path, body: next(answers))) is None
+    assert await sent(Scripted(in_turn((500, LOST), text(" one")))) is None
 
 
 @pytest.mark.asyncio
