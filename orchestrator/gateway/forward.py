@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.adapters.http1 import HOP_BY_HOP, Headers, connection_options, form_field
+from orchestrator.adapters.http1 import HOP_BY_HOP, Headers, connection_options, first, form_field
 from orchestrator.gateway.errors import GatewayError
 
 _NOT_SENT = HOP_BY_HOP | frozenset(
@@ -126,7 +126,7 @@ def response_headers(headers: Headers) -> Headers:
 
 def is_event_stream(headers: Headers) -> bool:
     """Return whether the head of an answer announces server-sent events."""
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    return (first(headers, b"content-type") or b"").startswith(b"text/event-stream")
 
 
 def is_json(headers: Headers) -> bool:

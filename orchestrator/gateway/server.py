@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import monotonic, time
 from urllib.parse import parse_qs
@@ -83,9 +82,11 @@ class Gateway:
                 match = await self._find_read(match, request)
 
             if match.route.kind == "inference":
-                with self._counted(key):
-                    client = key.name if key is not None else None
-                    await Exchange(self._dispatcher, request, response, match, client).run()
+                exchange = Exchange(self._dispatcher, request, response, match, key.name if key is not None else None)
+                if key is None:
+                    await exchange.run()
+                else:
+                    await self._run_counted(exchange, key)
             elif match.route.kind == "monitor":
                 await self._monitor(match, request, response)
             elif match.route.kind == "metrics":
@@ -103,19 +104,14 @@ class Gateway:
 
             response.send(*render(family_of(request.path), error))
 
-    @contextmanager
-    def _counted(self, key: ApiKey | None) -> Iterator[None]:
-        """Count a request among those of its key.
+    async def _run_counted(self, exchange: Exchange, key: ApiKey) -> None:
+        """Run a request that counts among those of its key.
 
         :raises GatewayError: `too_many_requests`
         """
-        if key is None:
-            yield
-            return
-
         self._limits.enter(key, monotonic())
         try:
-            yield
+            await exchange.run()
         finally:
             self._limits.leave(key)
 

@@ -178,6 +178,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
+        self._poller = select.poll()
         self._state = _IDLE
         self._in_step = True
         self._reused = False
@@ -246,6 +247,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._poller.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
 
     def data_received(self, data: bytes) -> None:
         state = self._state
@@ -337,9 +339,7 @@ class UpstreamConnection(asyncio.Protocol):
         Asked of the kernel in the moment of reuse. Once a request is written it is too late to know: an engine that
         closes then may have done what it was asked to.
         """
-        poller = select.poll()
-        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
-        return bool(poller.poll(0))
+        return bool(self._poller.poll(0))
 
     # Transitions out of an exchange.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 
 from orchestrator.adapters.http1 import Headers, first
 
@@ -34,4 +34,4 @@ def request_id(asked: bytes | None) -> str:
     if asked is not None and _ID.fullmatch(asked):
         return asked.decode("ascii")
 
-    return MADE + secrets.token_hex(8)
+    return f"{MADE}{random.getrandbits(64):016x}"
