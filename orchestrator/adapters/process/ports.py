@@ -126,6 +126,7 @@ def owned_by(port: int, pids: Iterable[int]) -> bool | None:
 
 def _listening_inodes(port: int) -> set[int]:
     inodes = set()
+    wanted = f"{port:04X}"
     for name in ("/proc/net/tcp", "/proc/net/tcp6"):
         if not os.path.exists(name):
             continue  # a kernel without IPv6
@@ -138,7 +139,7 @@ def _listening_inodes(port: int) -> set[int]:
                     break  # the kernel lists the listening sockets first; connections may be tens of thousands
 
                 address, _, hex_port = fields[1].partition(":")
-                if int(hex_port, 16) == port and address in _RECEIVES_LOOPBACK:
+                if hex_port == wanted and address in _RECEIVES_LOOPBACK:
                     inodes.add(int(fields[9]))
 
     return inodes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -69,7 +69,12 @@ class EngineRun:
         self.runs = hashlib.sha256(repr(said).encode("utf-8", "replace")).hexdigest()[:16]
 
     def owns(self, port: int) -> bool | None:
-        return owned_by(port, self.child.tree()) if self.child is not None else None
+        return owned_by(port, self._processes()) if self.child is not None else None
+
+    def _processes(self) -> Iterator[int]:
+        """Look for the processes only when somebody asks for the first of them: that reads all of /proc."""
+        if self.child is not None:
+            yield from self.child.tree()
 
     def missing_device(self, loaded: bool) -> Failure | None:
         """Return why it must not serve: it found no device, and the profile requires one; None when it may.
