@@ -191,6 +191,8 @@ class Admission:
 
         in_flight = self._gate.instances.in_flight(view.serving.instance)
         now, runs = time.monotonic(), view.serving.runs
+        # An engine may be turned away from before its end is known: whoever waits since then was not charged yet.
+        self._gate.crash_suspects.attribute(view.fallen, now)
         return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, now, runs)
 
     def _check(self, view: RoutingView) -> None:

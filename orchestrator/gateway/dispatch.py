@@ -129,6 +129,20 @@ class Dispatcher(AdmissionGate):
 
         return True
 
+    async def confirmed_dead(self, endpoint: Endpoint, timeout_s: float) -> bool:
+        """Wait until the daemon knows how this endpoint's engine ended; False when the time is up before. That it sends
+        no more requests there may come first, when its own questions were not answered either.
+        """
+        view = self.supervisor.view()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while endpoint.instance not in view.fallen:
+                    view = await self.supervisor.changed(view.generation)
+        except TimeoutError:
+            return False
+
+        return True
+
     async def profile_for(self, name: str | None) -> str | None:
         """Return the profile that a name stands for; None for no name. An unknown one is looked for once more first.
 

@@ -244,8 +244,12 @@ class Exchange:
         kind = await self._kind_of(failure, endpoint, fingerprint)
         body_kept = len(body) <= self._dispatcher.config.replay_bytes
         consequence = after_failure(kind, self._answer.written, self._replays, body_kept=body_kept)
+        suspected = kind is FailureKind.ENGINE_DIED and fingerprint is not None
+        if suspected and consequence.step is not Step.SEND_AGAIN:  # else the death is charged when it is sent again
+            await self._dispatcher.confirmed_dead(endpoint, _CAUSE_S)
+
         message = await self._cause(kind, failure, endpoint)
-        if kind is FailureKind.ENGINE_DIED and fingerprint is not None:
+        if suspected and fingerprint is not None:
             now, crash_suspects = monotonic(), self._dispatcher.crash_suspects
             crash_suspects.attribute(self._dispatcher.supervisor.view().fallen, now)
             crash_suspects.check(fingerprint, now, endpoint.runs, message)

@@ -151,6 +151,38 @@ async def test_two_that_wait_for_each_other_are_cancelled_in_either_order() -> N
         await dispatcher.stop()
 
 
+async def test_a_suspect_is_tried_alone_though_the_death_was_confirmed_while_it_waited() -> None:
+    """The daemon turns away from an engine first, and knows a moment later how it ended."""
+    supervisor = Supervised()
+    dispatcher = Dispatcher(GatewayOptions(), supervisor, supervisor)
+    dispatcher.start()
+    marks = [fingerprint(dispatcher, body) for body in (b"suspect", b"late")]
+    dispatcher.crash_suspects.lost(GONE, marks[0])
+    together = 0
+
+    def inside() -> None:
+        nonlocal together
+        together = max(together, dispatcher.instances.in_flight("i-1"))
+
+    tasks = [asyncio.ensure_future(stay(dispatcher, mark, inside)) for mark in marks]
+    await asyncio.sleep(0)
+    assert len(dispatcher.hold) == 2
+    supervisor.show(serving=READY, fallen=("i-0",))
+    await asyncio.wait(tasks)
+    assert together == 1
+    await dispatcher.stop()
+
+
+async def test_the_end_of_an_engine_is_waited_for_after_its_clients_were_turned_away() -> None:
+    supervisor = Supervised()
+    dispatcher = Dispatcher(GatewayOptions(), supervisor, supervisor)
+    assert not await dispatcher.confirmed_dead(GONE, 0.01)
+    waits = asyncio.ensure_future(dispatcher.confirmed_dead(GONE, 30.0))
+    await asyncio.sleep(0)
+    supervisor.show(fallen=("i-0",))
+    assert await waits
+
+
 async def test_a_refusal_and_an_error_inside_give_everything_back() -> None:
     supervisor = Supervised()
     dispatcher = Dispatcher(GatewayOptions(), supervisor, supervisor)
