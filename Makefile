@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types layers engine-tests service-tests bench picture soak fuzz clean
+.PHONY: help demo test fault-tests check lint format types layers engine-tests service-tests bench picture soak fuzz clean
 
 help:                   ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r target text; do \
@@ -14,10 +14,15 @@ help:                   ## list the targets
 demo: $(STAMP)          ## show the main job on a real engine: no GPU, model or compiler needed
 	@$(BIN)/orch demo
 
-test: $(STAMP)          ## run the tests; with T=tests/unit/core, T=FILE or T=FILE::NAME only those
-	$(BIN)/python -m pytest $(or $(T),-n 4 --dist loadfile --no-loadscope-reorder)
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-check: lint types layers test  ## everything a change must pass
+test: $(STAMP)          ## the tests but for the long faults; with T=tests/unit/core, T=FILE or T=FILE::NAME only those
+	$(if $(T),$(BIN)/python -m pytest $(T),$(PYTEST) --ignore=tests/faults)
+
+fault-tests: $(STAMP)   ## a daemon whose engine, disk, devices and clients fail, in every way of docs/faults.md
+	$(PYTEST) tests/faults
+
+check: lint types layers test fault-tests  ## everything a change must pass
 
 lint: $(STAMP)          ## format and style, without changing anything
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from orchestrator.api.top_frames import RequestRow
@@ -81,14 +82,21 @@ def streaming(home: Home, tokens: int = 5000) -> Iterator[list[bytes]]:
         thread.join()
 
 
+async def choices_of(app: Dashboard, pilot: Pilot[None]) -> OptionList:
+    """The list of the switch screen, once the screen has it: it is shown a moment before."""
+    await until(
+        pilot, lambda: isinstance(app.screen, SwitchScreen) and len(app.screen.query(OptionList)) > 0, "the choices"
+    )
+    return app.screen.query_one(OptionList)
+
+
 async def test_a_switch_is_previewed_followed_and_reported(home: Home) -> None:
     fresh(home)
     async with dashboard(source(home)) as (app, pilot):
         await pilot.press("w")
-        await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
-        choices = app.screen.query_one(OptionList)
+        choices = await choices_of(app, pilot)
         await until(
-            pilot, lambda: choices.get_option_at_index(choices.highlighted).id == "one@embedded", "what runs is chosen"
+            pilot, lambda: getattr(choices.highlighted_option, "id", None) == "one@embedded", "what runs is chosen"
         )
         await until(pilot, lambda: app.screen.previewed == "one@embedded", "what runs is previewed first")
         await pilot.press("j")
@@ -105,7 +113,7 @@ async def test_a_switch_that_fails_is_rolled_back_and_explained(home: Home) -> N
     fresh(home)
     async with dashboard(source(home)) as (app, pilot):
         await pilot.press("w")
-        await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
+        await choices_of(app, pilot)
         await pilot.press("end")
         await until(pilot, lambda: app.screen.previewed == "zzz@embedded", "the preview")
         await pilot.press("enter")
@@ -123,8 +131,7 @@ async def test_a_mistake_in_a_profile_is_in_the_preview(home: Home) -> None:
     try:
         async with dashboard(source(home)) as (app, pilot):
             await pilot.press("w")
-            await until(pilot, lambda: isinstance(app.screen, SwitchScreen), "the choices")
-            choices = app.screen.query_one(OptionList)
+            choices = await choices_of(app, pilot)
             choices.highlighted = choices.get_option_index("wrong@embedded")
             await until(pilot, lambda: app.screen.previewed == "wrong@embedded", "the preview")
             assert "/none" in app.screen.query_one(Scrolled).text
