@@ -23,6 +23,7 @@ OK = 0
 FAILED = 1
 
 _STARTED = time.monotonic()
+LOG_S = 0.3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +81,8 @@ def _serve(assignments: Sequence[Assignment]) -> int:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
-        return FAILED  # the server has logged why
+        time.sleep(LOG_S)  # the server has logged why, by a thread of its own that nobody can wait for
+        return FAILED
 
     _wait_for_signal(server)
     _log("srv  llama_server: cleaning up before exit...")
