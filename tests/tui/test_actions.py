@@ -83,21 +83,20 @@ def streaming(home: Home, tokens: int = 5000) -> Iterator[list[bytes]]:
 
 
 async def choices_of(app: Dashboard, pilot: Pilot[None]) -> OptionList:
-    """The list of the switch screen, once the screen has it: it is shown a moment before."""
+    """The list of the switch screen, once it is filled and what runs is chosen: the screen is shown a moment before."""
     await until(
         pilot, lambda: isinstance(app.screen, SwitchScreen) and len(app.screen.query(OptionList)) > 0, "the choices"
     )
-    return app.screen.query_one(OptionList)
+    choices = app.screen.query_one(OptionList)
+    await until(pilot, lambda: getattr(choices.highlighted_option, "id", None) == "one@embedded", "what runs is chosen")
+    return choices
 
 
 async def test_a_switch_is_previewed_followed_and_reported(home: Home) -> None:
     fresh(home)
     async with dashboard(source(home)) as (app, pilot):
         await pilot.press("w")
-        choices = await choices_of(app, pilot)
-        await until(
-            pilot, lambda: getattr(choices.highlighted_option, "id", None) == "one@embedded", "what runs is chosen"
-        )
+        await choices_of(app, pilot)
         await until(pilot, lambda: app.screen.previewed == "one@embedded", "what runs is previewed first")
         await pilot.press("j")
         await until(pilot, lambda: app.screen.previewed == "two@embedded", "the preview")

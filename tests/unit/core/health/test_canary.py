@@ -30,6 +30,14 @@ def plain(*texts: str) -> list[DrawnToken]:
         ([sure(" a")], [unsure(" b", " c")], 2, "differ"),  # sure of what the other does not think of
         ([DrawnToken(" a", {" a": 0.7, " b": 0.2})], [DrawnToken(" b", {" b": 0.5, " a": 0.45})], 2, "agree"),
         ([DrawnToken(" a", {" a": 0.9})], [DrawnToken(" a", {" b": 0.5, " c": 0.4})], 2, "differ"),
+        (
+            [DrawnToken(" a", {" a": 0.9})],
+            [DrawnToken(" a", {" b": 0.55, " a": 0.4})],
+            2,
+            "differ",
+        ),  # apart in log-odds
+        ([DrawnToken(" a", {" a": 0.65})], [DrawnToken(" a", {" b": 0.5, " a": 0.4})], 2, "agree"),
+        ([DrawnToken(" a", {" a": 0.999})], [DrawnToken(" a", {" a": 0.9})], 2, "agree"),  # both are sure
         (plain(" a", " b"), plain(" a", " c"), 4, "agree"),  # it tells no likelihoods: nothing is known
         ([], [sure(" a")], 2, "differ"),  # ended at once where the other is sure to go on
         ([sure(" a")], [], 2, "differ"),
