@@ -8,8 +8,9 @@ from collections import deque
 from orchestrator.adapters.http1.client import StaleError, UpstreamConnection, UpstreamError, UpstreamResponse
 from orchestrator.adapters.http1.wire import Headers, encode_head
 
-_IDLE_S = 4.0
-"""cpp-httplib closes a connection after five idle seconds; one that is reused must be safely younger."""
+_IDLE_S = 2.0
+"""cpp-httplib closes a connection after five idle seconds. One that is reused must be safely younger, also where a busy
+machine lets either side see the end of an answer late: what was written to one that closes is not sent again."""
 
 _STARVED_S = 0.05
 """After this, a new connection without an answer may be waiting for a thread that an idle connection holds."""
