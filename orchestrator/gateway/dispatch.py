@@ -9,7 +9,7 @@ from typing import Protocol
 
 from orchestrator.gateway.admission import AdmissionGate
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Endpoint, EngineProgress, Ledger, Supervisor, Underway
+from orchestrator.gateway.contract import Endpoint, EngineProgress, Ledger, RoutingView, Supervisor, Underway
 from orchestrator.gateway.models import default_profile, is_known, profile_for
 
 _POLL_S = 0.01
@@ -119,24 +119,22 @@ class Dispatcher(AdmissionGate):
 
     async def moved_on(self, endpoint: Endpoint, timeout_s: float) -> bool:
         """Wait until the daemon sends no more requests to this endpoint; return False when the time is up before."""
-        view = self.supervisor.view()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while view.serving is not None and view.serving.instance == endpoint.instance:
-                    view = await self.supervisor.changed(view.generation)
-        except TimeoutError:
-            return False
-
-        return True
+        return await self._shown(
+            lambda view: view.serving is None or view.serving.instance != endpoint.instance, timeout_s
+        )
 
     async def confirmed_dead(self, endpoint: Endpoint, timeout_s: float) -> bool:
         """Wait until the daemon knows how this endpoint's engine ended; False when the time is up before. That it sends
         no more requests there may come first, when its own questions were not answered either.
         """
+        return await self._shown(lambda view: endpoint.instance in view.fallen, timeout_s)
+
+    async def _shown(self, condition: Callable[[RoutingView], bool], timeout_s: float) -> bool:
+        """Wait for a view of which the condition is true; return False when the time is up before."""
         view = self.supervisor.view()
         try:
             async with asyncio.timeout(timeout_s):
-                while endpoint.instance not in view.fallen:
+                while not condition(view):
                     view = await self.supervisor.changed(view.generation)
         except TimeoutError:
             return False

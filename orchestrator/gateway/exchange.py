@@ -19,7 +19,7 @@ from orchestrator.gateway.contract import Endpoint, Finished, RequestState, Rout
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.failure_policy import MAX_REPLAYS, FailureKind, Step, Written, after_failure
+from orchestrator.gateway.failure_policy import MAX_REPLAYS, Consequence, FailureKind, Step, Written, after_failure
 from orchestrator.gateway.phases import (
     ANSWERED,
     AWAITING_HEAD,
@@ -228,11 +228,12 @@ class Exchange:
         to the next one. Others pay no time: the daemon knows at once that an error is no more than that, mostly.
         """
         failed = status >= 500 and status != _NOT_SUPPORTED and self._match.route.computes
-        if not failed or self._answer.written not in (Written.NOTHING, Written.COMMENTS):
-            return False
-
-        may_repeat = self._replays < MAX_REPLAYS and len(body) <= self._dispatcher.config.replay_bytes
+        may_repeat = failed and self._consequence(FailureKind.ENGINE_DIED, body).step is Step.SEND_AGAIN
         return may_repeat and await self._dispatcher.given_up(endpoint.instance)
+
+    def _consequence(self, kind: FailureKind, body: bytes) -> Consequence:
+        body_kept = len(body) <= self._dispatcher.config.replay_bytes
+        return after_failure(kind, self._answer.written, self._replays, body_kept=body_kept)
 
     async def _recover(
         self, failure: UpstreamError, endpoint: Endpoint, body: bytes, fingerprint: RequestFingerprint | None
@@ -242,17 +243,17 @@ class Exchange:
         :raises GatewayError: when it is not
         """
         kind = await self._kind_of(failure, endpoint, fingerprint)
-        body_kept = len(body) <= self._dispatcher.config.replay_bytes
-        consequence = after_failure(kind, self._answer.written, self._replays, body_kept=body_kept)
-        suspected = kind is FailureKind.ENGINE_DIED and fingerprint is not None
-        if suspected and consequence.step is not Step.SEND_AGAIN:  # else the death is charged when it is sent again
+        consequence = self._consequence(kind, body)
+        suspect = fingerprint if kind is FailureKind.ENGINE_DIED else None
+        # One that is sent again is charged with the death on its way back.
+        if suspect is not None and consequence.step is not Step.SEND_AGAIN:
             await self._dispatcher.confirmed_dead(endpoint, _CAUSE_S)
 
         message = await self._cause(kind, failure, endpoint)
-        if suspected and fingerprint is not None:
+        if suspect is not None:
             now, crash_suspects = monotonic(), self._dispatcher.crash_suspects
             crash_suspects.attribute(self._dispatcher.supervisor.view().fallen, now)
-            crash_suspects.check(fingerprint, now, endpoint.runs, message)
+            crash_suspects.check(suspect, now, endpoint.runs, message)
 
         if consequence.step is Step.SEND_AGAIN:
             self._replays += consequence.replay

@@ -131,7 +131,7 @@ def is_event_stream(headers: Headers) -> bool:
 
 def is_json(headers: Headers) -> bool:
     """Return whether the head of an answer announces JSON."""
-    return any(name == b"content-type" and value.startswith(b"application/json") for name, value in headers)
+    return (first(headers, b"content-type") or b"").startswith(b"application/json")
 
 
 def error_message(body: bytes, status: int) -> str:

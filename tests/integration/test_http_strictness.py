@@ -272,6 +272,18 @@ def test_five_hundred_stalled_clients_do_not_slow_a_good_one() -> None:
     drive(work())
 
 
+@asynccontextmanager
+async def one_that_does_not_read(server: HttpServer) -> AsyncIterator[None]:
+    """A client that has sent a request to a server, and reads nothing of the answer."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    await server.serve(sock)
+    client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await client.send(get("/"))
+    yield
+    await server.shutdown(0.0)
+
+
 def test_a_reader_that_never_reads_is_cut() -> None:
     gone = asyncio.Event()
 
@@ -286,14 +298,9 @@ def test_a_reader_that_never_reads_is_cut() -> None:
 
     async def work() -> None:
         server = HttpServer(handler, HttpLimits(write_timeout_s=0.2))
-        sock = socket.create_server(("127.0.0.1", 0))
-        await server.serve(sock)
-        client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await client.send(get("/"))
-        await gone.wait()
-        await until(lambda: server.connections == 0)
-        await server.shutdown(0.0)
+        async with one_that_does_not_read(server):
+            await gone.wait()
+            await until(lambda: server.connections == 0)
 
     drive(work())
 
@@ -311,14 +318,9 @@ def test_a_bounded_answer_does_not_wait_for_its_reader() -> None:
 
     async def work() -> None:
         server = HttpServer(handler)
-        sock = socket.create_server(("127.0.0.1", 0))
-        await server.serve(sock)
-        client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await client.send(get("/"))
-        await written.wait()
-        assert server.connections == 1
-        await server.shutdown(0.0)
+        async with one_that_does_not_read(server):
+            await written.wait()
+            assert server.connections == 1
 
     drive(work())
 
@@ -329,14 +331,9 @@ def test_answers_that_nobody_takes_have_a_bound_together() -> None:
 
     async def work() -> None:
         server = HttpServer(handler, HttpLimits(unsent_bytes=1 << 20, linger_s=0.2))
-        sock = socket.create_server(("127.0.0.1", 0))
-        await server.serve(sock)
-        client = await Client.open(sock.getsockname()[1], receive_buffer=4096)
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await client.send(get("/"))
-        await until(lambda: server.connections == 1)
-        await until(lambda: server.connections == 0)
-        await server.shutdown(0.0)
+        async with one_that_does_not_read(server):
+            await until(lambda: server.connections == 1)
+            await until(lambda: server.connections == 0)
 
     drive(work())
 

@@ -47,6 +47,11 @@ _OTHER_MEMORY = (
 )
 
 
+SILENT_LOAD_HINT = (
+    "a load that is slow and right (kernels compiled, a slow disk) needs a larger `daemon.load_stall_s` in orch.toml"
+)
+
+
 def describe(
     failure_class: FailureClass,
     phase: Phase,
@@ -92,6 +97,6 @@ def describe(
     elif unreachable:
         hint = "see whether the ggml-rpc-server of `memory.rpc` runs"
     elif silent:
-        hint = "a load that is slow and right (kernels compiled, a slow disk) needs a larger `daemon.load_stall_s`"
+        hint = SILENT_LOAD_HINT
 
     return message, hint

@@ -13,6 +13,7 @@ from typing import Literal
 
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.engine_log.activity import EngineActivity
+from orchestrator.core.failure.advice import SILENT_LOAD_HINT
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.health.degradations import degradations_of
 from orchestrator.core.profile.settings import Value
@@ -140,7 +141,7 @@ def stalled_load(silent_s: float, at_work: bool, last_line: str) -> Failure:
         f"loading made no progress for {silent_s:.0f} s{doing}{after}",
         action="restart",
         phase="load",
-        hint="a load that is right and takes so long in silence needs a larger `daemon.load_stall_s` in orch.toml",
+        hint=SILENT_LOAD_HINT,
     )
 
 
