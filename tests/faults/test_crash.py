@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -117,14 +119,25 @@ def test_a_crash_loop_is_answered_with_growing_waits_then_a_rest_then_single_tri
 
 def test_restarts_that_a_person_asks_for_do_not_spend_the_budget(lab: Lab) -> None:
     lab.configure(QUICK + "intensity = 3\n")
-    lab.run("m")
-    for _ in range(6):
-        lab.control("/v1/down", {})
-        lab.up("m")
-        lab.ready("m")
+    pid = lab.run("m")["pid"]
+    for number in range(6):
+        if number % 2:
+            lab.control("/v1/down", {})
+            lab.up("m")
+        else:
+            lab.control("/v1/restart", {})
+
+        pid = new_pid(lab, pid)
 
     lab.ask("r").check_complete(8)
     assert len(lab.starts("m")) == 7
+    os.kill(pid, signal.SIGKILL)  # the first of the three crashes that the budget allows
+    until(lambda: len(lab.starts("m")) == 8, "it is started again")
+    assert lab.ready("m")["attempts"][0]["next"].startswith("start again in")
+
+
+def new_pid(lab: Lab, old: int) -> int:
+    return int(until(lambda: (now := lab.status())["state"] == "ready" and now["pid"] != old and now["pid"], "it runs"))
 
 
 def test_a_start_that_a_person_asks_for_ends_a_rest(lab: Lab) -> None:

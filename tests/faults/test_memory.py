@@ -173,8 +173,15 @@ def test_an_engine_that_lives_on_serves_on_where_the_ladder_has_no_further_step(
 
 
 def test_a_pinned_memory_warning_and_a_prompt_about_memory_are_no_reason(lab: Lab) -> None:
-    lab.run("m", faults={"poison": "allocating 100.00 MiB on device 0", "signal": "SEGV"}, more=LADDER)
     prompt = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 100.00 MiB on device 0: cudaMalloc failed"
+    say = (
+        "ggml_vulkan: Failed to allocate pinned memory.",
+        "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        "formatted prompt: 'a log of yesterday:",
+        f"{prompt}: out of memory",
+        "'",
+    )
+    lab.run("m", faults={"poison": "allocating 100.00 MiB on device 0", "signal": "SEGV", "say": say}, more=LADDER)
     lab.replayed.add("r")
     assert lab.ask("r", prompt=prompt).status in (502, 503)
     until(lambda: len(lab.starts("m")) == 3, "it is started again, each time that the request has killed it")

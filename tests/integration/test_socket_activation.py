@@ -154,6 +154,7 @@ def test_a_stop_lets_the_running_stream_end_and_leaves_new_clients_to_the_next_d
     daemon.send_signal(signal.SIGTERM)
     until(lambda: "running requests may end" in lab.daemon_log(), "it is heeded")
     until(lambda: not listens(daemon.pid, gateway), "it has let its listener go")
+    assert not stream.done
     late = lab.begin_asking("late")
     stream.result().check_complete(80)
     assert daemon.wait(PATIENCE_S) == 0

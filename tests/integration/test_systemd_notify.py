@@ -47,8 +47,9 @@ def test_ready_is_said_once_when_clients_are_served_and_stopping_before_the_end(
     def ask(message: Message) -> None:
         if "READY" in message:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+            began = time.monotonic()
             connection.request("GET", "/health")
-            answered.append(connection.getresponse().status)
+            answered.append((connection.getresponse().status, in_time(time.monotonic() - began, 0.5)))
             connection.close()
 
     with new_manager(kind, ask) as manager:
@@ -60,7 +61,7 @@ def test_ready_is_said_once_when_clients_are_served_and_stopping_before_the_end(
         assert daemon.returncode == 0
         names = [name for message in manager.messages for name, _ in message.fields if name in ("READY", "STOPPING")]
         assert names == ["READY", "STOPPING"]
-        assert answered == [200]
+        assert answered == [(200, True)]
         assert {message.pid for message in manager.messages} == {daemon.pid}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,8 +15,20 @@ from orchestrator.gateway.contract import Endpoint
 from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprint
 from orchestrator.gateway.errors import GatewayError
 from tests.integration.gateway_support import Client, ask, drive, gateway, post, until
+from tests.support import Home, new_home
+from tests.support import until as until_ready
 
 BODY = b'{"prompt":"x"}'
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
+    with new_home() as home:
+        home.profile("demo", 'schema = 1\nmodel = "orch:demo"\nengine = "embedded"\n[context]\nsize = 2048\n')
+        home.serve("demo")
+        until_ready(lambda: home.status()["state"] == "ready", "it is ready")
+        yield home
 
 
 def identity(*headers: tuple[bytes, bytes]) -> RequestFingerprint:
@@ -75,3 +87,12 @@ def test_a_full_queue_is_refused_at_once_and_the_gateway_answers_on() -> None:
             assert here.dispatcher.queued == 4
 
     drive(work())
+
+
+def test_a_prompt_is_in_the_cache_for_the_next_request_whatever_was_asked(home: Home) -> None:
+    prompt = "A supervisor keeps one address alive, whatever engine is behind it. " * 4
+    alone = home.complete(prompt, 4, cache_prompt=False)["timings"]
+    other = home.complete(prompt, 4, cache_prompt=True)["timings"]
+    again = home.complete(prompt, 4, cache_prompt=False)["timings"]
+    assert alone["cache_n"] == again["cache_n"] == 0, "who says so takes nothing from the cache"
+    assert other["cache_n"] > 0.9 * alone["prompt_n"], "and another client meets what it has left there"

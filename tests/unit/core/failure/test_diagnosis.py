@@ -189,6 +189,7 @@ def test_what_a_client_sent_does_not_name_the_cause_of_a_crash() -> None:
         (["./llama-server: /lib/libc.so.6: version `GLIBC_2.38' not found (required by ./llama-server)"], 1,
          ("missing_library", "none", "give_up")),
         ([], 127, ("missing_library", "none", "give_up")),
+        ([], -7, ("bad_model", "runtime", "give_up")),  # SIGBUS: the file that was mapped is shorter now
         (["bash: ./llama-server: No such file or directory"], 127, ("missing_file", "none", "give_up")),
         (["zsh: command not found: llama-server"], 127, ("missing_file", "none", "give_up")),
         (["Error: llama runner process no longer running: 3221225785"], None, ("missing_library", "none", "give_up")),
