@@ -110,9 +110,7 @@ class ClientAnswer:
             if upstream.complete:
                 body = upstream.take()
                 self._note(body)
-                if streams and upstream.status == 200:
-                    self.error_status = error_status(self.tail.value())
-
+                self._judge(upstream, streams)
                 if whole is not None:
                     body = rename_whole(body, whole)
 
@@ -142,9 +140,7 @@ class ClientAnswer:
             if self._renamer is not None and (rest := self._renamer.rest()):
                 response.write(rest)
 
-        if streams and upstream.status == 200:
-            self.error_status = error_status(self.tail.value())
-
+        self._judge(upstream, streams)
         response.end()
 
     async def _relay_renamed(self, upstream: UpstreamResponse, headers: Headers, model: str) -> None:
@@ -184,6 +180,10 @@ class ClientAnswer:
             response.end()
         elif step is Step.CUT:
             response.abort()
+
+    def _judge(self, upstream: UpstreamResponse, streams: bool) -> None:
+        if streams and upstream.status == 200:
+            self.error_status = error_status(self.tail.value(), self._family)
 
     def _pass_on(self, data: bytes) -> None:
         self._note(data)

@@ -1,28 +1,47 @@
-"""Finds the error event in which an engine's stream ended, with a 200 at its head. Pure.
+"""Finds the failure in which an engine's stream ended, with a 200 at its head. Pure.
 
 Upstream ends such a stream with `data: {"error":{...}}`, and on Anthropic's route with `event: error` and the error
 itself as data; older servers, the fork among them, with a line `error: {...}`; OpenAI's responses with
-`response.failed`. Generated text cannot fake one: inside a JSON string the quotes and line ends are escaped.
+`response.failed`. A stream that has neither an error nor its API's end was cut short, or ended in an error too long to
+be kept. Generated text can fake none of it: inside a JSON string the quotes and line ends are escaped.
 """
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
+from orchestrator.gateway.errors import Family
 from orchestrator.gateway.timings import TAIL_BYTES
 
 _MARKS = (b'"error"', b"error:", b": error", b":error", b'"response.failed"')
 """One of these is in each error event; where none is, nothing need be parsed."""
 
+_DONE = rb"^data: ?\[DONE\]|\"finish_reason\": ?\""
+_ENDS: dict[Family, re.Pattern[bytes]] = {
+    "openai": re.compile(_DONE, re.MULTILINE),
+    # The engines' own last event repeats the prompt, which may be longer than the tail: what follows it counts too.
+    "completion": re.compile(_DONE + rb"|\"stop\": ?true|\"(?:stop_type|stopped_eos)\":", re.MULTILINE),
+    "anthropic": re.compile(rb"\"type\": ?\"message_stop\""),
+}
+"""What a whole stream has near its end; of the other families, none is judged by it."""
+
 _SERVER_ERROR = 500
 
 
-def error_status(tail: bytes) -> int | None:
-    """Return the status that an error event near the end of a stream names; 500 where it names none.
+def error_status(tail: bytes, family: Family) -> int | None:
+    """Return the status that an error event near the end of a stream names; 500 where it names none, or was cut short.
 
     :param tail: the last bytes of the stream, as `BodyTail` keeps them
-    :return: None when there is no such event
+    :return: None when the stream is whole
     """
+    status = _named_status(tail)
+    end = _ENDS.get(family)
+    return _SERVER_ERROR if status is None and end is not None and not end.search(tail) else status
+
+
+def _named_status(tail: bytes) -> int | None:
     if len(tail) >= TAIL_BYTES:
         tail = tail.partition(b"\n")[2]  # it begins in the middle of a line, which may be text
 
