@@ -306,6 +306,16 @@ def test_a_commit_is_fetched_pinned_and_checked(home: Home, source: Path, tmp_pa
     between = build_git.commits_between(repository, first, second)
     assert between is not None and between[0] == 1 and between[1][0].endswith("second")
 
+    git(source, "tag", "--annotate", "--message", "m", "a1")
+    tag = build_git.resolve_branch(url, "a1", protocols=allowed)
+    assert tag == second, "the commit that it is put on"
+    other = git(source, "rev-parse", "refs/tags/a1").strip()  # an id that git takes, and that is no commit's
+    with pytest.raises(OrchError, match="sent another commit"):
+        build_git.fetch(repository, url, other, protocols=allowed)
+
+    with pytest.raises(OrchError, match="checked out another commit"):
+        build_git.check_out(repository, other, str(tmp_path / "other"), protocols=allowed)
+
 
 def test_an_update_from_git_shows_the_commits_in_between(
     home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -354,6 +364,7 @@ def test_a_repository_cannot_make_git_run_something(source: Path, tmp_path: Path
         patch.setenv("HOME", str(tmp_path / "home"))
         repository = str(tmp_path / "repository.git")
         build_git.fetch(repository, f"file://{source}", commit, protocols=("file",))
+        program(tmp_path / "repository.git" / "hooks" / "post-checkout", f"touch {ran}")
         build_git.check_out(repository, commit, str(tmp_path / "out"), protocols=("file",))
 
     assert (tmp_path / "out" / "server.c").exists()

@@ -49,6 +49,13 @@ def options(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_daemon_that_hangs_or_dies_is_ended_and_started_again(flavour: Flavour) -> None:
+    found = options(service(facts(flavour)))
+    assert int(found["WatchdogSec"][0]) > 0 and "WatchdogSignal" not in found  # SIGABRT, which leaves the stacks
+    assert found["Restart"] == ["on-failure"]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize(
     ("systemd", "there", "absent"), [(252, "RestartSec=5", "RestartSteps"), (254, "RestartSteps=5", "RestartSec=5")]
 )
