@@ -91,6 +91,10 @@ class Paths:
     def history_file(self) -> str:
         return os.path.join(self.state, "history.sqlite3")
 
+    @property
+    def bench_file(self) -> str:
+        return os.path.join(self.state, "bench.sqlite3")
+
 
 def find_paths(env: dict[str, str] | None = None) -> Paths:
     """Return the directories for this environment.

@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "logs": "show the engine's log",
     "events": "show what happened: starts, failures, retries, stops",
     "stats": "sum up the requests: how many, how fast, how long they waited",
+    "bench": "find out which of two engines, profiles or settings is faster, and how sure that is",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
     "engines": "find, build, update, roll back and probe engines",

@@ -93,11 +93,12 @@ class Actions:
         return await read_files(partial(self._preparer.resolve, profile, engine), f"profile `{profile}`")
 
     async def switch(
-        self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False
+        self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False, again: bool = False
     ) -> dict[str, object]:
         """Begin a switch, in the place of one that is under way, or say what it would do.
 
         :param now: cut the requests that run instead of waiting for their end
+        :param again: start it anew where it runs already
         :raises OrchError: when it cannot work
         """
         running = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
@@ -112,7 +113,7 @@ class Actions:
         }
         if not dry_run:
             await self._models.try_read()
-            return answer | {"operation": await self._begin(resolved, planned, reason, now=now)}
+            return answer | {"operation": await self._begin(resolved, planned, reason, now=now, again=again)}
 
         before = None
         if running is not None:

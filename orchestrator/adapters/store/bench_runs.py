@@ -1,0 +1,184 @@
+"""Benches in SQLite: what each was asked to do, each block as soon as it was measured, and the result.
+
+Nothing is overwritten and little is written: a commit a block. One bench runs at a time, which a lock beside the file
+sees to; others read meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from orchestrator.core.errors import AlreadyRunningError, OrchError
+
+VERSION = 1
+
+_TABLES = (
+    """CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        started_s REAL NOT NULL,
+        kind TEXT NOT NULL,
+        title TEXT NOT NULL,
+        spec TEXT NOT NULL,
+        state TEXT NOT NULL,
+        result TEXT
+    )""",
+    """CREATE TABLE events (
+        run INTEGER NOT NULL REFERENCES runs (id),
+        number INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        PRIMARY KEY (run, number)
+    ) WITHOUT ROWID""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRun:
+    """One bench, without its blocks.
+
+    :param kind: `pair`, `pass`, `depth` or `load`
+    :param state: `running` also after a crash, `interrupted`, `done`
+    """
+
+    id: int
+    started_s: float
+    kind: str
+    title: str
+    spec: dict[str, Any]
+    state: str
+    result: dict[str, Any] | None
+
+
+class BenchStore:
+    """The file, opened or made.
+
+    :raises OrchError: when it cannot be read, or a newer orch wrote it
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
+            self._connection = sqlite3.connect(f"file:{quote(path)}", uri=True, timeout=5.0, isolation_level=None)
+            with self._clear_errors():
+                self._open()
+        except OSError as error:
+            raise OrchError(f"{path} cannot be opened: {error.strerror}") from error
+
+    def begin(self, started_s: float, kind: str, title: str, spec: dict[str, Any]) -> int:
+        """Add a bench, and return its number."""
+        with self._clear_errors():
+            row = self._connection.execute(
+                "INSERT INTO runs (started_s, kind, title, spec, state) VALUES (?, ?, ?, ?, 'running')",
+                (started_s, kind, title, json.dumps(spec)),
+            )
+            return int(row.lastrowid or 0)
+
+    def add(self, run: int, event: dict[str, Any]) -> None:
+        """Keep one thing that happened; it is on the disk when this returns."""
+        with self._clear_errors():
+            self._connection.execute(
+                "INSERT INTO events SELECT ?, coalesce(max(number), 0) + 1, ? FROM events WHERE run = ?",
+                (run, json.dumps(event), run),
+            )
+
+    def replace_spec(self, run: int, spec: dict[str, Any]) -> None:
+        with self._clear_errors():
+            self._connection.execute("UPDATE runs SET spec = ? WHERE id = ?", (json.dumps(spec), run))
+
+    def end(self, run: int, state: str, result: dict[str, Any] | None) -> None:
+        with self._clear_errors():
+            text = json.dumps(result) if result is not None else None
+            self._connection.execute("UPDATE runs SET state = ?, result = ? WHERE id = ?", (state, text, run))
+
+    def runs(self) -> list[KeptRun]:
+        """Return all benches, the newest first."""
+        with self._clear_errors():
+            rows = self._connection.execute(
+                "SELECT id, started_s, kind, title, spec, state, result FROM runs ORDER BY id DESC"
+            ).fetchall()
+
+        return [
+            KeptRun(number, started_s, kind, title, json.loads(spec), state, json.loads(result) if result else None)
+            for number, started_s, kind, title, spec, state, result in rows
+        ]
+
+    def find(self, run: int | None) -> KeptRun:
+        """Return a bench; the newest when none is named.
+
+        :raises OrchError: when there is none
+        """
+        runs = self.runs()
+        found = next((each for each in runs if run is None or each.id == run), None)
+        if found is None:
+            text = "there is no bench yet" if not runs else f"there is no bench {run}"
+            raise OrchError(text, hint="`orch bench list` shows them" if runs else "`orch bench A B` makes one")
+
+        return found
+
+    def events(self, run: int) -> list[dict[str, Any]]:
+        """Return what happened, in order."""
+        with self._clear_errors():
+            rows = self._connection.execute("SELECT event FROM events WHERE run = ? ORDER BY number", (run,)).fetchall()
+
+        return [json.loads(event) for (event,) in rows]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one bench that runs.
+
+        :raises AlreadyRunningError: when another one is
+        """
+        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunningError("another bench runs here", hint="wait for its end, or stop it") from None
+
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _open(self) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA journal_mode = WAL")
+        if self._version() == VERSION:
+            return
+
+        connection.execute("BEGIN IMMEDIATE")  # two may find a new file at the same time
+        try:
+            version = self._version()
+            if version > VERSION:
+                raise OrchError(f"{self.path} was written by a newer orch", hint="upgrade orch, or move the file away")
+
+            for table in _TABLES if version == 0 else ():
+                connection.execute(table)
+
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            hint = "move it away to begin anew" if isinstance(error, sqlite3.DatabaseError) else None
+            raise OrchError(f"{self.path} cannot be used", details=(str(error),), hint=hint) from error

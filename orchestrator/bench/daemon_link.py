@@ -1,0 +1,114 @@
+"""What a bench asks of the daemon: switches, what runs, and who else is there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from orchestrator.api import client
+from orchestrator.api.top_frames import TopFrame
+from orchestrator.api.types import Status
+from orchestrator.core.errors import OrchError, TimedOutError
+
+SWITCH_S = 3600.0
+LOOK_S = 0.25
+RECENT = 200
+"""Requests that a frame is asked for: more than clients send in a block, or else each of them is a stranger's."""
+
+Say = Callable[[str], None]
+
+
+class DaemonLink:
+    """The control API, for a bench.
+
+    :param say: shows one line of progress
+    """
+
+    def __init__(self, socket: str, say: Say) -> None:
+        self._socket = socket
+        self._say = say
+
+    def status(self) -> Status:
+        answer: Status = self._get("/v1/status")
+        return answer
+
+    def frame(self) -> TopFrame:
+        answer: TopFrame = self._get(f"/v1/frame?points=0&requests={RECENT}")
+        return answer
+
+    def argv(self) -> tuple[str, ...]:
+        return tuple(self._get("/v1/launch")["argv"])
+
+    def switch(self, target: str) -> None:
+        """Start a target anew, in the place of what runs, even where that is the same; return once it answers.
+
+        Never side by side: a model that is loaded beside another one is fitted into less memory.
+
+        :raises OrchError: when it did not start
+        """
+        body = {"target": target, "strategy": "replace", "again": True}
+        operation = self._post("/v1/switch", body)["operation"]
+        deadline = time.monotonic() + SWITCH_S
+        while True:
+            news = self._get(f"/v1/switch?operation={operation}&wait_s=0.5")
+            result = news["result"]
+            if result is not None:
+                if not result["ok"]:
+                    raise OrchError(f"{target} did not start: {result['cause']}", hint="look at `orch logs`")
+
+                return
+
+            self._say(f"{target}: {news['progress']}")
+            if time.monotonic() > deadline:
+                raise TimedOutError(f"{target} was not ready after {SWITCH_S:g} s", hint="look at `orch status`")
+
+    def strangers(self, prefix: str) -> int:
+        """Return how many requests of others wait or run."""
+        return sum(not each["id"].startswith(prefix) for each in self._get("/v1/requests")["requests"])
+
+    def wait_idle(self, prefix: str) -> None:
+        """Wait until no request of others waits or runs: two looks in a row."""
+        quiet = 0
+        while quiet < 2:
+            count = self.strangers(prefix)
+            quiet = 0 if count else quiet + 1
+            if count:
+                self._say(f"waiting for {count} request{'s' if count > 1 else ''} of clients")
+
+            if quiet < 2:
+                time.sleep(LOOK_S)
+
+    def strangers_since(self, frame: TopFrame, unix_s: float, prefix: str) -> int:
+        """Return how many requests of others were there after a moment, ended ones included."""
+        return sum(
+            not (row["request_id"] or "").startswith(prefix)
+            and (row["outcome"] in ("held", "running") or _unix(row["started"]) + row["total_s"] > unix_s)
+            for row in frame["requests"]
+        )
+
+    def end_daemon(self) -> None:
+        """Stop the engine, and then the daemon, which was started for the bench alone."""
+        self._post("/v1/down", {"all": True})
+
+    def restore(self, before: tuple[str, str] | None) -> None:
+        """Have what ran before run again, or nothing when nothing did."""
+        if before is None:
+            self._post("/v1/down", {})
+        else:
+            status = self.status()
+            if (status["profile"], status["engine"], status["state"]) != (*before, "ready"):
+                self._say(f"going back to {before[0]}@{before[1]}")
+                self.switch(f"{before[0]}@{before[1]}")
+
+    def _get(self, target: str) -> Any:
+        return json.loads(client.request(self._socket, target))
+
+    def _post(self, target: str, body: dict[str, object]) -> Any:
+        return json.loads(client.request(self._socket, target, json.dumps(body).encode(), timeout_s=120))
+
+
+def _unix(rfc3339: str) -> float:
+    return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()

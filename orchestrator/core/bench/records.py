@@ -1,0 +1,77 @@
+"""A bench as it is kept: what it was asked to do and what happened, to JSON and back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from orchestrator.core.bench.blocks import BenchDevice, BenchEvent, BenchPlan, MeasuredBlock, ThrownPair
+from orchestrator.core.bench.conditions import BenchSide
+from orchestrator.core.bench.estimator import Side
+from orchestrator.core.bench.figures import answer_from_json
+from orchestrator.core.bench.workloads import BenchPrompt, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSpec:
+    """All that a bench is gone on with.
+
+    :param before: profile and engine that ran when it began, and are to run at its end
+    """
+
+    plan: BenchPlan
+    workload: Workload
+    tokens: int
+    sides: Mapping[Side, BenchSide]
+    before: tuple[str, str] | None
+    command: tuple[str, ...]
+    machine: Mapping[str, Any]
+
+
+def spec_to_json(spec: BenchSpec) -> dict[str, Any]:
+    return asdict(spec)
+
+
+def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
+    workload = found["workload"]
+    plan = found["plan"]
+    return BenchSpec(
+        plan=BenchPlan(**{**plan, "prompts": tuple(plan["prompts"])}),
+        workload=Workload(workload["name"], tuple(BenchPrompt(**each) for each in workload["prompts"])),
+        tokens=found["tokens"],
+        sides={side: side_from_json(found["sides"][side]) for side in found["sides"]},
+        before=tuple(found["before"]) if found["before"] else None,
+        command=tuple(found["command"]),
+        machine=found["machine"],
+    )
+
+
+def side_from_json(found: Mapping[str, Any]) -> BenchSide:
+    return BenchSide(**{**_known(BenchSide, found), "argv": tuple(found["argv"])})
+
+
+def event_to_json(event: BenchEvent) -> dict[str, Any]:
+    kind = "block" if isinstance(event, MeasuredBlock) else "thrown"
+    return {"event": kind, **asdict(event)}
+
+
+def event_from_json(found: Mapping[str, Any]) -> BenchEvent:
+    if found["event"] == "thrown":
+        return ThrownPair(**_known(ThrownPair, found))
+
+    return MeasuredBlock(
+        **{
+            **_known(MeasuredBlock, found),
+            "answers": tuple(map(answer_from_json, found["answers"])),
+            "devices": tuple(
+                BenchDevice(**{**_known(BenchDevice, each), "throttle": tuple(each["throttle"])})
+                for each in found["devices"]
+            ),
+        }
+    )
+
+
+def _known(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that this orch knows: a newer one may have added some."""
+    return {field.name: found[field.name] for field in fields(kind) if field.name in found}

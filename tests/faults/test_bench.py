@@ -1,0 +1,146 @@
+"""`orch bench` as a whole: real processes, fake engines whose speed is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+from tests.faults.lab import Lab
+from tests.support import until
+
+QUICK = ("--tokens", "32", "--blocks", "6", "--json")
+
+
+def lab_of_two(lab: Lab, fast: float = 600.0, slow: float = 400.0) -> None:
+    """A profile that is served, and another one that is slower."""
+    lab.model("fast", {"tokens_s": fast})
+    lab.model("slow", {"tokens_s": slow})
+    lab.serve("fast")
+    lab.ready("fast")
+
+
+def profiles_left(lab: Lab) -> list[str]:
+    return [name for name in os.listdir(os.path.join(lab.root, "config", "profiles")) if name.startswith("bench-")]
+
+
+def blocks_kept(lab: Lab, bench: subprocess.Popen[str]) -> int:
+    assert bench.poll() is None, bench.communicate()
+    rows = json.loads(lab.orch("bench", "list", "--json").stdout)
+    if not rows:
+        return 0
+
+    return int(lab.orch_json("bench", "show")["blocks"])
+
+
+def kinds(report: Any) -> set[str]:
+    return {each["kind"] for each in report["conditions"]}
+
+
+def test_the_faster_one_is_found_and_what_ran_runs_again(lab: Lab) -> None:
+    lab_of_two(lab)
+    report = json.loads(lab.orch("bench", "slow", "fast", *QUICK).stdout)
+    assert (report["verdict"], report["blocks"], report["metric"]) == ("b_faster", 6, "decode")
+    assert 1.3 < report["ratio"] < 1.7
+    assert {"model", "not_verified"} <= kinds(report)
+    assert report["conditional"] is True
+    assert all(each["a"]["output_tokens"] == 32 for each in report["prompts"])
+    assert "--port" in report["a"]["argv"]
+    assert lab.status()["profile"] == "fast"
+    assert lab.status()["state"] == "ready"
+    assert report == lab.orch_json("bench", "show")
+    assert "b_faster" not in lab.orch("bench", "show").stdout
+
+
+def test_each_block_is_a_residency_of_its_own(lab: Lab) -> None:
+    lab_of_two(lab)
+    lab.orch("bench", "fast", "slow", *QUICK)
+    # The first start before the bench, three blocks, and the return at the end where the last block was not of it.
+    assert len(lab.starts("slow")) == 3
+    assert len(lab.starts("fast")) in (4, 5)
+
+
+def test_a_request_of_a_client_spoils_its_pair_and_is_answered(lab: Lab) -> None:
+    lab_of_two(lab)
+    bench = lab.begin("bench", "fast", "slow", *QUICK)
+    until(lambda: any(each["id"].startswith("bench-") for each in lab.control("/v1/requests")["requests"]), "it asks")
+    assert lab.ask("mine", 8).status == 200
+    report = json.loads(bench.communicate(timeout=120)[0])
+    assert bench.returncode == 0
+    assert "thrown_clients" in kinds(report)
+    assert report["blocks"] == 6
+
+
+def test_settings_over_a_profile_are_in_force_and_leave_nothing(lab: Lab) -> None:
+    lab_of_two(lab)
+    report = json.loads(lab.orch("bench", "fast", "fast+context.size=2048", *QUICK).stdout)
+    assert report["b"]["settings"] == {"context.size": "2048"}
+    assert "2048" in report["b"]["argv"]
+    assert "2048" not in report["a"]["argv"]
+    assert profiles_left(lab) == []
+    assert lab.status()["profile"] == "fast"
+
+
+def test_a_wrong_setting_is_refused_before_anything_stops(lab: Lab) -> None:
+    lab_of_two(lab)
+    done = lab.orch("bench", "fast", "fast+context.size=many", *QUICK, check=False)
+    assert done.returncode == 2
+    assert "context.size" in done.stderr
+    assert profiles_left(lab) == []
+    assert len(lab.starts("fast")) == 1
+    assert lab.orch_json("bench", "list") == []
+
+
+def test_an_interrupted_bench_keeps_its_blocks_and_goes_on(lab: Lab) -> None:
+    lab_of_two(lab)
+    bench = lab.begin("bench", "fast", "slow", *QUICK)
+    until(lambda: blocks_kept(lab, bench) >= 2, "a pair is kept")
+    bench.send_signal(signal.SIGINT)
+    out, err = bench.communicate(timeout=60)
+    assert bench.returncode == 130
+    assert json.loads(out)["complete"] is False
+    assert "orch bench resume" in err
+    assert lab.ready("fast")
+    kept = int(lab.orch_json("bench", "show")["blocks"])
+
+    starts = len(lab.starts("slow"))
+    report = json.loads(lab.orch("bench", "resume", "--json").stdout)
+    assert (report["blocks"], report["verdict"], report["state"]) == (6, "a_faster", "done")
+    assert len(lab.starts("slow")) - starts == 3 - kept // 2
+
+
+def test_a_killed_bench_goes_on_and_returns_to_what_ran_before_it(lab: Lab) -> None:
+    lab_of_two(lab)
+    bench = lab.begin("bench", "slow", "slow+context.size=2048", *QUICK)
+    until(lambda: blocks_kept(lab, bench) >= 2, "a pair is kept")
+    bench.kill()
+    bench.communicate()
+    assert profiles_left(lab) != []
+
+    report = json.loads(lab.orch("bench", "resume", "--json").stdout)
+    assert (report["blocks"], report["state"]) == (6, "done")
+    assert profiles_left(lab) == []
+    assert lab.status()["profile"] == "fast"
+    again = lab.orch("bench", "resume", check=False)
+    assert again.returncode == 2
+    assert "is over" in again.stderr
+
+
+def test_one_bench_at_a_time(lab: Lab) -> None:
+    lab_of_two(lab)
+    bench = lab.begin("bench", "fast", "slow", *QUICK)
+    until(lambda: len(lab.starts("slow")) >= 1, "it runs")
+    second = lab.orch("bench", "fast", "slow", check=False)
+    assert second.returncode == 5
+    assert "another bench runs" in second.stderr
+    assert bench.communicate(timeout=120)
+    assert bench.returncode == 0
+
+
+def test_what_is_no_target_is_said(lab: Lab) -> None:
+    lab_of_two(lab)
+    done = lab.orch("bench", "fast", "slwo", check=False)
+    assert done.returncode == 2
+    assert "did you mean `slow`" in done.stderr
