@@ -117,22 +117,26 @@ def test_a_crash_loop_is_answered_with_growing_waits_then_a_rest_then_single_tri
     assert refused.status == 503 and 1 <= int(refused.headers["retry-after"]) <= 120
 
 
-def test_restarts_that_a_person_asks_for_do_not_spend_the_budget(lab: Lab) -> None:
+@pytest.mark.parametrize("how", ["stopped and started", "started while it stops", "restarted"])
+def test_restarts_that_a_person_asks_for_do_not_spend_the_budget(lab: Lab, how: str) -> None:
     lab.configure(QUICK + "intensity = 3\n")
     pid = lab.run("m")["pid"]
-    for number in range(6):
-        if number % 2:
-            lab.control("/v1/down", {})
-            lab.up("m")
-        else:
+    for _ in range(4):
+        if how == "restarted":
             lab.control("/v1/restart", {})
+        else:
+            lab.control("/v1/down", {})
+            if how == "stopped and started":
+                lab.state("stopped")
+
+            lab.up("m")
 
         pid = new_pid(lab, pid)
 
     lab.ask("r").check_complete(8)
-    assert len(lab.starts("m")) == 7
+    assert len(lab.starts("m")) == 5
     os.kill(pid, signal.SIGKILL)  # the first of the three crashes that the budget allows
-    until(lambda: len(lab.starts("m")) == 8, "it is started again")
+    until(lambda: len(lab.starts("m")) == 6, "it is started again")
     assert lab.ready("m")["attempts"][0]["next"].startswith("start again in")
 
 
