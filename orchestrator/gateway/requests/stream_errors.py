@@ -27,6 +27,9 @@ _ENDS: dict[Family, re.Pattern[bytes]] = {
 }
 """What a whole stream has near its end; of the other families, none is judged by it."""
 
+_LAST_BYTES = 1024
+"""The end is nearly always in these: looking there first spares a look at all of the tail."""
+
 _SERVER_ERROR = 500
 
 
@@ -38,7 +41,10 @@ def error_status(tail: bytes, family: Family) -> int | None:
     """
     status = _named_status(tail)
     end = _ENDS.get(family)
-    return _SERVER_ERROR if status is None and end is not None and not end.search(tail) else status
+    if status is not None or end is None:
+        return status
+
+    return None if end.search(tail, max(len(tail) - _LAST_BYTES, 0)) or end.search(tail) else _SERVER_ERROR
 
 
 def _named_status(tail: bytes) -> int | None:
