@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 
 from orchestrator.adapters.http1 import Request
 from orchestrator.core.failure.quarantine import Quarantine, QuarantinePolicy, add_answer, add_death
@@ -22,6 +23,9 @@ _TIMER_SLACK_S = 0.01
 _MAX_UNCONFIRMED = 8
 """Instances whose end was not confirmed: they were stopped on purpose, and nothing will be said of them."""
 
+
+_CHARGED_WITHIN_S = 60.0
+"""An engine that lives for so long after it failed a request dies of something else."""
 
 ID_LENGTH = 12
 """Digits of a digest by which people name a request."""
@@ -43,6 +47,20 @@ class QuarantinedRequest:
     deaths: int
     refused: bool
     left_s: float
+
+
+@dataclass(slots=True)
+class _Lost:
+    """What one instance failed. It is kept once it is charged: the others that were there may come later.
+
+    :ivar digests: of the requests that are not charged yet
+    :ivar in_flight: the most requests that are known to have been there at once
+    :ivar last: when it failed the newest, monotonic
+    """
+
+    digests: list[str] = field(default_factory=list)
+    in_flight: int = 0
+    last: float = 0.0
 
 
 class RequestFingerprint:
@@ -99,7 +117,7 @@ class CrashSuspects:
         self._later = later
         self._wake = wake
         self._known = Quarantine()
-        self._lost: dict[str, list[str]] = {}
+        self._lost: dict[str, _Lost] = {}
         self._sent: dict[str, tuple[str, str, str]] = {}
         self._waiting: dict[RequestFingerprint, float] = {}
         self._tried: RequestFingerprint | None = None
@@ -107,10 +125,16 @@ class CrashSuspects:
 
     # What happened.
 
-    def lost(self, endpoint: Endpoint, fingerprint: RequestFingerprint) -> None:
-        """The engine closed this request's connection; whether it died will be seen."""
+    def lost(self, endpoint: Endpoint, fingerprint: RequestFingerprint, in_flight: int = 0) -> None:
+        """The engine closed this request's connection, or answered it with an error; whether it ends will be seen.
+
+        :param in_flight: the requests that were with the engine, this one included; one that lives answers one by one
+        """
         digest = fingerprint.digest(endpoint.runs)
-        self._lost.setdefault(endpoint.instance, []).append(digest)
+        lost = self._lost.setdefault(endpoint.instance, _Lost())
+        lost.digests.append(digest)
+        lost.in_flight = max(lost.in_flight, in_flight)
+        lost.last = monotonic()
         self._sent[digest] = (fingerprint.path, endpoint.profile, endpoint.engine)
         if len(self._lost) > _MAX_UNCONFIRMED:
             del self._lost[next(iter(self._lost))]
@@ -121,10 +145,13 @@ class CrashSuspects:
 
     def attribute(self, fallen: Collection[str], now: float) -> None:
         """Charge the deaths that the daemon has confirmed to those who were there."""
-        for instance in [each for each in self._lost if each in fallen]:
-            digests = self._lost.pop(instance)
-            self._known = add_death(self._known, digests, len(digests), now, self._policy)
-            unconfirmed = {digest for each in self._lost.values() for digest in each}
+        for lost in [each for instance, each in self._lost.items() if each.digests and instance in fallen]:
+            if now - lost.last < _CHARGED_WITHIN_S:
+                lost.in_flight = max(lost.in_flight, len(lost.digests))
+                self._known = add_death(self._known, lost.digests, lost.in_flight, now, self._policy)
+
+            lost.digests = []
+            unconfirmed = {digest for each in self._lost.values() for digest in each.digests}
             kept = self._known.requests.keys() | unconfirmed
             self._sent = {digest: sent for digest, sent in self._sent.items() if digest in kept}
 

@@ -52,7 +52,14 @@ _NOT_SUPPORTED = 501
 
 
 class _GivenUpError(UpstreamError):
-    """The engine answered with an error, and the daemon turns away from it: it answers nothing else any more."""
+    """The engine answered with an error, and the daemon turns away from it: it answers nothing else any more.
+
+    :param in_flight: the requests that were with it then
+    """
+
+    def __init__(self, status: int, in_flight: int) -> None:
+        super().__init__(f"the engine answered {status}, as it does always", "during_response")
+        self.in_flight = in_flight
 
 
 _STATES: dict[type[Phase], RequestState] = {
@@ -189,7 +196,11 @@ class Exchange:
             arrived = self._began
 
         if fingerprint is not None and self._response.status == 200:
-            dispatcher.crash_suspects.answered(fingerprint, admission.endpoint.runs)
+            if self._answer.error_status is None:
+                dispatcher.crash_suspects.answered(fingerprint, admission.endpoint.runs)
+            elif _engine_failed(self._answer.error_status):
+                # Its client has it, and nothing waits here for what becomes of the engine.
+                dispatcher.crash_suspects.lost(admission.endpoint, fingerprint, admission.traffic.in_flight + 1)
 
     async def _attempt(self, admission: Admission, body: bytes) -> UpstreamError | None:
         """Send it once.
@@ -210,8 +221,9 @@ class Exchange:
             upstream = await admission.pool.request(request.method, target, headers, body)
             self._enter(Relaying(upstream))
             try:
-                if await self._is_given_up(upstream.status, admission.endpoint, body):
-                    raise _GivenUpError(f"the engine answered {upstream.status}, as it does always", "during_response")
+                in_flight = admission.traffic.in_flight
+                if await self._is_given_up(upstream.status, admission.endpoint):
+                    raise _GivenUpError(upstream.status, in_flight)
 
                 traffic = admission.traffic if self._match.route.computes else None
                 asked = (self._model or admission.endpoint.profile) if self._match.route.computes else None
@@ -223,13 +235,12 @@ class Exchange:
 
         return None
 
-    async def _is_given_up(self, status: int, endpoint: Endpoint, body: bytes) -> bool:
-        """Return whether an answer is the error of an engine that can answer nothing else, and the request can be sent
-        to the next one. Others pay no time: the daemon knows at once that an error is no more than that, mostly.
+    async def _is_given_up(self, status: int, endpoint: Endpoint) -> bool:
+        """Return whether an answer is the error of an engine that can answer nothing else. Others pay no time: the
+        daemon knows at once that an error is no more than that, mostly.
         """
-        failed = status >= 500 and status != _NOT_SUPPORTED and self._match.route.computes
-        may_repeat = failed and self._consequence(FailureKind.ENGINE_DIED, body).step is Step.SEND_AGAIN
-        return may_repeat and await self._dispatcher.given_up(endpoint.instance)
+        failed = _engine_failed(status) and self._match.route.computes
+        return failed and await self._dispatcher.given_up(endpoint.instance)
 
     def _consequence(self, kind: FailureKind, body: bytes) -> Consequence:
         body_kept = len(body) <= self._dispatcher.config.replay_bytes
@@ -247,7 +258,8 @@ class Exchange:
         suspect = fingerprint if kind is FailureKind.ENGINE_DIED else None
         # One that is sent again is charged with the death on its way back.
         if suspect is not None and consequence.step is not Step.SEND_AGAIN:
-            await self._dispatcher.confirmed_dead(endpoint, _CAUSE_S)
+            lives = isinstance(failure, _GivenUpError)  # it is asked once more before it is ended
+            await self._dispatcher.confirmed_dead(endpoint, self._dispatcher.config.recover_s if lives else _CAUSE_S)
 
         message = await self._cause(kind, failure, endpoint)
         if suspect is not None:
@@ -285,10 +297,13 @@ class Exchange:
         if failure.malformed:
             return FailureKind.MALFORMED
 
+        crash_suspects = self._dispatcher.crash_suspects
         if isinstance(failure, _GivenUpError):
+            if fingerprint is not None:
+                crash_suspects.lost(endpoint, fingerprint, failure.in_flight)
+
             return FailureKind.ENGINE_DIED
 
-        crash_suspects = self._dispatcher.crash_suspects
         unsent = failure.stage == "connect"
         if not unsent:
             if fingerprint is None:
@@ -388,6 +403,11 @@ class Exchange:
 def cancelled() -> GatewayError:
     """Return the error for a request that somebody else had ended."""
     return GatewayError("cancelled", "the request was cancelled")
+
+
+def _engine_failed(status: int) -> bool:
+    """Return whether an answer's status says that the engine could not do it, rather than that it was not to."""
+    return status >= 500 and status != _NOT_SUPPORTED
 
 
 def _asked_for(request: Request, match: Match, body: bytes) -> tuple[str | None, bool]:

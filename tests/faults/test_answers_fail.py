@@ -68,10 +68,56 @@ def test_an_engine_that_always_fails_soon_spends_the_budget_and_ends_as_failed(l
     lab.configure(WATCHFUL.replace("[restart]", "[restart]\nintensity = 2"))
     lab.run("m", faults={"lost_from": 1, "lost_says": LOST})
     lab.replayed.add("bad")
-    assert lab.ask("bad").status == 500  # two engines have answered it so
+    answer = lab.ask("bad")  # two engines have answered it so
+    assert (answer.status, answer.json["error"]["code"]) == (502, "request_quarantined")
     assert len(lab.starts("m")) == 2
     status = lab.state("failed")
     assert LOST in status["cause"]
+
+
+@BOTH
+def test_a_prompt_that_loses_each_device_is_refused_as_one_that_kills_each_engine(lab: Lab, dialect: str) -> None:
+    lab.run("m", faults={"lost_by": "POISON", "lost_says": LOST}, dialect=dialect)
+    lab.replayed.add("bad")
+    lab.ask("good").check_complete(8)
+    answer = lab.ask("bad", prompt="POISON")
+    assert (answer.status, answer.headers.get("x-should-retry")) == (502, "false"), answer.body
+    assert answer.json["error"]["code"] == "request_quarantined"
+    assert lab.ask("again", prompt="POISON").status == 502
+    lab.ask("after").check_complete(8)
+    assert len(lab.starts("m")) == 3  # as many as a prompt that kills them costs
+    (entry,) = lab.orch_json("quarantine", "list")
+    assert entry["refused"] and entry["deaths"] == 2
+
+
+def test_who_was_there_when_a_prompt_lost_the_device_is_answered_and_not_refused(lab: Lab) -> None:
+    names = [f"bystander-{index}" for index in range(3)]
+    lab.replayed.update({"bad", *names})
+    lab.run("m", faults={"lost_by": "POISON", "lost_says": LOST, "tokens_s": 40}, more="[context]\nparallel = 4\n")
+    bystanders = [lab.begin_asking(name, 60, prompt=name) for name in names]
+    until(lambda: len(lab.requests("m", "accepted")) == 3, "the bystanders are being answered")
+    assert lab.ask("bad", prompt="POISON").json["error"]["code"] == "request_quarantined"
+    for name, asked in zip(names, bystanders, strict=True):
+        asked.result().check_complete(60)
+        lab.ask(f"{name}-again", prompt=name).check_complete(8)
+
+    assert len(lab.starts("m")) == 3
+
+
+def test_a_stream_that_loses_the_device_after_its_first_tokens_is_refused_the_third_time(lab: Lab) -> None:
+    lab.run("m", faults={"lost_says": LOST, "lost_by": "POISON"})
+    body = {"stream": True, "n_predict": 8, "prompt": "POISON", "fake_error_after": 3}
+    for index in range(2):
+        with lab.open(f"bad{index}", body) as response:
+            assert response.status == 200 and b"error" in response.read()
+
+        until(lambda: len(lab.starts("m")) > index + 1, "the next start")  # noqa: B023
+        lab.ready("m")
+
+    with lab.open("bad2", body) as response:
+        assert response.status == 502 and b"request_quarantined" in response.read()
+
+    assert len(lab.starts("m")) == 3
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/completions"])

@@ -2,8 +2,8 @@
 
 A request is known by a digest, which has what runs in it: to another build or profile it is another request. In flight
 at one death, it is a suspect: it may be innocent, and is tried alone. In flight at the next one as well, and alone
-there, it is refused for a while. Where it never was alone, the third death decides. An answer clears it. All pure: time
-is an argument.
+there, it is refused for a while. An engine that is ended because it answers only errors counts as dead. Where it never
+was alone, the third death decides. An answer clears it. All pure: time is an argument.
 """
 
 from __future__ import annotations

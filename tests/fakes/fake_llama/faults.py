@@ -37,6 +37,8 @@ class Faults:
     :param refuse: status that every inference is answered with
     :param odd: a prompt that holds this text is answered with an error about the text that was drawn
     :param lost_from: from client's request N on, each inference is answered with an error, and the engine lives on
+    :param lost_by: a prompt that holds this text loses the device: it and each later one are answered with an error;
+        with `fake_error_after` in its body once that many tokens are out
     :param lost_says: what its log says then; nothing when it is empty
     :param lost_status: of those errors
     :param slow_term_s: how long an orderly end takes
@@ -72,6 +74,7 @@ class Faults:
     refuse: int = 0
     odd: str = ""
     lost_from: int = 0
+    lost_by: str = ""
     lost_says: str = ""
     lost_status: int = 500
     ignore_term: bool = False

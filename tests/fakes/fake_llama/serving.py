@@ -37,6 +37,7 @@ class Engine:
         self._tasks = 0
         self._numbered = 0
         self._asked = 0
+        self._lost = False
         self._busy: dict[int, int] = {}
         self._healthy = 0
 
@@ -127,7 +128,11 @@ class Engine:
             return
 
         odd = faults.odd and faults.odd.encode() in request.body
-        if odd or 0 < faults.lost_from <= asked:
+        loses = faults.lost_by and faults.lost_by.encode() in request.body
+        if loses and b"fake_error_after" not in request.body:
+            self._lost = True
+
+        if odd or self._lost or 0 < faults.lost_from <= asked:
             if not odd and faults.lost_says:
                 self._log.line(f"srv    update_slots: decode() failed: {faults.lost_says}", "E")
 
@@ -179,6 +184,10 @@ class Engine:
                     time.sleep(LOOK_S)
 
             if streams and index + 1 == body.get("fake_error_after"):
+                if loses:
+                    self._lost = True
+                    self._log.line(f"srv    update_slots: decode() failed: {faults.lost_says}", "E")
+
                 request.chunk(answers.failing(family, "Compute error."))
                 request.end()
                 return
