@@ -251,3 +251,24 @@ def test_an_engine_that_is_gone_got_nothing(server: Server) -> None:
         pool.close()
 
     drive(work())
+
+
+def test_a_connection_is_not_used_again_after_a_stream_as_the_engine_closes_it_whatever_its_head_says() -> None:
+    """cpp-httplib in upstream b11434: `Keep-Alive: timeout=5, max=100`, the last chunk, and an end a moment later."""
+
+    async def script(visit: Visit) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+        await visit.send(head + b"Keep-Alive: timeout=5, max=100\r\n\r\n")
+        await visit.send(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        await asyncio.sleep(0.02)
+        visit.writer.close()
+
+    async def work() -> None:
+        async with engine(script) as there, gateway(config=SOON) as here:
+            here.supervisor.show(serving=there.endpoint())
+            for number in range(5):
+                assert (await ask(here.port, post(CHAT, {"n": number, "stream": True}))).status == 200
+
+            assert [visit.connection for visit in there.visits] == [1, 2, 3, 4, 5]
+
+    drive(work())

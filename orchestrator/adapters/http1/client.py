@@ -70,7 +70,7 @@ class UpstreamResponse:
 
     :ivar complete: the body has arrived to its end
     :ivar until_eof: the body ends with the connection
-    :ivar keep_alive: the connection may be used again after the body
+    :ivar keep_alive: the connection may be used again after the body; never after a streamed one
     :ivar sink: takes each part of the body in the moment it arrives; keeps it until somebody relays
     """
 
@@ -331,7 +331,10 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._response is not None:
             self._response.complete = True
-            self._response.keep_alive = self._parser.should_keep_alive()
+            # cpp-httplib closes after a streamed answer, though its head says that it keeps the connection: a request
+            # that is written before its end arrives would fail, as it is not sent twice.
+            streamed = self._response.header(b"transfer-encoding") is not None
+            self._response.keep_alive = self._parser.should_keep_alive() and not streamed
 
     def _signalled(self) -> bool:
         """Return whether something has come on an idle connection, its end included, that the loop has not seen yet.
