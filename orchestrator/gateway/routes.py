@@ -110,6 +110,10 @@ _ELSEWHERE = (
     (("/api/events", "/models/sse", "/wol-health"), "`/running` says what is loaded, `orch events` what happened"),
     (("/api/metrics", "/api/performance", "/api/hardware"), "figures are at `/metrics`"),
     (("/slots",), "`/slots` shows all slots, and clients change none"),
+    (("/api/profiles",), "`/v1/models` lists the profiles, and a request that names one has it loaded"),
+    (("/v1/chat/completions/control", "/v1/streams", "/v1/stream", "/api/inflight"),
+     "`/v1/requests` lists what runs, and POST /v1/requests/ID/cancel ends one"),
+    (("/upstream",), "after /upstream/NAME comes a route for models, such as /health, /props or /v1/chat/completions"),
     (("/v1", "/ui", "/version"), _HERE),
 )  # fmt: skip
 """Where clients of llama-swap and of llama-server's router find what they ask for; the beginnings of their routes."""
@@ -145,11 +149,9 @@ def _hint(path: str) -> str:
         if path.rstrip("/") in paths or (said is not _HERE and path.startswith(tuple(f"{each}/" for each in paths))):
             return f"; {said}"
 
-    other = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
-    if other in ENGINE_ROUTES or other in OWN_ROUTES:
-        return f"; did you mean {other}?"
-
-    return ""
+    asked = path.rstrip("/")
+    meant = [route for route in (*ENGINE_ROUTES, *OWN_ROUTES) if route == f"/v1{asked}" or asked.endswith(route)]
+    return f"; did you mean {max(meant, key=len)}?" if meant else ""
 
 
 def _find(path: str, models: Sequence[Model]) -> Match | None:

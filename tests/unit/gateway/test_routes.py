@@ -46,6 +46,14 @@ def test_an_unknown_path_is_404_whatever_the_method(method: str) -> None:
         ("/api/metrics/stats", "/metrics"), ("/slots/0", "/slots"), ("/v1", "/v1/models"), ("/v1/", "/v1/models"),
         ("/ui/", "/v1/models"), ("/version", "/v1/models"), ("/v1/tokenize", "did you mean /tokenize?"),
         ("/messages", "did you mean /v1/messages?"), ("/v1/props", "did you mean /props?"),
+        ("/v1/v1/messages", "did you mean /v1/messages?"), ("/api/v1/models", "did you mean /v1/models?"),
+        ("/v1/chat/completions/", "did you mean /v1/chat/completions?"), ("/requests", "did you mean /v1/requests?"),
+        ("/v/chat/completions", "did you mean /chat/completions?"), ("/openai/metrics", "did you mean /metrics?"),
+        ("/api/profiles", "/v1/models` lists the profiles"), ("/api/profiles/active", "/v1/models` lists the profiles"),
+        ("/upstream", "such as /health"), ("/upstream/", "such as /health"), ("/upstream/demo", "such as /health"),
+        ("/upstream/demo/", "such as /health"), ("/upstream/demo/version", "such as /health"),
+        ("/v1/chat/completions/control", "/v1/requests/ID/cancel"), ("/v1/streams/lookup", "/v1/requests/ID/cancel"),
+        ("/v1/stream", "/v1/requests/ID/cancel"), ("/api/inflight", "/v1/requests/ID/cancel"),
     ],
 )  # fmt: skip
 def test_who_asks_for_another_program_s_route_is_told_where_it_is_here(path: str, said: str) -> None:
