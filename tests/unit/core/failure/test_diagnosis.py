@@ -216,6 +216,11 @@ def test_what_a_client_sent_does_not_name_the_cause_of_a_crash() -> None:
         (["CUDA error: no kernel image is available for execution on the device"], 134,
          ("driver", "runtime", "give_up")),
         (["CUDA error: an illegal memory access was encountered"], 134, ("engine_bug", "runtime", "restart")),
+        (["Memory critical error by agent node-0 (Agent handle: 0x5) on address 0x7f. Reason: Memory in use."], 134,
+         ("engine_bug", "runtime", "restart")),  # of a start there is no word
+        (["load_tensors: loading model tensors, this can take a while... (mmap = false)",
+          "Memory critical error by agent node-0 (Agent handle: 0x5) on address 0x7f. Reason: Memory in use."], 134,
+         ("engine_bug", "load", "give_up")),
         (["/src/ggml/src/ggml-cuda.cu:99: GGML_ASSERT(to_fp16 != nullptr) failed"], 134,
          ("engine_bug", "runtime", "give_up")),
         (["terminate called after throwing an instance of 'vk::DeviceLostError'",
