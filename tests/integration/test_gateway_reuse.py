@@ -79,6 +79,99 @@ def test_what_an_engine_read_and_did_not_answer_is_not_asked_again_while_it_live
     drive(work())
 
 
+async def streams(visit: Visit) -> None:
+    await visit.begin_stream()
+    await visit.chunk(b'data: {"n":1}\n\n')
+    await visit.chunk(b"data: [DONE]\n\n")
+    await visit.end_stream()
+
+
+async def streams_and_promises_to_stay(visit: Visit) -> None:
+    await visit.send(
+        b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5, max=100\r\n"
+        b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+    )
+
+
+async def streams_an_end_in_parts(visit: Visit) -> None:
+    await visit.begin_stream()
+    await visit.chunk(b"data: [DONE]\n\n")
+    await visit.send(b"0\r\n")
+    await asyncio.sleep(0.05)
+    await visit.send(b"\r\n")
+
+
+async def sends_json_in_chunks(visit: Visit) -> None:
+    await visit.send(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'8\r\n{"n": 1}\r\n0\r\n\r\n'
+    )
+
+
+async def refuses(visit: Visit) -> None:
+    await visit.answer(b'{"error":{"message":"no"}}', status="400 Bad Request")
+
+
+async def says_that_it_closes(visit: Visit) -> None:
+    await visit.send(OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+
+
+async def speaks_an_older_http(visit: Visit) -> None:
+    await visit.send(OK.replace(b"HTTP/1.1", b"HTTP/1.0"))
+
+
+LAST_ANSWERS = [
+    streams, streams_and_promises_to_stay, streams_an_end_in_parts, sends_json_in_chunks, refuses, says_that_it_closes,
+    speaks_an_older_http,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["then whole", "then a stream"])
+@pytest.mark.parametrize("last", LAST_ANSWERS, ids=lambda each: each.__name__)
+def test_no_request_is_lost_on_a_connection_that_the_engine_is_about_to_close(
+    last: Callable[[Visit], object], stream: bool
+) -> None:
+    """llama-server closes after each stream, a moment after its end: here not before somebody asks again on it."""
+    answered: set[int] = set()
+
+    async def script(visit: Visit) -> None:
+        if visit.connection in answered:
+            visit.hang_up()
+        elif json.loads(visit.body)["n"] % 2:
+            answered.add(visit.connection)
+            await last(visit)  # type: ignore[misc]
+        elif stream:
+            answered.add(visit.connection)
+            await streams(visit)
+        else:
+            await visit.answer(visit.body)
+
+    async def work() -> None:
+        async with engine(script) as there, gateway(config=SOON) as here:
+            here.supervisor.show(serving=there.endpoint())
+            expected = 400 if last is refuses else 200
+            for n in range(1, 9):
+                answer = await ask(here.port, post(CHAT, {"n": n, "stream": stream, "prompt": "x" * 9000 * (n % 3)}))
+                assert answer.status == (expected if n % 2 else 200), (n, answer.body)
+
+            assert [json.loads(visit.body)["n"] for visit in there.visits] == list(range(1, 9))
+
+    drive(work())
+
+
+def test_whole_answers_leave_the_connection_to_the_next_request() -> None:
+    async def work() -> None:
+        async with engine(lambda visit: visit.answer(b"{}")) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            for n in range(5):
+                assert (await ask(here.port, post(CHAT, {"n": n}))).status == 200
+
+            assert there.connections == 1
+
+    drive(work())
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_engine_that_was_turned_away_from_for_a_moment_gets_it_once(stream: bool) -> None:
     """It did not answer questions for a while, closed the connection, and answers again: it had not died."""

@@ -70,7 +70,7 @@ class UpstreamResponse:
 
     :ivar complete: the body has arrived to its end
     :ivar until_eof: the body ends with the connection
-    :ivar keep_alive: the connection may be used again after the body; never after a streamed one
+    :ivar keep_alive: the connection may be used again after the body; never after a streamed one or an error
     :ivar sink: takes each part of the body in the moment it arrives; keeps it until somebody relays
     """
 
@@ -329,12 +329,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._head_arrived.set_result(self._response)
 
     def on_message_complete(self) -> None:
-        if self._response is not None:
-            self._response.complete = True
-            # cpp-httplib closes after a streamed answer, though its head says that it keeps the connection: a request
-            # that is written before its end arrives would fail, as it is not sent twice.
-            streamed = self._response.header(b"transfer-encoding") is not None
-            self._response.keep_alive = self._parser.should_keep_alive() and not streamed
+        response = self._response
+        if response is None:
+            return
+
+        # Whatever its head says. llama-server ends a stream in a way that cpp-httplib takes for a cancellation: the
+        # whole answer is written, and the connection closes a moment later. A request that is written before its end
+        # arrives would fail, as it is not sent twice. After an error the engine may have left the body unread, and
+        # would take it for the next request.
+        kept = response.status < 400 and response.header(b"transfer-encoding") is None
+        response.complete = True
+        response.keep_alive = kept and self._parser.should_keep_alive()
 
     def _signalled(self) -> bool:
         """Return whether something has come on an idle connection, its end included, that the loop has not seen yet.
