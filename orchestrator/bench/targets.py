@@ -93,17 +93,18 @@ def parse_target(paths: Paths, text: str, running: tuple[str, str] | None) -> Be
 
 
 def _settings(text: str, words: str) -> Iterator[tuple[str, str]]:
-    end = 0
-    for found in _PAIR.finditer(words):
+    at = 0
+    while at < len(words) or at == 0:
+        found = _PAIR.match(words, at)
+        if found is None:
+            raise UsageError(f"`{text}`: settings are expected after the `+`", hint="for example `+context.size=8192`")
+
         key, equals, value = found[1].partition("=")
-        end = found.end()
         if not equals or not key.strip() or not value.strip():
             raise UsageError(f"`{text}`: `{found[1]}` is no setting", hint="for example `+context.size=8192,kv.k=q8_0`")
 
         yield key.strip(), value.strip()
-
-    if end < len(words) or not words:
-        raise UsageError(f"`{text}`: settings are expected after the `+`", hint="for example `+context.size=8192`")
+        at = found.end()
 
 
 @contextlib.contextmanager

@@ -144,3 +144,37 @@ def test_what_is_no_target_is_said(lab: Lab) -> None:
     done = lab.orch("bench", "fast", "slwo", check=False)
     assert done.returncode == 2
     assert "did you mean `slow`" in done.stderr
+
+
+def test_one_target_is_measured_in_three_ways_and_each_is_kept(lab: Lab) -> None:
+    lab_of_two(lab)
+    depth = json.loads(lab.orch("bench", "depth", "slow", "--to", "1024", "--json").stdout)
+    assert [point["decode_tok_s"] > 300 for point in depth["series"][0]["points"]] == [True, True]
+    load = json.loads(lab.orch("bench", "load", "slow", "--clients", "1,2", "--tokens", "32", "--json").stdout)
+    assert [(row["clients"], row["failed"]) for row in load["series"][0]["rows"]] == [(1, 0), (2, 0)]
+    once = lab.orch("bench", "pass", "slow", "--prompts", "mtp", "--tokens", "32").stdout
+    assert "9 requests, 288 tokens" in once
+    assert [row["kind"] for row in lab.orch_json("bench", "list")] == ["pass", "load", "depth"]
+    assert lab.status()["profile"] == "fast"
+
+    page = os.path.join(lab.root, "page.html")
+    assert "written" in lab.orch("bench", "show", "1", "--html", page).stderr
+    with open(page, encoding="utf-8") as file:
+        assert "<svg" in file.read()
+
+    assert json.loads(lab.orch("bench", "export", "2").stdout)["report"]["kind"] == "load"
+    done = lab.orch("bench", "diff", "1", "2", check=False)
+    assert done.returncode == 2
+    assert "only benches of two targets" in done.stderr
+
+
+def test_a_profile_that_clients_ask_for_meanwhile_is_served(lab: Lab) -> None:
+    """While the other one of two is measured; the bench waits, and ends all the same."""
+    lab_of_two(lab)
+    bench = lab.begin("bench", "slow", "slow", *QUICK)
+    until(lambda: any(each["id"].startswith("bench-") for each in lab.control("/v1/requests")["requests"]), "it asks")
+    assert lab.ask("mine", 8, model="fast").status == 200
+    report = json.loads(bench.communicate(timeout=200)[0])
+    assert report["blocks"] == 6
+    assert {"thrown_clients", "thrown_changed", "thrown_unusable"} & kinds(report)
+    assert lab.ready("fast")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.paths import find_paths
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import diagnostics
+from orchestrator.cli.operate import bench_show
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import UsageError
+from orchestrator.core.errors import OrchError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.bench_runs import BenchStore
@@ -20,12 +22,20 @@ EXAMPLES = """\
   orch bench qwen3.6-27b-24gb@upstream qwen3.6-27b-24gb@upstream+kv.k=q8_0,kv.v=q8_0
   orch bench upstream ik-fork --prompts mtp --metric turn --json
   orch bench resume                                    # go on where one was broken off
-  orch bench list"""
+  orch bench show --html report.html                   # the newest; `orch bench list` has the others
+  orch bench pass upstream --prompts mtp               # one pass, as published figures are made
+  orch bench depth upstream --to 32768
+  orch bench load upstream --clients 1,2,4,8"""
 
 ACTIONS = {
     "resume": "go on with a bench that was broken off",
+    "pass": "one target once, without a verdict",
+    "depth": "speed against context depth",
+    "load": "speed against the number of clients",
     "list": "the benches that were made",
     "show": "a bench's report",
+    "diff": "two benches side by side",
+    "export": "all that was kept of a bench, as JSON",
 }
 """First words that are not a target; `list@upstream` would be the profile of that name."""
 
@@ -50,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="4 blocks: an interval, and never a verdict")
     parser.add_argument("--tokens", type=int, default=192, metavar="N", help="length of each answer (192)")
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the order of blocks and prompts (42)")
+    parser.add_argument("--to", type=int, default=131072, metavar="N", help="depth: the deepest context (131072)")
+    parser.add_argument("--clients", default="1,2,4,8", metavar="N,N", help="load: how many at once (1,2,4,8)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the report for a post")
+    parser.add_argument("--html", metavar="FILE", help="write the report with its plots into a file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,18 +73,25 @@ def run(args: argparse.Namespace) -> int:
     action, *rest = args.words
     store = BenchStore(find_paths().bench_file)
     try:
-        if action == "list" and not rest:
-            return _list(store, args)
-        if action == "show":
-            return _show(store, _number(rest), args)
-        if action == "resume":
-            return _measure(store, args, resume=_number(rest))
-        if len(args.words) != 2:
-            raise UsageError(
-                f"two targets are compared, and {len(args.words)} were named", hint="run `orch bench --help`"
-            )
+        match action:
+            case "list" if not rest:
+                return bench_show.list_runs(store, args)
+            case "show":
+                return bench_show.show(store, _number(rest), args)
+            case "export":
+                return bench_show.export(store, _number(rest))
+            case "diff":
+                return bench_show.diff(store, [_number([word]) for word in rest], args)
+            case "resume":
+                return _measure(store, args, lambda shell: _resume(shell, _number(rest)))
+            case "pass" | "depth" | "load" if len(rest) == 1:
+                return _measure(store, args, lambda shell: _single(shell, action, rest[0], args))
 
-        return _measure(store, args)
+        if len(args.words) != 2 or action in ACTIONS:
+            wanted = "one target" if action in ("pass", "depth", "load") else "two targets"
+            raise UsageError(f"{wanted} are expected, found `{' '.join(args.words)}`", hint="run `orch bench --help`")
+
+        return _measure(store, args, lambda shell: _pair(shell, args))
     finally:
         store.close()
 
@@ -85,43 +106,73 @@ def _number(words: list[str]) -> int | None:
     return int(words[0])
 
 
-_NEW = object()
-
-
-def _measure(store: BenchStore, args: argparse.Namespace, resume: object = _NEW) -> int:
+def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchShell], Mapping[str, Any]]) -> int:
     """Measure, and print the report; also of what was measured until the user broke it off."""
     import contextlib
 
     with _shell(store) as shell, store.lock():
+        newest = max((each.id for each in store.runs()), default=0)
         try:
-            if resume is _NEW:
-                report = _begin(shell, args)
-            else:
-                from orchestrator.bench.session import resume_pair
-
-                report = resume_pair(shell, resume if isinstance(resume, int) else None)
+            report = work(shell)
         except KeyboardInterrupt:
             diagnostics.clear_progress()
-            with contextlib.suppress(Exception):
-                _print_newest(store, args)
+            with contextlib.suppress(OrchError):
+                kept = store.find(None)
+                if kept.kind == "pair" and (kept.id > newest or args.words[0] == "resume"):
+                    bench_show.print_report(store, kept, args)
+                    diagnostics.note("broken off; what was measured is kept: `orch bench resume` goes on")
 
-            diagnostics.note("broken off; what was measured is kept: `orch bench resume` goes on")
             return exit_codes.INTERRUPTED
         finally:
             diagnostics.clear_progress()
 
-    _print(report, args)
+    bench_show.print_report(store, store.find(report["id"]), args)
     return exit_codes.OK
 
 
-def _begin(shell: BenchShell, args: argparse.Namespace) -> dict[str, Any]:
+def _resume(shell: BenchShell, number: int | None) -> Mapping[str, Any]:
+    from orchestrator.bench.session import resume_pair
+
+    return resume_pair(shell, number)
+
+
+def _single(shell: BenchShell, kind: str, target: str, args: argparse.Namespace) -> Mapping[str, Any]:
+    from orchestrator.bench import single
+    from orchestrator.bench.datasets import load_workload
+
+    if kind == "depth":
+        return single.run_depth(shell, target, args.to, _command(args))
+
+    _check_tokens(args.tokens)
+    workload = load_workload(args.prompts)
+    if kind == "pass":
+        return single.run_pass(shell, target, workload, args.tokens, _command(args))
+
+    return single.run_load(shell, target, _clients(args.clients), workload, args.tokens, _command(args))
+
+
+def _clients(text: str) -> list[int]:
+    """Return the numbers of clients, at most 256 at once."""
+    words = text.split(",")
+    if not all(word.isdigit() and 1 <= int(word) <= 256 for word in words):
+        raise UsageError(
+            f"--clients {text}: numbers from 1 to 256 are expected", hint="for example `--clients 1,2,4,8`"
+        )
+
+    return [int(word) for word in words]
+
+
+def _check_tokens(tokens: int) -> None:
+    if not 16 <= tokens <= 4096:
+        raise UsageError(f"--tokens {tokens} cannot be measured", details=("allowed: 16 to 4096",))
+
+
+def _pair(shell: BenchShell, args: argparse.Namespace) -> Mapping[str, Any]:
     from orchestrator.bench.datasets import load_workload
     from orchestrator.bench.session import begin_pair
     from orchestrator.core.bench.blocks import BenchPlan
 
-    if not 16 <= args.tokens <= 4096:
-        raise UsageError(f"--tokens {args.tokens} cannot be measured", details=("allowed: 16 to 4096",))
-
+    _check_tokens(args.tokens)
     workload = load_workload(args.prompts)
     most = 4 if args.quick else args.blocks
     plan = BenchPlan(args.seed, args.metric, tuple(each.name for each in workload.prompts), most)
@@ -132,6 +183,8 @@ def _command(args: argparse.Namespace) -> list[str]:
     """Return the command that repeats a bench."""
     words = ["orch", "bench", *args.words]
     defaults = {"prompts": "chat", "metric": "decode", "blocks": 16, "tokens": 192, "seed": 42}
+    defaults |= {"to": 131072} if args.words[0] == "depth" else {}
+    defaults |= {"clients": "1,2,4,8"} if args.words[0] == "load" else {}
     for name, default in defaults.items():
         if (value := getattr(args, name)) != default:
             words += [f"--{name}", str(value)]
@@ -159,42 +212,3 @@ def _shell(store: BenchStore) -> Any:
                 link.end_daemon()
 
     return made()
-
-
-def _list(store: BenchStore, args: argparse.Namespace) -> int:
-    from orchestrator.bench.session import run_row
-
-    rows = [run_row(each) for each in store.runs()]
-    if args.json:
-        output.json_data(rows)
-    else:
-        output.table(
-            ("ID", "STARTED", "KIND", "WHAT", "STATE", "RESULT"),
-            [[row[name] for name in ("id", "started", "kind", "what", "state", "result")] for row in rows],
-        )
-
-    return exit_codes.OK
-
-
-def _show(store: BenchStore, number: int | None, args: argparse.Namespace) -> int:
-    from orchestrator.bench.session import report_of
-
-    _print(report_of(store, store.find(number)), args)
-    return exit_codes.OK
-
-
-def _print_newest(store: BenchStore, args: argparse.Namespace) -> None:
-    from orchestrator.bench.session import report_of
-
-    _print(report_of(store, store.find(None)), args)
-
-
-def _print(report: dict[str, Any], args: argparse.Namespace) -> None:
-    if args.json:
-        output.json_data(report)
-        return
-
-    from orchestrator.core.bench.text import report_lines
-
-    for line in report_lines(report):
-        output.line(line)

@@ -206,6 +206,18 @@ def pass_body(model: str, prompt: BenchPrompt, tokens: int) -> dict[str, object]
     return {"model": model, "messages": [message], "max_tokens": tokens, "seed": SEED, "stream": True}
 
 
+def deep_prompt(words: int, *, salt: int) -> BenchPrompt:
+    """Return a prompt of about so many words; another one for each salt, so that no cache holds its beginning."""
+    lines, count = [f"Report {salt}."], 2
+    while count < words:
+        line = _records(1, len(lines) * 31 + salt * 7)
+        lines.append(line)
+        count += len(line.split())
+
+    text = " ".join(" ".join(lines).split()[: max(words - 8, 1)])
+    return BenchPrompt(f"depth_{words}_{salt}", f"{text}\n\nDescribe what these records tell.")
+
+
 def chosen_rows(prompts: Sequence[BenchPrompt], most: int) -> tuple[BenchPrompt, ...]:
     """Return at most so many prompts of a data set, evenly spread over it: the same each time."""
     count = min(len(prompts), most)

@@ -1,0 +1,78 @@
+"""Whether `orch bench` finds what is there, and nothing else, on a real engine.
+
+    python -m benchmarks.bench_truth [--equal 20] [--delayed 10] [--share 0.05] [--tokens 192]
+
+The embedded engine with the generated model, on one thread, through a daemon of its own: against itself, and against
+itself behind a relay that makes each token longer by a known share (`tests/fakes/slow_relay.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+
+from tests.support import ROOT, Home, new_home
+
+PATIENCE_S = 1800.0
+
+
+def add_relay(home: Home, name: str, share: float) -> None:
+    """Add the engine behind a relay under a name."""
+    words = [sys.executable, str(ROOT / "tests" / "fakes" / "slow_relay.py"), str(share)]
+    path = home.write(
+        f"engines/{name}", f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.join(words)} "$@"\n'
+    )
+    os.chmod(path, 0o755)
+    home.orch("engines", "add", name, path)
+
+
+def one_bench(home: Home, a: str, b: str, seed: int, tokens: int, *more: str) -> dict[str, object]:
+    words = ["bench", a, b, "--seed", str(seed), "--tokens", str(tokens), "--json", *more]
+    found: dict[str, object] = json.loads(home.orch(*words, timeout_s=PATIENCE_S).stdout)
+    return found
+
+
+def series(home: Home, title: str, a: str, b: str, runs: int, tokens: int) -> Counter[str]:
+    verdicts: Counter[str] = Counter()
+    for seed in range(runs):
+        began = time.monotonic()
+        found = one_bench(home, a, b, seed, tokens)
+        verdicts[str(found["verdict"])] += 1
+        print(
+            f"{title} {seed + 1:2}: {found['verdict']:10} {found['ratio']} ({found['low']} to {found['high']}) "
+            f"{found['blocks']} blocks, {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+
+    return verdicts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--equal", type=int, default=20)
+    parser.add_argument("--delayed", type=int, default=10)
+    parser.add_argument("--share", type=float, default=0.05)
+    parser.add_argument("--tokens", type=int, default=192)
+    options = parser.parse_args()
+    with new_home() as home:
+        home.demo_on_one_thread()
+        add_relay(home, "plain", 0.0)
+        add_relay(home, "delayed", options.share)
+        home.serve("demo")
+        home.ready("demo")
+        equal = series(home, "equal", "demo@embedded", "demo@embedded", options.equal, options.tokens)
+        delayed = series(home, "delayed", "demo@plain", "demo@delayed", options.delayed, options.tokens)
+
+    false = equal["a_faster"] + equal["b_faster"]
+    print(f"equal: {dict(equal)}; a difference that is not there in {false} of {options.equal}")
+    print(f"delayed by {options.share:.0%}: {dict(delayed)}; found in {delayed['a_faster']} of {options.delayed}")
+    return 0 if false <= options.equal // 20 and delayed["a_faster"] >= 0.9 * options.delayed else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

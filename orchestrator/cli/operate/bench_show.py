@@ -1,0 +1,99 @@
+"""`orch bench list`, `show`, `diff` and `export`, and how a report is printed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
+from orchestrator.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
+
+
+def list_runs(store: BenchStore, args: argparse.Namespace) -> int:
+    from orchestrator.bench.session import run_row
+
+    rows = [run_row(each) for each in store.runs()]
+    if args.json:
+        output.json_data(rows)
+    else:
+        output.table(
+            ("ID", "STARTED", "KIND", "WHAT", "STATE", "RESULT"),
+            [[row[name] for name in ("id", "started", "kind", "what", "state", "result")] for row in rows],
+        )
+
+    return exit_codes.OK
+
+
+def show(store: BenchStore, number: int | None, args: argparse.Namespace) -> int:
+    print_report(store, store.find(number), args)
+    return exit_codes.OK
+
+
+def export(store: BenchStore, number: int | None) -> int:
+    """Print a bench as it is kept, each answer included; never what was answered."""
+    from orchestrator.bench.session import report_of
+
+    kept = store.find(number)
+    output.json_data(
+        {
+            "version": 1,
+            "kind": kept.kind,
+            "spec": kept.spec,
+            "events": store.events(kept.id),
+            "report": report_of(store, kept) if kept.kind == "pair" else kept.result,
+        }
+    )
+    return exit_codes.OK
+
+
+def diff(store: BenchStore, numbers: Sequence[int | None], args: argparse.Namespace) -> int:
+    from orchestrator.bench.session import report_of
+    from orchestrator.core.bench.differences import bench_differences, difference_lines
+
+    if len(numbers) != 2:
+        raise UsageError("two benches are expected", hint="`orch bench diff 3 5`; `orch bench list` shows the numbers")
+
+    kept = [store.find(number) for number in numbers]
+    for each in kept:
+        if each.kind != "pair":
+            raise UsageError(f"bench {each.id} is a {each.kind}: only benches of two targets can be set side by side")
+
+    found = bench_differences(*(report_of(store, each) for each in kept))
+    if args.json:
+        output.json_data(found)
+    else:
+        for line in difference_lines(found):
+            output.line(line)
+
+    return exit_codes.OK
+
+
+def print_report(store: BenchStore, kept: KeptRun, args: argparse.Namespace) -> None:
+    """Print a report in the form that was asked for, and write the page."""
+    from orchestrator.bench.session import report_of
+    from orchestrator.core.bench import documents, single_text, text
+
+    pair = kept.kind == "pair"
+    report = report_of(store, kept) if pair else kept.result
+    if report is None:
+        raise UsageError(f"bench {kept.id} has no result: it was broken off")
+
+    if args.html is not None:
+        from orchestrator.adapters.config.text_file import write_text
+
+        write_text(os.path.abspath(args.html), documents.html_page(report) if pair else documents.single_page(report))
+        diagnostics.note(f"written: {args.html}")
+
+    if args.json:
+        output.json_data(report)
+    elif args.markdown:
+        output.raw(documents.markdown(report) if pair else documents.single_markdown(report))
+    else:
+        for line in text.report_lines(report) if pair else single_text.single_lines(report):
+            output.line(line)
