@@ -343,12 +343,18 @@ class _StreamReader:
             self._last = event
 
 
-def _likely(told: object) -> dict[str, float]:
-    """Return the likeliest tokens of an event's one token; nothing where there are several, or none are told."""
-    if not isinstance(told, list) or len(told) != 1 or not isinstance(told[0], dict):
-        return {}
+def drawn_tokens(told: object) -> tuple[DrawnToken, ...]:
+    """Return the tokens of `completion_probabilities`, each with the likeliest ones; empty where it has none."""
+    return tuple(
+        DrawnToken(str(each.get("token", each.get("content", ""))), likeliest(each))
+        for each in (told if isinstance(told, list) else ())
+        if isinstance(each, dict)
+    )
 
-    tops = told[0].get("top_logprobs") or told[0].get("top_probs") or told[0].get("probs")
+
+def likeliest(told: dict[str, object]) -> dict[str, float]:
+    """Return the likeliest tokens at one position and their probabilities, in the words of either engine."""
+    tops = told.get("top_logprobs") or told.get("top_probs") or told.get("probs")
     found: dict[str, float] = {}
     for each in tops if isinstance(tops, list) else ():
         if isinstance(each, dict):
@@ -358,6 +364,11 @@ def _likely(told: object) -> dict[str, float]:
                 found[token] = max(found.get(token, 0.0), float(probability))
 
     return found
+
+
+def _likely(told: object) -> dict[str, float]:
+    """Return the likeliest tokens of an event's one token; nothing where there are several, or none are told."""
+    return likeliest(told[0]) if isinstance(told, list) and len(told) == 1 and isinstance(told[0], dict) else {}
 
 
 def _count(value: object) -> int | None:

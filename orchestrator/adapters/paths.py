@@ -88,6 +88,10 @@ class Paths:
         return os.path.join(self.state, "margins.json")
 
     @property
+    def verifications_file(self) -> str:
+        return os.path.join(self.state, "verifications.json")
+
+    @property
     def history_file(self) -> str:
         return os.path.join(self.state, "history.sqlite3")
 

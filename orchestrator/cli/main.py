@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
     "engines": "find, build, update, roll back and probe engines",
+    "verify": "check that an engine computes rightly, by itself or against another one",
     "margins": "show or forget the memory margins that were learned",
     "quarantine": "show or clear the requests that are refused because engines died of them",
     "explain": "say why an engine failed, from its log",
@@ -44,7 +45,7 @@ VERBS: dict[str, str] = {
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
 
-_SETUP = frozenset({"profile", "engines", "config", "serve", "service", "doctor", "completions"})
+_SETUP = frozenset({"profile", "engines", "verify", "config", "serve", "service", "doctor", "completions"})
 """The verbs in `cli/setup`; the others are in `cli/operate`."""
 
 

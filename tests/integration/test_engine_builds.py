@@ -45,7 +45,8 @@ def paths_of(home: Home) -> Paths:
 
 
 def build(home: Home, source: Path, *more: str) -> Any:
-    return home.orch_json("engines", "build", "upstream", "--path", str(source), "--backend", "cpu", *more)
+    words = ("engines", "build", "upstream", "--path", str(source), "--backend", "cpu", "--no-verify")
+    return home.orch_json(*words, *more)
 
 
 def builds(home: Home) -> dict[str, str]:
@@ -85,7 +86,7 @@ def test_the_same_source_is_not_built_twice(home: Home, source: Path) -> None:
 def test_an_update_keeps_the_old_build_and_rollback_goes_back(home: Home, source: Path) -> None:
     old = build(home, source)["build"]
     (source / "bench.c").write_text("int main(void) { return 1; }\n")
-    updated = home.orch_json("engines", "update", "upstream")
+    updated = home.orch_json("engines", "update", "upstream", "--no-verify")
     new = updated["build"]
     assert (updated["update"]["previous"], updated["update"]["changed"]) == (old, True)
     assert builds(home) == {new: "current", old: "previous"}
@@ -130,7 +131,7 @@ def test_a_source_inside_another_repository_does_not_take_its_commit(home: Home,
 def test_a_compiler_error_is_shown_and_changes_nothing(home: Home, source: Path) -> None:
     good = build(home, source)["build"]
     (source / "server.c").write_text("int main(void) { return nonsense; }\n")
-    failed = home.orch("engines", "build", "upstream", "--path", str(source), check=False)
+    failed = home.orch("engines", "build", "upstream", "--path", str(source), "--no-verify", check=False)
     assert failed.returncode == 1
     assert "server.c:1:25: error: 'nonsense' undeclared" in failed.stderr
     log = next(line.split("log: ")[1] for line in failed.stderr.splitlines() if line.startswith("  log: "))
@@ -159,7 +160,7 @@ def test_a_server_that_says_something_else_is_not_installed(home: Home, source: 
         f'exec python3 {liar} "$@"',
     )
     write_source(source, server=server)
-    failed = home.orch("engines", "build", "upstream", "--path", str(source), check=False)
+    failed = home.orch("engines", "build", "upstream", "--path", str(source), "--no-verify", check=False)
     assert failed.returncode == 1
     assert "what it says is wrong" in failed.stderr and "nonsense" in failed.stderr
     assert builds(home) == {good: "current"}
@@ -174,14 +175,14 @@ def test_a_server_that_dies_while_loading_is_not_installed(home: Home, source: P
         "exit 7",
     )
     write_source(source, server=server)
-    failed = home.orch("engines", "build", "upstream", "--path", str(source), check=False)
+    failed = home.orch("engines", "build", "upstream", "--path", str(source), "--no-verify", check=False)
     assert failed.returncode == 1
     assert "exit status 7" in failed.stderr and "CUDA driver version is insufficient" in failed.stderr
     assert builds(home) == {}
 
 
 def test_the_other_engines_source_is_refused(home: Home, source: Path) -> None:
-    failed = home.orch("engines", "build", "ik-fork", "--path", str(source), check=False)
+    failed = home.orch("engines", "build", "ik-fork", "--path", str(source), "--no-verify", check=False)
     assert failed.returncode == 1
     assert "the source is not that of `ik-fork`" in failed.stderr
 
@@ -199,13 +200,13 @@ def test_an_interrupted_build_leaves_no_process_and_goes_on_where_it_stopped(
         )
 
     running = subprocess.Popen(
-        [*ORCH, "engines", "build", "upstream", "--path", str(source)],
+        [*ORCH, "engines", "build", "upstream", "--path", str(source), "--no-verify"],
         env=home.env,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     until(waiting.exists, "the build has reached the gate")
-    second = home.orch("engines", "build", "upstream", "--path", str(source), check=False)
+    second = home.orch("engines", "build", "upstream", "--path", str(source), "--no-verify", check=False)
     assert second.returncode == 1
     assert "another orch is building" in second.stderr
 
@@ -240,7 +241,7 @@ def test_a_full_disk_leaves_the_installed_builds_as_they_were(home: Home, source
         f"cp -a {home.root}/copy/. {engines} && head -c 1M /dev/zero > {engines}/rest; "
         f'"$@"; code=$?; rm {engines}/rest; "$0" -m orchestrator engines list --builds --json; exit $code'
     )
-    words = ["engines", "build", "upstream", "--path", str(source)]
+    words = ["engines", "build", "upstream", "--path", str(source), "--no-verify"]
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script, ORCH[0], *ORCH, *words],
         env=home.env,
@@ -326,7 +327,7 @@ def test_an_update_from_git_shows_the_commits_in_between(
 
     monkeypatch.setenv("ORCH_HOME", home.root)
     old = commit_all(source, "the first")
-    words = ["engines", "build", "upstream", "--git", f"file://{source}", "--branch", "main", "--json"]
+    words = ["engines", "build", "upstream", "--git", f"file://{source}", "--branch", "main", "--json", "--no-verify"]
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert f"main is pinned to {old}" in err
@@ -338,7 +339,7 @@ def test_an_update_from_git_shows_the_commits_in_between(
         (source / "bench.c").write_text(f"int main(void) {{ return {number}; }}\n")
         new = commit_all(source, f"change {number}")
 
-    assert main(["engines", "update", "upstream", "--json"]) == 0
+    assert main(["engines", "update", "upstream", "--json", "--no-verify"]) == 0
     out, err = capsys.readouterr()
     updated = json.loads(out)
     assert updated["version"] == f"0.6.0-dev (build 3, commit {new[:9]})"
@@ -346,7 +347,7 @@ def test_an_update_from_git_shows_the_commits_in_between(
     assert [line.split(maxsplit=2)[2] for line in updated["update"]["log"]] == ["change 2", "change 1"]
     assert "2 commits between them:" in err
 
-    assert main(["engines", "update", "upstream"]) == 0
+    assert main(["engines", "update", "upstream", "--no-verify"]) == 0
     assert "is the newest already" in capsys.readouterr().err
 
 

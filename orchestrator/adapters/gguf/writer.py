@@ -1,7 +1,7 @@
 """Writes small GGUF files (version 3, little-endian) without numpy.
 
-Source of the format: ggml's `docs/gguf.md`. Only what a generated model needs: scalars, strings, arrays, and tensors in
-f32 or f16 whose bytes come as an iterable, so that no tensor is held in memory as a whole.
+Source of the format: ggml's `docs/gguf.md`. Only what a generated model needs: scalars, strings, arrays, and tensors
+whose bytes come as an iterable, so that no tensor is held in memory as a whole.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
 from orchestrator.core.errors import OrchError
 
 ALIGNMENT = 32
@@ -27,7 +28,7 @@ VALUE_TYPES = {
 _STRING = 8
 _ARRAY = 9
 
-_TENSOR_TYPES = {"f32": (0, 4), "f16": (1, 2)}
+_TENSOR_TYPES = {known.name: (number, known) for number, known in TENSOR_TYPES.items()}
 
 Scalar = bool | int | float | str
 
@@ -49,7 +50,7 @@ class TensorData:
     """One tensor to write.
 
     :param shape: as GGUF has it, the dimension that varies fastest first
-    :param type: `f32` or `f16`
+    :param type: a name of TENSOR_TYPES; its rows are whole blocks
     :param chunks: its bytes, in pieces of any size; read once, while writing
     """
 
@@ -60,11 +61,12 @@ class TensorData:
 
     @property
     def size_bytes(self) -> int:
-        size = _TENSOR_TYPES[self.type][1]
+        count = 1
         for dimension in self.shape:
-            size *= dimension
+            count *= dimension
 
-        return size
+        known = _TENSOR_TYPES[self.type][1]
+        return count // known.block * known.block_bytes
 
 
 def write_gguf(path: str, fields: Sequence[Field], tensors: Sequence[TensorData]) -> int:
@@ -100,7 +102,7 @@ def floats(values: Iterable[float]) -> bytes:
 
 def zeros(count: int, type: str = "f32") -> Iterator[bytes]:
     """Yield the bytes of `count` zeros, in pieces of at most 64 KiB."""
-    left = count * _TENSOR_TYPES[type][1]
+    left = count * _TENSOR_TYPES[type][1].block_bytes
     piece = bytes(min(left, 65536))
     while left > 0:
         yield piece[:left]

@@ -12,6 +12,7 @@ from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
+    from orchestrator.adapters.store.verifications import VerificationStore
     from orchestrator.engines.registry import Engine, EngineRegistry
 
 HELP = "find, build, update, roll back and probe engines"
@@ -62,6 +63,8 @@ def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> i
     if args.builds:
         return engines_build.list_builds(paths, registry.ids(), args)
 
+    from orchestrator.adapters.store.verifications import VerificationStore
+
     rows: list[tuple[str, Engine | OrchError]] = []
     for name in registry.ids():
         try:
@@ -70,12 +73,16 @@ def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> i
             rows.append((name, error))
 
     if args.json:
-        described = (_missing(name, it) if isinstance(it, OrchError) else _described(it) for name, it in rows)
+        store = VerificationStore(paths.verifications_file)
+        described = (_missing(name, it) if isinstance(it, OrchError) else _described(it, store) for name, it in rows)
         builds = (engines_build.described_builds(name, paths) for name, _ in rows)
         output.json_data([{**each, "builds": installed} for each, installed in zip(described, builds, strict=True)])
         return exit_codes.OK
 
-    output.table(("ID", "KIND", "VERSION", "COMMIT", "PATH", "FOUND"), (_row(name, it) for name, it in rows))
+    store = VerificationStore(paths.verifications_file)
+    output.table(
+        ("ID", "KIND", "VERSION", "COMMIT", "PATH", "FOUND", "VERIFIED"), (_row(name, it, store) for name, it in rows)
+    )
     for _, found in rows:
         if isinstance(found, OrchError):
             diagnostics.note(f"{found.message}{f' ({found.hint})' if found.hint else ''}")
@@ -146,19 +153,28 @@ def _probe(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _row(name: str, found: Engine | OrchError) -> tuple[str, ...]:
+def _row(name: str, found: Engine | OrchError, store: VerificationStore) -> tuple[str, ...]:
+    from orchestrator.adapters.store.verifications import build_key
     from orchestrator.engines.locate import EngineMissingError
 
     if isinstance(found, OrchError):
         where = "not found" if isinstance(found, EngineMissingError) else "unusable"
-        return (name, _NONE, _NONE, _NONE, _NONE, where)
+        return (name, _NONE, _NONE, _NONE, _NONE, where, _NONE)
 
     capabilities = found.capabilities
     commit = capabilities.commit or _NONE
-    return (name, capabilities.kind, capabilities.version, commit, found.path, found.source)
+    known = store.find(build_key(found.sha256, found.path))
+    verified = f"{known.verdict} {known.when[:10]} ({known.how})" if known else "no"
+    return (name, capabilities.kind, capabilities.version, commit, found.path, found.source, verified)
 
 
-def _described(engine: Engine) -> dict[str, object]:
+def _described(engine: Engine, store: VerificationStore | None = None) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from orchestrator.adapters.store.verifications import build_key
+
+    known = store.find(build_key(engine.sha256, engine.path)) if store is not None else None
+    more = {} if store is None else {"verified": asdict(known) if known else None}
     return {
         "id": engine.id,
         "kind": engine.capabilities.kind,
@@ -170,6 +186,7 @@ def _described(engine: Engine) -> dict[str, object]:
         "sha256": engine.sha256,
         "changed": engine.changed,
         "found": True,
+        **more,
     }
 
 

@@ -56,6 +56,9 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=_BACKENDS, help="by default what the machine has a device and tools for")
     parser.add_argument("--jobs", type=int, metavar="N", help="compilers at once, by default by cores and memory")
     parser.add_argument(
+        "--no-verify", action="store_true", help="leave out `orch verify`, some 20 s; the smoke test stays"
+    )
+    parser.add_argument(
         "--define", action="append", default=[], metavar="NAME=VALUE", help="one more cmake definition; repeatable"
     )
 
@@ -197,13 +200,30 @@ def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Ins
         each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        return install_engine(
+        result = install_engine(
             args.id, source, _build_options(args, before), read_build_host(), paths, BuildObserver(say, _show_step)
         )
+        if not args.no_verify:
+            _verify(args.id, paths)
+
+        return result
     finally:
         diagnostics.clear_progress()
         for each, handler in previous_handlers.items():
             signal.signal(each, handler)
+
+
+def _verify(name: str, paths: Paths) -> None:
+    """Verify the build that is current now on the known truth, and say what came out; a wrong one stays installed."""
+    from orchestrator.engines.registry import EngineRegistry
+    from orchestrator.engines.verify.verifier import Verifier
+
+    report = Verifier(paths, diagnostics.progress).known_truth(EngineRegistry(paths).resolve(name))
+    diagnostics.clear_progress()
+    if report.verdict == "wrong":
+        diagnostics.warn(f"{report.build} computes wrongly: {report.summary}; see `orch verify {name}`")
+    else:
+        diagnostics.note(f"verified on the known truth: {report.verdict}, {report.summary}")
 
 
 def _build_options(args: argparse.Namespace, before: Install | None) -> BuildOptions:

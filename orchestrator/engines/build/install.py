@@ -142,7 +142,7 @@ def _test_build(directory: str, engine: str, paths: Paths, observer: BuildObserv
         )
 
     observer.say("starting it for a smoke test")
-    return capabilities, smoke_test(server, paths)
+    return capabilities, smoke_test(server, capabilities, paths)
 
 
 def _facts(

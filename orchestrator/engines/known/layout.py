@@ -14,7 +14,7 @@ HEIGHT = 16.0  # of the one-hot: its root mean square is 1, so that the epsilon 
 FLOOR = -40.0
 """log p of what never follows: e^-40, times the vocabulary, is lost in the rounding of one float."""
 
-_HEADS, _KV_HEADS, _HEAD = 4, 2, 64
+HEADS, KV_HEADS, HEAD = 4, 2, 64
 _EXPERTS, _EXPERTS_USED, _EXPERT_WIDTH = 4, 2, 32
 _CONV, _STATE, _GROUPS, _TIME_STEPS = 4, 64, 2, 4
 _ATTENTION_EVERY = 4
@@ -27,7 +27,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def fields(architecture: str, vocabulary: Sequence[str], *, layers: int, context_length: int, eos: int) -> list[Field]:
+def fields(
+    architecture: str,
+    vocabulary: Sequence[str],
+    *,
+    layers: int,
+    context_length: int,
+    eos: int,
+    width: int = WIDTH,
+    rope_base: float = 10000.0,
+) -> list[Field]:
     """The metadata; a `qwen35moe` counts its MTP block as the last of its blocks."""
     hybrid = architecture == "qwen35moe"
     name = f"{architecture}."
@@ -37,15 +46,15 @@ def fields(architecture: str, vocabulary: Sequence[str], *, layers: int, context
         Field("general.file_type", "u32", 1),
         Field(name + "block_count", "u32", layers + hybrid),
         Field(name + "context_length", "u32", context_length),
-        Field(name + "embedding_length", "u32", WIDTH),
-        Field(name + "attention.head_count", "u32", _HEADS),
-        Field(name + "attention.head_count_kv", "u32", _KV_HEADS),
-        Field(name + "attention.key_length", "u32", _HEAD),
-        Field(name + "attention.value_length", "u32", _HEAD),
+        Field(name + "embedding_length", "u32", width),
+        Field(name + "attention.head_count", "u32", HEADS),
+        Field(name + "attention.head_count_kv", "u32", KV_HEADS),
+        Field(name + "attention.key_length", "u32", HEAD),
+        Field(name + "attention.value_length", "u32", HEAD),
         Field(name + "attention.layer_norm_rms_epsilon", "f32", 1e-6),
-        Field(name + "rope.dimension_count", "u32", _HEAD),
-        Field(name + "rope.freq_base", "f32", 10000.0),
-        Field(name + "feed_forward_length", "u32", WIDTH),
+        Field(name + "rope.dimension_count", "u32", HEAD),
+        Field(name + "rope.freq_base", "f32", rope_base),
+        Field(name + "feed_forward_length", "u32", width),
         Field(name + "vocab_size", "u32", len(vocabulary)),
     ]
     if hybrid:
@@ -124,18 +133,18 @@ def tensors(
 def _attention_block(layer: int, *, gated: bool) -> list[TensorData]:
     name = f"blk.{layer}."
     # A gated query projection holds each head's query and its gate.
-    queries = _HEADS * _HEAD * (2 if gated else 1)
+    queries = HEADS * HEAD * (2 if gated else 1)
     found = [
         TensorData(name + "attn_norm.weight", (WIDTH,), "f32", _ones(WIDTH)),
         _zero(name + "attn_q.weight", WIDTH, queries),
-        _zero(name + "attn_k.weight", WIDTH, _KV_HEADS * _HEAD),
-        _zero(name + "attn_v.weight", WIDTH, _KV_HEADS * _HEAD),
-        _zero(name + "attn_output.weight", _HEADS * _HEAD, WIDTH),
+        _zero(name + "attn_k.weight", WIDTH, KV_HEADS * HEAD),
+        _zero(name + "attn_v.weight", WIDTH, KV_HEADS * HEAD),
+        _zero(name + "attn_output.weight", HEADS * HEAD, WIDTH),
     ]
     if gated:
         found += [
-            TensorData(name + "attn_q_norm.weight", (_HEAD,), "f32", _ones(_HEAD)),
-            TensorData(name + "attn_k_norm.weight", (_HEAD,), "f32", _ones(_HEAD)),
+            TensorData(name + "attn_q_norm.weight", (HEAD,), "f32", _ones(HEAD)),
+            TensorData(name + "attn_k_norm.weight", (HEAD,), "f32", _ones(HEAD)),
             TensorData(name + "post_attention_norm.weight", (WIDTH,), "f32", _ones(WIDTH)),
         ]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,17 +84,35 @@ class KnownModel:
 
         return tokens
 
+    def tokens_of(self, prompt: str, text: str) -> list[int] | None:
+        """The tokens of an answer; None where it is no text that the model can give."""
+        tokens: list[int] = []
+        token = self.last_token(prompt)
+        while text:
+            fits = [each for each in self.rows[self.state[token]] if text.startswith(self.vocabulary[each])]
+            if not fits:
+                return None
+
+            token = max(fits, key=lambda each: len(self.vocabulary[each]))
+            tokens.append(token)
+            text = text[len(self.vocabulary[token]) :]
+
+        return tokens
+
     def greedy_text(self, prompt: str, count: int) -> str:
         return "".join(self.vocabulary[token] for token in self.greedy_tokens(prompt, count))
 
     def drafting(self, prompt: str, count: int, draft_max: int, p_min: float = 0.0) -> DraftCount:
-        """Drafts and acceptances while `count` tokens are generated at temperature 0.
+        """Drafts and acceptances while `count` tokens are generated at temperature 0."""
+        return self.drafting_along(self.greedy_tokens(prompt, count), count, draft_max, p_min)
+
+    def drafting_along(self, truth: Sequence[int], count: int, draft_max: int, p_min: float = 0.0) -> DraftCount:
+        """Drafts and acceptances while these tokens are generated, of `count` that were asked for.
 
         The loop is llama-server's: the first token comes from the prompt; each step drafts at most `draft_max` tokens,
         never more than are still wanted beside the target's own, stops at the first below `p_min`, and keeps the prefix
         that the target agrees with plus one token of the target's.
         """
-        truth = self.greedy_tokens(prompt, count)
         drafted = accepted = 0
         done = 1
         while 0 < done < len(truth):

@@ -1,0 +1,1 @@
+"""Whether an engine computes rightly: checks and verdicts, distributions, agreement of two engines."""

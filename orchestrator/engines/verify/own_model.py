@@ -1,0 +1,178 @@
+"""The user's own model: an engine against itself, and one engine against another, on one text.
+
+The engine reads a fixed text, and tells the likeliest next tokens at many places of it. Whether a prompt is read at
+once, on top of what is cached, or beside others, the probabilities are to be the same but for rounding; and so between
+two engines on the same file. Nothing here knows what the right answer is: `known_truth.py` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.adapters.engine_probe import drawn_tokens
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.process.key_handover import make_key
+from orchestrator.core.health.canary import DrawnToken
+from orchestrator.core.health.outcomes import outcome_of_question
+from orchestrator.core.profile.profile import EngineProfile, Profile
+from orchestrator.core.verify.agreement import Agreement, compare
+from orchestrator.core.verify.checks import Check, Reproduction
+from orchestrator.engines.registry import Engine
+from orchestrator.engines.render import render_profile
+from orchestrator.engines.verify.text import prefixes
+from orchestrator.engines.verify.trial import Trial, TrialError, trial
+
+CONTEXT_TOKENS = 4096
+SLOTS = 3
+DRAWN = 8
+"""Tokens that are drawn at each place, at temperature 0: each is one more position."""
+
+LIKELY = 20
+_BESIDE = 9
+"""Prefixes that are read beside others."""
+
+START_LIMIT_S = 900.0
+
+Reading = list[tuple[DrawnToken, ...]]
+"""By prefix of the text: what was drawn after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model on an engine, as its profile would start it, with a small context.
+
+    :param profile: for a file alone, one without settings
+    """
+
+    profile: Profile
+    engine: Engine
+
+    def __str__(self) -> str:
+        return f"{self.profile.name}@{self.engine.id}"
+
+
+async def check_own_model(
+    candidate: Candidate, paths: Paths, directory: str, say: Callable[[str], None]
+) -> tuple[list[Check], Reading]:
+    """Return the checks of an engine against itself, and what it read, for a comparison with another."""
+    checks: list[Check] = []
+    fresh: Reading = []
+    stage = "answers"
+    try:
+        async with _started(candidate, paths, directory) as engine:
+            say(f"{candidate}: each beginning of the text by itself")
+            fresh = await _read(engine, cached=False)
+            stage = "read in pieces as read at once"
+            say(f"{candidate}: piece by piece, on what is cached")
+            checks.append(agreement_check(stage, fresh, await _read(engine, cached=True), engine.argv))
+            stage = "read beside others as read alone"
+            say(f"{candidate}: beside others")
+            checks.append(agreement_check(stage, fresh, await _read_beside(engine), engine.argv))
+    except TrialError as error:
+        checks.append(Check(stage, False, error.message, "an answer", detail=" | ".join(error.details)))
+
+    return checks, fresh
+
+
+def agreement_check(name: str, one: Reading, other: Reading, argv: tuple[str, ...]) -> Check:
+    """Return the check that two readings are the same or close; the first prefix where they part shows it."""
+    agreement, parted = compare_readings(one, other)
+    body = {"prompt": prefixes()[parted or 0], "n_predict": 1, "temperature": 0, "n_probs": LIKELY}
+    shown_by = Reproduction(argv, "/completion", {**body, "cache_prompt": False})
+    ok = agreement.likeness != "different"
+    return Check(name, ok, agreement.likeness, "close", None, describe(agreement), None if ok else shown_by)
+
+
+def pair_check(other: str, one: Reading, reading: Reading) -> Check:
+    """Return the check that two engines read alike."""
+    name = f"reads as {other}"
+    if not any(one) or not any(reading):
+        return Check(name, None, detail="one of the two gave no answers")
+
+    agreement, _ = compare_readings(one, reading)
+    parted = "" if agreement.parted is None else f", first apart at position {agreement.parted}"
+    return Check(name, agreement.likeness != "different", agreement.likeness, "same or close",
+                 detail=describe(agreement) + parted)  # fmt: skip
+
+
+def describe(agreement: Agreement) -> str:
+    """Return the figures of a comparison in a line."""
+    return (
+        f"KL {agreement.divergence:.5f} nats (mean of {agreement.positions} positions, worst {agreement.worst:.3f}), "
+        f"likeliest token the same in {agreement.top:.0%} of the clear ones"
+    )
+
+
+def compare_readings(one: Reading, other: Reading) -> tuple[Agreement, int | None]:
+    """Compare two readings, token by token as long as both have drawn the same.
+
+    :return: the comparison, and the prefix with the largest divergence at its first token
+    :raises ValueError: when there is nothing to compare
+    """
+    left: list[Mapping[str, float]] = []
+    right: list[Mapping[str, float]] = []
+    prefix_of: list[int] = []
+    for prefix, (a, b) in enumerate(zip(one, other, strict=False)):
+        for first, second in zip(a, b, strict=False):
+            left.append(first.likely)
+            right.append(second.likely)
+            prefix_of.append(prefix)
+            if first.text != second.text:
+                break
+
+    agreement = compare(left, right)
+    return agreement, None if agreement.parted is None else prefix_of[agreement.parted]
+
+
+def _started(candidate: Candidate, paths: Paths, directory: str):  # type: ignore[no-untyped-def]
+    key, _ = make_key(os.path.join(directory, "keys"), f"verify-{os.getpid()}")
+    launch = render_profile(paths, candidate.profile, candidate.engine, adjust=_small, port=0, api_key_file=key.path)
+    argv = _without_address(launch.argv)
+    return trial(argv, directory, paths, environment=launch.env, start_limit_s=START_LIMIT_S, key=key.key)
+
+
+def _small(profile: EngineProfile) -> EngineProfile:
+    size = CONTEXT_TOKENS * SLOTS
+    changed = {"context.size": size, "context.parallel": SLOTS, "cache.prompt_ram_mib": 0}
+    return replace(profile, settings={**profile.settings, **changed})
+
+
+def _without_address(argv: Sequence[str]) -> tuple[str, ...]:
+    """Drop host and port, which a trial chooses itself."""
+    found = list(argv)
+    for flag in ("--host", "--port"):
+        at = found.index(flag)
+        del found[at : at + 2]
+
+    return tuple(found)
+
+
+async def _read(engine: Trial, *, cached: bool) -> Reading:
+    return [await _draw(engine, prefix, cached=cached) for prefix in prefixes()]
+
+
+async def _read_beside(engine: Trial) -> Reading:
+    """Read as many prefixes at once as there are slots."""
+    texts = prefixes()[:_BESIDE]
+    found: Reading = []
+    for begin in range(0, len(texts), SLOTS):
+        asked = (_draw(engine, prefix, cached=False) for prefix in texts[begin : begin + SLOTS])
+        found += await asyncio.gather(*asked)
+
+    return found
+
+
+async def _draw(engine: Trial, prompt: str, *, cached: bool) -> tuple[DrawnToken, ...]:
+    body = {"prompt": prompt, "n_predict": DRAWN, "temperature": 0, "n_probs": LIKELY, "cache_prompt": cached}
+    try:
+        answer = await engine.ask("/completion", body)
+    except TrialError as error:
+        if outcome_of_question(ok=False, status=500, cut=False, detail=error.details[0]) != "answered":
+            raise
+
+        return ()  # the error is about the text that was drawn, such as half a character: it computes
+
+    return drawn_tokens(answer.get("completion_probabilities"))
