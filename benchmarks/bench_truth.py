@@ -1,9 +1,11 @@
 """Whether `orch bench` finds what is there, and nothing else, on a real engine.
 
-    python -m benchmarks.bench_truth [--equal 20] [--delayed 10] [--share 0.05] [--tokens 192]
+    python -m benchmarks.bench_truth [--equal 20] [--delayed 10] [--share 0.05] [--pace-ms 10] [--tokens 48]
 
 The embedded engine with the generated model, on one thread, through a daemon of its own: against itself, and against
-itself behind a relay that makes each token longer by a known share (`tests/fakes/slow_relay.py`).
+itself with each token longer by a known share. Both are behind a relay (`tests/fakes/slow_relay.py`), which gives a
+piece each PACE_MS, as the generated model's own millisecond is at the mercy of whatever else runs; with 0 it gives them
+as they come, which is for a machine where nothing else does.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from tests.support import ROOT, Home, new_home
 PATIENCE_S = 1800.0
 
 
-def add_relay(home: Home, name: str, share: float) -> None:
+def add_relay(home: Home, name: str, share: float, pace_ms: float) -> None:
     """Add the engine behind a relay under a name."""
-    words = [sys.executable, str(ROOT / "tests" / "fakes" / "slow_relay.py"), str(share)]
+    words = [sys.executable, str(ROOT / "tests" / "fakes" / "slow_relay.py"), str(share), str(pace_ms)]
     path = home.write(
         f"engines/{name}", f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.join(words)} "$@"\n'
     )
@@ -57,15 +59,16 @@ def main() -> int:
     parser.add_argument("--equal", type=int, default=20)
     parser.add_argument("--delayed", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.05)
-    parser.add_argument("--tokens", type=int, default=192)
+    parser.add_argument("--pace-ms", type=float, default=10.0)
+    parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
     with new_home() as home:
         home.demo_on_one_thread()
-        add_relay(home, "plain", 0.0)
-        add_relay(home, "delayed", options.share)
+        add_relay(home, "plain", 0.0, options.pace_ms)
+        add_relay(home, "delayed", options.share, options.pace_ms)
         home.serve("demo")
         home.ready("demo")
-        equal = series(home, "equal", "demo@embedded", "demo@embedded", options.equal, options.tokens)
+        equal = series(home, "equal", "demo@plain", "demo@plain", options.equal, options.tokens)
         delayed = series(home, "delayed", "demo@plain", "demo@delayed", options.delayed, options.tokens)
 
     false = equal["a_faster"] + equal["b_faster"]

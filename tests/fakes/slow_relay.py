@@ -1,9 +1,10 @@
-"""An engine that is another one, slower by a known share: a relay in front of `orch-embedded-server`.
+"""An engine that is another one at a known speed: a relay in front of `orch-embedded-server`.
 
-    slow_relay.py SHARE ARGV...
+    slow_relay.py SHARE PACE_MS ARGV...
 
-After each piece of a stream it waits for SHARE of the time since the piece before, and adds what it waited to the
-milliseconds that the engine tells, so that the engine's clock and the client's agree. With 0 it only relays.
+Without a pace, it waits after each piece of a stream for SHARE of the time since the piece before. With one, each piece
+goes out (1 + SHARE) * PACE_MS after the piece before it, which a busy machine disturbs less than computing; orch's own
+questions at a start are answered at once. The milliseconds that the engine tells are made to agree.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SPIN_S = 0.0005
 
 
 def main() -> None:
-    share, words = float(sys.argv[1]), sys.argv[2:]
+    share, pace_s, words = float(sys.argv[1]), float(sys.argv[2]) / 1000, sys.argv[3:]
     if "--port" not in words:
         os.execv(ENGINE[0], [*ENGINE, *words])
 
@@ -45,10 +46,10 @@ def main() -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            relay(self, behind, share)
+            relay(self, behind, share, pace_s)
 
         def do_POST(self) -> None:
-            relay(self, behind, share)
+            relay(self, behind, share, pace_s)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -59,8 +60,9 @@ def main() -> None:
     os._exit(child.wait() & 0xFF)
 
 
-def relay(handler: BaseHTTPRequestHandler, port: int, share: float) -> None:
+def relay(handler: BaseHTTPRequestHandler, port: int, share: float, pace_s: float) -> None:
     """Pass one request on, and its answer back; the connection ends with it."""
+    pace_s = pace_s if (handler.headers.get("x-request-id") or "").startswith("bench-") else 0.0
     body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
     handler.close_connection = True
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
@@ -80,17 +82,24 @@ def relay(handler: BaseHTTPRequestHandler, port: int, share: float) -> None:
     handler.send_header("content-type", "text/event-stream")
     handler.send_header("connection", "close")
     handler.end_headers()
-    waited_s, last = 0.0, None
+    begun = last = due = 0.0
+    waited_s = 0.0
     for line in response:
-        if line.startswith(b"data: {"):
+        if line.startswith(b"data: {") and b'"timings"' in line:
+            paced_ms = (time.perf_counter() - begun) * 1000 if pace_s else None
+            line = _with_time(line, waited_s * 1000, paced_ms)
+        elif line.startswith(b"data: {"):
             now = time.perf_counter()
-            if last is not None and share:
+            if not begun:
+                begun = due = now
+            elif pace_s:
+                due += (1 + share) * pace_s
+                _wait_until(due)
+            elif share:
                 _wait_until(now + share * (now - last))
                 waited_s += time.perf_counter() - now
 
             last = time.perf_counter()
-            if b'"timings"' in line:
-                line = _with_wait(line, waited_s)
 
         handler.wfile.write(line)
         handler.wfile.flush()
@@ -98,12 +107,12 @@ def relay(handler: BaseHTTPRequestHandler, port: int, share: float) -> None:
     connection.close()
 
 
-def _with_wait(line: bytes, waited_s: float) -> bytes:
-    """Return the event with what was waited added to the engine's milliseconds."""
+def _with_time(line: bytes, waited_ms: float, paced_ms: float | None) -> bytes:
+    """Return the event with the milliseconds of the answer as they were behind this relay."""
     event = json.loads(line[6:])
     timings = event.get("timings")
     if isinstance(timings, dict) and "predicted_ms" in timings:
-        timings["predicted_ms"] += waited_s * 1000
+        timings["predicted_ms"] = paced_ms if paced_ms is not None else timings["predicted_ms"] + waited_ms
 
     return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
