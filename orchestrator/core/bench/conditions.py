@@ -85,7 +85,7 @@ def _verification(sides: Mapping[Side, BenchSide]) -> Iterator[BenchCondition]:
     for name in dict.fromkeys(sides[side].name for side in SIDES):
         each = next(side for side in sides.values() if side.name == name)
         if each.verified is None:
-            yield _condition("not_verified", f"nobody has verified that {name} ({each.build}) computes the right thing")
+            yield _condition("not_verified", f"nobody has verified {name} ({each.build}): `orch verify {each.engine}`")
         elif each.verified != "right":
             yield _condition("wrong", f"{name} ({each.build}) was found {each.verified}: its speed is of no use")
 

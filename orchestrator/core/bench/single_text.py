@@ -12,7 +12,7 @@ def single_lines(result: Mapping[str, Any]) -> list[str]:
     """Return what a terminal shows of a bench of one target."""
     lines = []
     if result["verified"] != "right":
-        state = "nobody has verified that it computes the right thing"
+        state = f"nobody has verified it: `orch verify {result['engine']}`"
         lines += [f"{result['target']} ({result['build']}): {result['verified'] or state}", ""]
 
     for series in result["series"]:

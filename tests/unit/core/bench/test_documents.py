@@ -47,7 +47,7 @@ def single(kind: str) -> dict[str, Any]:
         "load": {"rows": [{**load_summary(2, [answer("p", 50)], 3.0, 1), "errors": ["it <failed>"]}]},
     }[kind]
     return {
-        "kind": kind, "id": 3, "target": "t", "build": "b1", "verified": None, "machine": MACHINE,
+        "kind": kind, "id": 3, "target": "t", "engine": "e", "build": "b1", "verified": None, "machine": MACHINE,
         "command": ["orch", "bench", kind, "t"], "series": [{"target": "t", "strangers": 0, **series}],
     }  # fmt: skip
 

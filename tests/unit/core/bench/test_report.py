@@ -49,7 +49,7 @@ def test_sentences() -> None:
 
 def test_what_nobody_verified_comes_before_any_number() -> None:
     lines = report_lines(report(100, 110, verified=None))
-    assert lines[0] == "nobody has verified that ik-fork (b1) computes the right thing"
+    assert lines[0] == "nobody has verified ik-fork (b1): `orch verify ik-fork`"
     assert "is faster" in lines[2]
 
 
