@@ -117,6 +117,26 @@ def test_a_crash_loop_is_answered_with_growing_waits_then_a_rest_then_single_tri
     assert refused.status == 503 and 1 <= int(refused.headers["retry-after"]) <= 120
 
 
+def test_a_client_that_names_the_model_does_not_hasten_a_crash_loop(lab: Lab) -> None:
+    lab.configure("[restart]\nfirst_delay_s = 0.5\nmax_delay_s = 1\nintensity = 4\nwindow_s = 60\ncooldown_s = 30\n")
+    lab.model("m", {"die_at": "ready", "after": 0.3, "exit": 3})
+    lab.serve("m")
+    asked = iter(f"r{index}" for index in range(10_000))
+
+    def refused() -> bool:
+        name = next(asked)
+        lab.replayed.add(name)
+        return lab.ask(name, model="m").status == 503
+
+    until(refused, "it rests", 60)
+    deaths = [row["time"] for row in lab.rows("m", "requests") if row["event"] == "died"]
+    waits = [start["time"] - death for death, start in zip(deaths, lab.starts("m")[1:], strict=False)]
+    for wait, least in zip(waits, (0.5, 1, 1), strict=True):
+        assert least <= wait < least + 2.5, waits
+
+    assert [attempt["next"] for attempt in lab.state("failed")["attempts"]][-1] == "rest for 30 s, then one more try"
+
+
 @pytest.mark.parametrize("how", ["stopped and started", "started while it stops", "restarted"])
 def test_restarts_that_a_person_asks_for_do_not_spend_the_budget(lab: Lab, how: str) -> None:
     lab.configure(QUICK + "intensity = 3\n")

@@ -10,6 +10,8 @@ model wait for ever because those of the other never stop. So:
    has nothing to do; requests for the next profile pile up meanwhile and are answered in one batch.
 4. A request that has waited for `patience_s` ends the stay of a profile that is never idle.
 
+Requests for what starts already, or comes back by itself after a crash, are no reason to switch (`on_its_way`).
+
 Hence each request waits at most `patience_s` for its turn, plus the time to drain and to load, for each profile ahead.
 """
 
@@ -19,7 +21,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.fleet.fleet_states import Fleet, SideBySide, StoppingOld
-from orchestrator.core.fleet.lifecycle_states import Draining
+from orchestrator.core.fleet.lifecycle_states import (
+    Backoff,
+    Draining,
+    Failure,
+    Preparing,
+    Starting,
+    State,
+    Stopping,
+    Target,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,22 @@ def next_profile(
         return None
 
     return first.profile if in_flight == 0 or first.oldest_s >= policy.patience_s else None
+
+
+def on_its_way(state: State) -> str | None:
+    """Return the profile that will serve next without a switch, if it starts: who asks for it waits for that.
+
+    A switch to it would start it anew: after a crash without the wait, and with a fresh budget of restarts.
+    """
+    match state:
+        case Preparing(start_record=start_record) | Starting(start_record=start_record):
+            return start_record.target.profile
+        case Backoff(start_record=start_record) | Stopping(start_record=start_record, then=None, failure=Failure()):
+            return start_record.target.profile
+        case Draining(then=Target() as then) | Stopping(then=Target() as then):
+            return then.profile
+        case _:
+            return None
 
 
 def may_give_up(fleet: Fleet) -> bool:

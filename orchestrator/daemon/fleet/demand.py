@@ -8,7 +8,7 @@ from time import monotonic
 import anyio
 
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile
+from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile, on_its_way
 from orchestrator.core.fleet.lifecycle_states import Ready
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
@@ -67,7 +67,8 @@ class DemandScheduler:
                 stayed_s = monotonic() - state.since if isinstance(state, Ready) else 0.0
                 free = self._switcher.current is None and self._owner.fleet.switch is None
                 quiet_s = min(stayed_s, monotonic() - self._last_end_s)
-                profile = next_profile(waiting, serving, in_flight, stayed_s, quiet_s, self._policy) if free else None
+                others = [each for each in waiting if each.profile != on_its_way(state)]
+                profile = next_profile(others, serving, in_flight, stayed_s, quiet_s, self._policy) if free else None
                 if profile is not None:
                     await self._switch(profile)
 

@@ -2,7 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile
+from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile, on_its_way
+from orchestrator.core.fleet.lifecycle_states import (
+    Backoff,
+    Draining,
+    Failed,
+    Failure,
+    Preparing,
+    Ready,
+    Starting,
+    StartRecord,
+    State,
+    Stopped,
+    Stopping,
+    Target,
+)
 from tests.unit.core.fleet.switch_phases import PHASES, serving
 
 POLICY = DemandPolicy(min_stay_s=5.0, patience_s=30.0)
@@ -97,3 +111,29 @@ def test_a_switch_that_nobody_waits_for_is_given_up_only_where_that_costs_no_loa
 
 def test_without_a_switch_there_is_nothing_that_giving_up_would_cost() -> None:
     assert may_give_up(serving().fleet)
+
+
+RECORD = StartRecord(Target("a", "one"))
+NEXT = Target("b", "one")
+CRASH = Failure("engine_bug", "it crashed", None)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (Preparing(RECORD, "s1.1"), "a"),
+        (Starting(RECORD, "s1.1"), "a"),
+        (Backoff(RECORD, "s1.1", CRASH, 9.0), "a"),
+        (Stopping(RECORD, "s1.1", None, CRASH), "a"),
+        (Draining(RECORD, "s1.1", 7, 0.0, NEXT), "b"),
+        (Stopping(RECORD, "s1.1", NEXT), "b"),
+        (Stopping(RECORD, "s1.1", NEXT, CRASH), "b"),
+        (Ready(RECORD, "s1.1", 7, 0.0), None),
+        (Draining(RECORD, "s1.1", 7, 0.0, None), None),
+        (Stopping(RECORD, "s1.1", None), None),
+        (Stopped(RECORD), None),
+        (Failed(RECORD, "s1.1", CRASH, 9.0), None),
+    ],
+)
+def test_what_starts_or_comes_back_by_itself_needs_no_switch(state: State, expected: str | None) -> None:
+    assert on_its_way(state) == expected
