@@ -39,9 +39,9 @@ def one_bench(home: Home, a: str, b: str, seed: int, tokens: int, *more: str) ->
     return found
 
 
-def series(home: Home, title: str, a: str, b: str, runs: int, tokens: int) -> Counter[str]:
+def series(home: Home, title: str, a: str, b: str, seeds: range, tokens: int) -> Counter[str]:
     verdicts: Counter[str] = Counter()
-    for seed in range(runs):
+    for seed in seeds:
         began = time.monotonic()
         found = one_bench(home, a, b, seed, tokens)
         verdicts[str(found["verdict"])] += 1
@@ -61,15 +61,20 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--pace-ms", type=float, default=10.0)
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--first-seed", type=int, default=0, help="to spread the runs over several processes")
     options = parser.parse_args()
+
+    def seeds(count: int) -> range:
+        return range(options.first_seed, options.first_seed + count)
+
     with new_home() as home:
         home.demo_on_one_thread()
         add_relay(home, "plain", 0.0, options.pace_ms)
         add_relay(home, "delayed", options.share, options.pace_ms)
         home.serve("demo")
         home.ready("demo")
-        equal = series(home, "equal", "demo@plain", "demo@plain", options.equal, options.tokens)
-        delayed = series(home, "delayed", "demo@plain", "demo@delayed", options.delayed, options.tokens)
+        equal = series(home, "equal", "demo@plain", "demo@plain", seeds(options.equal), options.tokens)
+        delayed = series(home, "delayed", "demo@plain", "demo@delayed", seeds(options.delayed), options.tokens)
 
     false = equal["a_faster"] + equal["b_faster"]
     print(f"equal: {dict(equal)}; a difference that is not there in {false} of {options.equal}")

@@ -37,9 +37,7 @@ def main() -> None:
     child = subprocess.Popen([*ENGINE, *words[:at], str(behind), *words[at + 1 :]])
 
     def end(number: int, frame: object) -> None:
-        child.terminate()
-        child.wait()
-        os._exit(0)
+        child.terminate()  # its end is waited for below
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
@@ -57,7 +55,7 @@ def main() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    os._exit(child.wait() & 0xFF)
+    os._exit(max(child.wait(), 0))
 
 
 def relay(handler: BaseHTTPRequestHandler, port: int, share: float, pace_s: float) -> None:

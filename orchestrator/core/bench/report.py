@@ -197,7 +197,7 @@ _METRIC_TEXTS = {
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"
+    return f"{100 * (ratio - 1):+.1f} %" if ratio <= 10 else "over +900 %"
 
 
 def shown_conditions(conditions: Sequence[BenchCondition]) -> list[str]:
