@@ -29,7 +29,7 @@ def home(real_builds: dict[str, Engine]) -> Iterator[Home]:
 
 
 def verify(home: Home, *words: str) -> Any:
-    done = home.orch("verify", *words, "--json", check=False)
+    done = home.orch("verify", *words, "--json", check=False, timeout_s=600)
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout)
 

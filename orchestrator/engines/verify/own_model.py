@@ -60,14 +60,16 @@ async def check_own_model(
     """Return the checks of an engine against itself, and what it read, for a comparison with another."""
     checks: list[Check] = []
     fresh: Reading = []
+    pieces: Reading = []
     stage = "answers"
     try:
         async with _started(candidate, paths, directory) as engine:
             say(f"{candidate}: each beginning of the text by itself")
-            fresh = await _read(engine, cached=False)
+            await _read(engine, fresh, cached=False)
             stage = "read in pieces as read at once"
             say(f"{candidate}: piece by piece, on what is cached")
-            checks.append(agreement_check(stage, fresh, await _read(engine, cached=True), engine.argv))
+            await _read(engine, pieces, cached=True)
+            checks.append(agreement_check(stage, fresh, pieces, engine.argv))
             stage = "read beside others as read alone"
             say(f"{candidate}: beside others")
             checks.append(agreement_check(stage, fresh, await _read_beside(engine), engine.argv))
@@ -150,8 +152,10 @@ def _without_address(argv: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-async def _read(engine: Trial, *, cached: bool) -> Reading:
-    return [await _draw(engine, prefix, cached=cached) for prefix in prefixes()]
+async def _read(engine: Trial, into: Reading, *, cached: bool) -> None:
+    """Read the text; what was read before the engine died is kept."""
+    for prefix in prefixes():
+        into.append(await _draw(engine, prefix, cached=cached))
 
 
 async def _read_beside(engine: Trial) -> Reading:
