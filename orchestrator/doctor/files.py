@@ -16,6 +16,7 @@ from orchestrator.adapters.process.ports import can_listen, listener_pids
 from orchestrator.adapters.store.history import VERSION as HISTORY_VERSION
 from orchestrator.adapters.store.lock import read_holder
 from orchestrator.adapters.store.state_file import VERSION
+from orchestrator.adapters.store.verifications import VerificationStore, build_key
 from orchestrator.adapters.systemd.notify import own_unit
 from orchestrator.core.errors import OrchError
 from orchestrator.core.problems import ProblemsError
@@ -182,6 +183,7 @@ def _is_shipped(profile: Profile) -> bool:
 
 def check_engines(context: DoctorContext) -> Iterator[CheckResult]:
     registry = EngineRegistry(context.paths, context.environment)
+    store = VerificationStore(context.paths.verifications_file)
     found = 0
     for name in registry.ids():
         try:
@@ -196,8 +198,16 @@ def check_engines(context: DoctorContext) -> Iterator[CheckResult]:
             if engine.changed:
                 fix = f"`orch engines add {name} {engine.path}` if that is meant"
                 yield CheckResult("warning", "engines", f"{text}: not the program that was added", fix)
+                continue
+
+            known = store.find(build_key(engine.sha256, engine.path))
+            if known is None:
+                yield CheckResult("ok", "engines", f"{text}; not verified (`orch verify {name}`)")
+            elif known.verdict == "wrong":
+                fix = f"`orch verify {name}` shows it; use another build or engine for what it names"
+                yield CheckResult("warning", "engines", f"{text} computes wrongly: {known.summary}", fix)
             else:
-                yield CheckResult("ok", "engines", text)
+                yield CheckResult("ok", "engines", f"{text}; verified {known.when[:10]}: {known.verdict}")
 
     if not found:
         yield CheckResult("problem", "engines", "there is none", "`orch engines build upstream`")

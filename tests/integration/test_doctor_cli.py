@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.paths import find_paths, make_directories
+from orchestrator.adapters.store.verifications import VerificationStore, build_key
 from tests.busy import in_time
 from tests.support import Home, new_home, until
 
@@ -130,3 +132,16 @@ def test_a_person_reads_what_to_do_below_what_is_wrong(home: Home) -> None:
     number = next(number for number, line in enumerate(lines) if line.startswith("problem  config"))
     assert lines[number + 1].strip().startswith("-> edit ")
     assert done.stderr.endswith("1 problem, 0 warnings\n") or "problem" in done.stderr
+
+
+def test_what_was_verified_of_an_engine_is_told_and_a_wrong_one_is_a_warning(home: Home) -> None:
+    engine = {each["id"]: each for each in home.orch_json("engines", "list")}["embedded"]
+    assert any("`embedded`" in text and "not verified" in text for _, text in of("engines", findings(home)))
+
+    paths = find_paths({"ORCH_HOME": home.root})
+    make_directories(paths)
+    key = build_key(engine["sha256"], engine["path"])
+    VerificationStore(paths.verifications_file).record(key, "wrong", "known truth", "1 of 26 checks failed: x")
+    found = [(level, text) for level, text in of("engines", findings(home)) if "`embedded`" in text]
+    assert [level for level, _ in found] == ["warning"]
+    assert "computes wrongly: 1 of 26 checks failed: x" in found[0][1]
