@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 HELP = "find out which of two engines, profiles or settings is faster, and how sure that is"
 EXAMPLES = """\
   orch bench upstream ik-fork                          # the profile that runs, on both engines
-  orch bench qwen3.6-27b-24gb@upstream qwen3.6-27b-24gb@upstream+kv.k=q8_0,kv.v=q8_0
-  orch bench upstream ik-fork --prompts mtp --metric turn --json
+  orch bench my-profile my-profile+kv.k=q8_0 --metric turn
   orch bench resume                                    # go on where one was broken off
   orch bench show --html report.html                   # the newest; `orch bench list` has the others
-  orch bench pass upstream --prompts mtp               # one pass, as published figures are made
-  orch bench depth upstream --to 32768
-  orch bench load upstream --clients 1,2,4,8"""
+  orch bench depth upstream --to 32768"""
 
 ACTIONS = {
     "resume": "go on with a bench that was broken off",
