@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader
 from orchestrator.adapters.gguf.splits import read_splits
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.verifications import VerificationStore, build_key
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.dialect.model_fit import (
     Misfit,
@@ -16,9 +18,12 @@ from orchestrator.core.dialect.model_fit import (
     projector_misfit,
 )
 from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_mtp_drafter
+from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp, speculation_types
+from orchestrator.core.verify.relevance import relevant_failures
+from orchestrator.engines.registry import Engine
 
 
 class MissingModelError(UsageError):
@@ -69,6 +74,32 @@ def check_fit(profile: EngineProfile, parts: tuple[GgufHeader, ...], kind: Kind)
     adapters = settings.get("lora.adapters")
     for adapter in adapters if isinstance(adapters, tuple) else ():
         _check_beside(profile, parts[0], "lora.adapters", adapter, adapter_misfit)
+
+
+def check_verified(profile: EngineProfile, parts: tuple[GgufHeader, ...], engine: Engine, paths: Paths) -> None:
+    """Check that nothing is known to be computed wrongly of what this start would use.
+
+    :raises OrchError: when a check of `orch verify` failed that is about it
+    """
+    known = VerificationStore(paths.verifications_file).find(build_key(engine.sha256, engine.path))
+    if known is None or not known.failed:
+        return
+
+    settings = profile.settings
+    parallel = settings.get("context.parallel")
+    failed = relevant_failures(
+        known.failed,
+        weight_types={type_name(tensor.type) for part in parts for tensor in part.tensors},
+        kv_types={str(settings.get(key, "f16")) for key in ("kv.k", "kv.v")},
+        slots=parallel if isinstance(parallel, int) else 1,
+        mtp=drafts_with_mtp(settings),
+    )
+    if failed:
+        raise OrchError(
+            f"profile `{profile.name}`: `{engine.id}` {engine.build} computes wrongly what it needs",
+            details=(f"`orch verify {engine.id}` failed on {known.when[:10]}: {'; '.join(failed[:4])}",),
+            hint="take the other engine, another build or another quantisation; `--unverified` starts it all the same",
+        )
 
 
 def check_mtp(profile: EngineProfile, header: GgufHeader) -> None:

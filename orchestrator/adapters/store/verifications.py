@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -27,12 +27,14 @@ class Verification:
     :param how: what was done: `known truth`, `own model`, `against NAME`, `readiness`
     :param when: RFC 3339, UTC
     :param summary: how many checks passed, or which failed
+    :param failed: the names of the checks that failed
     """
 
     verdict: str
     how: str
     when: str
     summary: str
+    failed: tuple[str, ...] = ()
 
 
 def build_key(sha256: str, program: str) -> str:
@@ -70,15 +72,17 @@ class VerificationStore:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in fields):
             return None
 
-        return Verification(*(entry[name] for name in fields))
+        failed = entry.get("failed")
+        names = tuple(map(str, failed)) if isinstance(failed, list) else ()
+        return Verification(entry["verdict"], entry["how"], entry["when"], entry["summary"], names)
 
-    def record(self, key: str, verdict: str, how: str, summary: str) -> Verification:
+    def record(self, key: str, verdict: str, how: str, summary: str, failed: Sequence[str] = ()) -> Verification:
         """Keep a result; the oldest ones beyond some hundreds are dropped.
 
         :raises OSError: when it cannot be written
         """
         when = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        found = Verification(verdict, how, when, summary)
+        found = Verification(verdict, how, when, summary, tuple(failed))
         entries = self._entries()
         entries.pop(key, None)
         entries[key] = asdict(found)

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would change in the command line")
     parser.add_argument("--now", action="store_true", help="cut the requests that run instead of waiting for their end")
+    parser.add_argument(
+        "--unverified",
+        action="store_true",
+        help="start what `orch verify` has found to be computed wrongly",
+    )
     parser.add_argument("--cancel", action="store_true", help="end the switch under way")
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -53,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if args.target is None:
         raise UsageError("say what to switch to", hint="`orch engines list` and `orch profile list` show what there is")
 
-    body: dict[str, object] = {"target": args.target, "dry_run": args.dry_run, "now": args.now}
+    flags = {name: getattr(args, name) for name in ("dry_run", "now", "unverified")}
+    body: dict[str, object] = {"target": args.target, **flags}
     if args.strategy != "auto":
         body["strategy"] = args.strategy
 

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="return at once instead of waiting until it answers"
     )
+    parser.add_argument(
+        "--unverified",
+        action="store_true",
+        help="start what `orch verify` has found to be computed wrongly",
+    )
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
     parser.add_argument(
         "--dry-run", action="store_true", help="check profile, build and model files, and show the command line"
@@ -46,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         return _dry_run(args)
 
     started = ensure_daemon(paths)
-    body = {name: value for name, value in (("profile", args.profile), ("engine", args.engine)) if value}
+    given = (("profile", args.profile), ("engine", args.engine), ("unverified", args.unverified))
+    body = {name: value for name, value in given if value}
     try:
         answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
     except OrchError:
@@ -106,7 +112,7 @@ def _dry_run(args: argparse.Namespace) -> int:
     if args.profile is None:
         raise UsageError("say what would be started", hint="`orch up PROFILE --dry-run`")
 
-    resolved = Preparer(find_paths(), GpuReader(())).resolve(args.profile, args.engine)
+    resolved = Preparer(find_paths(), GpuReader(())).resolve(args.profile, args.engine, unverified=args.unverified)
     target = resolved.target
     if args.json:
         values = {"profile": target.profile, "engine": target.engine, "argv": list(resolved.argv)}

@@ -35,7 +35,7 @@ from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.engines import probe_cache
 from orchestrator.engines.build.installs import verify
 from orchestrator.engines.locate import PROGRAM, search_path
-from orchestrator.engines.model_check import check_embeddings, check_fit, check_mtp, read_model
+from orchestrator.engines.model_check import check_embeddings, check_fit, check_mtp, check_verified, read_model
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, render_profile
@@ -141,26 +141,27 @@ class Preparer:
         self._files: dict[Target, tuple[str, ...]] = {}
         self._stamps: dict[Target, object] = {}
 
-    def resolve(self, name: str, engine: str | None) -> ResolvedTarget:
+    def resolve(self, name: str, engine: str | None, *, unverified: bool = False) -> ResolvedTarget:
         """Return the target that a name (or an alias, or a file) and an engine stand for, checked.
 
+        :param unverified: also one that `orch verify` has found to be computed wrongly
         :raises OrchError: whatever would keep it from starting
         """
         profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
         checked = self._find_engine(target.engine)
         rendered = render_profile(self._paths, profile, checked)
-        path, model_bytes = self._check_model(rendered.profile, checked)
+        path, model_bytes = self._check_model(rendered.profile, checked, unverified=unverified)
         return ResolvedTarget(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
 
-    def resolve_text(self, text: str, running: Target | None) -> ResolvedTarget:
-        """Return the target that `profile@engine`, an engine or a profile stands for, checked.
+    def resolve_text(self, text: str, running: Target | None, *, unverified: bool = False) -> ResolvedTarget:
+        """Return the target that `profile@engine`, an engine or a profile stands for, checked as by `resolve`.
 
         :param running: an engine alone means its profile
         """
         name, at, engine = text.rpartition("@")
         if at:
-            return self.resolve(name, engine)
+            return self.resolve(name, engine, unverified=unverified)
 
         if text in EngineRegistry(self._paths).ids():
             if running is None:
@@ -169,9 +170,9 @@ class Preparer:
                     hint=f"`orch switch PROFILE@{text}`",
                 )
 
-            return self.resolve(running.profile, text)
+            return self.resolve(running.profile, text, unverified=unverified)
 
-        return self.resolve(text, None)
+        return self.resolve(text, None, unverified=unverified)
 
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
@@ -314,11 +315,14 @@ class Preparer:
 
         return engine
 
-    def _check_model(self, profile: EngineProfile, engine: Engine) -> tuple[str, int]:
+    def _check_model(self, profile: EngineProfile, engine: Engine, *, unverified: bool = True) -> tuple[str, int]:
         """Return the model's path and size in bytes, once its header was read and has what profile and engine need."""
         path = model_file(self._paths, profile.model).ensure()
         parts = read_model(profile, path)
         check_fit(profile, parts, engine.capabilities.kind)
+        if not unverified:
+            check_verified(profile, parts, engine, self._paths)
+
         header = parts[0]
         check_mtp(profile, header)
         check_embeddings(profile, header)

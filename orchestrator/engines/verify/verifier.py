@@ -42,6 +42,10 @@ class Report:
     def summary(self) -> str:
         return summary(self.checks)
 
+    @property
+    def failed(self) -> list[str]:
+        return [check.name for check in self.checks if check.ok is False]
+
     def as_json(self) -> dict[str, object]:
         return {
             "target": self.target,
@@ -76,7 +80,8 @@ class Verifier:
         os.makedirs(directory, exist_ok=True)
         checks = asyncio.run(check_known_truth(subject, directory, full=full, say=say))
         report = Report(engine.id, engine.build, checks, time.monotonic() - began, (TESTED,))
-        self._store.record(build_key(engine.sha256, engine.path), report.verdict, "known truth", report.summary)
+        key = build_key(engine.sha256, engine.path)
+        self._store.record(key, report.verdict, "known truth", report.summary, report.failed)
         return report
 
     def own_model(self, candidate: Candidate, other: Candidate | None) -> Report:
