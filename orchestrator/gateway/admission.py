@@ -189,11 +189,11 @@ class Admission:
         if self._fingerprint is None or view.serving is None or not view.serves(self._profile):
             return False
 
-        in_flight = self._gate.instances.in_flight(view.serving.instance)
-        now, runs = time.monotonic(), view.serving.runs
+        instance, runs, now = view.serving.instance, view.serving.runs, time.monotonic()
+        in_flight = self._gate.instances.in_flight(instance)
         # An engine may be turned away from before its end is known: whoever waits since then was not charged yet.
         self._gate.crash_suspects.attribute(view.fallen, now)
-        return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, now, runs)
+        return not self._gate.crash_suspects.may_enter(self._fingerprint, in_flight, now, runs, instance)
 
     def _check(self, view: RoutingView) -> None:
         if self._fingerprint is not None:

@@ -2,7 +2,9 @@
 
 A suspect (`core/failure/quarantine.py`) is sent to an engine that has nothing else to do, and for a moment nothing else
 is sent there: if it kills this one as well, nobody else is hurt, and there is no doubt. The moment is short: a suspect
-that the engine survives is sent with others again, and one that cannot be alone in time goes with the rest.
+that the engine survives is sent with others again, and one that cannot be alone in time goes with the rest. Where the
+engine closes a suspect's connection, the moment lasts until it is known whether the engine lives: it closes its
+connections one by one as it dies, and whoever was let in between would count as having been there.
 """
 
 from __future__ import annotations
@@ -56,11 +58,13 @@ class _Lost:
     :ivar digests: of the requests that are not charged yet
     :ivar in_flight: the most requests that are known to have been there at once
     :ivar last: when it failed the newest, monotonic
+    :ivar closed_until: nothing is sent there before (monotonic), since a suspect's connection was closed
     """
 
     digests: list[str] = field(default_factory=list)
     in_flight: int = 0
     last: float = 0.0
+    closed_until: float = 0.0
 
 
 class RequestFingerprint:
@@ -128,20 +132,27 @@ class CrashSuspects:
     def lost(self, endpoint: Endpoint, fingerprint: RequestFingerprint, in_flight: int = 0) -> None:
         """The engine closed this request's connection, or answered it with an error; whether it ends will be seen.
 
-        :param in_flight: the requests that were with the engine, this one included; one that lives answers one by one
+        :param in_flight: the requests that were with the engine, this one included; one that lives answers one by one.
+            0 where it closed the connection: `attribute` or `spared` will follow
         """
         digest = fingerprint.digest(endpoint.runs)
         lost = self._lost.setdefault(endpoint.instance, _Lost())
         lost.digests.append(digest)
         lost.in_flight = max(lost.in_flight, in_flight)
         lost.last = monotonic()
+        if not in_flight and self._known.suspected(digest, lost.last, self._policy):
+            lost.closed_until = lost.last + self._trial_s
+            self._later(self._trial_s + _TIMER_SLACK_S, self._wake)
+
         self._sent[digest] = (fingerprint.path, endpoint.profile, endpoint.engine)
         if len(self._lost) > _MAX_UNCONFIRMED:
             del self._lost[next(iter(self._lost))]
 
     def spared(self, instance: str) -> None:
         """The instance lives: it closed a connection, and that was all."""
-        self._lost.pop(instance, None)
+        lost = self._lost.pop(instance, None)
+        if lost is not None and lost.closed_until:
+            self._wake()
 
     def attribute(self, fallen: Collection[str], now: float) -> None:
         """Charge the deaths that the daemon has confirmed to those who were there."""
@@ -199,10 +210,16 @@ class CrashSuspects:
                 "request_quarantined", f"{text}: {cause}" if cause else text, headers=[(b"x-should-retry", b"false")]
             )
 
-    def may_enter(self, fingerprint: RequestFingerprint, in_flight: int, now: float, runs: str = "") -> bool:
+    def may_enter(
+        self, fingerprint: RequestFingerprint, in_flight: int, now: float, runs: str = "", instance: str = ""
+    ) -> bool:
         """Return whether a request can be sent now to an instance with so many requests in flight, or has to wait."""
         if not self._known.requests:
             return True
+
+        lost = self._lost.get(instance)
+        if lost is not None and now < lost.closed_until:
+            return False
 
         if self._tried is not None and now < self._tried_until:
             return False

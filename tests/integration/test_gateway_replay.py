@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from dataclasses import replace
 
@@ -237,6 +238,109 @@ def test_a_suspect_is_tried_alone_and_for_a_short_while_only() -> None:
             released.set()
             assert [(await each).status for each in (first, second, fresh)] == [200] * 3
             assert [record.replays for record in supervisor.records if record.replays] == [1, 1]
+
+    drive(work())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("bodies", [["poison"], ["poison", "other suspect"]])
+@pytest.mark.parametrize("arrives", ["during the trial", "after the connection was closed"])
+def test_nobody_is_sent_to_an_engine_that_has_closed_a_suspects_connection(
+    arrives: str, bodies: list[str], stream: bool
+) -> None:
+    """It is accepting connections still when the first one is closed already, and its end is not known yet."""
+
+    waits = asyncio.Event()
+
+    async def poisoned(visit: Visit) -> None:
+        if b"poison" not in visit.body:
+            await visit.answer(visit.body)
+            return
+
+        if arrives == "during the trial":
+            await waits.wait()
+
+        visit.hang_up()
+
+    async def work() -> None:
+        supervisor = Falling()
+        options = GatewayOptions(recover_s=600.0, trial_s=600.0, comment_after_s=600.0, silence_s=600.0)
+
+        async def silent(visit: Visit) -> None:
+            await until(lambda: len(dying.visits) == len(bodies))
+            visit.hang_up()
+
+        async with (
+            engine(silent) as dying,
+            engine(poisoned) as second,
+            engine(echo) as third,
+            gateway(supervisor, options) as here,
+        ):
+            supervisor.show(serving=dying.endpoint("i-1"))
+            asked = []
+            for body in bodies:
+                asked.append(asyncio.ensure_future(ask(here.port, post(CHAT, {"n": body, "stream": stream}))))
+                await until(lambda: len(dying.visits) == len(asked))
+
+            await until(lambda: here.dispatcher.instances.in_flight_total == 0)
+            supervisor.fall("i-1")
+            await until(lambda: here.dispatcher.queued == len(bodies))
+            supervisor.show(serving=second.endpoint("i-2"))
+            await until(lambda: second.visits)
+            if arrives == "during the trial":
+                asked.append(asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "late"}))))
+                await until(lambda: here.dispatcher.queued == len(asked) - 1)
+                waits.set()
+
+            await until(lambda: here.dispatcher.instances.in_flight_total == 0)
+            if arrives != "during the trial":
+                asked.append(asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "late"}))))
+
+            with contextlib.suppress(TimeoutError):  # the wrong: it would be sent there at once
+                async with asyncio.timeout(0.2):
+                    await until(lambda: len(second.visits) > 1)
+
+            assert [visit.body for visit in second.visits] == [dying.visits[0].body]
+            supervisor.fall("i-2")
+            supervisor.show(serving=third.endpoint("i-3"))
+            first, *others = [await each for each in asked]
+            assert (first.status, b"request_quarantined" in first.body) == (502, True), first.body
+            assert [each.status for each in others] == [200] * len(others)
+            assert sorted(record.replays for record in supervisor.records) == [0] + [1] * len(bodies)
+
+    drive(work())
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_engine_that_closed_a_suspects_connection_and_lives_is_sent_requests_again(leaves: bool) -> None:
+    """It is seen to live; or nobody looks any more, since the suspect's client has left: then after `trial_s`."""
+
+    async def poisoned(visit: Visit) -> None:
+        if b"poison" in visit.body:
+            visit.hang_up()
+        else:
+            await visit.answer(visit.body)
+
+    async def work() -> None:
+        supervisor = Falling()
+        options = GatewayOptions(recover_s=600.0 if leaves else 0.3, trial_s=0.3 if leaves else 600.0)
+        async with engine(hang_up) as dying, engine(poisoned) as second, gateway(supervisor, options) as here:
+            supervisor.show(serving=dying.endpoint("i-1"))
+            first = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "poison"})))
+            await until(lambda: dying.visits)
+            supervisor.fall("i-1")
+            supervisor.show(serving=second.endpoint("i-2"))
+            await until(lambda: second.visits)
+            await until(lambda: here.dispatcher.instances.in_flight_total == 0)
+            late = asyncio.ensure_future(ask(here.port, post(CHAT, {"n": "late"})))
+            if leaves:
+                first.cancel()
+                assert (await late).status == 200
+                return
+
+            answers = [await first, await late]
+            assert [each.status for each in answers] == [502, 200]
+            assert b"engine_died" in answers[0].body
 
     drive(work())
 
