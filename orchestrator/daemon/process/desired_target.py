@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,6 +60,8 @@ class DesiredTarget:
         self._event_log = event_log
         self.refused: OrchError | None = None
         self._lost = ""
+        self._writing = threading.Lock()
+        self._kept = False
         self._remembered, notice = load_state(path)
         if notice:
             _log.warning("%s", notice)
@@ -75,13 +78,13 @@ class DesiredTarget:
         """Ask for what the command line says, else for what ran when the daemon died, else the configured default."""
         options = self._options
         desired = remembered_target(self._remembered.get("wanted"))
-        name, engine = options.profile, options.engine
+        name, engine, ran_before = options.profile, options.engine, False
         if name is None:
             if options.started_by_up:
                 return  # the request follows
 
             if desired is not None:
-                name, engine = desired.profile, desired.engine
+                name, engine, ran_before = desired.profile, desired.engine, True
             else:
                 name = self._default or None
 
@@ -89,7 +92,9 @@ class DesiredTarget:
             return
 
         try:
-            resolved = await read_files(partial(self._preparer.resolve, name, engine), f"profile `{name}`")
+            # Whoever started it has decided already whether it may run unverified.
+            resolve = partial(self._preparer.resolve, name, engine, unverified=ran_before)
+            resolved = await read_files(resolve, f"profile `{name}`")
         except OrchError as error:
             # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
             _log.error("%s: %s", error.message, "; ".join(error.details))
@@ -122,13 +127,24 @@ class DesiredTarget:
     async def _saved(self) -> bool:
         """Save what is remembered; False when it cannot be: a full disk costs the record, never the engine."""
         try:
-            await anyio.to_thread.run_sync(save_state, self._path, dict(self._remembered))
+            await anyio.to_thread.run_sync(self._write, dict(self._remembered))
         except (OSError, RuntimeError) as error:
             self._say_lost(error)
             return False
 
         self._lost = ""
         return True
+
+    def _write(self, remembered: dict[str, object], *, last: bool = False) -> None:
+        """Save this, unless what is to be kept for the next daemon is written already: a slow disk may have held it up.
+
+        :raises OSError: when it cannot be written
+        """
+        with self._writing:
+            if last or not self._kept:
+                save_state(self._path, remembered)
+
+            self._kept = self._kept or last
 
     def _say_lost(self, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -144,7 +160,7 @@ class DesiredTarget:
         if desired is not None and not self._options.started_by_up:
             self._remembered["wanted"] = as_saved(desired)
             try:
-                save_state(self._path, dict(self._remembered))
+                self._write(dict(self._remembered), last=True)
             except OSError as error:
                 self._say_lost(error)
 

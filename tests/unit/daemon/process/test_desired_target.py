@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import anyio
+import anyio.to_thread
 import pytest
 
+from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import UsageError
 from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import Prepare, Target
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
+from orchestrator.daemon.process import desired_target as desired_target_module
 from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions, remembered_target
 from tests.unit.core.fleet.lifecycle_machine import A
 from tests.unit.daemon.running_owner import request_start, running_owner, until
@@ -28,7 +32,7 @@ WANTED = {"profile": "wanted", "engine": "ik-fork"}
 class Profiles:
     """Resolves every name but `broken`; the engine is the one asked for, else `default`."""
 
-    def resolve(self, name: str, engine: str | None) -> object:
+    def resolve(self, name: str, engine: str | None, *, unverified: bool = False) -> object:
         if name == "broken":
             raise UsageError("profile `broken` is wrong", details=("broken.toml:1",))
 
@@ -157,6 +161,36 @@ async def test_a_daemon_that_its_manager_ends_leaves_its_target_to_the_next(
         desired_target(path, owner, options=options).keep(A)
 
     assert remembered(path)["wanted"] == ({"profile": "a", "engine": "upstream"} if kept else None)
+
+
+@pytest.mark.asyncio
+async def test_a_write_that_a_slow_disk_holds_up_does_not_undo_what_is_kept_for_the_next(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ending the engine is saved by a thread as `nothing is wanted`, while the daemon goes down."""
+    held, released = threading.Event(), threading.Event()
+
+    def slow(path: str, state: dict[str, object]) -> None:
+        if state["wanted"] is None:
+            held.set()
+            released.wait(0.3)
+
+        save_state(path, state)
+
+    async with running_owner() as (owner, effects), anyio.create_task_group() as tasks:
+        desired = desired_target(path, owner)
+        tasks.start_soon(desired.follow)
+        await request_start(owner, effects)
+        saved = {"profile": A.profile, "engine": A.engine}
+        await until_remembered(path, {"last": saved, "wanted": saved})
+        monkeypatch.setattr(desired_target_module, "save_state", slow)
+        await owner.ask(DownRequested())
+        await until(held.is_set)
+        await anyio.to_thread.run_sync(desired.keep, A)
+        released.set()
+        tasks.cancel_scope.cancel()
+
+    assert remembered(path) == {"last": saved, "wanted": saved}
 
 
 @pytest.mark.parametrize("value", [None, 1, "a@b", [], {}, {"profile": "a"}, {"profile": "a", "engine": 1}])
