@@ -18,6 +18,15 @@ def stamp(path: str) -> Stamp:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
+def file_identity(path: str) -> str:
+    """Return a text by which what was learned of a file is found again: its name, size and time of change.
+
+    :raises OSError: when there is none
+    """
+    found = os.stat(path)
+    return f"{os.path.basename(path)}:{found.st_size}:{found.st_mtime_ns}"
+
+
 def directory_stamp(path: str) -> tuple[tuple[str, Stamp], ...]:
     """Return what differs once a file in a directory has come, gone or changed."""
     try:

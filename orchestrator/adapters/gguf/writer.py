@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from orchestrator.adapters.gguf.types import size_bytes
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
 from orchestrator.core.errors import OrchError
 
@@ -28,7 +29,7 @@ VALUE_TYPES = {
 _STRING = 8
 _ARRAY = 9
 
-_TENSOR_TYPES = {known.name: (number, known) for number, known in TENSOR_TYPES.items()}
+_TENSOR_TYPES = {known.name: number for number, known in TENSOR_TYPES.items()}
 
 Scalar = bool | int | float | str
 
@@ -61,12 +62,7 @@ class TensorData:
 
     @property
     def size_bytes(self) -> int:
-        count = 1
-        for dimension in self.shape:
-            count *= dimension
-
-        known = _TENSOR_TYPES[self.type][1]
-        return count // known.block * known.block_bytes
+        return size_bytes(_TENSOR_TYPES[self.type], self.shape) or 0
 
 
 def write_gguf(path: str, fields: Sequence[Field], tensors: Sequence[TensorData]) -> int:
@@ -102,7 +98,7 @@ def floats(values: Iterable[float]) -> bytes:
 
 def zeros(count: int, type: str = "f32") -> Iterator[bytes]:
     """Yield the bytes of `count` zeros, in pieces of at most 64 KiB."""
-    left = count * _TENSOR_TYPES[type][1].block_bytes
+    left = size_bytes(_TENSOR_TYPES[type], (count,)) or 0
     piece = bytes(min(left, 65536))
     while left > 0:
         yield piece[:left]
@@ -117,7 +113,7 @@ def _write(file: BinaryIO, fields: Sequence[Field], tensors: Sequence[TensorData
     offset = 0
     for tensor in tensors:
         info = struct.pack("<I", len(tensor.shape)) + struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
-        file.write(_string(tensor.name) + info + struct.pack("<IQ", _TENSOR_TYPES[tensor.type][0], offset))
+        file.write(_string(tensor.name) + info + struct.pack("<IQ", _TENSOR_TYPES[tensor.type], offset))
         offset += tensor.size_bytes + -tensor.size_bytes % ALIGNMENT
 
     _pad(file)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.fleet.ladder import Margins, raise_margins
 from orchestrator.core.profile.free_tables import FREE_TABLES
@@ -51,11 +51,9 @@ def margin_key(profile: EngineProfile, model_path: str, build: str, devices: tup
 
     :param build: names the binary, not its version alone (two builds of one commit differ in their flags)
     """
-    stat = os.stat(model_path)
-    model = f"{os.path.basename(model_path)}:{stat.st_size}:{stat.st_mtime_ns}"
     free = [path for path in profile.settings if path.startswith(tuple(f"{table}." for table in FREE_TABLES))]
     settings = {path: profile.settings[path] for path in (*KEYED_SETTINGS, *free) if path in profile.settings}
-    return MarginKey(build, model, settings, devices)
+    return MarginKey(build, file_identity(model_path), settings, devices)
 
 
 class MarginStore:

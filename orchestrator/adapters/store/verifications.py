@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.store.state_file import load_state, save_state
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _KEPT = 500
 class Verification:
     """One result.
 
-    :param how: what was done: `known truth`, `own model`, `against NAME`, `readiness`
+    :param how: what was done: `known truth` or `own model`
     :param when: RFC 3339, UTC
     :param summary: how many checks passed, or which failed
     :param failed: the names of the checks that failed
@@ -48,8 +49,7 @@ def model_key(build: str, model_path: str, settings: Mapping[str, object]) -> st
     :param build: the build's key
     """
     try:
-        stat = os.stat(model_path)
-        model = f"{os.path.basename(model_path)}:{stat.st_size}:{stat.st_mtime_ns}"
+        model = file_identity(model_path)
     except OSError:
         model = model_path
 

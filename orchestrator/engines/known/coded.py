@@ -23,7 +23,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from operator import mul
 from typing import NamedTuple
 
@@ -94,25 +94,36 @@ class CodedModel:
         return (*(bytes([byte]).decode("latin-1") for byte in range(BYTES)), *SPECIAL, *cut(TEXT)[:_PIECES])
 
     @cached_property
+    def _computed(self) -> dict[tuple[int, frozenset[tuple[int, int]]], list[float]]:
+        return {}
+
+    @cached_property
     def _seen(self) -> dict[int, _TokenState]:
         return {}
 
     def log_probabilities(self, prompt: str, tokens: Sequence[int] = ()) -> list[float]:
         """Return the log probability of each token after a prompt and the tokens drawn since."""
+        last = _state_of(tokens[-1] if tokens else prompt.encode()[-1])
         counts = Counter(map(_state_of, [*prompt.encode(), *tokens]))
-        rows = [(count, self._row(state)) for state, count in counts.items()]
-        last = self._row(_state_of(tokens[-1] if tokens else prompt.encode()[-1]))
+        # Attention does not see an order: what was computed for one text holds for each with the same tokens.
+        asked = (last, frozenset(counts.items()))
+        if asked not in self._computed:
+            self._computed[asked] = self._log_probabilities(self._row(last), counts)
+
+        return self._computed[asked]
+
+    def _log_probabilities(self, last: _TokenState, counts: Mapping[int, int]) -> list[float]:
+        rows = [self._row(state) for state in counts]
         mixed: list[float] = []
         for head in range(HEADS):
             at = head * KV_HEADS // HEADS * HEAD
             query = last.query[head * HEAD : (head + 1) * HEAD]
-            scores = [_dot(query, row.key[at : at + HEAD]) / math.sqrt(HEAD) for _, row in rows]
-            shares = [count * math.exp(score - max(scores)) for (count, _), score in zip(rows, scores, strict=True)]
+            scores = [_dot(query, row.key[at : at + HEAD]) / math.sqrt(HEAD) for row in rows]
+            most = max(scores)
+            shares = [count * math.exp(score - most) for count, score in zip(counts.values(), scores, strict=True)]
             total = sum(shares)
-            mixed += [
-                sum(share * row.value[index] for share, (_, row) in zip(shares, rows, strict=True)) / total
-                for index in range(at, at + HEAD)
-            ]
+            columns = zip(*(row.value[at : at + HEAD] for row in rows), strict=True)
+            mixed += [_dot(shares, column) / total for column in columns]
 
         added = _times(self.weights["attn_output"], mixed)
         final = self._normed([a + b for a, b in zip(last.x, added, strict=True)])
@@ -121,15 +132,6 @@ class CodedModel:
         most = max(logits)
         norm = most + math.log(sum(math.exp(logit - most) for logit in logits))
         return [logit - norm for logit in logits]
-
-    def greedy_tokens(self, prompt: str, count: int) -> list[int]:
-        """Return the likeliest tokens, one after the other."""
-        tokens: list[int] = []
-        while len(tokens) < count:
-            found = self.log_probabilities(prompt, tokens)
-            tokens.append(max(range(len(found)), key=found.__getitem__))
-
-        return tokens
 
     @cached_property
     def number_of(self) -> Mapping[str, int]:
@@ -163,10 +165,10 @@ def coded_model(type: str, seed: int = 1) -> CodedModel:
     norm = [chance.uniform(*(_QUIET if index % _LOUD_EVERY else _LOUD)) for index in range(WIDTH + extra)]
     blocks: dict[str, list[bytes]] = {}
     weights: dict[str, Matrix] = {}
-    for name, rows in _matrices(random.Random(seed)):
+    for name, rows in _matrices(seed).items():
         made = [quantise(_type_of(name, type), row) for row in _widened(name, rows, norm)]
         blocks[name] = [each.data for each in made]
-        weights[name] = [each.values for each in made]
+        weights[name] = [list(each.values) for each in made]
 
     return CodedModel(type, norm, blocks, weights)
 
@@ -217,8 +219,13 @@ def _tensors(model: CodedModel) -> Iterator[TensorData]:
                 yield TensorData(f"{name}{stem}.weight", (columns, rows), "f16", zeros(columns * rows, "f16"))
 
 
-def _matrices(chance: random.Random) -> Iterator[tuple[str, list[list[float]]]]:
-    """Yield the matrices by name, each as its rows."""
+@cache
+def _matrices(seed: int) -> Mapping[str, list[list[float]]]:
+    """Return the matrices by name, each as its rows; nobody changes them."""
+    return dict(_each_matrix(random.Random(seed)))
+
+
+def _each_matrix(chance: random.Random) -> Iterator[tuple[str, list[list[float]]]]:
     states = range(1, _STATES + 1)
     after = _permutation(states, chance)
     values = _permutation(states, chance)

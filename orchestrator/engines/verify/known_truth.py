@@ -24,7 +24,7 @@ from orchestrator.engines.verify.trial import CONTEXT_TOKENS, Subject, Trial, tr
 PROMPTS = ((1, 1.0), (1, 0.0), (31, 0.75), (32, 0.25), (33, 0.75), (512, 0.25), (700, 0.75))
 """Tokens, and the share of the class +1. Kernels change at 32 rows, the default micro-batch ends at 512."""
 
-TOKENS = 8
+TOKENS = 4
 LONG_TOKENS = 300
 """Of one answer in f16: one token of a hundred that is lost or exchanged shows."""
 
@@ -35,6 +35,8 @@ _TOLD = -5.0
 _UBATCHES = (31, 32, 33)
 _KV_BOUNDS = {"q8_0": 0.15, "q4_0": 0.5}
 _SLOTS = 4
+_TWO_THREADS = ("-t", "2")
+"""Here alone, so that work which threads share is tried, too."""
 
 _PLAIN_BOUND, _BLOCK_BOUND, _SUPER_BLOCK_BOUND = 0.1, 0.4, 0.65
 """Nats of log probability. Healthy builds: at most 0.06 for f32 and f16, 0.21 for types in blocks of 32, 0.35 in super
@@ -95,11 +97,11 @@ async def check_context(
 
     async def side_by_side(name: str, engine: Trial) -> list[Check]:
         prompts = [prompt_of(length, share, length + 1) for length, share in PROMPTS[2:]]
-        asked = (_ask(model, _PLAIN_BOUND, name, engine, prompt, 3 * TOKENS) for prompt in prompts)
+        asked = (_ask(model, _PLAIN_BOUND, name, engine, prompt, 6 * TOKENS) for prompt in prompts)
         return _worst_first(await asyncio.gather(*asked))[:1]
 
-    slots = ("-np", str(_SLOTS), "-c", str(_SLOTS * CONTEXT_TOKENS))
-    checks = await tried(subject, directory, "answers", (path, "-np", "1"), one_slot)
+    slots = ("-np", str(_SLOTS), "-c", str(_SLOTS * CONTEXT_TOKENS), *_TWO_THREADS)
+    checks = await tried(subject, directory, "answers", (path, "-np", "1", *_TWO_THREADS), one_slot)
     checks += await tried(subject, directory, "slots side by side", (path, *slots), side_by_side)
     for kv_type, bound in _KV_BOUNDS.items():
         say(f"cache in {kv_type}")

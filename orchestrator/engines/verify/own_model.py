@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from orchestrator.adapters.engine_probe import drawn_tokens
@@ -129,7 +130,7 @@ def compare_readings(one: Reading, other: Reading) -> tuple[Agreement, int | Non
     return agreement, None if agreement.parted is None else prefix_of[agreement.parted]
 
 
-def _started(candidate: Candidate, paths: Paths, directory: str):  # type: ignore[no-untyped-def]
+def _started(candidate: Candidate, paths: Paths, directory: str) -> AbstractAsyncContextManager[Trial]:
     key, _ = make_key(os.path.join(directory, "keys"), f"verify-{os.getpid()}")
     launch = render_profile(paths, candidate.profile, candidate.engine, adjust=_small, port=0, api_key_file=key.path)
     argv = _without_address(launch.argv)

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,10 @@ class Subject:
     def argv(self, model: str, *words: str) -> tuple[str, ...]:
         """Return the command line for a small model, on a device if there is one."""
         found = (self.program, "-m", model, "-c", str(CONTEXT_TOKENS), "-ngl", "99", *words)
+        if "-t" not in words:
+            # A second one makes so small a model no faster, and many times slower beside other work.
+            found = (*found, "-t", "1")
+
         # What a trial asks is never asked again, and the fork's cache in host memory can end it (0.1.5).
         return (*found, "-cram", "0") if self.capabilities.find("--cache-ram") else found
 
@@ -156,14 +161,14 @@ async def trial(
 
 class _LogTail:
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def write(self, lines: Sequence[str]) -> None:
-        self.lines = [*self.lines, *lines][-_KEPT_LINES:]
+        self._lines.extend(lines)
 
     def last_words(self) -> tuple[str, ...]:
         """Return the line that says why it ended, else what it said last: a debugger may have the very last word."""
-        said = [line for line in self.lines if line.strip()]
+        said = [line for line in self._lines if line.strip()]
         fatal = [line for line in said if _FATAL.search(line)]
         return tuple(fatal[-1:] or said[-_SHOWN_LINES:])
 
