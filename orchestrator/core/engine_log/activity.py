@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.engine_log.events import (
+    AttentionCacheTold,
+    BufferAllocated,
+    ContextBegan,
     DegradationKind,
     Degraded,
     DeviceFree,
@@ -16,6 +19,7 @@ from orchestrator.core.engine_log.events import (
     PromptBatchRead,
     PromptProgress,
 )
+from orchestrator.core.engine_log.loaded_memory import LoadedMemory
 
 MAX_QUOTED = 500
 KEPT_TASKS = 64
@@ -32,6 +36,7 @@ class EngineActivity:
     :param free_mib: device to MiB that it had free when the engine began; what is printed later is of a fit
     :param degraded: what the engine goes on without to the line that says so, its first words to that effect
     :param device_seen: it found a device that it can use
+    :param memory: the buffers that it made
     """
 
     prompt_batches: int = 0
@@ -40,6 +45,7 @@ class EngineActivity:
     free_mib: Mapping[str, int] = field(default_factory=dict)
     degraded: Mapping[DegradationKind, str] = field(default_factory=dict)
     device_seen: bool = False
+    memory: LoadedMemory = LoadedMemory()
 
 
 def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> EngineActivity:
@@ -47,6 +53,7 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
     prompt_batches, drafts = activity.prompt_batches, activity.drafts
     shares, free_mib = dict(activity.prompt_shares), dict(activity.free_mib)
     degraded, device_seen = dict(activity.degraded), activity.device_seen
+    memory = activity.memory
     for record in records:
         for event in record.events:
             match event:
@@ -59,6 +66,12 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                     drafts += generated
                 case DeviceFree(device, free):
                     free_mib.setdefault(device, free)
+                case BufferAllocated(buffer, buffer_kind, mib):
+                    memory = memory.with_buffer(buffer, buffer_kind, mib)
+                case AttentionCacheTold(mib):
+                    memory = memory.with_attention_cache(mib)
+                case ContextBegan():
+                    memory = memory.with_context()
                 case DeviceSeen():
                     device_seen = True
                 case Degraded(kind, mended=False) if not _placed_by_hand(record):
@@ -69,7 +82,7 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                     pass
 
     newest = dict(list(shares.items())[-KEPT_TASKS:])
-    return EngineActivity(prompt_batches, drafts, newest, free_mib, degraded, device_seen)
+    return EngineActivity(prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory)
 
 
 def _placed_by_hand(record: LogRecord) -> bool:

@@ -78,6 +78,29 @@ class DeviceFree:
     index: str | None
 
 
+BufferKind = Literal["weights", "kv", "state", "output", "compute"]
+"""What a buffer of an engine holds. The fork's KV buffers hold the recurrent state, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferAllocated:
+    """A buffer was made, MiB.
+
+    :param buffer: as the engine names it: `CUDA0`, `CPU_Mapped`, `RPC0[host:port]`
+    """
+
+    buffer: str
+    kind: BufferKind
+    mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCacheTold:
+    """How much of the KV buffers is keys and values, MiB: the rest is recurrent state. The fork alone tells it."""
+
+    mib: float
+
+
 @dataclass(frozen=True, slots=True)
 class CurrentDevice:
     """The device that a CUDA call failed on."""
@@ -186,6 +209,8 @@ LogEvent = (
     | DeviceSeen
     | DeviceTotal
     | DeviceFree
+    | BufferAllocated
+    | AttentionCacheTold
     | CurrentDevice
     | BackendSeen
     | PlacedByHand

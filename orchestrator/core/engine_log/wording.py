@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.core.engine_log.events import (
+    AttentionCacheTold,
     BackendSeen,
+    BufferAllocated,
+    BufferKind,
     ContextBegan,
     CurrentDevice,
     Degraded,
@@ -51,15 +54,29 @@ def _free_on_fork(found: Found) -> LogEvent:
     return DeviceFree(found["device"], int(found["free"]), None)
 
 
+def _buffer(found: Found) -> LogEvent:
+    return BufferAllocated(found["buffer"], _BUFFER_KINDS[found["kind"]], float(found["mib"]))
+
+
 def _total(found: Found) -> LogEvent:
     return DeviceTotal(found["index"], int(found["total"]))
 
+
+_BUFFER_KINDS: dict[str | None, BufferKind] = {
+    "model": "weights",
+    None: "weights",
+    "KV": "kv",
+    "RS": "state",
+    "output": "output",
+    "compute": "compute",
+}
 
 _WEIGHTS, _KV_CACHE, _COMPUTE_BUFFERS, _LOADED, _LISTENING, _BUSY, _ANSWERED = map(StageReached, Stage)
 
 _ROWS: tuple[_Row, ...] = (
     # Stages. Where a line matches several, the lowest counts.
     _row(r"fitting params to device memory|offloaded \d+/\d+ layers", _WEIGHTS),
+    _row(r"KV self size *= *(?P<mib>\d+\.\d+) MiB", _KV_CACHE, lambda found: AttentionCacheTold(float(found["mib"]))),
     _row(r"KV self size *=|size *=.*cells", _KV_CACHE),
     _row(r"graph (?:nodes|splits)", _COMPUTE_BUFFERS),
     _row(r"model loaded|new slot|initializing slots|loaded multimodal model|warming up the model", _LOADED),
@@ -115,6 +132,8 @@ _GUARDED_ROWS: dict[str, tuple[_Row, ...]] = {
         _row(r".*\bmodel buffer size *=|\S+ +buffer size *=", _WEIGHTS),
         _row(r"\S+ +(?:KV|RS) buffer size *=", _KV_CACHE),
         _row(r"\S+ +compute buffer size *=", _COMPUTE_BUFFERS),
+        # With the function's name: a projector's buffers are none of a context's.
+        _row(r"(?!alloc_compute_meta|clip)\w+(?:\(\))?: +(?P<buffer>\S+) +(?:(?P<kind>model|KV|RS|output|compute) )? *buffer size *= *(?P<mib>\d+\.\d+) MiB", _buffer),
     ),
     "pipeline parallelism": (_row(r".*retrying without pipeline parallelism", _COMPUTE_BUFFERS),),
     ": using device ": (
