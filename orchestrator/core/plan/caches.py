@@ -1,0 +1,78 @@
+"""Bytes of KV caches and recurrent states, for each layer: exact, from the header and the settings."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
+from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.shape import PlanShape
+
+CELLS_STEP = 256
+"""Cells come in multiples of this, with flash attention in the fork and always upstream."""
+
+_TYPES = {known.name.lower(): known for known in TENSOR_TYPES.values()}
+
+
+class Cells(NamedTuple):
+    """Cells of the caches: in all streams together, and how many streams there are."""
+
+    full: int
+    window: int
+    streams: int
+
+
+def up(value: int, step: int) -> int:
+    """Return the next multiple of a step."""
+    return value + -value % step
+
+
+def cells_of(geometry: Geometry, shape: PlanShape, kind: Literal["upstream", "ik"]) -> Cells:
+    """Return the cells of the cache of whole contexts and of the one of windows."""
+    if kind == "ik":
+        # One cache for all slots, and windows are not used to save memory.
+        full = up(shape.context_tokens, CELLS_STEP if shape.flash_attention else 32)
+        return Cells(full, full, 1)
+
+    slots = max(1, shape.slots)
+    streams = 1 if shape.unified_kv else slots
+    full = up(up(shape.context_tokens, CELLS_STEP) // streams, CELLS_STEP)
+    window = full
+    if geometry.window and not shape.swa_full:
+        seen = geometry.window * (slots if shape.unified_kv else 1) + shape.ubatch_in(full * streams)
+        window = up(min(full, seen), CELLS_STEP)
+
+    return Cells(full * streams, window * streams, streams)
+
+
+def row_bytes(type_name: str, values: int) -> int | None:
+    """Return the bytes of a row of a cache; None for a type that is not known, or a row that does not divide."""
+    known = _TYPES.get(type_name.lower())
+    if known is None or values % known.block:
+        return None
+
+    return values // known.block * known.block_bytes + (known.row_bytes if values else 0)
+
+
+def quantised(type_name: str) -> bool:
+    """Return whether a cache's type is one of blocks."""
+    known = _TYPES.get(type_name.lower())
+    return known is not None and known.block > 1
+
+
+def layer_kv_bytes(layer: LayerGeometry, cells: Cells, key_type: str, value_type: str) -> int | None:
+    """Return the bytes of one attention layer's keys and values; None when a type is not known."""
+    if not layer.attends:
+        return 0
+
+    key, value = row_bytes(key_type, layer.key_width), row_bytes(value_type, layer.value_width)
+    if key is None or value is None:
+        return None
+
+    return (cells.window if layer.window else cells.full) * (key + value)
+
+
+def layer_state_bytes(geometry: Geometry, shape: PlanShape, kind: Literal["upstream", "ik"]) -> int:
+    """Return the bytes that a recurrent layer keeps: for each slot, and upstream also for each drafted token."""
+    snapshots = 1 + shape.draft_max if kind == "upstream" else 1
+    return 4 * geometry.state_values * max(1, shape.slots) * snapshots

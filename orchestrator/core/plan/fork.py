@@ -1,0 +1,68 @@
+"""The fork's compute buffers (0.1.5): logits for the whole batch, whatever is asked for."""
+
+from __future__ import annotations
+
+from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.caches import Cells
+from orchestrator.core.plan.geometry import Geometry
+from orchestrator.core.plan.placement import HOST, Placement
+from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.plan.upstream import ComputeBuffers, Stages, stages_of
+
+_LUCK = 20 * MIB
+
+
+def fork_compute(
+    geometry: Geometry, shape: PlanShape, cells: Cells, placement: Placement, *, dry_run: bool = False
+) -> ComputeBuffers:
+    """Return the compute buffers of a context.
+
+    :param dry_run: as `--dry-run` reports them: it copies the embeddings to the device, which a real start does not
+    """
+    stages = stages_of(geometry, shape, cells, mtp=False)
+    logits = 4 * geometry.vocabulary * stages.tokens
+    logits_stage = logits + stages.rows
+    layer_stage = stages.mask + stages.rows + max(stages.feed_forward, stages.experts)
+    low = max(logits_stage, layer_stage)
+    high = max(logits_stage + stages.rows, layer_stage + 3 * stages.rows) + stages.small
+    embeddings = geometry.input_bytes + stages.mask + stages.rows + stages.small if dry_run else 0
+    masks = stages.mask + stages.small
+    trunk = placement.layers[: len(geometry.trunk)]
+    if all(place == HOST for place in trunk):
+        host = Amount(low, high + stages.constant + stages.greediest, "interval")
+        return ComputeBuffers(
+            (Amount(0, high + _weights_copied(geometry, shape, placement), "interval"),) * shape.devices, host
+        )
+
+    away = HOST in trunk or any(index < shape.n_cpu_moe for index in geometry.expert_layers)
+    if away or not shape.kv_offload or not shape.flash_attention or shape.devices > 1:
+        copied = _weights_copied(geometry, shape, placement) if shape.op_offload else 0
+        floor = stages.mask if HOST in trunk or shape.devices > 1 else low - stages.rows
+        high = max(high, embeddings, stages.mask + stages.inputs + copied + _held(stages, logits) + _LUCK)
+        host = Amount(stages.mask, masks + (copied if dry_run else 0) + high, "interval")
+        return ComputeBuffers((Amount(min(floor, high), high, "interval"),) * shape.devices, host)
+
+    if geometry.measured:
+        device = Amount(low, max(high, embeddings), "computed")
+    else:
+        device = Amount(0, max(high + stages.greediest, embeddings), "interval")
+
+    return ComputeBuffers((device,) * shape.devices, Amount(masks - stages.small, masks, "computed"))
+
+
+def _held(stages: Stages, logits: int) -> int:
+    return max(stages.greediest, logits)
+
+
+def _weights_copied(geometry: Geometry, shape: PlanShape, placement: Placement) -> int:
+    """The most weights of the host that are on the device at one time: of one layer, or of the output."""
+    most = geometry.output_bytes if placement.output == HOST else 0
+    for index, layer in enumerate(geometry.trunk):
+        if placement.layers[index] == HOST:
+            most = max(most, layer.weights_bytes)
+        elif index < shape.n_cpu_moe:
+            most = max(most, sum(layer.expert_tensors))
+        elif index < shape.n_cpu_ffn:
+            most = max(most, layer.ffn_bytes)
+
+    return most

@@ -1,0 +1,290 @@
+"""What of a model's header decides its memory: sizes of its layers, its tensors by layer, its caches and states."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.core.dialect.model_fit import Header, HeaderTensor
+from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
+from orchestrator.core.errors import OrchError
+from orchestrator.core.plan.architectures import (
+    MEASURED,
+    gated_attention,
+    latent_attention,
+    layers_without_cache,
+    per_layer,
+    recurrent_layers,
+    state_values,
+    unplanned_cache,
+    window_layers,
+)
+
+MAX_SIZE = 1 << 20
+"""More blocks, or a wider model, is a header that lies."""
+
+ALIGNMENT = 128
+"""Bytes to which a device's allocator rounds a tensor."""
+
+_LAYER = re.compile(r"blk\.(\d+)\.(.*)")
+_EXPERTS = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch|)exps")
+"""What `--n-cpu-moe` places: `common.h` of both engines, biases included."""
+
+_DENSE_FFN = re.compile(r"ffn_(?:up|down|gate|gate_up)\.")
+
+
+class GeometryError(OrchError):
+    """Raised when a header does not say what a plan needs; says which key."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGeometry:
+    """One block of the model.
+
+    :param weights_bytes: of all its tensors, each rounded up to the allocator's alignment
+    :param expert_bytes: the part of it that `--n-cpu-moe` places
+    :param ffn_bytes: the part of it that is a dense feed-forward network
+    :param expert_tensors: bytes of each tensor of experts, without biases
+    :param largest_bytes: its largest tensor
+    """
+
+    heads: int
+    kv_heads: int
+    key_length: int
+    value_length: int
+    feed_forward: int
+    window: bool
+    recurrent: bool
+    weights_bytes: int
+    expert_bytes: int
+    ffn_bytes: int
+    expert_tensors: tuple[int, ...]
+    expert_biases: bool
+    tensors: tuple[int, ...]
+
+    @property
+    def attends(self) -> bool:
+        return not self.recurrent and self.kv_heads > 0
+
+    @property
+    def key_width(self) -> int:
+        return self.key_length * self.kv_heads
+
+    @property
+    def value_width(self) -> int:
+        return self.value_length * self.kv_heads
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A model, as far as its memory goes.
+
+    :param layers: all blocks, those of MTP last
+    :param mtp_blocks: how many of the layers are for MTP
+    :param window: tokens of the sliding window, 0 without
+    :param state_values: 32-bit values that a recurrent layer keeps for each sequence
+    :param input_bytes: token embeddings and what else stays on the host
+    :param output_bytes: the output layer's tensors; with tied embeddings, the copy of the embeddings
+    :param measured: whether the compute buffers of this architecture were compared with an engine's
+    :param gaps: what no rule covers: cache, state, types of tensors
+    """
+
+    architecture: str
+    name: str
+    layers: tuple[LayerGeometry, ...]
+    mtp_blocks: int
+    embedding: int
+    vocabulary: int
+    trained_context: int
+    experts: int
+    experts_used: int
+    expert_feed_forward: int
+    window: int
+    state_values: int
+    convolution_values: int
+    gated_attention: bool
+    tied: bool
+    input_bytes: int
+    output_bytes: int
+    shared_bytes: int
+    measured: bool
+    gaps: tuple[str, ...] = ()
+    unknown_types: tuple[int, ...] = ()
+
+    @property
+    def block_count(self) -> int:
+        """All blocks, those of MTP included: what `--gpu-layers` counts upstream."""
+        return len(self.layers)
+
+    @property
+    def trunk(self) -> tuple[LayerGeometry, ...]:
+        """The blocks without those of MTP."""
+        return self.layers[: len(self.layers) - self.mtp_blocks]
+
+    @property
+    def mtp(self) -> tuple[LayerGeometry, ...]:
+        return self.layers[len(self.layers) - self.mtp_blocks :]
+
+    @cached_property
+    def expert_layers(self) -> tuple[int, ...]:
+        """Indices of the blocks with experts, those of MTP left out."""
+        return tuple(index for index, layer in enumerate(self.trunk) if layer.expert_bytes)
+
+    @cached_property
+    def attention_groups(self) -> tuple[tuple[bool, int, int, int], ...]:
+        """Attention layers of the trunk that are alike: window, key width, value width, how many."""
+        found: dict[tuple[bool, int, int], int] = defaultdict(int)
+        for layer in self.trunk:
+            if layer.attends:
+                found[layer.window, layer.key_width, layer.value_width] += 1
+
+        return tuple((*key, count) for key, count in found.items())
+
+
+def geometry_of(parts: Sequence[Header]) -> Geometry:
+    """Return the geometry of a model in one file or several.
+
+    :raises GeometryError: when a key is missing without which nothing can be said
+    """
+    header = parts[0]
+    tensors = [tensor for part in parts for tensor in part.tensors]
+    count, embedding = _needed(header, "block_count"), _needed(header, "embedding_length")
+    by_layer, rest = _sorted(tensors, count)
+    told = header.number("nextn_predict_layers") or 0
+    mtp = told if told < count else 0
+    heads = per_layer(header, "attention.head_count", count) or [0] * count
+    kv_heads = per_layer(header, "attention.head_count_kv", count) or heads
+    feed_forward = per_layer(header, "feed_forward_length", count) or [0] * count
+    most = max(heads)
+    key_length = header.number("attention.key_length") or (embedding // most if most else 0)
+    value_length = header.number("attention.value_length") or (embedding // most if most else 0)
+    window, windows = window_layers(header, count, mtp)
+    recurrent = recurrent_layers(header, count, mtp, [kv == 0 for kv in kv_heads])
+    borrowing = layers_without_cache(header, count)
+    latent = latent_attention(header)
+    gaps = list(unplanned_cache(header))
+    state = state_values(header) if any(recurrent) else (0, 0)
+    if state is None:
+        gaps.append("the recurrent state")
+
+    layers = []
+    for index, own in enumerate(by_layer):
+        short = windows[index]
+        key = (header.number("attention.key_length_swa") if short else None) or key_length
+        value = (header.number("attention.value_length_swa") if short else None) or value_length
+        layers.append(
+            _layer(
+                own,
+                heads=heads[index],
+                kv_heads=0 if index in borrowing else kv_heads[index],
+                key_length=key,
+                value_length=0 if latent else value,
+                feed_forward=feed_forward[index],
+                window=short,
+                recurrent=recurrent[index],
+            )
+        )
+
+    embeddings = rest.pop("token_embd.weight", None)
+    vocabulary = embeddings.shape[1] if embeddings and len(embeddings.shape) > 1 else header.number("vocab_size") or 0
+    output = rest.get("output.weight")
+    output_bytes = sum(padded(rest[name].size_bytes) for name in list(rest) if name.startswith("output"))
+    input_bytes = padded(embeddings.size_bytes) if embeddings else 0
+    if output is None:
+        output_bytes += input_bytes
+
+    others = {name: tensor for name, tensor in rest.items() if not name.startswith("output")}
+    shared = sum(padded(tensor.size_bytes) for name, tensor in others.items() if name.startswith("rope_"))
+    host = sum(padded(tensor.size_bytes) for name, tensor in others.items() if not name.startswith("rope_"))
+    conv, recurrence = state or (0, 0)
+    types = sorted({tensor.type for tensor in tensors if tensor.type not in TENSOR_TYPES})
+    title = header.kv.get("general.name")
+    return Geometry(
+        architecture=header.architecture,
+        name=title if isinstance(title, str) else "",
+        layers=tuple(layers),
+        mtp_blocks=mtp,
+        embedding=embedding,
+        vocabulary=vocabulary,
+        trained_context=header.number("context_length") or 0,
+        experts=header.number("expert_count") or 0,
+        experts_used=header.number("expert_used_count") or 0,
+        expert_feed_forward=header.number("expert_feed_forward_length") or 0,
+        window=window,
+        state_values=conv + recurrence,
+        convolution_values=conv,
+        gated_attention=gated_attention(header.architecture),
+        tied=output is None,
+        input_bytes=input_bytes + host,
+        output_bytes=output_bytes,
+        shared_bytes=shared,
+        measured=header.architecture in MEASURED,
+        gaps=tuple(gaps),
+        unknown_types=tuple(types),
+    )
+
+
+def padded(size_bytes: int) -> int:
+    """Return a tensor's size with the allocator's padding."""
+    return size_bytes + -size_bytes % ALIGNMENT
+
+
+def _sorted(tensors: Sequence[HeaderTensor], count: int) -> tuple[list[list[HeaderTensor]], dict[str, HeaderTensor]]:
+    by_layer: list[list[HeaderTensor]] = [[] for _ in range(count)]
+    rest = {}
+    for tensor in tensors:
+        found = _LAYER.fullmatch(tensor.name)
+        if found and int(found[1]) < count:
+            by_layer[int(found[1])].append(tensor)
+        else:
+            rest[tensor.name] = tensor
+
+    return by_layer, rest
+
+
+def _layer(
+    tensors: Sequence[HeaderTensor],
+    *,
+    heads: int,
+    kv_heads: int,
+    key_length: int,
+    value_length: int,
+    feed_forward: int,
+    window: bool,
+    recurrent: bool,
+) -> LayerGeometry:
+    sizes = {tensor.name: padded(tensor.size_bytes) for tensor in tensors}
+    experts = {name: size for name, size in sizes.items() if _EXPERTS.search(name)}
+    return LayerGeometry(
+        heads=heads,
+        kv_heads=kv_heads,
+        key_length=key_length,
+        value_length=value_length,
+        feed_forward=feed_forward,
+        window=window,
+        recurrent=recurrent,
+        weights_bytes=sum(sizes.values()),
+        expert_bytes=sum(experts.values()),
+        ffn_bytes=sum(size for name, size in sizes.items() if _DENSE_FFN.search(name)),
+        expert_tensors=tuple(size for name, size in experts.items() if name.endswith(".weight")),
+        expert_biases=any(name.endswith(".bias") for name in experts),
+        tensors=tuple(size for name, size in sizes.items() if name.endswith(".weight") and name not in experts),
+    )
+
+
+def _needed(header: Header, key: str) -> int:
+    value = header.number(key)
+    if value is None or not 0 < value <= MAX_SIZE:
+        found = header.kv.get(f"{header.architecture}.{key}")
+        raise GeometryError(
+            "the model's header does not say how large it is",
+            details=(
+                f"{header.path}: {header.architecture or 'no architecture'}.{key} is {found!r}; a number is needed",
+            ),
+            hint="take another copy of the model; a projector or an adapter cannot be planned",
+        )
+
+    return value
