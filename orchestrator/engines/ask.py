@@ -44,9 +44,18 @@ class Answer(NamedTuple):
         return f"{self.stdout}\n{self.stderr}"
 
 
-def ask(path: str, words: Sequence[str], *, env: Mapping[str, str], cwd: str, timeout_s: float = TIMEOUT_S) -> Answer:
+def ask(
+    path: str,
+    words: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str,
+    timeout_s: float = TIMEOUT_S,
+    enough: Sequence[bytes] = (),
+) -> Answer:
     """Run `path words...`, and return what it prints and how it ends, within a time and a size.
 
+    :param enough: it is ended as soon as one of its streams has a whole line with one of these
     :raises OSError: when the program cannot be started
     """
     process = subprocess.Popen(
@@ -61,7 +70,7 @@ def ask(path: str, words: Sequence[str], *, env: Mapping[str, str], cwd: str, ti
     assert process.stdout is not None and process.stderr is not None
     with process.stdout, process.stderr:
         try:
-            ended, too_long, output = _read(process, time.monotonic() + timeout_s)
+            ended, too_long, output = _read(process, time.monotonic() + timeout_s, enough)
         finally:
             # The leader is not reaped yet, so its number cannot be anyone else's group.
             with suppress(ProcessLookupError):
@@ -73,7 +82,9 @@ def ask(path: str, words: Sequence[str], *, env: Mapping[str, str], cwd: str, ti
     return Answer(process.returncode if ended else None, stdout, stderr, too_long)
 
 
-def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bool, bool, tuple[bytearray, bytearray]]:
+def _read(
+    process: subprocess.Popen[bytes], deadline: float, enough: Sequence[bytes]
+) -> tuple[bool, bool, tuple[bytearray, bytearray]]:
     """:return: whether it ended by itself, whether it printed too much, and both streams"""
     streams: tuple[IO[bytes] | None, ...] = (process.stdout, process.stderr)
     output = (bytearray(), bytearray())
@@ -93,6 +104,9 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bool, bool
                 key.data.extend(chunk)
                 if not chunk:
                     selector.unregister(key.fileobj)
+
+            if ready and any(mark in part[: part.rfind(b"\n") + 1] for mark in enough for part in output):
+                return False, False, output
 
             if sum(map(len, output)) > MAX_BYTES:
                 return False, True, output
