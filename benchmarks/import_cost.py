@@ -15,7 +15,7 @@ from tests.support import ORCH, new_home
 RUNS = 15
 IMPORTS = (
     "argparse", "json, socket", "http.client", "click", "msgspec", "tomllib", "tomlkit", "anyio", "httptools",
-    "httpx", "uvloop", "psutil", "pynvml", "shtab", "prometheus_client",
+    "httpx", "uvloop", "psutil", "pynvml", "shtab", "prometheus_client", "huggingface_hub.hf_api",
 )  # fmt: skip
 
 

@@ -31,6 +31,8 @@ HEAVY = [
     "http",
     "httptools",
     "httpx",
+    "httpx2",
+    "huggingface_hub",
     "importlib.metadata",
     "inspect",
     "logging",
@@ -58,7 +60,9 @@ HEAVY = [
 THIRD_PARTY = [
     "anyio",
     "httpx",
+    "httpx2",
     "httptools",
+    "huggingface_hub",
     "msgspec",
     "numpy",
     "psutil",

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 from orchestrator.adapters.gguf.types import size_bytes
 from orchestrator.core.dialect.tensor_types import type_name
@@ -37,6 +38,7 @@ MAX_SHOWN = 300
 """Characters of a message: it quotes names from the file."""
 
 _WINDOW_BYTES = 1 << 20
+_LEAST_BYTES = 24
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
 _TYPE_NAMES = {
@@ -138,13 +140,37 @@ def read_gguf(path: str) -> GgufHeader:
             if not stat.S_ISREG(status.st_mode):
                 raise gguf_error(path, "not a GGUF file", "it is no regular file")
 
-            size = status.st_size
-            if size < 24:
-                raise gguf_error(path, "not a GGUF file", f"{size} bytes, and a header alone has 24")
-
-            return _read(_Reader(path, file.fileno(), size))
+            return read_header(path, _LocalFile(file.fileno(), status.st_size))
     except OSError as error:
         raise GgufError(f"cannot read {path}", details=(error.strerror or str(error),)) from error
+
+
+class ByteSource(Protocol):
+    """The bytes of one file, wherever it lies."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        ...
+
+    def read(self, offset: int, least: int) -> bytes:
+        """Return the bytes from an offset on: at least so many, and more where that is cheap.
+
+        Fewer only when the file does not have them any more.
+        """
+        ...
+
+
+def read_header(name: str, source: ByteSource) -> GgufHeader:
+    """Read a header from any source of bytes.
+
+    :param name: of the file, for messages; the header's `path`
+    :raises GgufError: as `read_gguf`
+    """
+    if source.size < _LEAST_BYTES:
+        raise gguf_error(name, "not a GGUF file", f"{source.size} bytes, and a header alone has {_LEAST_BYTES}")
+
+    return _read(_Reader(name, source))
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -152,14 +178,25 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+class _LocalFile:
+    """A file on this machine."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.size = size
+        self._descriptor = descriptor
+
+    def read(self, offset: int, least: int) -> bytes:
+        return os.pread(self._descriptor, max(least, _WINDOW_BYTES), offset)
+
+
 class _Reader:
     """Reads from a position in the file; every read is checked against its end."""
 
-    def __init__(self, path: str, descriptor: int, size: int) -> None:
+    def __init__(self, path: str, source: ByteSource) -> None:
         self.path = path
-        self.size = size
+        self.size = source.size
         self.at = 0
-        self._descriptor = descriptor
+        self._source = source
         self._window = b""
         self._window_at = 0
 
@@ -171,7 +208,7 @@ class _Reader:
         self._check(count, what)
         begin = self.at - self._window_at
         if begin < 0 or begin + count > len(self._window):
-            self._window = os.pread(self._descriptor, max(count, _WINDOW_BYTES), self.at)
+            self._window = self._source.read(self.at, count)
             self._window_at, begin = self.at, 0
             if len(self._window) < count:
                 raise self.error(f"{what} could not be read: the file was changed meanwhile")
@@ -182,6 +219,22 @@ class _Reader:
     def skip(self, count: int, what: str) -> None:
         self._check(count, what)
         self.at += count
+
+    def skip_strings(self, count: int, what: str) -> None:
+        """Move past so many strings: a vocabulary has hundreds of thousands, so without a call for each."""
+        length_at = struct.Struct("<Q").unpack_from
+        while count:
+            begin = self.take(8, what)
+            window, window_at, last = self._window, self._window_at, len(self._window) - 8
+            while begin <= last:
+                length = length_at(window, begin)[0]
+                begin += 8 + length
+                count -= 1
+                if not count:
+                    break
+
+            self.at = window_at + begin - length
+            self.skip(length, what)
 
     def unpack(self, layout: str, what: str) -> tuple[int | float, ...]:
         begin = self.take(struct.calcsize(layout), what)
@@ -281,10 +334,7 @@ def _array(reader: _Reader, key: str) -> GgufArray:
     name = _TYPE_NAMES.get(type, f"type {type}")
     if type == _STRING:
         _check_count(reader, length, 8, f"strings of `{key}`")
-        what = f"`{key}`"
-        for _ in range(length):
-            reader.skip(reader.integer("<Q", what), what)
-
+        reader.skip_strings(length, f"`{key}`")
         return GgufArray(name, length, None)
 
     if type not in _SCALARS:  # arrays of arrays are in the format's text, but no engine reads them

@@ -35,22 +35,24 @@ def read_splits(path: str) -> tuple[GgufHeader, ...]:
         )
 
     headers = tuple(read_gguf(other) for other in paths)
-    if headers[0].split_count != len(paths):
-        detail = f"`split.count` is {headers[0].split_count}, the names say {len(paths)}"
-        raise gguf_error(paths[0], _STRANGERS, detail)
-
-    if len(paths) > 1:
-        _check_together(headers)
-
+    check_together(headers)
     return headers
 
 
-def _check_together(headers: tuple[GgufHeader, ...]) -> None:
-    """Check what the files of a split model say of each other: parts of another model, of another size or renamed.
+def check_together(headers: tuple[GgufHeader, ...]) -> None:
+    """Check what the files of a model say of each other: parts of another model, of another size or renamed.
 
+    :param headers: of as many files as their names say that there are
     :raises GgufError: with the file that does not fit
     """
     first = headers[0]
+    if first.split_count != len(headers):
+        detail = f"`split.count` is {first.split_count}, the names say {len(headers)}"
+        raise gguf_error(first.path, _STRANGERS, detail)
+
+    if len(headers) == 1:
+        return
+
     total = first.kv.get("split.tensors.count")
     holders: dict[str, str] = {}
     for number, header in enumerate(headers):

@@ -1,0 +1,54 @@
+"""The files of a repository. Blocks; `huggingface_hub` knows the user's token, and is imported here alone."""
+
+from __future__ import annotations
+
+import os
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
+
+from orchestrator import __version__
+from orchestrator.adapters.hub.failures import TRANSPORT_ERRORS, hub_failure
+from orchestrator.core.errors import OrchError
+from orchestrator.core.plan.repository import RepositoryFile
+
+TIMEOUT_S = 15.0
+"""For each step of an answer."""
+
+
+def endpoint() -> str:
+    """Return the hub's address."""
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def list_files(repository: str) -> tuple[RepositoryFile, ...]:
+    """Return the files of a repository's main branch.
+
+    :raises OrchError: when the hub does not tell: no network, no such repository, no access
+    """
+    what, url = f"the files of {repository}", f"{endpoint()}/{repository}"
+    api = HfApi(endpoint=endpoint(), library_name="llama-orch", library_version=__version__)
+    try:
+        return _list(api, repository)
+    except TRANSPORT_ERRORS as error:
+        raise hub_failure(error, what, url) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # an answer that is not a hub's
+        raise OrchError(
+            f"{what}: the answer is not a hub's",
+            details=(url, str(error)[:200]),
+            hint="is HF_ENDPOINT a hub's address?",
+        ) from error
+
+
+def _list(api: HfApi, repository: str) -> tuple[RepositoryFile, ...]:
+    try:
+        siblings = api.model_info(repository, files_metadata=True, timeout=TIMEOUT_S).siblings or ()
+        return tuple(RepositoryFile(each.rfilename, each.size) for each in siblings)
+    except HfHubHTTPError as error:
+        # Mirrors that serve files have the tree at least; the hub itself names what it has not got.
+        if error.response.status_code != 404 or "x-error-code" in error.response.headers:
+            raise
+
+    tree = api.list_repo_tree(repository, recursive=True)
+    return tuple(RepositoryFile(each.path, each.size) for each in tree if isinstance(each, RepoFile))

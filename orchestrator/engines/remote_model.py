@@ -1,0 +1,46 @@
+"""Models in repositories: which there are, and their headers, read without downloading them."""
+
+from __future__ import annotations
+
+from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, read_header
+from orchestrator.adapters.gguf.splits import check_together
+from orchestrator.adapters.hub.listing import list_files
+from orchestrator.adapters.hub.ranges import FIRST_WINDOW_BYTES, RemoteFile
+from orchestrator.core.plan.repository import Contents, ListedModel, sort_files
+
+LATER_PART_BYTES = 1 << 17
+"""First window of a split model's later parts: they have no vocabulary, only the descriptions of some tensors."""
+
+
+def look_into(repository: str) -> Contents:
+    """Return what a repository has, by its files' names.
+
+    :raises OrchError: when the hub does not tell
+    """
+    return sort_files(list_files(repository))
+
+
+def read_remote(repository: str, model: ListedModel) -> tuple[GgufHeader, ...]:
+    """Read the headers of every file of a model in a repository, the first one (which has the metadata) first.
+
+    :raises OrchError: when one of them cannot be read
+    :raises GgufError: also when a part is missing, or one of them is not of this model
+    """
+    if model.missing:
+        count = len(model.files) + len(model.missing)
+        raise GgufError(
+            f"{len(model.missing)} of the {count} files of {model.quant} are missing in {repository}",
+            details=model.missing[:8],
+        )
+
+    headers = tuple(
+        _read(repository, file.path, LATER_PART_BYTES if number else FIRST_WINDOW_BYTES)
+        for number, file in enumerate(model.files)
+    )
+    check_together(headers)
+    return headers
+
+
+def _read(repository: str, path: str, first_window: int) -> GgufHeader:
+    file = RemoteFile(repository, path, first_window)
+    return read_header(file.name, file)
