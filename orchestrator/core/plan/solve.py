@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from orchestrator.core.plan.caches import CELLS_STEP
 from orchestrator.core.plan.geometry import Geometry
-from orchestrator.core.plan.need import Need, PlanBuild, need_of
+from orchestrator.core.plan.need import COLD_GROWTH_MIB, COLD_OVERHEAD_MIB, Need, PlanBuild, need_of
 from orchestrator.core.plan.shape import PlanShape
 
 MOST_CONTEXT = 1 << 20
@@ -22,13 +22,15 @@ NeedOf = Callable[[PlanShape], Need]
 
 
 def needs(
-    geometry: Geometry, build: PlanBuild, *, overhead_mib: int | None = None, growth_mib: int | None = None
+    geometry: Geometry,
+    build: PlanBuild,
+    *,
+    overhead_mib: int = COLD_OVERHEAD_MIB,
+    growth_mib: int = COLD_GROWTH_MIB,
+    free: Sequence[float] = (),
 ) -> NeedOf:
     """Return a function from shapes to needs, for a model, a build and what was learned of the device."""
-    learned = {
-        name: value for name, value in (("overhead_mib", overhead_mib), ("growth_mib", growth_mib)) if value is not None
-    }
-    return lambda shape: need_of(geometry, shape, build, **learned)
+    return lambda shape: need_of(geometry, shape, build, overhead_mib=overhead_mib, growth_mib=growth_mib, free=free)
 
 
 def fits(need: Need, free_bytes: Sequence[int], margin_bytes: int = 0) -> bool:

@@ -29,7 +29,7 @@ _SHORTEST_CONTEXT = 4096
 """A smaller context is no advice."""
 
 
-class Change(NamedTuple):
+class Remedy(NamedTuple):
     """A setting with which the start fits; checked, alone, beside the settings as they are."""
 
     setting: str
@@ -50,7 +50,7 @@ class Judgement:
     reason: str
     shape: PlanShape
     need: Need
-    changes: tuple[Change, ...]
+    changes: tuple[Remedy, ...]
 
 
 def impossible(need: Need, free_bytes: Sequence[int], host_free_bytes: int | None = None) -> str | None:
@@ -105,7 +105,10 @@ def judge(
     if why and (least == shape or (why := impossible(need(least), free_bytes, host_free_bytes))):
         return Judgement("does_not_fit", f"it {why}", shape, asked, changes)
 
-    reason = f"it {_needs(asked, free_bytes)}; that is too little to be sure"
+    reason = f"it {_needs(asked, free_bytes)}"
+    if impossible(asked, free_bytes, host_free_bytes):
+        reason += "; whether it fits with most of its layers on the host is not certain"
+
     return Judgement("unclear", reason, shape, asked, changes)
 
 
@@ -140,34 +143,33 @@ def _changes(
     host_free: int | None,
     margin: int,
     need: NeedOf,
-) -> Iterator[Change]:
+) -> Iterator[Remedy]:
     def suits(other: PlanShape) -> bool:
         found = need(other)
         return fits(found, free, margin) and not _lacks_host(found, host_free)
 
     count = smallest_n_cpu_moe(geometry, shape, build, free, margin, need=need)
     if count and count != shape.n_cpu_moe and suits(replace(shape, n_cpu_moe=count)):
-        yield Change("memory.n_cpu_moe", count, f"the experts of the first {count} layers on the host")
+        yield Remedy("memory.n_cpu_moe", count, f"the experts of the first {count} layers on the host")
 
     context = largest_context(geometry, shape, build, free, margin, need=need)
-    if context and _SHORTEST_CONTEXT <= context < shape.context_tokens:
-        if suits(replace(shape, context_tokens=context)):
-            yield Change("context.size", context, f"a context of {_spaced(context)} tokens")
+    shorter = context is not None and _SHORTEST_CONTEXT <= context < shape.context_tokens
+    if context and shorter and suits(replace(shape, context_tokens=context)):
+        yield Remedy("context.size", context, f"a context of {_spaced(context)} tokens")
 
-    for kind in ("q8_0", "q4_0"):
-        if not quantised(shape.kv_k) or (kind == "q4_0" and shape.kv_k == "q8_0"):
-            if suits(replace(shape, kv_k=kind, kv_v=kind)):
-                yield Change("kv.k", kind, f"keys and values in {kind}")
-                break
+    smaller = ("q8_0", "q4_0") if not quantised(shape.kv_k) else ("q4_0",) if shape.kv_k == "q8_0" else ()
+    kind = next((each for each in smaller if suits(replace(shape, kv_k=each, kv_v=each))), None)
+    if kind:
+        yield Remedy("kv.k", kind, f"keys and values in {kind}")
 
     if shape.draft_max and suits(replace(shape, draft_max=0)):
-        yield Change("speculative.type", "none", "no MTP")
+        yield Remedy("speculative.type", "none", "no MTP")
 
     if shape.slots > 1 and suits(replace(shape, slots=1)):
-        yield Change("context.parallel", 1, "one slot")
+        yield Remedy("context.parallel", 1, "one slot")
 
     if shape.ubatch > UBATCH and suits(replace(shape, ubatch=UBATCH)):
-        yield Change("batch.ubatch", UBATCH, f"physical batches of {UBATCH} tokens")
+        yield Remedy("batch.ubatch", UBATCH, f"physical batches of {UBATCH} tokens")
 
 
 def _most_offloaded(geometry: Geometry, shape: PlanShape) -> PlanShape:
