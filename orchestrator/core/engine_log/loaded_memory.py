@@ -76,7 +76,7 @@ class LoadedMemory:
     def by_place(self) -> dict[str, dict[str, int]]:
         """Return bytes by place and component (`core/plan`): `host`, or a device as the engine names it.
 
-        What a drafter's context has is `draft_kv`; its compute and output buffers are added to the model's.
+        A drafter's output buffer is added to the model's.
         """
         found: dict[str, dict[str, float]] = {}
         for name, sizes in (("weights", self.weights), ("draft_weights", self.draft_weights)):
@@ -88,6 +88,8 @@ class LoadedMemory:
             for (buffer, kind), mib in context.sizes.items():
                 if number and kind in ("kv", "state"):
                     _put(found, buffer, "draft_kv", mib)
+                elif number and kind == "compute":
+                    _put(found, buffer, "draft_compute", mib)
                 elif kind == "kv" and state:
                     _put(found, buffer, "kv", mib * (1 - state))
                     _put(found, buffer, "state", mib * state)

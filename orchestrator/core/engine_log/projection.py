@@ -32,7 +32,7 @@ _ERROR = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _BreakdownRow:
     model_mib: int
     context_mib: int
     compute_mib: int
@@ -70,7 +70,7 @@ def read_projection(lines: Iterable[str], *, mtp_in_model: bool) -> Projection |
 
     :param mtp_in_model: the drafter is the model's own MTP block, whose weights are counted with the model's
     """
-    tables: list[dict[str, _Row]] = []
+    tables: list[dict[str, _BreakdownRow]] = []
     error = ""
     extra_at: int | None = None
     for line in lines:
@@ -87,7 +87,7 @@ def read_projection(lines: Iterable[str], *, mtp_in_model: bool) -> Projection |
             tables.append({})
         elif tables and (row := _ROW.match(line)):
             place = place_of(row["name"])
-            tables[-1][place] = _Row(int(row["model"]), int(row["context"]), int(row["compute"]))
+            tables[-1][place] = _BreakdownRow(int(row["model"]), int(row["context"]), int(row["compute"]))
 
     if not tables or not tables[0]:
         return Projection(error=error) if error else None

@@ -68,8 +68,15 @@ def mib_by_place(text: str) -> dict[str, dict[str, float]]:
 
 def test_a_drafters_context_has_its_own_cache_and_its_last_compute_buffers_count() -> None:
     assert mib_by_place(UPSTREAM_WITH_MTP) == {
-        HOST: {"weights": 497.31, "output": 1.9, "compute": 46.31},
-        "RPC0": {"weights": 2396.58, "kv": 136.0, "state": 201.0, "compute": 182.31, "draft_kv": 32.0},
+        HOST: {"weights": 497.31, "output": 1.9, "compute": 28.29, "draft_compute": 18.02},
+        "RPC0": {
+            "weights": 2396.58,
+            "kv": 136.0,
+            "state": 201.0,
+            "compute": 100.29,
+            "draft_kv": 32.0,
+            "draft_compute": 82.02,
+        },
     }
 
 
@@ -79,7 +86,14 @@ def test_the_forks_kv_buffer_is_told_apart_from_the_state_in_it() -> None:
 
 def test_window_caches_add_up_and_weights_after_a_context_are_a_drafters() -> None:
     assert mib_by_place(WINDOWS_AND_DRAFTER) == {
-        "CUDA0": {"weights": 100.0, "kv": 76.0, "compute": 33.0, "draft_weights": 20.0, "draft_kv": 4.0},
+        "CUDA0": {
+            "weights": 100.0,
+            "kv": 76.0,
+            "compute": 30.0,
+            "draft_weights": 20.0,
+            "draft_kv": 4.0,
+            "draft_compute": 3.0,
+        },
         "CUDA1": {"compute": 5.0},
         HOST: {"weights": 10.0},
     }
