@@ -60,6 +60,7 @@ class Home:
             **{name: value for name, value in os.environ.items() if not name.startswith(("ORCH_", "LLAMA_"))},
             "ORCH_HOME": root,
             "ORCH_GATEWAY_PORT": "0",
+            "ORCH_FIRST_READING_S": "0",  # some seconds of each first start, on a busy machine
         }
         self.daemon: subprocess.Popen[bytes] | None = None
 

@@ -55,6 +55,7 @@ class DaemonConfig:
     probe_s: float = 10.0
     stall_s: float = 120.0
     healthy_s: float = 30.0
+    first_reading_s: float = 5.0
     ready_when: ReadyWhen = "listening"
     allow_root: bool = False
     engine_memory_max_mib: int = 0
@@ -106,6 +107,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.probe_s", ("float",), "time between two checks of a ready engine, s", minimum=0.1, maximum=3600),
     Setting("daemon.stall_s", ("float",), "requests without progress end it after this, s", minimum=1, maximum=86400),
     Setting("daemon.healthy_s", ("float",), "ready so long, its margin is learned, s", minimum=0.1, maximum=86400),
+    Setting("daemon.first_reading_s", ("float",), "the longest first verification, s; 0: none", minimum=0, maximum=600),
     Setting("daemon.engine_memory_max_mib", ("int",), "host memory limit, MiB; 0: none", minimum=0, maximum=1 << 30),
     Setting("daemon.ready_when", ("string",), "when the service counts as started", choices=("listening", "model")),
     Setting("daemon.allow_root", ("bool",), "a system service may run as root"),
@@ -124,6 +126,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ORCH_GATEWAY_HOST": "gateway.host",
     "ORCH_GATEWAY_PORT": "gateway.port",
     "ORCH_DEFAULT_PROFILE": "daemon.default_profile",
+    "ORCH_FIRST_READING_S": "daemon.first_reading_s",
 }
 """Variables that override the file."""
 
@@ -149,7 +152,12 @@ def read_config(
     for name, path in ENVIRONMENT.items():
         if environment.get(name):
             setting, text = _BY_PATH[path], environment[name]
-            raw = int(text) if "int" in setting.types and re.fullmatch(r"[0-9]{1,9}", text) else text
+            raw: object = text
+            if "int" in setting.types and re.fullmatch(r"[0-9]{1,9}", text):
+                raw = int(text)
+            elif "float" in setting.types and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+                raw = float(text)
+
             read = read_value(setting, raw, (name,), environment_problems)
             if read is not None:
                 values[path], origins[path] = read, "environment"

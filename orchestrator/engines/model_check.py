@@ -8,7 +8,7 @@ from collections.abc import Callable
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader
 from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.verifications import VerificationStore, build_key
+from orchestrator.adapters.store.verifications import VerificationStore, build_key, model_key
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.dialect.model_fit import (
     Misfit,
@@ -81,7 +81,12 @@ def check_verified(profile: EngineProfile, parts: tuple[GgufHeader, ...], engine
 
     :raises OrchError: when a check of `orch verify` failed that is about it
     """
-    known = VerificationStore(paths.verifications_file).find(build_key(engine.sha256, engine.path))
+    store, build = VerificationStore(paths.verifications_file), build_key(engine.sha256, engine.path)
+    read = store.find(model_key(build, parts[0].path, profile.settings, profile.extra_args))
+    if read is not None and read.verdict == "wrong":
+        raise _computed_wrongly(profile, engine, f"{read.how} verification of {read.when[:10]}: {read.summary}")
+
+    known = store.find(build)
     if known is None or not known.failed:
         return
 
@@ -95,11 +100,16 @@ def check_verified(profile: EngineProfile, parts: tuple[GgufHeader, ...], engine
         mtp=drafts_with_mtp(settings),
     )
     if failed:
-        raise OrchError(
-            f"profile `{profile.name}`: `{engine.id}` {engine.build} computes wrongly what it needs",
-            details=(f"`orch verify {engine.id}` failed on {known.when[:10]}: {'; '.join(failed[:4])}",),
-            hint="take the other engine, another build or another quantisation; `--unverified` starts it all the same",
-        )
+        said = f"`orch verify {engine.id}` failed on {known.when[:10]}: {'; '.join(failed[:4])}"
+        raise _computed_wrongly(profile, engine, said)
+
+
+def _computed_wrongly(profile: EngineProfile, engine: Engine, said: str) -> OrchError:
+    return OrchError(
+        f"profile `{profile.name}`: `{engine.id}` {engine.build} computes wrongly what it needs",
+        details=(said,),
+        hint="take the other engine, another build or another quantisation; `--unverified` starts it all the same",
+    )
 
 
 def check_mtp(profile: EngineProfile, header: GgufHeader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -84,3 +85,27 @@ def test_a_switch_to_an_engine_that_computes_wrongly_leaves_the_other_one_servin
     done = home.orch("switch", "ik-fork", check=False)
     assert "Paris" in ask(home, "smollm2")
     assert done.returncode == 0 or "computes wrongly" in done.stderr
+
+
+@pytest.mark.parametrize("ubatch", [64, 512])
+def test_a_first_start_tells_a_build_that_computes_wrongly_where_the_canary_does_not(
+    real_builds: dict[str, Engine], fork: Engine, ubatch: int
+) -> None:
+    """The fork 0.1.5 with AVX2 and micro-batches of 32 to 128 answers the canary alike in both ways."""
+    with new_home() as home:
+        for name, engine in real_builds.items():
+            home.env[f"ORCH_ENGINE_{name.upper().replace('-', '_')}"] = engine.path
+
+        home.env["ORCH_FIRST_READING_S"] = "120"
+        home.serve()
+        add(home, "smollm2", "upstream")
+        with open(os.path.join(home.root, "config/profiles/smollm2.toml"), "a", encoding="utf-8") as file:
+            file.write(f"[batch]\nubatch = {ubatch}\n")
+
+        home.orch("up", "smollm2")
+        done = home.orch("switch", "ik-fork", check=False)
+        assert "Paris" in ask(home, "smollm2")
+        if done.returncode:
+            assert "computes" in done.stderr and "wrongly" in done.stderr, done.stderr
+            assert "wrongly" in home.orch("switch", "ik-fork", check=False).stderr
+            assert home.ready("smollm2")["engine"] == "upstream"

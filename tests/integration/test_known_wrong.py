@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -45,6 +46,31 @@ def test_a_build_that_multiplies_the_models_weights_wrongly_is_not_started_unles
     assert home.ready("plain")
     home.orch("switch", "plain@embedded", "--unverified")
     assert "computes wrongly" in home.orch("switch", "plain@embedded", check=False).stderr
+
+
+def test_a_first_start_is_verified_once_and_what_it_found_is_kept(home: Home) -> None:
+    home.env["ORCH_FIRST_READING_S"] = "60"
+    home.orch("up", "plain")
+    assert home.ready("plain")
+    kept = os.path.join(home.root, "state", "verifications.json")
+    with open(kept, encoding="utf-8") as file:
+        state = json.load(file)
+
+    [entry] = state["verifications"].values()
+    assert (entry["verdict"], entry["how"]) == ("right", "quick"), entry
+    home.orch("down")
+    home.orch("up", "plain")
+    assert home.ready("plain")
+    assert home.orch("events").stdout.count("plain@embedded: right") == 1
+    home.orch("down")
+
+    entry["verdict"] = "wrong"
+    home.write("state/verifications.json", json.dumps(state))
+    refused = home.orch("up", "plain", check=False)
+    assert refused.returncode == 1
+    assert "quick verification" in refused.stderr
+    home.orch("up", "plain", "--unverified")
+    assert home.ready("plain")
 
 
 def test_a_fault_in_what_the_model_does_not_have_keeps_it_from_nothing(home: Home) -> None:

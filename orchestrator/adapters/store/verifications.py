@@ -25,7 +25,7 @@ _KEPT = 500
 class Verification:
     """One result.
 
-    :param how: what was done: `known truth` or `own model`
+    :param how: what was done: `known truth`, `own model`, or `quick` at the first start
     :param when: RFC 3339, UTC
     :param summary: how many checks passed, or which failed
     :param failed: the names of the checks that failed
@@ -43,8 +43,21 @@ def build_key(sha256: str, program: str) -> str:
     return f"build:{_digest([sha256, os.path.realpath(program)])}"
 
 
-def model_key(build: str, model_path: str, settings: Mapping[str, object]) -> str:
-    """Return the key of a model on a build, with its settings.
+_ELSEWHERE = (
+    "sampling.",
+    "chat.",
+    "reasoning.",
+    "server.",
+    "cache.",
+    "context.size",
+    "cpu.threads",
+    "memory.fit_margin",
+)
+"""Beginnings of settings that say nothing about how a model is computed."""
+
+
+def model_key(build: str, model_path: str, settings: Mapping[str, object], extra_args: Sequence[str] = ()) -> str:
+    """Return the key of a model on a build, with the settings that have a part in how it is computed.
 
     :param build: the build's key
     """
@@ -53,7 +66,8 @@ def model_key(build: str, model_path: str, settings: Mapping[str, object]) -> st
     except OSError:
         model = model_path
 
-    return f"model:{_digest([build, model, sorted(settings.items())])}"
+    matter = sorted((key, value) for key, value in settings.items() if not key.startswith(_ELSEWHERE))
+    return f"model:{_digest([build, model, matter, list(extra_args)])}"
 
 
 def _digest(parts: list[object]) -> str:

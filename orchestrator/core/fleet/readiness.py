@@ -245,6 +245,18 @@ def wrong_answers(at_once: str, in_pieces: str) -> Failure:
     )
 
 
+def contradicts_itself(detail: str) -> Failure:
+    """Return the failure of an engine whose probabilities depend on the shape of the batches that a text is read in."""
+    return Failure(
+        "engine_bug",
+        f"the engine computes this model wrongly: a text read at once and in pieces goes on differently ({detail})",
+        action="give_up",
+        phase="none",
+        hint="take the other engine, another build or another quantisation, and see `orch verify`;"
+        " `--unverified` starts it all the same",
+    )
+
+
 def no_drafts(answers: int) -> Failure:
     """Return the failure of an engine that was to draft with MTP and answered without a single draft."""
     return Failure(

@@ -61,6 +61,9 @@ class Actions:
         :raises OrchError: when it cannot be started as it is written
         """
         resolved = await self._resolve(profile, engine, unverified=unverified)
+        if unverified:
+            self._preparer.trust(resolved.target)
+
         await self._models.try_read()
         generation = self._router.views.generation
         target, slot = resolved.target, fresh_slot()
@@ -118,6 +121,9 @@ class Actions:
             "notes": resolved.notes,
         }
         if not dry_run:
+            if unverified:
+                self._preparer.trust(resolved.target)
+
             await self._models.try_read()
             return answer | {"operation": await self._begin(resolved, planned, reason, now=now, again=again)}
 

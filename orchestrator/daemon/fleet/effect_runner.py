@@ -50,13 +50,14 @@ from orchestrator.core.fleet.lifecycle_states import (
     WatchLoading,
 )
 from orchestrator.core.fleet.readiness import BUSY_TIMES
-from orchestrator.daemon.fleet.canary import DEFAULT_UBATCH, send_canary
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, engine_probe
 from orchestrator.daemon.fleet.exits import exit_failure, exit_mark, preparation_failure, spawn_failure
-from orchestrator.daemon.fleet.loading import ask_figures, check_identity, watch_loading
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
+from orchestrator.daemon.questions.canary import DEFAULT_UBATCH, send_canary
+from orchestrator.daemon.questions.first_reading import verify_first
+from orchestrator.daemon.questions.loading import ask_figures, check_identity, watch_loading
 
 _log = logging.getLogger(__name__)
 
@@ -82,12 +83,14 @@ DOINGS: dict[type[InstanceEffect], str] = {
 
 @dataclass(frozen=True, slots=True)
 class InstanceTimeouts:
-    """Times in seconds: of stopping, draining, of loading without progress, and of a canary without an answer."""
+    """Times in seconds: of stopping, draining, of loading without progress, of a canary without an answer, and of the
+    first verification of a model, 0 for none."""
 
     stop_grace_s: float = 15.0
     drain_s: float = 120.0
     load_stall_s: float = 120.0
     stall_s: float = 120.0
+    first_reading_s: float = 0.0
 
 
 class EffectRunner:
@@ -330,6 +333,9 @@ class EffectRunner:
                     ubatch=ubatch if isinstance(ubatch, int) else DEFAULT_UBATCH,
                     proven=run.runs in self._proven,
                 )
+                if failure is None and self._limits.first_reading_s:
+                    limit_s = self._limits.first_reading_s
+                    failure = await verify_first(launch, self._preparer, probe, limit_s, self._record)
 
             if failure is None:
                 self._proven.add(run.runs)

@@ -25,6 +25,7 @@ from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.key_handover import EngineKey, make_key
 from orchestrator.adapters.process.ports import free_port
 from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_key
+from orchestrator.adapters.store.verifications import VerificationStore, build_key, model_key
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
@@ -89,6 +90,8 @@ class Launch:
     :param lacking: the records that it is started without, and why
     :param model_bytes: size of the model's files, to show how far loading is
     :param cache_in_host: whether some of the KV cache may be in host memory
+    :param verify_as: the key under which its first verification is to be kept; None where there is one already, or
+        whoever started it wants none
     """
 
     instance: str
@@ -105,6 +108,7 @@ class Launch:
     capabilities: Capabilities
     cache_in_host: bool = True
     lacking: tuple[str, ...] = ()
+    verify_as: str | None = None
 
     @property
     def api_key(self) -> str:
@@ -138,6 +142,8 @@ class Preparer:
         self._profiles = ProfileStore(paths)
         self._gpus = gpus
         self._margins = MarginStore(paths.margins_file)
+        self._verifications = VerificationStore(paths.verifications_file)
+        self._trusted: set[Target] = set()
         self._files: dict[Target, tuple[str, ...]] = {}
         self._stamps: dict[Target, object] = {}
 
@@ -225,7 +231,25 @@ class Preparer:
             capabilities=engine.capabilities,
             cache_in_host=not devices or cache_may_be_in_host(rendered.profile),
             lacking=tuple(lacking),
+            verify_as=None if target in self._trusted else self._unverified_key(engine, path, rendered.profile),
         )
+
+    def trust(self, target: Target) -> None:
+        """Start a target from now on without having it read first: somebody said `--unverified`, or it ran before."""
+        self._trusted.add(target)
+
+    def _unverified_key(self, engine: Engine, model_path: str, profile: EngineProfile) -> str | None:
+        """Return the key of a model on a build; None where it has been verified."""
+        key = model_key(build_key(engine.sha256, engine.path), model_path, profile.settings, profile.extra_args)
+        return None if self._verifications.find(key) else key
+
+    def keep_verification(self, launch: Launch, verdict: str, how: str, summary: str) -> None:
+        """Keep the result of a launch's first verification.
+
+        :raises OSError: when it cannot be written
+        """
+        if launch.verify_as is not None:
+            self._verifications.record(launch.verify_as, verdict, how, summary)
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
         """Remember the margins of a start that proved healthy, where the ladder had to climb to them.

@@ -241,7 +241,9 @@ class Daemon:
             self._preparer,
             self._log,
             guard,
-            InstanceTimeouts(times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s),
+            InstanceTimeouts(
+                times.stop_grace_s, times.drain_s, times.load_stall_s, times.stall_s, times.first_reading_s
+            ),
             dispatcher.wait_idle,
             memory,
             self._groups,

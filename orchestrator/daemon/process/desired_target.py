@@ -102,6 +102,9 @@ class DesiredTarget:
             self.refused = error
             return
 
+        if ran_before:
+            self._preparer.trust(resolved.target)
+
         await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
 
     async def follow(self) -> None:

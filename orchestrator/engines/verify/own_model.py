@@ -19,7 +19,9 @@ from orchestrator.adapters.process.key_handover import make_key
 from orchestrator.core.health.canary import DrawnToken
 from orchestrator.core.health.outcomes import outcome_of_question
 from orchestrator.core.profile.profile import EngineProfile, Profile
-from orchestrator.core.verify.agreement import Agreement, compare
+from orchestrator.core.profile.settings import Value
+from orchestrator.core.profile.speculation import drafts_with_mtp
+from orchestrator.core.verify.agreement import Bounds, Reading, bounds_of, compare_readings, describe
 from orchestrator.core.verify.checks import Check, Reproduction
 from orchestrator.engines.registry import Engine
 from orchestrator.engines.render import render_profile
@@ -37,9 +39,6 @@ _BESIDE = 9
 
 START_LIMIT_S = 900.0
 
-Reading = list[tuple[DrawnToken, ...]]
-"""By prefix of the text: what was drawn after it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -54,14 +53,23 @@ class Candidate:
     def __str__(self) -> str:
         return f"{self.profile.name}@{self.engine.id}"
 
+    @property
+    def settings(self) -> Mapping[str, Value]:
+        return self.profile.for_engine(self.engine.id).settings
+
+    @property
+    def kv_types(self) -> tuple[str, ...]:
+        return tuple(str(self.settings.get(key, "f16")) for key in ("kv.k", "kv.v"))
+
 
 async def check_own_model(
     candidate: Candidate, paths: Paths, directory: str, say: Callable[[str], None]
 ) -> tuple[list[Check], Reading]:
     """Return the checks of an engine against itself, and what it read, for a comparison with another."""
     checks: list[Check] = []
-    fresh: Reading = []
-    pieces: Reading = []
+    bounds = bounds_of(candidate.kv_types)
+    fresh: list[tuple[DrawnToken, ...]] = []
+    pieces: list[tuple[DrawnToken, ...]] = []
     stage = "answers"
     try:
         async with _started(candidate, paths, directory) as engine:
@@ -70,26 +78,35 @@ async def check_own_model(
             stage = "read in pieces as read at once"
             say(f"{candidate}: piece by piece, on what is cached")
             await _read(engine, pieces, cached=True)
-            checks.append(agreement_check(stage, fresh, pieces, engine.argv))
+            checks.append(agreement_check(stage, fresh, pieces, bounds, engine.argv))
             stage = "read beside others as read alone"
             say(f"{candidate}: beside others")
-            checks.append(agreement_check(stage, fresh, await _read_beside(engine), engine.argv))
+            checks.append(agreement_check(stage, fresh, await _read_beside(engine), bounds, engine.argv))
+
+        if drafts_with_mtp(candidate.settings):
+            stage = "MTP on as off"
+            say(f"{candidate}: without MTP")
+            without: list[tuple[DrawnToken, ...]] = []
+            async with _started(candidate, paths, directory, mtp=False) as engine:
+                await _read(engine, without, cached=False)
+                checks.append(agreement_check(stage, fresh, without, bounds, engine.argv))
     except TrialError as error:
         checks.append(Check(stage, False, error.message, "an answer", detail=" | ".join(error.details)))
 
     return checks, fresh
 
 
-def agreement_check(name: str, one: Reading, other: Reading, argv: tuple[str, ...]) -> Check:
+def agreement_check(name: str, one: Reading, other: Reading, bounds: Bounds, argv: tuple[str, ...]) -> Check:
     """Return the check that two readings are the same or close; the first prefix where they part shows it."""
     agreement, parted = compare_readings(one, other)
     body = {"prompt": prefixes()[parted or 0], "n_predict": 1, "temperature": 0, "n_probs": LIKELY}
     shown_by = Reproduction(argv, "/completion", {**body, "cache_prompt": False})
-    ok = agreement.likeness != "different"
-    return Check(name, ok, agreement.likeness, "close", None, describe(agreement), None if ok else shown_by)
+    likeness = agreement.likeness(bounds)
+    ok = likeness != "different"
+    return Check(name, ok, likeness, "close", None, describe(agreement), None if ok else shown_by)
 
 
-def pair_check(other: str, one: Reading, reading: Reading) -> Check:
+def pair_check(other: str, one: Reading, reading: Reading, bounds: Bounds) -> Check:
     """Return the check that two engines read alike."""
     name = f"reads as {other}"
     if not any(one) or not any(reading):
@@ -97,42 +114,17 @@ def pair_check(other: str, one: Reading, reading: Reading) -> Check:
 
     agreement, _ = compare_readings(one, reading)
     parted = "" if agreement.parted is None else f", first apart at position {agreement.parted}"
-    return Check(name, agreement.likeness != "different", agreement.likeness, "same or close",
+    likeness = agreement.likeness(bounds)
+    return Check(name, likeness != "different", likeness, "same or close",
                  detail=describe(agreement) + parted)  # fmt: skip
 
 
-def describe(agreement: Agreement) -> str:
-    """Return the figures of a comparison in a line."""
-    return (
-        f"KL {agreement.divergence:.5f} nats (mean of {agreement.positions} positions, worst {agreement.worst:.3f}), "
-        f"likeliest token the same in {agreement.top:.0%} of the clear ones"
-    )
-
-
-def compare_readings(one: Reading, other: Reading) -> tuple[Agreement, int | None]:
-    """Compare two readings, token by token as long as both have drawn the same.
-
-    :return: the comparison, and the prefix with the largest divergence at its first token
-    :raises ValueError: when there is nothing to compare
-    """
-    left: list[Mapping[str, float]] = []
-    right: list[Mapping[str, float]] = []
-    prefix_of: list[int] = []
-    for prefix, (a, b) in enumerate(zip(one, other, strict=False)):
-        for first, second in zip(a, b, strict=False):
-            left.append(first.likely)
-            right.append(second.likely)
-            prefix_of.append(prefix)
-            if first.text != second.text:
-                break
-
-    agreement = compare(left, right)
-    return agreement, None if agreement.parted is None else prefix_of[agreement.parted]
-
-
-def _started(candidate: Candidate, paths: Paths, directory: str) -> AbstractAsyncContextManager[Trial]:
+def _started(
+    candidate: Candidate, paths: Paths, directory: str, *, mtp: bool = True
+) -> AbstractAsyncContextManager[Trial]:
+    adjust = _small if mtp else _small_without_drafts
     key, _ = make_key(os.path.join(directory, "keys"), f"verify-{os.getpid()}")
-    launch = render_profile(paths, candidate.profile, candidate.engine, adjust=_small, port=0, api_key_file=key.path)
+    launch = render_profile(paths, candidate.profile, candidate.engine, adjust=adjust, port=0, api_key_file=key.path)
     argv = _without_address(launch.argv)
     return trial(argv, directory, paths, environment=launch.env, start_limit_s=START_LIMIT_S, key=key.key)
 
@@ -141,6 +133,12 @@ def _small(profile: EngineProfile) -> EngineProfile:
     size = CONTEXT_TOKENS * SLOTS
     changed = {"context.size": size, "context.parallel": SLOTS, "cache.prompt_ram_mib": 0}
     return replace(profile, settings={**profile.settings, **changed})
+
+
+def _small_without_drafts(profile: EngineProfile) -> EngineProfile:
+    small = _small(profile)
+    kept = {key: value for key, value in small.settings.items() if not key.startswith("speculative.")}
+    return replace(small, settings=kept)
 
 
 def _without_address(argv: Sequence[str]) -> tuple[str, ...]:
@@ -153,16 +151,17 @@ def _without_address(argv: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-async def _read(engine: Trial, into: Reading, *, cached: bool) -> None:
+async def _read(engine: Trial, into: list[tuple[DrawnToken, ...]], *, cached: bool) -> None:
     """Read the text; what was read before the engine died is kept."""
     for prefix in prefixes():
-        into.append(await _draw(engine, prefix, cached=cached))
+        drawn = await _draw(engine, prefix, cached=cached)
+        into.append(drawn)
 
 
 async def _read_beside(engine: Trial) -> Reading:
     """Read as many prefixes at once as there are slots."""
     texts = prefixes()[:_BESIDE]
-    found: Reading = []
+    found: list[tuple[DrawnToken, ...]] = []
     for begin in range(0, len(texts), SLOTS):
         asked = (_draw(engine, prefix, cached=False) for prefix in texts[begin : begin + SLOTS])
         found += await asyncio.gather(*asked)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.verifications import VerificationStore, build_key, model_key
+from orchestrator.core.verify.agreement import bounds_of
 from orchestrator.core.verify.checks import Check, Verdict, summary, verdict_of
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine
@@ -96,7 +97,8 @@ class Verifier:
             others, other_reading = asyncio.run(check_own_model(other, self._paths, directory, self._say))
 
         remarks = [TESTED]
-        pair = pair_check(str(other), reading, other_reading)
+        bounds = bounds_of((*candidate.kv_types, *other.kv_types))
+        pair = pair_check(str(other), reading, other_reading, bounds)
         if pair.ok is False:
             remarks += self._who_is_wrong((candidate, checks), (other, others))
 
@@ -104,9 +106,10 @@ class Verifier:
                       [*checks, pair], time.monotonic() - began, remarks)  # fmt: skip
 
     def _kept(self, candidate: Candidate, report: Report) -> Report:
-        settings = candidate.profile.for_engine(candidate.engine.id).settings
+        chosen = candidate.profile.for_engine(candidate.engine.id)
         path = model_file(self._paths, candidate.profile.model).path
-        key = model_key(build_key(candidate.engine.sha256, candidate.engine.path), path, settings)
+        build = build_key(candidate.engine.sha256, candidate.engine.path)
+        key = model_key(build, path, chosen.settings, chosen.extra_args)
         self._store.record(key, report.verdict, "own model", report.summary)
         return report
 

@@ -25,8 +25,8 @@ EVEN, EVEN_TURNED = {"a": 0.46, "b": 0.45}, {"b": 0.46, "a": 0.45}
     ],
 )
 def test_likeness(one: list[dict[str, float]], other: list[dict[str, float]], likeness: str) -> None:
-    assert compare(one, other).likeness == likeness
-    assert compare(other, one).likeness == likeness
+    assert compare(one, other).likeness() == likeness
+    assert compare(other, one).likeness() == likeness
 
 
 def test_the_first_position_where_they_part_is_told() -> None:

@@ -116,12 +116,12 @@ async def _ask_for_text(
         prompt = prompts.pop(0)
         fresh = await probe.generate(prompt, tokens, cached=False, timeout_s=timeout_s, budget_s=budget_s)
         if not fresh.canary.ok:
-            failure = _failure_of(fresh.canary)
+            failure = failure_of(fresh.canary)
             if failure.failure_class == "bad_flag" and not small:  # a context that is smaller than it was said to be
                 small, prompts, tokens = True, list(SHORT_PROMPTS), 1
             elif failure.permanent or fresh.canary.status is None:
                 return failure
-            elif _drew_odd_text(fresh.canary):
+            elif drew_odd_text(fresh.canary):
                 failure = None  # it computes
 
             continue
@@ -132,7 +132,7 @@ async def _ask_for_text(
             continue
 
         again = await _ask_in_pieces(probe, prompt, timeout_s, budget_s)
-        failure = _disagreement(fresh, again) if again.canary.ok else _failure_of(again.canary)
+        failure = _disagreement(fresh, again) if again.canary.ok else failure_of(again.canary)
         if failure is None:
             return None
 
@@ -149,7 +149,7 @@ async def _ask_in_pieces(probe: EngineProbe, prompt: str, timeout_s: float, budg
         # The first one drops what was read at once.
         cached = end > PIECE_WORDS
         piece = await probe.generate(" ".join(words[:end]), 1, cached=cached, timeout_s=timeout_s, budget_s=budget_s)
-        if not piece.canary.ok and not _drew_odd_text(piece.canary):
+        if not piece.canary.ok and not drew_odd_text(piece.canary):
             return piece
 
     return await probe.generate(prompt, AGAIN_TOKENS, cached=True, timeout_s=timeout_s, budget_s=budget_s)
@@ -171,7 +171,7 @@ async def _ask_about_inputs(probe: EngineProbe, purpose: Purpose, timeout_s: flo
     ask = probe.embed if purpose.embeddings else probe.rerank
     answer = await ask(timeout_s)
     if not answer.ok:
-        return _failure_of(answer)
+        return failure_of(answer)
 
     text = await _long_text(probe, purpose, timeout_s)
     if text is None:
@@ -180,7 +180,7 @@ async def _ask_about_inputs(probe: EngineProbe, purpose: Purpose, timeout_s: flo
     answer = await ask(timeout_s, text)
     # One that only takes long has answered before: a limit on its speed is none of ours.
     slow = not answer.ok and answer.status is None and not answer.cut
-    return None if answer.ok or slow else _failure_of(answer)
+    return None if answer.ok or slow else failure_of(answer)
 
 
 async def _long_text(probe: EngineProbe, purpose: Purpose, timeout_s: float) -> str | None:
@@ -200,10 +200,10 @@ async def _long_text(probe: EngineProbe, purpose: Purpose, timeout_s: float) -> 
     return "word " * words if counted else None
 
 
-def _drew_odd_text(answer: Canary) -> bool:
+def drew_odd_text(answer: Canary) -> bool:
     """Return whether an error is about the text that was drawn, such as half a character."""
     return outcome_of_question(ok=False, status=500, cut=False, detail=answer.detail) == "answered"
 
 
-def _failure_of(answer: Canary) -> Failure:
+def failure_of(answer: Canary) -> Failure:
     return refused_canary(answer.status, answer.detail) or unanswered_canary(answer.detail)

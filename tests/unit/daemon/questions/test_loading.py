@@ -13,8 +13,8 @@ from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.readiness import LoadingLook
-from orchestrator.daemon.fleet.canary import send_canary
-from orchestrator.daemon.fleet.loading import check_identity, watch_loading
+from orchestrator.daemon.questions.canary import send_canary
+from orchestrator.daemon.questions.loading import check_identity, watch_loading
 
 
 class Process:

@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.fleet.lifecycle_states import Failure
-from orchestrator.daemon.fleet import canary
-from orchestrator.daemon.fleet.canary import send_canary
+from orchestrator.daemon.questions import canary
+from orchestrator.daemon.questions.canary import send_canary
 
 Answer = tuple[int, Any]
 UTF8 = {"error": {"code": 500, "message": "[json.exception.type_error.316] invalid UTF-8 byte at index 1: 0xC3"}}
