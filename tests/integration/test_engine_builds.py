@@ -55,9 +55,12 @@ def builds(home: Home) -> dict[str, str]:
     return {each["build"]: "current" if each["current"] else "previous" if each["previous"] else "" for each in listed}
 
 
-def test_a_build_is_installed_proven_and_found(home: Home, source: Path) -> None:
+@pytest.mark.timeout(600)
+def test_a_build_is_installed_proven_verified_and_found(home: Home, source: Path) -> None:
     before = sorted(source.rglob("*"))
-    result = build(home, source)
+    built = home.orch("engines", "build", "upstream", "--path", str(source), "--backend", "cpu", "--json", timeout_s=600)
+    result = json.loads(built.stdout)
+    assert "verified on the known truth: right, 24 checks passed" in built.stderr
     assert (result["current"], result["reused"], result["version"]) == (
         True,
         False,
@@ -72,6 +75,7 @@ def test_a_build_is_installed_proven_and_found(home: Home, source: Path) -> None
 
     listed = {each["id"]: each for each in home.orch_json("engines", "list")}
     assert listed["upstream"]["source"] == "installed"
+    assert (listed["upstream"]["verified"]["verdict"], listed["upstream"]["verified"]["how"]) == ("right", "known truth")
     assert listed["upstream"]["path"].endswith("engines/upstream/current/bin/llama-server")
     assert [each["build"] for each in listed["upstream"]["builds"]] == [result["build"]]
     assert "1 installed build" in home.orch("engines", "list").stderr

@@ -42,10 +42,10 @@ class Bounds(NamedTuple):
 
 
 CLOSE = Bounds(0.02, 0.5, 0.9)
-"""Healthy builds: at most 0.003, 0.06 and 0.99 with caches of f16, q8_0 and q5_1 (docs/truth.md)."""
+"""Healthy builds: at most 0.005, 0.07 and 0.99 with caches of f16, q8_0 and q5_1 (docs/truth.md)."""
 
-CLOSE_IN_FOUR_BITS = Bounds(0.06, 1.0, 0.85)
-"""Healthy builds: at most 0.018, 0.17 and 0.95 with a cache in q4_0, whose rounding makes small differences large."""
+CLOSE_IN_FOUR_BITS = Bounds(0.15, 2.0, 0.75)
+"""Healthy builds: at most 0.032, 0.76 and 0.91 with a cache in q4_0, whose rounding makes small differences large."""
 
 
 def bounds_of(kv_types: Iterable[str]) -> Bounds:
