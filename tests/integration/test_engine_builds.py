@@ -58,7 +58,8 @@ def builds(home: Home) -> dict[str, str]:
 @pytest.mark.timeout(600)
 def test_a_build_is_installed_proven_verified_and_found(home: Home, source: Path) -> None:
     before = sorted(source.rglob("*"))
-    built = home.orch("engines", "build", "upstream", "--path", str(source), "--backend", "cpu", "--json", timeout_s=600)
+    words = ("engines", "build", "upstream", "--path", str(source), "--backend", "cpu", "--json")
+    built = home.orch(*words, timeout_s=600)
     result = json.loads(built.stdout)
     assert "verified on the known truth: right, 24 checks passed" in built.stderr
     assert (result["current"], result["reused"], result["version"]) == (
@@ -75,7 +76,8 @@ def test_a_build_is_installed_proven_verified_and_found(home: Home, source: Path
 
     listed = {each["id"]: each for each in home.orch_json("engines", "list")}
     assert listed["upstream"]["source"] == "installed"
-    assert (listed["upstream"]["verified"]["verdict"], listed["upstream"]["verified"]["how"]) == ("right", "known truth")
+    verified = listed["upstream"]["verified"]
+    assert (verified["verdict"], verified["how"]) == ("right", "known truth")
     assert listed["upstream"]["path"].endswith("engines/upstream/current/bin/llama-server")
     assert [each["build"] for each in listed["upstream"]["builds"]] == [result["build"]]
     assert "1 installed build" in home.orch("engines", "list").stderr
