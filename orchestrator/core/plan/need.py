@@ -15,13 +15,13 @@ from orchestrator.core.plan.placement import HOST, Placement, place
 from orchestrator.core.plan.shape import PlanShape
 
 Component = Literal[
-    "weights", "kv", "state", "draft_weights", "draft_kv", "compute", "draft_compute", "output", "overhead", "growth",
-    "prompt_cache", "checkpoints",
+    "weights", "kv", "state", "draft_weights", "draft_kv", "projector", "compute", "draft_compute", "output",
+    "overhead", "growth", "prompt_cache", "checkpoints",
 ]  # fmt: skip
 
 COMPONENTS: tuple[Component, ...] = (
-    "weights", "kv", "state", "draft_weights", "draft_kv", "compute", "draft_compute", "output", "overhead", "growth",
-    "prompt_cache", "checkpoints",
+    "weights", "kv", "state", "draft_weights", "draft_kv", "projector", "compute", "draft_compute", "output",
+    "overhead", "growth", "prompt_cache", "checkpoints",
 )  # fmt: skip
 
 BESIDE_THE_ENGINE: frozenset[Component] = frozenset({"overhead", "growth"})

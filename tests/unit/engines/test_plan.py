@@ -1,0 +1,63 @@
+"""What a plan is made of, gathered from a profile, an engine and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.gguf.reader import read_gguf
+from orchestrator.core.plan.plan import DeviceRoom
+from orchestrator.core.profile.profile import EngineProfile, Recovery
+from orchestrator.core.profile.settings import Value
+from orchestrator.engines.plan import build_of, devices_used, gather
+from tests.true_geometry import write
+
+ROOMS = tuple(DeviceRoom(f"card {index}", 1000 * index, 1000 * index) for index in range(3))
+
+
+def profile(model: str, settings: Mapping[str, Value], engine: str = "upstream") -> EngineProfile:
+    return EngineProfile("p", engine, model, (), settings, Recovery(), ())
+
+
+def test_a_profile_becomes_a_shape_and_its_files_a_geometry(tmp_path: Path) -> None:
+    model, drafter = tmp_path / "model.gguf", tmp_path / "drafter.gguf"
+    write(model, "llama31-8b")
+    write(drafter, "llama32-3b")
+    settings: dict[str, Value] = {"context.size": 16384, "kv.k": "q8_0", "speculative.draft_model": str(drafter)}
+    subject = gather(profile(str(model), settings), None, [read_gguf(str(model))])
+    assert (subject.shape.context_tokens, subject.shape.kv_k, subject.shape.kv_v) == (16384, "q8_0", "f16")
+    assert subject.geometry.block_count == 32
+    assert subject.drafter is not None and subject.drafter.block_count == 28
+    assert subject.drafter_bytes > 1 << 30
+
+
+def test_files_beside_the_model_that_cannot_be_read_are_left_to_the_checks(tmp_path: Path) -> None:
+    model, junk = tmp_path / "model.gguf", tmp_path / "junk.gguf"
+    write(model, "llama31-8b")
+    junk.write_bytes(b"nothing")
+    settings: dict[str, Value] = {"multimodal.mmproj": str(junk), "speculative.draft_model": str(tmp_path / "absent")}
+    subject = gather(profile(str(model), settings), None, [read_gguf(str(model))])
+    assert (subject.projector_bytes, subject.drafter_bytes, subject.drafter) == (0, 0, None)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("upstream", "upstream"), ("ik-fork", "ik"), ("embedded", "upstream")])
+def test_an_engine_that_is_not_installed_is_planned_as_its_newest_build(name: str, kind: str) -> None:
+    assert build_of(None, name) == (kind, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({}, [0, 1, 2]),
+        ({"memory.devices": ("CUDA1",)}, [1]),
+        ({"memory.devices": ("CUDA2", "CUDA0")}, [2, 0]),
+        ({"memory.devices": ("Vulkan",)}, [0]),
+        ({"memory.split": "none"}, [0]),
+        ({"memory.split": "none", "memory.main_gpu": 2}, [2]),
+        ({"memory.split": "layer"}, [0, 1, 2]),
+    ],
+)
+def test_the_devices_are_those_that_the_settings_name(settings: Mapping[str, Value], used: list[int]) -> None:
+    assert list(devices_used(settings, ROOMS)) == [ROOMS[index] for index in used]
