@@ -18,7 +18,7 @@ _WIDENED = 12
 """Measurements that contradict each other are taken for less exact, up to 14 times."""
 
 
-class Measured(NamedTuple):
+class MeasuredSum(NamedTuple):
     """A sum that was measured.
 
     :param amounts: what each cost is multiplied by; `high` may be infinite
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     high: float
 
 
-def interval(measured: Sequence[Measured], amounts: Sequence[float]) -> tuple[float, float] | None:
+def interval(measured: Sequence[MeasuredSum], amounts: Sequence[float]) -> tuple[float, float] | None:
     """Return between which values a sum lies; the upper one is infinite where nothing bounds it.
 
     :return: None when the measurements cannot all be true, however inexact
@@ -45,12 +45,12 @@ def interval(measured: Sequence[Measured], amounts: Sequence[float]) -> tuple[fl
             )
             return min(values), math.inf if open_ else max(values)
 
-        rows = [Measured(row.amounts, row.low / _WIDER, row.high * _WIDER) for row in rows]
+        rows = [MeasuredSum(row.amounts, row.low / _WIDER, row.high * _WIDER) for row in rows]
 
     return None
 
 
-def _corners(rows: Sequence[Measured], unknowns: int) -> list[list[float]]:
+def _corners(rows: Sequence[MeasuredSum], unknowns: int) -> list[list[float]]:
     """Return the corners of what the rows allow."""
     planes = [([float(index == other) for other in range(unknowns)], 0.0) for index in range(unknowns)]
     for row in rows:
@@ -60,7 +60,7 @@ def _corners(rows: Sequence[Measured], unknowns: int) -> list[list[float]]:
     return [corner for corner in corners if corner is not None and _allowed(corner, rows)]
 
 
-def _allowed(corner: Sequence[float], rows: Sequence[Measured]) -> bool:
+def _allowed(corner: Sequence[float], rows: Sequence[MeasuredSum]) -> bool:
     if min(corner) < -_TOLERANCE:
         return False
 

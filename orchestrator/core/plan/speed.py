@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from orchestrator.core.dialect.model_fit import Header
 from orchestrator.core.dialect.tensor_types import type_name
-from orchestrator.core.plan.bounds import Measured, interval
+from orchestrator.core.plan.bounds import MeasuredSum, interval
 from orchestrator.core.plan.caches import row_bytes
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.placement import HOST, place
@@ -224,7 +224,7 @@ def _forecast(
     used = (same or near)[-MOST_SAMPLES:]
     rows = [_measured(sample, ALIKE if same else ELSE) for sample in used]
     rows += [
-        Measured(of, 1000 / bandwidth, math.inf)
+        MeasuredSum(of, 1000 / bandwidth, math.inf)
         for of, bandwidth in (((0.0, 1.0, 0.0), ceilings.device_gb_s), ((0.0, 0.0, 1.0), ceilings.host_gb_s))
         if bandwidth
     ]
@@ -237,10 +237,10 @@ def _forecast(
     return SpeedForecast(1000 / high_ms if high_ms < math.inf else None, 1000 / low_ms, basis)
 
 
-def _measured(sample: SpeedSample, share: float) -> Measured:
+def _measured(sample: SpeedSample, share: float) -> MeasuredSum:
     middle = math.sqrt(sample.low_ms * sample.high_ms)
     low, high = min(sample.low_ms, middle * (1 - share)), max(sample.high_ms, middle * (1 + share))
-    return Measured(sample.amounts, low, high)
+    return MeasuredSum(sample.amounts, low, high)
 
 
 def _basis(used: Sequence[SpeedSample], what: str, ceilings: Ceilings) -> str:

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from orchestrator.core.plan.bounds import Measured, interval
+from orchestrator.core.plan.bounds import MeasuredSum, interval
 
 
-def measured(*amounts: float, low: float, high: float) -> Measured:
-    return Measured(amounts, low, high)
+def measured(*amounts: float, low: float, high: float) -> MeasuredSum:
+    return MeasuredSum(amounts, low, high)
 
 
 def test_what_was_measured_is_its_own_forecast() -> None:
@@ -67,7 +67,7 @@ def test_the_truth_lies_within_for_any_costs() -> None:
         for _ in range(chance.randint(1, 5)):
             of = amounts()
             value = sum(a * c for a, c in zip(of, costs, strict=True))
-            rows.append(Measured(of, value * chance.uniform(0.9, 1.0), value * chance.uniform(1.0, 1.1)))
+            rows.append(MeasuredSum(of, value * chance.uniform(0.9, 1.0), value * chance.uniform(1.0, 1.1)))
 
         wanted = amounts()
         truth = sum(a * c for a, c in zip(wanted, costs, strict=True))
