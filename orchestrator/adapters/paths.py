@@ -88,6 +88,11 @@ class Paths:
         return os.path.join(self.state, "margins.json")
 
     @property
+    def speeds_file(self) -> str:
+        """Speeds that were measured on this machine."""
+        return os.path.join(self.state, "speeds.json")
+
+    @property
     def verifications_file(self) -> str:
         return os.path.join(self.state, "verifications.json")
 

@@ -17,14 +17,19 @@ HELP = "look for what is wrong with this machine and this installation"
 EXAMPLES = """\
   orch doctor
   orch doctor --json | jq '.findings[] | select(.level == "problem")'
+  orch doctor --measure               # in a quiet moment: a ceiling for speeds on the host
   sudo -u orch orch doctor            # what the system's service sees"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--measure", action="store_true", help="measure how fast memory is read, for `orch plan`: 5 s")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.measure:
+        return _measure(as_json=args.json)
+
     from orchestrator.adapters.paths import find_paths
     from orchestrator.adapters.systemd.steps import Tools
     from orchestrator.doctor.examine import DoctorContext, examine
@@ -42,6 +47,28 @@ def run(args: argparse.Namespace) -> int:
         diagnostics.note(", ".join(words))
 
     return exit_codes.FAILED if count["problem"] else exit_codes.OK
+
+
+def _measure(*, as_json: bool) -> int:
+    from orchestrator.adapters.hardware.memory_speed import measure_memory
+    from orchestrator.adapters.paths import find_paths, make_directories
+    from orchestrator.adapters.store.speeds import SpeedStore
+
+    paths = find_paths()
+    make_directories(paths)
+    diagnostics.progress("reading memory")
+    found = measure_memory()
+    SpeedStore(paths.speeds_file).record_host(found.best)
+    if as_json:
+        output.json_data(
+            {"host_gb_s": round(found.best, 2), "middle_gb_s": round(found.middle, 2), "processes": found.processes}
+        )
+    else:
+        text = f"memory is read at {found.best:.1f} GB/s at best, {found.middle:.1f} in the middle of the rounds"
+        output.line(f"{text}, by {found.processes} process{'' if found.processes == 1 else 'es'}")
+        diagnostics.note("kept: `orch plan` takes the best for what decoding on the host cannot exceed")
+
+    return exit_codes.OK
 
 
 def _show(findings: tuple[CheckResult, ...]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.core.dialect.model_fit import Header, HeaderTensor
-from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
+from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.architectures import (
     MEASURED,
@@ -28,6 +28,8 @@ MAX_SIZE = 1 << 20
 
 ALIGNMENT = 128
 """Bytes to which a device's allocator rounds a tensor."""
+
+MAIN_SHARE = 0.1
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)")
 _EXPERTS = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch|)exps")
@@ -90,6 +92,7 @@ class Geometry:
     :param output_bytes: the output layer's tensors; with tied embeddings, the copy of the embeddings
     :param measured: whether the compute buffers of this architecture were compared with an engine's
     :param gaps: what no rule covers: cache, state, types of tensors
+    :param tensor_types: those that hold a tenth of the weights or more, sorted
     """
 
     architecture: str
@@ -113,6 +116,7 @@ class Geometry:
     measured: bool
     gaps: tuple[str, ...] = ()
     unknown_types: tuple[int, ...] = ()
+    tensor_types: tuple[str, ...] = ()
 
     @property
     def block_count(self) -> int:
@@ -224,7 +228,17 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
         measured=header.architecture in MEASURED,
         gaps=tuple(gaps),
         unknown_types=tuple(types),
+        tensor_types=_main_types(tensors),
     )
+
+
+def _main_types(tensors: Sequence[HeaderTensor]) -> tuple[str, ...]:
+    sizes: dict[int, int] = defaultdict(int)
+    for tensor in tensors:
+        sizes[tensor.type] += tensor.size_bytes
+
+    whole = sum(sizes.values())
+    return tuple(sorted(type_name(number) for number, size in sizes.items() if size >= MAIN_SHARE * whole))
 
 
 def padded(size_bytes: int) -> int:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from orchestrator.core.dialect.model_fit import Header
-from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.plan.bounds import MeasuredSum, interval
 from orchestrator.core.plan.caches import row_bytes
 from orchestrator.core.plan.geometry import Geometry
@@ -36,9 +34,6 @@ ELSE = 0.3
 MOST_SAMPLES = 6
 """The newest are used: each further one doubles the corners to visit, and tells little."""
 
-_PART_OF_BYTES = 0.1
-
-
 What = Literal["decode", "prompt"]
 
 
@@ -48,7 +43,7 @@ class SpeedKey:
 
     :param build: as it tells itself; `engine` its kind
     :param device: its name, or `host`
-    :param tensor_types: those that hold a tenth of the weights or more
+    :param tensor_types: the model's main ones, sorted
     """
 
     engine: str
@@ -146,18 +141,6 @@ def prompt_amounts(geometry: Geometry, shape: PlanShape, kind: Literal["upstream
             host += layer.expert_bytes * (index < shape.n_cpu_moe) + layer.ffn_bytes * (index < shape.n_cpu_ffn)
 
     return 1.0, host / GB / shape.ubatch_in(shape.context_tokens)
-
-
-def tensor_types(parts: Sequence[Header]) -> tuple[str, ...]:
-    """Return the types that hold a tenth of a model's weights or more, sorted."""
-    sizes: dict[str, int] = {}
-    for part in parts:
-        for tensor in part.tensors:
-            name = type_name(tensor.type)
-            sizes[name] = sizes.get(name, 0) + tensor.size_bytes
-
-    whole = sum(sizes.values())
-    return tuple(sorted(name for name, size in sizes.items() if size >= _PART_OF_BYTES * whole))
 
 
 def forecast_decode(

@@ -20,7 +20,6 @@ from orchestrator.core.plan.speed import (
     forecast_drafted,
     forecast_prompt,
     prompt_amounts,
-    tensor_types,
 )
 from tests.true_geometry import header
 
@@ -175,5 +174,5 @@ def test_a_switch_pays_after_so_many_tokens_or_never() -> None:
 
 
 def test_the_types_of_a_model_are_those_that_hold_its_weights() -> None:
-    assert "iq4_xs" in tensor_types([header("qwen36-35b-a3b")])
-    assert "f32" not in tensor_types([header("qwen36-35b-a3b")])
+    assert "iq4_xs" in A3B.tensor_types
+    assert "f32" not in A3B.tensor_types
