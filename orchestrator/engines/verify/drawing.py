@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -27,7 +27,9 @@ _DRAFTS_OFF_BY = 0.03
 """Of the share of drafts that were accepted: the last step of an answer may be cut by some tokens."""
 
 
-async def check_drawing(subject: Subject, directory: str, say: Callable[[str], None]) -> list[Check]:
+async def check_drawing(
+    subject: Subject, directory: str, say: Callable[[str], None], seeds: Sequence[int] = SEEDS
+) -> list[Check]:
     """Check greedy text, draws and seeds, with MTP and without where the build has that."""
     say("sampling")
     words = mtp_words(subject.capabilities)
@@ -35,17 +37,17 @@ async def check_drawing(subject: Subject, directory: str, say: Callable[[str], N
     if words is not None:
         path = os.path.join(directory, "known-mtp.gguf")
         model = write_known_model(path)
-        off = await tried(subject, directory, "MTP off", (path, "-np", "1"), partial(_draw, model, False))
+        off = await tried(subject, directory, "MTP off", (path, "-np", "1"), partial(_draw, model, seeds, False))
         if off[0].name != "MTP off":  # it loads the model, and answers
             say("drafts by MTP")
-            draw = partial(_draw, model, True)
+            draw = partial(_draw, model, seeds, True)
             return [*off, *await tried(subject, directory, "MTP on", (path, "-np", "1", *words), draw)]
 
         without = Check("MTP", None, detail=f"the test model with MTP (qwen35moe): {off[0].observed}")
 
     path = os.path.join(directory, "known.gguf")
     model = write_known_model(path, "llama")
-    checks = await tried(subject, directory, "sampling", (path, "-np", "1"), partial(_draw, model, False))
+    checks = await tried(subject, directory, "sampling", (path, "-np", "1"), partial(_draw, model, seeds, False))
     return [*checks, without]
 
 
@@ -68,29 +70,28 @@ class _Drawn(NamedTuple):
     tokens: list[int] | None
     drafted: int
     accepted: int
+    shown_by: Reproduction
 
 
-async def _draw(model: KnownModel, drafts: bool, name: str, engine: Trial) -> list[Check]:
+async def _draw(model: KnownModel, seeds: Sequence[int], drafts: bool, name: str, engine: Trial) -> list[Check]:
     greedy_body = {"prompt": PROMPT, "n_predict": GREEDY_TOKENS, "temperature": 0, "cache_prompt": False}
     greedy = await _ask(model, engine, greedy_body)
     truth = model.greedy_text(PROMPT, GREEDY_TOKENS)
-    shown_by = Reproduction(engine.argv, "/completion", greedy_body)
     same = greedy.text == truth
     checks = [
         Check(f"{name}: text at temperature 0", same, _from_where(greedy.text, truth), _from_where(truth, greedy.text),
-              shown_by=None if same else shown_by)
+              shown_by=None if same else greedy.shown_by)
     ]  # fmt: skip
-    drawn = [await _ask(model, engine, _drawing_body(seed)) for seed in SEEDS]
-    again = await _ask(model, engine, _drawing_body(SEEDS[0]))
-    checks += [_distribution(model, name, engine, drawn), _spread(model, name, engine, drawn)]
-    checks.append(_seeds(name, engine, drawn))
+    drawn = [await _ask(model, engine, _drawing_body(seed)) for seed in seeds]
+    again = await _ask(model, engine, _drawing_body(seeds[0]))
+    checks += [_distribution(model, name, drawn), _spread(model, name, drawn), _seeds(name, drawn)]
     if not drafts:
         same = again.text == drawn[0].text
         checks.append(Check(f"{name}: one seed, one text", same, "one text" if same else "another", "one text"))
         return checks
 
-    return [*checks, _drafts(model, name, engine, [greedy], GREEDY_TOKENS, "temperature 0"),
-            _drafts(model, name, engine, drawn, DRAWN_TOKENS, "temperature 1")]  # fmt: skip
+    return [*checks, _drafts(model, name, [greedy], GREEDY_TOKENS, "temperature 0"),
+            _drafts(model, name, drawn, DRAWN_TOKENS, "temperature 1")]  # fmt: skip
 
 
 def _drawing_body(seed: int) -> dict[str, object]:
@@ -104,7 +105,11 @@ async def _ask(model: KnownModel, engine: Trial, body: dict[str, object]) -> _Dr
     timings = answer.get("timings")
     counts = timings if isinstance(timings, dict) else {}
     return _Drawn(
-        text, model.tokens_of(PROMPT, text), _number(counts.get("draft_n")), _number(counts.get("draft_n_accepted"))
+        text,
+        model.tokens_of(PROMPT, text),
+        _number(counts.get("draft_n")),
+        _number(counts.get("draft_n_accepted")),
+        Reproduction(engine.argv, "/completion", body),
     )
 
 
@@ -112,10 +117,10 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _distribution(model: KnownModel, name: str, engine: Trial, drawn: list[_Drawn]) -> Check:
+def _distribution(model: KnownModel, name: str, drawn: list[_Drawn]) -> Check:
     """Compare what followed each piece with its probabilities."""
     name = f"{name}: distribution at temperature 1"
-    shown_by = Reproduction(engine.argv, "/completion", _drawing_body(SEEDS[0]))
+    shown_by = drawn[0].shown_by
     rows: dict[int, Counter[int]] = {}
     for each in drawn:
         if each.tokens is None or len(each.tokens) < DRAWN_TOKENS:
@@ -131,7 +136,7 @@ def _distribution(model: KnownModel, name: str, engine: Trial, drawn: list[_Draw
     return at_most(name, fit.statistic, round(fit.limit, 1), detail=detail, shown_by=shown_by)
 
 
-def _spread(model: KnownModel, name: str, engine: Trial, drawn: list[_Drawn]) -> Check:
+def _spread(model: KnownModel, name: str, drawn: list[_Drawn]) -> Check:
     """Compare how texts differ among each other with how independent draws would."""
     texts: list[list[tuple[float, bool]]] = []
     for each in drawn:
@@ -145,17 +150,17 @@ def _spread(model: KnownModel, name: str, engine: Trial, drawn: list[_Drawn]) ->
         texts.append(steps)
 
     fit = spread_of_texts(texts)
-    shown_by = Reproduction(engine.argv, "/completion", _drawing_body(SEEDS[0]))
-    return at_most(f"{name}: steps drawn independently", fit.statistic, round(fit.limit, 1), shown_by=shown_by)
+    limit = round(fit.limit, 1)
+    return at_most(f"{name}: steps drawn independently", fit.statistic, limit, shown_by=drawn[0].shown_by)
 
 
-def _seeds(name: str, engine: Trial, drawn: list[_Drawn]) -> Check:
+def _seeds(name: str, drawn: list[_Drawn]) -> Check:
     texts = len({each.text for each in drawn})
-    shown_by = None if texts == len(drawn) else Reproduction(engine.argv, "/completion", _drawing_body(SEEDS[1]))
+    shown_by = None if texts == len(drawn) else drawn[1].shown_by
     return Check(f"{name}: seeds differ, texts differ", texts == len(drawn), texts, len(drawn), 0, shown_by=shown_by)
 
 
-def _drafts(model: KnownModel, name: str, engine: Trial, drawn: list[_Drawn], asked: int, what: str) -> Check:
+def _drafts(model: KnownModel, name: str, drawn: list[_Drawn], asked: int, what: str) -> Check:
     """Compare the share of drafts that the engine counted as accepted with the one that the texts must have had."""
     name = f"{name}: accepted drafts, {what}"
     counts = [model.drafting_along(each.tokens, asked, DRAFT_MAX) for each in drawn if each.tokens is not None]
@@ -166,7 +171,7 @@ def _drafts(model: KnownModel, name: str, engine: Trial, drawn: list[_Drawn], as
     share = accepted / drafted
     expected = sum(count.accepted for count in counts) / max(sum(count.drafted for count in counts), 1)
     ok = abs(share - expected) <= _DRAFTS_OFF_BY
-    shown_by = None if ok else Reproduction(engine.argv, "/completion", _drawing_body(SEEDS[0]))
+    shown_by = None if ok else drawn[0].shown_by
     detail = f"{accepted} of {drafted} drafts"
     return Check(name, ok, round(share, 4), round(expected, 4), _DRAFTS_OFF_BY, detail, shown_by)
 
