@@ -18,6 +18,6 @@ def verification_of(paths: Paths, target: BenchTarget) -> str | None:
     profile = ProfileStore(paths).load(target.profile).for_engine(engine.id)
     build = build_key(engine.sha256, engine.path)
     store = VerificationStore(paths.verifications_file)
-    keys = (build, model_key(build, model_file(paths, profile.model).path, profile.settings))
+    keys = (build, model_key(build, model_file(paths, profile.model).path, profile))
     verdicts = [found.verdict if (found := store.find(key)) is not None else None for key in keys]
     return "wrong" if "wrong" in verdicts else "right" if verdicts[0] == "right" else None

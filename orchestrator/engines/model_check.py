@@ -82,7 +82,7 @@ def check_verified(profile: EngineProfile, parts: tuple[GgufHeader, ...], engine
     :raises OrchError: when a check of `orch verify` failed that is about it
     """
     store, build = VerificationStore(paths.verifications_file), build_key(engine.sha256, engine.path)
-    read = store.find(model_key(build, parts[0].path, profile.settings, profile.extra_args))
+    read = store.find(model_key(build, parts[0].path, profile))
     if read is not None and read.verdict == "wrong":
         raise _computed_wrongly(profile, engine, f"{read.how} verification of {read.when[:10]}: {read.summary}")
 

@@ -10,12 +10,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.store.state_file import load_state, save_state
+from orchestrator.core.profile.profile import EngineProfile
 
 _log = logging.getLogger(__name__)
 _KEPT = 500
@@ -56,7 +57,7 @@ _ELSEWHERE = (
 """Beginnings of settings that say nothing about how a model is computed."""
 
 
-def model_key(build: str, model_path: str, settings: Mapping[str, object], extra_args: Sequence[str] = ()) -> str:
+def model_key(build: str, model_path: str, profile: EngineProfile) -> str:
     """Return the key of a model on a build, with the settings that have a part in how it is computed.
 
     :param build: the build's key
@@ -66,8 +67,8 @@ def model_key(build: str, model_path: str, settings: Mapping[str, object], extra
     except OSError:
         model = model_path
 
-    matter = sorted((key, value) for key, value in settings.items() if not key.startswith(_ELSEWHERE))
-    return f"model:{_digest([build, model, matter, list(extra_args)])}"
+    matter = sorted((key, value) for key, value in profile.settings.items() if not key.startswith(_ELSEWHERE))
+    return f"model:{_digest([build, model, matter, list(profile.extra_args)])}"
 
 
 def _digest(parts: list[object]) -> str:

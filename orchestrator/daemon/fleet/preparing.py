@@ -240,7 +240,7 @@ class Preparer:
 
     def _unverified_key(self, engine: Engine, model_path: str, profile: EngineProfile) -> str | None:
         """Return the key of a model on a build; None where it has been verified."""
-        key = model_key(build_key(engine.sha256, engine.path), model_path, profile.settings, profile.extra_args)
+        key = model_key(build_key(engine.sha256, engine.path), model_path, profile)
         return None if self._verifications.find(key) else key
 
     def keep_verification(self, launch: Launch, verdict: str, how: str, summary: str) -> None:

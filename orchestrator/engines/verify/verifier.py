@@ -109,7 +109,7 @@ class Verifier:
         chosen = candidate.profile.for_engine(candidate.engine.id)
         path = model_file(self._paths, candidate.profile.model).path
         build = build_key(candidate.engine.sha256, candidate.engine.path)
-        key = model_key(build, path, chosen.settings, chosen.extra_args)
+        key = model_key(build, path, chosen)
         self._store.record(key, report.verdict, "own model", report.summary)
         return report
 

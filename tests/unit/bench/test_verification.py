@@ -35,9 +35,9 @@ def test_the_build_is_to_be_right_and_the_model_on_it_not_wrong(
     Path(paths.profiles, "mine.toml").write_text('schema = 1\nmodel = "/m.gguf"\nengine = "nightly"\n')
     found = EngineRegistry(paths).add("nightly", str(engine(tmp_path / "llama-server", UPSTREAM)))
     build = build_key(found.sha256, found.path)
-    settings = ProfileStore(paths).load("mine").for_engine("nightly").settings
+    profile = ProfileStore(paths).load("mine").for_engine("nightly")
     store = VerificationStore(paths.verifications_file)
-    for key, verdict in ((build, of_build), (model_key(build, "/m.gguf", settings), of_model)):
+    for key, verdict in ((build, of_build), (model_key(build, "/m.gguf", profile), of_model)):
         if verdict is not None:
             store.record(key, verdict, "known truth", "")
 
