@@ -133,7 +133,18 @@ GEOMETRY: dict[str, dict[str, Any]] = {
         ctx=40960),
 }  # fmt: skip
 
-QUANTS = ("iq4_xs", "q4_k_m", "q8_0")
+QUANTS = ("q2_k", "q3_k_m", "iq4_xs", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
+
+FILE_TYPES = {"q2_k": 10, "q3_k_m": 12, "iq4_xs": 30, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "q8_0": 7}
+
+_MORE_BITS = {
+    "q2_k": ("q2_k", "q4_k", "q4_k", "q3_k", "q3_k", "q3_k"),
+    "q3_k_m": ("q3_k", "q4_k", "q5_k", "q3_k", "q4_k", "q4_k"),
+    "q4_k_m": ("q4_k", "q5_k", "q6_k", "q4_k", "q6_k", "q5_k"),
+    "q5_k_m": ("q5_k", "q5_k", "q6_k", "q5_k", "q6_k", "q6_k"),
+    "q6_k": ("q6_k", "q6_k", "q6_k", "q6_k", "q6_k", "q6_k"),
+}
+"""What most tensors get; V and the same with more bits; down and the same with more bits; QKV in one tensor."""
 
 
 def _more(index: int, count: int) -> bool:
@@ -152,28 +163,27 @@ class Mix:
         if quant == "q8_0":
             return "q8_0" if what != "exps-fixed" else "mxfp4"
 
-        base = {"iq4_xs": "iq4_xs", "q4_k_m": "q4_k"}[quant]
         match what:
-            case "embd":
-                return "q6_k" if self.geometry.get("tied") else base
             case "output":
                 return "q6_k"
-            case "v":
-                if quant == "iq4_xs":
-                    return "q5_k"
-
-                return "q6_k" if _more(layer, count) else "q5_k"
-            case "down" | "down_exps":
-                if quant == "q4_k_m":
-                    return "q6_k" if _more(layer, count) else "q4_k"
-
-                return "q5_k" if what == "down" and layer < count // 8 else base
-            case "qkv":
-                return "q5_k" if quant == "q4_k_m" else base
+            case "embd" if self.geometry.get("tied"):
+                return "q6_k"
             case "small" | "shexp":
                 return "q8_0"
             case "exps-fixed":
                 return "mxfp4"
+
+        if quant == "iq4_xs":
+            return "q5_k" if what == "v" or (what == "down" and layer < count // 8) else "iq4_xs"
+
+        base, value, value_more, down, down_more, merged = _MORE_BITS[quant]
+        match what:
+            case "v":
+                return value_more if _more(layer, count) else value
+            case "down" | "down_exps":
+                return down_more if _more(layer, count) else down
+            case "qkv":
+                return merged
             case _:
                 return base
 
@@ -288,7 +298,7 @@ def fields(name: str, quant: str, *, mtp: bool = True) -> list[tuple[str, str, o
     found: list[tuple[str, str, object]] = [
         ("general.architecture", "str", g["arch"]),
         ("general.name", "str", f"{name} (geometry only)"),
-        ("general.file_type", "u32", {"iq4_xs": 30, "q4_k_m": 15, "q8_0": 7}[quant]),
+        ("general.file_type", "u32", FILE_TYPES[quant]),
         (a + "block_count", "u32", g["layers"] + tail),
         (a + "context_length", "u32", g["ctx"]),
         (a + "embedding_length", "u32", g["embd"]),

@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "bench": "find out which of two engines, profiles or settings is faster, and how sure that is",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
+    "plan": "say whether a model fits, with which settings, before anything is loaded or downloaded",
     "engines": "find, build, update, roll back and probe engines",
     "verify": "check that an engine computes rightly, by itself or against another one",
     "margins": "show or forget the memory margins that were learned",
@@ -45,7 +46,7 @@ VERBS: dict[str, str] = {
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
 
-_SETUP = frozenset({"profile", "engines", "verify", "config", "serve", "service", "doctor", "completions"})
+_SETUP = frozenset({"profile", "plan", "engines", "verify", "config", "serve", "service", "doctor", "completions"})
 """The verbs in `cli/setup`; the others are in `cli/operate`."""
 
 

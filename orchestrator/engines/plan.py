@@ -78,10 +78,13 @@ def measure_devices() -> tuple[DeviceRoom, ...]:
 
 def measure_host() -> HostRoom:
     """Return this machine's memory with what is available now."""
-    from orchestrator.adapters.hardware.host import read_host
+    found = {}
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            name, _, kib = line.partition(":")
+            found[name] = int(kib.split()[0]) >> 10
 
-    reading = read_host()
-    return HostRoom(reading.memory_total_mib, reading.memory_available_mib)
+    return HostRoom(found["MemTotal"], found["MemAvailable"])
 
 
 def _bytes_of(path: object) -> int:

@@ -225,16 +225,16 @@ class _Reader:
         length_at = struct.Struct("<Q").unpack_from
         while count:
             begin = self.take(8, what)
-            window, window_at, last = self._window, self._window_at, len(self._window) - 8
-            while begin <= last:
-                length = length_at(window, begin)[0]
-                begin += 8 + length
-                count -= 1
-                if not count:
-                    break
+            window, base, done = self._window, self._window_at, 0
+            try:
+                for done in range(1, count + 1):  # noqa: B007 - how many there were
+                    begin += 8 + length_at(window, begin)[0]
+            except (struct.error, OverflowError):  # the next length is not in the window
+                done -= 1
 
-            self.at = window_at + begin - length
-            self.skip(length, what)
+            count -= done
+            self.at = base + begin
+            self._check(0, what)
 
     def unpack(self, layout: str, what: str) -> tuple[int | float, ...]:
         begin = self.take(struct.calcsize(layout), what)
@@ -259,6 +259,9 @@ class _Reader:
         missing = self.at + count - self.size
         if missing > 0:
             detail = f"byte {self.at}: {what} needs {count} bytes, the file lacks {missing} of them"
+            if not count:
+                detail = f"{what} ends {missing} bytes after the file"
+
             raise gguf_error(self.path, "the header is cut short or corrupt", detail)
 
         if self.at + count > MAX_HEADER_BYTES:
@@ -359,9 +362,8 @@ def _tensor(reader: _Reader) -> Tensor:
     if dimensions > MAX_DIMENSIONS:
         raise reader.error(f"tensor `{name}` has {dimensions} dimensions, allowed {MAX_DIMENSIONS}")
 
-    shape = tuple(reader.integer("<Q", f"the shape of `{name}`") for _ in range(dimensions))
-    type = reader.integer("<I", f"the type of `{name}`")
-    offset = reader.integer("<Q", f"the offset of `{name}`")
+    shape = tuple(map(int, reader.unpack(f"<{dimensions}Q", f"the shape of `{name}`")))
+    type, offset = map(int, reader.unpack("<IQ", f"the type and the offset of `{name}`"))
     try:
         size = size_bytes(type, shape)
     except ValueError as error:

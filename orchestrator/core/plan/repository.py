@@ -116,9 +116,7 @@ def sort_files(files: Iterable[RepositoryFile]) -> Contents:
 
 def quant_of(path: str) -> str:
     """Return the quantisation that a file's name ends with, or its folder's; the file's own name where neither does."""
-    stem = _stem(path) or path
-    split = _SPLIT.fullmatch(stem)
-    parts = (split["stem"] if split else stem).split("/")
+    parts = _name(path).split("/")
     for part in reversed(parts):
         if found := _QUANT.findall(part):
             label = str(found[-1])
@@ -127,6 +125,14 @@ def quant_of(path: str) -> str:
             return (prefix[0] if prefix else "") + ("F" + kind[2:] if kind.startswith("FP") else kind)
 
     return parts[-1]
+
+
+def family_of(path: str) -> str:
+    """Return what the files of one model in several quantisations are all called: the name without those."""
+    name = _name(path).rpartition("/")[2]
+    *_, last = [None, *_QUANT.finditer(name)]
+    kept = name if last is None else name[: last.start()] + name[last.end() :]
+    return kept.strip("-._").upper()
 
 
 def find_quant(models: Sequence[ListedModel], wanted: str) -> tuple[ListedModel, ...]:
@@ -191,6 +197,13 @@ def choose_model(reference: ModelReference, contents: Contents) -> ListedModel:
 
 def _stem(path: str) -> str | None:
     return path[: -len(".gguf")] if path.lower().endswith(".gguf") else None
+
+
+def _name(path: str) -> str:
+    """Return a path without its ending and the number of a part."""
+    stem = _stem(path) or path
+    split = _SPLIT.fullmatch(stem)
+    return split["stem"] if split else stem
 
 
 def _plain(text: str) -> str:

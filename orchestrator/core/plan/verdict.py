@@ -78,6 +78,7 @@ def judge(
     margin_bytes: int = 0,
     may_offload: bool = True,
     need: NeedOf | None = None,
+    advise: bool = True,
 ) -> Judgement:
     """Return whether a start fits.
 
@@ -86,13 +87,15 @@ def judge(
     :param free_bytes: of each device
     :param host_free_bytes: what the host has available; None when that is not asked
     :param may_offload: whether weights may be left on the host that the shape has on a device
+    :param advise: whether to look for changes, which takes most of the time
     """
     need = need or needs(geometry, build)
     asked = need(shape)
     if not _lacks_host(asked, host_free_bytes) and fits(asked, free_bytes, margin_bytes):
         return _fitting(geometry, shape, asked, free_bytes, margin_bytes, need)
 
-    changes = tuple(_changes(geometry, shape, build, free_bytes, host_free_bytes, margin_bytes, need))
+    looked = _changes(geometry, shape, build, free_bytes, host_free_bytes, margin_bytes, need) if advise else ()
+    changes = tuple(looked)
     if may_offload:
         for offloaded in _offloads(geometry, shape, build, free_bytes, margin_bytes, need):
             found = need(offloaded)
