@@ -12,6 +12,7 @@ from orchestrator.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orchestrator.adapters.paths import Paths
     from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan
     from orchestrator.core.plan.report.document import FigureSource
     from orchestrator.core.plan.speed import SpeedForecast
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return _show_matrix(targets, context, devices, host, args)
 
     target = find_target(paths, args.target, args.engine, context)
-    return _show_plan(target, devices, host, sources, args)
+    return _show_plan(paths, target, devices, host, sources, args)
 
 
 def _room(args: argparse.Namespace) -> tuple[tuple[DeviceRoom, ...], HostRoom, list[FigureSource]]:
@@ -122,6 +123,7 @@ def _measured_room(host: HostRoom) -> tuple[tuple[DeviceRoom, ...], HostRoom, li
 
 
 def _show_plan(
+    paths: Paths,
     target: PlanTarget,
     devices: tuple[DeviceRoom, ...],
     host: HostRoom,
@@ -133,7 +135,7 @@ def _show_plan(
 
     settings: Mapping[str, Value] = target.profile.settings
     plan = plan_of(gather(target.profile, target.engine, target.parts), devices_used(settings, devices), host)
-    speed = _speed(target, plan)
+    speed = _speed(paths, target, plan)
     told = [*_model_sources(target, plan), *sources]
     if args.json:
         from orchestrator.core.plan.report.document import plan_document
@@ -223,17 +225,17 @@ def _model_sources(target: PlanTarget, plan: Plan) -> list[FigureSource]:
     return [*found, *(FigureSource("not covered", gap) for gap in geometry.gaps)]
 
 
-def _speed(target: PlanTarget, plan: Plan) -> SpeedForecast:
-    """Return the forecast: without a measured run, the bound that a known card's bandwidth sets."""
+def _speed(paths: Paths, target: PlanTarget, plan: Plan) -> SpeedForecast:
+    """Return the forecast from what was measured on this machine, bounded by what bandwidths are known."""
+    from orchestrator.adapters.store.speeds import SpeedStore
     from orchestrator.core.plan.cards import card_of_device
-    from orchestrator.core.plan.speed import Ceilings, SpeedKey, decode_amounts, forecast_decode, tensor_types
+    from orchestrator.core.plan.speed import Ceilings, SpeedKey, decode_amounts, forecast_decode
 
     room = plan.devices[0] if len(plan.devices) == 1 else None
     card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
-    kind = plan.subject.build.kind
-    geometry = plan.subject.geometry
-    types = tensor_types(target.parts)
+    geometry, kind = plan.subject.geometry, plan.subject.build.kind
     build = target.engine.build if target.engine else ""
-    key = SpeedKey(kind, build, room.name if room else "", geometry.architecture, types)
-    ceilings = Ceilings(card.bandwidth_gb_s if card else None, None)
-    return forecast_decode((), key, decode_amounts(geometry, plan.shape, kind), ceilings)
+    key = SpeedKey(kind, build, room.name if room else "host", geometry.architecture, geometry.tensor_types)
+    store = SpeedStore(paths.speeds_file)
+    ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
+    return forecast_decode(store.samples(), key, decode_amounts(geometry, plan.shape, kind), ceilings)
