@@ -137,3 +137,14 @@ def test_a_second_copy_is_not_loaded_beside_one_that_serves(home: Home) -> None:
     assert done.returncode == 1
     assert "plain is running" in done.stderr
     assert "orch down" in done.stderr
+
+
+def test_a_users_model_with_mtp_is_read_without_it_as_well(home: Home) -> None:
+    model = os.path.join(home.root, "mtp.gguf")
+    write_known_model(model)
+    text = f'schema = 1\nmodel = "{model}"\nengine = "embedded"\n[context]\nsize = 4096\n[cpu]\nthreads = 1\n'
+    home.profile("drafts", text + '[speculative]\ntype = "mtp"\n')
+    answer = home.orch_json("verify", "drafts@embedded")
+    assert answer["verdict"] == "right", answer
+    [check] = [each for each in answer["checks"] if each["name"] == "MTP on as off"]
+    assert check["observed"] == check["expected"] > 50

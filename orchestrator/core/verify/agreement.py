@@ -102,14 +102,40 @@ def compare_readings(one: Reading, other: Reading) -> tuple[Agreement, int | Non
     prefix_of: list[int] = []
     for prefix, (a, b) in enumerate(zip(one, other, strict=False)):
         for first, second in zip(a, b, strict=False):
-            left.append(first.likely)
-            right.append(second.likely)
-            prefix_of.append(prefix)
+            if first.likely or second.likely:  # with drafts an engine tells those of the first token alone
+                left.append(first.likely)
+                right.append(second.likely)
+                prefix_of.append(prefix)
+
             if first.text != second.text:
                 break
 
     agreement = compare(left, right)
     return agreement, None if agreement.parted is None else prefix_of[agreement.parted]
+
+
+def clear_tokens_drawn(told: Reading, drawn: Reading) -> tuple[int, int, int | None]:
+    """Compare what was drawn with the tokens that were clearly the likeliest, as long as both have drawn the same.
+
+    With drafts an engine tells no likelihoods: their tokens alone can be compared.
+
+    :param told: with the likeliest tokens at each place; `drawn` with texts alone
+    :return: how many clear tokens were compared, how many of them were not drawn, and the first prefix where
+    """
+    clear = missed = 0
+    where = None
+    for prefix, (one, other) in enumerate(zip(told, drawn, strict=False)):
+        for first, second in zip(one, other, strict=False):
+            if _is_clear(first.likely):
+                clear += 1
+                if first.text != second.text:
+                    missed += 1
+                    where = prefix if where is None else where
+
+            if first.text != second.text:
+                break
+
+    return clear, missed, where
 
 
 def describe(agreement: Agreement) -> str:

@@ -21,7 +21,14 @@ from orchestrator.core.health.outcomes import outcome_of_question
 from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.settings import Value
 from orchestrator.core.profile.speculation import drafts_with_mtp
-from orchestrator.core.verify.agreement import Bounds, Reading, bounds_of, compare_readings, describe
+from orchestrator.core.verify.agreement import (
+    Bounds,
+    Reading,
+    bounds_of,
+    clear_tokens_drawn,
+    compare_readings,
+    describe,
+)
 from orchestrator.core.verify.checks import Check, Reproduction
 from orchestrator.engines.registry import Engine
 from orchestrator.engines.render import render_profile
@@ -89,7 +96,7 @@ async def check_own_model(
             without: list[tuple[DrawnToken, ...]] = []
             async with _started(candidate, paths, directory, mtp=False) as engine:
                 await _read(engine, without, cached=False)
-                checks.append(agreement_check(stage, fresh, without, bounds, engine.argv))
+                checks.append(_drawn_check(stage, without, fresh, bounds, engine.argv))
     except TrialError as error:
         checks.append(Check(stage, False, error.message, "an answer", detail=" | ".join(error.details)))
 
@@ -98,6 +105,9 @@ async def check_own_model(
 
 def agreement_check(name: str, one: Reading, other: Reading, bounds: Bounds, argv: tuple[str, ...]) -> Check:
     """Return the check that two readings are the same or close; the first prefix where they part shows it."""
+    if not (_tells(one) and _tells(other)):
+        return Check(name, None, detail="the engine tells no likelihoods")
+
     agreement, parted = compare_readings(one, other)
     body = {"prompt": prefixes()[parted or 0], "n_predict": 1, "temperature": 0, "n_probs": LIKELY}
     shown_by = Reproduction(argv, "/completion", {**body, "cache_prompt": False})
@@ -106,17 +116,34 @@ def agreement_check(name: str, one: Reading, other: Reading, bounds: Bounds, arg
     return Check(name, ok, likeness, "close", None, describe(agreement), None if ok else shown_by)
 
 
+def _drawn_check(name: str, told: Reading, drawn: Reading, bounds: Bounds, argv: tuple[str, ...]) -> Check:
+    """Return the check that tokens which are clearly the likeliest were drawn with drafts, too."""
+    clear, missed, where = clear_tokens_drawn(told, drawn)
+    if not clear:
+        return Check(name, None, detail="no token of the text is clear to this model")
+
+    ok = 1 - missed / clear >= bounds.top
+    body = {"prompt": prefixes()[where or 0], "n_predict": DRAWN, "temperature": 0, "n_probs": LIKELY}
+    shown_by = None if ok else Reproduction(argv, "/completion", {**body, "cache_prompt": False})
+    detail = f"of {clear} tokens that are clearly the likeliest without drafts"
+    return Check(name, ok, clear - missed, clear, round((1 - bounds.top) * clear, 1), detail, shown_by)
+
+
 def pair_check(other: str, one: Reading, reading: Reading, bounds: Bounds) -> Check:
     """Return the check that two engines read alike."""
     name = f"reads as {other}"
-    if not any(one) or not any(reading):
-        return Check(name, None, detail="one of the two gave no answers")
+    if not (_tells(one) and _tells(reading)):
+        return Check(name, None, detail="one of the two gave no answers, or tells no likelihoods")
 
     agreement, _ = compare_readings(one, reading)
     parted = "" if agreement.parted is None else f", first apart at position {agreement.parted}"
     likeness = agreement.likeness(bounds)
     return Check(name, likeness != "different", likeness, "same or close",
                  detail=describe(agreement) + parted)  # fmt: skip
+
+
+def _tells(reading: Reading) -> bool:
+    return any(step.likely for steps in reading for step in steps)
 
 
 def _started(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.core.verify.agreement import compare, divergence
+from orchestrator.core.verify.agreement import clear_tokens_drawn, compare, divergence
 
 SURE = {"a": 0.9, "b": 0.05}
 NEAR = {"a": 0.89, "b": 0.06}
@@ -46,3 +47,22 @@ def test_nothing_to_compare_is_refused() -> None:
         compare([], [])
     with pytest.raises(ValueError, match="1 positions of one side, 2 of the other"):
         compare([SURE], [SURE, SURE])
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    likely: dict[str, float]
+
+
+def test_drafts_may_change_a_token_that_is_in_doubt_and_none_that_is_clear() -> None:
+    sure, doubted = {"a": 0.9, "b": 0.1}, {"a": 0.5, "b": 0.45}
+    told = [[Token("a", sure), Token("a", doubted), Token("a", sure)]]
+
+    def drawn(text: str) -> list[list[Token]]:
+        return [[Token(each, {}) for each in text]]
+
+    assert clear_tokens_drawn(told, drawn("aaa")) == (2, 0, None)
+    assert clear_tokens_drawn(told, drawn("abx")) == (1, 0, None), "after a doubt the texts are others"
+    assert clear_tokens_drawn(told, drawn("aab")) == (2, 1, 0)
+    assert clear_tokens_drawn([*told, *told], drawn("aaa") + drawn("baa")) == (3, 1, 1)

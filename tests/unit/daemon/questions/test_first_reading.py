@@ -80,6 +80,20 @@ def test_one_that_tells_no_likelihoods_is_unverified_and_serves() -> None:
     assert (result.verdict, result.failure) == ("unverified", None)
 
 
+def test_one_with_drafts_tells_the_likelihoods_of_its_first_tokens_and_is_verified_by_these() -> None:
+    def drafting(share_of_long: float) -> Scripted:
+        def answer(path: str, body: dict[str, Any]) -> Answer:
+            long = len(body["prompt"].split(" ")) >= 32 and not body["cache_prompt"]
+            status, events = tokens(body, share_of_long if long else 0.8)
+            return status, [events[0], *[{"content": "a", "completion_probabilities": []}] * 3, events[-1]]
+
+        return Scripted(answer)
+
+    assert result_of(drafting(0.8)).verdict == "right"
+    assert "9 positions" in result_of(drafting(0.8)).summary
+    assert result_of(drafting(0.3)).verdict == "wrong"
+
+
 def test_one_without_time_is_unverified_and_serves() -> None:
     result = result_of(Scripted(steady), limit_s=1e-6)
     assert (result.verdict, result.failure) == ("unverified", None)
