@@ -97,6 +97,10 @@ class Paths:
         return os.path.join(self.state, "verifications.json")
 
     @property
+    def starts_file(self) -> str:
+        return os.path.join(self.state, "starts.json")
+
+    @property
     def history_file(self) -> str:
         return os.path.join(self.state, "history.sqlite3")
 

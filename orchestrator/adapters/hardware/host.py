@@ -64,6 +64,11 @@ def available_memory_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def total_memory_mib() -> int:
+    """Return all the memory that the host's programs can ever have: its own, and what it swaps to."""
+    return int(psutil.virtual_memory().total + psutil.swap_memory().total) >> 20
+
+
 def rss_mib(pids: Collection[int]) -> int | None:
     """Return the host memory that processes have in use, a mapped model included; None when none of them is there."""
     sizes = []

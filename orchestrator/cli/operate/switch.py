@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start what `orch verify` has found to be computed wrongly",
     )
+    parser.add_argument("--force", action="store_true", help="try what the plan says cannot fit (`orch plan`)")
     parser.add_argument("--cancel", action="store_true", help="end the switch under way")
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target is None:
         raise UsageError("say what to switch to", hint="`orch engines list` and `orch profile list` show what there is")
 
-    flags = {name: getattr(args, name) for name in ("dry_run", "now", "unverified")}
+    flags = {name: getattr(args, name) for name in ("dry_run", "now", "unverified", "force")}
     body: dict[str, object] = {"target": args.target, **flags}
     if args.strategy != "auto":
         body["strategy"] = args.strategy

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start what `orch verify` has found to be computed wrongly",
     )
+    parser.add_argument("--force", action="store_true", help="try what the plan says cannot fit (`orch plan`)")
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
     parser.add_argument(
         "--dry-run", action="store_true", help="check profile, build and model files, and show the command line"
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return _dry_run(args)
 
     started = ensure_daemon(paths)
-    given = (("profile", args.profile), ("engine", args.engine), ("unverified", args.unverified))
+    given = (("profile", args.profile), ("engine", args.engine), ("unverified", args.unverified), ("force", args.force))
     body = {name: value for name, value in given if value}
     try:
         answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
@@ -103,16 +104,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(args: argparse.Namespace) -> int:
     """Find what would keep it from starting, without a daemon; a model's headers are read, its weights are not."""
+    import os
     import shlex
 
-    from orchestrator.adapters.hardware.gpu import GpuReader
+    from orchestrator.adapters.hardware.gpu_sources import open_gpus
     from orchestrator.core.errors import UsageError
     from orchestrator.daemon.fleet.preparing import Preparer
 
     if args.profile is None:
         raise UsageError("say what would be started", hint="`orch up PROFILE --dry-run`")
 
-    resolved = Preparer(find_paths(), GpuReader(())).resolve(args.profile, args.engine, unverified=args.unverified)
+    preparer = Preparer(find_paths(), open_gpus(os.environ))
+    resolved = preparer.resolve(args.profile, args.engine, unverified=args.unverified, force=args.force)
     target = resolved.target
     if args.json:
         values = {"profile": target.profile, "engine": target.engine, "argv": list(resolved.argv)}

@@ -53,14 +53,17 @@ class Actions:
         state = self._owner.fleet.state
         return target_of(state) if state_is_active(state) else None
 
-    async def up(self, profile: str | None, engine: str | None, *, unverified: bool = False) -> dict[str, object]:
+    async def up(
+        self, profile: str | None, engine: str | None, *, unverified: bool = False, force: bool = False
+    ) -> dict[str, object]:
         """Start this, or have it replace what runs.
 
         :param profile: None for what ran before
         :param unverified: also what `orch verify` has found to be computed wrongly
+        :param force: also what cannot fit
         :raises OrchError: when it cannot be started as it is written
         """
-        resolved = await self._resolve(profile, engine, unverified=unverified)
+        resolved = await self._resolve(profile, engine, unverified=unverified, force=force)
         if unverified:
             self._preparer.trust(resolved.target)
 
@@ -83,7 +86,9 @@ class Actions:
             "notes": resolved.notes,
         }
 
-    async def _resolve(self, profile: str | None, engine: str | None, *, unverified: bool = True) -> ResolvedTarget:
+    async def _resolve(
+        self, profile: str | None, engine: str | None, *, unverified: bool = True, force: bool = True
+    ) -> ResolvedTarget:
         if profile is None:
             fallback = self._fallback()
             if fallback is None:
@@ -94,23 +99,24 @@ class Actions:
 
             profile, engine = fallback.profile, engine or fallback.engine
 
-        resolve = partial(self._preparer.resolve, profile, engine, unverified=unverified)
+        resolve = partial(self._preparer.resolve, profile, engine, unverified=unverified, force=force)
         return await read_files(resolve, f"profile `{profile}`")
 
     async def switch(
         self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False, again: bool = False,
-        unverified: bool = False,
+        unverified: bool = False, force: bool = False,
     ) -> dict[str, object]:  # fmt: skip
         """Begin a switch, in the place of one that is under way, or say what it would do.
 
         :param now: cut the requests that run instead of waiting for their end
         :param again: start it anew where it runs already
         :param unverified: also to what `orch verify` has found to be computed wrongly
+        :param force: also to what cannot fit
         :raises OrchError: when it cannot work
         """
         running = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
         resolved = await read_files(
-            partial(self._preparer.resolve_text, target, running, unverified=unverified), f"`{target}`"
+            partial(self._preparer.resolve_text, target, running, unverified=unverified, force=force), f"`{target}`"
         )
         planned, reason = await self._switcher.plan(resolved, strategy)
         answer: dict[str, object] = {

@@ -2,9 +2,9 @@
 
     GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
     GET  /v1/frame?points=N&requests=N           what a dashboard shows (`api/top_frames.py`); asked for each second
-    POST /v1/up       {"profile"?, "engine"?, "unverified"?}   start, or replace what runs
-    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?, "again"?, "unverified"?}   begin a switch; with
-                                                 dry_run, say what it would do; with again, start anew what runs already
+    POST /v1/up       {"profile"?, "engine"?, "unverified"?, "force"?}   start, or replace what runs
+    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?, "again"?, "unverified"?, "force"?}   begin a switch;
+                                                 with dry_run, say what it would do; with again, start anew what runs
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
     POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/reload   {}                         read the profiles anew, restart what changed
@@ -74,6 +74,7 @@ class UpBody(msgspec.Struct, forbid_unknown_fields=True):
     profile: str | None = None
     engine: str | None = None
     unverified: bool = False
+    force: bool = False
 
 
 class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,6 +84,7 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     now: bool = False
     again: bool = False
     unverified: bool = False
+    force: bool = False
 
 
 class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -200,13 +202,19 @@ class Control:
 
     async def _up(self, request: Request, response: Response) -> None:
         body = await _body(request, UpBody)
-        answer = await self._actions.up(body.profile, body.engine, unverified=body.unverified)
+        answer = await self._actions.up(body.profile, body.engine, unverified=body.unverified, force=body.force)
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _switch(self, request: Request, response: Response) -> None:
         body = await _body(request, SwitchBody)
         answer = await self._actions.switch(
-            body.target, body.strategy, dry_run=body.dry_run, now=body.now, again=body.again, unverified=body.unverified
+            body.target,
+            body.strategy,
+            dry_run=body.dry_run,
+            now=body.now,
+            again=body.again,
+            unverified=body.unverified,
+            force=body.force,
         )
         response.send(200, _JSON, msgspec.json.encode(answer))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,8 +19,9 @@ import anyio.to_thread
 from orchestrator.adapters.abandonable import NoThreadError, run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.file_stamps import directory_stamp, stamp
+from orchestrator.adapters.gguf.reader import GgufHeader
 from orchestrator.adapters.gguf.splits import split_paths
-from orchestrator.adapters.hardware.gpu import GpuProvider
+from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.key_handover import EngineKey, make_key
 from orchestrator.adapters.process.ports import free_port
@@ -31,6 +32,7 @@ from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.plan.start import StartPlan
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.engines import probe_cache
@@ -40,6 +42,7 @@ from orchestrator.engines.model_check import check_embeddings, check_fit, check_
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, render_profile
+from orchestrator.engines.start_plan import StartPlanner, engine_key, known_starts
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +93,7 @@ class Launch:
     :param lacking: the records that it is started without, and why
     :param model_bytes: size of the model's files, to show how far loading is
     :param cache_in_host: whether some of the KV cache may be in host memory
+    :param plan: what it is expected to take; None where that is not known. `planner` made it
     :param verify_as: the key under which its first verification is to be kept; None where there is one already, or
         whoever started it wants none
     """
@@ -108,6 +112,8 @@ class Launch:
     capabilities: Capabilities
     cache_in_host: bool = True
     lacking: tuple[str, ...] = ()
+    plan: StartPlan | None = None
+    planner: StartPlanner | None = None
     verify_as: str | None = None
 
     @property
@@ -124,6 +130,7 @@ class ResolvedTarget:
     """A target that has been checked as far as that goes without starting it.
 
     :param notes: what whoever asked should know
+    :param plan: what it is expected to take; None where that is not known
     """
 
     target: Target
@@ -132,6 +139,7 @@ class ResolvedTarget:
     model_path: str
     model_bytes: int
     notes: tuple[str, ...]
+    plan: StartPlan | None = None
 
 
 class Preparer:
@@ -147,27 +155,39 @@ class Preparer:
         self._files: dict[Target, tuple[str, ...]] = {}
         self._stamps: dict[Target, object] = {}
 
-    def resolve(self, name: str, engine: str | None, *, unverified: bool = False) -> ResolvedTarget:
+    def resolve(
+        self, name: str, engine: str | None, *, unverified: bool = False, force: bool = False
+    ) -> ResolvedTarget:
         """Return the target that a name (or an alias, or a file) and an engine stand for, checked.
 
         :param unverified: also one that `orch verify` has found to be computed wrongly
+        :param force: also one that cannot fit
         :raises OrchError: whatever would keep it from starting
         """
         profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
         checked = self._find_engine(target.engine)
         rendered = render_profile(self._paths, profile, checked)
-        path, model_bytes = self._check_model(rendered.profile, checked, unverified=unverified)
-        return ResolvedTarget(target, rendered.profile, rendered.argv, path, model_bytes, rendered.notes)
+        path, parts = self._check_model(rendered.profile, checked, unverified=unverified)
+        planner = self._planner(checked, path, parts, self._gpus.read())
+        if not force:
+            planner.refuse_impossible(rendered.profile)
 
-    def resolve_text(self, text: str, running: Target | None, *, unverified: bool = False) -> ResolvedTarget:
+        size = sum(part.file_size for part in parts)
+        return ResolvedTarget(
+            target, rendered.profile, rendered.argv, path, size, rendered.notes, planner.plan(rendered.profile)
+        )
+
+    def resolve_text(
+        self, text: str, running: Target | None, *, unverified: bool = False, force: bool = False
+    ) -> ResolvedTarget:
         """Return the target that `profile@engine`, an engine or a profile stands for, checked as by `resolve`.
 
         :param running: an engine alone means its profile
         """
         name, at, engine = text.rpartition("@")
         if at:
-            return self.resolve(name, engine, unverified=unverified)
+            return self.resolve(name, engine, unverified=unverified, force=force)
 
         if text in EngineRegistry(self._paths).ids():
             if running is None:
@@ -176,9 +196,9 @@ class Preparer:
                     hint=f"`orch switch PROFILE@{text}`",
                 )
 
-            return self.resolve(running.profile, text, unverified=unverified)
+            return self.resolve(running.profile, text, unverified=unverified, force=force)
 
-        return self.resolve(text, None, unverified=unverified)
+        return self.resolve(text, None, unverified=unverified, force=force)
 
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
@@ -186,13 +206,16 @@ class Preparer:
         profile = self._profiles.load(target.profile)
         engine = self._find_engine(target.engine)
         chosen = profile.for_engine(engine.id)
-        path, model_bytes = self._check_model(chosen, engine)
-        devices = tuple(f"{each.name}:{each.total_mib}" for each in self._gpus.read())
-        key = margin_key(chosen, path, f"{engine.build} {engine.sha256[:12]}", devices)
+        path, parts = self._check_model(chosen, engine)
+        gpus = self._gpus.read()
+        devices = tuple(f"{each.name}:{each.total_mib}" for each in gpus)
+        key = margin_key(chosen, path, engine_key(engine), devices)
+        planner = self._planner(engine, path, parts, gpus)
         lacking: list[str] = []
         learned = self._best_effort(lambda: self._margins.learned(key), "what was learned of margins", lacking)
         if rung is None:
             rung = first_rung(chosen, learned)
+            rung = planner.possible_rung(chosen, rung) or rung
         elif learned is not None:  # while the engine served: a spill
             rung = raise_rung(rung, learned)
 
@@ -201,7 +224,7 @@ class Preparer:
             directory = "/"
 
         port = free_port()
-        engine_key, why = make_key(self._paths.keys, instance)
+        handed_key, why = make_key(self._paths.keys, instance)
         lacking += [f"its key file ({why})"] if why else []
         try:
             rendered = render_profile(
@@ -211,10 +234,10 @@ class Preparer:
                 adjust=partial(apply_rung, rung=rung),
                 host=HOST,
                 port=port,
-                api_key_file=engine_key.path,
+                api_key_file=handed_key.path,
             )
         except BaseException:
-            engine_key.forget()
+            handed_key.forget()
             raise
         return Launch(
             instance=instance,
@@ -224,15 +247,22 @@ class Preparer:
             rendered=rendered,
             rung=rung,
             port=port,
-            key=engine_key,
+            key=handed_key,
             directory=directory,
-            model_bytes=model_bytes,
+            model_bytes=sum(part.file_size for part in parts),
             margin_key=key,
             capabilities=engine.capabilities,
             cache_in_host=not devices or cache_may_be_in_host(rendered.profile),
             lacking=tuple(lacking),
+            plan=planner.plan(rendered.profile),
+            planner=planner,
             verify_as=None if target in self._trusted else self._unverified_key(engine, path, rendered.profile),
         )
+
+    def _planner(
+        self, engine: Engine, path: str, parts: tuple[GgufHeader, ...], gpus: Sequence[GpuReading]
+    ) -> StartPlanner:
+        return StartPlanner(parts, engine.capabilities, gpus, known_starts(self._paths, engine, path))
 
     def trust(self, target: Target) -> None:
         """Start a target from now on without having it read first: somebody said `--unverified`, or it ran before."""
@@ -339,8 +369,10 @@ class Preparer:
 
         return engine
 
-    def _check_model(self, profile: EngineProfile, engine: Engine, *, unverified: bool = True) -> tuple[str, int]:
-        """Return the model's path and size in bytes, once its header was read and has what profile and engine need."""
+    def _check_model(
+        self, profile: EngineProfile, engine: Engine, *, unverified: bool = True
+    ) -> tuple[str, tuple[GgufHeader, ...]]:
+        """Return the model's path and its headers, once they have what profile and engine need."""
         path = model_file(self._paths, profile.model).ensure()
         parts = read_model(profile, path)
         check_fit(profile, parts, engine.capabilities.kind)
@@ -358,7 +390,7 @@ class Preparer:
                 hint="`orch engines list` shows the others",
             )
 
-        return path, sum(part.file_size for part in parts)
+        return path, parts
 
 
 def _made(directory: str) -> str:

@@ -72,7 +72,9 @@ class DesiredTarget:
         if last is not None:
             return last
 
-        return self._preparer.resolve(self._default, None).target if self._default else None
+        return (
+            self._preparer.resolve(self._default, None, unverified=True, force=True).target if self._default else None
+        )
 
     async def start_first(self) -> None:
         """Ask for what the command line says, else for what ran when the daemon died, else the configured default."""
@@ -92,8 +94,8 @@ class DesiredTarget:
             return
 
         try:
-            # Whoever started it has decided already whether it may run unverified.
-            resolve = partial(self._preparer.resolve, name, engine, unverified=ran_before)
+            # Whoever started it has decided already whether it may run unverified, and is tried though it may not fit.
+            resolve = partial(self._preparer.resolve, name, engine, unverified=ran_before, force=ran_before)
             resolved = await read_files(resolve, f"profile `{name}`")
         except OrchError as error:
             # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.

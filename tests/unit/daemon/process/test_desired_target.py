@@ -32,7 +32,7 @@ WANTED = {"profile": "wanted", "engine": "ik-fork"}
 class Profiles:
     """Resolves every name but `broken`; the engine is the one asked for, else `default`."""
 
-    def resolve(self, name: str, engine: str | None, *, unverified: bool = False) -> object:
+    def resolve(self, name: str, engine: str | None, *, unverified: bool = False, force: bool = False) -> object:
         if name == "broken":
             raise UsageError("profile `broken` is wrong", details=("broken.toml:1",))
 

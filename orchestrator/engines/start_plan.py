@@ -1,0 +1,170 @@
+"""The plan of a start on this machine: from headers, profile and build, and from what earlier starts took."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.adapters.file_stamps import file_identity
+from orchestrator.adapters.gguf.reader import GgufHeader
+from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.adapters.hardware.host import total_memory_mib
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.starts import StartStore
+from orchestrator.core.dialect.capabilities import Capabilities
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.ladder import Rung, apply_rung
+from orchestrator.core.fleet.readiness import requires_device
+from orchestrator.core.plan.amounts import MIB
+from orchestrator.core.plan.geometry import Geometry, geometry_of
+from orchestrator.core.plan.need import COLD_OVERHEAD_MIB, PlanBuild
+from orchestrator.core.plan.readback import MeasuredStart, learned_beside_mib, learned_needs
+from orchestrator.core.plan.solve import needs
+from orchestrator.core.plan.start import StartPlan, plan_start, refuse_start
+from orchestrator.core.plan.verdict import judge
+from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.engines.registry import Engine
+
+_log = logging.getLogger(__name__)
+
+_SHARED_MEMORY_MIB = 8192
+"""AMD devices with less may be parts of a processor, whose driver lends them the host's memory, too."""
+
+_ADVICE = 3
+
+_SURPRISES = (ArithmeticError, LookupError, TypeError, ValueError)
+"""What a header with keys that nobody thought of may lead to: no reason not to start."""
+
+
+def engine_key(engine: Engine) -> str:
+    """Return what tells one build from another: two of one commit differ in their flags."""
+    return f"{engine.build} {engine.sha256[:12]}"
+
+
+def known_starts(paths: Paths, engine: Engine, model_path: str) -> list[MeasuredStart]:
+    """Return the starts of a model's file on a build, the newest last; none where they cannot be read."""
+    try:
+        return StartStore(paths.starts_file).find(engine_key(engine), file_identity(model_path))
+    except OSError:
+        return []
+
+
+class StartPlanner:
+    """Plans starts of one model on one build and these devices.
+
+    :param starts: of this model on this build, the newest last
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[GgufHeader],
+        capabilities: Capabilities,
+        gpus: Sequence[GpuReading],
+        starts: Sequence[MeasuredStart] = (),
+    ) -> None:
+        self._gpus = gpus
+        self._starts = starts
+        self._geometry: Geometry | None = None
+        if capabilities.kind == "unknown":
+            return
+
+        self._build = PlanBuild(capabilities.kind, capabilities.build_number)
+        try:
+            self._geometry = geometry_of(parts)
+        except OrchError as error:
+            _log.info("%s is not planned: %s", parts[0].path, error.message)
+        except _SURPRISES:
+            _log.warning("%s is not planned", parts[0].path, exc_info=True)
+
+    def plan(self, profile: EngineProfile, devices: int | None = None) -> StartPlan | None:
+        """Return the plan of a start; None for a build that is not known, or a header that does not say enough.
+
+        :param devices: that the engine has, where it has said so
+        """
+        if self._geometry is None:
+            return None
+
+        count = _devices(profile, self._gpus) if devices is None else devices
+        overhead = learned_beside_mib(self._starts)
+        formula = needs(self._geometry, self._build, overhead_mib=COLD_OVERHEAD_MIB if overhead is None else overhead)
+        try:
+            return plan_start(
+                self._geometry, profile, self._build, devices=count, need=learned_needs(formula, self._starts)
+            )
+        except _SURPRISES:
+            _log.warning("%s is not planned", profile.name, exc_info=True)
+            return None
+
+    def possible_rung(self, profile: EngineProfile, rung: Rung) -> Rung | None:
+        """Return the first rung, from this one on, that is not certain to fail; None when each is.
+
+        Margins change nothing that is certain: of the ladder only the steps that the profile allows do.
+        """
+        steps = [step for step in profile.recovery.then if step not in rung.steps]
+        for count in range(len(steps) + 1):
+            tried = replace(rung, steps=(*rung.steps, *steps[:count]))
+            if self._impossible(apply_rung(profile, tried)) is None:
+                return tried
+
+        return None
+
+    def refuse_impossible(self, profile: EngineProfile) -> None:
+        """Refuse a start that cannot be on these devices, whatever else is on them and however far the ladder goes.
+
+        :raises OrchError: in the plan's words, with what would make it fit
+        """
+        reason = self._impossible(profile)
+        if reason is None or self.possible_rung(profile, Rung()) is not None:
+            return
+
+        raise OrchError(
+            f"profile `{profile.name}` does not fit here: {reason}",
+            details=self._advice(profile),
+            hint=f"`orch plan {profile.name}` shows what takes how much; `--force` tries it all the same",
+        )
+
+    def _impossible(self, profile: EngineProfile) -> str | None:
+        plan = self.plan(profile)
+        if plan is None or _pages_device_memory() or any(start.shape == plan.shape for start in self._starts):
+            return None
+
+        needs_device = requires_device(profile.settings, fits=plan.build.kind == "upstream", has_backend=False)
+        return refuse_start(plan, profile, self._totals_mib(), total_memory_mib(), needs_device=needs_device)
+
+    def _advice(self, profile: EngineProfile) -> tuple[str, ...]:
+        plan = self.plan(profile)
+        free = [total * MIB for total in self._totals_mib()]
+        if plan is None or not free:
+            return ()
+
+        changes = judge(plan.geometry, plan.shape, plan.build, free, may_offload=False).changes
+        return tuple(f"it fits with {each.text} ({each.setting} = {_toml(each.value)})" for each in changes[:_ADVICE])
+
+    def _totals_mib(self) -> list[int]:
+        bound = all(each.vendor == "nvidia" or each.total_mib >= _SHARED_MEMORY_MIB for each in self._gpus)
+        return [each.total_mib for each in self._gpus] if bound else []
+
+
+def _devices(profile: EngineProfile, gpus: Sequence[GpuReading]) -> int | None:
+    """Return how many devices the engine will find; None where the profile names them."""
+    named = profile.settings.get("memory.devices")
+    if isinstance(named, tuple) and named:
+        return sum(str(name) not in ("CPU", "none") for name in named)
+
+    remote = profile.settings.get("memory.rpc")
+    count = len(gpus) + (len(remote) if isinstance(remote, tuple) else 0)
+    if count:
+        return 1 if profile.settings.get("memory.split") == "none" else count
+
+    return int(requires_device(profile.settings, fits=False, has_backend=False))
+
+
+def _pages_device_memory() -> bool:
+    """Return whether the driver moves device memory to the host's when it is full: Windows' does, and so WSL's."""
+    return "microsoft" in os.uname().release.lower()
+
+
+def _toml(value: int | str) -> str:
+    return str(value) if isinstance(value, int) else f'"{value}"'
