@@ -49,6 +49,20 @@ class GpuStatus(TypedDict):
     total_mib: int
 
 
+class MemoryStatus(TypedDict):
+    """One component of an engine's memory, MiB: the bounds that were planned, how well they are known, what was read.
+
+    `place` is `host`, or a device as the engine names it (`device 0` before it has loaded). `high` is null where there
+    is no upper bound. `measured_mib` is null until it serves, and where nothing tells it.
+    """
+
+    place: str
+    component: str
+    planned_mib: dict[str, float | None]
+    kind: str
+    measured_mib: float | None
+
+
 class Status(TypedDict):
     version: Literal[1]
     state: StateName
@@ -70,6 +84,7 @@ class Status(TypedDict):
     daemon_pid: int
     generation: int
     notice: str | None
+    memory: list[MemoryStatus]
 
 
 """The answer of `orch status --json`.

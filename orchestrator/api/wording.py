@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from orchestrator.api.types import SwitchResult, TargetName
+    from orchestrator.api.types import MemoryStatus, SwitchResult, TargetName
     from orchestrator.core.fleet.state_summary import StateName
 
 STATE_SYMBOLS: dict[StateName, str] = {
@@ -59,3 +59,56 @@ def flag_texts(argv: Iterable[str]) -> list[str]:
             texts.append(word)
 
     return texts
+
+
+def memory_texts(rows: Sequence[MemoryStatus]) -> list[str]:
+    """Return what an engine takes, a line for each place; beside what was read otherwise, its plan."""
+    places = dict.fromkeys(row["place"] for row in rows)
+    return [_place_text(place, [row for row in rows if row["place"] == place]) for place in places]
+
+
+def _place_text(place: str, rows: Sequence[MemoryStatus]) -> str:
+    read = [row for row in rows if row["measured_mib"] is not None]
+    parts = [f"{_name(row)} {_mib(row['measured_mib'])}{_otherwise(row)}" for row in read]
+    if not read:
+        planned = [row for row in rows if row["component"] not in _LATER]
+        parts = [f"{_name(row)} {_range(row)}" for row in planned]
+        return f"{place}: planned {_range_of(planned)} MiB: {', '.join(parts)}"
+
+    told = sum(row["measured_mib"] or 0.0 for row in read)
+    return f"{place}: {_mib(told)} MiB, planned {_range_of(read)}: {', '.join(parts)}"
+
+
+_LATER = frozenset({"prompt_cache", "checkpoints"})
+"""What requests fill."""
+
+_SLACK_MIB = 16.0
+
+
+def _otherwise(row: MemoryStatus) -> str:
+    low, high, read = row["planned_mib"]["low"] or 0.0, row["planned_mib"]["high"], row["measured_mib"] or 0.0
+    slack = max(_SLACK_MIB, 0.02 * read)
+    outside = read < low - slack or (high is not None and read > high + slack)
+    return f" (planned {_range(row)})" if outside else ""
+
+
+def _range(row: MemoryStatus) -> str:
+    return _range_of([row])
+
+
+def _range_of(rows: Sequence[MemoryStatus]) -> str:
+    low = sum(row["planned_mib"]["low"] or 0.0 for row in rows)
+    highs = [row["planned_mib"]["high"] for row in rows]
+    if any(high is None for high in highs):
+        return f"{_mib(low)} or more"
+
+    high = sum(each for each in highs if each is not None)
+    return _mib(low) if round(low) == round(high) else f"{_mib(low)} to {_mib(high)}"
+
+
+def _name(row: MemoryStatus) -> str:
+    return row["component"].replace("_", " ")
+
+
+def _mib(mib: float | None) -> str:
+    return f"{mib or 0:,.0f}".replace(",", " ")

@@ -13,18 +13,17 @@ from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.hardware.host import total_memory_mib
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.starts import StartStore
-from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, apply_rung
 from orchestrator.core.fleet.readiness import requires_device
 from orchestrator.core.plan.amounts import MIB
-from orchestrator.core.plan.geometry import Geometry, geometry_of
-from orchestrator.core.plan.need import COLD_OVERHEAD_MIB, PlanBuild
+from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
+from orchestrator.core.plan.plan import PlanSubject
 from orchestrator.core.plan.readback import MeasuredStart, learned_beside_mib, learned_needs
-from orchestrator.core.plan.solve import needs
 from orchestrator.core.plan.start import StartPlan, plan_start, refuse_start
 from orchestrator.core.plan.verdict import judge
 from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.engines.plan import gather
 from orchestrator.engines.registry import Engine
 
 _log = logging.getLogger(__name__)
@@ -43,10 +42,10 @@ def engine_key(engine: Engine) -> str:
     return f"{engine.build} {engine.sha256[:12]}"
 
 
-def known_starts(paths: Paths, engine: Engine, model_path: str) -> list[MeasuredStart]:
-    """Return the starts of a model's file on a build, the newest last; none where they cannot be read."""
+def known_starts(paths: Paths, engine: Engine) -> list[MeasuredStart]:
+    """Return the starts on a build, the newest last; none where they cannot be read."""
     try:
-        return StartStore(paths.starts_file).find(engine_key(engine), file_identity(model_path))
+        return StartStore(paths.starts_file).find(engine_key(engine))
     except OSError:
         return []
 
@@ -54,45 +53,52 @@ def known_starts(paths: Paths, engine: Engine, model_path: str) -> list[Measured
 class StartPlanner:
     """Plans starts of one model on one build and these devices.
 
-    :param starts: of this model on this build, the newest last
+    :param path: the model's file
+    :param starts: on this build, the newest last
     """
 
     def __init__(
         self,
+        profile: EngineProfile,
+        engine: Engine,
+        path: str,
         parts: Sequence[GgufHeader],
-        capabilities: Capabilities,
         gpus: Sequence[GpuReading],
         starts: Sequence[MeasuredStart] = (),
     ) -> None:
         self._gpus = gpus
-        self._starts = starts
-        self._geometry: Geometry | None = None
-        if capabilities.kind == "unknown":
+        model = file_identity(path)
+        self._starts = [start for start in starts if start.model == model]
+        self._beside_mib = learned_beside_mib(starts)
+        self._subject: PlanSubject | None = None
+        if engine.capabilities.kind == "unknown":
             return
 
-        self._build = PlanBuild(capabilities.kind, capabilities.build_number)
         try:
-            self._geometry = geometry_of(parts)
+            self._subject = gather(profile, engine, parts)
         except OrchError as error:
             _log.info("%s is not planned: %s", parts[0].path, error.message)
         except _SURPRISES:
             _log.warning("%s is not planned", parts[0].path, exc_info=True)
 
-    def plan(self, profile: EngineProfile, devices: int | None = None) -> StartPlan | None:
+    def plan(self, profile: EngineProfile, devices: int | None = None, *, by_formula: bool = False) -> StartPlan | None:
         """Return the plan of a start; None for a build that is not known, or a header that does not say enough.
 
         :param devices: that the engine has, where it has said so
+        :param by_formula: without what earlier starts of this shape took
         """
-        if self._geometry is None:
+        subject = self._subject
+        if subject is None:
             return None
 
         count = _devices(profile, self._gpus) if devices is None else devices
-        overhead = learned_beside_mib(self._starts)
-        formula = needs(self._geometry, self._build, overhead_mib=COLD_OVERHEAD_MIB if overhead is None else overhead)
+        beside = COLD_OVERHEAD_MIB if self._beside_mib is None else self._beside_mib
+        need = subject.needs(overhead_mib=beside)
+        if not by_formula:
+            need = learned_needs(need, self._starts)
+
         try:
-            return plan_start(
-                self._geometry, profile, self._build, devices=count, need=learned_needs(formula, self._starts)
-            )
+            return plan_start(subject.geometry, profile, subject.build, devices=count, need=need)
         except _SURPRISES:
             _log.warning("%s is not planned", profile.name, exc_info=True)
             return None
@@ -127,8 +133,11 @@ class StartPlanner:
 
     def _impossible(self, profile: EngineProfile) -> str | None:
         plan = self.plan(profile)
-        if plan is None or _pages_device_memory() or any(start.shape == plan.shape for start in self._starts):
+        if plan is None or _pages_device_memory():
             return None
+
+        if any(replace(start.shape, devices=plan.shape.devices) == plan.shape for start in self._starts):
+            return None  # it has become ready before
 
         needs_device = requires_device(profile.settings, fits=plan.build.kind == "upstream", has_backend=False)
         return refuse_start(plan, profile, self._totals_mib(), total_memory_mib(), needs_device=needs_device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.api.top_frames import SlotFigures, TopFrame
 from orchestrator.api.types import AttemptStatus, Event
+from orchestrator.api.wording import memory_texts
 from tui import figures
 from tui.text import BLANK, Line, Role, cells, cut, line, wrap
 from tui.views.devices import memory_bar
@@ -12,11 +13,15 @@ LEAST_BAR, MOST_BAR = 6, 40
 
 
 def engine(frame: TopFrame, width: int) -> list[Line]:
-    """Return the slots, then the attempts with their reasons, newest first."""
+    """Return the slots, the memory as planned and as read, then the attempts with their reasons, newest first."""
     lines = [slot(each, width) for each in frame["slots"]]
     if not lines:
         ready = frame["status"]["state"] == "ready"
         lines = [line("the slots are not known yet" if ready else "no slots: no engine is ready", "dim")]
+
+    for text in memory_texts(frame["status"].get("memory", [])):
+        first, *more = wrap(text, max(width - 2, 20))
+        lines += [BLANK, line(first), *(line(f"  {part}", "dim") for part in more)]
 
     attempts = frame["attempts"]
     lines += [BLANK, line("attempts" if attempts else "no attempt yet", "strong" if attempts else "dim")]

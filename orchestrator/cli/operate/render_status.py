@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.api.types import AttemptStatus, Status
-from orchestrator.api.wording import STATE_SYMBOLS
+from orchestrator.api.wording import STATE_SYMBOLS, memory_texts
 
 
 def lines(status: Status) -> Iterator[str]:
@@ -54,6 +54,9 @@ def lines(status: Status) -> Iterator[str]:
 
     for gpu in status["gpus"]:
         yield f"  gpu {gpu['index']}     {gpu['name']}: {gpu['used_mib']} of {gpu['total_mib']} MiB"
+
+    for text in memory_texts(status.get("memory", [])):
+        yield f"  memory    {text}"
 
     if len(status["attempts"]) > 1 or status["state"] in ("failed", "backoff"):
         yield "  attempts"

@@ -14,6 +14,7 @@ from orchestrator.core.engine_log.events import (
     DeviceFree,
     DeviceSeen,
     DraftsCounted,
+    FitSawFree,
     LogRecord,
     PlacedByHand,
     PromptBatchRead,
@@ -37,6 +38,7 @@ class EngineActivity:
     :param degraded: what the engine goes on without to the line that says so, its first words to that effect
     :param device_seen: it found a device that it can use
     :param memory: the buffers that it made
+    :param fit_free_mib: what its fit took to be free on all devices, the first time
     """
 
     prompt_batches: int = 0
@@ -46,6 +48,7 @@ class EngineActivity:
     degraded: Mapping[DegradationKind, str] = field(default_factory=dict)
     device_seen: bool = False
     memory: LoadedMemory = LoadedMemory()
+    fit_free_mib: int | None = None
 
 
 def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> EngineActivity:
@@ -53,7 +56,7 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
     prompt_batches, drafts = activity.prompt_batches, activity.drafts
     shares, free_mib = dict(activity.prompt_shares), dict(activity.free_mib)
     degraded, device_seen = dict(activity.degraded), activity.device_seen
-    memory = activity.memory
+    memory, fit_free_mib = activity.memory, activity.fit_free_mib
     for record in records:
         for event in record.events:
             match event:
@@ -70,6 +73,8 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                     memory = memory.with_buffer(buffer, buffer_kind, mib)
                 case AttentionCacheTold(mib):
                     memory = memory.with_attention_cache(mib)
+                case FitSawFree(free) if fit_free_mib is None:
+                    fit_free_mib = free
                 case ContextBegan():
                     memory = memory.with_context()
                 case DeviceSeen():
@@ -82,7 +87,7 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                     pass
 
     newest = dict(list(shares.items())[-KEPT_TASKS:])
-    return EngineActivity(prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory)
+    return EngineActivity(prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory, fit_free_mib)
 
 
 def _placed_by_hand(record: LogRecord) -> bool:

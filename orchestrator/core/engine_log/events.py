@@ -102,6 +102,13 @@ class AttentionCacheTold:
 
 
 @dataclass(frozen=True, slots=True)
+class FitSawFree:
+    """Device memory that upstream's fit took to be free while it probed, MiB, over all devices."""
+
+    free_mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentDevice:
     """The device that a CUDA call failed on."""
 
@@ -211,6 +218,7 @@ LogEvent = (
     | DeviceFree
     | BufferAllocated
     | AttentionCacheTold
+    | FitSawFree
     | CurrentDevice
     | BackendSeen
     | PlacedByHand

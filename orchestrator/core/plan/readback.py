@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.amounts import MIB, NOTHING, Amount
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Component, Need
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.solve import NeedOf
@@ -21,6 +22,8 @@ TOLERANCE_SHARE = 0.02
 
 _ROUNDING = MIB // 50
 """Engines print MiB with two decimals: an exact figure that agrees stays exact."""
+
+HOST_NAME = "host"
 
 SizesByName = Mapping[str, int]
 
@@ -48,7 +51,7 @@ class MeasuredStart:
     :param fitted: the engine placed the layers itself, by the memory that was free
     :param when: RFC 3339
     :param host: bytes by component in host memory
-    :param hidden_mib: device memory that upstream's fit counted twice (`core/plan/margins.py`); None where not seen
+    :param hidden_mib: device memory that upstream's fit counted twice; None where not seen
     """
 
     build: str
@@ -98,12 +101,47 @@ def residuals(need: Need, start: MeasuredStart) -> tuple[Residual, ...]:
     found = [
         _residuals(device.name, parts, device.sizes) for device, parts in zip(start.devices, need.devices, strict=False)
     ]
-    return (*(each for row in found for each in row), *_residuals("host", need.host, start.host))
+    return (*(each for row in found for each in row), *_residuals(HOST_NAME, need.host, start.host))
 
 
 def contradictions(need: Need, start: MeasuredStart) -> tuple[Residual, ...]:
     """Return what shows that the build takes another amount than the formula knows."""
     return tuple(each for each in residuals(need, start) if each.contradicts)
+
+
+class MemoryRow(NamedTuple):
+    """One component of one place as it was planned and as it was measured, bytes; None before it was."""
+
+    place: str
+    component: str
+    planned: Amount
+    measured_bytes: int | None
+
+
+def memory_rows(need: Need, start: MeasuredStart | None) -> tuple[MemoryRow, ...]:
+    """Return each component beside its plan: the devices first, the host last.
+
+    :param start: None before it is known
+    """
+    rows: list[MemoryRow] = []
+    for index, parts in enumerate(need.devices):
+        device = start.devices[index] if start is not None and index < len(start.devices) else None
+        sizes = dict(device.sizes) if device is not None else {}
+        if device is not None and device.beside is not None:
+            sizes["overhead"] = device.beside
+
+        rows += _rows(device.name if device is not None else f"device {index}", parts, sizes)
+
+    return (*rows, *_rows(HOST_NAME, need.host, start.host if start is not None else {}))
+
+
+def _rows(place: str, planned: Mapping[Component, Amount], measured: SizesByName) -> Iterator[MemoryRow]:
+    plan = _as_told(planned, measured) if measured else planned
+    told: dict[str, Amount] = dict(plan.items())
+    for component in dict.fromkeys([*told, *measured]):
+        amount, size = told.get(component, NOTHING), measured.get(component)
+        if amount.high_bytes or size:
+            yield MemoryRow(place, component, amount, size)
 
 
 def learned_needs(needs: NeedOf, starts: Sequence[MeasuredStart], said: list[str] | None = None) -> NeedOf:

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, Status
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, Status
 from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
 from orchestrator.core.fleet.fleet_states import StoppingOld
 from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
 from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
+from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.readback import MemoryRow
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
@@ -112,6 +114,7 @@ class StatusBuilder:
             daemon_pid=os.getpid(),
             generation=self._router.views.generation,
             notice=self._notice_of(instance),
+            memory=memory_status(self._runs.memory(instance)),
         )
 
     def progress(self) -> str:
@@ -153,6 +156,28 @@ class StatusBuilder:
         except OrchError as error:
             self._comparing = isinstance(error, TimedOutError)
             return ()
+
+
+def memory_status(rows: Sequence[MemoryRow]) -> list[MemoryStatus]:
+    """Return what an engine was planned to take and took, as `orch status` shows it."""
+    return [
+        MemoryStatus(
+            place=row.place,
+            component=row.component,
+            planned_mib={"low": _rounded(row.planned.low_mib), "high": _upper_mib(row.planned)},
+            kind=row.planned.kind,
+            measured_mib=None if row.measured_bytes is None else _rounded(row.measured_bytes / MIB),
+        )
+        for row in rows
+    ]
+
+
+def _rounded(mib: float) -> float:
+    return round(mib, 1)
+
+
+def _upper_mib(amount: Amount) -> float | None:
+    return None if amount.is_open else _rounded(amount.high_mib)
 
 
 def gpu_status(readings: Sequence[GpuReading]) -> list[GpuStatus]:

@@ -41,6 +41,14 @@ class DeviceMemory:
         """Device index to MiB in use before the running engines were started; empty where it is unknown."""
         return dict(self._before)
 
+    async def taken_mib(self) -> list[int]:
+        """Return how much more each device has in use than before the running engines were started, MiB."""
+        if not self._before:
+            return []
+
+        used = await self._used()
+        return [used[index] - before for index, before in self._before.items() if index in used]
+
     def ended(self) -> None:
         self._running -= 1
 

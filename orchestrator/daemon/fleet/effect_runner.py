@@ -55,6 +55,7 @@ from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns, Tee, eng
 from orchestrator.daemon.fleet.exits import exit_failure, exit_mark, preparation_failure, spawn_failure
 from orchestrator.daemon.fleet.memory_scopes import MemoryScopes
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
+from orchestrator.daemon.fleet.read_back import read_back_start
 from orchestrator.daemon.questions.canary import DEFAULT_UBATCH, send_canary
 from orchestrator.daemon.questions.first_reading import verify_first
 from orchestrator.daemon.questions.loading import ask_figures, check_identity, watch_loading
@@ -344,6 +345,8 @@ class EffectRunner:
                 self._record("degraded", f"{launch.target}: {each.message} [{each.evidence}]")
 
             self._post(CheckFailed(launch.instance, failure) if failure else CanaryPassed(launch.instance))
+            if failure is None:
+                await read_back_start(run, self._preparer, self._memory, self._record)
 
     async def _remember(self, run: EngineRun, rung: Rung) -> None:
         """Keep the margins that survived. Best effort: one that could not be written is learned again."""

@@ -21,6 +21,7 @@ from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.core.fleet.readiness import LoadingLook, missing_device, work_done
 from orchestrator.core.fleet.routing import Endpoint
 from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
+from orchestrator.core.plan.readback import MemoryRow, memory_rows
 from orchestrator.core.terminal import neutralise
 from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch
@@ -45,6 +46,7 @@ class EngineRun:
     :ivar figures: what the engine says of its model; None until it is loaded
     :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
     :ivar failing: that its answers fail, for people; empty while they do not
+    :ivar memory: what it was planned to take and, once it serves, took
     :ivar degradations: what it goes on without, as it said while it loaded
     """
 
@@ -60,11 +62,15 @@ class EngineRun:
     figures: ModelFigures | None = None
     failing: str = ""
     degradations: tuple[Degradation, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
     log_cursor: LogCursor = field(init=False)
     runs: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.log_cursor = LogCursor(self.log)
+        if self.launch.plan is not None:
+            self.memory = memory_rows(self.launch.plan.need, None)
+
         said = (self.launch.profile, self.launch.rung, self.launch.margin_key)
         self.runs = hashlib.sha256(repr(said).encode("utf-8", "replace")).hexdigest()[:16]
 
@@ -164,6 +170,11 @@ class EngineRuns:
         """Return what an instance says of its model; None where it was not asked."""
         run = self.get(instance)
         return run.figures if run else None
+
+    def memory(self, instance: str | None) -> tuple[MemoryRow, ...]:
+        """Return what an instance was planned to take and took, by place and component."""
+        run = self.get(instance)
+        return run.memory if run else ()
 
     def loading(self, instance: str | None) -> str:
         """Return how far an engine has loaded as far as its reads tell; empty when they do not (a cached file is not

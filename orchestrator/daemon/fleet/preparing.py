@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,7 @@ from orchestrator.adapters.store.margins import MarginKey, MarginStore, margin_k
 from orchestrator.adapters.store.verifications import VerificationStore, build_key, model_key
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.model_limits import refuse_model
+from orchestrator.core.engine_log.loaded_memory import LoadedMemory
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
@@ -40,6 +41,7 @@ from orchestrator.engines.build.installs import verify
 from orchestrator.engines.locate import PROGRAM, search_path
 from orchestrator.engines.model_check import check_embeddings, check_fit, check_mtp, check_verified, read_model
 from orchestrator.engines.model_file import model_file
+from orchestrator.engines.read_back import ReadBack, keep, read_back
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import RenderedLaunch, render_profile
 from orchestrator.engines.start_plan import StartPlanner, engine_key, known_starts
@@ -169,7 +171,7 @@ class Preparer:
         checked = self._find_engine(target.engine)
         rendered = render_profile(self._paths, profile, checked)
         path, parts = self._check_model(rendered.profile, checked, unverified=unverified)
-        planner = self._planner(checked, path, parts, self._gpus.read())
+        planner = self._planner(rendered.profile, checked, path, parts, self._gpus.read())
         if not force:
             planner.refuse_impossible(rendered.profile)
 
@@ -210,7 +212,7 @@ class Preparer:
         gpus = self._gpus.read()
         devices = tuple(f"{each.name}:{each.total_mib}" for each in gpus)
         key = margin_key(chosen, path, engine_key(engine), devices)
-        planner = self._planner(engine, path, parts, gpus)
+        planner = self._planner(chosen, engine, path, parts, gpus)
         lacking: list[str] = []
         learned = self._best_effort(lambda: self._margins.learned(key), "what was learned of margins", lacking)
         if rung is None:
@@ -260,9 +262,14 @@ class Preparer:
         )
 
     def _planner(
-        self, engine: Engine, path: str, parts: tuple[GgufHeader, ...], gpus: Sequence[GpuReading]
+        self,
+        profile: EngineProfile,
+        engine: Engine,
+        path: str,
+        parts: tuple[GgufHeader, ...],
+        gpus: Sequence[GpuReading],
     ) -> StartPlanner:
-        return StartPlanner(parts, engine.capabilities, gpus, known_starts(self._paths, engine, path))
+        return StartPlanner(profile, engine, path, parts, gpus, known_starts(self._paths, engine))
 
     def trust(self, target: Target) -> None:
         """Start a target from now on without having it read first: somebody said `--unverified`, or it ran before."""
@@ -280,6 +287,28 @@ class Preparer:
         """
         if launch.verify_as is not None:
             self._verifications.record(launch.verify_as, verdict, how, summary)
+
+    def read_back(
+        self, launch: Launch, memory: LoadedMemory, beside: Mapping[str, int], hidden_mib: int | None
+    ) -> ReadBack | None:
+        """Keep what a start took, and return it beside its plan; None where it said nothing.
+
+        :raises OSError: when it cannot be written
+        """
+        if launch.planner is None:
+            return None
+
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        path = model_file(self._paths, launch.profile.model).path
+        build = launch.margin_key.build
+        found = read_back(
+            launch.planner, launch.profile, memory,
+            build=build, model_path=path, beside=beside, hidden_mib=hidden_mib, now=now,
+        )  # fmt: skip
+        if found is not None:
+            keep(self._paths, found, launch.profile)
+
+        return found
 
     def survived(self, launch: Launch, rung: Rung) -> bool:
         """Remember the margins of a start that proved healthy, where the ladder had to climb to them.

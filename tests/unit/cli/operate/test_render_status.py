@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, SpeedStatus, Status
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, SpeedStatus, Status
 from orchestrator.cli.operate.render_status import lines
 from orchestrator.core.fleet.state_summary import StateName
 
@@ -43,8 +43,48 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         daemon_pid=4700,
         generation=7,
         notice=None,
+        memory=[],
     )
     return Status(**{**base, **changes})  # type: ignore[typeddict-item]
+
+
+def memory(place: str, component: str, low: float, high: float | None, measured: float | None) -> MemoryStatus:
+    return MemoryStatus(
+        place=place,
+        component=component,
+        planned_mib={"low": low, "high": high},
+        kind="computed",
+        measured_mib=measured,
+    )
+
+
+def memory_lines(*rows: MemoryStatus) -> list[str]:
+    return [line for line in lines(status(memory=list(rows))) if line.startswith("  memory")]
+
+
+def test_memory_is_shown_as_read_and_the_plan_beside_what_differs() -> None:
+    assert memory_lines(
+        memory("CUDA0", "weights", 17583.8, 17583.8, 17583.8),
+        memory("CUDA0", "compute", 80.0, 82.0, 489.0),
+        memory("CUDA0", "overhead", 0.0, 700.0, None),
+        memory("host", "weights", 257.7, 257.7, 257.7),
+        memory("host", "prompt_cache", 0.0, 8192.0, None),
+    ) == [
+        "  memory    CUDA0: 18 073 MiB, planned 17 664 to 17 666: weights 17 584, compute 489 (planned 80 to 82)",
+        "  memory    host: 258 MiB, planned 258: weights 258",
+    ]
+
+
+def test_before_it_serves_the_plan_is_shown() -> None:
+    assert memory_lines(
+        memory("device 0", "draft_kv", 32.0, 32.0, None),
+        memory("device 0", "compute", 80.0, None, None),
+        memory("host", "prompt_cache", 0.0, 8192.0, None),
+        memory("host", "weights", 5.0, 6.0, None),
+    ) == [
+        "  memory    device 0: planned 112 or more MiB: draft kv 32, compute 80 or more",
+        "  memory    host: planned 5 to 6 MiB: weights 5 to 6",
+    ]
 
 
 def test_a_serving_engine_in_full() -> None:
