@@ -6,6 +6,7 @@ Sources: upstream's `src/models/*.cpp`, `llama-hparams.cpp` and `llama-model.cpp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from orchestrator.core.dialect.model_fit import Header
 
@@ -119,27 +120,50 @@ def layers_without_cache(header: Header, count: int) -> range:
     return range(min(count, 20), count) if header.architecture == "gemma3n" else range(0)
 
 
-def state_values(header: Header) -> tuple[int, int] | None:
-    """Return the 32-bit values of a recurrent layer's convolution and of its state, for one sequence."""
+class RecurrentState(NamedTuple):
+    """32-bit values of a recurrent layer.
+
+    :param convolution: inputs that its convolution keeps, for one sequence
+    :param recurrence: its state, for one sequence
+    :param row: what it holds for a token while it computes
+    :param convolved: the part of the row that the convolution makes
+    :param keys: the part of the row that is queries and keys, each with its own norm
+    """
+
+    convolution: int
+    recurrence: int
+    row: int = 0
+    convolved: int = 0
+    keys: int = 0
+
+    @property
+    def values(self) -> int:
+        return self.convolution + self.recurrence
+
+
+def recurrent_state(header: Header) -> RecurrentState | None:
+    """Return what a recurrent layer keeps; None when no rule covers it."""
     number = header.number
     embedding = number("embedding_length") or 0
     head, shortconv, kda = number("wkv.head_size"), number("shortconv.l_cache"), number("kda.head_dim")
     heads = number("attention.head_count") or 0
     if head:
-        return (number("token_shift_count") or 2) * embedding, embedding * head
+        return RecurrentState((number("token_shift_count") or 2) * embedding, embedding * head)
 
     if shortconv:
-        return embedding * (shortconv - 1), 0
+        return RecurrentState(embedding * (shortconv - 1), 0)
 
     kernel = number("ssm.conv_kernel") or 0
     if kda:
-        return 3 * (kernel - 1 if kernel else 3) * heads * kda, kda * kda * heads
+        return RecurrentState(3 * (kernel - 1 if kernel else 3) * heads * kda, kda * kda * heads)
 
     inner, state = number("ssm.inner_size"), number("ssm.state_size")
     if not inner or not state:
         return None
 
-    return max(0, kernel - 1) * (inner + 2 * (number("ssm.group_count") or 0) * state), state * inner
+    keys = 2 * (number("ssm.group_count") or 0) * state
+    convolved = inner + keys
+    return RecurrentState(max(0, kernel - 1) * convolved, state * inner, 2 * inner + convolved + keys, convolved, keys)
 
 
 def _numbers(header: Header, key: str) -> Sequence[int] | None:

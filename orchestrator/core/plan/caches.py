@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
-from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.geometry import ALIGNMENT, Geometry, LayerGeometry
 from orchestrator.core.plan.shape import PlanShape
+
+_ROW = 512
+"""Values to which a device completes quantised rows."""
 
 CELLS_STEP = 256
 """Cells come in multiples of this, with flash attention in the fork and always upstream."""
@@ -72,7 +75,26 @@ def layer_kv_bytes(layer: LayerGeometry, cells: Cells, key_type: str, value_type
     return (cells.window if layer.window else cells.full) * (key + value)
 
 
+def kv_padding(layer: LayerGeometry, key_type: str, value_type: str, kind: Literal["upstream", "ik"]) -> int:
+    """Return what a device adds to a layer's quantised keys and values: it completes rows to 512 values.
+
+    The fork's rows are keys of one head; it keeps values as one row.
+    """
+    rows = ((key_type, layer.key_width), (value_type, layer.value_width))
+    if kind == "ik":
+        rows = ((key_type, layer.key_length), (value_type, 0))
+
+    added = 0
+    for type_name, width in rows:
+        missing = -width % _ROW
+        if missing and quantised(type_name):
+            added += up(row_bytes(type_name, missing) or 0, ALIGNMENT)
+
+    return added
+
+
 def layer_state_bytes(geometry: Geometry, shape: PlanShape, kind: Literal["upstream", "ik"]) -> int:
     """Return the bytes that a recurrent layer keeps: for each slot, and upstream also for each drafted token."""
     snapshots = 1 + shape.draft_max if kind == "upstream" else 1
-    return 4 * geometry.state_values * max(1, shape.slots) * snapshots
+    values = geometry.state.values if geometry.state else 0
+    return 4 * values * max(1, shape.slots) * snapshots

@@ -7,7 +7,8 @@ from orchestrator.core.plan.caches import Cells
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.placement import HOST, Placement
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.upstream import ComputeBuffers, Stages, stages_of
+from orchestrator.core.plan.stages import stages_of
+from orchestrator.core.plan.upstream import ComputeBuffers
 
 _LUCK = 20 * MIB
 
@@ -19,8 +20,8 @@ def fork_compute(
 
     :param dry_run: as `--dry-run` reports them: it copies the embeddings to the device, which a real start does not
     """
-    stages = stages_of(geometry, shape, cells, mtp=False)
-    logits = 4 * geometry.vocabulary * stages.tokens
+    stages = stages_of(geometry, shape, cells)
+    logits = 4 * geometry.vocabulary * min(stages.tokens, shape.outputs or stages.tokens)
     logits_stage = logits + stages.rows
     layer_stage = stages.mask + stages.rows + max(stages.feed_forward, stages.experts)
     low = max(logits_stage, layer_stage)
@@ -29,7 +30,7 @@ def fork_compute(
     masks = stages.mask + stages.small
     trunk = placement.layers[: len(geometry.trunk)]
     if all(place == HOST for place in trunk):
-        host = Amount(low, high + stages.constant + stages.greediest, "interval")
+        host = Amount(low, high + stages.constant + stages.most, "interval")
         return ComputeBuffers(
             (Amount(0, high + _weights_copied(geometry, shape, placement), "interval"),) * shape.devices, host
         )
@@ -38,20 +39,17 @@ def fork_compute(
     if away or not shape.kv_offload or not shape.flash_attention or shape.devices > 1:
         copied = _weights_copied(geometry, shape, placement) if shape.op_offload else 0
         floor = stages.mask if HOST in trunk or shape.devices > 1 else low - stages.rows
-        high = max(high, embeddings, stages.mask + stages.inputs + copied + _held(stages, logits) + _LUCK)
-        host = Amount(stages.mask, masks + (copied if dry_run else 0) + high, "interval")
+        held = max(stages.most, logits) + stages.feed_forward
+        high = max(high, embeddings, stages.mask + stages.inputs + copied + held + _LUCK)
+        host = Amount(stages.mask, masks + high + (_host_weights(geometry, placement) if dry_run else 0), "interval")
         return ComputeBuffers((Amount(min(floor, high), high, "interval"),) * shape.devices, host)
 
     if geometry.measured:
         device = Amount(low, max(high, embeddings), "computed")
     else:
-        device = Amount(0, max(high + stages.greediest, embeddings), "interval")
+        device = Amount(0, max(high + stages.most, embeddings), "interval")
 
-    return ComputeBuffers((device,) * shape.devices, Amount(masks - stages.small, masks, "computed"))
-
-
-def _held(stages: Stages, logits: int) -> int:
-    return max(stages.greediest, logits)
+    return ComputeBuffers((device,) * shape.devices, Amount(stages.mask, masks + stages.rows, "computed"))
 
 
 def _weights_copied(geometry: Geometry, shape: PlanShape, placement: Placement) -> int:
@@ -66,3 +64,7 @@ def _weights_copied(geometry: Geometry, shape: PlanShape, placement: Placement) 
             most = max(most, layer.ffn_bytes)
 
     return most
+
+
+def _host_weights(geometry: Geometry, placement: Placement) -> int:
+    return sum(layer.weights_bytes for index, layer in enumerate(geometry.trunk) if placement.layers[index] == HOST)

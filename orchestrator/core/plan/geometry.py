@@ -13,12 +13,13 @@ from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.architectures import (
     MEASURED,
+    RecurrentState,
     gated_attention,
     latent_attention,
     layers_without_cache,
     per_layer,
     recurrent_layers,
-    state_values,
+    recurrent_state,
     unplanned_cache,
     window_layers,
 )
@@ -30,6 +31,9 @@ ALIGNMENT = 128
 """Bytes to which a device's allocator rounds a tensor."""
 
 MAIN_SHARE = 0.1
+
+_ROW = 512
+"""Values to which a device completes quantised rows (`MATRIX_ROW_PADDING` of the CUDA back end; RPC asks it)."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)")
 _EXPERTS = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch|)exps")
@@ -47,6 +51,7 @@ class LayerGeometry:
     """One block of the model.
 
     :param weights_bytes: of all its tensors, each rounded up to the allocator's alignment
+    :param weights_padding: what a device adds: it completes quantised rows to 512 values
     :param expert_bytes: the part of it that `--n-cpu-moe` places
     :param ffn_bytes: the part of it that is a dense feed-forward network
     :param expert_tensors: bytes of each tensor of experts, without biases
@@ -61,11 +66,18 @@ class LayerGeometry:
     window: bool
     recurrent: bool
     weights_bytes: int
+    weights_padding: int
     expert_bytes: int
+    expert_padding: int
     ffn_bytes: int
+    ffn_padding: int
     expert_tensors: tuple[int, ...]
-    expert_biases: bool
+    expert_bias_bytes: int
     tensors: tuple[int, ...]
+
+    @property
+    def expert_biases(self) -> bool:
+        return self.expert_bias_bytes > 0
 
     @property
     def attends(self) -> bool:
@@ -87,9 +99,10 @@ class Geometry:
     :param layers: all blocks, those of MTP last
     :param mtp_blocks: how many of the layers are for MTP
     :param window: tokens of the sliding window, 0 without
-    :param state_values: 32-bit values that a recurrent layer keeps for each sequence
+    :param state: what a recurrent layer keeps; None without such layers
     :param input_bytes: token embeddings and what else stays on the host
-    :param output_bytes: the output layer's tensors; with tied embeddings, the copy of the embeddings
+    :param output_bytes: the output layer's tensors; with tied embeddings, their copy is one of them
+    :param tied_bytes: that copy, which the host does not need; 0 where the output has weights of its own
     :param measured: whether the compute buffers of this architecture were compared with an engine's
     :param gaps: what no rule covers: cache, state, types of tensors
     :param tensor_types: those that hold a tenth of the weights or more, sorted
@@ -106,12 +119,12 @@ class Geometry:
     experts_used: int
     expert_feed_forward: int
     window: int
-    state_values: int
-    convolution_values: int
+    state: RecurrentState | None
     gated_attention: bool
-    tied: bool
     input_bytes: int
     output_bytes: int
+    output_padding: int
+    tied_bytes: int
     shared_bytes: int
     measured: bool
     gaps: tuple[str, ...] = ()
@@ -122,6 +135,15 @@ class Geometry:
     def block_count(self) -> int:
         """All blocks, those of MTP included: what `--gpu-layers` counts upstream."""
         return len(self.layers)
+
+    @property
+    def tied(self) -> bool:
+        return self.tied_bytes > 0
+
+    @property
+    def state_values(self) -> int:
+        """32-bit values that a recurrent layer keeps for each sequence."""
+        return self.state.values if self.state else 0
 
     @property
     def trunk(self) -> tuple[LayerGeometry, ...]:
@@ -170,8 +192,8 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
     borrowing = layers_without_cache(header, count)
     latent = latent_attention(header)
     gaps = list(unplanned_cache(header))
-    state = state_values(header) if any(recurrent) else (0, 0)
-    if state is None:
+    state = recurrent_state(header) if any(recurrent) else None
+    if any(recurrent) and state is None:
         gaps.append("the recurrent state")
 
     layers = []
@@ -195,15 +217,16 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
     embeddings = rest.pop("token_embd.weight", None)
     vocabulary = embeddings.shape[1] if embeddings and len(embeddings.shape) > 1 else header.number("vocab_size") or 0
     output = rest.get("output.weight")
-    output_bytes = sum(padded(rest[name].size_bytes) for name in list(rest) if name.startswith("output"))
+    last = [tensor for name, tensor in rest.items() if name.startswith("output")]
     input_bytes = padded(embeddings.size_bytes) if embeddings else 0
-    if output is None:
-        output_bytes += input_bytes
+    tied_bytes = 0
+    if output is None and embeddings:
+        tied_bytes = input_bytes
+        last.append(embeddings)
 
     others = {name: tensor for name, tensor in rest.items() if not name.startswith("output")}
     shared = sum(padded(tensor.size_bytes) for name, tensor in others.items() if name.startswith("rope_"))
     host = sum(padded(tensor.size_bytes) for name, tensor in others.items() if not name.startswith("rope_"))
-    conv, recurrence = state or (0, 0)
     types = sorted({tensor.type for tensor in tensors if tensor.type not in TENSOR_TYPES})
     title = header.kv.get("general.name")
     return Geometry(
@@ -218,12 +241,12 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
         experts_used=header.number("expert_used_count") or 0,
         expert_feed_forward=header.number("expert_feed_forward_length") or 0,
         window=window,
-        state_values=conv + recurrence,
-        convolution_values=conv,
+        state=state,
         gated_attention=gated_attention(header.architecture),
-        tied=output is None,
         input_bytes=input_bytes + host,
-        output_bytes=output_bytes,
+        output_bytes=sum(padded(tensor.size_bytes) for tensor in last),
+        output_padding=sum(map(row_padding, last)),
+        tied_bytes=tied_bytes,
         shared_bytes=shared,
         measured=header.architecture in MEASURED,
         gaps=tuple(gaps),
@@ -244,6 +267,16 @@ def _main_types(tensors: Sequence[HeaderTensor]) -> tuple[str, ...]:
 def padded(size_bytes: int) -> int:
     """Return a tensor's size with the allocator's padding."""
     return size_bytes + -size_bytes % ALIGNMENT
+
+
+def row_padding(tensor: HeaderTensor) -> int:
+    """Return what a device adds to a tensor: it completes quantised rows to 512 values."""
+    known = TENSOR_TYPES.get(tensor.type)
+    if known is None or known.block == 1 or not tensor.shape or tensor.shape[0] % _ROW == 0:
+        return 0
+
+    extra = (_ROW - tensor.shape[0] % _ROW) // known.block * known.block_bytes
+    return padded(tensor.size_bytes + extra) - padded(tensor.size_bytes)
 
 
 def _sorted(tensors: Sequence[HeaderTensor], count: int) -> tuple[list[list[HeaderTensor]], dict[str, HeaderTensor]]:
@@ -271,7 +304,9 @@ def _layer(
     recurrent: bool,
 ) -> LayerGeometry:
     sizes = {tensor.name: padded(tensor.size_bytes) for tensor in tensors}
+    paddings = {tensor.name: row_padding(tensor) for tensor in tensors}
     experts = {name: size for name, size in sizes.items() if _EXPERTS.search(name)}
+    dense = [name for name in sizes if _DENSE_FFN.search(name)]
     return LayerGeometry(
         heads=heads,
         kv_heads=kv_heads,
@@ -281,10 +316,13 @@ def _layer(
         window=window,
         recurrent=recurrent,
         weights_bytes=sum(sizes.values()),
+        weights_padding=sum(paddings.values()),
         expert_bytes=sum(experts.values()),
-        ffn_bytes=sum(size for name, size in sizes.items() if _DENSE_FFN.search(name)),
+        expert_padding=sum(paddings[name] for name in experts),
+        ffn_bytes=sum(sizes[name] for name in dense),
+        ffn_padding=sum(paddings[name] for name in dense),
         expert_tensors=tuple(size for name, size in experts.items() if name.endswith(".weight")),
-        expert_biases=any(name.endswith(".bias") for name in experts),
+        expert_bias_bytes=sum(size for name, size in experts.items() if name.endswith(".bias")),
         tensors=tuple(size for name, size in sizes.items() if name.endswith(".weight") and name not in experts),
     )
 

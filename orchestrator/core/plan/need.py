@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 
 from orchestrator.core.plan import upstream
 from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, exact, total, unknown
-from orchestrator.core.plan.caches import Cells, cells_of, layer_kv_bytes, layer_state_bytes, quantised
+from orchestrator.core.plan.caches import Cells, cells_of, kv_padding, layer_kv_bytes, layer_state_bytes, quantised
 from orchestrator.core.plan.fork import fork_compute
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.placement import HOST, Placement, place
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.plan.stages import batch_tokens
 
 Component = Literal[
     "weights", "kv", "state", "draft_weights", "draft_kv", "projector", "compute", "draft_compute", "output",
@@ -90,7 +91,7 @@ def need_of(
     where = {HOST: host, **dict(enumerate(devices))}
     mtp = shape.draft_max > 0 and geometry.mtp_blocks > 0
 
-    _add_weights(geometry, shape, placement, where, mtp=mtp)
+    _add_weights(geometry, shape, build, placement, where, mtp=mtp)
     _add_caches(geometry, shape, build, cells, placement, where, mtp=mtp)
     if build.kind == "ik":
         main = fork_compute(geometry, shape, cells, placement, dry_run=dry_run)
@@ -124,6 +125,7 @@ def _put(parts: dict[Component, Amount], name: Component, amount: Amount) -> Non
 def _add_weights(
     geometry: Geometry,
     shape: PlanShape,
+    build: PlanBuild,
     placement: Placement,
     where: Mapping[int, dict[Component, Amount]],
     *,
@@ -137,14 +139,22 @@ def _add_weights(
             continue
 
         into = drafts if index >= trunk else sums
-        away = layer.expert_bytes if index < shape.n_cpu_moe else 0
-        away += layer.ffn_bytes if index < shape.n_cpu_ffn else 0
-        into[placement.layers[index]] += layer.weights_bytes - away
+        device = placement.layers[index]
+        experts, ffn = index < shape.n_cpu_moe, index < shape.n_cpu_ffn
+        away = layer.expert_bytes * experts + layer.ffn_bytes * ffn
+        into[device] += layer.weights_bytes - away
         into[HOST] += away
+        if device != HOST:
+            into[device] += layer.weights_padding - layer.expert_padding * experts - layer.ffn_padding * ffn
+            # The fork keeps a second copy of the biases of experts that are on the host.
+            into[device] += layer.expert_bias_bytes * experts * (build.kind == "ik")
 
     sums[HOST] += geometry.input_bytes
-    if placement.output != HOST or not geometry.tied:
-        sums[placement.output] += geometry.output_bytes
+    if placement.output == HOST:
+        sums[HOST] += geometry.output_bytes - geometry.tied_bytes
+    else:
+        sums[placement.output] += geometry.output_bytes + geometry.output_padding
+
     for index in set(placement.layers[:trunk]):
         sums[index] += geometry.shared_bytes
 
@@ -175,6 +185,9 @@ def _add_caches(
             continue
 
         size = layer_kv_bytes(layer, cells, shape.kv_k, shape.kv_v)
+        if size and device != HOST:
+            size += kv_padding(layer, shape.kv_k, shape.kv_v, build.kind)
+
         missing = missing or size is None
         kv[device] += size or 0
 
@@ -208,7 +221,7 @@ def _add_draft_compute(
     device = placement.layers[-1]
     amount = draft.devices[0]
     if build.kind == "ik":
-        logits = 4 * geometry.vocabulary * upstream.batch_tokens(shape, cells)
+        logits = 4 * geometry.vocabulary * batch_tokens(shape, cells)
         amount = Amount(0, amount.high_bytes + logits, "interval")
 
     _put(where[device], "draft_compute", amount)
@@ -232,7 +245,7 @@ def _add_host_caches(geometry: Geometry, shape: PlanShape, build: PlanBuild, hos
     """What requests fill: prompts kept for later, and checkpoints of states that cannot be rolled back."""
     host["prompt_cache"] = Amount(0, shape.prompt_cache_mib * MIB, "interval")
     recurrent = sum(layer.recurrent for layer in geometry.trunk)
-    one = 4 * geometry.state_values * recurrent
+    one = 4 * geometry.state.values * recurrent if geometry.state else 0
     if one and shape.checkpoints:
         host["checkpoints"] = Amount(0, one * shape.checkpoints * max(1, shape.slots), "interval")
 

@@ -40,6 +40,7 @@ class PlanShape:
     :param op_offload: whether big operations on weights of the host are run on the device
     :param tensor_split: share of each device; empty for equal shares of free memory
     :param checkpoints: most that are kept for a slot
+    :param remote: whether the devices are reached over RPC
     :param outputs: tokens whose logits are reserved; None for what a server reserves
     """
 
@@ -65,6 +66,7 @@ class PlanShape:
     prompt_cache_mib: int = PROMPT_CACHE_MIB
     checkpoints: int = CHECKPOINTS
     outputs: int | None = None
+    remote: bool = False
 
     def ubatch_in(self, context_tokens: int) -> int:
         """Return the tokens of a physical batch: never more than the logical batch and the context."""
@@ -103,6 +105,7 @@ def shape_of(settings: Mapping[str, Value], kind: Kind, geometry: Geometry) -> P
         devices=count,
         prompt_cache_mib=ALL if cache_mib < 0 else cache_mib,
         checkpoints=_int(settings, "context.checkpoints", CHECKPOINTS),
+        remote=bool(settings.get("memory.rpc")),
     )
 
 

@@ -1,32 +1,24 @@
-"""Upstream's compute buffers: what `llama_context::sched_reserve` reserves for the largest batch.
-
-A graph's activations are rows of the batch, kept as long as a later operation needs them, so the size of a buffer is
-what its greediest stage holds at one time: feed-forward, attention or logits, beside the masks and the inputs that live
-through the whole graph.
-"""
+"""Upstream's compute buffers: what `llama_context::sched_reserve` reserves for the largest batch (b11434)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.plan.amounts import MIB, Amount
-from orchestrator.core.plan.caches import Cells, quantised
-from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.caches import Cells
+from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.placement import HOST, Placement
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.plan.stages import Stages, stages_of
 
 OFFLOAD_FROM = 32
 """Tokens of a batch from which operations on weights of the host are run on a device."""
-
-_ROTATIONS = (64, 128, 256, 512)
-"""Widths of the Hadamard matrices that rotate a quantised cache."""
 
 _COPIES_LUCK = 20 * MIB
 """What the allocator leaves unused between copies of weights, at most: measured."""
 
 _UNMEASURED_FACTOR = 2
-"""How many times the largest stage an architecture may take whose graph was not compared with an engine's."""
+"""How many times its greediest stage an architecture may take whose graph was not compared with an engine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,209 +29,153 @@ class ComputeBuffers:
     host: Amount
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Bytes that the graph of one context holds: through the whole graph, and in each of its stages.
-
-    :param rows: one activation of the model's width
-    :param inputs: the rows of the inputs
-    :param small: positions and indices
-    """
-
-    tokens: int
-    mask: int
-    rows: int
-    inputs: int
-    small: int
-    feed_forward: int
-    experts: int
-    attention: int
-    logits: int
-    quantised: bool
-
-    @property
-    def constant(self) -> int:
-        return self.mask + self.inputs + self.small
-
-    @property
-    def greediest(self) -> int:
-        return max(self.feed_forward, self.experts, self.attention, self.logits)
-
-
-def batch_tokens(shape: PlanShape, cells: Cells) -> int:
-    """Return the tokens of the batch that is reserved: a multiple of the slots."""
-    tokens = shape.ubatch_in(cells.full)
-    return tokens + -tokens % max(1, shape.slots)
-
-
-def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool) -> Stages:
-    """Return what the graph of the main context holds, or that of the context in which MTP drafts."""
-    layers = geometry.mtp if mtp else geometry.trunk
-    tokens = batch_tokens(shape, cells)
-    slots = max(1, shape.slots)
-    outputs = shape.outputs or slots * (1 if mtp else 1 + shape.draft_max)
-    keys = (shape.draft_kv_k, shape.draft_kv_v) if mtp else (shape.kv_k, shape.kv_v)
-    rows = 4 * geometry.embedding * tokens
-    return Stages(
-        tokens=tokens,
-        mask=_mask_bytes(geometry, shape, cells, tokens),
-        rows=rows,
-        inputs=(2 if mtp else 4) * rows,
-        small=64 * tokens + _rotation_bytes(layers, keys),
-        feed_forward=12 * tokens * max((layer.feed_forward for layer in layers if not layer.expert_bytes), default=0),
-        experts=_expert_bytes(geometry, layers, tokens),
-        attention=_attention_bytes(geometry, shape, cells, layers, tokens, keys),
-        logits=4 * geometry.vocabulary * min(outputs, tokens),
-        quantised=any(map(quantised, keys)),
-    )
-
-
 def main_compute(geometry: Geometry, shape: PlanShape, cells: Cells, placement: Placement) -> ComputeBuffers:
     """Return the compute buffers of the main context."""
-    stages = stages_of(geometry, shape, cells, mtp=False)
-    size = stages.constant
-    if all(place == HOST for place in placement.layers):
-        host = Amount(stages.mask, size + stages.greediest + 4 * stages.rows, "interval")
-        return ComputeBuffers(_offloaded_alone(geometry, shape, stages), host)
+    stages = stages_of(geometry, shape, cells)
+    trunk = placement.layers[: len(geometry.trunk)]
+    if all(place == HOST for place in trunk):
+        devices = (_without_layers(geometry, shape, stages, placement),) * shape.devices
+        return ComputeBuffers(devices, _host_alone(geometry, shape, stages))
 
     devices = tuple(_device(geometry, shape, stages, placement, index) for index in range(shape.devices))
-    away = HOST in placement.layers[: len(geometry.trunk)] or not shape.kv_offload or _experts_away(geometry, shape)
-    if not away:
-        return ComputeBuffers(devices, _measured(geometry, size, size + stages.rows // 64, stages))
-
-    return ComputeBuffers(devices, Amount(stages.mask, size + stages.greediest + 3 * stages.rows, "interval"))
+    return ComputeBuffers(devices, _host(geometry, shape, stages, placement))
 
 
 def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells) -> ComputeBuffers:
-    """Return the compute buffers of the context in which MTP drafts."""
+    """Return the compute buffers of the context in which MTP drafts.
+
+    Its only attention layer comes first, so the room of its mask is free again for the feed-forward: all of it fits
+    there when the mask is large, nothing when it is smaller than the pieces.
+    """
     stages = stages_of(geometry, shape, cells, mtp=True)
     feed_forward = max(stages.feed_forward, stages.experts)
-    full = stages.constant + feed_forward
-    # Its only attention layer comes first: the room of its mask is used again where it is large.
-    spared = (2 * stages.experts // 3 if stages.experts else stages.feed_forward // 3) + 2 * stages.rows
-    low = full - spared if stages.mask >= 2 * spared else full
-    low = max(low, stages.mask + stages.attention if stages.quantised else 0)
-    device = Amount(min(low, full), max(full, stages.constant + stages.attention) + 2 * stages.rows, "interval")
-    host = stages.constant
-    return ComputeBuffers((device,), Amount(host - stages.rows, host + stages.rows // 64, "computed"))
+    rows, mask = stages.rows, stages.mask
+    narrow = 0 if stages.queries > rows else stages.queries
+    attending = mask + 2 * rows + stages.copies + 4 * stages.queries
+    low = max(attending - narrow, 2 * rows + feed_forward, 2 * rows + stages.logits)
+    high = max(attending + stages.queries * (stages.copies > 0), mask + 2 * rows + max(feed_forward, stages.logits))
+    if mask <= 2 * rows:
+        low = max(low, mask + 2 * rows + feed_forward - rows)
+    elif mask >= feed_forward + 2 * rows:
+        high = attending + stages.queries
 
-
-def _measured(geometry: Geometry, low: int, high: int, stages: Stages) -> Amount:
-    if geometry.measured:
-        return Amount(low, high, "computed")
-
-    return Amount(0, high + _UNMEASURED_FACTOR * stages.greediest, "interval")
+    host = mask + 2 * rows
+    device = Amount(min(low, high), high + stages.small, "computed" if geometry.measured else "interval")
+    return ComputeBuffers((device,), Amount(host, host + stages.small, "computed"))
 
 
 def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement, index: int) -> Amount:
     """The compute buffer of one device."""
-    low = stages.constant + stages.greediest
-    luck = stages.rows if stages.quantised or not shape.flash_attention else 0
+    low, high = stages.constant + stages.least, stages.constant + stages.most + stages.small
     if not shape.kv_offload:
-        attention = stages.attention
-        return Amount(low - attention, low + attention + 3 * stages.rows, "interval")
+        # One layer's cache at a time is brought to the device.
+        own = stages.attention + stages.copies + stages.cache
+        low = stages.constant + max(stages.feed_forward, stages.experts, own) - 2 * stages.rows
+        high = stages.constant + max(stages.most, own + 2 * stages.rows) + 4 * stages.rows
+        return Amount(low, high, "interval")
 
-    trunk = placement.layers[: len(geometry.trunk)]
-    if HOST in trunk or _experts_away(geometry, shape) or shape.n_cpu_ffn:
-        return _with_copies(geometry, shape, stages, placement, low, luck)
+    if _copies_weights(geometry, shape, placement):
+        return _with_copies(geometry, shape, stages, placement)
 
     if shape.devices > 1:
-        # The last device alone has the logits; several devices that work at once keep four copies of their inputs.
-        return Amount(stages.mask, low + 3 * (stages.mask + stages.inputs) + luck, "interval")
+        return _one_of_several(shape, stages, placement, index)
 
-    return _measured(geometry, low - luck, low + luck + stages.rows // 64, stages)
+    if not geometry.measured:
+        return Amount(0, high + _UNMEASURED_FACTOR * stages.most, "interval")
+
+    if not shape.flash_attention:
+        return Amount(low, high + stages.rows, "computed")
+
+    return Amount(low, high, "computed")
 
 
-def _with_copies(
-    geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement, on_device: int, luck: int
-) -> Amount:
+def _one_of_several(shape: PlanShape, stages: Stages, placement: Placement, index: int) -> Amount:
+    """One of several devices: logits on the last alone; devices that work at once keep four copies of their inputs."""
+    high = stages.constant + stages.most + stages.small + stages.rows
+    if index not in placement.layers and index != placement.output:
+        return Amount(0, high, "interval")
+
+    copies = 0 if shape.remote else 3 * (stages.mask + stages.inputs)
+    return Amount(min(stages.mask, high), high + copies, "interval")
+
+
+def _copies_weights(geometry: Geometry, shape: PlanShape, placement: Placement) -> bool:
+    """Return whether some of the trunk's weights are on the host."""
+    away = HOST in placement.layers[: len(geometry.trunk)] or shape.n_cpu_ffn > 0
+    return away or any(index < shape.n_cpu_moe for index in geometry.expert_layers)
+
+
+def _offloads(shape: PlanShape, stages: Stages) -> bool:
+    """Return whether large operations on weights of the host are brought to a device; over RPC they never are."""
+    return shape.op_offload and not shape.remote and stages.tokens >= OFFLOAD_FROM
+
+
+def _with_copies(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement) -> Amount:
     """A buffer that also takes weights of the host for large batches: how many at a time is the allocator's luck."""
-    floor = min(on_device, stages.mask + stages.rows)
-    if not shape.op_offload or stages.tokens < OFFLOAD_FROM:
-        return Amount(floor, on_device + luck + 2 * stages.rows, "interval")
+    whole = stages.constant + stages.most + stages.small
+    held = stages.constant + stages.least
+    if not _offloads(shape, stages):
+        return Amount(min(stages.mask, held), whole + 2 * stages.rows, "interval")
 
-    largest = everything = 0
+    largest, experts, dense = 0, 0, 0
     for index, layer in enumerate(geometry.trunk):
         if placement.layers[index] == HOST:
-            everything = max(everything, layer.weights_bytes)
+            dense = max(dense, layer.weights_bytes)
         elif index < shape.n_cpu_moe and not layer.expert_biases:
-            everything = max(everything, sum(layer.expert_tensors))
+            experts = max(experts, sum(layer.expert_tensors))
             largest = max(largest, *layer.expert_tensors, 0)
         elif index < shape.n_cpu_ffn:
-            everything = max(everything, layer.ffn_bytes)
+            dense = max(dense, layer.ffn_bytes)
 
-    if HOST not in placement.layers:
-        floor = max(on_device - luck, stages.mask + stages.inputs + largest + 2 * stages.experts // 3)
+    low = held - stages.rows
+    if largest:
+        # While one tensor of experts is there: its rows, and what it makes of them.
+        inner = 4 * geometry.experts_used * stages.tokens * (geometry.embedding + geometry.expert_feed_forward)
+        beside = stages.constant + inner
+        low = max(held, beside + largest)
+        whole = max(whole + largest, beside + experts + _COPIES_LUCK)
 
     output = geometry.output_bytes if placement.output == HOST else 0
-    copied = stages.constant + max(everything, output) + stages.greediest + _COPIES_LUCK
-    return Amount(min(floor, on_device), max(on_device + luck, copied) + 2 * stages.rows, "interval")
+    high = max(whole + dense + 3 * stages.rows, stages.constant + output + stages.logits)
+    if HOST not in placement.layers and not dense and not largest:
+        low = min(held, stages.mask + stages.inputs)
+
+    return Amount(min(low, high), high, "interval")
 
 
-def _offloaded_alone(geometry: Geometry, shape: PlanShape, stages: Stages) -> tuple[Amount, ...]:
-    """The buffers of devices that hold no layer: large operations are still brought to them."""
-    if shape.devices < 1:
-        return ()
-
-    if not shape.op_offload or stages.tokens < OFFLOAD_FROM:
-        return (Amount(0, stages.constant, "interval"),) * shape.devices
+def _without_layers(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement) -> Amount:
+    """The buffer of a device that holds no layer: large operations are still brought to it."""
+    if not _offloads(shape, stages):
+        return Amount(0, stages.constant + stages.most, "interval")
 
     most = max((layer.weights_bytes for layer in geometry.trunk), default=0)
-    high = stages.constant + max(most, geometry.output_bytes) + stages.greediest + _COPIES_LUCK
-    return (Amount(0, high, "interval"),) * shape.devices
+    output = geometry.output_bytes if placement.output == HOST else 0
+    return Amount(0, stages.constant + max(stages.most + most + stages.rows, output + stages.logits), "interval")
 
 
-def _experts_away(geometry: Geometry, shape: PlanShape) -> bool:
-    return any(index < shape.n_cpu_moe for index in geometry.expert_layers)
+def _host_alone(geometry: Geometry, shape: PlanShape, stages: Stages) -> Amount:
+    """The host's buffer where no layer is on a device: all stages, without the copies of a quantised cache."""
+    fixed = max(stages.feed_forward, stages.experts, stages.attention, stages.logits)
+    size = stages.constant + stages.rows + fixed
+    high = max(size, stages.constant + stages.rows + stages.recurrence + stages.recurrence_luck[1])
+    if shape.devices:
+        return Amount(stages.mask + 4 * stages.rows, high + stages.small + stages.rows, "interval")
+
+    luck = stages.rows if stages.logits == fixed or not shape.flash_attention or high > size else 0
+    return Amount(size, high + luck + stages.small, "computed" if geometry.measured else "interval")
 
 
-def _mask_bytes(geometry: Geometry, shape: PlanShape, cells: Cells, tokens: int) -> int:
-    """The attention masks: one for each size of cache; wider without flash attention."""
-    size = 2 if shape.flash_attention else 4
-    full = size * cells.full // cells.streams * tokens
-    return full + (size * cells.window // cells.streams * tokens if geometry.window else 0)
+def _host(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement) -> Amount:
+    """The host's buffer beside devices that hold layers: the graph's inputs, and what weights of the host compute."""
+    size = stages.constant
+    if not shape.kv_offload:
+        return Amount(size, size + 2 * stages.queries + stages.small, "interval")
 
+    if not _copies_weights(geometry, shape, placement):
+        return Amount(size, size + stages.small, "computed")
 
-def _expert_bytes(geometry: Geometry, layers: Sequence[LayerGeometry], tokens: int) -> int:
-    """What a layer of experts holds: its rows for each expert used, and what the experts make of them."""
-    biased = any(layer.expert_biases for layer in layers)
-    if not any(layer.expert_bytes for layer in layers):
-        return 0
+    on_host = max(stages.feed_forward, stages.experts) + 2 * stages.rows
+    if HOST in placement.layers:
+        on_host = max(on_host, stages.attention + 2 * stages.rows, stages.recurrence + stages.recurrence_luck[1])
 
-    inner = (2 if biased else 3) * geometry.expert_feed_forward
-    return 4 * geometry.experts_used * tokens * (geometry.embedding + inner)
-
-
-def _attention_bytes(
-    geometry: Geometry,
-    shape: PlanShape,
-    cells: Cells,
-    layers: Sequence[LayerGeometry],
-    tokens: int,
-    keys: tuple[str, str],
-) -> int:
-    """What the greediest attention layer holds: queries, and keys and values in f16 where they are quantised."""
-    most = 0
-    for layer in {layer for layer in layers if layer.attends}:
-        queries = 4 * tokens * layer.heads * layer.key_length
-        own = cells.window if layer.window else cells.full
-        if shape.flash_attention:
-            stage = queries * (5 if geometry.gated_attention else 2)
-            for type_name, width in zip(keys, (layer.key_width, layer.value_width), strict=True):
-                stage += 2 * own * width if quantised(type_name) else 0
-        else:
-            stage = 4 * layer.heads * (own // cells.streams) * tokens + 2 * queries
-
-        most = max(most, stage)
-
-    return most
-
-
-def _rotation_bytes(layers: Sequence[LayerGeometry], keys: tuple[str, str]) -> int:
-    """The matrices that rotate a quantised cache, upstream since b8607."""
-    lengths = {layer.key_length for layer in layers if layer.attends}
-    if not any(map(quantised, keys)) or not lengths:
-        return 0
-
-    widths = [width for width in _ROTATIONS if max(lengths) % width == 0]
-    return 4 * sum(width * width for width in {64, *widths[-1:]})
+    return Amount(size, stages.mask + max(stages.inputs, on_host) + stages.rows + stages.small, "interval")

@@ -1,0 +1,205 @@
+"""What the graph of a context holds at one time, stage by stage.
+
+An activation is a row for each token of the batch, kept as long as a later operation needs it. The size of a compute
+buffer is what its greediest stage holds: feed-forward, experts, attention, recurrence or logits, beside the masks and
+the rows that live through the whole graph. Each formula counts what is alive at the stage's peak, in the order in which
+`src/models/*.cpp` and `llama-graph.cpp` (b11434) build it and `ggml-alloc.c` places it; compared with the engine's own
+figures in `benchmarks/plan_error.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from orchestrator.core.plan.caches import Cells, quantised, row_bytes
+from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.shape import PlanShape
+
+_ROTATIONS = (64, 128, 256, 512)
+"""Widths of the Hadamard matrices that rotate a quantised cache."""
+
+_SMALL_BYTES = 64
+"""Positions, indices and ids of a token, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Bytes.
+
+    :param rows: one activation of the model's width
+    :param queries: one of all heads' queries, of the layer that has the most
+    :param inputs: rows that live through the whole graph
+    :param small: positions, indices and rotations, at most
+    :param attention: without the copies of a quantised cache
+    :param copies: keys and values in f16, of one layer
+    :param cache: one layer's keys and values as they are kept
+    :param recurrence: its state and rows
+    :param recurrence_luck: what the allocator may save or waste of it
+    """
+
+    tokens: int
+    mask: int
+    rows: int
+    queries: int
+    inputs: int
+    small: int
+    feed_forward: int
+    experts: int
+    attention: int
+    copies: int
+    cache: int
+    recurrence: int
+    recurrence_luck: tuple[int, int]
+    logits: int
+    quantised: bool
+
+    @property
+    def constant(self) -> int:
+        return self.mask + self.inputs
+
+    @property
+    def least(self) -> int:
+        """The greediest stage, where the allocator is lucky."""
+        fixed = max(self.feed_forward, self.experts, self.attention + self.copies, self.logits)
+        return max(fixed, self.recurrence - self.recurrence_luck[0])
+
+    @property
+    def most(self) -> int:
+        """The greediest stage, where the allocator finds no hole that fits."""
+        fixed = max(self.feed_forward, self.experts, self.attention + self.copies, self.logits)
+        # Holes of copies that are small beside a row, and those that logits leave, may not fit what comes next.
+        narrow = self.quantised and self.mask + self.copies < 4 * self.rows
+        if narrow or self.logits == fixed:
+            fixed += self.rows
+
+        return max(fixed, self.recurrence + self.recurrence_luck[1])
+
+
+def batch_tokens(shape: PlanShape, cells: Cells) -> int:
+    """Return the tokens of the batch that is reserved: a multiple of the slots."""
+    tokens = shape.ubatch_in(cells.full)
+    return tokens + -tokens % max(1, shape.slots)
+
+
+@lru_cache(maxsize=4096)
+def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool = False) -> Stages:
+    """Return what the graph of the main context holds, or that of the context in which MTP drafts."""
+    layers = geometry.mtp if mtp else geometry.trunk
+    tokens = batch_tokens(shape, cells)
+    slots = max(1, shape.slots)
+    outputs = shape.outputs or slots * (1 if mtp else 1 + shape.draft_max)
+    keys = (shape.draft_kv_k, shape.draft_kv_v) if mtp else (shape.kv_k, shape.kv_v)
+    rows = 4 * geometry.embedding * tokens
+    attending = {layer for layer in layers if layer.attends}
+    recurrence, luck = _recurrence(geometry, layers, tokens, slots, 1 if mtp else 1 + shape.draft_max)
+    return Stages(
+        tokens=tokens,
+        mask=_mask_bytes(geometry, shape, cells, tokens),
+        rows=rows,
+        queries=4 * tokens * max((layer.heads * layer.key_length for layer in attending), default=0),
+        inputs=(2 if mtp else 4) * rows + _transposed(geometry, shape, attending, tokens),
+        small=_SMALL_BYTES * tokens + _rotation_bytes(attending, keys) * (2 if geometry.window else 1),
+        feed_forward=12 * tokens * max((layer.feed_forward for layer in layers if not layer.expert_bytes), default=0),
+        experts=_expert_bytes(geometry, layers, tokens),
+        attention=max((_attention(geometry, shape, cells, layer, tokens) for layer in attending), default=0),
+        copies=_copies(geometry, shape, cells, layers, keys, mtp=mtp),
+        cache=max((_cache(cells, layer, keys) for layer in attending), default=0),
+        recurrence=recurrence,
+        recurrence_luck=luck,
+        logits=4 * geometry.vocabulary * min(outputs, tokens),
+        quantised=any(map(quantised, keys)),
+    )
+
+
+def _mask_bytes(geometry: Geometry, shape: PlanShape, cells: Cells, tokens: int) -> int:
+    """The attention masks: one for each size of cache; wider without flash attention."""
+    size = 2 if shape.flash_attention else 4
+    full = size * cells.full // cells.streams * tokens
+    return full + (size * cells.window // cells.streams * tokens if geometry.window else 0)
+
+
+def _transposed(geometry: Geometry, shape: PlanShape, layers: set[LayerGeometry], tokens: int) -> int:
+    """Indices into values that are kept transposed, as they are without flash attention."""
+    width = max((layer.value_width for layer in layers), default=0)
+    return 0 if shape.flash_attention else 8 * tokens * width * (2 if geometry.window else 1)
+
+
+def _expert_bytes(geometry: Geometry, layers: Sequence[LayerGeometry], tokens: int) -> int:
+    """What a layer of experts holds: its rows for each expert used, and what the experts make of them."""
+    if not any(layer.expert_bytes for layer in layers):
+        return 0
+
+    biased = any(layer.expert_biases for layer in layers)
+    inner = (2 if biased else 3) * geometry.expert_feed_forward
+    return 4 * geometry.experts_used * tokens * (geometry.embedding + inner)
+
+
+def _attention(geometry: Geometry, shape: PlanShape, cells: Cells, layer: LayerGeometry, tokens: int) -> int:
+    """Queries and what becomes of them; wider queries than the model's rows find no hole of a row."""
+    width = layer.heads * layer.key_length
+    wide = 1 if width > geometry.embedding else 0
+    if shape.flash_attention:
+        return 4 * tokens * width * ((4 if geometry.gated_attention else 1) + wide)
+
+    own = (cells.window if layer.window else cells.full) // cells.streams
+    held = 1 + wide + (1 if geometry.gated_attention else 0)
+    return 4 * tokens * (layer.heads * own + width * held)
+
+
+def _copies(
+    geometry: Geometry,
+    shape: PlanShape,
+    cells: Cells,
+    layers: Sequence[LayerGeometry],
+    keys: tuple[str, str],
+    *,
+    mtp: bool,
+) -> int:
+    """Keys and values in f16 for flash attention, where they are quantised: of the layer that needs the most.
+
+    Over RPC a client remembers sizes by the result's shape: the first layer that asks decides for all, MTP's included.
+    """
+    if not shape.flash_attention:
+        return 0
+
+    if shape.remote:
+        first = next((layer for layer in geometry.trunk if layer.attends), None)
+        alike = [layer for layer in layers if layer.attends and first and layer.heads == first.heads]
+        if first and alike:
+            return _layer_copies(cells, first, (shape.kv_k, shape.kv_v))
+
+    return max((_layer_copies(cells, layer, keys) for layer in layers if layer.attends), default=0)
+
+
+def _layer_copies(cells: Cells, layer: LayerGeometry, keys: tuple[str, str]) -> int:
+    own = cells.window if layer.window else cells.full
+    return 2 * own * (layer.key_width * quantised(keys[0]) + layer.value_width * quantised(keys[1]))
+
+
+def _cache(cells: Cells, layer: LayerGeometry, keys: tuple[str, str]) -> int:
+    rows = [row_bytes(kind, width) or 0 for kind, width in zip(keys, (layer.key_width, layer.value_width), strict=True)]
+    return (cells.window if layer.window else cells.full) * sum(rows)
+
+
+def _recurrence(
+    geometry: Geometry, layers: Sequence[LayerGeometry], tokens: int, slots: int, snapshots: int
+) -> tuple[int, tuple[int, int]]:
+    """A recurrent layer's rows, the states that it reads, and those that it writes for each drafted token."""
+    state = geometry.state
+    if state is None or not any(layer.recurrent for layer in layers):
+        return 0, (0, 0)
+
+    held = 4 * tokens * state.row + 4 * slots * state.recurrence * (1 + snapshots)
+    return held, (4 * tokens * state.convolved, 4 * tokens * state.keys + 8 * slots * state.convolution)
+
+
+def _rotation_bytes(layers: set[LayerGeometry], keys: tuple[str, str]) -> int:
+    """The matrices that rotate a quantised cache: keys by the widest that divides a head, values by the narrowest."""
+    longest = max((layer.key_length for layer in layers), default=0)
+    if not any(map(quantised, keys)) or not longest:
+        return 0
+
+    widest = max((width for width in _ROTATIONS if longest % width == 0), default=0)
+    return 4 * (widest * widest + _ROTATIONS[0] * _ROTATIONS[0])
