@@ -42,7 +42,7 @@ def cells_of(geometry: Geometry, shape: PlanShape, kind: Literal["upstream", "ik
     full = up(up(shape.context_tokens, CELLS_STEP) // streams, CELLS_STEP)
     window = full
     if geometry.window and not shape.swa_full:
-        seen = geometry.window * (slots if shape.unified_kv else 1) + shape.ubatch_in(full * streams)
+        seen = geometry.window * (slots if shape.unified_kv else 1) + shape.ubatch_in(shape.context_tokens)
         window = up(min(full, seen), CELLS_STEP)
 
     return Cells(full * streams, window * streams, streams)

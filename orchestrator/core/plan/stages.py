@@ -53,7 +53,8 @@ class Stages:
     recurrence: int
     recurrence_luck: tuple[int, int]
     logits: int
-    quantised: bool
+    gated: bool
+    rotated: bool
 
     @property
     def constant(self) -> int:
@@ -70,8 +71,11 @@ class Stages:
         """The greediest stage, where the allocator finds no hole that fits."""
         fixed = max(self.feed_forward, self.experts, self.attention + self.copies, self.logits)
         # Holes of copies that are small beside a row, and those that logits leave, may not fit what comes next.
-        narrow = self.quantised and self.mask + self.copies < 4 * self.rows
-        if narrow or self.logits == fixed:
+        if self.copies and not self.rotated:
+            fixed += self.queries
+
+        wide = self.gated and self.queries > self.rows
+        if (wide and 0 < self.copies < 4 * self.rows - self.mask) or self.logits == fixed:
             fixed += self.rows
 
         return max(fixed, self.recurrence + self.recurrence_luck[1])
@@ -79,7 +83,7 @@ class Stages:
 
 def batch_tokens(shape: PlanShape, cells: Cells) -> int:
     """Return the tokens of the batch that is reserved: a multiple of the slots."""
-    tokens = shape.ubatch_in(cells.full)
+    tokens = shape.ubatch_in(shape.context_tokens)
     return tokens + -tokens % max(1, shape.slots)
 
 
@@ -109,7 +113,8 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
         recurrence=recurrence,
         recurrence_luck=luck,
         logits=4 * geometry.vocabulary * min(outputs, tokens),
-        quantised=any(map(quantised, keys)),
+        gated=geometry.gated_attention,
+        rotated=any(map(quantised, keys)),
     )
 
 
@@ -127,13 +132,15 @@ def _transposed(geometry: Geometry, shape: PlanShape, layers: set[LayerGeometry]
 
 
 def _expert_bytes(geometry: Geometry, layers: Sequence[LayerGeometry], tokens: int) -> int:
-    """What a layer of experts holds: its rows for each expert used, and what the experts make of them."""
+    """What a layer of experts holds for each expert used: gate, up and their product, and the rows that come of them.
+
+    Those rows take the room of gate and up where they fit there.
+    """
     if not any(layer.expert_bytes for layer in layers):
         return 0
 
-    biased = any(layer.expert_biases for layer in layers)
-    inner = (2 if biased else 3) * geometry.expert_feed_forward
-    return 4 * geometry.experts_used * tokens * (geometry.embedding + inner)
+    inner, width = geometry.expert_feed_forward, geometry.embedding
+    return 4 * geometry.experts_used * tokens * (3 * inner + (width if width > 2 * inner else 0))
 
 
 def _attention(geometry: Geometry, shape: PlanShape, cells: Cells, layer: LayerGeometry, tokens: int) -> int:
@@ -157,7 +164,7 @@ def _copies(
     *,
     mtp: bool,
 ) -> int:
-    """Keys and values in f16 for flash attention, where they are quantised: of the layer that needs the most.
+    """Keys and values in f16 for flash attention, where they are kept otherwise: of the layer that needs the most.
 
     Over RPC a client remembers sizes by the result's shape: the first layer that asks decides for all, MTP's included.
     """
@@ -175,7 +182,7 @@ def _copies(
 
 def _layer_copies(cells: Cells, layer: LayerGeometry, keys: tuple[str, str]) -> int:
     own = cells.window if layer.window else cells.full
-    return 2 * own * (layer.key_width * quantised(keys[0]) + layer.value_width * quantised(keys[1]))
+    return 2 * own * (layer.key_width * (keys[0] != "f16") + layer.value_width * (keys[1] != "f16"))
 
 
 def _cache(cells: Cells, layer: LayerGeometry, keys: tuple[str, str]) -> int:

@@ -17,6 +17,12 @@ OFFLOAD_FROM = 32
 _COPIES_LUCK = 20 * MIB
 """What the allocator leaves unused between copies of weights, at most: measured."""
 
+_COPIES = 4
+"""Copies of the inputs where several devices work at once (`GGML_SCHED_MAX_COPIES`)."""
+
+_FIRST_ROWS, _NEXT_ROWS = 15, 10
+"""Rows that live through the graph then, on the first device and on the others; up to two more."""
+
 _UNMEASURED_FACTOR = 2
 """How many times its greediest stage an architecture may take whose graph was not compared with an engine's."""
 
@@ -60,6 +66,15 @@ def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells) -> ComputeBu
         high = attending + stages.queries
 
     host = mask + 2 * rows
+    if not shape.kv_offload:
+        high += stages.cache + 2 * rows
+
+    if pipelined(geometry, shape):
+        host = _COPIES * mask + 5 * rows
+        stage = max(feed_forward, stages.copies + 5 * stages.queries)
+        high = _COPIES * (mask + stages.small) + (_NEXT_ROWS + 2) * rows + stage
+        low = _COPIES * mask + max(feed_forward, stages.copies) + 2 * rows
+
     device = Amount(min(low, high), high + stages.small, "computed" if geometry.measured else "interval")
     return ComputeBuffers((device,), Amount(host, host + stages.small, "computed"))
 
@@ -78,7 +93,7 @@ def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Pla
         return _with_copies(geometry, shape, stages, placement)
 
     if shape.devices > 1:
-        return _one_of_several(shape, stages, placement, index)
+        return _one_of_several(geometry, shape, stages, placement, index)
 
     if not geometry.measured:
         return Amount(0, high + _UNMEASURED_FACTOR * stages.most, "interval")
@@ -89,14 +104,26 @@ def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Pla
     return Amount(low, high, "computed")
 
 
-def _one_of_several(shape: PlanShape, stages: Stages, placement: Placement, index: int) -> Amount:
-    """One of several devices: logits on the last alone; devices that work at once keep four copies of their inputs."""
-    high = stages.constant + stages.most + stages.small + stages.rows
-    if index not in placement.layers and index != placement.output:
-        return Amount(0, high, "interval")
+def pipelined(geometry: Geometry, shape: PlanShape) -> bool:
+    """Return whether several devices work at once, each on its own copies of the inputs (`pipeline_parallel`)."""
+    whole = shape.gpu_layers is None or shape.gpu_layers > geometry.block_count
+    return shape.devices > 1 and whole and shape.kv_offload and not shape.n_cpu_moe and not shape.n_cpu_ffn
 
-    copies = 0 if shape.remote else 3 * (stages.mask + stages.inputs)
-    return Amount(min(stages.mask, high), high + copies, "interval")
+
+def _one_of_several(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement, index: int) -> Amount:
+    """One of several devices. The first also has the copies of the embeddings."""
+    if index not in placement.layers and index != placement.output:
+        return Amount(0, stages.constant + stages.most + stages.small, "interval")
+
+    if not pipelined(geometry, shape):
+        return Amount(stages.mask, stages.constant + stages.most + stages.small + 2 * stages.rows, "interval")
+
+    first = index == min(place for place in placement.layers if place != HOST)
+    constant = _COPIES * stages.mask + (_FIRST_ROWS if first else _NEXT_ROWS) * stages.rows
+    constant += _COPIES * (stages.inputs - 4 * stages.rows)
+    low = constant + stages.least - stages.logits * (stages.least == stages.logits)
+    high = constant + stages.most + _COPIES * stages.small + 2 * stages.rows
+    return Amount(min(low, high), high, "computed" if geometry.measured else "interval")
 
 
 def _copies_weights(geometry: Geometry, shape: PlanShape, placement: Placement) -> bool:
@@ -169,13 +196,18 @@ def _host(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Place
     """The host's buffer beside devices that hold layers: the graph's inputs, and what weights of the host compute."""
     size = stages.constant
     if not shape.kv_offload:
-        return Amount(size, size + 2 * stages.queries + stages.small, "interval")
+        return Amount(size, size + 2 * stages.queries + stages.recurrence + stages.small, "interval")
+
+    if pipelined(geometry, shape):
+        size = _COPIES * (stages.mask + stages.inputs - 2 * stages.rows) + 2 * stages.rows
+        return Amount(size, size + _COPIES * stages.small + stages.rows, "computed")
 
     if not _copies_weights(geometry, shape, placement):
         return Amount(size, size + stages.small, "computed")
 
     on_host = max(stages.feed_forward, stages.experts) + 2 * stages.rows
     if HOST in placement.layers:
-        on_host = max(on_host, stages.attention + 2 * stages.rows, stages.recurrence + stages.recurrence_luck[1])
+        dense = max(stages.feed_forward, stages.experts, stages.attention)
+        on_host = max(dense, stages.recurrence + stages.recurrence_luck[1]) + 4 * stages.rows
 
     return Amount(size, stages.mask + max(stages.inputs, on_host) + stages.rows + stages.small, "interval")
