@@ -48,13 +48,12 @@ def matrix_of(
     contexts: Sequence[int],
     devices: Sequence[DeviceRoom],
     host: HostRoom,
+    *,
+    kv_types: Sequence[str] = KV_TYPES,
 ) -> Iterator[MatrixRow]:
-    """Yield the rows: each quantisation with its size and subject, by type of cache.
-
-    A model without a cache of keys and values, or on an engine that takes other types, has the subject's own alone.
-    """
+    """Yield the rows: each quantisation with its size and subject, by type of cache."""
     for quant, size, subject in subjects:
-        for kv in KV_TYPES:
+        for kv in kv_types:
             shape = replace(subject.shape, kv_k=kv, kv_v=kv)
             plans = {
                 context: plan_of(

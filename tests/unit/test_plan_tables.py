@@ -1,0 +1,12 @@
+"""The tables in docs/plan.md are those that the benchmark prints."""
+
+from __future__ import annotations
+
+from benchmarks.plan_tables import lines
+from tests.support import ROOT
+
+
+def test_the_document_has_the_tables_as_they_are_printed() -> None:
+    written = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8").splitlines()
+    missing = [line for line in lines() if line not in written]
+    assert missing == [], "run `python -m benchmarks.plan_tables`, and put its tables into docs/plan.md"
