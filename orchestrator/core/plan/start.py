@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core.dialect.capabilities import Kind
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount
+from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, total
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import Component, Need, PlanBuild
 from orchestrator.core.plan.shape import ALL, PlanShape, shape_of
 from orchestrator.core.plan.solve import NeedOf, needs
+from orchestrator.core.plan.verdict import FILLED_LATER
 from orchestrator.core.profile.profile import EngineProfile
 
 _PLACING = ("memory.tensor_overrides", "memory.tensor_split")
@@ -87,6 +88,17 @@ def is_certain(profile: EngineProfile) -> bool:
         and settings.get("memory.split") not in _UNPLANNED_SPLITS
         and not any(name in profile.environment for name in _PAGED_BY_DRIVER)
     )
+
+
+def placed_mib(plan: StartPlan) -> tuple[int | None, int | None]:
+    """Return what a start needs at most on its devices together, and on the host without what requests fill later.
+
+    None for a need without an upper bound, and for devices where it has none.
+    """
+    devices = total(plan.whole.device_total(index) for index in range(len(plan.whole.devices)))
+    host = total(amount for name, amount in plan.whole.host.items() if name not in FILLED_LATER)
+    on_devices = None if devices.is_open or not plan.whole.devices else -(-devices.high_bytes // MIB)
+    return on_devices, None if host.is_open else -(-host.high_bytes // MIB)
 
 
 def between(one: Need, other: Need) -> Need:

@@ -32,6 +32,7 @@ from orchestrator.core.fleet.fleet_states import (
 )
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.fleet.placement import choose_strategy
+from orchestrator.core.plan.start import placed_mib
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
 
@@ -107,7 +108,15 @@ class Switcher:
         gpus = await anyio.to_thread.run_sync(self._gpus.read)
         free_mib = [each.total_mib - each.used_mib for each in gpus]
         available_mib = available_memory_bytes() >> 20
-        return choose_strategy(resolved.profile, resolved.model_bytes >> 20, free_mib, available_mib)
+        on_devices, on_host = placed_mib(resolved.plan) if resolved.plan is not None else (None, None)
+        return choose_strategy(
+            resolved.profile,
+            resolved.model_bytes >> 20,
+            free_mib,
+            available_mib,
+            planned_device_mib=on_devices,
+            planned_host_mib=on_host,
+        )
 
     def begin(
         self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False, now: bool = False

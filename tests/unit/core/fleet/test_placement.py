@@ -40,6 +40,17 @@ def test_the_margin_of_the_profile_is_kept_free(margin: Value, counted_mib: int)
     assert choose_strategy(asked, 100, [need_mib - 1], 0)[0] == "replace"
 
 
+def test_a_plan_takes_the_place_of_the_files_size() -> None:
+    need_mib = 3000 + DEFAULT_MARGIN_MIB
+    for free_mib, strategy in ((need_mib, "beside"), (need_mib - 1, "replace")):
+        chosen = choose_strategy(profile(), 20000, [free_mib], 0, planned_device_mib=3000, planned_host_mib=17000)
+        assert chosen[0] == strategy
+
+    need_mib = 20000 + HOST_OVERHEAD_MIB
+    for free_mib, strategy in ((need_mib, "beside"), (need_mib - 1, "replace")):
+        assert choose_strategy(profile(), 1, [], free_mib, planned_host_mib=20000)[0] == strategy
+
+
 def test_two_devices_with_half_the_room_each_are_not_one_with_enough() -> None:
     assert choose_strategy(profile(), 8000, [6000, 6000], 0)[0] == "replace"
     assert choose_strategy(profile(), 8000, [6000, 60000], 0)[0] == "beside"
