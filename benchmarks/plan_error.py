@@ -199,7 +199,8 @@ def compare(row: Mapping[str, Any]) -> list[Comparison]:
 
     for part, names in _PARTS.items():
         # What a CPU repacks for itself is in another line, which these ways do not print.
-        if part != "model" or case in _WHOLE or "no-alloc" in row["via"] or "--dry-run" in row["via"]:
+        whole = case in _WHOLE and not row["settings"].get("ncmoe")
+        if part != "model" or whole or "no-alloc" in row["via"] or "--dry-run" in row["via"]:
             add(f"host {part}", _of(need.host, names), row["host_mib"][part])
 
     if row.get("mtp_device_mib") and len(devices) == 1 and need.devices:

@@ -92,9 +92,9 @@ class LayerGeometry:
         return self.value_length * self.kv_heads
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
-    """A model, as far as its memory goes.
+    """A model, as far as its memory goes; compared by identity, so that it is a quick key of what is kept.
 
     :param layers: all blocks, those of MTP last
     :param mtp_blocks: how many of the layers are for MTP

@@ -14,6 +14,7 @@ from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.placement import HOST, Placement, place
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.stages import batch_tokens
+from orchestrator.core.plan.weights import layers_by_device, weights_by_device
 
 Component = Literal[
     "weights", "kv", "state", "draft_weights", "draft_kv", "projector", "compute", "draft_compute", "output",
@@ -131,36 +132,12 @@ def _add_weights(
     *,
     mtp: bool,
 ) -> None:
-    sums = dict.fromkeys(where, 0)
-    drafts = dict.fromkeys(where, 0)
-    trunk = len(geometry.trunk)
-    for index, layer in enumerate(geometry.layers):
-        if index >= trunk and not mtp:
-            continue
-
-        into = drafts if index >= trunk else sums
-        device = placement.layers[index]
-        experts, ffn = index < shape.n_cpu_moe, index < shape.n_cpu_ffn
-        away = layer.expert_bytes * experts + layer.ffn_bytes * ffn
-        into[device] += layer.weights_bytes - away
-        into[HOST] += away
-        if device != HOST:
-            into[device] += layer.weights_padding - layer.expert_padding * experts - layer.ffn_padding * ffn
-            # The fork keeps a second copy of the biases of experts that are on the host.
-            into[device] += layer.expert_bias_bytes * experts * (build.kind == "ik")
-
-    sums[HOST] += geometry.input_bytes
-    if placement.output == HOST:
-        sums[HOST] += geometry.output_bytes - geometry.tied_bytes
-    else:
-        sums[placement.output] += geometry.output_bytes + geometry.output_padding
-
-    for index in set(placement.layers[:trunk]):
-        sums[index] += geometry.shared_bytes
-
+    # The fork keeps a second copy of the biases of experts that are on the host.
+    biases = build.kind == "ik"
+    sums, drafts = weights_by_device(geometry, placement, shape.n_cpu_moe, shape.n_cpu_ffn, mtp=mtp, biases=biases)
     for index, parts in where.items():
-        parts["weights"] = exact(sums[index])
-        if drafts[index]:
+        parts["weights"] = exact(sums.get(index, 0))
+        if index in drafts:
             parts["draft_weights"] = exact(drafts[index])
 
 
@@ -174,32 +151,26 @@ def _add_caches(
     *,
     mtp: bool,
 ) -> None:
-    trunk = len(geometry.trunk)
     state = layer_state_bytes(geometry, shape, build.kind)
-    kv, states = dict.fromkeys(where, 0), dict.fromkeys(where, 0)
-    missing = False
-    for index, layer in enumerate(geometry.trunk):
-        device = placement.layers[index] if shape.kv_offload else HOST
+    for parts in where.values():
+        parts["kv"] = NOTHING
+
+    for at, layer, count in layers_by_device(geometry, placement):
+        device = at if shape.kv_offload else HOST
         if layer.recurrent:
-            states[device] += state
+            _put(where[device], "state", exact(count * state))
             continue
 
         size = layer_kv_bytes(layer, cells, shape.kv_k, shape.kv_v)
         if size and device != HOST:
             size += kv_padding(layer, shape.kv_k, shape.kv_v, build.kind)
 
-        missing = missing or size is None
-        kv[device] += size or 0
-
-    for index, parts in where.items():
-        parts["kv"] = unknown(kv[index]) if missing else exact(kv[index])
-        if states[index]:
-            parts["state"] = exact(states[index])
+        _put(where[device], "kv", unknown() if size is None else exact(count * size))
 
     if not mtp:
         return
 
-    for index, layer in enumerate(geometry.mtp, trunk):
+    for index, layer in enumerate(geometry.mtp, len(geometry.trunk)):
         device = placement.layers[index] if shape.kv_offload else HOST
         size = layer_kv_bytes(layer, cells, shape.draft_kv_k, shape.draft_kv_v)
         _put(where[device], "draft_kv", unknown() if size is None else exact(size))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from orchestrator.core.plan.geometry import Geometry
@@ -27,14 +29,21 @@ def place(
 
     :param free: free memory of each device, by which layers are shared out where no split is given
     """
-    count = geometry.block_count
     wanted = ALL if shape.gpu_layers is None else shape.gpu_layers
+    split = shape.tensor_split if any(shape.tensor_split) else tuple(free)
+    return _place(geometry.block_count, wanted, shape.devices, split, kind)
+
+
+@lru_cache(maxsize=512)
+def _place(
+    count: int, wanted: int, devices: int, split: tuple[float, ...], kind: Literal["upstream", "ik"]
+) -> Placement:
     acting = min(wanted, count + 1)
-    if shape.devices < 1 or not acting:
+    if devices < 1 or not acting:
         return Placement((HOST,) * count, HOST)
 
     start = max(0, count + 1 - wanted if kind == "upstream" else count - wanted)
-    points = _points(shape, free)
+    points = _points(devices, split)
     layers = tuple(HOST if index < start else _device(points, (index - start) / acting) for index in range(count))
     output = HOST
     if kind == "upstream" or wanted > count:
@@ -43,22 +52,14 @@ def place(
     return Placement(layers, output)
 
 
-def _points(shape: PlanShape, free: Sequence[float]) -> list[float]:
-    """The ends of the devices' shares, the last being 1."""
-    split = list(shape.tensor_split[: shape.devices])
-    if not any(split):
-        split = list(free[: shape.devices])
+def _points(devices: int, split: Sequence[float]) -> list[float]:
+    """The ends of the devices' shares, the last being 1; equal shares where nothing is told."""
+    shares = [*split[:devices], *[0.0] * (devices - len(split))]
+    if not any(shares):
+        shares = [1.0] * devices
 
-    if not any(split):
-        split = [1.0] * shape.devices
-
-    split += [0.0] * (shape.devices - len(split))
-    ends, so_far = [], 0.0
-    for each in split:
-        so_far += each
-        ends.append(so_far)
-
-    return [end / so_far for end in ends]
+    ends = list(accumulate(shares))
+    return [end / ends[-1] for end in ends]
 
 
 def _device(points: Sequence[float], place_: float) -> int:

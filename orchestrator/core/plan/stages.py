@@ -37,6 +37,8 @@ class Stages:
     :param cache: one layer's keys and values as they are kept
     :param recurrence: its state and rows
     :param recurrence_luck: what the allocator may save or waste of it
+    :param gated: whether queries come with gates
+    :param alike: whether keys and values are both quantised, so that their copies leave like holes
     """
 
     tokens: int
@@ -54,7 +56,7 @@ class Stages:
     recurrence_luck: tuple[int, int]
     logits: int
     gated: bool
-    rotated: bool
+    alike: bool
 
     @property
     def constant(self) -> int:
@@ -63,7 +65,8 @@ class Stages:
     @property
     def least(self) -> int:
         """The greediest stage, where the allocator is lucky."""
-        fixed = max(self.feed_forward, self.experts, self.attention + self.copies, self.logits)
+        odd = self.queries if self.copies and not self.alike else 0
+        fixed = max(self.feed_forward, self.experts, self.attention + self.copies - odd, self.logits)
         return max(fixed, self.recurrence - self.recurrence_luck[0])
 
     @property
@@ -71,8 +74,8 @@ class Stages:
         """The greediest stage, where the allocator finds no hole that fits."""
         fixed = max(self.feed_forward, self.experts, self.attention + self.copies, self.logits)
         # Holes of copies that are small beside a row, and those that logits leave, may not fit what comes next.
-        if self.copies and not self.rotated:
-            fixed += self.queries
+        if self.copies and not self.alike:
+            fixed += self.queries + self.rows
 
         wide = self.gated and self.queries > self.rows
         if (wide and 0 < self.copies < 4 * self.rows - self.mask) or self.logits == fixed:
@@ -114,7 +117,7 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
         recurrence_luck=luck,
         logits=4 * geometry.vocabulary * min(outputs, tokens),
         gated=geometry.gated_attention,
-        rotated=any(map(quantised, keys)),
+        alike=all(map(quantised, keys)),
     )
 
 
@@ -166,13 +169,14 @@ def _copies(
 ) -> int:
     """Keys and values in f16 for flash attention, where they are kept otherwise: of the layer that needs the most.
 
-    Over RPC a client remembers sizes by the result's shape: the first layer that asks decides for all, MTP's included.
+    Over RPC a client remembers sizes by the result's shape: the first layer there decides for all, MTP's included.
     """
     if not shape.flash_attention:
         return 0
 
     if shape.remote:
-        first = next((layer for layer in geometry.trunk if layer.attends), None)
+        start = 0 if shape.gpu_layers is None else max(0, geometry.block_count + 1 - shape.gpu_layers)
+        first = next((layer for layer in geometry.trunk[start:] if layer.attends), None)
         alike = [layer for layer in layers if layer.attends and first and layer.heads == first.heads]
         if first and alike:
             return _layer_copies(cells, first, (shape.kv_k, shape.kv_v))

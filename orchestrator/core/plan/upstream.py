@@ -57,17 +57,26 @@ def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells) -> ComputeBu
     feed_forward = max(stages.feed_forward, stages.experts)
     rows, mask = stages.rows, stages.mask
     narrow = 0 if stages.queries > rows else stages.queries
-    attending = mask + 2 * rows + stages.copies + 4 * stages.queries
+    attending = mask + stages.inputs + stages.copies + 4 * stages.queries
+    if not shape.flash_attention:
+        attending = mask + stages.inputs + stages.attention + stages.queries
+        narrow = 3 * stages.queries
+
     low = max(attending - narrow, 2 * rows + feed_forward, 2 * rows + stages.logits)
     high = max(attending + stages.queries * (stages.copies > 0), mask + 2 * rows + max(feed_forward, stages.logits))
+    high += min(mask, rows)
     if mask <= 2 * rows:
         low = max(low, mask + 2 * rows + feed_forward - rows)
     elif mask >= feed_forward + 2 * rows:
         high = attending + stages.queries
 
-    host = mask + 2 * rows
+    host = mask + stages.inputs
     if not shape.kv_offload:
-        high += stages.cache + 2 * rows
+        high += 2 * stages.cache + 2 * rows
+
+    if _offloads(shape, stages):
+        away = [layer for index, layer in enumerate(geometry.mtp, len(geometry.trunk)) if index < shape.n_cpu_moe]
+        high += max((sum(layer.expert_tensors) for layer in away), default=0)
 
     if pipelined(geometry, shape):
         host = _COPIES * mask + 5 * rows
@@ -85,8 +94,8 @@ def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Pla
     if not shape.kv_offload:
         # One layer's cache at a time is brought to the device.
         own = stages.attention + stages.copies + stages.cache
-        low = stages.constant + max(stages.feed_forward, stages.experts, own) - 2 * stages.rows
-        high = stages.constant + max(stages.most, own + 2 * stages.rows) + 4 * stages.rows
+        low = stages.constant + max(stages.feed_forward, stages.experts, own) - 4 * stages.rows
+        high = stages.constant + max(stages.most, own + stages.cache // 2 + 2 * stages.rows) + 4 * stages.rows
         return Amount(low, high, "interval")
 
     if _copies_weights(geometry, shape, placement):
@@ -142,7 +151,7 @@ def _with_copies(geometry: Geometry, shape: PlanShape, stages: Stages, placement
     whole = stages.constant + stages.most + stages.small
     held = stages.constant + stages.least
     if not _offloads(shape, stages):
-        return Amount(min(stages.mask, held), whole + 2 * stages.rows, "interval")
+        return Amount(min(stages.mask, held), whole + 4 * stages.rows, "interval")
 
     largest, experts, dense = 0, 0, 0
     for index, layer in enumerate(geometry.trunk):
@@ -195,19 +204,18 @@ def _host_alone(geometry: Geometry, shape: PlanShape, stages: Stages) -> Amount:
 def _host(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement) -> Amount:
     """The host's buffer beside devices that hold layers: the graph's inputs, and what weights of the host compute."""
     size = stages.constant
-    if not shape.kv_offload:
-        return Amount(size, size + 2 * stages.queries + stages.recurrence + stages.small, "interval")
-
+    cached = 0 if shape.kv_offload else 2 * stages.queries + stages.recurrence
     if pipelined(geometry, shape):
         size = _COPIES * (stages.mask + stages.inputs - 2 * stages.rows) + 2 * stages.rows
         return Amount(size, size + _COPIES * stages.small + stages.rows, "computed")
 
     if not _copies_weights(geometry, shape, placement):
-        return Amount(size, size + stages.small, "computed")
+        return Amount(size, size + cached + stages.small, "interval" if cached else "computed")
 
     on_host = max(stages.feed_forward, stages.experts) + 2 * stages.rows
     if HOST in placement.layers:
         dense = max(stages.feed_forward, stages.experts, stages.attention)
-        on_host = max(dense, stages.recurrence + stages.recurrence_luck[1]) + 4 * stages.rows
+        on_host = max(dense, stages.recurrence + stages.recurrence_luck[1]) + stages.inputs
 
-    return Amount(size, stages.mask + max(stages.inputs, on_host) + stages.rows + stages.small, "interval")
+    high = stages.mask + max(stages.inputs, on_host) + stages.rows + cached
+    return Amount(size, high + stages.small, "interval")
