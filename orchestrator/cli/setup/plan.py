@@ -229,13 +229,14 @@ def _speed(paths: Paths, target: PlanTarget, plan: Plan) -> SpeedForecast:
     """Return the forecast from what was measured on this machine, bounded by what bandwidths are known."""
     from orchestrator.adapters.store.speeds import SpeedStore
     from orchestrator.core.plan.cards import card_of_device
-    from orchestrator.core.plan.speed import Ceilings, SpeedKey, decode_amounts, forecast_decode
+    from orchestrator.core.plan.speed import Ceilings, SpeedKey, decode_amounts, device_key, forecast_decode
 
     room = plan.devices[0] if len(plan.devices) == 1 else None
     card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
     geometry, kind = plan.subject.geometry, plan.subject.build.kind
     build = target.engine.build if target.engine else ""
-    key = SpeedKey(kind, build, room.name if room else "host", geometry.architecture, geometry.tensor_types)
+    device = device_key([each.name for each in plan.devices])
+    key = SpeedKey(kind, build, device, geometry.architecture, geometry.tensor_types)
     store = SpeedStore(paths.speeds_file)
     ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
     return forecast_decode(store.samples(), key, decode_amounts(geometry, plan.shape, kind), ceilings)

@@ -27,6 +27,8 @@ class AnsweredRequest:
     :param steps: of the engine, for these tokens: each yields one, and the drafts that were right
     :param depth: tokens of context on average while it decoded; None where that is not known
     :param width: tokens that a step evaluated: one, and the drafts
+    :param tokens_per_step: that a step yielded: one, and the drafts that were right
+    :param prompt_tokens: that were computed for it
     """
 
     entered: float
@@ -36,6 +38,8 @@ class AnsweredRequest:
     steps: int = 0
     depth: float | None = None
     width: float = 1.0
+    tokens_per_step: float = 1.0
+    prompt_tokens: int = 0
 
     @property
     def decode_from(self) -> float:

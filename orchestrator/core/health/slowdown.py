@@ -86,6 +86,8 @@ class StepSample:
     :param step_ms: the mean
     :param depth: tokens of context, the mean
     :param width: tokens that a step evaluated: one, and the drafts
+    :param tokens_per_step: that a step yielded
+    :param prompt_tokens: that were computed for the answer; `prompt_ms` what they took, None where it was not said
     :param streams: answers that shared the steps, this one included
     :param looks: at the devices meanwhile; empty where none tells, or where it was too short for one
     :param other_cpu: share of the host's CPUs that other programs took meanwhile, 0 to 1
@@ -99,6 +101,9 @@ class StepSample:
     streams: float = 1.0
     looks: tuple[DeviceLook, ...] = ()
     other_cpu: float | None = None
+    tokens_per_step: float = 1.0
+    prompt_tokens: int = 0
+    prompt_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,11 @@ class SpeedSample:
     when: str = ""
 
 
+def device_key(names: Sequence[str]) -> str:
+    """Return what a key calls the devices of a start: their names as the driver tells them, or `host`."""
+    return " + ".join(names) or "host"
+
+
 class Ceilings(NamedTuple):
     """Bandwidths that no step exceeds, GB/s; None where unknown."""
 

@@ -25,6 +25,7 @@ from orchestrator.core.plan.readback import MemoryRow, memory_rows
 from orchestrator.core.terminal import neutralise
 from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch
+from orchestrator.engines.read_back import ReadBack
 
 KEPT_LINES = 2000
 """The end of a process's log that its failure is read from."""
@@ -46,6 +47,7 @@ class EngineRun:
     :ivar figures: what the engine says of its model; None until it is loaded
     :ivar unreleased_mib: device memory that a dead engine still held when this one began; None until it is known
     :ivar failing: that its answers fail, for people; empty while they do not
+    :ivar read_back: its plan and what it took; None until it serves, or where it said nothing
     :ivar memory: what it was planned to take and, once it serves, took
     :ivar degradations: what it goes on without, as it said while it loaded
     """
@@ -62,6 +64,7 @@ class EngineRun:
     figures: ModelFigures | None = None
     failing: str = ""
     degradations: tuple[Degradation, ...] = ()
+    read_back: ReadBack | None = None
     memory: tuple[MemoryRow, ...] = ()
     log_cursor: LogCursor = field(init=False)
     runs: str = field(init=False)

@@ -45,6 +45,7 @@ async def read_back_start(
     if found is None:
         return
 
+    run.read_back = found
     run.memory = memory_rows(found.plan.need, found.start)
     if found.contradicts:
         parts = "; ".join(found.contradicts)

@@ -63,6 +63,7 @@ from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.request_slots import abandoned_slots, progress_of
 from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
+from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
@@ -272,6 +273,7 @@ class Daemon:
             self._event_log.add,
             router.refresh,
             effect_runner.learn,
+            SpeedBook(self._paths.speeds_file),
             look_s,
         )
 

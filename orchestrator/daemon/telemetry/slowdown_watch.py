@@ -28,6 +28,7 @@ from orchestrator.core.profile.speculation import speculates
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
+from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.daemon.telemetry.step_times import MachineSamples, request_of
 from orchestrator.gateway.contract import Finished, Traffic
 
@@ -63,6 +64,7 @@ class SlowdownWatch:
     :param readings: the devices; may block, and is asked in a thread
     :param record: notes an event for people: its kind, and a sentence
     :param on_notice: called when what `notice` says has changed
+    :param speeds: takes the answers that had an engine to themselves
     :param learn: has the next start begin no lower than on this rung; raises OrchError or OSError when it cannot
     :param look_s: time between two looks at the devices
     """
@@ -76,6 +78,7 @@ class SlowdownWatch:
         record: Callable[[str, str], None],
         on_notice: Callable[[], None],
         learn: Callable[[EngineRun, Rung], Awaitable[object]],
+        speeds: SpeedBook,
         look_s: float = LOOK_S,
         policy: SlowdownPolicy | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class SlowdownWatch:
         self._record = record
         self._on_notice = on_notice
         self._learn_rung = learn
+        self._speeds = speeds
         self._look_s = look_s
         self._policy = policy or SlowdownPolicy()
         self._subjects: dict[str, WatchedInstance] = {}
@@ -121,6 +125,8 @@ class SlowdownWatch:
             while self._spilled:
                 await self._learn(self._spilled.pop())
 
+            await self._speeds.save_due(serving)
+
             due = monotonic()
 
     def finished(self, record: Finished) -> None:
@@ -139,6 +145,7 @@ class SlowdownWatch:
         for each, streams in known:
             sample = subject.looks.sample(each, streams)
             if sample is not None:
+                self._speeds.note(run, sample)
                 before = subject.history.kind
                 subject.history, verdict = assess(subject.history, sample, now, self._policy)
                 self._tell(instance, run, subject, verdict)

@@ -68,6 +68,9 @@ class MachineSamples:
             streams=streams,
             looks=tuple(_summary(each, during, begin) for each in during[-1].devices) if during else (),
             other_cpu=self._other_cpu(begin, end),
+            tokens_per_step=request.tokens_per_step,
+            prompt_tokens=request.prompt_tokens,
+            prompt_ms=request.prompt_ms,
         )
 
     def _other_cpu(self, begin: float, end: float) -> float | None:
@@ -98,6 +101,8 @@ def request_of(record: Finished, now: float, *, counts_drafts: bool) -> Answered
         steps=steps,
         depth=depth - predicted / 2 if depth is not None and counts_drafts else None,
         width=1 + (record.draft_tokens or 0) / steps if steps else 1.0,
+        tokens_per_step=(predicted - 1) / steps if steps else 1.0,
+        prompt_tokens=record.prompt_tokens or 0,
     )
 
 

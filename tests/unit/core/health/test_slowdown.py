@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,9 +29,9 @@ PAGING = dataclasses.replace(WELL, used_mib=9794, pcie_mib_s=11300.0)
 HOT = dataclasses.replace(WELL, throttle=("thermal",))
 
 
-def sample(step_ms: float = 20.0, look: DeviceLook | None = None, **more: float) -> StepSample:
-    values = {"depth": 1000.0, **more}
-    return StepSample(0.0, 100, step_ms, looks=(look,) if look else (), **values)
+def sample(step_ms: float = 20.0, look: DeviceLook | None = None, **more: Any) -> StepSample:
+    plain = StepSample(0.0, 100, step_ms, 1000.0, looks=(look,) if look else ())
+    return dataclasses.replace(plain, **more)
 
 
 def judge(
