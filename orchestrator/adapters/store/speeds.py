@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.adapters.store.state_file import load_state, save_state
-from orchestrator.core.plan.speed import SpeedKey, SpeedSample
+from orchestrator.core.plan.speed.forecast import SpeedKey, SpeedSample
 
 _log = logging.getLogger(__name__)
 _KEPT = 200

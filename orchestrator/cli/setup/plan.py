@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
     from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan
     from orchestrator.core.plan.report.document import FigureSource
-    from orchestrator.core.plan.speed import SpeedForecast
+    from orchestrator.core.plan.speed.forecast import SpeedForecast
     from orchestrator.core.profile.settings import Value
     from orchestrator.engines.plan_target import PlanTarget
 
@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _room(args: argparse.Namespace) -> tuple[tuple[DeviceRoom, ...], HostRoom, list[FigureSource]]:
     """Return the devices, the host, and where their figures come from."""
-    from orchestrator.core.plan.cards import find_card
     from orchestrator.core.plan.plan import DeviceRoom, HostRoom
     from orchestrator.core.plan.report.document import FigureSource
+    from orchestrator.core.plan.speed.cards import find_card
     from orchestrator.core.quantities import parse_memory
 
     cards = [find_card(name) for name in args.card]
@@ -228,8 +228,8 @@ def _model_sources(target: PlanTarget, plan: Plan) -> list[FigureSource]:
 def _speed(paths: Paths, target: PlanTarget, plan: Plan) -> SpeedForecast:
     """Return the forecast from what was measured on this machine, bounded by what bandwidths are known."""
     from orchestrator.adapters.store.speeds import SpeedStore
-    from orchestrator.core.plan.cards import card_of_device
-    from orchestrator.core.plan.speed import Ceilings, SpeedKey, decode_amounts, device_key, forecast_decode
+    from orchestrator.core.plan.speed.cards import card_of_device
+    from orchestrator.core.plan.speed.forecast import Ceilings, SpeedKey, decode_amounts, device_key, forecast_decode
 
     room = plan.devices[0] if len(plan.devices) == 1 else None
     card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None

@@ -12,8 +12,8 @@ import anyio.to_thread
 from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.core.errors import OrchError
 from orchestrator.core.health.slowdown import StepSample
-from orchestrator.core.plan.speed import SpeedKey, device_key
-from orchestrator.core.plan.speed_run import LEAST_ANSWERS, AnswerSpeed, placed, samples_of
+from orchestrator.core.plan.speed.forecast import SpeedKey, device_key
+from orchestrator.core.plan.speed.samples import LEAST_ANSWERS, AnswerSpeed, placed, samples_of
 from orchestrator.daemon.fleet.engine_run import EngineRun
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from orchestrator.core.plan.amounts import Amount
 from orchestrator.core.plan.need import COMPONENTS, Component
 from orchestrator.core.plan.plan import Plan
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.speed import SpeedForecast
+from orchestrator.core.plan.speed.forecast import SpeedForecast
 
 NAMES: Mapping[Component, str] = {
     "weights": "weights",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.adapters.store.speeds import SpeedStore
-from orchestrator.core.plan.speed import SpeedKey, SpeedSample
+from orchestrator.core.plan.speed.forecast import SpeedKey, SpeedSample
 
 KEY = SpeedKey("upstream", "b11434", "host", "llama", ("q4_K", "q6_K"))
 SAMPLE = SpeedSample(KEY, "decode", (1.0, 0.0, 4.71), 9.5, 11.0, when="2026-11-30T10:00:00Z")

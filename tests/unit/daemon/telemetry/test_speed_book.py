@@ -14,7 +14,7 @@ from orchestrator.core.health.slowdown import StepSample
 from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart
-from orchestrator.core.plan.speed import decode_amounts
+from orchestrator.core.plan.speed.forecast import decode_amounts
 from orchestrator.core.plan.start import plan_start
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.daemon.fleet.engine_run import EngineRun
@@ -31,7 +31,7 @@ STEP = StepSample(0.0, 100, 10.0, 300.0)
 
 def run_of(name: str = "a.1", *, on_host: int = 0, devices: tuple[str, ...] = ("NVIDIA RTX 3060:12288",)) -> EngineRun:
     """An engine that has put the experts of so many layers on the host by itself."""
-    profile = EngineProfile("a", "/a.gguf", "upstream", (), {"context.size": 8192}, Recovery(), ())
+    profile = EngineProfile("a", "upstream", "/a.gguf", (), {"context.size": 8192}, Recovery(), ())
     plan = plan_start(A3B, profile, BUILD, devices=1)
     assert plan.fitted
     host = A3B.input_bytes + sum(A3B.trunk[index].expert_bytes for index in range(on_host))

@@ -9,8 +9,8 @@ import pytest
 from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.speed import SpeedKey, SpeedSample, decode_amounts, forecast_decode
-from orchestrator.core.plan.speed_run import LEAST_ANSWERS, AnswerSpeed, placed, samples_of
+from orchestrator.core.plan.speed.forecast import SpeedKey, SpeedSample, decode_amounts, forecast_decode
+from orchestrator.core.plan.speed.samples import LEAST_ANSWERS, AnswerSpeed, placed, samples_of
 from tests.true_geometry import header
 
 A3B = geometry_of([header("qwen36-35b-a3b")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import UsageError
-from orchestrator.core.plan.cards import CARDS, card_of_device, find_card
+from orchestrator.core.plan.speed.cards import CARDS, card_of_device, find_card
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.speed import SpeedKey, SpeedSample, decode_amounts, prompt_amounts
+from orchestrator.core.plan.speed.forecast import SpeedKey, SpeedSample, decode_amounts, prompt_amounts
 
 LEAST_ANSWERS = 5
 KEPT_ANSWERS = 16

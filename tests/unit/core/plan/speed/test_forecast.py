@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.speed import (
+from orchestrator.core.plan.speed.forecast import (
     GB,
     Ceilings,
     SpeedForecast,

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from orchestrator.core.plan.bounds import MeasuredSum, interval
+from orchestrator.core.plan.speed.bounds import MeasuredSum, interval
 
 
 def measured(*amounts: float, low: float, high: float) -> MeasuredSum:
