@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.environment import child_environment
 from orchestrator.core.dialect.render import render
+from orchestrator.core.plan.margins import MarginOffset, moved_margin
 from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.remarks import find_remarks
 from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
@@ -49,10 +50,12 @@ def render_profile(
     host: str = "127.0.0.1",
     port: int | None = None,
     api_key_file: str | None = None,
+    offset: MarginOffset | None = None,
 ) -> RenderedLaunch:
     """Put the profile into the engine's words.
 
     :param adjust: changes the profile's settings before they are rendered: a rung of the ladder
+    :param offset: how far the margin of the build's fit is moved (`start_plan.offset_of`)
     :param port: None shows a placeholder, as no port has been chosen yet; so does `api_key_file`
     :raises OrchError: when the engine cannot express a setting, or not this combination of them
     """
@@ -63,8 +66,9 @@ def render_profile(
     if adjust is not None:
         chosen = adjust(chosen)
 
+    moved, note = moved_margin(chosen, offset)
     rendered = render(
-        chosen,
+        moved,
         ask_arguments(engine.path, paths, chosen.extra_args, engine.capabilities),
         build=f"{engine.id} {engine.build}",
         model=model_file(paths, chosen.model).path,
@@ -72,13 +76,14 @@ def render_profile(
         port=PORT_PLACEHOLDER if port is None else str(port),
         api_key_file=api_key_file or KEY_FILE_PLACEHOLDER,
     )
+    notes = (*_changed(engine), *rendered.notes, note, *find_remarks(chosen, engine.capabilities.kind))
     return RenderedLaunch(
         engine=engine.id,
         build=engine.build,
         binary=engine.path,
         argv=(engine.path, *rendered.argv),
         env=child_environment(os.environ, state_dir=paths.state, extra=chosen.environment),
-        notes=(*_changed(engine), *rendered.notes, *find_remarks(chosen, engine.capabilities.kind)),
+        notes=tuple(filter(None, notes)),
         profile=chosen,
     )
 

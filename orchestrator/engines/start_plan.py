@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.gguf.reader import GgufHeader
+from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.hardware.host import total_memory_mib
 from orchestrator.adapters.paths import Paths
@@ -17,12 +18,14 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, apply_rung
 from orchestrator.core.fleet.readiness import requires_device
 from orchestrator.core.plan.amounts import MIB
+from orchestrator.core.plan.margins import MarginOffset, margin_offset
 from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
 from orchestrator.core.plan.plan import PlanSubject
 from orchestrator.core.plan.readback import MeasuredStart, learned_beside_mib, learned_needs
 from orchestrator.core.plan.start import StartPlan, plan_start, refuse_start
 from orchestrator.core.plan.verdict import judge
-from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.profile.profile import EngineProfile, Profile
+from orchestrator.engines.model_file import model_file
 from orchestrator.engines.plan import gather
 from orchestrator.engines.registry import Engine
 
@@ -69,6 +72,7 @@ class StartPlanner:
         self._gpus = gpus
         model = file_identity(path)
         self._starts = [start for start in starts if start.model == model]
+        self._on_build = starts
         self._beside_mib = learned_beside_mib(starts)
         self._subject: PlanSubject | None = None
         if engine.capabilities.kind == "unknown":
@@ -102,6 +106,11 @@ class StartPlanner:
         except _SURPRISES:
             _log.warning("%s is not planned", profile.name, exc_info=True)
             return None
+
+    def margin_offset(self, profile: EngineProfile) -> MarginOffset | None:
+        """Return how far the margin of the build's fit is moved, so that as much stays free as the profile says."""
+        plan = self.plan(profile, _devices(profile, self._gpus) or 1)
+        return None if plan is None else margin_offset(plan, profile.extra_args, self._on_build)
 
     def possible_rung(self, profile: EngineProfile, rung: Rung) -> Rung | None:
         """Return the first rung, from this one on, that is not certain to fail; None when each is.
@@ -154,6 +163,21 @@ class StartPlanner:
     def _totals_mib(self) -> list[int]:
         bound = all(each.vendor == "nvidia" or each.total_mib >= _SHARED_MEMORY_MIB for each in self._gpus)
         return [each.total_mib for each in self._gpus] if bound else []
+
+
+def offset_of(paths: Paths, profile: Profile, engine: Engine) -> MarginOffset | None:
+    """Return how far the margin of a start would be moved; None where its model cannot be read."""
+    chosen = profile.for_engine(engine.id)
+    if "memory.fit_margin" not in chosen.settings:
+        return None
+
+    try:
+        path = model_file(paths, chosen.model).path
+        planner = StartPlanner(chosen, engine, path, read_splits(path), (), known_starts(paths, engine))
+    except (OrchError, OSError):
+        return None
+
+    return planner.margin_offset(chosen)
 
 
 def _devices(profile: EngineProfile, gpus: Sequence[GpuReading]) -> int | None:

@@ -3,6 +3,9 @@
 A margin holds for one build, model, context, KV type, parallelism, speculation and set of devices. It is one number, or
 one per device where the profile has a list; it is written only after a start proved healthy, or was seen to spill (then
 it is the next larger one); and none of its numbers ever shrinks. `forget` is the one way back.
+
+What is kept is the profile's margin, and beside it how much less (or, negative, more) the engine was given: where that
+has changed since, and for what was learned before there was such a difference, the engine is given the same as then.
 """
 
 from __future__ import annotations
@@ -77,22 +80,29 @@ class MarginStore:
 
         return {digest: entry for digest, entry in entries.items() if isinstance(entry, dict)}
 
-    def learned(self, key: MarginKey) -> Margins | None:
-        """Return the margins that survived, MiB; None without any."""
+    def learned(self, key: MarginKey, offset_mib: int = 0) -> Margins | None:
+        """Return the margins that survived, MiB; None without any.
+
+        :param offset_mib: how much less than its margin the engine is given now
+        """
         entry = self.entries().get(key.digest, {})
-        listed, margin = entry.get("margins_mib"), entry.get("margin_mib")
+        listed, margin, offset = (entry.get(name) for name in ("margins_mib", "margin_mib", "offset_mib"))
+        since = offset_mib - (offset if isinstance(offset, int) else 0)
         if isinstance(listed, list) and listed and all(isinstance(each, int) for each in listed):
-            return tuple(listed)
+            return tuple(max(0, each + since) for each in listed)
 
-        return margin if isinstance(margin, int) else None
+        return max(0, margin + since) if isinstance(margin, int) else None
 
-    def remember(self, key: MarginKey, margins_mib: Margins, profile: EngineProfile, now: str) -> bool:
+    def remember(
+        self, key: MarginKey, margins_mib: Margins, profile: EngineProfile, now: str, offset_mib: int = 0
+    ) -> bool:
         """Keep margins unless as large ones are kept already.
 
+        :param offset_mib: how much less than its margin the engine was given
         :return: whether anything was new
         """
         entries = self.entries()
-        before = self.learned(key)
+        before = self.learned(key, offset_mib)
         kept = margins_mib
         if before is not None:
             kept = raise_margins(margins_mib, before)
@@ -109,6 +119,7 @@ class MarginStore:
             "devices": list(key.devices),
             "margin_mib": max(kept) if isinstance(kept, tuple) else kept,
             **({"margins_mib": list(kept)} if isinstance(kept, tuple) else {}),
+            **({"offset_mib": offset_mib} if offset_mib else {}),
             "learned": now,
         }
         save_state(self._path, {"margins": entries})

@@ -199,10 +199,12 @@ def _render(args: argparse.Namespace) -> int:
     from orchestrator.adapters.paths import find_paths
     from orchestrator.engines.registry import EngineRegistry
     from orchestrator.engines.render import render_profile
+    from orchestrator.engines.start_plan import offset_of
 
     paths = find_paths()
     profile = _store().load(args.profile)
-    launch = render_profile(paths, profile, EngineRegistry(paths).resolve(args.engine or profile.engine))
+    engine = EngineRegistry(paths).resolve(args.engine or profile.engine)
+    launch = render_profile(paths, profile, engine, offset=offset_of(paths, profile, engine))
     if args.json:
         output.json_data(
             {

@@ -95,6 +95,7 @@ class Launch:
     :param lacking: the records that it is started without, and why
     :param model_bytes: size of the model's files, to show how far loading is
     :param cache_in_host: whether some of the KV cache may be in host memory
+    :param margin_offset_mib: how much less than its margin the engine is given
     :param plan: what it is expected to take; None where that is not known. `planner` made it
     :param verify_as: the key under which its first verification is to be kept; None where there is one already, or
         whoever started it wants none
@@ -114,6 +115,7 @@ class Launch:
     capabilities: Capabilities
     cache_in_host: bool = True
     lacking: tuple[str, ...] = ()
+    margin_offset_mib: int = 0
     plan: StartPlan | None = None
     planner: StartPlanner | None = None
     verify_as: str | None = None
@@ -169,12 +171,14 @@ class Preparer:
         profile = self._profiles.find_by_model_name(name) or self._profiles.load(name)
         target = Target(profile.name, engine or profile.engine)
         checked = self._find_engine(target.engine)
-        rendered = render_profile(self._paths, profile, checked)
-        path, parts = self._check_model(rendered.profile, checked, unverified=unverified)
-        planner = self._planner(rendered.profile, checked, path, parts, self._gpus.read())
+        chosen = profile.for_engine(checked.id)
+        render_profile(self._paths, profile, checked)  # what the build cannot express is said first
+        path, parts = self._check_model(chosen, checked, unverified=unverified)
+        planner = self._planner(chosen, checked, path, parts, self._gpus.read())
         if not force:
-            planner.refuse_impossible(rendered.profile)
+            planner.refuse_impossible(chosen)
 
+        rendered = render_profile(self._paths, profile, checked, offset=planner.margin_offset(chosen))
         size = sum(part.file_size for part in parts)
         return ResolvedTarget(
             target, rendered.profile, rendered.argv, path, size, rendered.notes, planner.plan(rendered.profile)
@@ -214,7 +218,11 @@ class Preparer:
         key = margin_key(chosen, path, engine_key(engine), devices)
         planner = self._planner(chosen, engine, path, parts, gpus)
         lacking: list[str] = []
-        learned = self._best_effort(lambda: self._margins.learned(key), "what was learned of margins", lacking)
+        offset = planner.margin_offset(chosen)
+        moved_mib = offset.mib if offset is not None else 0
+        learned = self._best_effort(
+            lambda: self._margins.learned(key, moved_mib), "what was learned of margins", lacking
+        )
         if rung is None:
             rung = first_rung(chosen, learned)
             rung = planner.possible_rung(chosen, rung) or rung
@@ -237,6 +245,7 @@ class Preparer:
                 host=HOST,
                 port=port,
                 api_key_file=handed_key.path,
+                offset=offset,
             )
         except BaseException:
             handed_key.forget()
@@ -256,6 +265,7 @@ class Preparer:
             capabilities=engine.capabilities,
             cache_in_host=not devices or cache_may_be_in_host(rendered.profile),
             lacking=tuple(lacking),
+            margin_offset_mib=moved_mib,
             plan=planner.plan(rendered.profile),
             planner=planner,
             verify_as=None if target in self._trusted else self._unverified_key(engine, path, rendered.profile),
@@ -327,7 +337,8 @@ class Preparer:
             return False
 
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return self._margins.remember(launch.margin_key, rung.margins, launch.profile, now)
+        offset = launch.margin_offset_mib
+        return self._margins.remember(launch.margin_key, rung.margins, launch.profile, now, offset)
 
     def changes(self, launch: Launch) -> tuple[str, ...]:
         """Return the dotted keys that the profile's text says differently from when the launch was prepared.

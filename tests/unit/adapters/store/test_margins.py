@@ -53,6 +53,21 @@ def test_what_survived_is_found_by_another_store_of_the_same_file(store: MarginS
     }
 
 
+def test_what_was_learned_before_margins_were_moved_gives_the_engine_the_same_as_then(store: MarginStore) -> None:
+    """It survived with 1792 passed on: that is a margin of 2043 where 251 less is passed, and 1359 where 433 more is."""
+    assert store.remember(KEY, 1792, profile(), NOW)
+    assert store.learned(KEY, 251) == 2043
+    assert store.learned(KEY, -433) == 1359
+
+
+def test_what_was_learned_with_a_moved_margin_is_the_margin_that_was_learned(store: MarginStore) -> None:
+    assert store.remember(KEY, (512, 1792), profile(), NOW, 251)
+    assert store.learned(KEY, 251) == (512, 1792)
+    assert store.learned(KEY, 300) == (561, 1841)
+    assert not store.remember(KEY, (512, 1792), profile(), NOW, 251)
+    assert store.remember(KEY, (512, 1793), profile(), NOW, 251)
+
+
 @settings(deadline=None)  # the file is synced to a disk that others use, too
 @given(margins=st.lists(st.integers(0, 20_000), min_size=1, max_size=8))
 def test_a_margin_never_shrinks(tmp_path_factory: pytest.TempPathFactory, margins: list[int]) -> None:
