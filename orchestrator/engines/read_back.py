@@ -11,9 +11,9 @@ from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.engine_log.loaded_memory import HOST, LoadedMemory
 from orchestrator.core.plan.amounts import Amount
 from orchestrator.core.plan.need import Component
-from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart, contradictions
-from orchestrator.core.plan.start import StartPlan
 from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart, contradictions
+from orchestrator.core.starts.start import StartPlan
 from orchestrator.engines.start_plan import StartPlanner
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.environment import child_environment
 from orchestrator.core.dialect.render import render
-from orchestrator.core.plan.margins import MarginOffset, moved_margin
 from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.remarks import find_remarks
 from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
+from orchestrator.core.starts.margins import MarginOffset, moved_margin
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.probe import ask_arguments
 from orchestrator.engines.registry import Engine

@@ -18,13 +18,13 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, apply_rung
 from orchestrator.core.fleet.readiness import requires_device
 from orchestrator.core.plan.amounts import MIB
-from orchestrator.core.plan.margins import MarginOffset, margin_offset
 from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
 from orchestrator.core.plan.plan import PlanSubject
-from orchestrator.core.plan.readback import MeasuredStart, learned_beside_mib, learned_needs
-from orchestrator.core.plan.start import StartPlan, plan_start, refuse_start
 from orchestrator.core.plan.verdict import judge
 from orchestrator.core.profile.profile import EngineProfile, Profile
+from orchestrator.core.starts.margins import MarginOffset, margin_offset
+from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib, learned_needs
+from orchestrator.core.starts.start import StartPlan, plan_start, refuse_start
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.plan import gather
 from orchestrator.engines.registry import Engine

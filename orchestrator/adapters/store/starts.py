@@ -14,8 +14,8 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from orchestrator.adapters.store.state_file import load_state, save_state
-from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart
 
 _log = logging.getLogger(__name__)
 _KEPT = 200

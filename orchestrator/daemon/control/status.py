@@ -17,7 +17,7 @@ from orchestrator.core.fleet.fleet_states import StoppingOld
 from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
 from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
 from orchestrator.core.plan.amounts import MIB, Amount
-from orchestrator.core.plan.readback import MemoryRow
+from orchestrator.core.starts.readback import MemoryRow
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer, read_files

@@ -21,7 +21,7 @@ from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.core.fleet.readiness import LoadingLook, missing_device, work_done
 from orchestrator.core.fleet.routing import Endpoint
 from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
-from orchestrator.core.plan.readback import MemoryRow, memory_rows
+from orchestrator.core.starts.readback import MemoryRow, memory_rows
 from orchestrator.core.terminal import neutralise
 from orchestrator.daemon.fleet.log_cursor import LogCursor
 from orchestrator.daemon.fleet.preparing import HOST, Launch

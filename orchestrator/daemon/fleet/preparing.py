@@ -33,9 +33,9 @@ from orchestrator.core.engine_log.loaded_memory import LoadedMemory
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.plan.start import StartPlan
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp
+from orchestrator.core.starts.start import StartPlan
 from orchestrator.engines import probe_cache
 from orchestrator.engines.build.installs import verify
 from orchestrator.engines.locate import PROGRAM, search_path

@@ -11,7 +11,7 @@ import anyio.to_thread
 from orchestrator.core.engine_log.activity import EngineActivity
 from orchestrator.core.engine_log.loaded_memory import HOST, MIB
 from orchestrator.core.errors import OrchError
-from orchestrator.core.plan.readback import memory_rows
+from orchestrator.core.starts.readback import memory_rows
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.fleet.preparing import Preparer

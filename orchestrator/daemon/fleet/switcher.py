@@ -32,7 +32,7 @@ from orchestrator.core.fleet.fleet_states import (
 )
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.fleet.placement import choose_strategy
-from orchestrator.core.plan.start import placed_mib
+from orchestrator.core.starts.start import placed_mib
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
 

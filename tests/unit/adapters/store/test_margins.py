@@ -54,7 +54,7 @@ def test_what_survived_is_found_by_another_store_of_the_same_file(store: MarginS
 
 
 def test_what_was_learned_before_margins_were_moved_gives_the_engine_the_same_as_then(store: MarginStore) -> None:
-    """It survived with 1792 passed on: that is a margin of 2043 where 251 less is passed, and 1359 where 433 more is."""
+    """It survived with 1792 passed on: a margin of 2043 where 251 less is passed, and of 1359 where 433 more is."""
     assert store.remember(KEY, 1792, profile(), NOW)
     assert store.learned(KEY, 251) == 2043
     assert store.learned(KEY, -433) == 1359

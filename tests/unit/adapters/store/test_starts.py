@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.store.starts import StartStore
-from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart
 
 START = MeasuredStart(
     build="b11434 0123",

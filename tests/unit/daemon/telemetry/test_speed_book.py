@@ -13,10 +13,10 @@ from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.core.health.slowdown import StepSample
 from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.need import PlanBuild
-from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart
 from orchestrator.core.plan.speed.forecast import decode_amounts
-from orchestrator.core.plan.start import plan_start
 from orchestrator.core.profile.profile import EngineProfile, Recovery
+from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart
+from orchestrator.core.starts.start import plan_start
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.engines.read_back import ReadBack

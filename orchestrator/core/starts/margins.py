@@ -15,11 +15,11 @@ from typing import NamedTuple
 from orchestrator.core.plan.amounts import MIB, NOTHING, Amount
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import COLD_GROWTH_MIB, Component
-from orchestrator.core.plan.readback import MeasuredStart
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.start import StartPlan
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.starts.readback import MeasuredStart
+from orchestrator.core.starts.start import StartPlan
 
 LEAST_MARGIN_MIB = 64
 """No fit is told to leave less, whatever it hides."""

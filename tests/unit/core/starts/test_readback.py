@@ -10,7 +10,9 @@ import pytest
 from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.need import Need, PlanBuild
-from orchestrator.core.plan.readback import (
+from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.plan.solve import needs
+from orchestrator.core.starts.readback import (
     MeasuredDevice,
     MeasuredStart,
     contradictions,
@@ -19,8 +21,6 @@ from orchestrator.core.plan.readback import (
     memory_rows,
     residuals,
 )
-from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.solve import needs
 from tests import true_geometry
 
 BUILD = PlanBuild("upstream", 11434)
