@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.core.plan.caches import row_bytes
 from orchestrator.core.plan.geometry import Geometry, geometry_of
+from orchestrator.core.plan.memory.caches import row_bytes
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, PlanSubject
 from orchestrator.core.plan.report.matrix import contexts_for, matrix_of, matrix_table

@@ -11,7 +11,7 @@ from functools import cached_property
 from orchestrator.core.dialect.model_fit import Header, HeaderTensor
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
 from orchestrator.core.errors import OrchError
-from orchestrator.core.plan.architectures import (
+from orchestrator.core.plan.memory.architectures import (
     MEASURED,
     RecurrentState,
     gated_attention,

@@ -6,15 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from orchestrator.core.plan import upstream
 from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, exact, total, unknown
-from orchestrator.core.plan.caches import Cells, cells_of, kv_padding, layer_kv_bytes, layer_state_bytes, quantised
-from orchestrator.core.plan.fork import fork_compute
 from orchestrator.core.plan.geometry import Geometry
-from orchestrator.core.plan.placement import HOST, Placement, place
+from orchestrator.core.plan.memory import upstream
+from orchestrator.core.plan.memory.caches import (
+    Cells,
+    cells_of,
+    kv_padding,
+    layer_kv_bytes,
+    layer_state_bytes,
+    quantised,
+)
+from orchestrator.core.plan.memory.fork import fork_compute
+from orchestrator.core.plan.memory.placement import HOST, Placement, place
+from orchestrator.core.plan.memory.stages import batch_tokens
+from orchestrator.core.plan.memory.weights import layers_by_device, weights_by_device
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.stages import batch_tokens
-from orchestrator.core.plan.weights import layers_by_device, weights_by_device
 
 Component = Literal[
     "weights", "kv", "state", "draft_weights", "draft_kv", "projector", "compute", "draft_compute", "output",

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from orchestrator.core.plan.caches import CELLS_STEP
 from orchestrator.core.plan.geometry import Geometry
+from orchestrator.core.plan.memory.caches import CELLS_STEP
 from orchestrator.core.plan.need import COLD_GROWTH_MIB, COLD_OVERHEAD_MIB, Need, PlanBuild, need_of
 from orchestrator.core.plan.shape import PlanShape
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from orchestrator.core.plan.amounts import MIB, Amount
-from orchestrator.core.plan.caches import quantised
 from orchestrator.core.plan.geometry import Geometry
+from orchestrator.core.plan.memory.caches import quantised
 from orchestrator.core.plan.need import Component, Need, PlanBuild
 from orchestrator.core.plan.shape import UBATCH, PlanShape
 from orchestrator.core.plan.solve import (

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from orchestrator.core.plan.caches import row_bytes
 from orchestrator.core.plan.geometry import Geometry
-from orchestrator.core.plan.placement import HOST, place
+from orchestrator.core.plan.memory.caches import row_bytes
+from orchestrator.core.plan.memory.placement import HOST, place
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.bounds import MeasuredSum, interval
 

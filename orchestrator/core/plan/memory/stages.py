@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from orchestrator.core.plan.caches import Cells, quantised, row_bytes
 from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.memory.caches import Cells, quantised, row_bytes
 from orchestrator.core.plan.shape import PlanShape
 
 _ROTATIONS = (64, 128, 256, 512)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from functools import lru_cache
 
 from orchestrator.core.plan.geometry import Geometry, LayerGeometry
-from orchestrator.core.plan.placement import HOST, Placement
+from orchestrator.core.plan.memory.placement import HOST, Placement
 
 
 @lru_cache(maxsize=512)

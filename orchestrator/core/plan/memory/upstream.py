@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.core.plan.amounts import MIB, Amount
-from orchestrator.core.plan.caches import Cells
 from orchestrator.core.plan.geometry import Geometry
-from orchestrator.core.plan.placement import HOST, Placement
+from orchestrator.core.plan.memory.caches import Cells
+from orchestrator.core.plan.memory.placement import HOST, Placement
+from orchestrator.core.plan.memory.stages import Stages, stages_of
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.stages import Stages, stages_of
 
 OFFLOAD_FROM = 32
 """Tokens of a batch from which operations on weights of the host are run on a device."""

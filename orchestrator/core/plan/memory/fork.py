@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from orchestrator.core.plan.amounts import MIB, Amount
-from orchestrator.core.plan.caches import Cells
 from orchestrator.core.plan.geometry import Geometry
-from orchestrator.core.plan.placement import HOST, Placement
+from orchestrator.core.plan.memory.caches import Cells
+from orchestrator.core.plan.memory.placement import HOST, Placement
+from orchestrator.core.plan.memory.stages import stages_of
+from orchestrator.core.plan.memory.upstream import ComputeBuffers
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.stages import stages_of
-from orchestrator.core.plan.upstream import ComputeBuffers
 
 _LUCK = 20 * MIB
 
