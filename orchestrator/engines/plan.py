@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.adapters.gguf.reader import GgufHeader
 from orchestrator.adapters.gguf.splits import read_splits
@@ -12,12 +13,13 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.geometry import Geometry, GeometryError, geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, PlanSubject
-from orchestrator.core.plan.shape import shape_of
+from orchestrator.core.plan.shape import ALL, PlanShape, shape_of
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
 from orchestrator.engines.registry import Engine
 
 _NUMBER = re.compile(r"\d+$")
+_EXPERTS = re.compile(r"blk\.(\d+)\.ffn_(?:up|down|gate|gate_up)_(?:ch|)exps\.")
 
 
 def gather(profile: EngineProfile, engine: Engine | None, parts: Sequence[GgufHeader]) -> PlanSubject:
@@ -30,17 +32,60 @@ def gather(profile: EngineProfile, engine: Engine | None, parts: Sequence[GgufHe
     build = build_of(engine, profile.engine)
     geometry = geometry_of(parts)
     settings = profile.settings
+    shape, unplanned = _overridden(shape_of(settings, build.kind, geometry), settings, geometry, parts)
     projector = _bytes_of(settings.get("multimodal.mmproj"))
     drafter = settings.get("speculative.draft_model")
     return PlanSubject(
-        geometry,
-        shape_of(settings, build.kind, geometry),
+        replace(geometry, gaps=(*geometry.gaps, *unplanned)),
+        shape,
         build,
         projector_bytes=projector,
         projector_on_host=settings.get("multimodal.offload") is False,
         drafter=_geometry_of(drafter),
         drafter_bytes=_bytes_of(drafter),
     )
+
+
+def _overridden(
+    shape: PlanShape, settings: Mapping[str, Value], geometry: Geometry, parts: Sequence[GgufHeader]
+) -> tuple[PlanShape, tuple[str, ...]]:
+    """Return a shape with experts on the host as `memory.tensor_overrides` has them, and what is not planned of those.
+
+    Whole layers of experts on the CPU are as many first layers of `n_cpu_moe`; any other placement is not planned.
+    """
+    overrides = settings.get("memory.tensor_overrides")
+    if not isinstance(overrides, tuple) or not overrides:
+        return shape, ()
+
+    text = ", ".join(map(str, overrides))
+    rules = [(pattern, buffer) for pattern, _, buffer in (str(each).rpartition("=") for each in overrides)]
+    names = [tensor.name for part in parts for tensor in part.tensors]
+    try:
+        placed = {name: buffer for name in names if (buffer := _buffer_of(name, rules)) is not None}
+    except re.error:  # the engines' dialect of regular expressions has words that this one lacks
+        return shape, (f"tensor_overrides {text}",)
+
+    experts = {name: match for name in names if (match := _EXPERTS.match(name))}
+    layers = [{name for name, match in experts.items() if int(match[1]) == layer} for layer in geometry.expert_layers]
+    moved = [layer for layer in layers if layer and layer <= placed.keys()]
+    whole = {name for layer in moved for name in layer}
+    if placed.keys() - whole - _of_drafts(experts, geometry) or set(placed.values()) - {"CPU"}:
+        return shape, (f"tensor_overrides {text}",)
+
+    if not moved:
+        return shape, ()
+
+    count = ALL if len(moved) == len(layers) else geometry.expert_layers[len(moved) - 1] + 1
+    return replace(shape, n_cpu_moe=max(count, shape.n_cpu_moe)), ()
+
+
+def _buffer_of(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
+    return next((buffer for pattern, buffer in rules if re.search(pattern, name)), None)
+
+
+def _of_drafts(experts: Mapping[str, re.Match[str]], geometry: Geometry) -> set[str]:
+    """Return the experts of the layers that MTP drafts with: they go with the others."""
+    return {name for name, match in experts.items() if int(match[1]) >= len(geometry.trunk)}
 
 
 def build_of(engine: Engine | None, name: str) -> PlanBuild:

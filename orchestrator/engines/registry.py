@@ -185,6 +185,11 @@ class EngineRegistry:
         write_text(file, tomlkit.dumps(text))
 
 
+def engine_key(engine: Engine) -> str:
+    """Return what tells one build from another: two of one commit differ in their flags."""
+    return f"{engine.build} {engine.sha256[:12]}"
+
+
 def build_label(capabilities: Capabilities, sha256: str) -> str:
     """Return the name of a build: its number and commit; without either, its version or a digest of its content."""
     number, commit = capabilities.build_number, capabilities.commit

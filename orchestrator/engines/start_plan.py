@@ -27,7 +27,7 @@ from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib,
 from orchestrator.core.starts.start import StartPlan, plan_start, refuse_start
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.plan import gather
-from orchestrator.engines.registry import Engine
+from orchestrator.engines.registry import Engine, engine_key
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,6 @@ _ADVICE = 3
 
 _SURPRISES = (ArithmeticError, LookupError, TypeError, ValueError)
 """What a header with keys that nobody thought of may lead to: no reason not to start."""
-
-
-def engine_key(engine: Engine) -> str:
-    """Return what tells one build from another: two of one commit differ in their flags."""
-    return f"{engine.build} {engine.sha256[:12]}"
 
 
 def known_starts(paths: Paths, engine: Engine) -> list[MeasuredStart]:

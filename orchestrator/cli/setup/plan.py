@@ -10,13 +10,9 @@ from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.adapters.paths import Paths
-    from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan
+    from orchestrator.core.plan.plan import DeviceRoom, HostRoom
     from orchestrator.core.plan.report.document import FigureSource
-    from orchestrator.core.plan.speed.forecast import SpeedForecast
-    from orchestrator.core.profile.settings import Value
+    from orchestrator.engines.plan_answer import PlanAnswer
     from orchestrator.engines.plan_target import PlanTarget
 
 HELP = "say whether a model fits, with which settings, before anything is loaded or downloaded"
@@ -53,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from orchestrator.adapters.paths import find_paths
     from orchestrator.core.quantities import parse_tokens
+    from orchestrator.engines.plan_answer import answer_plan
     from orchestrator.engines.plan_target import find_alike, find_target
 
     paths = find_paths()
@@ -64,7 +61,18 @@ def run(args: argparse.Namespace) -> int:
         return _show_matrix(targets, context, devices, host, args)
 
     target = find_target(paths, args.target, args.engine, context)
-    return _show_plan(paths, target, devices, host, sources, args)
+    answer = answer_plan(paths, target, devices, host, here=args.vram is None and not args.card)
+    told = [*answer.sources, *sources]
+    if args.json:
+        from orchestrator.core.plan.report.document import plan_document
+
+        build = target.engine.build if target.engine else None
+        facts = {"model": target.model, "quant": target.quant, "engine": target.profile.engine, "build": build}
+        output.json_data(plan_document(answer.plan, answer.speed, told, facts))
+    else:
+        _show_plan(target, answer, told)
+
+    return exit_codes.OK
 
 
 def _room(args: argparse.Namespace) -> tuple[tuple[DeviceRoom, ...], HostRoom, list[FigureSource]]:
@@ -122,38 +130,12 @@ def _measured_room(host: HostRoom) -> tuple[tuple[DeviceRoom, ...], HostRoom, li
     return found, host, [FigureSource("free device memory", "measured now"), FigureSource("host memory", told)]
 
 
-def _show_plan(
-    paths: Paths,
-    target: PlanTarget,
-    devices: tuple[DeviceRoom, ...],
-    host: HostRoom,
-    sources: list[FigureSource],
-    args: argparse.Namespace,
-) -> int:
-    from orchestrator.core.plan.plan import plan_of
-    from orchestrator.engines.plan import devices_used, gather
-
-    settings: Mapping[str, Value] = target.profile.settings
-    plan = plan_of(gather(target.profile, target.engine, target.parts), devices_used(settings, devices), host)
-    speed = _speed(paths, target, plan)
-    told = [*_model_sources(target, plan), *sources]
-    if args.json:
-        from orchestrator.core.plan.report.document import plan_document
-
-        build = target.engine.build if target.engine else None
-        facts = {"model": target.model, "quant": target.quant, "engine": target.profile.engine, "build": build}
-        output.json_data(plan_document(plan, speed, told, facts))
-    else:
-        _print_plan(target, plan, speed, told)
-
-    return exit_codes.OK
-
-
-def _print_plan(target: PlanTarget, plan: Plan, speed: SpeedForecast, sources: list[FigureSource]) -> None:
+def _show_plan(target: PlanTarget, answer: PlanAnswer, sources: list[FigureSource]) -> None:
     import os
 
     from orchestrator.core.plan.report.text import advice_lines, shape_words, table_of, verdict_lines
 
+    plan = answer.plan
     engine = target.engine.build if target.engine else "not installed, planned as its newest build"
     for line in verdict_lines(plan):
         output.line(line)
@@ -164,7 +146,7 @@ def _print_plan(target: PlanTarget, plan: Plan, speed: SpeedForecast, sources: l
     output.line()
     output.table(*table_of(plan))
     output.line()
-    for line in advice_lines(plan, speed):
+    for line in advice_lines(plan, answer.speed):
         output.line(line)
 
     output.line("sources:")
@@ -206,37 +188,3 @@ def _say_engine(target: PlanTarget, args: argparse.Namespace) -> None:
     if not args.json:
         build = target.engine.build if target.engine else "not installed, planned as its newest build"
         diagnostics.note(f"for {target.profile.engine} ({build})")
-
-
-def _model_sources(target: PlanTarget, plan: Plan) -> list[FigureSource]:
-    from orchestrator.core.plan.report.document import FigureSource
-
-    geometry = plan.subject.geometry
-    build = target.engine.build if target.engine else "its newest build"
-    formula = f"formula for {target.profile.engine} {build}"
-    if not geometry.measured:
-        formula += f", not compared with an engine for {geometry.architecture}"
-
-    found = [
-        FigureSource("weights, KV cache, state", f"the header of {target.model}"),
-        FigureSource("compute buffers", formula),
-        FigureSource("context, modules, growth", "reports of others: not learned on this card yet"),
-    ]
-    return [*found, *(FigureSource("not covered", gap) for gap in geometry.gaps)]
-
-
-def _speed(paths: Paths, target: PlanTarget, plan: Plan) -> SpeedForecast:
-    """Return the forecast from what was measured on this machine, bounded by what bandwidths are known."""
-    from orchestrator.adapters.store.speeds import SpeedStore
-    from orchestrator.core.plan.speed.cards import card_of_device
-    from orchestrator.core.plan.speed.forecast import Ceilings, SpeedKey, decode_amounts, device_key, forecast_decode
-
-    room = plan.devices[0] if len(plan.devices) == 1 else None
-    card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
-    geometry, kind = plan.subject.geometry, plan.subject.build.kind
-    build = target.engine.build if target.engine else ""
-    device = device_key([each.name for each in plan.devices])
-    key = SpeedKey(kind, build, device, geometry.architecture, geometry.tensor_types)
-    store = SpeedStore(paths.speeds_file)
-    ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
-    return forecast_decode(store.samples(), key, decode_amounts(geometry, plan.shape, kind), ceilings)

@@ -42,9 +42,9 @@ from orchestrator.engines.locate import PROGRAM, search_path
 from orchestrator.engines.model_check import check_embeddings, check_fit, check_mtp, check_verified, read_model
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.read_back import ReadBack, keep, read_back
-from orchestrator.engines.registry import Engine, EngineRegistry
+from orchestrator.engines.registry import Engine, EngineRegistry, engine_key
 from orchestrator.engines.render import RenderedLaunch, render_profile
-from orchestrator.engines.start_plan import StartPlanner, engine_key, known_starts
+from orchestrator.engines.start_plan import StartPlanner, known_starts
 
 _log = logging.getLogger(__name__)
 

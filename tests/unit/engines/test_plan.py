@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.adapters.gguf.reader import read_gguf
 from orchestrator.core.plan.plan import DeviceRoom
+from orchestrator.core.plan.shape import ALL
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.engines.plan import build_of, devices_used, gather
@@ -61,3 +62,32 @@ def test_an_engine_that_is_not_installed_is_planned_as_its_newest_build(name: st
 )
 def test_the_devices_are_those_that_the_settings_name(settings: Mapping[str, Value], used: list[int]) -> None:
     assert list(devices_used(settings, ROOMS)) == [ROOMS[index] for index in used]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layers"),
+    [
+        (("exps=CPU",), ALL),
+        (("nothing_is_called_so=CPU",), 0),
+        ((r"blk\.\d+\.ffn_.*_exps\.=CPU",), ALL),
+        ((r"blk\.([0-9])\.ffn_.*_exps=CPU",), 10),
+        ((r"blk\.(3[0-9])\.ffn_.*_exps=CPU",), 10),  # the last ones: as many, and of nearly the same size
+        ((r"blk\.[0-4]\.ffn_(up|down|gate)_exps=CPU", r"blk\.[5-6]\.ffn_.*exps=CPU"), 7),
+    ],
+)
+def test_experts_that_overrides_put_on_the_host_are_planned_there(
+    tmp_path: Path, overrides: tuple[str, ...], layers: int
+) -> None:
+    model = tmp_path / "model.gguf"
+    write(model, "qwen36-35b-a3b")
+    subject = gather(profile(str(model), {"memory.tensor_overrides": overrides}), None, [read_gguf(str(model))])
+    assert (subject.shape.n_cpu_moe, subject.geometry.gaps) == (layers, ())
+
+
+@pytest.mark.parametrize("override", ["ffn_up_exps=CPU", "attn_k=CPU", "exps=CUDA1", "(=CPU", "token_embd=CUDA0"])
+def test_other_overrides_leave_the_plan_open(tmp_path: Path, override: str) -> None:
+    model = tmp_path / "model.gguf"
+    write(model, "qwen36-35b-a3b")
+    subject = gather(profile(str(model), {"memory.tensor_overrides": (override,)}), None, [read_gguf(str(model))])
+    assert subject.geometry.gaps == (f"tensor_overrides {override}",)
+    assert subject.needs()(subject.shape).device_total().is_open

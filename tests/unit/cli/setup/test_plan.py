@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.file_stamps import file_identity
+from orchestrator.adapters.paths import find_paths
+from orchestrator.adapters.store.starts import StartStore
 from orchestrator.cli import main as cli
 from orchestrator.core.exit_codes import OK, USAGE
 from orchestrator.core.plan.plan import DeviceRoom
+from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart
 from orchestrator.engines import plan as gathering
+from orchestrator.engines.plan_target import find_target
+from orchestrator.engines.registry import engine_key
 from tests.fakes.hub import StubHub, serving
 from tests.true_geometry import write
 
@@ -134,6 +141,36 @@ def test_what_is_free_now_is_measured(
     plan = planned(capsys, dense)
     assert plan["devices"][0]["free_mib"] == 10000
     assert plan["speed"]["decode_tok_s"]["high"] is not None
+
+
+def test_what_a_start_really_took_goes_before_the_formula(
+    capsys: pytest.CaptureFixture[str], dense: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = (DeviceRoom("NVIDIA GeForce RTX 3060", 12288, 12000),)
+    monkeypatch.setattr(gathering, "measure_devices", lambda: rooms)
+    paths = find_paths()
+    target = find_target(paths, dense)
+    assert target.engine is not None
+    shape = gathering.gather(target.profile, target.engine, target.parts).shape
+    device = MeasuredDevice("CUDA0", {"compute": 777 * MIB}, beside=333 * MIB)
+    start = MeasuredStart(
+        engine_key(target.engine), file_identity(dense), shape, False, "2026-11-01T10:00:00Z", (device,), {}
+    )
+    os.makedirs(os.path.dirname(paths.starts_file))
+    StartStore(paths.starts_file).record(start, {})
+
+    plan = planned(capsys, dense)
+    parts = plan["devices"][0]["components"]
+    assert (parts["compute"]["mib"], parts["compute"]["kind"]) == (777, "learned")
+    assert parts["overhead"]["mib"] == 333
+    told = {source["figures"]: source["source"] for source in plan["sources"]}
+    assert told["what the engine takes"] == "read back from the start of 2026-11-01"
+    assert told["context, modules, growth"] == "measured on this machine"
+
+    # Another card has another context; what contradicts the formula is said for other shapes, too.
+    other = planned(capsys, dense, "--vram", "12G", "--context", "8k")
+    assert other["devices"][0]["components"]["overhead"]["mib"] > 333
+    assert any("takes other amounts than the formula knows" in source["source"] for source in other["sources"])
 
 
 def test_a_profile_brings_its_settings_and_the_command_line_its_context(

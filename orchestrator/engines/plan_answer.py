@@ -1,0 +1,104 @@
+"""The answer of `orch plan`: the plan with what this machine has learned, a forecast of its speed, and every source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.adapters.file_stamps import file_identity
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.speeds import SpeedStore
+from orchestrator.adapters.store.starts import StartStore
+from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
+from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
+from orchestrator.core.plan.readback import MeasuredStart, learned_beside_mib, learned_needs
+from orchestrator.core.plan.report.document import FigureSource
+from orchestrator.core.plan.speed.cards import card_of_device
+from orchestrator.core.plan.speed.forecast import (
+    Ceilings,
+    SpeedForecast,
+    SpeedKey,
+    decode_amounts,
+    device_key,
+    forecast_decode,
+)
+from orchestrator.engines.plan import devices_used, gather
+from orchestrator.engines.plan_target import PlanTarget
+from orchestrator.engines.registry import engine_key
+
+
+@dataclass(frozen=True)
+class PlanAnswer:
+    """A plan, how fast it would be, and where the figures come from."""
+
+    plan: Plan
+    speed: SpeedForecast
+    sources: tuple[FigureSource, ...]
+
+
+def answer_plan(
+    paths: Paths, target: PlanTarget, devices: Sequence[DeviceRoom], host: HostRoom, *, here: bool
+) -> PlanAnswer:
+    """Return the answer for a target.
+
+    :param here: the devices are this machine's, of which earlier starts have measured what a context takes
+    :raises OrchError: when the header does not say enough
+    """
+    subject = gather(target.profile, target.engine, target.parts)
+    used = devices_used(target.profile.settings, devices)
+    free = [room.free_mib for room in used if room.free_mib is not None]
+    starts = _starts(paths, target)
+    beside = learned_beside_mib(starts) if here else None
+    formula = subject.needs(
+        overhead_mib=COLD_OVERHEAD_MIB if beside is None else beside, free=free if len(free) == len(used) else ()
+    )
+    model = _identity(target)
+    its_own = [start for start in starts if model is not None and start.model == model]
+    plan = plan_of(subject, used, host, need=learned_needs(formula, its_own))
+    read_back: list[str] = []
+    learned_needs(formula, its_own, read_back)(plan.shape)
+    return PlanAnswer(plan, _speed(paths, target, plan), _sources(target, plan, read_back, measured=beside is not None))
+
+
+def _starts(paths: Paths, target: PlanTarget) -> list[MeasuredStart]:
+    try:
+        return [] if target.engine is None else StartStore(paths.starts_file).find(engine_key(target.engine))
+    except OSError:
+        return []
+
+
+def _identity(target: PlanTarget) -> str | None:
+    try:
+        return file_identity(target.parts[0].path)
+    except OSError:  # it is in a repository
+        return None
+
+
+def _sources(target: PlanTarget, plan: Plan, read_back: Sequence[str], *, measured: bool) -> tuple[FigureSource, ...]:
+    geometry = plan.subject.geometry
+    build = target.engine.build if target.engine else "its newest build"
+    formula = f"formula for {target.profile.engine} {build}"
+    if not geometry.measured:
+        formula += f", not compared with an engine for {geometry.architecture}"
+
+    context = "measured on this machine" if measured else "reports of others: not measured on this card yet"
+    return (
+        FigureSource("weights, KV cache, state", f"the header of {target.model}"),
+        FigureSource("compute buffers", formula),
+        *(FigureSource("what the engine takes", said) for said in read_back),
+        FigureSource("context, modules, growth", context),
+        *(FigureSource("not covered", gap) for gap in geometry.gaps),
+    )
+
+
+def _speed(paths: Paths, target: PlanTarget, plan: Plan) -> SpeedForecast:
+    """Return the forecast from what was measured on this machine, bounded by what bandwidths are known."""
+    room = plan.devices[0] if len(plan.devices) == 1 else None
+    card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
+    geometry, kind = plan.subject.geometry, plan.subject.build.kind
+    build = target.engine.build if target.engine else ""
+    device = device_key([each.name for each in plan.devices])
+    key = SpeedKey(kind, build, device, geometry.architecture, geometry.tensor_types)
+    store = SpeedStore(paths.speeds_file)
+    ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
+    return forecast_decode(store.samples(), key, decode_amounts(geometry, plan.shape, kind), ceilings)
