@@ -11,7 +11,6 @@ from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
-from orchestrator.core.plan.readback import MeasuredStart, learned_beside_mib, learned_needs
 from orchestrator.core.plan.report.document import FigureSource
 from orchestrator.core.plan.speed.cards import card_of_device
 from orchestrator.core.plan.speed.forecast import (
@@ -22,6 +21,7 @@ from orchestrator.core.plan.speed.forecast import (
     device_key,
     forecast_decode,
 )
+from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib, learned_needs
 from orchestrator.engines.plan import devices_used, gather
 from orchestrator.engines.plan_target import PlanTarget
 from orchestrator.engines.registry import engine_key

@@ -17,7 +17,7 @@ from orchestrator.adapters.store.starts import StartStore
 from orchestrator.cli import main as cli
 from orchestrator.core.exit_codes import OK, USAGE
 from orchestrator.core.plan.plan import DeviceRoom
-from orchestrator.core.plan.readback import MeasuredDevice, MeasuredStart
+from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart
 from orchestrator.engines import plan as gathering
 from orchestrator.engines.plan_target import find_target
 from orchestrator.engines.registry import engine_key
