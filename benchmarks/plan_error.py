@@ -199,7 +199,7 @@ def compare(row: Mapping[str, Any]) -> list[Comparison]:
 
     for part, names in _PARTS.items():
         # What a CPU repacks for itself is in another line, which these ways do not print.
-        whole = case in _WHOLE and not row["settings"].get("ncmoe")
+        whole = case in _WHOLE and not {"ncmoe", "ngl"} & row["settings"].keys()
         if part != "model" or whole or "no-alloc" in row["via"] or "--dry-run" in row["via"]:
             add(f"host {part}", _of(need.host, names), row["host_mib"][part])
 

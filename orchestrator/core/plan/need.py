@@ -195,8 +195,8 @@ def _add_draft_compute(
     placement: Placement,
     where: Mapping[int, dict[Component, Amount]],
 ) -> None:
-    draft = upstream.mtp_compute(geometry, shape, cells)
-    device = placement.layers[-1]
+    draft = upstream.mtp_compute(geometry, shape, cells, placement)
+    device = max(placement.layers[-1], placement.output)
     amount = draft.devices[0]
     if build.kind == "ik":
         logits = 4 * geometry.vocabulary * batch_tokens(shape, cells)

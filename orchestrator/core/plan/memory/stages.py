@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from orchestrator.core.plan.geometry import Geometry, LayerGeometry
 from orchestrator.core.plan.memory.caches import Cells, quantised, row_bytes
+from orchestrator.core.plan.memory.placement import HOST, place
 from orchestrator.core.plan.shape import PlanShape
 
 _ROTATIONS = (64, 128, 256, 512)
@@ -42,6 +43,7 @@ class Stages:
     """
 
     tokens: int
+    slots: int
     mask: int
     rows: int
     queries: int
@@ -81,7 +83,8 @@ class Stages:
         if (wide and 0 < self.copies < 4 * self.rows - self.mask) or self.logits == fixed:
             fixed += self.rows
 
-        return max(fixed, self.recurrence + self.recurrence_luck[1])
+        near = self.recurrence_luck[1] // 2 if self.slots > 1 else 0
+        return self.recurrence + self.recurrence_luck[1] if self.recurrence + near >= fixed else fixed
 
 
 def batch_tokens(shape: PlanShape, cells: Cells) -> int:
@@ -103,6 +106,7 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
     recurrence, luck = _recurrence(geometry, layers, tokens, slots, 1 if mtp else 1 + shape.draft_max)
     return Stages(
         tokens=tokens,
+        slots=slots,
         mask=_mask_bytes(geometry, shape, cells, tokens),
         rows=rows,
         queries=4 * tokens * max((layer.heads * layer.key_length for layer in attending), default=0),
@@ -175,11 +179,13 @@ def _copies(
         return 0
 
     if shape.remote:
-        start = 0 if shape.gpu_layers is None else max(0, geometry.block_count + 1 - shape.gpu_layers)
-        first = next((layer for layer in geometry.trunk[start:] if layer.attends), None)
-        alike = [layer for layer in layers if layer.attends and first and layer.heads == first.heads]
-        if first and alike:
-            return _layer_copies(cells, first, (shape.kv_k, shape.kv_v))
+        firsts: dict[int, LayerGeometry] = {}
+        for device, layer in zip(place(geometry, shape, "upstream").layers, geometry.trunk, strict=False):
+            if layer.attends and device != HOST:
+                firsts.setdefault(device, layer)
+
+        if any(layer.attends and layer.heads == first.heads for layer in layers for first in firsts.values()):
+            return max(_layer_copies(cells, first, (shape.kv_k, shape.kv_v)) for first in firsts.values())
 
     return max((_layer_copies(cells, layer, keys) for layer in layers if layer.attends), default=0)
 
@@ -203,7 +209,7 @@ def _recurrence(
         return 0, (0, 0)
 
     held = 4 * tokens * state.row + 4 * slots * state.recurrence * (1 + snapshots)
-    return held, (4 * tokens * state.convolved, 4 * tokens * state.keys + 8 * slots * state.convolution)
+    return held, (4 * tokens * state.convolved, 8 * tokens * state.keys + 8 * slots * state.convolution)
 
 
 def _rotation_bytes(layers: set[LayerGeometry], keys: tuple[str, str]) -> int:

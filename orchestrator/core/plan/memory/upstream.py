@@ -47,8 +47,8 @@ def main_compute(geometry: Geometry, shape: PlanShape, cells: Cells, placement: 
     return ComputeBuffers(devices, _host(geometry, shape, stages, placement))
 
 
-def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells) -> ComputeBuffers:
-    """Return the compute buffers of the context in which MTP drafts.
+def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells, placement: Placement) -> ComputeBuffers:
+    """Return the compute buffers of the context in which MTP drafts: of the device that has its blocks.
 
     Its only attention layer comes first, so the room of its mask is free again for the feed-forward: all of it fits
     there when the mask is large, nothing when it is smaller than the pieces.
@@ -64,28 +64,35 @@ def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells) -> ComputeBu
 
     low = max(attending - narrow, 2 * rows + feed_forward, 2 * rows + stages.logits)
     high = max(attending + stages.queries * (stages.copies > 0), mask + 2 * rows + max(feed_forward, stages.logits))
-    high += min(mask, rows)
-    if mask <= 2 * rows:
+    high += rows if stages.copies else min(mask, rows)
+    if mask <= rows:
         low = max(low, mask + 2 * rows + feed_forward - rows)
     elif mask >= feed_forward + 2 * rows:
         high = attending + stages.queries
 
-    host = mask + stages.inputs
     if not shape.kv_offload:
         high += 2 * stages.cache + 2 * rows
 
-    if _offloads(shape, stages):
-        away = [layer for index, layer in enumerate(geometry.mtp, len(geometry.trunk)) if index < shape.n_cpu_moe]
-        high += max((sum(layer.expert_tensors) for layer in away), default=0)
-
+    host = mask + stages.inputs
     if pipelined(geometry, shape):
         host = _COPIES * mask + 5 * rows
         stage = max(feed_forward, stages.copies + 5 * stages.queries)
         high = _COPIES * (mask + stages.small) + (_NEXT_ROWS + 2) * rows + stage
         low = _COPIES * mask + max(feed_forward, stages.copies) + 2 * rows
 
+    most_host = host
+    blocks = range(len(geometry.trunk), geometry.block_count)
+    on_host = any(placement.layers[index] == HOST for index in blocks)
+    if on_host or blocks.start < shape.n_cpu_moe:
+        low, host = 0, mask
+        most_host = mask + stages.inputs + max(feed_forward, stages.attention) + 2 * rows
+        copied = [
+            sum(geometry.layers[index].expert_tensors) or geometry.layers[index].weights_bytes for index in blocks
+        ]
+        high += max(copied) if _offloads(shape, stages) else 0
+
     device = Amount(min(low, high), high + stages.small, "computed" if geometry.measured else "interval")
-    return ComputeBuffers((device,), Amount(host, host + stages.small, "computed"))
+    return ComputeBuffers((device,), Amount(host, most_host + stages.small, "computed" if low else "interval"))
 
 
 def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement, index: int) -> Amount:
@@ -130,7 +137,8 @@ def _one_of_several(geometry: Geometry, shape: PlanShape, stages: Stages, placem
     first = index == min(place for place in placement.layers if place != HOST)
     constant = _COPIES * stages.mask + (_FIRST_ROWS if first else _NEXT_ROWS) * stages.rows
     constant += _COPIES * (stages.inputs - 4 * stages.rows)
-    low = constant + stages.least - stages.logits * (stages.least == stages.logits)
+    # Which layer comes first on a device decides over RPC whether there are copies; only the last has the logits.
+    low = constant + max(stages.feed_forward, stages.experts, stages.attention + stages.copies * (not shape.remote))
     high = constant + stages.most + _COPIES * stages.small + 2 * stages.rows
     return Amount(min(low, high), high, "computed" if geometry.measured else "interval")
 
