@@ -1,4 +1,4 @@
-"""The cost of a start: CPU time of a bare interpreter, of each import, and of `orch status --json`.
+"""The cost of a start: CPU time of a bare interpreter, of each import, of `orch status --json` and of `orch plan`.
 
 User and system time of a child process, the least of several runs; CPU time because the machine may be shared.
 
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from tests.support import ORCH, new_home
+from tests.true_geometry import write
 
 RUNS = 15
+PLAN_MS, MATRIX_MS = 300, 2000
 IMPORTS = (
     "argparse", "json, socket", "http.client", "click", "msgspec", "tomllib", "tomlkit", "anyio", "httptools",
     "httpx", "uvloop", "psutil", "pynvml", "shtab", "prometheus_client", "huggingface_hub.hf_api",
@@ -33,10 +36,16 @@ def main() -> int:
         home.serve()
         env = home.env
         status_ms = cost_ms([*ORCH, "status", "--json"], env, allowed=(0, 3))
+        model = Path(home.root) / "Qwen3.6-35B-A3B-IQ4_XS.gguf"
+        write(model, "qwen36-35b-a3b")
+        plan_ms = cost_ms([*ORCH, "plan", str(model), "--vram", "12G"], env)
+        matrix_ms = cost_ms([*ORCH, "plan", str(model), "--vram", "12G", "--matrix"], env)
 
+    print(f"{'orch plan FILE':28} {plan_ms:6.1f} ms (limit {PLAN_MS})")
+    print(f"{'orch plan FILE --matrix':28} {matrix_ms:6.1f} ms (limit {MATRIX_MS})")
     ratio = status_ms / bare_ms
     print(f"{'orch status --json':28} {status_ms:6.1f} ms, {ratio:.2f} times the bare interpreter (limit 4)")
-    return 0 if ratio <= 4 else 1
+    return 0 if ratio <= 4 and plan_ms <= PLAN_MS and matrix_ms <= MATRIX_MS else 1
 
 
 def cost_ms(argv: list[str], env: dict[str, str], allowed: tuple[int, ...] = (0,)) -> float:

@@ -22,6 +22,7 @@ from orchestrator.core.plan.speed.forecast import (
     forecast_decode,
 )
 from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib, learned_needs
+from orchestrator.core.starts.start import engine_places
 from orchestrator.engines.plan import devices_used, gather
 from orchestrator.engines.plan_target import PlanTarget
 from orchestrator.engines.registry import engine_key
@@ -54,10 +55,19 @@ def answer_plan(
     )
     model = _identity(target)
     its_own = [start for start in starts if model is not None and start.model == model]
-    plan = plan_of(subject, used, host, need=learned_needs(formula, its_own))
-    read_back: list[str] = []
-    learned_needs(formula, its_own, read_back)(plan.shape)
-    return PlanAnswer(plan, _speed(paths, target, plan), _sources(target, plan, read_back, measured=beside is not None))
+    need = learned_needs(formula, its_own)
+    # A model without a profile is placed as it fits; a profile may say where everything goes.
+    places = target.source is None or engine_places(target.profile, subject.build.kind)
+    plan = plan_of(subject, used, host, need=need, may_offload=places)
+    said: list[str] = []
+    learned_needs(formula, its_own, said)(plan.shape)
+    if plan.judgement.verdict == "unclear" and here and used and len(free) == len(used):
+        from orchestrator.engines.plan_projected import ask_engine
+
+        plan, answered = ask_engine(paths, target, plan, need, may_offload=places)
+        said.append(answered)
+
+    return PlanAnswer(plan, _speed(paths, target, plan), _sources(target, plan, said, measured=beside is not None))
 
 
 def _starts(paths: Paths, target: PlanTarget) -> list[MeasuredStart]:

@@ -42,6 +42,7 @@ class PlanTarget:
     :param model: what a person calls it: the path, or `hf:ORG/REPO/FILE`
     :param quant: its quantisation
     :param engine: None where none is installed
+    :param source: the profile; None for a model without one
     """
 
     model: str
@@ -49,6 +50,7 @@ class PlanTarget:
     profile: EngineProfile
     engine: Engine | None
     parts: tuple[GgufHeader, ...]
+    source: Profile | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -83,7 +85,7 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
     chosen = profile.for_engine(engine or profile.engine)
     parts = read_model(chosen, model_file(paths, chosen.model).path)
     found = _engine(paths, (engine,) if engine else (profile.engine,), needed=engine is not None)
-    return _asked(PlanTarget(chosen.model, quant_of(parts[0].path), chosen, found, parts), context)
+    return _asked(PlanTarget(chosen.model, quant_of(parts[0].path), chosen, found, parts, profile), context)
 
 
 def find_alike(paths: Paths, text: str, engine: str | None = None, context: int | None = None) -> list[PlanTarget]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.gguf.reader import read_gguf
+from orchestrator.core.engine_log.projection import Projection
 from orchestrator.core.plan.plan import DeviceRoom
 from orchestrator.core.plan.shape import ALL
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.engines.plan import build_of, devices_used, gather
+from orchestrator.engines.plan_projected import projected_needs
 from tests.true_geometry import write
 
 ROOMS = tuple(DeviceRoom(f"card {index}", 1000 * index, 1000 * index) for index in range(3))
@@ -91,3 +94,18 @@ def test_other_overrides_leave_the_plan_open(tmp_path: Path, override: str) -> N
     subject = gather(profile(str(model), {"memory.tensor_overrides": (override,)}), None, [read_gguf(str(model))])
     assert subject.geometry.gaps == (f"tensor_overrides {override}",)
     assert subject.needs()(subject.shape).device_total().is_open
+
+
+def test_what_the_engine_projects_goes_before_the_formula_for_that_shape(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    write(model, "qwen36-35b-a3b")
+    settings: dict[str, Value] = {"memory.n_cpu_moe": 20, "speculative.type": "mtp", "context.size": 8192}
+    subject = gather(profile(str(model), settings), None, [read_gguf(str(model))])
+    projection = Projection(compute={"CUDA0": 333 << 20, "host": 99 << 20})
+    need = projected_needs(subject.needs(), subject.shape, projection)
+    parts = need(subject.shape).devices[0]
+    assert (parts["compute"].low_mib, parts["compute"].high_mib) == (333, 335)
+    assert "draft_compute" not in parts
+    assert parts["weights"] == subject.needs()(subject.shape).devices[0]["weights"]
+    other = replace(subject.shape, context_tokens=4096)
+    assert need(other) == subject.needs()(other)

@@ -189,6 +189,29 @@ def test_a_profile_brings_its_settings_and_the_command_line_its_context(
     assert planned(capsys, "mine", "--vram", "24G", "--context", "8k")["settings"]["context.size"] == 8192
 
 
+def test_a_profile_that_places_its_layers_is_judged_as_it_is(
+    capsys: pytest.CaptureFixture[str], moe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home" / "config" / "profiles"
+    folder.mkdir(parents=True)
+    common = f'schema = 1\nmodel = "{moe}"\n[engine]\ndefault = "embedded"\n[context]\nsize = 8192\n[memory]\n'
+    (folder / "placed.toml").write_text(common + "n_cpu_moe = 10\n")
+    (folder / "fitted.toml").write_text(common + "fit = true\n")
+    placed = planned(capsys, "placed", "--vram", "12G")
+    assert placed["verdict"] == "does_not_fit"
+    assert placed["settings"]["memory.n_cpu_moe"] == 10
+    (change,) = [each for each in placed["changes"] if each["setting"] == "memory.n_cpu_moe"]
+    assert planned(capsys, "fitted", "--vram", "12G")["settings"]["memory.n_cpu_moe"] == change["value"] > 10
+
+    # Between what is certain and the upper bound, the engine is asked where it can be.
+    least, most = placed["devices"][0]["need_mib"]["low"], placed["devices"][0]["need_mib"]["high"]
+    rooms = (DeviceRoom("NVIDIA GeForce RTX 4090", 24576, int(least + most) // 2),)
+    monkeypatch.setattr(gathering, "measure_devices", lambda: rooms)
+    unclear = planned(capsys, "placed")
+    assert unclear["verdict"] == "unclear"
+    assert "what the engine takes" in {source["figures"] for source in unclear["sources"]}
+
+
 def test_people_get_the_verdict_first_in_eighty_columns(
     capsys: pytest.CaptureFixture[str], moe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
