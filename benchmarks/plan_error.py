@@ -156,10 +156,11 @@ def case_of(row: Mapping[str, Any]) -> str:
     if shape.devices > 1:
         return "several devices"
 
-    if shape.n_cpu_moe:
+    geometry = _geometry(row["geometry"], row["quant"])
+    if shape.n_cpu_moe and geometry.experts:
         return "experts on the host"
 
-    if shape.gpu_layers is not None and shape.gpu_layers <= _geometry(row["geometry"], row["quant"]).block_count:
+    if shape.gpu_layers is not None and shape.gpu_layers <= geometry.block_count:
         return "dense layers on the host"
 
     if "wgt" in settings:
