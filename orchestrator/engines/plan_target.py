@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.adapters.gguf.reader import GgufError, GgufHeader
+from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, Spans
 from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError, UsageError
@@ -109,14 +109,17 @@ def find_alike(paths: Paths, text: str, engine: str | None = None, context: int 
     if not models:
         choose_model(reference, contents)
 
+    spans: Spans = {}
+
     def read(model: ListedModel) -> tuple[GgufHeader, ...] | OrchError:
         try:
-            return read_remote(reference.repository, model)
+            return read_remote(reference.repository, model, spans)
         except OrchError as error:
             return error
 
+    # The first one alone: the others need not fetch the vocabulary again.
     with ThreadPoolExecutor(READERS) as pool:
-        answers = list(pool.map(read, models))
+        answers = [*map(read, models[:1]), *pool.map(read, models[1:])]
 
     failures = [answer for answer in answers if isinstance(answer, OrchError)]
     if len(failures) == len(answers):

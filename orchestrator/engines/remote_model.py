@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, read_header
+from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, Spans, read_header
 from orchestrator.adapters.gguf.splits import check_together
 from orchestrator.adapters.hub.listing import list_files
 from orchestrator.adapters.hub.ranges import FIRST_WINDOW_BYTES, RemoteFile
@@ -20,9 +20,10 @@ def look_into(repository: str) -> Contents:
     return sort_files(list_files(repository))
 
 
-def read_remote(repository: str, model: ListedModel) -> tuple[GgufHeader, ...]:
+def read_remote(repository: str, model: ListedModel, spans: Spans | None = None) -> tuple[GgufHeader, ...]:
     """Read the headers of every file of a model in a repository, the first one (which has the metadata) first.
 
+    :param spans: of another quantisation: most of the vocabulary is not fetched again
     :raises OrchError: when one of them cannot be read
     :raises GgufError: also when a part is missing, or one of them is not of this model
     """
@@ -34,13 +35,13 @@ def read_remote(repository: str, model: ListedModel) -> tuple[GgufHeader, ...]:
         )
 
     headers = tuple(
-        _read(repository, file.path, LATER_PART_BYTES if number else FIRST_WINDOW_BYTES)
+        _read(repository, file.path, LATER_PART_BYTES if number or spans else FIRST_WINDOW_BYTES, spans)
         for number, file in enumerate(model.files)
     )
     check_together(headers)
     return headers
 
 
-def _read(repository: str, path: str, first_window: int) -> GgufHeader:
+def _read(repository: str, path: str, first_window: int, spans: Spans | None) -> GgufHeader:
     file = RemoteFile(repository, path, first_window)
-    return read_header(file.name, file)
+    return read_header(file.name, file, spans)

@@ -40,6 +40,10 @@ MAX_SHOWN = 300
 _WINDOW_BYTES = 1 << 20
 _LEAST_BYTES = 24
 
+_MANY_STRINGS = 10_000
+_BEHIND_BYTES = 32
+"""Bytes behind an array that are compared: the length and most of the name of the next key."""
+
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
 _TYPE_NAMES = {
     0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "string", 9: "array", 10: "u64",
@@ -161,16 +165,22 @@ class ByteSource(Protocol):
         ...
 
 
-def read_header(name: str, source: ByteSource) -> GgufHeader:
+Spans = dict[tuple[str, int], tuple[int, bytes]]
+"""Arrays of many strings, by key and length: the bytes that one takes, and the first bytes behind it."""
+
+
+def read_header(name: str, source: ByteSource, spans: Spans | None = None) -> GgufHeader:
     """Read a header from any source of bytes.
 
     :param name: of the file, for messages; the header's `path`
+    :param spans: of files alike, such as other quantisations of a model: their vocabularies are not read again where
+        the same bytes follow as far behind them. Filled in with this file's
     :raises GgufError: as `read_gguf`
     """
     if source.size < _LEAST_BYTES:
         raise gguf_error(name, "not a GGUF file", f"{source.size} bytes, and a header alone has {_LEAST_BYTES}")
 
-    return _read(_Reader(name, source))
+    return _read(_Reader(name, source, spans))
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -192,10 +202,11 @@ class _LocalFile:
 class _Reader:
     """Reads from a position in the file; every read is checked against its end."""
 
-    def __init__(self, path: str, source: ByteSource) -> None:
+    def __init__(self, path: str, source: ByteSource, spans: Spans | None = None) -> None:
         self.path = path
         self.size = source.size
         self.at = 0
+        self._spans = spans
         self._source = source
         self._window = b""
         self._window_at = 0
@@ -219,6 +230,28 @@ class _Reader:
     def skip(self, count: int, what: str) -> None:
         self._check(count, what)
         self.at += count
+
+    def skip_array(self, key: str, count: int) -> None:
+        """Move past an array of strings; at once, where a file alike had the same one."""
+        what, start = f"`{key}`", self.at
+        if self._spans is None or count < _MANY_STRINGS:
+            self.skip_strings(count, what)
+            return
+
+        size, behind = self._spans.get((key, count), (0, b""))
+        if behind and start + size + len(behind) <= min(self.size, MAX_HEADER_BYTES):
+            self.at = start + size
+            if self.raw(len(behind), what) == behind:
+                self.at = start + size
+                return
+
+            self.at = start
+
+        self.skip_strings(count, what)
+        end = self.at
+        if end + _BEHIND_BYTES <= min(self.size, MAX_HEADER_BYTES):
+            self._spans[key, count] = end - start, self.raw(_BEHIND_BYTES, what)
+            self.at = end
 
     def skip_strings(self, count: int, what: str) -> None:
         """Move past so many strings: a vocabulary has hundreds of thousands, so without a call for each."""
@@ -337,7 +370,7 @@ def _array(reader: _Reader, key: str) -> GgufArray:
     name = _TYPE_NAMES.get(type, f"type {type}")
     if type == _STRING:
         _check_count(reader, length, 8, f"strings of `{key}`")
-        reader.skip_strings(length, f"`{key}`")
+        reader.skip_array(key, length)
         return GgufArray(name, length, None)
 
     if type not in _SCALARS:  # arrays of arrays are in the format's text, but no engine reads them

@@ -4,6 +4,7 @@ import math
 import os
 import struct
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -15,7 +16,9 @@ from orchestrator.adapters.gguf.reader import (
     MAX_ARRAY_VALUES,
     GgufArray,
     GgufError,
+    Spans,
     read_gguf,
+    read_header,
 )
 from orchestrator.adapters.gguf.splits import read_splits, split_paths
 from orchestrator.adapters.gguf.types import size_bytes
@@ -320,3 +323,49 @@ def test_a_damaged_file_is_read_or_refused_but_never_breaks_the_reader(position:
             assert error.details
         else:
             assert all(tensor.offset + tensor.size_bytes <= header.file_size for tensor in header.tensors)
+
+
+class Counting:
+    """A source that counts what is asked of it."""
+
+    def __init__(self, path: str) -> None:
+        self.content = Path(path).read_bytes()
+        self.size = len(self.content)
+        self.taken = 0
+
+    def read(self, offset: int, least: int) -> bytes:
+        piece = self.content[offset : offset + max(least, 4096)]
+        self.taken += len(piece)
+        return piece
+
+
+def vocabulary(path: Path, words: list[str], behind: str = "tokenizer.ggml.token_type_of_each") -> str:
+    tokens = Field("tokenizer.ggml.tokens", "string", tuple(words))
+    return sample(path, extra=(tokens, Field(behind, "u32", 7), Field("x.y", "u32", 8)))
+
+
+def test_a_vocabulary_that_a_file_alike_had_is_not_read_again(tmp_path: Path) -> None:
+    words = [f"word {index}" for index in range(20_000)]
+    spans: Spans = {}
+    first = Counting(vocabulary(tmp_path / "a.gguf", words))
+    second = Counting(vocabulary(tmp_path / "b.gguf", list(reversed(words))))
+    read_header("a", first, spans)
+    header = read_header("b", second, spans)
+    assert first.taken > 300_000 > 20_000 > second.taken
+    assert header == replace(read_gguf(str(tmp_path / "b.gguf")), path="b")
+
+
+@pytest.mark.parametrize("change", ["another word", "another key behind", "another number of words"])
+def test_a_vocabulary_that_only_seems_alike_is_read(tmp_path: Path, change: str) -> None:
+    words = [f"word {index}" for index in range(20_000)]
+    spans: Spans = {}
+    read_header("a", Counting(vocabulary(tmp_path / "a.gguf", words)), spans)
+    changed = words
+    if change == "another word":
+        changed = [*words[:-1], "a word that is longer"]
+    elif change == "another number of words":
+        changed = words[:-1]
+
+    behind = "tokenizer.ggml.something_else" if change == "another key behind" else "tokenizer.ggml.token_type_of_each"
+    path = vocabulary(tmp_path / "b.gguf", changed, behind)
+    assert read_header("b", Counting(path), spans) == replace(read_gguf(path), path="b")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.file_stamps import file_identity
+from orchestrator.adapters.gguf.reader import read_gguf
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.cli import main as cli
@@ -264,6 +265,15 @@ def test_a_repository_is_planned_as_the_file_would_be(
     assert {key: remote[key] for key in ("verdict", "devices", "settings")} == {
         key: local[key] for key in ("verdict", "devices", "settings")
     }
+
+
+def test_the_matrix_of_a_repository_fetches_one_vocabulary(
+    capsys: pytest.CaptureFixture[str], models: Path, hub: StubHub
+) -> None:
+    document = planned(capsys, "hf:org/Qwen3.6-35B-A3B-GGUF", "--card", "4090", "--matrix", "--context", "32k")
+    local = planned(capsys, str(models / "Qwen3.6-35B-A3B-Q8_0.gguf"), "--card", "4090", "--matrix", "--context", "32k")
+    assert document["matrix"] == local["matrix"]
+    assert hub.sent < 1.3 * read_gguf(str(models / "Qwen3.6-35B-A3B-Q8_0.gguf")).data_offset
 
 
 def test_the_matrix_of_a_repository_has_all_its_quantisations(capsys: pytest.CaptureFixture[str], hub: StubHub) -> None:
