@@ -141,6 +141,11 @@ class Geometry:
         return self.tied_bytes > 0
 
     @property
+    def latent(self) -> bool:
+        """True where values are part of the cached keys; which of them the fork keeps depends on its flags."""
+        return any(layer.attends and not layer.value_width for layer in self.layers)
+
+    @property
     def state_values(self) -> int:
         """32-bit values that a recurrent layer keeps for each sequence."""
         return self.state.values if self.state else 0

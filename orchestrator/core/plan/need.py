@@ -19,7 +19,6 @@ from orchestrator.core.plan.memory.caches import (
 )
 from orchestrator.core.plan.memory.fork import fork_compute
 from orchestrator.core.plan.memory.placement import HOST, Placement, place
-from orchestrator.core.plan.memory.stages import batch_tokens
 from orchestrator.core.plan.memory.weights import layers_by_device, weights_by_device
 from orchestrator.core.plan.shape import PlanShape
 
@@ -42,15 +41,17 @@ COLD_OVERHEAD_MIB = 700
 COLD_GROWTH_MIB = 300
 """What CUDA's pools and graphs may take after the load, until it was measured."""
 
-_PROJECTED_COPIES = 9587
-"""Upstream's build from which the f16 copies of a quantised cache are in the compute buffer (pull request 23907)."""
-
 
 class PlanBuild(NamedTuple):
     """What of a build decides memory: its kind, and the number of an upstream build (11434 for b11434)."""
 
     kind: Literal["upstream", "ik"]
     number: int | None = None
+
+    @property
+    def reduced(self) -> bool:
+        """True for upstream's builds whose compute buffers the formulas are of; a build without a number is a new one."""
+        return self.kind == "upstream" and (self.number is None or self.number >= upstream.FIRST_REDUCED)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def need_of(
         main = fork_compute(geometry, shape, cells, placement, dry_run=dry_run)
     else:
         main = upstream.main_compute(geometry, shape, cells, placement)
+        if not build.reduced:
+            main = upstream.before_it_was_reduced(main, geometry, shape, cells)
 
     host["compute"] = main.host
     for index, amount in enumerate(main.devices):
@@ -120,7 +123,7 @@ def need_of(
         each["growth"] = Amount(0, growth_mib * MIB + _copies(geometry, shape, build, cells), "learned")
 
     _add_host_caches(geometry, shape, build, host)
-    if geometry.gaps or geometry.unknown_types:
+    if geometry.gaps or geometry.unknown_types or (geometry.latent and build.kind == "ik"):
         _open(geometry, where)
 
     return Need(tuple(devices), host)
@@ -182,9 +185,9 @@ def _add_caches(
         size = layer_kv_bytes(layer, cells, shape.draft_kv_k, shape.draft_kv_v)
         _put(where[device], "draft_kv", unknown() if size is None else exact(size))
         if build.kind == "ik":
-            # The fork keeps the MTP block's cache twice: in the main cache, and in the drafter's.
+            # Builds of the fork keep the MTP block's cache twice: in the main cache, and in the drafter's.
             twice = layer_kv_bytes(layer, cells, shape.kv_k, shape.kv_v)
-            _put(where[device], "kv", unknown() if twice is None else exact(twice))
+            _put(where[device], "kv", unknown() if twice is None else Amount(0, twice, "interval"))
 
 
 def _add_draft_compute(
@@ -196,11 +199,13 @@ def _add_draft_compute(
     where: Mapping[int, dict[Component, Amount]],
 ) -> None:
     draft = upstream.mtp_compute(geometry, shape, cells, placement)
+    if not build.reduced:
+        draft = upstream.before_it_was_reduced(draft, geometry, shape, cells)
+
     device = max(placement.layers[-1], placement.output)
     amount = draft.devices[0]
     if build.kind == "ik":
-        logits = 4 * geometry.vocabulary * batch_tokens(shape, cells)
-        amount = Amount(0, amount.high_bytes + logits, "interval")
+        amount = Amount(0, amount.high_bytes, "interval")
 
     _put(where[device], "draft_compute", amount)
     _put(where[HOST], "draft_compute", draft.host)
@@ -208,7 +213,7 @@ def _add_draft_compute(
 
 def _copies(geometry: Geometry, shape: PlanShape, build: PlanBuild, cells: Cells) -> int:
     """The f16 copies of one layer's quantised keys and values, where no line of the log has them."""
-    if build.kind == "upstream" and (build.number is None or build.number >= _PROJECTED_COPIES):
+    if build.reduced:
         return 0
 
     most = 0
@@ -234,7 +239,7 @@ def _open(geometry: Geometry, where: Mapping[int, dict[Component, Amount]]) -> N
         if geometry.unknown_types:
             parts["weights"] = unknown(parts["weights"].low_bytes)
 
-        if geometry.gaps:
+        if geometry.gaps or geometry.latent:
             parts["kv"] = unknown()
             parts["compute"] = unknown()
             parts["state"] = unknown()

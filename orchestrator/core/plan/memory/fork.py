@@ -37,7 +37,7 @@ def fork_compute(
 
     away = HOST in trunk or any(index < shape.n_cpu_moe for index in geometry.expert_layers)
     if away or not shape.kv_offload or not shape.flash_attention or shape.devices > 1:
-        copied = _weights_copied(geometry, shape, placement) if shape.op_offload else 0
+        copied = _weights_copied(geometry, shape, placement) if shape.op_offload and not shape.remote else 0
         floor = stages.mask if HOST in trunk or shape.devices > 1 else low - stages.rows
         held = max(stages.most, logits) + stages.feed_forward
         high = max(high, embeddings, stages.mask + stages.inputs + copied + held + _LUCK)

@@ -14,6 +14,10 @@ from orchestrator.core.plan.shape import PlanShape
 OFFLOAD_FROM = 32
 """Tokens of a batch from which operations on weights of the host are run on a device."""
 
+FIRST_REDUCED = 9737
+"""Upstream's first build that is known to have masks in 16 bits (pull request 23764), logits for the outputs alone
+(23861), and the copies of a quantised cache in the compute buffer (23907); the one known before it is b9246."""
+
 _COPIES_LUCK = 20 * MIB
 """What the allocator leaves unused between copies of weights, at most: measured."""
 
@@ -45,6 +49,23 @@ def main_compute(geometry: Geometry, shape: PlanShape, cells: Cells, placement: 
 
     devices = tuple(_device(geometry, shape, stages, placement, index) for index in range(shape.devices))
     return ComputeBuffers(devices, _host(geometry, shape, stages, placement))
+
+
+def before_it_was_reduced(
+    compute: ComputeBuffers, geometry: Geometry, shape: PlanShape, cells: Cells
+) -> ComputeBuffers:
+    """Return the bounds of a build from before masks and logits took less (`FIRST_REDUCED`).
+
+    Its masks were kept in 32 bits beside those in 16, and logits were reserved for the whole batch.
+    """
+    stages = stages_of(geometry, shape, cells)
+    more = 2 * stages.mask + 4 * geometry.vocabulary * stages.tokens + 2 * stages.rows
+
+    def wider(amount: Amount, added: int) -> Amount:
+        return Amount(max(0, amount.low_bytes - stages.copies), amount.high_bytes + added, "interval")
+
+    devices = tuple(wider(amount, more) for amount in compute.devices)
+    return ComputeBuffers(devices, wider(compute.host, more if not shape.devices else 2 * stages.mask))
 
 
 def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells, placement: Placement) -> ComputeBuffers:

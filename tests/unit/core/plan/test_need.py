@@ -134,10 +134,23 @@ def test_copies_of_a_quantised_cache_grow_later_where_no_line_has_them() -> None
     shape = PlanShape(131_072, "q8_0", "q8_0")
     growth = {
         build: need_of(A3B, shape, build).devices[0]["growth"].high_mib
-        for build in (UPSTREAM, PlanBuild("upstream", 9500), FORK)
+        for build in (UPSTREAM, PlanBuild("upstream", 9246), FORK)
     }
 
     assert list(growth.values()) == [300, 556, 556]
+
+
+def test_a_build_from_before_masks_and_logits_took_less_has_wider_bounds() -> None:
+    shape = PlanShape(131_072, "q8_0", "q8_0", draft_max=3)
+    new, old = (need_of(A3B, shape, PlanBuild("upstream", number)).devices[0] for number in (11_434, 9246))
+
+    for name in ("compute", "draft_compute"):
+        assert old[name].kind == "interval"
+        assert old[name].low_bytes <= new[name].low_bytes
+        # The masks in 32 bits, and the logits of 512 tokens.
+        assert old[name].high_mib > new[name].high_mib + 2 * 128 + 485
+
+    assert old["kv"] == new["kv"]
 
 
 def test_host_memory_has_the_prompts_and_checkpoints_that_requests_leave() -> None:
