@@ -50,7 +50,7 @@ class PlanBuild(NamedTuple):
 
     @property
     def reduced(self) -> bool:
-        """True for upstream's builds whose compute buffers the formulas are of; a build without a number is a new one."""
+        """True for the builds of upstream that the formulas are of; one without a number is new."""
         return self.kind == "upstream" and (self.number is None or self.number >= upstream.FIRST_REDUCED)
 
 
