@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.amounts import MIB, Amount, AmountKind
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import Cells
 from orchestrator.core.plan.memory.placement import HOST, Placement
@@ -24,7 +24,7 @@ def fork_compute(
     logits = 4 * geometry.vocabulary * min(stages.tokens, shape.outputs or stages.tokens)
     logits_stage = logits + stages.rows
     layer_stage = stages.mask + stages.rows + max(stages.feed_forward, stages.experts)
-    low = max(logits_stage, layer_stage)
+    low = max(logits_stage, stages.mask)
     high = max(logits_stage + stages.rows, layer_stage + 3 * stages.rows) + stages.small
     embeddings = geometry.input_bytes + stages.mask + stages.rows + stages.small if dry_run else 0
     masks = stages.mask + stages.small
@@ -45,7 +45,9 @@ def fork_compute(
         return ComputeBuffers((Amount(min(floor, high), high, "interval"),) * shape.devices, host)
 
     if geometry.measured:
-        device = Amount(low, max(high, embeddings), "computed")
+        # A layer that takes more than the logits may use the room of its mask again: measured, and without a rule.
+        kind: AmountKind = "computed" if logits_stage >= layer_stage else "interval"
+        device = Amount(low, max(high, embeddings), kind)
     else:
         device = Amount(0, max(high + stages.most, embeddings), "interval")
 

@@ -1,0 +1,186 @@
+"""The plan against the bytes that real engines allocate, on a device that counts them and a model without weights."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from orchestrator.core.dialect.render import render
+from orchestrator.core.engine_log.activity import EngineActivity, add_records
+from orchestrator.core.engine_log.loaded_memory import HOST
+from orchestrator.core.engine_log.parser import parse_log
+from orchestrator.core.plan.geometry import geometry_of
+from orchestrator.core.plan.need import PlanBuild
+from orchestrator.core.plan.solve import needs
+from orchestrator.core.profile.profile import EngineProfile, Recovery
+from orchestrator.core.profile.settings import Value
+from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart, contradictions, learned_needs
+from orchestrator.core.starts.start import plan_start
+from orchestrator.engines.registry import Engine
+from tests import true_geometry
+from tests.engines.serving import started
+from tests.support import until
+from tests.virtual_gpu.memory import MIB
+from tests.virtual_gpu.null_device import NullDevice, null_device
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+
+CARD_MIB = 60000
+READY_S = 60.0
+
+
+class Pair(NamedTuple):
+    """A geometry and what is set beside the defaults; without `mtp` the file has no MTP block."""
+
+    geometry: str
+    settings: dict[str, Value]
+    quant: str = "iq4_xs"
+    mtp: bool = False
+
+
+Q8: dict[str, Value] = {"kv.k": "q8_0", "kv.v": "q8_0"}
+Q4: dict[str, Value] = {"kv.k": "q4_0", "kv.v": "q4_0"}
+MTP: dict[str, Value] = {"speculative.type": "mtp", "speculative.draft_max": 3}
+
+BOTH = (
+    Pair("small-dense-1b", {"context.size": 4096}),
+    Pair("small-dense-1b", {"context.size": 32768, **Q8}),
+    Pair("small-dense-1b", {"context.size": 65536, "batch.ubatch": 2048}),
+    Pair("small-dense-1b", {"context.size": 16384, "batch.ubatch": 128, **Q4}),
+    Pair("small-dense-300m", {"context.size": 8192}),
+    Pair("small-deep-600m", {"context.size": 16384, **Q8}),
+    Pair("small-moe-1b", {"context.size": 8192}),
+    Pair("small-moe-1b", {"context.size": 65536, "batch.ubatch": 1024, **Q8}),
+    Pair("small-moe-1b", {"context.size": 32768}, quant="q4_k_m"),
+    Pair("llama32-3b", {"context.size": 8192}),
+    Pair("llama32-3b", {"context.size": 131072, **Q8}),
+    Pair("llama32-3b", {"context.size": 32768, "batch.ubatch": 256}, quant="q4_k_m"),
+    Pair("qwen35-4b", {"context.size": 16384}),
+    Pair("qwen35-4b", {"context.size": 65536, **Q8}),
+)
+UPSTREAM = (
+    Pair("small-dense-1b", {"context.size": 16384, "context.parallel": 4}),
+    Pair("small-dense-1b", {"context.size": 16384, "context.parallel": 4, "context.unified_kv": True, **Q8}),
+    Pair("qwen35-4b", {"context.size": 32768, **MTP}, mtp=True),
+    Pair("qwen35-4b", {"context.size": 8192, "context.parallel": 2, **Q8, **MTP}, mtp=True),
+    Pair("qwen35-4b", {"context.size": 32768}, mtp=True),
+)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One start: the middle and the upper bound of its plan, what was counted, and what the read-back plans."""
+
+    pair: Pair
+    planned_mib: float
+    most_mib: float
+    counted_mib: float
+    learned_mib: float
+    changed: tuple[str, ...]
+
+    @property
+    def error(self) -> float:
+        return abs(self.planned_mib - self.counted_mib)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weightless")
+
+
+@pytest.fixture
+def device(engine: Engine) -> Iterator[NullDevice]:
+    with null_device(7 if engine.capabilities.kind == "upstream" else 3, CARD_MIB) as device:
+        yield device
+
+
+def model_of(models: Path, pair: Pair) -> Path:
+    path = models / f"{pair.geometry}-{pair.quant}-{pair.mtp}.gguf"
+    if not path.exists():
+        true_geometry.write(path, pair.geometry, pair.quant, mtp=pair.mtp)
+
+    return path
+
+
+def profile_of(engine: Engine, pair: Pair, model: Path, device: NullDevice) -> EngineProfile:
+    remote: dict[str, Value] = {"memory.rpc": (device.address,), "memory.gpu_layers": "all"}
+    if engine.capabilities.kind == "upstream":
+        remote["memory.fit"] = False
+    else:
+        remote["memory.devices"] = ("CPU", f"RPC0[{device.address}]")
+
+    settings: dict[str, Value] = {"context.parallel": 1, "cpu.threads": 1, **remote, **pair.settings}
+    return EngineProfile("pair", engine.id, str(model), (), settings, Recovery(), ())
+
+
+def count(engine: Engine, pair: Pair, models: Path, device: NullDevice, directory: Path) -> Counted:
+    model = model_of(models, pair)
+    profile = profile_of(engine, pair, model, device)
+    argv = render(
+        profile,
+        engine.capabilities,
+        build=engine.build,
+        model=str(model),
+        host="127.0.0.1",
+        port="1",
+        api_key_file=None,
+    ).argv
+    at = argv.index("--host")
+    with started(engine, directory, *argv[:at], *argv[at + 4 :]) as server:
+        until(server.is_ready, f"{pair} is ready on {engine.id}", READY_S)
+        counted = device.memory.used_bytes()
+        lines = server.text().splitlines()
+
+    until(lambda: device.memory.used_bytes() == 0, "the engine's device memory is free")
+    geometry = geometry_of([true_geometry.header(pair.geometry, pair.quant, mtp=pair.mtp)])
+    build = PlanBuild("ik" if engine.capabilities.kind == "ik" else "upstream", engine.capabilities.build_number)
+    plan = plan_start(geometry, profile, build, devices=1)
+    places = add_records(EngineActivity(), parse_log(lines)).memory.by_place()
+    [name] = [place for place in places if place != HOST]
+    start = MeasuredStart(
+        "b", "m", plan.shape, False, "2026-11-30", (MeasuredDevice(name, places[name]),), places[HOST]
+    )
+    learned = learned_needs(needs(geometry, build), [start])(plan.shape).engine_total()
+    amount = plan.need.engine_total()
+    return Counted(
+        pair,
+        (amount.low_mib + amount.high_mib) / 2,
+        amount.high_mib,
+        counted / MIB,
+        (learned.low_mib + learned.high_mib) / 2,
+        tuple(map(str, contradictions(plan.need, start))),
+    )
+
+
+def test_the_plan_is_what_an_engine_allocates_and_after_one_start_to_some_bytes(
+    engine: Engine, models: Path, device: NullDevice, tmp_path: Path
+) -> None:
+    pairs = (*BOTH, *(UPSTREAM if engine.capabilities.kind == "upstream" else ()))
+    found = [count(engine, pair, models, device, tmp_path) for pair in pairs]
+    for each in found:
+        print(  # noqa: T201  (the table, with `-s`)
+            f"{engine.id:9} {each.pair.geometry:16} planned {each.planned_mib:9.1f} counted {each.counted_mib:9.1f} "
+            f"error {each.error:6.1f} learned {abs(each.learned_mib - each.counted_mib):5.2f} {each.pair.settings}"
+        )
+
+    assert statistics.median(each.error / each.counted_mib for each in found) <= 0.01
+    assert sorted(each.error for each in found)[int(0.95 * len(found))] <= 150
+    assert [each.pair for each in found if each.counted_mib > each.most_mib + 0.1] == [], "no false fit"
+    assert max(abs(each.learned_mib - each.counted_mib) for each in found) <= 16
+    assert [each.changed for each in found if each.changed] == []
+
+
+def test_a_start_that_was_read_back_plans_the_next_one(
+    engine: Engine, models: Path, device: NullDevice, tmp_path: Path
+) -> None:
+    pair = Pair("small-dense-1b", {"context.size": 8192, **Q8})
+    first, second = (count(engine, pair, models, device, tmp_path) for _ in range(2))
+    assert first.learned_mib == pytest.approx(second.counted_mib, abs=16)
+    longer = replace(first, pair=Pair("small-dense-1b", {"context.size": 49152, **Q8})).pair
+    found = count(engine, longer, models, device, tmp_path)
+    assert found.counted_mib <= found.most_mib
