@@ -9,11 +9,15 @@ from dataclasses import replace
 
 from orchestrator.adapters.gguf.reader import GgufHeader
 from orchestrator.adapters.gguf.splits import read_splits
+from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.geometry import Geometry, GeometryError, geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, PlanSubject
 from orchestrator.core.plan.shape import ALL, PlanShape, shape_of
+from orchestrator.core.plan.speed.cards import card_of_device
+from orchestrator.core.plan.speed.forecast import Ceilings, SpeedKey, device_key
+from orchestrator.core.plan.speed.outlook import SpeedOutlook, outlook_of
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
 from orchestrator.engines.registry import Engine
@@ -130,6 +134,24 @@ def measure_host() -> HostRoom:
             found[name] = int(kib.split()[0]) >> 10
 
     return HostRoom(found["MemTotal"], found["MemAvailable"])
+
+
+def speed_outlook(
+    paths: Paths, geometry: Geometry, shape: PlanShape, build: PlanBuild, build_name: str, devices: Sequence[DeviceRoom]
+) -> SpeedOutlook:
+    """Return how fast a start would be, by what was measured on this machine and what bandwidths are known.
+
+    :param build_name: as the engine tells it; empty for none that is installed
+    """
+    from orchestrator.adapters.store.speeds import SpeedStore
+
+    room = devices[0] if len(devices) == 1 else None
+    card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
+    store = SpeedStore(paths.speeds_file)
+    key = SpeedKey(build.kind, build_name, device_key([each.name for each in devices]), geometry.architecture,
+                   geometry.tensor_types)  # fmt: skip
+    ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
+    return outlook_of(store.samples(), key, geometry, shape, build, ceilings)
 
 
 def _bytes_of(path: object) -> int:

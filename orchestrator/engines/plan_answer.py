@@ -7,23 +7,14 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
 from orchestrator.core.plan.report.document import FigureSource
-from orchestrator.core.plan.speed.cards import card_of_device
-from orchestrator.core.plan.speed.forecast import (
-    Ceilings,
-    SpeedForecast,
-    SpeedKey,
-    decode_amounts,
-    device_key,
-    forecast_decode,
-)
+from orchestrator.core.plan.speed.outlook import SpeedOutlook
 from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib, learned_needs
 from orchestrator.core.starts.start import engine_places
-from orchestrator.engines.plan import devices_used, gather
+from orchestrator.engines.plan import devices_used, gather, speed_outlook
 from orchestrator.engines.plan_target import PlanTarget
 from orchestrator.engines.registry import engine_key
 
@@ -33,7 +24,7 @@ class PlanAnswer:
     """A plan, how fast it would be, and where the figures come from."""
 
     plan: Plan
-    speed: SpeedForecast
+    speed: SpeedOutlook
     sources: tuple[FigureSource, ...]
 
 
@@ -67,7 +58,9 @@ def answer_plan(
         plan, answered = ask_engine(paths, target, plan, need, may_offload=places)
         said.append(answered)
 
-    return PlanAnswer(plan, _speed(paths, target, plan), _sources(target, plan, said, measured=beside is not None))
+    build = target.engine.build if target.engine else ""
+    speed = speed_outlook(paths, subject.geometry, plan.shape, subject.build, build, plan.devices)
+    return PlanAnswer(plan, speed, _sources(target, plan, said, measured=beside is not None))
 
 
 def _starts(paths: Paths, target: PlanTarget) -> list[MeasuredStart]:
@@ -99,16 +92,3 @@ def _sources(target: PlanTarget, plan: Plan, read_back: Sequence[str], *, measur
         FigureSource("context, modules, growth", context),
         *(FigureSource("not covered", gap) for gap in geometry.gaps),
     )
-
-
-def _speed(paths: Paths, target: PlanTarget, plan: Plan) -> SpeedForecast:
-    """Return the forecast from what was measured on this machine, bounded by what bandwidths are known."""
-    room = plan.devices[0] if len(plan.devices) == 1 else None
-    card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
-    geometry, kind = plan.subject.geometry, plan.subject.build.kind
-    build = target.engine.build if target.engine else ""
-    device = device_key([each.name for each in plan.devices])
-    key = SpeedKey(kind, build, device, geometry.architecture, geometry.tensor_types)
-    store = SpeedStore(paths.speeds_file)
-    ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
-    return forecast_decode(store.samples(), key, decode_amounts(geometry, plan.shape, kind), ceilings)

@@ -187,8 +187,9 @@ def actions(
 ) -> Actions:
     models = ModelList(paths, router.list_models)
     return Actions(
-        tasks, owner, router, models, status, switcher, preparer, fallback=lambda: None, check_config=lambda: None
-    )
+        tasks, owner, router, models, status, switcher, preparer,
+        fallback=lambda: None, check_config=lambda: None, worth=lambda before, after: None,
+    )  # fmt: skip
 
 
 # The effect runner, asked for one effect after the other.

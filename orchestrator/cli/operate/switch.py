@@ -131,6 +131,9 @@ def _show_plan(answer: dict[str, Any], *, as_json: bool) -> int:
     before, after = (flag_texts(answer[name] or ()) for name in ("argv_before", "argv_after"))
     targets = f"{target_text(answer['from'])} -> {target_text(answer['to'])}"
     output.line(f"{targets}: {answer['strategy']} ({answer['reason']})")
+    if answer.get("worth"):
+        output.line(answer["worth"])
+
     for line in difflib.ndiff(before, after):
         if not line.startswith("? "):
             output.line(line)

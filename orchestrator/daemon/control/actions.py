@@ -24,6 +24,7 @@ class Actions:
     :param tasks: where switches run
     :param fallback: the target to start when nobody names one
     :param check_config: reads `orch.toml`, and raises what is wrong with it
+    :param worth: tells what a switch from one target to another would bring; blocks
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Actions:
         preparer: Preparer,
         fallback: Callable[[], Target | None],
         check_config: Callable[[], object],
+        worth: Callable[[ResolvedTarget, ResolvedTarget], str | None],
     ) -> None:
         self._tasks = tasks
         self._owner = owner
@@ -47,6 +49,7 @@ class Actions:
         self._preparer = preparer
         self._fallback = fallback
         self._check_config = check_config
+        self._worth = worth
 
     def running(self) -> Target | None:
         """Return the target that runs, or is on its way; None when nothing is."""
@@ -133,11 +136,12 @@ class Actions:
             await self._models.try_read()
             return answer | {"operation": await self._begin(resolved, planned, reason, now=now, again=again)}
 
-        before = None
+        before = worth = None
         if running is not None:
             before = await self._resolve(running.profile, running.engine)
+            worth = await read_files(partial(self._worth, before, resolved), "what was measured of speeds")
 
-        return answer | {"argv_before": before.argv if before else None, "argv_after": resolved.argv}
+        return answer | {"argv_before": before.argv if before else None, "argv_after": resolved.argv, "worth": worth}
 
     async def reload(self) -> dict[str, object]:
         """Read the profiles anew, and check `orch.toml`, which is in force from the next start.

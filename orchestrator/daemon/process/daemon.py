@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from functools import partial
 from time import monotonic, time
 
 import anyio
@@ -38,6 +39,7 @@ from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.routes import Control
 from orchestrator.daemon.control.status import Clock, StatusBuilder
+from orchestrator.daemon.control.switch_worth import worth_of
 from orchestrator.daemon.control.targets import list_targets
 from orchestrator.daemon.control.top_frame import TopFrames
 from orchestrator.daemon.fleet.demand import DemandScheduler
@@ -190,6 +192,7 @@ class Daemon:
         actions = Actions(
             tasks, owner, router, models, status, switcher, self._preparer,
             fallback=self._desired.fallback, check_config=lambda: load_config(self._paths),
+            worth=partial(worth_of, self._paths, self._gpus),
         )  # fmt: skip
         dispatcher.progress = lambda: progress_of(dispatcher.underway(), telemetry.work)
         frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)

@@ -10,6 +10,7 @@ from orchestrator.core.plan.need import COMPONENTS, Component
 from orchestrator.core.plan.plan import Plan
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.forecast import SpeedForecast
+from orchestrator.core.plan.speed.outlook import SpeedOutlook
 
 
 class FigureSource(NamedTuple):
@@ -23,7 +24,7 @@ class FigureSource(NamedTuple):
 
 
 def plan_document(
-    plan: Plan, speed: SpeedForecast, sources: Sequence[FigureSource], facts: Mapping[str, object]
+    plan: Plan, speed: SpeedOutlook, sources: Sequence[FigureSource], facts: Mapping[str, object]
 ) -> dict[str, Any]:
     """Return the document of one plan.
 
@@ -46,7 +47,12 @@ def plan_document(
         "context_max": plan.context_max,
         "n_cpu_moe_min": plan.n_cpu_moe_min,
         "changes": [change._asdict() for change in judgement.changes],
-        "speed": {"decode_tok_s": {"low": _rate(speed.low), "high": _rate(speed.high)}, "basis": speed.basis},
+        "speed": {
+            "decode_tok_s": _interval(speed.decode),
+            "drafted_tok_s": _interval(speed.drafted),
+            "prompt_tok_s": _interval(speed.prompt),
+            "basis": speed.generation.basis,
+        },
         "prices": [
             {"choice": price.choice, "text": price.text, "mib": price.mib, "expert_layers": price.layers}
             for price in plan.prices
@@ -102,6 +108,10 @@ def _amounts(parts: Mapping[Component, Amount], total: Amount) -> dict[str, obje
 
 def _mib(value: float) -> float:
     return round(value, 3)
+
+
+def _interval(speed: SpeedForecast | None) -> dict[str, float | None]:
+    return {"low": _rate(speed.low if speed else None), "high": _rate(speed.high if speed else None)}
 
 
 def _rate(value: float | None) -> float | None:

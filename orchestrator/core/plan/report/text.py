@@ -8,7 +8,7 @@ from orchestrator.core.plan.amounts import Amount
 from orchestrator.core.plan.need import COMPONENTS, Component
 from orchestrator.core.plan.plan import Plan
 from orchestrator.core.plan.shape import PlanShape
-from orchestrator.core.plan.speed.forecast import SpeedForecast
+from orchestrator.core.plan.speed.outlook import SpeedOutlook, rate_text
 
 NAMES: Mapping[Component, str] = {
     "weights": "weights",
@@ -90,7 +90,17 @@ def table_of(plan: Plan) -> tuple[list[str], list[list[str]]]:
     return headers, [*rows, total, free]
 
 
-def advice_lines(plan: Plan, speed: SpeedForecast) -> Iterator[str]:
+def _speed_lines(speed: SpeedOutlook) -> Iterator[str]:
+    told = {"decoding": speed.decode, "with drafts": speed.drafted, "reading prompts": speed.prompt}
+    known = {name: each for name, each in told.items() if each is not None and each.high is not None}
+    for name, each in known.items():
+        yield f"{name}: {rate_text(each)} ({each.basis.removeprefix('at most: ')})"
+
+    if not known:
+        yield "speed: not known, nothing like it was measured here"
+
+
+def advice_lines(plan: Plan, speed: SpeedOutlook) -> Iterator[str]:
     """Yield what follows from the plan: the largest context, changes that make it fit, speed, prices."""
     if plan.context_max:
         yield f"largest context with these settings: {spaced(plan.context_max)} tokens"
@@ -98,12 +108,7 @@ def advice_lines(plan: Plan, speed: SpeedForecast) -> Iterator[str]:
     if plan.n_cpu_moe_min and plan.n_cpu_moe_min != plan.shape.n_cpu_moe:
         yield f"fewest layers with experts on the host: {plan.n_cpu_moe_min}"
 
-    if speed.low is not None or speed.high is not None:
-        low = "" if speed.low is None else f"{speed.low:.0f} "
-        high = "or more" if speed.high is None else f"to {speed.high:.0f}" if low else f"at most {speed.high:.0f}"
-        yield f"decoding: {low}{high} tokens/s ({speed.basis.removeprefix('at most: ')})"
-    else:
-        yield "decoding: not known, nothing like it was measured here"
+    yield from _speed_lines(speed)
 
     done = ("memory.n_cpu_moe", plan.shape.n_cpu_moe)
     changes = [change for change in plan.judgement.changes if (change.setting, change.value) != done]

@@ -221,14 +221,21 @@ def _forecast(
         return SpeedForecast(None, None, "nothing alike was measured on this machine")
 
     low_ms, high_ms = found
+    if used and high_ms < math.inf:  # runs that agree better than runs do tell no more for it
+        low_ms, high_ms = _widened(low_ms, high_ms, ALIKE if same else ELSE)
+
     basis = _basis(used, "alike" if same else "of another model or build", ceilings)
     return SpeedForecast(1000 / high_ms if high_ms < math.inf else None, 1000 / low_ms, basis)
 
 
 def _measured(sample: SpeedSample, share: float) -> MeasuredSum:
-    middle = math.sqrt(sample.low_ms * sample.high_ms)
-    low, high = min(sample.low_ms, middle * (1 - share)), max(sample.high_ms, middle * (1 + share))
-    return MeasuredSum(sample.amounts, low, high)
+    return MeasuredSum(sample.amounts, *_widened(sample.low_ms, sample.high_ms, share))
+
+
+def _widened(low: float, high: float, share: float) -> tuple[float, float]:
+    """Return an interval that has at least this half-width around its middle."""
+    middle = math.sqrt(low * high)
+    return min(low, middle * (1 - share)), max(high, middle * (1 + share))
 
 
 def _basis(used: Sequence[SpeedSample], what: str, ceilings: Ceilings) -> str:

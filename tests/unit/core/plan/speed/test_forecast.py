@@ -99,6 +99,13 @@ def test_a_run_of_the_same_start_forecasts_itself_within_a_tenth() -> None:
     assert [low, high] == pytest.approx([100 / 1.1, 100 / 0.9])
 
 
+def test_runs_that_agree_closely_promise_no_more_than_a_tenth() -> None:
+    amounts = decode_amounts(A3B, SHAPE, "upstream")
+    runs = [sample(amounts, each) for each in (9.2, 10.0, 10.8)]
+    low, high = known(forecast_decode(runs, KEY, amounts))
+    assert high / low >= 1.2
+
+
 def test_another_model_on_the_card_is_within_three_tenths() -> None:
     amounts = decode_amounts(A3B, SHAPE, "upstream")
     other = replace(KEY, architecture="llama")
