@@ -233,9 +233,9 @@ def _measured(sample: SpeedSample, share: float) -> MeasuredSum:
 
 
 def _widened(low: float, high: float, share: float) -> tuple[float, float]:
-    """Return an interval that has at least this half-width around its middle."""
-    middle = math.sqrt(low * high)
-    return min(low, middle * (1 - share)), max(high, middle * (1 + share))
+    """Return the interval with at least this half-width."""
+    by = math.sqrt(max((1 + share) / (1 - share) * low / high, 1.0))
+    return low / by, high * by
 
 
 def _basis(used: Sequence[SpeedSample], what: str, ceilings: Ceilings) -> str:

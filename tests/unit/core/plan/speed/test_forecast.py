@@ -96,21 +96,21 @@ def test_a_card_s_bandwidth_is_a_ceiling_alone() -> None:
 def test_a_run_of_the_same_start_forecasts_itself_within_a_tenth() -> None:
     amounts = decode_amounts(A3B, SHAPE, "upstream")
     low, high = known(forecast_decode([sample(amounts, 10.0)], KEY, amounts))
-    assert [low, high] == pytest.approx([100 / 1.1, 100 / 0.9])
+    assert [low, high] == pytest.approx([100 / 1.1, 100 / 0.9], rel=0.01)
 
 
 def test_runs_that_agree_closely_promise_no_more_than_a_tenth() -> None:
     amounts = decode_amounts(A3B, SHAPE, "upstream")
     runs = [sample(amounts, each) for each in (9.2, 10.0, 10.8)]
     low, high = known(forecast_decode(runs, KEY, amounts))
-    assert high / low >= 1.2
+    assert high / low == pytest.approx(1.1 / 0.9)
 
 
 def test_another_model_on_the_card_is_within_three_tenths() -> None:
     amounts = decode_amounts(A3B, SHAPE, "upstream")
     other = replace(KEY, architecture="llama")
     low, high = known(forecast_decode([sample(amounts, 10.0)], other, amounts))
-    assert [low, high] == pytest.approx([100 / 1.3, 100 / 0.7])
+    assert [low, high] == pytest.approx([100 / 1.3, 100 / 0.7], rel=0.05)
 
 
 @pytest.mark.parametrize("changed", [{"device": "NVIDIA H200"}, {"engine": "ik"}])
@@ -165,8 +165,8 @@ def test_a_larger_micro_batch_spares_the_bus() -> None:
     assert small[1] == pytest.approx(4 * large[1])
     read = replace(sample(small, 2.0), what="prompt")
     low, high = known(forecast_prompt([read], KEY, large))
-    assert low == pytest.approx(500 / 1.1)
-    assert high == pytest.approx(4 * 500 / 0.9)
+    assert low == pytest.approx(500 / 1.1, rel=0.01)
+    assert high == pytest.approx(4 * 500 / 0.9, rel=0.01)
     assert forecast_prompt([read], replace(KEY, tensor_types=("q8_0",)), large).low is None
 
 
