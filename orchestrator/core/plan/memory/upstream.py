@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.amounts import Amount
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import Cells
 from orchestrator.core.plan.memory.placement import HOST, Placement
@@ -17,9 +17,6 @@ OFFLOAD_FROM = 32
 FIRST_REDUCED = 9737
 """Upstream's first build that is known to have masks in 16 bits (pull request 23764), logits for the outputs alone
 (23861), and the copies of a quantised cache in the compute buffer (23907); the one known before it is b9246."""
-
-_COPIES_LUCK = 20 * MIB
-"""What the allocator leaves unused between copies of weights, at most: measured."""
 
 _COPIES = 4
 """Copies of the inputs where several devices work at once (`GGML_SCHED_MAX_COPIES`)."""
@@ -187,7 +184,8 @@ def _with_copies(geometry: Geometry, shape: PlanShape, stages: Stages, placement
         if placement.layers[index] == HOST:
             dense = max(dense, layer.weights_bytes)
         elif index < shape.n_cpu_moe and not layer.expert_biases:
-            experts = max(experts, sum(layer.expert_tensors))
+            # Copied one after the other: each may find the room of the one before it taken in part.
+            experts = max(experts, sum(sorted(layer.expert_tensors)[-2:]))
             largest = max(largest, *layer.expert_tensors, 0)
         elif index < shape.n_cpu_ffn:
             dense = max(dense, layer.ffn_bytes)
@@ -198,7 +196,7 @@ def _with_copies(geometry: Geometry, shape: PlanShape, stages: Stages, placement
         inner = 4 * geometry.experts_used * stages.tokens * (geometry.embedding + geometry.expert_feed_forward)
         beside = stages.constant + inner
         low = max(held, beside + largest)
-        whole = max(whole + largest, beside + experts + _COPIES_LUCK)
+        whole = max(whole + largest, beside + experts)
 
     output = geometry.output_bytes if placement.output == HOST else 0
     high = max(whole + dense + 3 * stages.rows, stages.constant + output + stages.logits)
