@@ -79,7 +79,7 @@ def _identity(target: PlanTarget) -> str | None:
 
 def _sources(target: PlanTarget, plan: Plan, read_back: Sequence[str], *, measured: bool) -> tuple[FigureSource, ...]:
     geometry = plan.subject.geometry
-    build = target.engine.build if target.engine else "its newest build"
+    build = target.engine.build if target.engine else "(not installed: its newest build)"
     formula = f"formula for {target.profile.engine} {build}"
     if not geometry.measured:
         formula += f", not compared with an engine for {geometry.architecture}"

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import UsageError
+from orchestrator.core.errors import OrchError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.core.plan.plan import DeviceRoom, HostRoom
     from orchestrator.core.plan.report.document import FigureSource
     from orchestrator.engines.plan_answer import PlanAnswer
     from orchestrator.engines.plan_target import PlanTarget
+
+STATUS_S = 2.0
+"""A daemon that is busy for longer is not waited for: what its engine holds counts as taken."""
 
 HELP = "say whether a model fits, with which settings, before anything is loaded or downloaded"
 EXAMPLES = """\
@@ -127,7 +130,32 @@ def _measured_room(host: HostRoom) -> tuple[tuple[DeviceRoom, ...], HostRoom, li
         unknown = FigureSource("free device memory", "not known: no driver tells")
         return (DeviceRoom("device", None, None),), host, [unknown, FigureSource("host memory", told)]
 
-    return found, host, [FigureSource("free device memory", "measured now"), FigureSource("host memory", told)]
+    free = "measured now"
+    profile, held_mib = _running()
+    if profile and len(found) == 1 and found[0].free_mib is not None:
+        room = found[0]
+        found = (room._replace(free_mib=min(room.total_mib or held_mib, (room.free_mib or 0) + held_mib)),)
+        free = f"measured now, and {held_mib} MiB of {profile}, which runs: a start in its place has them"
+    elif profile:
+        free = f"measured now, beside {profile}, which runs"
+
+    return found, host, [FigureSource("free device memory", free), FigureSource("host memory", told)]
+
+
+def _running() -> tuple[str, int]:
+    """Return the profile that an engine of ours serves, and the device memory that it took; an empty name if none."""
+    import json
+
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.api import client
+
+    try:
+        status = json.loads(client.request(find_paths().control_socket, "/v1/status", timeout_s=STATUS_S))
+    except OrchError:
+        return "", 0
+
+    rows = [row for row in status.get("memory", ()) if row["place"] != "host"]
+    return status.get("profile") or "", round(sum(row["measured_mib"] or 0 for row in rows))
 
 
 def _show_plan(target: PlanTarget, answer: PlanAnswer, sources: list[FigureSource]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.core.plan.amounts import Amount
+from orchestrator.core.plan.amounts import MIB, Amount
 from orchestrator.core.plan.need import COMPONENTS, Component
 from orchestrator.core.plan.plan import Plan
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.outlook import SpeedOutlook, rate_text
+from orchestrator.core.plan.verdict import FILLED_LATER
 
 NAMES: Mapping[Component, str] = {
     "weights": "weights",
@@ -107,6 +108,12 @@ def advice_lines(plan: Plan, speed: SpeedOutlook) -> Iterator[str]:
 
     if plan.n_cpu_moe_min and plan.n_cpu_moe_min != plan.shape.n_cpu_moe:
         yield f"fewest layers with experts on the host: {plan.n_cpu_moe_min}"
+
+    most = plan.need.host_total()
+    if plan.host.free_mib is not None and (most.is_open or most.high_mib > plan.host.free_mib):
+        filled = sum(plan.need.host[name].high_bytes for name in FILLED_LATER if name in plan.need.host) / MIB
+        yield "requests may fill more of the host than there is: prompt cache and checkpoints take up to"
+        yield f"{spaced(round(filled))} MiB (cache.prompt_ram_mib, context.checkpoints)"
 
     yield from _speed_lines(speed)
 

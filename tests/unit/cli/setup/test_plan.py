@@ -15,6 +15,7 @@ from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.gguf.reader import read_gguf
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.store.starts import StartStore
+from orchestrator.api import client
 from orchestrator.cli import main as cli
 from orchestrator.core.exit_codes import OK, USAGE
 from orchestrator.core.plan.plan import DeviceRoom
@@ -142,6 +143,23 @@ def test_what_is_free_now_is_measured(
     plan = planned(capsys, dense)
     assert plan["devices"][0]["free_mib"] == 10000
     assert plan["speed"]["decode_tok_s"]["high"] is not None
+
+
+def test_what_an_engine_of_ours_holds_is_there_for_a_start_in_its_place(
+    capsys: pytest.CaptureFixture[str], dense: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"place": "CUDA0", "component": "weights", "measured_mib": 4000.4},
+        {"place": "CUDA0", "component": "overhead", "measured_mib": None},
+        {"place": "host", "component": "weights", "measured_mib": 300.0},
+    ]
+    status = json.dumps({"state": "ready", "profile": "other", "memory": rows}).encode()
+    monkeypatch.setattr(client, "request", lambda *words, **options: status)
+    monkeypatch.setattr(gathering, "measure_devices", lambda: (DeviceRoom("GPU", 12288, 2000),))
+    plan = planned(capsys, dense)
+    assert plan["devices"][0]["free_mib"] == 6000
+    told = {source["figures"]: source["source"] for source in plan["sources"]}
+    assert "4000 MiB of other, which runs" in told["free device memory"]
 
 
 def test_what_a_start_really_took_goes_before_the_formula(
