@@ -35,15 +35,18 @@ def fork_compute(
             (Amount(0, high + _weights_copied(geometry, shape, placement), "interval"),) * shape.devices, host
         )
 
-    away = HOST in trunk or any(index < shape.n_cpu_moe for index in geometry.expert_layers)
-    if away or not shape.kv_offload or not shape.flash_attention or shape.devices > 1:
+    away = HOST in trunk or any(index < shape.n_cpu_moe for index in geometry.expert_layers) or shape.n_cpu_ffn > 0
+    if away or not shape.kv_offload or not shape.flash_attention:
         copied = _weights_copied(geometry, shape, placement) if shape.op_offload and not shape.remote else 0
+        elsewhere = placement.output == HOST and not copied and not dry_run
         floor = stages.mask if HOST in trunk or shape.devices > 1 else low - stages.rows
-        held = max(stages.most, logits) + stages.feed_forward
-        high = max(high, embeddings, stages.mask + stages.inputs + copied + held + _LUCK)
-        host = Amount(stages.mask, masks + high + (_host_weights(geometry, placement) if dry_run else 0), "interval")
+        held = max(stages.most, 0 if elsewhere else logits) + stages.feed_forward
+        high = max(layer_stage if elsewhere else high, embeddings, stages.constant + copied + held + _LUCK)
+        on_host = max(high, logits_stage + stages.rows) + (_host_weights(geometry, placement) if dry_run else 0)
+        host = Amount(stages.mask, masks + on_host, "interval")
         return ComputeBuffers((Amount(min(floor, high), high, "interval"),) * shape.devices, host)
 
+    layers = Amount(stages.mask, layer_stage + 3 * stages.rows + stages.small, "interval")
     if geometry.measured:
         # A layer that takes more than the logits may use the room of its mask again: measured, and without a rule.
         kind: AmountKind = "computed" if logits_stage >= layer_stage else "interval"
@@ -51,7 +54,8 @@ def fork_compute(
     else:
         device = Amount(0, max(high + stages.most, embeddings), "interval")
 
-    return ComputeBuffers((device,) * shape.devices, Amount(stages.mask, masks + stages.rows, "computed"))
+    devices = tuple(device if index == placement.output else layers for index in range(shape.devices))
+    return ComputeBuffers(devices, Amount(stages.mask, masks + stages.rows * shape.devices, "computed"))
 
 
 def _weights_copied(geometry: Geometry, shape: PlanShape, placement: Placement) -> int:
