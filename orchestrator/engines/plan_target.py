@@ -83,7 +83,7 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
 
     profile = ProfileStore(paths).load(text)
     chosen = profile.for_engine(engine or profile.engine)
-    parts = read_model(chosen, model_file(paths, chosen.model).path)
+    parts = read_model(chosen, model_file(paths, chosen.model).ensure())
     found = _engine(paths, (engine,) if engine else (profile.engine,), needed=engine is not None)
     return _asked(PlanTarget(chosen.model, quant_of(parts[0].path), chosen, found, parts, profile), context)
 

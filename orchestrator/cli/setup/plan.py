@@ -118,7 +118,6 @@ def _room(args: argparse.Namespace) -> tuple[tuple[DeviceRoom, ...], HostRoom, l
 
 
 def _measured_room(host: HostRoom) -> tuple[tuple[DeviceRoom, ...], HostRoom, list[FigureSource]]:
-    from orchestrator.core.plan.plan import DeviceRoom
     from orchestrator.core.plan.report.document import FigureSource
     from orchestrator.engines.plan import measure_devices, measure_host
 
@@ -126,9 +125,8 @@ def _measured_room(host: HostRoom) -> tuple[tuple[DeviceRoom, ...], HostRoom, li
     told = "--ram" if host.free_mib is not None else "measured now"
     host = host if host.free_mib is not None else measure_host()
     if not found:
-        diagnostics.note("no driver tells of a device here: name one with --vram or --card, or none with --vram 0")
-        unknown = FigureSource("free device memory", "not known: no driver tells")
-        return (DeviceRoom("device", None, None),), host, [unknown, FigureSource("host memory", told)]
+        diagnostics.note("no driver tells of a device here: planned for the host alone; --card or --vram name a device")
+        return (), host, [FigureSource("devices", "none: no driver tells of one"), FigureSource("host memory", told)]
 
     free = "measured now"
     profile, held_mib = _running()

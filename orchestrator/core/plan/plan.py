@@ -12,7 +12,7 @@ from orchestrator.core.plan.need import COLD_GROWTH_MIB, COLD_OVERHEAD_MIB, Comp
 from orchestrator.core.plan.prices import Price, prices
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.solve import NeedOf, largest_context, needs, smallest_n_cpu_moe
-from orchestrator.core.plan.verdict import Judgement, judge
+from orchestrator.core.plan.verdict import FILLED_LATER, Judgement, judge
 
 PROJECTOR_COMPUTE_MIB = 512
 """Most that buffers of a projector took in reports; no rule of ours covers them."""
@@ -150,18 +150,41 @@ def plan_of(
     if not advise:
         return Plan(subject, tuple(devices), host, judgement, 0, None, ())
 
+    if not devices and host_free is not None:
+        return _on_host(subject, host, judgement, host_free, need)
+
     context = largest_context(geometry, judgement.shape, build, free, need=need)
     fewest = smallest_n_cpu_moe(geometry, replace(shape, n_cpu_moe=0), build, free, need=need)
     costs = prices(geometry, shape, build, need=need)
     return Plan(subject, tuple(devices), host, judgement, context or 0, fewest, costs)
 
 
+def _on_host(subject: PlanSubject, host: HostRoom, judgement: Judgement, free: int, need: NeedOf) -> Plan:
+    """Return the plan of a start without a device: its context and its prices are those in host memory."""
+
+    def in_host(shape: PlanShape) -> Need:
+        found = need(shape)
+        parts = {name: amount for name, amount in found.host.items() if name not in FILLED_LATER}
+        return Need((parts,), {})
+
+    geometry, build, shape = subject.geometry, subject.build, judgement.shape
+    taken = in_host(shape).device_total(0)
+    told = " to ".join(dict.fromkeys((_spaced(taken.low_mib), _spaced(taken.high_mib))))
+    judged = replace(judgement, reason=f"it needs {told} MiB of host memory, and {_spaced(free / MIB)} are available")
+    context = largest_context(geometry, shape, build, [free], need=in_host)
+    return Plan(subject, (), host, judged, context or 0, None, prices(geometry, shape, build, need=in_host))
+
+
+def _spaced(mib: float) -> str:
+    return f"{mib:,.0f}".replace(",", " ")
+
+
 def _unjudged(need_of_shape: NeedOf, shape: PlanShape) -> Judgement:
     """Return the answer where nobody knows how much memory is free."""
     need = need_of_shape(shape)
     amount = total(need.device_total(index) for index in range(len(need.devices)))
-    high = "or more" if amount.is_open else f"to {amount.high_mib:,.0f}".replace(",", " ")
-    low = f"{amount.low_mib:,.0f}".replace(",", " ")
+    high = "or more" if amount.is_open else f"to {_spaced(amount.high_mib)}"
+    low = _spaced(amount.low_mib)
     return Judgement("unclear", f"it needs {low} {high} MiB, and how much is free is not known", shape, need, ())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.amounts import MIB, Amount, total
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import quantised
 from orchestrator.core.plan.need import Component, Need, PlanBuild
@@ -53,6 +53,11 @@ class Judgement:
     changes: tuple[Remedy, ...]
 
 
+def host_parts(need: Need) -> list[Amount]:
+    """Return what a start takes of the host's memory before any request fills more of it."""
+    return [amount for name, amount in need.host.items() if name not in FILLED_LATER]
+
+
 def impossible(need: Need, free_bytes: Sequence[int], host_free_bytes: int | None = None) -> str | None:
     """Return why what is certain exceeds a device or the host, in words; None when it does not."""
     for index, free in enumerate(free_bytes[: len(need.devices)]):
@@ -61,7 +66,7 @@ def impossible(need: Need, free_bytes: Sequence[int], host_free_bytes: int | Non
             return f"needs {_mib(least)} MiB at least, and {_name(index, free_bytes)} has {_mib(free)} MiB free"
 
     if host_free_bytes is not None:
-        least = sum(amount.low_bytes for name, amount in need.host.items() if name not in FILLED_LATER)
+        least = total(host_parts(need)).low_bytes
         if least > host_free_bytes:
             return f"needs {_mib(least)} MiB of host memory at least, and {_mib(host_free_bytes)} MiB are available"
 
@@ -183,8 +188,7 @@ def _lacks_host(need: Need, host_free_bytes: int | None) -> bool:
     if host_free_bytes is None:
         return False
 
-    parts = [amount for name, amount in need.host.items() if name not in FILLED_LATER]
-    return sum(amount.low_bytes for amount in parts) > host_free_bytes
+    return total(host_parts(need)).high_bytes > host_free_bytes
 
 
 def _offload_text(geometry: Geometry, shape: PlanShape) -> str:

@@ -125,7 +125,7 @@ def advice_lines(plan: Plan, speed: SpeedOutlook) -> Iterator[str]:
         yield from (f"  {change.text} ({change.setting} = {change.value})" for change in changes)
 
     if plan.prices:
-        yield "prices on the device:"
+        yield "prices on the device:" if plan.devices else "prices in host memory:"
         yield from (f"  {price.text}" for price in plan.prices)
 
 

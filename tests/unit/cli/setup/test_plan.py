@@ -124,15 +124,28 @@ def test_a_known_card_bounds_the_speed_from_above(capsys: pytest.CaptureFixture[
     assert planned(capsys, dense, "--vram", "12G")["speed"]["decode_tok_s"] == {"low": None, "high": None}
 
 
-def test_without_a_driver_free_memory_is_not_known(
+def test_without_a_driver_it_is_planned_for_the_host_alone(
     capsys: pytest.CaptureFixture[str], dense: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gathering, "measure_devices", lambda: ())
     plan = planned(capsys, dense)
-    assert plan["verdict"] == "unclear"
-    assert plan["devices"][0]["free_mib"] is None
-    assert plan["devices"][0]["need_mib"]["low"] > 4000
+    assert plan["devices"] == []
     assert plan["host"]["free_mib"] > 0
+    assert plan["host"]["components"]["weights"]["mib"] > 4000
+    assert {"figures": "devices", "source": "none: no driver tells of one"} in plan["sources"]
+
+
+@pytest.mark.parametrize(("ram", "verdict"), [("64G", "fits"), ("3G", "does_not_fit")])
+def test_without_a_device_the_host_s_memory_decides(
+    capsys: pytest.CaptureFixture[str], dense: str, ram: str, verdict: str
+) -> None:
+    plan = planned(capsys, dense, "--vram", "0", "--ram", ram)
+    assert plan["verdict"] == verdict
+    assert "host memory" in plan["reason"]
+    limited = planned(capsys, dense, "--vram", "0", "--ram", "8G")["context_max"]
+    assert limited < planned(capsys, dense, "--vram", "0", "--ram", "64G")["context_max"]
+    saved = {price["choice"]: price["mib"] for price in plan["prices"]}
+    assert saved["kv"] < 0
 
 
 def test_what_is_free_now_is_measured(
