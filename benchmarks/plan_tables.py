@@ -5,16 +5,21 @@ python -m benchmarks.plan_tables
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from benchmarks.plan_error import FOLDER, OWN, Comparison, compare, quantile, rows_of
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.memory.caches import row_bytes
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, PlanSubject
 from orchestrator.core.plan.report.matrix import contexts_for, matrix_of, matrix_table
 from orchestrator.core.plan.shape import PlanShape
+from tests.support import ROOT
 from tests.true_geometry import QUANTS, header
+
+DOCUMENT = ROOT / "docs" / "plan.md"
 
 MODELS = {"Qwen3.6-35B-A3B": "qwen36-35b-a3b", "Qwen3.6-27B": "qwen36-27b"}
 CARDS_GIB = (8, 12, 16, 24)
@@ -25,18 +30,55 @@ DENSE = ("another model: 48 layers, 8 KV heads of 128, f16", 48 * 2 * 8 * 128 * 
 
 
 def main() -> int:
-    print("\n".join(lines()))
+    tables = {"cards": card_lines(), "cache": cache_lines(), "errors": error_lines()}
+    if sys.argv[1:] != ["--write"]:
+        print("\n".join(line for lines in tables.values() for line in (*lines, "")))
+        return 0
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + "\n" + "\n".join(lines).strip() + "\n\n" + end + rest.partition(end)[2]
+
+    DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 
 
-def lines() -> Iterator[str]:
-    """Yield the tables in Markdown."""
-    geometries = {name: {quant: geometry_of([header(key, quant)]) for quant in QUANTS} for name, key in MODELS.items()}
-    for name, by_quant in geometries.items():
+def card_lines() -> Iterator[str]:
+    """Yield a table for each model and card, in Markdown."""
+    for name, key in MODELS.items():
+        by_quant = {quant: geometry_of([header(key, quant)]) for quant in QUANTS}
         for gib in CARDS_GIB:
             yield from _card_lines(name, by_quant, gib)
 
-    yield from _cache_lines({name: by_quant["q4_k_m"] for name, by_quant in geometries.items()})
+
+def cache_lines() -> Iterator[str]:
+    """Yield the table of caches, true and as published."""
+    yield from _cache_lines({name: geometry_of([header(key, "q4_k_m")]) for name, key in MODELS.items()})
+
+
+def error_lines() -> Iterator[str]:
+    """Yield what a start takes of a device in all, against the plan, by engine, case and role of the rows."""
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    outside = count = 0
+    for row in rows_of(FOLDER / name for name in OWN):
+        for each in compare(row):
+            count, outside = count + 1, outside + each.outside
+            if each.component == "total":
+                groups.setdefault((each.engine, each.case, each.role), []).append(each)
+
+    headers = ["engine", "case", "rows", "n", "median", "90 %", "95 %", "largest", "width of the bounds"]
+    cells = []
+    for (engine, case, role), found in sorted(groups.items()):
+        errors = [each.error for each in found]
+        parts = [quantile(errors, 0.5), quantile(errors, 0.9), quantile(errors, 0.95), max(errors)]
+        width = quantile([each.planned.high_mib - each.planned.low_mib for each in found], 0.5)
+        cells.append([engine, case, role, str(len(found)), *[f"{part:.1f}" for part in (*parts, width)]])
+
+    yield from _markdown(headers, cells)
+    yield ""
+    yield f"{count} figures of all components, {outside} outside the plan's bounds."
 
 
 def _card_lines(name: str, by_quant: dict[str, Geometry], gib: int) -> Iterator[str]:
