@@ -1,9 +1,9 @@
 """How far the plan is from what the engines said and took: `python -m benchmarks.plan_error [PATH]`.
 
 PATH holds one JSON object a line, gzipped or not; without it, the repository's own measurements
-(`tests/fixtures/memory`). For each engine, case, component and role of the rows: how many, the error of the middle of
-the plan's bounds in MiB (median, 90 %, 95 %, largest), the median width of the bounds, and how many lie outside them.
-Exits 1 when one does, or when a start that the plan calls fitting took more.
+(`tests/fixtures/memory`), and the real starts that orch keeps in its home. For each engine, case, component and role of
+the rows: how many, the error of the middle of the plan's bounds in MiB (median, 90 %, 95 %, largest), the median width
+of the bounds, and how many lie outside them. Exits 1 when one of the rows does, or took more than a plan that fits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.core.plan.amounts import Amount, total
+from orchestrator.adapters.paths import find_paths
+from orchestrator.adapters.store.starts import StartStore
+from orchestrator.core.plan.amounts import MIB, Amount, total
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Component, Need, PlanBuild, need_of
 from orchestrator.core.plan.shape import PlanShape
@@ -212,6 +214,23 @@ def compare(row: Mapping[str, Any]) -> list[Comparison]:
     return found
 
 
+def compare_kept(entry: Mapping[str, Any]) -> list[Comparison]:
+    """Return each figure of a start that was kept beside what had been planned for it."""
+    places = {"host": entry.get("host", {}), **{each["name"]: each["sizes"] for each in entry.get("devices", ())}}
+    found = []
+    for place, planned in entry.get("planned", {}).items():
+        for component, (low, high, kind) in planned.items():
+            measured = places.get(place, {}).get(component)
+            if measured is not None:
+                name = f"host {component}" if place == "host" else component
+                amount = Amount(low, high, kind)
+                row = {"geometry": entry.get("profile"), "settings": entry.get("shape")}
+                engine = str(entry.get("engine"))[:8]
+                found.append(Comparison(engine, "a real start", name, "kept", amount, measured / MIB, 0.011, row))
+
+    return found
+
+
 def _of(parts: Mapping[Component, Amount], names: Iterable[Component]) -> Amount:
     return total(parts[name] for name in names if name in parts)
 
@@ -243,10 +262,11 @@ def table(comparisons: Iterable[Comparison]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("paths", nargs="*", type=Path, default=[FOLDER / name for name in OWN])
+    parser.add_argument("paths", nargs="*", type=Path, help="files of rows")
     args = parser.parse_args()
-    comparisons = [each for row in rows_of(args.paths) for each in compare(row)]
-    print("\n".join(table(comparisons)))
+    comparisons = [each for row in rows_of(args.paths or [FOLDER / name for name in OWN]) for each in compare(row)]
+    kept = [] if args.paths else StartStore(find_paths().starts_file).entries()
+    print("\n".join(table([*comparisons, *(each for entry in kept for each in compare_kept(entry))])))
     outside = [each for each in comparisons if each.outside]
     wrong = [each for each in comparisons if each.falsely_fits]
     print(f"{len(comparisons)} figures, {len(outside)} outside the plan's bounds, {len(wrong)} starts called too small")

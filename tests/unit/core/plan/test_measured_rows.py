@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.plan_error import FOLDER, OWN, Comparison, compare, quantile, rows_of
+from benchmarks.plan_error import FOLDER, OWN, Comparison, compare, compare_kept, quantile, rows_of, table
 
 FIGURES = [each for row in rows_of(FOLDER / name for name in OWN) for each in compare(row)]
 TOTALS = [each for each in FIGURES if each.component == "total"]
@@ -68,3 +68,20 @@ def test_what_is_not_known_to_the_byte_does_not_say_so() -> None:
     assert not [each for each in found if each.planned.kind == "exact"]
     host = [each for each in found if each.case in ("experts on the host", "dense layers on the host")]
     assert {each.planned.kind for each in host if each.component == "compute"} == {"interval"}
+
+
+def test_a_start_that_was_kept_is_scored_by_what_had_been_planned_for_it() -> None:
+    mib = 1 << 20
+    sizes = {"weights": 100 * mib, "compute": 61 * mib}
+    planned = {"weights": [100 * mib, 100 * mib, "exact"], "compute": [40 * mib, 60 * mib, "computed"]}
+    entry = {
+        "engine": "upstream", "profile": "p", "shape": {}, "host": {"compute": mib},
+        "devices": [{"name": "CUDA0", "sizes": sizes}],
+        "planned": {"CUDA0": planned, "host": {"compute": [mib, 2 * mib, "computed"], "output": [0, 0, "exact"]}},
+    }  # fmt: skip
+    found = compare_kept(entry)
+
+    assert [(each.component, each.error, each.outside) for each in found] == [
+        ("weights", 0.0, False), ("compute", 11.0, True), ("host compute", 0.5, False),
+    ]  # fmt: skip
+    assert len(table(found)) == 4
