@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, Spans
 from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.adapters.paths import Paths
+from orchestrator.core.dialect.model_fit import model_misfit
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.plan.repository import (
     PREFIX,
@@ -43,6 +44,7 @@ class PlanTarget:
     :param quant: its quantisation
     :param engine: None where none is installed
     :param source: the profile; None for a model without one
+    :param beside: projectors and drafters of its repository, which are not planned
     """
 
     model: str
@@ -51,6 +53,7 @@ class PlanTarget:
     engine: Engine | None
     parts: tuple[GgufHeader, ...]
     source: Profile | None = None
+    beside: tuple[RepositoryFile, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -68,8 +71,11 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
         from orchestrator.engines.remote_model import look_into, read_remote
 
         reference = parse_reference(text)
-        model = choose_model(reference, look_into(reference.repository))
-        return _without_profile(paths, read_remote(reference.repository, model), model.quant, engine, context)
+        contents = look_into(reference.repository)
+        model = choose_model(reference, contents)
+        parts = read_remote(reference.repository, model)
+        target = _without_profile(paths, parts, model.quant, engine, context)
+        return replace(target, beside=(*contents.projectors, *contents.drafters))
 
     if text.lower().endswith(".gguf"):
         path = os.path.abspath(os.path.expanduser(text))
@@ -88,16 +94,17 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
     return _asked(PlanTarget(chosen.model, quant_of(parts[0].path), chosen, found, parts, profile), context)
 
 
-def find_alike(paths: Paths, text: str, engine: str | None = None, context: int | None = None) -> list[PlanTarget]:
+def find_alike(
+    paths: Paths, text: str, engine: str | None = None, context: int | None = None
+) -> tuple[list[PlanTarget], list[str]]:
     """Return a model in every quantisation that lies beside it, from small to large: in its folder or its repository.
 
-    What cannot be read is left out, unless nothing can.
-
-    :raises OrchError: as `find_target`
+    :return: also why others were left out
+    :raises OrchError: as `find_target`, when nothing can be read
     """
     if not text.startswith(PREFIX):
         target = find_target(paths, text, engine, context)
-        return list(_beside(target)) or [target]
+        return list(_beside(target)) or [target], []
 
     from concurrent.futures import ThreadPoolExecutor
 
@@ -105,15 +112,13 @@ def find_alike(paths: Paths, text: str, engine: str | None = None, context: int 
 
     reference = parse_reference(text)
     contents = look_into(reference.repository)
-    models = list(contents.models) if not reference.quant else [choose_model(reference, contents)]
-    if not models:
-        choose_model(reference, contents)
-
+    models = list(contents.models) if contents.models and not reference.quant else [choose_model(reference, contents)]
     spans: Spans = {}
 
-    def read(model: ListedModel) -> tuple[GgufHeader, ...] | OrchError:
+    def read(model: ListedModel) -> PlanTarget | OrchError:
         try:
-            return read_remote(reference.repository, model, spans)
+            parts = read_remote(reference.repository, model, spans)
+            return _without_profile(paths, parts, model.quant, engine, context)
         except OrchError as error:
             return error
 
@@ -121,21 +126,22 @@ def find_alike(paths: Paths, text: str, engine: str | None = None, context: int 
     with ThreadPoolExecutor(READERS) as pool:
         answers = [*map(read, models[:1]), *pool.map(read, models[1:])]
 
+    found = [answer for answer in answers if isinstance(answer, PlanTarget)]
     failures = [answer for answer in answers if isinstance(answer, OrchError)]
-    if len(failures) == len(answers):
+    if not found:
         raise failures[0]
 
-    return [
-        _without_profile(paths, answer, model.quant, engine, context)
-        for model, answer in zip(models, answers, strict=True)
-        if not isinstance(answer, OrchError)
-    ]
+    return found, [error.message for error in failures]
 
 
 def _without_profile(
     paths: Paths, parts: tuple[GgufHeader, ...], quant: str, engine: str | None, context: int | None
 ) -> PlanTarget:
     found = _engine(paths, (engine,) if engine else FILE_ENGINES, needed=engine is not None)
+    misfit = model_misfit(parts, found.capabilities.kind if found else "unknown")
+    if misfit is not None:
+        raise UsageError(misfit.message, details=(misfit.detail,), hint=misfit.hint)
+
     name = os.path.basename(parts[0].path).removesuffix(".gguf")
     profile = Profile(name, parts[0].path, parts[0].path, found.id if found else FILE_ENGINES[0])
     size = context or min(USUAL_CONTEXT, parts[0].context_length or USUAL_CONTEXT)

@@ -58,19 +58,30 @@ def run(args: argparse.Namespace) -> int:
     paths = find_paths()
     context = None if args.context is None else parse_tokens(args.context, "--context")
     devices, host, sources = _room(args)
+    diagnostics.progress(f"reading {args.target}")
     if args.matrix:
-        targets = find_alike(paths, args.target, args.engine, context)
+        targets, left_out = find_alike(paths, args.target, args.engine, context)
+        for message in left_out:
+            diagnostics.note(f"left out: {message}")
+
         _say_engine(targets[0], args)
         return _show_matrix(targets, context, devices, host, args)
 
     target = find_target(paths, args.target, args.engine, context)
+    diagnostics.clear_progress()
     answer = answer_plan(paths, target, devices, host, here=args.vram is None and not args.card)
     told = [*answer.sources, *sources]
     if args.json:
         from orchestrator.core.plan.report.document import plan_document
 
         build = target.engine.build if target.engine else None
-        facts = {"model": target.model, "quant": target.quant, "engine": target.profile.engine, "build": build}
+        facts: dict[str, object] = {
+            "model": target.model,
+            "quant": target.quant,
+            "engine": target.profile.engine,
+            "build": build,
+        }
+        facts["beside"] = [{"file": file.path, "size_bytes": file.size_bytes} for file in target.beside]
         output.json_data(plan_document(answer.plan, answer.speed, told, facts))
     else:
         _show_plan(target, answer, told)
@@ -174,6 +185,10 @@ def _show_plan(target: PlanTarget, answer: PlanAnswer, sources: list[FigureSourc
     output.line()
     for line in advice_lines(plan, answer.speed):
         output.line(line)
+
+    for file in target.beside:
+        size = "" if file.size_bytes is None else f", {file.size_bytes / 1e9:.1f} GB"
+        output.line(f"beside it, and not planned: {file.path}{size}")
 
     output.line("sources:")
     for source in sources:

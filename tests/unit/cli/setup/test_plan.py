@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.gguf.reader import read_gguf
+from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf, zeros
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.api import client
@@ -293,6 +294,7 @@ def test_a_repository_is_planned_as_the_file_would_be(
     remote = planned(capsys, "hf:org/Qwen3.6-35B-A3B-GGUF:q4_k_m", "--vram", "12G")
     local = planned(capsys, moe, "--vram", "12G")
     assert remote["model"] == "hf:org/Qwen3.6-35B-A3B-GGUF/Qwen3.6-35B-A3B-Q4_K_M.gguf"
+    assert [file["file"] for file in remote["beside"]] == ["mmproj-F16.gguf"]
     assert {key: remote[key] for key in ("verdict", "devices", "settings")} == {
         key: local[key] for key in ("verdict", "devices", "settings")
     }
@@ -309,7 +311,11 @@ def test_the_matrix_of_a_repository_fetches_one_vocabulary(
 
 def test_the_matrix_of_a_repository_has_all_its_quantisations(capsys: pytest.CaptureFixture[str], hub: StubHub) -> None:
     hub.faults["Qwen3.6-35B-A3B-Q2_K.gguf"] = "gone"
-    document = planned(capsys, "hf:org/Qwen3.6-35B-A3B-GGUF", "--card", "4090", "--matrix", "--context", "32k")
+    words = ("plan", "hf:org/Qwen3.6-35B-A3B-GGUF", "--card", "4090", "--matrix", "--context", "32k", "--json")
+    assert cli.main(list(words)) == OK
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert "left out: hf:org/Qwen3.6-35B-A3B-GGUF/Qwen3.6-35B-A3B-Q2_K.gguf: not there" in captured.err
     assert list(dict.fromkeys(cell["quant"] for cell in document["matrix"])) == ["Q4_K_M", "Q8_0"]
 
 
@@ -337,3 +343,29 @@ def test_what_cannot_be_planned_is_refused(
 def test_a_file_that_is_no_model_says_what_is_wrong(capsys: pytest.CaptureFixture[str], models: Path) -> None:
     assert cli.main(["plan", str(models / "Qwen3.6-35B-A3B-Q6_K.gguf")]) == 1
     assert "not a GGUF file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ([Field("general.architecture", "string", "clip")], "the model is a projector"),
+        (
+            [Field("general.architecture", "string", "llama"), Field("general.type", "string", "adapter")],
+            "the model is a LoRA adapter",
+        ),
+    ],
+)
+def test_a_file_that_belongs_to_a_model_is_not_planned_as_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fields: list[Field], said: str
+) -> None:
+    path = str(tmp_path / "beside.gguf")
+    write_gguf(path, fields, [TensorData("mm.0.weight", (32,), "f32", zeros(32))])
+    assert said in refused(capsys, path, "--vram", "8G")
+
+
+def test_a_header_without_what_a_plan_needs_names_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "odd.gguf")
+    fields = [Field("general.architecture", "string", "llama"), Field("llama.block_count", "u32", 2)]
+    write_gguf(path, fields, [TensorData("blk.0.attn_q.weight", (32,), "f32", zeros(32))])
+    assert cli.main(["plan", path, "--vram", "8G"]) == 1
+    assert "embedding_length" in capsys.readouterr().err
