@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.core.plan.amounts import Amount
+from orchestrator.core.plan.amounts import Amount, AmountKind
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import Cells
 from orchestrator.core.plan.memory.placement import HOST, Placement
@@ -149,8 +149,13 @@ def _one_of_several(geometry: Geometry, shape: PlanShape, stages: Stages, placem
     if index not in placement.layers and index != placement.output:
         return Amount(0, stages.constant + stages.most + stages.small, "interval")
 
+    # A device without a layer that sees the whole context needs no mask for it.
+    own = [layer for place, layer in zip(placement.layers, geometry.trunk, strict=False) if place == index]
+    masked = any(layer.attends and not layer.window for layer in own)
     if not pipelined(geometry, shape):
-        return Amount(stages.mask, stages.constant + stages.most + stages.small + 2 * stages.rows, "interval")
+        return Amount(
+            stages.mask if masked else 0, stages.constant + stages.most + stages.small + 2 * stages.rows, "interval"
+        )
 
     first = index == min(place for place in placement.layers if place != HOST)
     constant = _COPIES * stages.mask + (_FIRST_ROWS if first else _NEXT_ROWS) * stages.rows
@@ -158,7 +163,8 @@ def _one_of_several(geometry: Geometry, shape: PlanShape, stages: Stages, placem
     # Which layer comes first on a device decides over RPC whether there are copies; only the last has the logits.
     low = constant + max(stages.feed_forward, stages.experts, stages.attention + stages.copies * (not shape.remote))
     high = constant + stages.most + _COPIES * stages.small + 2 * stages.rows
-    return Amount(min(low, high), high, "computed" if geometry.measured else "interval")
+    kind: AmountKind = "computed" if geometry.measured and masked else "interval"
+    return Amount(min(low, high) if masked else 0, high, kind)
 
 
 def _copies_weights(geometry: Geometry, shape: PlanShape, placement: Placement) -> bool:
