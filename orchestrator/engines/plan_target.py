@@ -77,8 +77,10 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
         target = _without_profile(paths, parts, model.quant, engine, context)
         return replace(target, beside=(*contents.projectors, *contents.drafters))
 
-    if text.lower().endswith(".gguf"):
-        path = os.path.abspath(os.path.expanduser(text))
+    name, _, named_engine = text.partition("@")
+    engine = engine or named_engine or None
+    if name.lower().endswith(".gguf"):
+        path = os.path.abspath(os.path.expanduser(name))
         if not os.path.isfile(path):
             raise UsageError(f"there is no file {path}", hint="run `orch plan --help`")
 
@@ -87,10 +89,10 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.engines.model_check import read_model
 
-    profile = ProfileStore(paths).load(text)
-    chosen = profile.for_engine(engine or profile.engine)
+    profile = ProfileStore(paths).load(name)
+    found = _engine(paths, (engine or profile.engine,), needed=engine is not None)
+    chosen = profile.for_engine(found.id if found else profile.engine)
     parts = read_model(chosen, model_file(paths, chosen.model).ensure())
-    found = _engine(paths, (engine,) if engine else (profile.engine,), needed=engine is not None)
     return _asked(PlanTarget(chosen.model, quant_of(parts[0].path), chosen, found, parts, profile), context)
 
 

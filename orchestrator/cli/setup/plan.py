@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="a profile, a file (FILE.gguf), or hf:ORG/REPO[:QUANT], of which only the headers are read",
+        help="PROFILE[@ENGINE], FILE.gguf[@ENGINE], or hf:ORG/REPO[:QUANT], of which only the headers are read",
     )
     parser.add_argument(
         "--vram",

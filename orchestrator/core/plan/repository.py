@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.core.errors import UsageError
+from orchestrator.core.problems import nearest
 
 PREFIX = "hf:"
 
@@ -180,18 +181,12 @@ def choose_model(reference: ModelReference, contents: Contents) -> ListedModel:
             hint=f"name the file: `hf:{repository}:{names[0]}`",
         )
 
-    listed = ", ".join(model.quant for model in models)
-    if reference.quant:
-        raise UsageError(
-            f"{repository} has no {reference.quant}",
-            details=(f"it has: {listed}",),
-            hint=f"`orch plan hf:{repository}:{models[len(models) // 2].quant}`, or all of them with --matrix",
-        )
-
+    quants = [model.quant for model in models]
+    near = nearest(wanted.upper(), quants) or quants[len(quants) // 2]
     raise UsageError(
-        f"which quantisation of {repository}?",
-        details=(f"it has: {listed}",),
-        hint=f"`orch plan hf:{repository}:{models[len(models) // 2].quant}`, or all of them with --matrix",
+        f"{repository} has no {wanted}" if reference.quant else f"which quantisation of {repository}?",
+        details=(f"it has: {', '.join(quants)}",),
+        hint=f"`hf:{repository}:{near}`, or all of them with --matrix",
     )
 
 

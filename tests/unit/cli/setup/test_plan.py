@@ -220,6 +220,8 @@ def test_a_profile_brings_its_settings_and_the_command_line_its_context(
     assert plan["engine"] == "ik-fork"
     assert plan["devices"][0]["components"]["draft_kv"]["mib"] > 0
     assert planned(capsys, "mine", "--vram", "24G", "--context", "8k")["settings"]["context.size"] == 8192
+    assert planned(capsys, "mine@embedded", "--vram", "24G")["engine"] == "embedded"
+    assert planned(capsys, f"{moe}@embedded", "--vram", "24G")["engine"] == "embedded"
 
 
 def test_a_profile_that_places_its_layers_is_judged_as_it_is(

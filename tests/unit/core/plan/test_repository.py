@@ -129,6 +129,10 @@ def test_a_quantisation_that_is_not_there_lists_those_that_are() -> None:
         chosen("Q5_K_M", "M-Q2_K.gguf", "M-UD-Q4_K_XL.gguf", "mmproj-F16.gguf")
 
     assert caught.value.details == ("it has: Q2_K, UD-Q4_K_XL",)
+    with pytest.raises(UsageError) as caught:
+        chosen("q5_0", "M-Q2_K.gguf", "M-Q5_K_M.gguf", "M-IQ4_XS.gguf")
+
+    assert "hf:org/Model-GGUF:Q5_K_M" in (caught.value.hint or "")
 
 
 def test_two_models_in_one_quantisation_are_told_apart_by_their_files() -> None:
