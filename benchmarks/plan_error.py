@@ -114,7 +114,7 @@ def shape_of_row(row: Mapping[str, Any]) -> PlanShape:
         tensor_split=tuple(settings.get("ts", ())),
         devices=row.get("devices", 1) if device else 0,
         outputs=ubatch if via.startswith("llama-fit-params") else outputs,
-        remote="plain RPC" in via or via.startswith(("llama-fit-params", "real load")),
+        remote="RPC device" in via or via.startswith(("llama-fit-params", "real load")),
     )
 
 

@@ -37,7 +37,8 @@ def fork_compute(
 
     away = HOST in trunk or any(index < shape.n_cpu_moe for index in geometry.expert_layers) or shape.n_cpu_ffn > 0
     if away or not shape.kv_offload or not shape.flash_attention:
-        copied = _weights_copied(geometry, shape, placement) if shape.op_offload and not shape.remote else 0
+        brought = (shape.op_offload and not shape.remote) or (dry_run and HOST in trunk)
+        copied = _weights_copied(geometry, shape, placement) if brought else 0
         elsewhere = placement.output == HOST and not copied and not dry_run
         floor = stages.mask if HOST in trunk or shape.devices > 1 else low - stages.rows
         held = max(stages.most, 0 if elsewhere else logits) + stages.feed_forward
@@ -50,7 +51,7 @@ def fork_compute(
     if geometry.measured:
         # A layer that takes more than the logits may use the room of its mask again: measured, and without a rule.
         kind: AmountKind = "computed" if logits_stage >= layer_stage else "interval"
-        device = Amount(low, max(high, embeddings), kind)
+        device = Amount(max(low, embeddings - stages.small if dry_run else 0), max(high, embeddings), kind)
     else:
         device = Amount(0, max(high + stages.most, embeddings), "interval")
 
