@@ -44,4 +44,8 @@ def read_remote(repository: str, model: ListedModel, spans: Spans | None = None)
 
 def _read(repository: str, path: str, first_window: int, spans: Spans | None) -> GgufHeader:
     file = RemoteFile(repository, path, first_window)
-    return read_header(file.name, file, spans)
+    try:
+        return read_header(file.name, file, spans)
+    except GgufError as error:
+        hint = "it is broken in the repository: take another quantisation, or another repository"
+        raise GgufError(error.message, details=error.details, hint=hint) from error

@@ -69,3 +69,17 @@ def test_a_file_that_was_moved_since_the_listing_is_said(hub: StubHub) -> None:
     hub.faults["M-Q4_K_M.gguf"] = "gone"
     with pytest.raises(UsageError, match=r"hf:org/Model-GGUF/M-Q4_K_M.gguf: not there"):
         read_remote(REPOSITORY, model)
+
+
+@pytest.mark.parametrize("length", [100, 150])
+def test_a_file_that_is_cut_in_the_repository_is_not_to_be_downloaded_again(
+    hub: StubHub, tmp_path: Path, length: int
+) -> None:
+    whole = Path(hub.repositories[REPOSITORY]["M-Q4_K_M.gguf"]).read_bytes()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(whole[:length])
+    hub.repositories = {REPOSITORY: {"M-Q4_K_M.gguf": str(cut)}}
+    with pytest.raises(GgufError, match="corrupt|incomplete") as caught:
+        read_remote(REPOSITORY, choose_model(ModelReference(REPOSITORY, ""), look_into(REPOSITORY)))
+
+    assert "another quantisation" in (caught.value.hint or "")
