@@ -10,7 +10,8 @@ from typing import Protocol
 from orchestrator.gateway.admission import AdmissionGate
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, EngineProgress, Ledger, RoutingView, Supervisor, Underway
-from orchestrator.gateway.models import default_profile, is_known, profile_for
+from orchestrator.gateway.models import default_profile, is_known, profile_for, variant_of
+from orchestrator.gateway.requests.variant_body import rewritten
 
 _POLL_S = 0.01
 
@@ -158,6 +159,14 @@ class Dispatcher(AdmissionGate):
                 await self._look_for_models(False)
 
         return profile
+
+    def body_for(self, name: str | None, body: bytes) -> bytes:
+        """Return the body as the variant makes it that a name stands for; the same where it stands for none.
+
+        :raises GatewayError: `invalid_json`
+        """
+        variant = variant_of(name, self.supervisor.view().models)
+        return body if variant is None else rewritten(body, variant)
 
     # Figures (`contract.Traffic`).
 

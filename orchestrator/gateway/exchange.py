@@ -177,6 +177,9 @@ class Exchange:
         name, wants_stream = (None, False) if monitor else _asked_for(self._request, match, body)
         self._model = match.model or name
         profile = self._profile = await dispatcher.profile_for(self._model)
+        if match.route.computes and match.route.json_body:
+            body = dispatcher.body_for(self._model, body)
+
         progress = self._comment if wants_stream and match.route.streams else None
         if progress is not None:
             self._silence = asyncio.get_running_loop().call_later(dispatcher.config.silence_s, self._break_silence)

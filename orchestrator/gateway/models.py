@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from orchestrator.core.problems import nearest
+from orchestrator.core.profile.variants import Variant
 from orchestrator.core.terminal import quote_text
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import GatewayError
@@ -50,11 +51,19 @@ def profile_for(name: str | None, models: Sequence[Model], default: str = "") ->
 
 
 def _named(name: str, models: Sequence[Model]) -> str | None:
-    return next((model.name for model in models if name == model.name or name in model.aliases), None)
+    return next((model.name for model in models if name in model.names), None)
+
+
+def variant_of(name: str | None, models: Sequence[Model]) -> Variant | None:
+    """Return the variant that a name stands for; None where it is a profile's own, an alias, or nobody's."""
+    if not name or len(name) > MAX_NAME:
+        return None
+
+    return next((each for model in models for each in model.variants if each.name == name), None)
 
 
 def _unknown(name: str, models: Sequence[Model], default: str) -> str:
-    known = [word for model in models for word in (model.name, *model.aliases) if word != ANY_NAME]
+    known = [word for model in models for word in model.names if word != ANY_NAME]
     match = _nearest(name[:MAX_NAME], known)
     hint = f"did you mean `{match}`? " if match else ""
     listed = ", ".join(model.name for model in models) or "none"
@@ -103,6 +112,12 @@ def model_entry(model: Model) -> dict[str, object]:
     }
 
 
+def variant_entry(model: Model, variant: Variant) -> dict[str, object]:
+    """Return one variant, as a model of its own: clients choose by that."""
+    own = {"id": variant.name, "name": variant.name, "aliases": [], "variant_of": model.name}
+    return {**model_entry(model), "description": variant.description or model.description, **own}
+
+
 def props_json(model: Model) -> bytes | None:
     """What `/props` says of a model that is not loaded: the context that a request would have. None if nobody knows."""
     if model.figures.context_tokens is None:
@@ -134,7 +149,10 @@ def about_json(host: bytes | None) -> bytes:
 
 
 def models_json(models: Sequence[Model]) -> bytes:
-    data = [model_entry(model) for model in sorted(models, key=lambda model: model.name)]
+    data = []
+    for model in sorted(models, key=lambda model: model.name):
+        data += [model_entry(model), *(variant_entry(model, variant) for variant in model.variants)]
+
     return json.dumps({"object": "list", "data": data}).encode()
 
 
@@ -142,10 +160,11 @@ def model_json(name: str, models: Sequence[Model], default: str = "") -> bytes:
     """
     :raises GatewayError: `model_not_found`
     """
-    profile = profile_for(name, models, default)
+    profile, variant = profile_for(name, models, default), variant_of(name, models)
     for model in models:
         if model.name == profile:
-            return json.dumps(model_entry(model)).encode()
+            entry = model_entry(model) if variant is None else variant_entry(model, variant)
+            return json.dumps(entry).encode()
 
     raise GatewayError("model_not_found", "the model has no name", param="model")
 

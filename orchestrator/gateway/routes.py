@@ -178,7 +178,7 @@ def _find_upstream(rest: str, models: Sequence[Model]) -> Match | None:
     Aliases may hold slashes, so where the name ends is known from the names, not from the first slash. The look-up is
     bounded by the names: a path may be all slashes.
     """
-    names = {name for model in models for name in (model.name, *model.aliases)}
+    names = {name for model in models for name in model.names}
     most_slashes = max((name.count("/") for name in names), default=0)
     longest = max(map(len, names), default=0) * _LONGEST_LETTER
     at, known = -1, False

@@ -191,7 +191,7 @@ class ProfileStore:
     def find_by_model_name(self, name: str) -> Profile | None:
         """Return the profile that a client means by `"model"`: by its name, else by an alias."""
         profiles, _ = self.load_all()
-        by_alias = (profile for profile in profiles if name in profile.aliases)
+        by_alias = (profile for profile in profiles if name in profile.names)
         return next((profile for profile in profiles if profile.name == name), None) or next(by_alias, None)
 
     def read_text(self, name_or_file: str) -> str:
@@ -268,12 +268,13 @@ def _find_alias_clashes(profiles: list[Profile]) -> list[Problem]:
     owners = {profile.name: profile for profile in profiles}
     problems = []
     for profile in profiles:
-        for alias in profile.aliases:
-            owner = owners.setdefault(alias, profile)
-            if owner is not profile:
-                message = f"`aliases`: `{alias}` already means the profile `{owner.name}` ({owner.file})"
-                line = _line_in(profile.file, ("aliases",))
-                problems.append(Problem(message, profile.file, line, "aliases"))
+        own = {profile.name, *profile.aliases}
+        for key, name in [*(("aliases", each) for each in profile.aliases),
+                          *(("variants", each.name) for each in profile.variants)]:  # fmt: skip
+            owner = owners.setdefault(name, profile)
+            if owner is not profile or (key == "variants" and name in own):
+                message = f"`{key}`: `{name}` already means the profile `{owner.name}` ({owner.file})"
+                problems.append(Problem(message, profile.file, _line_in(profile.file, (key,)), key))
 
     return problems
 

@@ -10,7 +10,7 @@ from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.config.profile_files import ProfileStore, ResolvedProfile
+    from orchestrator.adapters.config.profile_files import ProfileSource, ProfileStore, ResolvedProfile
     from orchestrator.core.problems import Problem
 
 HELP = "list, show, check, render, set and create profiles"
@@ -109,6 +109,8 @@ def _show(args: argparse.Namespace) -> int:
     rows = [(dotted(key), value, *_origin(resolved, key)) for key, value in resolved.values.items()]
     rows = [row for row in rows if row[0] not in ("schema", "extends")]
     own = resolved.sources[0]
+    variants = resolved.profile.variants if resolved.profile is not None else ()
+    rows += [("variants", variant.as_document(), *_own(own)) for variant in variants]
     if args.json:
         output.json_data(
             {
@@ -123,15 +125,24 @@ def _show(args: argparse.Namespace) -> int:
         )
     else:
         diagnostics.note(f"profile `{own.name}`, {own.path}")
-        output.table(("KEY", "VALUE", "FROM"), [(key, _toml(value), origin) for key, value, origin, _ in sorted(rows)])
+        output.table(
+            ("KEY", "VALUE", "FROM"),
+            [(key, _toml(value), origin) for key, value, origin, _ in sorted(rows, key=lambda row: row[0])],
+        )
 
     return exit_codes.OK
 
 
 def _origin(resolved: ResolvedProfile, key: tuple[str | int, ...]) -> tuple[str, str]:
     source = resolved.origins[key]
-    words = "own" if source is resolved.sources[0] else f"parent {source.name}"
-    return (f"{words}, shipped" if source.shipped else words), source.path
+    if source is resolved.sources[0]:
+        return _own(source)
+
+    return f"parent {source.name}{', shipped' if source.shipped else ''}", source.path
+
+
+def _own(source: ProfileSource) -> tuple[str, str]:
+    return ("own, shipped" if source.shipped else "own"), source.path
 
 
 def _toml(value: object) -> str:

@@ -25,6 +25,7 @@ from orchestrator.core.fleet.lifecycle_states import (
 )
 from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, loaded_figures
 from orchestrator.core.fleet.state_summary import failure_of, progress_of, start_record_of
+from orchestrator.core.profile.variants import Variant
 
 MAX_RETRY_AFTER_S = 120
 """Clients such as the OpenAI SDK do not retry at all when told to wait longer."""
@@ -60,6 +61,7 @@ class Model:
 
     :param created: seconds since 1970, as OpenAI's field of this name
     :param version: differs once a start would meet something else: another text, model file or program
+    :param variants: more names, with what they change of a request
     """
 
     name: str
@@ -69,6 +71,12 @@ class Model:
     created: int
     figures: ModelFigures = UNKNOWN
     version: str = ""
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may send for it."""
+        return (self.name, *self.aliases, *(variant.name for variant in self.variants))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.core.profile.free_tables import FREE_TABLES
 from orchestrator.core.profile.settings import TABLES, Setting
+from orchestrator.core.profile.variants import KEY as VARIANTS
 
 HEAD: Mapping[str, Setting] = {
     row.path: row
@@ -48,7 +49,7 @@ RECOVERY: Mapping[str, Setting] = {
     )
 }
 
-TOP_KEYS = (*HEAD, "engine", "recovery", *TABLES, *FREE_TABLES)
+TOP_KEYS = (*HEAD, "engine", "recovery", VARIANTS, *TABLES, *FREE_TABLES)
 
 ENGINE_KEYS = ("extra_args", "recovery", *TABLES, *FREE_TABLES)
 """The keys that a table `[engine.ID]` may hold."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.profile.free_tables import ENVIRONMENT, free_values
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.profile.variants import Variant
 
 SCHEMA_VERSION = 1
 
@@ -60,6 +61,7 @@ class Profile:
     :param settings: dotted key to value, only what is set
     :param overrides: engine id to what differs there
     :param extends: the names of the parents, nearest first
+    :param variants: more names, with what they change of a request
     """
 
     name: str
@@ -73,6 +75,12 @@ class Profile:
     extra_args: tuple[str, ...] = ()
     overrides: Mapping[str, EngineOverride] = field(default_factory=dict)
     extends: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may send for it."""
+        return (self.name, *self.aliases, *(variant.name for variant in self.variants))
 
     def for_engine(self, engine: str) -> EngineProfile:
         """Return the profile as it stands for one engine: its overrides laid over the common settings."""

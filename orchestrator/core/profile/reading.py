@@ -30,6 +30,8 @@ from orchestrator.core.profile.profile import (
 )
 from orchestrator.core.profile.settings import BY_PATH, KV_TYPES, TABLES, Value
 from orchestrator.core.profile.values import describe_type, read_value
+from orchestrator.core.profile.variants import KEY as VARIANTS
+from orchestrator.core.profile.variants import Variant, read_variants
 
 ENGINE_DEFAULT: Key = ("engine", "default")
 
@@ -49,12 +51,14 @@ class Layer:
     """One profile file as read, before its parent comes in.
 
     :param values: flat keys; the default engine is `("engine", "default")` whichever way it was written
+    :param variants: of this file: as an alias, a variant's name belongs to one profile
     """
 
     name: str
     file: str
     values: Mapping[Key, Value]
     extends: str | None
+    variants: tuple[Variant, ...] = ()
 
 
 def may_lack_model(name: str) -> bool:
@@ -70,6 +74,7 @@ def read_layer(
     :param resolve: turns a path as written into an absolute one
     """
     values: dict[Key, Value] = {}
+    variants: tuple[Variant, ...] = ()
     _read_schema(document, problems)
     for key, raw in document.items():
         if key == "engine":
@@ -80,6 +85,8 @@ def read_layer(
                 values[(key,)] = value
         elif key == "recovery":
             _read_recovery(raw, (key,), values, problems)
+        elif key == VARIANTS:
+            variants = read_variants(raw, problems)
         elif key in TABLES:
             _read_table(key, raw, (key,), values, problems)
         elif key in FREE_TABLES:
@@ -95,7 +102,7 @@ def read_layer(
         elif isinstance(value, tuple) and _is_path(path):
             values[path] = tuple(resolve(str(part)) for part in value)
 
-    return Layer(name, file, values, extends if isinstance(extends, str) else None)
+    return Layer(name, file, values, extends if isinstance(extends, str) else None, variants)
 
 
 def merge_layers(layers: Sequence[Layer]) -> tuple[dict[Key, Value], dict[Key, Layer]]:
@@ -132,6 +139,7 @@ def build_profile(layers: Sequence[Layer]) -> Profile | None:
         extra_args=cast("tuple[str, ...]", values.get(("extra_args",), ())),
         overrides={engine: _override(values, engine, common) for engine in engines},
         extends=tuple(layer.name for layer in layers[1:]),
+        variants=layers[0].variants,
     )
 
 

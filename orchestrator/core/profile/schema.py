@@ -12,6 +12,7 @@ from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES
 from orchestrator.core.profile.keys import HEAD, RECOVERY
 from orchestrator.core.profile.profile import NAME_PATTERN, SCHEMA_VERSION
 from orchestrator.core.profile.settings import SETTINGS, TABLES, Setting
+from orchestrator.core.profile.variants import KEY as VARIANTS
 
 Schema = dict[str, object]
 
@@ -43,9 +44,23 @@ def profile_schema() -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-04/schema#",
         "title": "orch profile",
-        **_object({**head, "engine": either, **tables}),
+        **_object({**head, "engine": either, VARIANTS: _variants(), **tables}),
         "required": ["schema"],
     }
+
+
+def _variants() -> Schema:
+    fields: Schema = {"type": "object"}
+    properties = {
+        "name": {"type": "string", "description": "the name that clients send as `model`"},
+        "description": {"type": "string", "description": "one line for people"},
+        "set": {**fields, "description": "fields that every request gets"},
+        "default": {**fields, "description": "fields that a request gets where it has none"},
+        "strip": {"type": "array", "items": {"type": "string"}, "description": "fields that are removed"},
+        "template_kwargs": {**fields, "description": "values for the chat template"},
+    }
+    one = {**_object(properties), "required": ["name"]}
+    return {"type": "array", "items": one, "description": "more names for the loaded model, with what they change"}
 
 
 def _settings_table(table: str) -> Schema:

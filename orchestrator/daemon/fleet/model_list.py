@@ -154,6 +154,7 @@ class ModelList:
             CREATED,
             planned_figures(chosen.settings, engine_kind(profile.engine), header),
             hashlib.sha256(repr(runs).encode("utf-8", "replace")).hexdigest()[:16],
+            profile.variants,
         )
 
     def _program(self, engine: str) -> str | None:
