@@ -22,7 +22,7 @@ from orchestrator.core.plan.repository import (
     sort_files,
 )
 from orchestrator.core.profile.profile import EngineProfile, Profile
-from orchestrator.engines.locate import EngineMissingError
+from orchestrator.engines.locate import BUILT_IN, EngineMissingError
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import Engine, EngineRegistry
 
@@ -65,7 +65,7 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
 
     :param engine: to plan for; by default the profile's, or the first that is installed
     :param context: tokens, instead of the profile's
-    :raises OrchError: when the profile, the file or the model cannot be read, or an engine that was named is not there
+    :raises OrchError: when the profile, the file or the model cannot be read, or nobody knows the engine
     """
     if text.startswith(PREFIX):
         from orchestrator.engines.remote_model import look_into, read_remote
@@ -90,8 +90,9 @@ def find_target(paths: Paths, text: str, engine: str | None = None, context: int
     from orchestrator.engines.model_check import read_model
 
     profile = ProfileStore(paths).load(name)
-    found = _engine(paths, (engine or profile.engine,), needed=engine is not None)
-    chosen = profile.for_engine(found.id if found else profile.engine)
+    wanted = engine or profile.engine
+    found = _engine(paths, (wanted,))
+    chosen = profile.for_engine(found.id if found else wanted)
     parts = read_model(chosen, model_file(paths, chosen.model).ensure())
     return _asked(PlanTarget(chosen.model, quant_of(parts[0].path), chosen, found, parts, profile), context)
 
@@ -139,13 +140,13 @@ def find_alike(
 def _without_profile(
     paths: Paths, parts: tuple[GgufHeader, ...], quant: str, engine: str | None, context: int | None
 ) -> PlanTarget:
-    found = _engine(paths, (engine,) if engine else FILE_ENGINES, needed=engine is not None)
+    found = _engine(paths, (engine,) if engine else FILE_ENGINES)
     misfit = model_misfit(parts, found.capabilities.kind if found else "unknown")
     if misfit is not None:
         raise UsageError(misfit.message, details=(misfit.detail,), hint=misfit.hint)
 
     name = os.path.basename(parts[0].path).removesuffix(".gguf")
-    profile = Profile(name, parts[0].path, parts[0].path, found.id if found else FILE_ENGINES[0])
+    profile = Profile(name, parts[0].path, parts[0].path, found.id if found else engine or FILE_ENGINES[0])
     size = context or min(USUAL_CONTEXT, parts[0].context_length or USUAL_CONTEXT)
     return _asked(PlanTarget(parts[0].path, quant, profile.for_engine(profile.engine), found, parts), size)
 
@@ -158,13 +159,17 @@ def _asked(target: PlanTarget, context: int | None) -> PlanTarget:
     return replace(target, profile=replace(target.profile, settings=settings))
 
 
-def _engine(paths: Paths, names: tuple[str, ...], *, needed: bool) -> Engine | None:
+def _engine(paths: Paths, names: tuple[str, ...]) -> Engine | None:
+    """Return the first of these that is installed; None where all of them are engines that orch knows without.
+
+    :raises OrchError: when one of them is nowhere, and its name does not tell its kind
+    """
     registry = EngineRegistry(paths)
     for name in names:
         try:
             return registry.resolve(name)
         except EngineMissingError:
-            if needed:
+            if name not in BUILT_IN:
                 raise
 
     return None

@@ -30,7 +30,12 @@ NAMES: Mapping[Component, str] = {
 
 def verdict_lines(plan: Plan) -> list[str]:
     """Return the verdict, and below it what else there is to say of it."""
-    first, *rest = plan.judgement.reason.removeprefix("it ").split("; ")
+    reason = plan.judgement.reason.removeprefix("it ")
+    for index, room in enumerate(plan.devices):
+        said = "the device has" if len(plan.devices) == 1 else f"device {index} has"
+        reason = reason.replace(said, said if room.name.startswith("device") else f"the {room.name} has")
+
+    first, *rest = reason.split("; ")
     match plan.judgement.verdict:
         case "fits":
             return [f"fits: {first}", *rest]
@@ -122,7 +127,7 @@ def advice_lines(plan: Plan, speed: SpeedOutlook) -> Iterator[str]:
     if changes:
         offloads = plan.judgement.verdict == "fits_with_offload"
         yield "all of it fits on the device with any one of:" if offloads else "any one of these makes it fit:"
-        yield from (f"  {change.text} ({change.setting} = {change.value})" for change in changes)
+        yield from (f"  {change.text} ({_setting(change.setting)} = {change.value})" for change in changes)
 
     if plan.prices:
         yield "prices on the device:" if plan.devices else "prices in host memory:"
@@ -142,6 +147,10 @@ def range_of(amount: Amount) -> str:
 def spaced(number: int) -> str:
     """Return a number with its thousands apart."""
     return f"{number:,}".replace(",", " ")
+
+
+def _setting(name: str) -> str:
+    return "kv.k and kv.v" if name == "kv.k" else name
 
 
 def _cache(shape: PlanShape) -> str:

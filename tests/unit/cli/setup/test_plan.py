@@ -247,6 +247,17 @@ def test_a_profile_that_places_its_layers_is_judged_as_it_is(
     assert "what the engine takes" in {source["figures"] for source in unclear["sources"]}
 
 
+def test_an_engine_that_is_not_installed_is_planned_as_its_newest_build(
+    capsys: pytest.CaptureFixture[str], dense: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    plan = planned(capsys, dense, "--vram", "24G", "--engine", "ik-fork")
+    assert (plan["engine"], plan["build"]) == ("ik-fork", None)
+    upstream = planned(capsys, dense, "--vram", "24G", "--engine", "upstream")
+    fork_mib, upstream_mib = (each["devices"][0]["components"]["compute"]["mib"] for each in (plan, upstream))
+    assert fork_mib > upstream_mib  # it reserves logits for the whole batch
+
+
 def test_people_get_the_verdict_first_in_eighty_columns(
     capsys: pytest.CaptureFixture[str], moe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +265,7 @@ def test_people_get_the_verdict_first_in_eighty_columns(
     assert cli.main(["plan", moe, "--card", "RTX 3060 12GB", "--context", "128k"]) == OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("fits with the experts of ")
+    assert lines[1].endswith(" MiB, and the RTX 3060 12GB has 12 288 MiB free")
     assert any(line.startswith("MIB ") and "RTX 3060 12GB" in line for line in lines)
     table = lines[lines.index("") + 4 : lines.index("", lines.index("") + 5)]
     assert table and max(map(len, table)) <= 80
