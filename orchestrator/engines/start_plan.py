@@ -51,6 +51,7 @@ def known_starts(paths: Paths, engine: Engine) -> list[MeasuredStart]:
 class StartPlanner:
     """Plans starts of one model on one build and these devices.
 
+    :param engine: None where it is not here: it is planned as the newest build of its kind
     :param path: the model's file
     :param starts: on this build, the newest last
     """
@@ -58,7 +59,7 @@ class StartPlanner:
     def __init__(
         self,
         profile: EngineProfile,
-        engine: Engine,
+        engine: Engine | None,
         path: str,
         parts: Sequence[GgufHeader],
         gpus: Sequence[GpuReading],
@@ -70,7 +71,7 @@ class StartPlanner:
         self._on_build = starts
         self._beside_mib = learned_beside_mib(starts)
         self._subject: PlanSubject | None = None
-        if engine.capabilities.kind == "unknown":
+        if engine is not None and engine.capabilities.kind == "unknown":
             return
 
         try:
@@ -120,13 +121,18 @@ class StartPlanner:
 
         return None
 
+    def misfit(self, profile: EngineProfile) -> str | None:
+        """Return why a start cannot be on these devices, however far the ladder goes; None where it might."""
+        reason = self._impossible(profile)
+        return reason if reason is not None and self.possible_rung(profile, Rung()) is None else None
+
     def refuse_impossible(self, profile: EngineProfile) -> None:
         """Refuse a start that cannot be on these devices, whatever else is on them and however far the ladder goes.
 
         :raises OrchError: in the plan's words, with what would make it fit
         """
-        reason = self._impossible(profile)
-        if reason is None or self.possible_rung(profile, Rung()) is not None:
+        reason = self.misfit(profile)
+        if reason is None:
             return
 
         raise OrchError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import true_geometry
 from tests.faults.lab import Lab
+from tests.support import until
 
 ALL_ON_DEVICE = '[memory]\nfit = false\ngpu_layers = "all"\n'
 
@@ -106,3 +108,34 @@ def test_a_larger_card_takes_it(lab: Lab) -> None:
     weightless(lab, "big", "qwen36-27b", ALL_ON_DEVICE)
     lab.orch("up", "big")
     lab.ready("big")
+
+
+def test_profile_check_names_what_does_not_fit_this_machine(lab: Lab) -> None:
+    card(lab, 12288)
+    weightless(lab, "big", "qwen36-27b", ALL_ON_DEVICE)
+    weightless(lab, "fitted", "qwen36-27b", "[memory]\nfit = true\n")
+    told = lab.orch("profile", "check", "big", check=False)
+    assert "it does not fit this machine: it needs" in told.stdout + told.stderr
+    assert told.returncode == 0, "its text is right, and another machine may have the room"
+    told = lab.orch("profile", "check", "fitted")
+    assert "does not fit" not in told.stdout + told.stderr
+
+
+def test_status_shows_what_was_planned_and_what_was_read(lab: Lab) -> None:
+    card(lab, 24576)
+    lab.serve()
+    weightless(lab, "big", "qwen36-27b", ALL_ON_DEVICE)
+    lab.orch("up", "big")
+    lab.ready("big")
+
+    def weights() -> list[Any]:
+        rows = lab.status()["memory"]
+        return [row for row in rows if row["component"] == "weights" and row["measured_mib"] is not None]
+
+    [row] = until(weights, "it is read back")
+    assert (row["place"], row["kind"], row["measured_mib"]) == ("CUDA0", "exact", 42.5), "as the fake says"
+    assert row["planned_mib"]["low"] == row["planned_mib"]["high"] > 13000
+    assert "memory    CUDA0: 44 MiB" in lab.orch("status").stdout
+    assert "weights 42 (planned" in lab.orch("status").stdout
+    (told,) = lab.events("plan_contradicted")
+    assert "weights on CUDA0: 43 MiB, planned" in told

@@ -28,6 +28,7 @@ def look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Pr
         chosen_profile = profile.for_engine(profile.engine)
         problems += _header_problems(chosen_profile, _kind_of(profile.engine), file)
         found = [find_remarks(profile.for_engine(each), engine_kind(each)) for each in named_engines(profile)]
+        found.append(_fit_remarks(chosen_profile))
         return [(file, message) for message in dict.fromkeys(message for each in found for message in each)]
 
     from orchestrator.adapters.paths import find_paths
@@ -43,7 +44,9 @@ def look_closer(resolved: ResolvedProfile, engine: str | None, problems: list[Pr
         return []
 
     problems += _header_problems(profile.for_engine(chosen.id), chosen.capabilities.kind, file)
-    return [(file, message) for message in find_remarks(profile.for_engine(chosen.id), chosen.capabilities.kind)]
+    chosen_profile = profile.for_engine(chosen.id)
+    remarks = (*find_remarks(chosen_profile, chosen.capabilities.kind), *_fit_remarks(chosen_profile))
+    return [(file, message) for message in remarks]
 
 
 def _kind_of(engine: str) -> Kind:
@@ -81,6 +84,37 @@ def _header_problems(profile: EngineProfile, kind: Kind, file: str) -> list[Prob
         return [Problem("; ".join((message, *error.details)), file=file, hint=error.hint)]
 
     return []
+
+
+def _fit_remarks(profile: EngineProfile) -> tuple[str, ...]:
+    """Return that a profile does not fit this machine's devices; nothing where it may, or its model is not here."""
+    import os
+
+    from orchestrator.adapters.gguf.splits import read_splits
+    from orchestrator.adapters.hardware.gpu_sources import open_gpus
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.model_file import model_file
+    from orchestrator.engines.registry import EngineRegistry
+    from orchestrator.engines.start_plan import StartPlanner, known_starts
+
+    paths = find_paths()
+    try:
+        path = model_file(paths, profile.model).path
+        parts = read_splits(path)
+    except (OrchError, OSError):  # said already, or not there yet
+        return ()
+
+    try:
+        engine = EngineRegistry(paths).resolve(profile.engine)
+    except OrchError:
+        engine = None
+
+    starts = known_starts(paths, engine) if engine is not None else []
+    reason = StartPlanner(profile, engine, path, parts, open_gpus(os.environ).read(), starts).misfit(profile)
+    if reason is None:
+        return ()
+
+    return (f"on {profile.engine} it does not fit this machine: {reason}; `orch plan {profile.name}` shows what would",)
 
 
 def _check_extra_args(profile: Profile, file: str) -> list[Problem]:

@@ -1,9 +1,10 @@
 """What a build's fit really leaves free, against what it was told to leave: one margin means the same on both engines.
 
 Upstream's probe allocates a hybrid's recurrent state, reads the free memory meanwhile, and adds the state to the need
-once more, so that as much stays free beside the margin. The fork's fit counts neither the logits of a whole batch, nor
-the copies that a quantised cache is converted to while serving, nor a drafter's context: as much of the margin is used.
-Both are computed, and the margin that the engine is given is moved by it.
+once more, so that as much stays free beside the margin. The fork's fit counts neither the logits of a whole batch nor
+the copies that a quantised cache is converted to while serving: as much of the margin is used. Both are computed, and
+the margin that the engine is given is moved by it. What the fork's MTP context takes was not measured, and is left to
+the margin.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from orchestrator.core.starts.readback import MeasuredStart
 from orchestrator.core.starts.start import StartPlan
 
 LEAST_MARGIN_MIB = 64
-"""No fit is told to leave less, whatever it hides."""
+"""No fit is told to leave less, whatever it hides, but by the profile itself."""
 
 STATE_COUNTED_TWICE_FROM = 11434
 """The first upstream build that was seen to; others once a start of theirs has shown it."""
@@ -56,7 +57,7 @@ def margin_offset(
 
         return None
 
-    missing = -(-max((_missing_in_fork(plan, parts) for parts in plan.whole.devices), default=0) // MIB)
+    missing = round(max((_missing_in_fork(plan, parts) for parts in plan.whole.devices), default=0) / MIB)
     if not missing:
         return None
 
@@ -111,13 +112,8 @@ def _missing_in_fork(plan: StartPlan, parts: Mapping[Component, Amount]) -> int:
         takes = 4 * tokens * (geometry.vocabulary + 2 * geometry.embedding)
 
     copies = parts.get("growth", NOTHING).high_bytes - COLD_GROWTH_MIB * MIB
-    drafter = [amount for name in _DRAFTER if (amount := parts.get(name)) is not None and not amount.is_open]
-    missing = max(0, takes - own_estimate(geometry, plan.shape)) + max(0, copies)
-    return missing + sum(amount.high_bytes for amount in drafter)
-
-
-_DRAFTER: tuple[Component, ...] = ("draft_kv", "draft_compute")
+    return max(0, takes - own_estimate(geometry, plan.shape)) + max(0, copies)
 
 
 def _moved(margin_mib: int, offset: MarginOffset) -> int:
-    return max(LEAST_MARGIN_MIB, margin_mib - offset.mib)
+    return max(margin_mib - offset.mib, min(margin_mib, LEAST_MARGIN_MIB))

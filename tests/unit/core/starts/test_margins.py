@@ -105,6 +105,9 @@ def test_the_margin_is_moved_and_the_note_says_why() -> None:
     assert note == "memory.fit_margin is passed as 773 so that what it says stays free: the state"
     assert moved_margin(asked, MarginOffset(-433, "the logits"))[0].settings["memory.fit_margin"] == 1457
     assert moved_margin(asked, MarginOffset(2394, "the state"))[0].settings["memory.fit_margin"] == 64
+    small = profile(FITTED | {"memory.fit_margin": 4})
+    assert moved_margin(small, MarginOffset(2394, "the state"))[0].settings["memory.fit_margin"] == 4
+    assert moved_margin(small, MarginOffset(-2, "the logits"))[0].settings["memory.fit_margin"] == 6
     assert moved_margin(asked, None) == (asked, None)
     assert moved_margin(profile(FITTED), MarginOffset(251, "")) == (profile(FITTED), None)
     each = replace(asked, settings=FITTED | {"memory.fit_margin": (1024, 512)})
