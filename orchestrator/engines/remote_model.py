@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, Spans, read_header
 from orchestrator.adapters.gguf.splits import check_together
-from orchestrator.adapters.hub.listing import list_files
-from orchestrator.adapters.hub.ranges import FIRST_WINDOW_BYTES, RemoteFile
+from orchestrator.adapters.hub.address import endpoint
 from orchestrator.core.plan.repository import Contents, ListedModel, sort_files
 
 LATER_PART_BYTES = 1 << 17
@@ -17,6 +16,9 @@ def look_into(repository: str) -> Contents:
 
     :raises OrchError: when the hub does not tell
     """
+    endpoint()  # the library cannot even be imported with a wrong one
+    from orchestrator.adapters.hub.listing import list_files
+
     return sort_files(list_files(repository))
 
 
@@ -27,6 +29,8 @@ def read_remote(repository: str, model: ListedModel, spans: Spans | None = None)
     :raises OrchError: when one of them cannot be read
     :raises GgufError: also when a part is missing, or one of them is not of this model
     """
+    from orchestrator.adapters.hub.ranges import FIRST_WINDOW_BYTES
+
     if model.missing:
         count = len(model.files) + len(model.missing)
         raise GgufError(
@@ -43,6 +47,8 @@ def read_remote(repository: str, model: ListedModel, spans: Spans | None = None)
 
 
 def _read(repository: str, path: str, first_window: int, spans: Spans | None) -> GgufHeader:
+    from orchestrator.adapters.hub.ranges import RemoteFile
+
     file = RemoteFile(repository, path, first_window)
     try:
         return read_header(file.name, file, spans)

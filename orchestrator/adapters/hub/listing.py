@@ -1,14 +1,13 @@
-"""The files of a repository. Blocks; `huggingface_hub` knows the user's token, and is imported here alone."""
+"""The files of a repository. Blocks; `huggingface_hub` is imported in this folder alone."""
 
 from __future__ import annotations
 
-import os
-
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from orchestrator import __version__
+from orchestrator.adapters.hub.address import endpoint, token
 from orchestrator.adapters.hub.failures import TRANSPORT_ERRORS, hub_failure
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.repository import RepositoryFile
@@ -17,18 +16,13 @@ TIMEOUT_S = 15.0
 """For each step of an answer."""
 
 
-def endpoint() -> str:
-    """Return the hub's address."""
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-
-
 def list_files(repository: str) -> tuple[RepositoryFile, ...]:
     """Return the files of a repository's main branch.
 
     :raises OrchError: when the hub does not tell: no network, no such repository, no access
     """
     what, url = f"the files of {repository}", f"{endpoint()}/{repository}"
-    api = HfApi(endpoint=endpoint(), library_name="llama-orch", library_version=__version__)
+    api = HfApi(endpoint=endpoint(), token=token() or False, library_name="llama-orch", library_version=__version__)
     try:
         return _list(api, repository)
     except TRANSPORT_ERRORS as error:

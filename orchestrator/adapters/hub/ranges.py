@@ -8,11 +8,12 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import get_session, get_token
+from huggingface_hub import get_session
 
 from orchestrator import __version__
+from orchestrator.adapters.hub.address import endpoint, token
 from orchestrator.adapters.hub.failures import TRANSPORT_ERRORS, hub_failure, status_failure
-from orchestrator.adapters.hub.listing import TIMEOUT_S, endpoint
+from orchestrator.adapters.hub.listing import TIMEOUT_S
 from orchestrator.core.errors import OrchError
 
 FIRST_WINDOW_BYTES = 1 << 20
@@ -46,8 +47,8 @@ class RemoteFile:
         self.transferred = 0
         self._url = f"{endpoint()}/{repository}/resolve/main/{quote(path)}"
         self._headers = {"user-agent": f"llama-orch/{__version__}", "accept-encoding": "identity"}
-        if token := get_token():
-            self._headers["authorization"] = f"Bearer {token}"  # the client leaves it out on another host
+        if secret := token():
+            self._headers["authorization"] = f"Bearer {secret}"  # the client leaves it out on another host
 
         self._version: _Version | None = None
         self._least_window = first_window

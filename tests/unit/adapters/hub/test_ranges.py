@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,3 +223,32 @@ def test_something_that_is_no_gguf_is_said_after_one_request(hub: StubHub, tmp_p
         header()
 
     assert sum(each.host == "cdn" for each in hub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["nowhere", "ftp://host", "http://[::1", "http://host:99999", "https://", "http://:80"]
+)
+def test_an_address_that_is_none_is_refused_before_the_library_is_imported(text: str) -> None:
+    code = f"""
+import os, sys
+os.environ["HF_ENDPOINT"] = {text!r}
+from orchestrator.core.errors import UsageError
+from orchestrator.engines.remote_model import look_into
+try:
+    look_into("org/Repo")
+except UsageError as error:
+    assert "HF_ENDPOINT is no address" in error.message, error
+    raise SystemExit(0 if "huggingface_hub" not in sys.modules else 3)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_token_that_cannot_be_one_is_said_and_not_shown(hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret of mine")
+    for ask in (lambda: list_files(REPOSITORY), header):
+        with pytest.raises(UsageError, match="characters that no token has") as caught:
+            ask()
+
+        assert "cret" not in refusal(caught.value)
+
+    assert hub.requests == []
