@@ -56,7 +56,7 @@ def read_back(
         build=build,
         model=file_identity(model_path),
         shape=plan.shape,
-        fitted=plan.fitted,
+        fitted=plan.fitted or not plan.certain,  # then the layers may be anywhere
         when=now,
         devices=tuple(MeasuredDevice(name, places[name], beside.get(name)) for name in names),
         host=places.get(HOST, {}),
