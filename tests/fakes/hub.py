@@ -44,7 +44,7 @@ class StubHub:
     :param moved: old names of repositories to new ones
     :param break_after: bytes of a body before its connection breaks, with the fault `break`
     :param tree_only: a mirror that has no `/api/models/NAME`
-    :param not_a_hub: every question is answered with a page
+    :param listing: what is answered to every question for a listing, in place of one
     """
 
     repositories: Mapping[str, Mapping[str, str]]
@@ -55,7 +55,7 @@ class StubHub:
     break_after: int = 300_000
     breaks_left: int = 1_000_000
     tree_only: bool = False
-    not_a_hub: bool = False
+    listing: bytes | None = None
     endpoint: str = ""
     files_at: str = ""
     sent: int = 0
@@ -126,8 +126,8 @@ def _answer(hub: StubHub, request: HubRequest, to: BaseHTTPRequestHandler) -> No
         _send_file(hub, query["repo"][0], path[1:], to)
         return
 
-    if hub.not_a_hub:
-        _say(to, 200, {"Content-Type": "text/html"}, b"<html>welcome</html>")
+    if hub.listing is not None and path.startswith("/api/"):
+        _say(to, 200, {"Content-Type": "application/json"}, hub.listing)
         return
 
     match = _MODEL.fullmatch(path) or _RESOLVE.fullmatch(path)

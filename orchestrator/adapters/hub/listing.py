@@ -27,7 +27,7 @@ def list_files(repository: str) -> tuple[RepositoryFile, ...]:
         return _list(api, repository)
     except TRANSPORT_ERRORS as error:
         raise hub_failure(error, what, url) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # an answer that is not a hub's
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # an answer that is not a hub's
         raise OrchError(
             f"{what}: the answer is not a hub's",
             details=(url, str(error)[:200]),
@@ -38,11 +38,19 @@ def list_files(repository: str) -> tuple[RepositoryFile, ...]:
 def _list(api: HfApi, repository: str) -> tuple[RepositoryFile, ...]:
     try:
         siblings = api.model_info(repository, files_metadata=True, timeout=TIMEOUT_S).siblings or ()
-        return tuple(RepositoryFile(each.rfilename, each.size) for each in siblings)
+        return tuple(_file(each.rfilename, each.size) for each in siblings)
     except HfHubHTTPError as error:
         # Mirrors that serve files have the tree at least; the hub itself names what it has not got.
         if error.response.status_code != 404 or "x-error-code" in error.response.headers:
             raise
 
     tree = api.list_repo_tree(repository, recursive=True)
-    return tuple(RepositoryFile(each.path, each.size) for each in tree if isinstance(each, RepoFile))
+    return tuple(_file(each.path, each.size) for each in tree if isinstance(each, RepoFile))
+
+
+def _file(path: object, size: object) -> RepositoryFile:
+    """Return what an answer says of a file: its library hands on whatever stood there."""
+    if not isinstance(path, str):
+        raise ValueError(f"a file's name is {type(path).__name__}")
+
+    return RepositoryFile(path, size if isinstance(size, int) and size >= 0 else None)

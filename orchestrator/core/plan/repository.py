@@ -97,7 +97,7 @@ def sort_files(files: Iterable[RepositoryFile]) -> Contents:
     """Return a repository's GGUF files by what their names say they are."""
     models: dict[str, list[RepositoryFile]] = {}
     projectors, drafters = [], []
-    for file in sorted(files):
+    for file in {each.path: each for each in sorted(files, key=lambda each: each.path)}.values():
         stem = _stem(file.path)
         if stem is None or _NO_MODEL.search(stem):
             continue

@@ -183,10 +183,35 @@ def test_a_mirror_without_the_models_page_is_asked_for_the_tree(hub: StubHub) ->
     assert sorted(list_files(REPOSITORY)) == sorted(whole)
 
 
-def test_an_address_that_is_no_hub_says_so(hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.not_a_hub = True
-    with pytest.raises(OrchError, match="the answer is not a hub's"):
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html>welcome</html>",
+        b"",
+        b"null",
+        b"[]",
+        b'"siblings"',
+        b'{"id": "a/b", "siblings": [{"rfilename": 5}]}',
+        b'{"id": "a/b", "siblings": [{}]}',
+        b'{"id": "a/b", "siblings": "all of them"}',
+        b'{"id": "a/b", "siblings": [7]}',
+        b'{"id": "a/b", "createdAt": "yesterday", "siblings": []}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_that_is_no_hub_s_says_so(hub: StubHub, answer: bytes) -> None:
+    hub.listing = answer
+    with pytest.raises(OrchError, match="the answer is not a hub's") as caught:
         list_files(REPOSITORY)
+
+    assert hub.endpoint in refusal(caught.value)
+
+
+@pytest.mark.parametrize("size", ["null", "-5", '"large"', "1e9"])
+def test_a_size_that_is_none_is_not_known(hub: StubHub, size: str) -> None:
+    hub.listing = f'{{"id": "a/b", "siblings": [{{"rfilename": "m.gguf", "size": {size}}}]}}'.encode()
+    assert list_files(REPOSITORY) == (("m.gguf", None),)
 
 
 @pytest.mark.parametrize("length", [0, 3, 24, 700, 2_000_000, 4_999_999])

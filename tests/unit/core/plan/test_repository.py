@@ -178,3 +178,8 @@ def test_a_file_s_name_that_two_share_needs_its_folder() -> None:
     models = contents("a/M-Q8_0.gguf", "b/M-Q8_0.gguf").models
     assert len(find_quant(models, "M-Q8_0.gguf")) == 2
     assert [model.files[0].path for model in find_quant(models, "b/M-Q8_0.gguf")] == ["b/M-Q8_0.gguf"]
+
+
+def test_a_file_that_is_listed_twice_is_one() -> None:
+    (model,) = sort_files([RepositoryFile("M-Q8_0.gguf", 5), RepositoryFile("M-Q8_0.gguf")]).models
+    assert len(model.files) == 1
