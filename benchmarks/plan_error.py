@@ -25,6 +25,7 @@ from orchestrator.core.plan.amounts import MIB, Amount, total
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Component, Need, PlanBuild, need_of
 from orchestrator.core.plan.shape import PlanShape
+from tests.other_architectures import other_header
 from tests.true_geometry import header
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / "memory"
@@ -33,6 +34,9 @@ OWN = ("oracle.jsonl.gz", "later.jsonl.gz")
 _PARTS: Mapping[str, tuple[Component, ...]] = {
     "model": ("weights", "draft_weights"), "context": ("kv", "state"), "compute": ("compute",),
 }  # fmt: skip
+
+OTHER = "other"
+"""The `quant` of rows whose model is one of `tests/other_architectures.py`."""
 
 _ROUNDED = ("llama-server --fit", "llama-fit-params")
 """Ways that print whole MiB, cut."""
@@ -73,6 +77,9 @@ class Comparison(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _geometry(name: str, quant: str) -> Geometry:
+    if quant == OTHER:
+        return geometry_of([other_header(name)])
+
     model, _, without = name.partition(" ")
     return geometry_of([header(model, quant, mtp=not without)])
 

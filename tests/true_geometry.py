@@ -21,7 +21,7 @@ from orchestrator.core.dialect.tensor_types import TENSOR_TYPES
 
 ALIGN = 32
 
-_NUMBERS = {known.name.lower(): number for number, known in TENSOR_TYPES.items()}
+TYPE_NUMBERS = {known.name.lower(): number for number, known in TENSOR_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TrueHeader:
 
 
 def nbytes(kind: str, shape: tuple[int, ...]) -> int:
-    known = TENSOR_TYPES[_NUMBERS[kind]]
+    known = TENSOR_TYPES[TYPE_NUMBERS[kind]]
     assert shape[0] % known.block == 0, (kind, shape)
     count = 1
     for each in shape:
@@ -288,7 +288,7 @@ def tensors(name: str, quant: str, *, mtp: bool = True, merged: bool = False) ->
             add("nextn.shared_head_norm.weight", (n,), "f32")
 
     # gpt-oss has rows of 2880, which super-blocks of 256 do not divide: llama-quantize falls back as well.
-    return [(a, b, c if b[0] % TENSOR_TYPES[_NUMBERS[c]].block == 0 else "q8_0") for a, b, c in found]
+    return [(a, b, c if b[0] % TENSOR_TYPES[TYPE_NUMBERS[c]].block == 0 else "q8_0") for a, b, c in found]
 
 
 def fields(name: str, quant: str, *, mtp: bool = True) -> list[tuple[str, str, object]]:
@@ -397,7 +397,7 @@ def _value(kind: str, value: Any) -> bytes:
 def header(name: str, quant: str = "iq4_xs", *, mtp: bool = True, merged: bool = False) -> TrueHeader:
     """Return a model's header, in memory."""
     found = tuple(
-        TrueTensor(tensor, shape, _NUMBERS[kind], nbytes(kind, shape))
+        TrueTensor(tensor, shape, TYPE_NUMBERS[kind], nbytes(kind, shape))
         for tensor, shape, kind in tensors(name, quant, mtp=mtp, merged=merged)
     )
     return TrueHeader(f"{name}-{quant}.gguf", {key: value for key, _, value in fields(name, quant, mtp=mtp)}, found)
@@ -411,7 +411,7 @@ def write(path: Path, name: str, quant: str = "iq4_xs", *, mtp: bool = True, mer
     parts += [_text(key) + _value(kind, value) for key, kind, value in pairs]
     offset = 0
     for tensor, shape, kind in described:
-        parts.append(_text(tensor) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, _NUMBERS[kind], offset))
+        parts.append(_text(tensor) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, TYPE_NUMBERS[kind], offset))
         offset += nbytes(kind, shape)
         offset += -offset % ALIGN
 

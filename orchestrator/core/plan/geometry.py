@@ -50,6 +50,7 @@ class GeometryError(OrchError):
 class LayerGeometry:
     """One block of the model.
 
+    :param gated: whether a dense feed-forward network has a gate beside what goes up, also as one tensor
     :param weights_bytes: of all its tensors, each rounded up to the allocator's alignment
     :param weights_padding: what a device adds: it completes quantised rows to 512 values
     :param expert_bytes: the part of it that `--n-cpu-moe` places
@@ -63,6 +64,7 @@ class LayerGeometry:
     key_length: int
     value_length: int
     feed_forward: int
+    gated: bool
     window: bool
     recurrent: bool
     weights_bytes: int
@@ -318,6 +320,7 @@ def _layer(
         key_length=key_length,
         value_length=value_length,
         feed_forward=feed_forward,
+        gated=any(".ffn_gate." in tensor.name or tensor.shape[-1] == 2 * feed_forward for tensor in tensors),
         window=window,
         recurrent=recurrent,
         weights_bytes=sum(sizes.values()),

@@ -10,16 +10,19 @@ from typing import NamedTuple
 
 from orchestrator.core.dialect.model_fit import Header
 
-MEASURED = frozenset({"llama", "qwen2", "qwen3", "qwen3moe", "gemma3", "gpt-oss", "qwen35", "qwen35moe"})
+MEASURED = frozenset({
+    "arcee", "bailingmoe", "deepseek", "dots1", "ernie4_5", "exaone", "gemma2", "gemma3", "glm4", "glm4moe", "gpt-oss",
+    "granite", "granitemoe", "internlm2", "llama", "minicpm", "mistral3", "nemotron", "olmo2", "olmoe", "qwen2",
+    "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3vl", "seed_oss", "stablelm",
+    "starcoder2",
+})  # fmt: skip
 """Architectures whose compute buffers were compared with those of the engines."""
 
 _PLAIN = MEASURED | {
-    "apertus", "arcee", "baichuan", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chameleon", "codeshell",
-    "command-r", "dbrx", "deci", "deepseek", "dots1", "ernie4_5", "ernie4_5-moe", "exaone", "falcon", "gemma", "glm4",
-    "glm4moe", "gpt2", "gptneox", "granite", "granitemoe", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe",
-    "internlm2", "jais", "llada", "llada-moe", "maincoder", "minicpm", "minimax-m2", "mistral3", "mpt", "nemotron",
-    "olmo", "olmoe", "openelm", "orion", "phi2", "phi3", "phimoe", "plamo", "qwen", "qwen2moe", "qwen2vl", "qwen3vl",
-    "qwen3vlmoe", "refact", "seed_oss", "smollm3", "stablelm", "starcoder", "starcoder2", "xverse",
+    "apertus", "baichuan", "bailingmoe2", "bitnet", "bloom", "chameleon", "codeshell", "command-r", "dbrx", "deci",
+    "ernie4_5-moe", "falcon", "gemma", "gpt2", "gptneox", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe", "jais",
+    "llada", "llada-moe", "maincoder", "minimax-m2", "mpt", "olmo", "openelm", "orion", "phi2", "phi3", "phimoe",
+    "plamo", "qwen", "qwen3vlmoe", "refact", "smollm3", "starcoder", "xverse",
 }  # fmt: skip
 """Keys and values of every layer in one cache over the whole context."""
 

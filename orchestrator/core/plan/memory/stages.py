@@ -112,7 +112,7 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
         queries=4 * tokens * max((layer.heads * layer.key_length for layer in attending), default=0),
         inputs=(2 if mtp else 4) * rows + _transposed(geometry, shape, attending, tokens),
         small=_SMALL_BYTES * tokens + _rotation_bytes(attending, keys) * (2 if geometry.window else 1),
-        feed_forward=12 * tokens * max((layer.feed_forward for layer in layers if not layer.expert_bytes), default=0),
+        feed_forward=max((_feed_forward(layer, tokens) for layer in layers if not layer.expert_bytes), default=0),
         experts=_expert_bytes(geometry, layers, tokens),
         attention=max((_attention(geometry, shape, cells, layer, tokens) for layer in attending), default=0),
         copies=_copies(geometry, shape, cells, layers, keys, mtp=mtp),
@@ -136,6 +136,11 @@ def _transposed(geometry: Geometry, shape: PlanShape, layers: set[LayerGeometry]
     """Indices into values that are kept transposed, as they are without flash attention."""
     width = max((layer.value_width for layer in layers), default=0)
     return 0 if shape.flash_attention else 8 * tokens * width * (2 if geometry.window else 1)
+
+
+def _feed_forward(layer: LayerGeometry, tokens: int) -> int:
+    """Gate, up and their product; without a gate, its function is computed in place."""
+    return 4 * tokens * layer.feed_forward * (3 if layer.gated else 1)
 
 
 def _expert_bytes(geometry: Geometry, layers: Sequence[LayerGeometry], tokens: int) -> int:

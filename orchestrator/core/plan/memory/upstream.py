@@ -130,7 +130,7 @@ def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Pla
         return _one_of_several(geometry, shape, stages, placement, index)
 
     if not geometry.measured:
-        return Amount(0, high + _UNMEASURED_FACTOR * stages.most, "interval")
+        return Amount(stages.mask, high + _UNMEASURED_FACTOR * stages.most, "interval")
 
     if not shape.flash_attention:
         return Amount(low, high + stages.rows, "computed")

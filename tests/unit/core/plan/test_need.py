@@ -214,7 +214,7 @@ def test_what_no_rule_covers_is_never_said_to_fit(given: _Made) -> None:
 
 
 def test_an_architecture_that_was_not_measured_has_wide_bounds() -> None:
-    compute = need_of(geometry_of([changed("llama31-8b", general__architecture="granite")]), PlanShape(8192), UPSTREAM)
+    compute = need_of(geometry_of([changed("llama31-8b", general__architecture="smollm3")]), PlanShape(8192), UPSTREAM)
 
     assert compute.devices[0]["compute"].kind == "interval"
     assert compute.devices[0]["weights"].kind == "exact"
