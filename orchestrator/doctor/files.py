@@ -15,6 +15,7 @@ from orchestrator.adapters.config.profile_files import ProfileStore, shipped_dir
 from orchestrator.adapters.process.ports import can_listen, listener_pids
 from orchestrator.adapters.store.history import VERSION as HISTORY_VERSION
 from orchestrator.adapters.store.lock import read_holder
+from orchestrator.adapters.store.starts import StartStore
 from orchestrator.adapters.store.state_file import VERSION
 from orchestrator.adapters.store.verifications import VerificationStore, build_key
 from orchestrator.adapters.systemd.notify import own_unit
@@ -26,7 +27,7 @@ from orchestrator.core.setup.service_unit import SERVICE
 from orchestrator.doctor.examine import DoctorContext
 from orchestrator.engines.locate import EngineMissingError
 from orchestrator.engines.model_file import model_file
-from orchestrator.engines.registry import EngineRegistry
+from orchestrator.engines.registry import Engine, EngineRegistry, engine_key
 
 
 def check_directories(context: DoctorContext) -> Iterator[CheckResult]:
@@ -209,8 +210,25 @@ def check_engines(context: DoctorContext) -> Iterator[CheckResult]:
             else:
                 yield CheckResult("ok", "engines", f"{text}; verified {known.when[:10]}: {known.verdict}")
 
+            yield from _check_starts(context, engine)
+
     if not found:
         yield CheckResult("problem", "engines", "there is none", "`orch engines build upstream`")
+
+
+def _check_starts(context: DoctorContext, engine: Engine) -> Iterator[CheckResult]:
+    """Yield a note where the newest start of a model on this build took other memory than the plan knows."""
+    newest = {}
+    for entry in StartStore(context.paths.starts_file).entries():
+        if entry.get("build") == engine_key(engine):
+            newest[entry.get("model")] = entry
+
+    for entry in newest.values():
+        told = entry.get("contradicts")
+        if isinstance(told, list) and told:
+            model, day = str(entry.get("model")).partition(":")[0], str(entry.get("when"))[:10]
+            text = f"`{engine.id}`: {model} took other memory on {day} than the plan knows: {'; '.join(map(str, told))}"
+            yield CheckResult("note", "engines", text, "plans of it go by what was read; is there a newer orch?")
 
 
 def check_room(context: DoctorContext) -> Iterator[CheckResult]:

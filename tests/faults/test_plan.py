@@ -139,3 +139,4 @@ def test_status_shows_what_was_planned_and_what_was_read(lab: Lab) -> None:
     assert "weights 42 (planned" in lab.orch("status").stdout
     (told,) = lab.events("plan_contradicted")
     assert "weights on CUDA0: 43 MiB, planned" in told
+    assert "took other memory on" in lab.orch("doctor", check=False).stdout
