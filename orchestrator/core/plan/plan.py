@@ -155,6 +155,8 @@ def plan_of(
 
     context = largest_context(geometry, judgement.shape, build, free, need=need)
     fewest = smallest_n_cpu_moe(geometry, replace(shape, n_cpu_moe=0), build, free, need=need)
+    if judgement.shape.tensor_split != shape.tensor_split:  # a split of its own leaves more on the devices
+        fewest = judgement.shape.n_cpu_moe
     costs = prices(geometry, shape, build, need=need)
     return Plan(subject, tuple(devices), host, judgement, context or 0, fewest, costs)
 

@@ -10,7 +10,7 @@ from orchestrator.core.plan.amounts import MIB, Amount, total
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import quantised
 from orchestrator.core.plan.need import Component, Need, PlanBuild
-from orchestrator.core.plan.shape import UBATCH, PlanShape
+from orchestrator.core.plan.shape import ALL, UBATCH, PlanShape
 from orchestrator.core.plan.solve import (
     NeedOf,
     fits,
@@ -19,6 +19,7 @@ from orchestrator.core.plan.solve import (
     needs,
     smallest_n_cpu_moe,
 )
+from orchestrator.core.plan.spread import spread, spread_experts
 
 Verdict = Literal["fits", "fits_with_offload", "does_not_fit", "unclear"]
 
@@ -105,8 +106,10 @@ def judge(
         for offloaded in _offloads(geometry, shape, build, free_bytes, margin_bytes, need):
             found = need(offloaded)
             if not _lacks_host(found, host_free_bytes):
-                reason = _offload_text(geometry, offloaded) + f"; on devices alone it {_needs(asked, free_bytes)}"
-                return Judgement("fits_with_offload", reason, offloaded, found, changes)
+                whole = replace(offloaded, tensor_split=shape.tensor_split) == shape
+                otherwise = "shared out by free memory" if whole else "on devices alone"
+                reason = f"{_offload_text(geometry, offloaded)}; {otherwise} it {_needs(asked, free_bytes)}"
+                return Judgement("fits" if whole else "fits_with_offload", reason, offloaded, found, changes)
 
     why = impossible(asked, free_bytes, host_free_bytes)
     least = _most_offloaded(geometry, shape) if may_offload else shape
@@ -134,7 +137,17 @@ def _fitting(
 def _offloads(
     geometry: Geometry, shape: PlanShape, build: PlanBuild, free: Sequence[int], margin: int, need: NeedOf
 ) -> Iterator[PlanShape]:
+    """Yield shapes that fit, with the least on the host first."""
+    split = spread(geometry, shape, free, margin, need)
+    if split is not None:
+        yield split
+        return
+
     count = smallest_n_cpu_moe(geometry, shape, build, free, margin, need=need)
+    split = spread_experts(geometry, shape, free, margin, need)
+    if split is not None and split.n_cpu_moe < (count or ALL):
+        yield split
+
     if count:
         yield replace(shape, n_cpu_moe=count)
 
@@ -192,9 +205,17 @@ def _lacks_host(need: Need, host_free_bytes: int | None) -> bool:
 
 
 def _offload_text(geometry: Geometry, shape: PlanShape) -> str:
+    split = ""
+    if shape.tensor_split:
+        split = f"the layers split {'/'.join(f'{share:g}' for share in shape.tensor_split)}"
+
     if shape.n_cpu_moe:
         count = sum(index < shape.n_cpu_moe for index in geometry.expert_layers)
-        return f"it fits with the experts of {count} of {len(geometry.expert_layers)} layers on the host"
+        rest = f", {split}" if split else ""
+        return f"it fits with the experts of {count} of {len(geometry.expert_layers)} layers on the host{rest}"
+
+    if split and shape.gpu_layers is None:
+        return f"it fits with {split}"
 
     layers = geometry.block_count + 1 if shape.gpu_layers is None else shape.gpu_layers
     return f"it fits with {layers} of {geometry.block_count + 1} layers on the device, the rest on the host"

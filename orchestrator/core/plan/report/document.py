@@ -80,6 +80,9 @@ def settings_of(shape: PlanShape) -> dict[str, object]:
     if shape.n_cpu_ffn:
         found["memory.n_cpu_ffn"] = shape.n_cpu_ffn
 
+    if shape.tensor_split:
+        found["memory.tensor_split"] = list(shape.tensor_split)
+
     if shape.gpu_layers is not None:
         found["memory.gpu_layers"] = shape.gpu_layers
 

@@ -58,6 +58,9 @@ def shape_words(shape: PlanShape) -> str:
     if shape.n_cpu_moe:
         words.append(f"n_cpu_moe {shape.n_cpu_moe if shape.n_cpu_moe < 1 << 20 else 'all'}")
 
+    if shape.tensor_split:
+        words.append(f"tensor_split {'/'.join(f'{share:g}' for share in shape.tensor_split)}")
+
     if shape.gpu_layers is not None:
         words.append(f"gpu_layers {shape.gpu_layers}")
 
@@ -122,10 +125,9 @@ def advice_lines(plan: Plan, speed: SpeedOutlook) -> Iterator[str]:
 
     yield from _speed_lines(speed)
 
-    done = ("memory.n_cpu_moe", plan.shape.n_cpu_moe)
-    changes = [change for change in plan.judgement.changes if (change.setting, change.value) != done]
+    offloads = plan.judgement.verdict == "fits_with_offload"
+    changes = [change for change in plan.judgement.changes if not (offloads and change.setting == "memory.n_cpu_moe")]
     if changes:
-        offloads = plan.judgement.verdict == "fits_with_offload"
         yield "all of it fits on the device with any one of:" if offloads else "any one of these makes it fit:"
         yield from (f"  {change.text} ({_setting(change.setting)} = {change.value})" for change in changes)
 

@@ -10,6 +10,7 @@ from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, PlanSubject, plan_of
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.plan.solve import fits, smallest_n_cpu_moe
 from tests.true_geometry import header
 
 BUILD = PlanBuild("upstream", 11434)
@@ -61,6 +62,34 @@ def test_several_devices_share_the_layers() -> None:
     assert plan.judgement.verdict == "fits"
     first, second = plan.need.device_total(0), plan.need.device_total(1)
     assert min(first.low_mib, second.low_mib) > 3500
+
+
+def test_several_devices_get_a_split_that_leaves_less_on_the_host() -> None:
+    # Experts leave the first layers first: with equal shares the first device is emptied while the second stays full.
+    what = subject("qwen36-35b-a3b", 32768, "q6_k")
+    plan = planned(what, 12288, 12288)
+    assert plan.judgement.verdict == "fits_with_offload"
+    assert plan.n_cpu_moe_min == plan.shape.n_cpu_moe
+    first, second = (plan.need.device_total(index).high_mib for index in (0, 1))
+    assert min(first, second) > 11_000 and max(first, second) <= 12288
+    alone = smallest_n_cpu_moe(what.geometry, replace(what.shape, devices=2), BUILD, [12288 * MIB] * 2)
+    assert alone is not None and plan.shape.n_cpu_moe <= alone / 2
+    # One layer's experts more on the devices, and no split fits.
+    fewer = replace(what.shape, devices=2, n_cpu_moe=plan.shape.n_cpu_moe - 1)
+    assert all(
+        not fits(what.needs()(replace(fewer, tensor_split=(float(count), 42.0 - count))), [12288 * MIB] * 2)
+        for count in range(43)
+    )
+
+
+def test_a_split_may_be_all_that_is_missing() -> None:
+    what = subject("gemma3-12b", 131072, "q8_0")
+    need = what.needs()(replace(what.shape, devices=2))
+    tight = round(max(need.device_total(0).high_mib, need.device_total(1).high_mib)) - 100
+    plan = planned(what, tight, tight)
+    assert plan.judgement.verdict == "fits"
+    assert sum(plan.shape.tensor_split) == what.geometry.block_count + 1
+    assert "fits with the layers split 2" in plan.judgement.reason
 
 
 @pytest.mark.parametrize("on_host", [False, True])
