@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,7 +24,7 @@ from orchestrator.core.starts.start import plan_start
 from orchestrator.engines.registry import Engine
 from tests import true_geometry
 from tests.engines.serving import started
-from tests.support import until
+from tests.support import new_home, until
 from tests.virtual_gpu.memory import MIB
 from tests.virtual_gpu.null_device import NullDevice, null_device
 
@@ -184,3 +184,63 @@ def test_a_start_that_was_read_back_plans_the_next_one(
     longer = replace(first, pair=Pair("small-dense-1b", {"context.size": 49152, **Q8})).pair
     found = count(engine, longer, models, device, tmp_path)
     assert found.counted_mib <= found.most_mib
+
+
+SMALL_CARD = """
+schema = 1
+model = "{model}"
+engine = "{engine}"
+
+[context]
+size = 16384
+parallel = 1
+
+[cpu]
+threads = 1
+
+[memory]
+fit = true
+fit_margin = {margin}
+rpc = ["{address}"]
+{devices}
+
+[speculative]
+type = "{speculation}"
+
+[recovery]
+margins = [{margin}]
+"""
+
+
+def test_a_margin_is_what_stays_free_and_a_start_is_read_back(engine: Engine, models: Path) -> None:
+    """Half the model fits: what stays free is the margin and less than a layer, whatever the engine's fit forgets."""
+    upstream = engine.capabilities.kind == "upstream"
+    margin, card = 700, 2800
+    model = model_of(models, Pair("qwen35-4b", {}, mtp=upstream))
+    with null_device(7 if upstream else 3, card) as device, new_home() as home:
+        variable = "ORCH_ENGINE_UPSTREAM" if upstream else "ORCH_ENGINE_IK_FORK"
+        home.env[variable] = engine.path
+        devices = "" if upstream else f'devices = ["CPU", "RPC0[{device.address}]"]'
+        text = SMALL_CARD.format(
+            model=model, engine=engine.id, margin=margin, address=device.address, devices=devices,
+            speculation="mtp" if upstream else "none",
+        )  # fmt: skip
+        home.profile("half", text)
+        home.serve()
+        home.orch("up", "half", timeout_s=120)
+        status = home.ready("half")
+        assert [attempt["outcome"] for attempt in status["attempts"]] == ["ready"]
+        free_mib = device.memory.told()[0] / MIB
+        # A layer; on the fork the logits, too: with the output layer on the host they are not on the device.
+        assert margin - 16 <= free_mib <= margin + (220 if upstream else 560), free_mib
+
+        def read_back() -> list[Any]:
+            return [row for row in home.status()["memory"] if row["measured_mib"] is not None]
+
+        rows = {(row["place"], row["component"]): row for row in until(read_back, "it is read back")}
+        on_device = sum(row["measured_mib"] for (place, _), row in rows.items() if place != HOST)
+        assert on_device == pytest.approx(card - free_mib, abs=1)
+        assert not [line for line in home.orch("events").stdout.splitlines() if "plan_contradicted" in line]
+        rendered = home.orch("profile", "render", "half")
+        assert "memory.fit_margin is passed as" in rendered.stdout + rendered.stderr
+        home.orch("down")
