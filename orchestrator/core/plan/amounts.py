@@ -45,8 +45,8 @@ class Amount:
             return self
 
         kind = max(self.kind, other.kind, key=_WEAKEST.index)
-        high = min(OPEN, self.high_bytes + other.high_bytes)
-        return Amount(self.low_bytes + other.low_bytes, high, kind)
+        low, high = self.low_bytes + other.low_bytes, self.high_bytes + other.high_bytes
+        return Amount(min(OPEN, low), min(OPEN, high), kind)
 
 
 NOTHING = Amount(0, 0, "exact")
@@ -59,7 +59,7 @@ def exact(size_bytes: int) -> Amount:
 
 def unknown(low_bytes: int = 0) -> Amount:
     """Return an amount of which only a lower bound is known."""
-    return Amount(low_bytes, OPEN, "unknown")
+    return Amount(min(OPEN, low_bytes), OPEN, "unknown")
 
 
 def total(amounts: Iterable[Amount]) -> Amount:

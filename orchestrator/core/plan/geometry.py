@@ -14,6 +14,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.memory.architectures import (
     MEASURED,
     RecurrentState,
+    count_of,
     gated_attention,
     latent_attention,
     layers_without_cache,
@@ -38,6 +39,15 @@ _ROW = 512
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)")
 _EXPERTS = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch|)exps")
 """What `--n-cpu-moe` places: `common.h` of both engines, biases included."""
+
+_INPUTS = ("token_embd.", "token_types", "position_embd", "per_layer_token_embd", "masked_embd")
+"""Beginnings of tensors that are read by rows and stay on the host."""
+
+_SHARED = "rope_"
+"""Tensors of which each device with layers has a copy."""
+
+_FIRST = ("token_embd_norm", "per_layer_", "hrm.")
+"""Tensors that are placed with the first layer; except where the norm is another one's wrong name."""
 
 _DENSE_FFN = re.compile(r"ffn_(?:up|down|gate|gate_up)\.")
 
@@ -185,15 +195,15 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
     header = parts[0]
     tensors = [tensor for part in parts for tensor in part.tensors]
     count, embedding = _needed(header, "block_count"), _needed(header, "embedding_length")
-    by_layer, rest = _sorted(tensors, count)
-    told = header.number("nextn_predict_layers") or 0
+    by_layer, rest = _sorted(tensors, count, misnamed=header.architecture.startswith("lfm2"))
+    told = count_of(header, "nextn_predict_layers") or 0
     mtp = told if told < count else 0
     heads = per_layer(header, "attention.head_count", count) or [0] * count
     kv_heads = per_layer(header, "attention.head_count_kv", count) or heads
     feed_forward = per_layer(header, "feed_forward_length", count) or [0] * count
     most = max(heads)
-    key_length = header.number("attention.key_length") or (embedding // most if most else 0)
-    value_length = header.number("attention.value_length") or (embedding // most if most else 0)
+    key_length = count_of(header, "attention.key_length") or (embedding // most if most else 0)
+    value_length = count_of(header, "attention.value_length") or (embedding // most if most else 0)
     window, windows = window_layers(header, count, mtp)
     recurrent = recurrent_layers(header, count, mtp, [kv == 0 for kv in kv_heads])
     borrowing = layers_without_cache(header, count)
@@ -206,8 +216,8 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
     layers = []
     for index, own in enumerate(by_layer):
         short = windows[index]
-        key = (header.number("attention.key_length_swa") if short else None) or key_length
-        value = (header.number("attention.value_length_swa") if short else None) or value_length
+        key = (count_of(header, "attention.key_length_swa") if short else None) or key_length
+        value = (count_of(header, "attention.value_length_swa") if short else None) or value_length
         layers.append(
             _layer(
                 own,
@@ -222,18 +232,19 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
         )
 
     embeddings = rest.pop("token_embd.weight", None)
-    vocabulary = embeddings.shape[1] if embeddings and len(embeddings.shape) > 1 else header.number("vocab_size") or 0
+    vocabulary = (
+        embeddings.shape[1] if embeddings and len(embeddings.shape) > 1 else count_of(header, "vocab_size") or 0
+    )
     output = rest.get("output.weight")
-    last = [tensor for name, tensor in rest.items() if name.startswith("output")]
+    last = [tensor for name, tensor in rest.items() if not name.startswith((*_INPUTS, _SHARED))]
     input_bytes = padded(embeddings.size_bytes) if embeddings else 0
     tied_bytes = 0
     if output is None and embeddings:
         tied_bytes = input_bytes
         last.append(embeddings)
 
-    others = {name: tensor for name, tensor in rest.items() if not name.startswith("output")}
-    shared = sum(padded(tensor.size_bytes) for name, tensor in others.items() if name.startswith("rope_"))
-    host = sum(padded(tensor.size_bytes) for name, tensor in others.items() if not name.startswith("rope_"))
+    host = sum(padded(tensor.size_bytes) for name, tensor in rest.items() if name.startswith(_INPUTS))
+    shared = sum(padded(tensor.size_bytes) for name, tensor in rest.items() if name.startswith(_SHARED))
     types = sorted({tensor.type for tensor in tensors if tensor.type not in TENSOR_TYPES})
     title = header.kv.get("general.name")
     return Geometry(
@@ -243,10 +254,10 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
         mtp_blocks=mtp,
         embedding=embedding,
         vocabulary=vocabulary,
-        trained_context=header.number("context_length") or 0,
-        experts=header.number("expert_count") or 0,
-        experts_used=header.number("expert_used_count") or 0,
-        expert_feed_forward=header.number("expert_feed_forward_length") or 0,
+        trained_context=count_of(header, "context_length") or 0,
+        experts=count_of(header, "expert_count") or 0,
+        experts_used=count_of(header, "expert_used_count") or 0,
+        expert_feed_forward=count_of(header, "expert_feed_forward_length") or 0,
         window=window,
         state=state,
         gated_attention=gated_attention(header.architecture),
@@ -286,13 +297,21 @@ def row_padding(tensor: HeaderTensor) -> int:
     return padded(tensor.size_bytes + extra) - padded(tensor.size_bytes)
 
 
-def _sorted(tensors: Sequence[HeaderTensor], count: int) -> tuple[list[list[HeaderTensor]], dict[str, HeaderTensor]]:
+def _sorted(
+    tensors: Sequence[HeaderTensor], count: int, *, misnamed: bool
+) -> tuple[list[list[HeaderTensor]], dict[str, HeaderTensor]]:
+    """Return the tensors of each layer, and the others.
+
+    :param misnamed: whether the norm of the output is called that of the embeddings
+    """
     by_layer: list[list[HeaderTensor]] = [[] for _ in range(count)]
     rest = {}
     for tensor in tensors:
         found = _LAYER.fullmatch(tensor.name)
         if found and int(found[1]) < count:
             by_layer[int(found[1])].append(tensor)
+        elif tensor.name.startswith(_FIRST) and not tensor.name.startswith(_INPUTS) and not misnamed:
+            by_layer[0].append(tensor)
         else:
             rest[tensor.name] = tensor
 

@@ -18,6 +18,9 @@ MEASURED = frozenset({
 })  # fmt: skip
 """Architectures whose compute buffers were compared with those of the engines."""
 
+MAX_COUNT = 1 << 40
+"""No size of a model is larger: a header that says so lies."""
+
 _PLAIN = MEASURED | {
     "apertus", "baichuan", "bailingmoe2", "bitnet", "bloom", "chameleon", "codeshell", "command-r", "dbrx", "deci",
     "ernie4_5-moe", "falcon", "gemma", "gpt2", "gptneox", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe", "jais",
@@ -45,6 +48,12 @@ _LATENT = frozenset({"deepseek2", "mistral4"})
 _GATED = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 
 
+def count_of(header: Header, key: str) -> int | None:
+    """Return a number of the header that can be one of its sizes; None when it is absent or cannot be one."""
+    value = header.number(key)
+    return value if value is not None and 0 <= value <= MAX_COUNT else None
+
+
 def gated_attention(architecture: str) -> bool:
     """Return whether attention's queries come with gates of the same width."""
     return architecture in _GATED
@@ -54,7 +63,7 @@ def unplanned_cache(header: Header) -> tuple[str, ...]:
     """Return what of an architecture's cache no rule covers, in words; nothing when all is covered."""
     known = _PLAIN | _WINDOWS.keys() | _INTERVALS | _HYBRID | _RECURRENT
     name = header.architecture
-    if name in known or (name in _LATENT and header.number("attention.key_length_mla")):
+    if name in known or (name in _LATENT and count_of(header, "attention.key_length_mla")):
         return ()
 
     return (f"the cache of the architecture {name or '(none)'}",)
@@ -62,7 +71,7 @@ def unplanned_cache(header: Header) -> tuple[str, ...]:
 
 def latent_attention(header: Header) -> bool:
     """Return whether the values are part of the cached keys, so that there is no cache of values."""
-    return header.architecture in _LATENT and bool(header.number("attention.key_length_mla"))
+    return header.architecture in _LATENT and bool(count_of(header, "attention.key_length_mla"))
 
 
 def window_layers(header: Header, count: int, mtp: int) -> tuple[int, list[bool]]:
@@ -72,7 +81,7 @@ def window_layers(header: Header, count: int, mtp: int) -> tuple[int, list[bool]
     if name not in _WINDOWS:
         return none
 
-    told = header.number("attention.sliding_window")
+    told = count_of(header, "attention.sliding_window")
     window = _OWN_WINDOW.get(name, 0) if told is None else told
     if name == "llama4":
         window = 0 if told == 0 else 8192
@@ -88,7 +97,7 @@ def window_layers(header: Header, count: int, mtp: int) -> tuple[int, list[bool]
     if listed is not None:
         return window, [bool(listed[index]) if index < len(listed) else False for index in range(count)]
 
-    period = header.number("attention.sliding_window_pattern")
+    period = count_of(header, "attention.sliding_window_pattern")
     period = _WINDOWS[name] if period is None else period
     trunk = count - mtp
     if name in _FULL_FIRST:
@@ -105,7 +114,7 @@ def recurrent_layers(header: Header, count: int, mtp: int, without_heads: Sequen
         if listed is not None:
             return [bool(listed[index]) if index < len(listed) else False for index in range(count)]
 
-        interval = header.number("full_attention_interval") or 4
+        interval = count_of(header, "full_attention_interval") or 4
         return [index < count - mtp and (index + 1) % interval != 0 for index in range(count)]
 
     if name in _RECURRENT:
@@ -117,7 +126,7 @@ def recurrent_layers(header: Header, count: int, mtp: int, without_heads: Sequen
 def layers_without_cache(header: Header, count: int) -> range:
     """Return the layers that use the cache of earlier ones."""
     if header.architecture == "gemma4":
-        shared = header.number("attention.shared_kv_layers") or 0
+        shared = count_of(header, "attention.shared_kv_layers") or 0
         return range(max(0, count - shared), count)
 
     return range(min(count, 20), count) if header.architecture == "gemma3n" else range(0)
@@ -146,7 +155,10 @@ class RecurrentState(NamedTuple):
 
 def recurrent_state(header: Header) -> RecurrentState | None:
     """Return what a recurrent layer keeps; None when no rule covers it."""
-    number = header.number
+
+    def number(key: str) -> int | None:
+        return count_of(header, key)
+
     embedding = number("embedding_length") or 0
     head, shortconv, kda = number("wkv.head_size"), number("shortconv.l_cache"), number("kda.head_dim")
     heads = number("attention.head_count") or 0
@@ -176,7 +188,7 @@ def _numbers(header: Header, key: str) -> Sequence[int] | None:
     if not isinstance(values, tuple | list):
         return None
 
-    return [int(each) for each in values if isinstance(each, bool | int | float)]
+    return [int(min(max(each, 0), MAX_COUNT)) for each in values if isinstance(each, bool | int | float)]
 
 
 def per_layer(header: Header, key: str, count: int) -> list[int] | None:
@@ -185,5 +197,5 @@ def per_layer(header: Header, key: str, count: int) -> list[int] | None:
     if listed is not None:
         return [listed[index] if index < len(listed) else 0 for index in range(count)]
 
-    value = header.number(key)
+    value = count_of(header, key)
     return None if value is None else [value] * count

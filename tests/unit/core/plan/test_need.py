@@ -290,3 +290,49 @@ def test_sums_are_known_as_well_as_their_worst_part() -> None:
     assert total([exact(3), Amount(1, 2, "computed"), NOTHING]) == Amount(4, 5, "computed")
     assert total([exact(3), unknown(1)]) == Amount(4, OPEN, "unknown")
     assert exact(2 * MIB).high_mib == 2
+
+
+_KEYS = (
+    "block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length_swa", "attention.sliding_window", "attention.sliding_window_pattern", "expert_count",
+    "nextn_predict_layers", "full_attention_interval", "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size",
+    "attention.recurrent_layers", "feed_forward_length", "wkv.head_size", "context_length",
+)  # fmt: skip
+
+
+@given(
+    model=st.sampled_from(MODELS),
+    lies=st.dictionaries(
+        st.sampled_from(_KEYS),
+        st.one_of(st.integers(-(2**63), 2**64), st.none(), st.lists(st.integers(-9, 2**64), max_size=3).map(tuple)),
+        max_size=4,
+    ),
+    architecture=st.sampled_from(["", "gemma3", "llama4", "qwen35", "mamba", "rwkv7", "gemma4", "jamba", "deepseek2"]),
+    build=st.sampled_from(BUILDS),
+)
+def test_a_header_that_lies_is_refused_or_planned(
+    model: str, lies: dict[str, object], architecture: str, build: PlanBuild
+) -> None:
+    name = architecture or header(model).architecture
+    made = changed(model, general__architecture=name, **{f"{name}.{key}": value for key, value in lies.items()})
+    try:
+        geometry = geometry_of([made])
+    except GeometryError as error:
+        assert error.details
+        return
+
+    need = need_of(geometry, PlanShape(8192, "q8_0", "q8_0", draft_max=3), build)
+    for parts in (*need.devices, need.host):
+        assert all(0 <= amount.low_bytes <= amount.high_bytes for amount in parts.values())
+
+
+def test_tensors_beside_the_layers_are_where_the_engine_places_them() -> None:
+    llama = header("llama31-8b")
+    beside = {"per_layer_token_embd.weight": 1000, "per_layer_model_proj.weight": 300, "token_embd_norm.weight": 20,
+              "altup_proj.weight": 4}  # fmt: skip
+    more = tuple(TrueTensor(name, (256,), 0, kib << 10) for name, kib in beside.items())
+    plain, other = (geometry_of([_Made(dict(llama.kv), tensors)]) for tensors in (llama.tensors, llama.tensors + more))
+
+    assert other.input_bytes - plain.input_bytes == 1000 << 10
+    assert other.layers[0].weights_bytes - plain.layers[0].weights_bytes == 320 << 10
+    assert other.output_bytes - plain.output_bytes == 4 << 10
