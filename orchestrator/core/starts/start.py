@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, total
 from orchestrator.core.plan.geometry import Geometry
-from orchestrator.core.plan.need import Component, Need, PlanBuild
+from orchestrator.core.plan.need import COMPONENTS, Component, Need, PlanBuild
 from orchestrator.core.plan.shape import ALL, PlanShape, shape_of
 from orchestrator.core.plan.solve import NeedOf, needs
 from orchestrator.core.plan.verdict import FILLED_LATER
@@ -127,9 +127,11 @@ def refuse_start(
         return None
 
     kind = plan.build.kind
-    totals = device_total_mib[: plan.shape.devices]
+    totals = sorted(device_total_mib, reverse=True)[: plan.shape.devices]  # which of them it uses is not known
     if totals and needs_device and not (plan.fitted and kind == "upstream"):
-        wanted = sum(_exact(parts) for parts in plan.least.devices)
+        # A fork that cannot draft with a model's MTP block goes on without it.
+        names = [name for name in COMPONENTS if kind == "upstream" or not name.startswith("draft")]
+        wanted = sum(_exact(parts, names) for parts in plan.least.devices)
         have = sum(totals) * MIB
         if wanted > have:
             return f"it needs {_mib(wanted)} MiB of device memory at least, and there are {_mib(have)} MiB in all"
@@ -166,12 +168,8 @@ def _bounds(one: Mapping[Component, Amount], other: Mapping[Component, Amount]) 
     return found
 
 
-def _exact(parts: Mapping[Component, Amount], names: Sequence[Component] | None = None) -> int:
-    return sum(
-        amount.low_bytes
-        for name, amount in parts.items()
-        if (names is None or name in names) and amount.kind in ("exact", "learned")
-    )
+def _exact(parts: Mapping[Component, Amount], names: Sequence[Component]) -> int:
+    return sum(parts[name].low_bytes for name in names if name in parts and parts[name].kind in ("exact", "learned"))
 
 
 def _mib(size_bytes: int) -> str:

@@ -18,9 +18,7 @@ import anyio.to_thread
 
 from orchestrator.adapters.abandonable import NoThreadError, run_abandonable
 from orchestrator.adapters.config.profile_files import ProfileStore
-from orchestrator.adapters.file_stamps import directory_stamp, stamp
 from orchestrator.adapters.gguf.reader import GgufHeader
-from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.adapters.paths import Paths, make_private
 from orchestrator.adapters.process.key_handover import EngineKey, make_key
@@ -36,9 +34,8 @@ from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.core.starts.start import StartPlan
-from orchestrator.engines import probe_cache
+from orchestrator.daemon.fleet.target_files import TargetFiles
 from orchestrator.engines.build.installs import verify
-from orchestrator.engines.locate import PROGRAM, search_path
 from orchestrator.engines.model_check import check_embeddings, check_fit, check_mtp, check_verified, read_model
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.read_back import ReadBack, keep, read_back
@@ -156,8 +153,7 @@ class Preparer:
         self._margins = MarginStore(paths.margins_file)
         self._verifications = VerificationStore(paths.verifications_file)
         self._trusted: set[Target] = set()
-        self._files: dict[Target, tuple[str, ...]] = {}
-        self._stamps: dict[Target, object] = {}
+        self._files = TargetFiles(paths)
 
     def resolve(
         self, name: str, engine: str | None, *, unverified: bool = False, force: bool = False
@@ -208,7 +204,7 @@ class Preparer:
 
     def prepare(self, instance: str, target: Target, rung: Rung | None) -> Launch:
         """:raises OrchError: when the target cannot be started"""
-        self._stamps[target] = self._stamp(target)  # before they are read: what changes meanwhile is seen later
+        self._files.note(target)
         profile = self._profiles.load(target.profile)
         engine = self._find_engine(target.engine)
         chosen = profile.for_engine(engine.id)
@@ -354,34 +350,7 @@ class Preparer:
 
     def files_changed(self, target: Target) -> bool:
         """Return whether a file of the target is another one than when it was last prepared."""
-        return self._stamp(target) != self._stamps.get(target)
-
-    def _stamp(self, target: Target) -> object:
-        """Return what differs once the profile, the model's files, or the engine's program has changed."""
-        try:
-            profile = self._profiles.load(target.profile).for_engine(target.engine)
-            # A path in a setting: a projector, a draft model, a grammar.
-            paths = [each for each in profile.settings.values() if isinstance(each, str) and os.path.isabs(each)]
-            self._files[target] = (*split_paths(model_file(self._paths, profile.model).path), *paths)
-        except (OrchError, OSError, ValueError):
-            pass  # its text is wrong at the moment: its files are those of before
-
-        files = [stamp(path) for path in (self._paths.engines_file, *self._files.get(target, ()))]
-        return directory_stamp(self._paths.profiles), files, self._program_stamp(target.engine)
-
-    def _program_stamp(self, engine: str) -> object:
-        try:
-            path = EngineRegistry(self._paths).place(engine)
-        except OrchError:  # a list of engines with mistakes
-            return None
-
-        if path is None:  # it is searched for
-            return [stamp(os.path.join(directory, PROGRAM)) for directory in search_path(os.environ)]
-
-        try:
-            return probe_cache.stamp_of(path), stamp(path), os.access(path, os.X_OK)
-        except OSError:
-            return None
+        return self._files.changed(target)
 
     def _best_effort(self, work: Callable[[], T], what: str, lacking: list[str]) -> T | None:
         """Return what the work returns; None when it fails, which is then noted among what is lacking.
