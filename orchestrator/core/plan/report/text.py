@@ -74,27 +74,35 @@ def table_of(plan: Plan) -> tuple[list[str], list[list[str]]]:
     """Return headers and rows: components by device and host, how well each is known, totals and what is free."""
     places = [(room.name, plan.need.devices[at], plan.need.device_total(at)) for at, room in enumerate(plan.devices)]
     places.append(("host", plan.need.host, plan.need.host_total()))
+    several = len(places) > 2  # a column for each kind would not go into 80
     headers = ["MIB"]
     for name, _, _ in places:
-        headers += [name, "known"]
+        headers += [name] if several else [name, "known"]
 
     rows = []
     for component in COMPONENTS:
         row = [NAMES[component]]
+        kinds: list[str] = []
         for _, parts, _ in places:
             amount = parts.get(component)
             shown = amount is not None and (amount.high_bytes or amount.kind == "unknown")
-            row += [range_of(amount), amount.kind] if amount is not None and shown else ["", ""]
+            cells = (range_of(amount), amount.kind) if amount is not None and shown else ("", "")
+            row += cells[:1] if several else cells
+            kinds += [cells[1]] if cells[1] else []
 
         if any(row[1:]):
-            rows.append(row)
+            rows.append([*row, "/".join(dict.fromkeys(kinds))] if several else row)
 
     total, free = ["total"], ["free"]
     for _, _, amount in places:
-        total += [range_of(amount), ""]
+        total += [range_of(amount)] if several else [range_of(amount), ""]
 
     for free_mib in (*(room.free_mib for room in plan.devices), plan.host.free_mib):
-        free += ["not known" if free_mib is None else spaced(free_mib), ""]
+        told = "not known" if free_mib is None else spaced(free_mib)
+        free += [told] if several else [told, ""]
+
+    if several:
+        headers, total, free = [*headers, "known"], [*total, ""], [*free, ""]
 
     return headers, [*rows, total, free]
 

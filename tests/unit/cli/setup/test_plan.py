@@ -89,6 +89,19 @@ def test_the_document_has_what_scripts_are_promised(capsys: pytest.CaptureFixtur
     assert {source["figures"] for source in plan["sources"]} >= {"compute buffers", "free device memory"}
 
 
+@pytest.mark.parametrize("devices", [["--card", "RTX 3060 12GB"], ["--vram", "12G,12G"], ["--vram", "0"]])
+def test_the_table_goes_into_eighty_columns(
+    capsys: pytest.CaptureFixture[str], moe: str, monkeypatch: pytest.MonkeyPatch, devices: list[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main(["plan", moe, *devices, "--ram", "64G", "--context", "128k"]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("MIB "))
+    table = lines[start : lines.index("", start)]
+    assert [row.split("  ")[0] for row in table[-2:]] == ["total", "free"]
+    assert max(map(len, table)) <= 80
+
+
 @pytest.mark.parametrize(
     ("words", "verdict"),
     [
@@ -267,8 +280,6 @@ def test_people_get_the_verdict_first_in_eighty_columns(
     assert lines[0].startswith("fits with the experts of ")
     assert lines[1].endswith(" MiB, and the RTX 3060 12GB has 12 288 MiB free")
     assert any(line.startswith("MIB ") and "RTX 3060 12GB" in line for line in lines)
-    table = lines[lines.index("") + 4 : lines.index("", lines.index("") + 5)]
-    assert table and max(map(len, table)) <= 80
 
 
 def test_the_matrix_shows_what_lies_beside_a_file(
