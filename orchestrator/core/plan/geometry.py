@@ -111,6 +111,7 @@ class Geometry:
     :param layers: all blocks, those of MTP last
     :param mtp_blocks: how many of the layers are for MTP
     :param window: tokens of the sliding window, 0 without
+    :param layer_inputs: values of a token's own inputs of all layers together
     :param state: what a recurrent layer keeps; None without such layers
     :param input_bytes: token embeddings and what else stays on the host
     :param output_bytes: the output layer's tensors; with tied embeddings, their copy is one of them
@@ -131,6 +132,7 @@ class Geometry:
     experts_used: int
     expert_feed_forward: int
     window: int
+    layer_inputs: int
     state: RecurrentState | None
     gated_attention: bool
     input_bytes: int
@@ -259,6 +261,7 @@ def geometry_of(parts: Sequence[Header]) -> Geometry:
         experts_used=count_of(header, "expert_used_count") or 0,
         expert_feed_forward=count_of(header, "expert_feed_forward_length") or 0,
         window=window,
+        layer_inputs=count * (count_of(header, "embedding_length_per_layer_input") or 0),
         state=state,
         gated_attention=gated_attention(header.architecture),
         input_bytes=input_bytes + host,

@@ -39,7 +39,7 @@ class Stages:
     :param recurrence: its state and rows
     :param recurrence_luck: what the allocator may save or waste of it
     :param gated: whether queries come with gates
-    :param alike: whether keys and values are both quantised, so that their copies leave like holes
+    :param alike: whether copies of keys and values leave like holes: both quantised, and heads of one length
     """
 
     tokens: int
@@ -103,6 +103,7 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
     keys = (shape.draft_kv_k, shape.draft_kv_v) if mtp else (shape.kv_k, shape.kv_v)
     rows = 4 * geometry.embedding * tokens
     attending = {layer for layer in layers if layer.attends}
+    own_inputs = 0 if mtp else geometry.layer_inputs * tokens
     recurrence, luck = _recurrence(geometry, layers, tokens, slots, 1 if mtp else 1 + shape.draft_max)
     return Stages(
         tokens=tokens,
@@ -110,7 +111,7 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
         mask=_mask_bytes(geometry, shape, cells, tokens),
         rows=rows,
         queries=4 * tokens * max((layer.heads * layer.key_length for layer in attending), default=0),
-        inputs=(2 if mtp else 4) * rows + _transposed(geometry, shape, attending, tokens),
+        inputs=(2 if mtp else 4) * rows + _transposed(geometry, shape, attending, tokens) + 4 * own_inputs,
         small=_SMALL_BYTES * tokens + _rotation_bytes(attending, keys) * (2 if geometry.window else 1),
         feed_forward=max((_feed_forward(layer, tokens) for layer in layers if not layer.expert_bytes), default=0),
         experts=_expert_bytes(geometry, layers, tokens),
@@ -121,7 +122,7 @@ def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool =
         recurrence_luck=luck,
         logits=4 * geometry.vocabulary * min(outputs, tokens),
         gated=geometry.gated_attention,
-        alike=all(map(quantised, keys)),
+        alike=all(map(quantised, keys)) and len({layer.key_length for layer in attending}) < 2,
     )
 
 
@@ -184,13 +185,15 @@ def _copies(
         return 0
 
     if shape.remote:
-        firsts: dict[int, LayerGeometry] = {}
+        firsts: dict[tuple[int, int, int], LayerGeometry] = {}
         for device, layer in zip(place(geometry, shape, "upstream").layers, geometry.trunk, strict=False):
             if layer.attends and device != HOST:
-                firsts.setdefault(device, layer)
+                firsts.setdefault((device, layer.heads, layer.value_length), layer)
 
-        if any(layer.attends and layer.heads == first.heads for layer in layers for first in firsts.values()):
-            return max(_layer_copies(cells, first, (shape.kv_k, shape.kv_v)) for first in firsts.values())
+        results = {(layer.heads, layer.value_length) for layer in layers if layer.attends}
+        deciding = [first for (_, *result), first in firsts.items() if tuple(result) in results]
+        if deciding:
+            return max(_layer_copies(cells, first, (shape.kv_k, shape.kv_v)) for first in deciding)
 
     return max((_layer_copies(cells, layer, keys) for layer in layers if layer.attends), default=0)
 

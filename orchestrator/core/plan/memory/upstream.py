@@ -243,7 +243,9 @@ def _host(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Place
         return Amount(size, size + _COPIES * stages.small + stages.rows, "computed")
 
     if not _copies_weights(geometry, shape, placement):
-        return Amount(size, size + cached + stages.small, "interval" if cached else "computed")
+        # The rows of layers' own inputs are gathered beside the others.
+        cached += stages.rows if geometry.layer_inputs else 0
+        return Amount(size, size + cached + stages.small, "interval" if not shape.kv_offload else "computed")
 
     on_host = max(stages.feed_forward, stages.experts) + 2 * stages.rows
     if HOST in placement.layers:
