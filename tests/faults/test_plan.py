@@ -140,3 +140,14 @@ def test_status_shows_what_was_planned_and_what_was_read(lab: Lab) -> None:
     (told,) = lab.events("plan_contradicted")
     assert "weights on CUDA0: 43 MiB, planned" in told
     assert "took other memory on" in lab.orch("doctor", check=False).stdout
+
+
+def test_a_new_profile_has_the_numbers_of_the_plan(lab: Lab) -> None:
+    card(lab, 12288)
+    path = Path(lab.root) / "eight.gguf"
+    true_geometry.write(path, "llama31-8b", "q8_0")
+    made = lab.orch("profile", "new", "eight", "--model", str(path))
+    assert "the largest with which all of it is on the device" in made.stderr
+    text = Path(made.stdout.strip()).read_text()
+    assert 'engine = "upstream"' in text and "fit_margin = 1024" in text and "parallel = 1" in text
+    assert lab.orch("profile", "check", "eight").returncode == 0

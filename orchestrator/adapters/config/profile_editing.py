@@ -62,11 +62,18 @@ def set_values(store: ProfileStore, name_or_file: str, pairs: Sequence[tuple[str
     return Edited(path, changes, source.path if source.shipped else None)
 
 
-def create_profile(store: ProfileStore, name: str, model: str, template: str | None = None) -> str:
+def create_profile(
+    store: ProfileStore,
+    name: str,
+    model: str,
+    template: str | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> str:
     """Write a new profile into the user's directory, and return its path.
 
     :param model: path of the GGUF, absolute or beginning with `~`
     :param template: the profile to extend
+    :param settings: dotted keys and their values
     :raises UsageError: when the name is taken or not allowed
     """
     if not is_name(name):
@@ -92,7 +99,9 @@ def create_profile(store: ProfileStore, name: str, model: str, template: str | N
     document["model"] = model
     if template is None:
         document["engine"] = DEFAULT_ENGINE
-        document["memory"] = {"fit": True}
+        for key, value in (settings or {"memory.fit": True}).items():
+            table, _, setting = key.partition(".")
+            document.setdefault(table, tomlkit.table())[setting] = list(value) if isinstance(value, tuple) else value
 
     path = os.path.join(store.directory, name + SUFFIX)
     text = tomlkit.dumps(document)

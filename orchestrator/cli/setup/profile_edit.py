@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.engines.new_profile import FirstSettings
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +70,31 @@ def new(args: argparse.Namespace) -> int:
     from orchestrator.adapters.paths import find_paths
 
     model = args.model if args.model.startswith(("~", "orch:")) else os.path.abspath(args.model)
-    path = create_profile(ProfileStore(find_paths()), args.name, model, args.extends)
+    first = None if args.extends else _first_settings(os.path.expanduser(model))
+    settings = first.settings if first is not None else None
+    path = create_profile(ProfileStore(find_paths()), args.name, model, args.extends, settings)
     if args.json:
         output.json_data({"version": 1, "name": args.name, "file": path})
     else:
         output.line(path)
+        if first is not None:
+            diagnostics.note(f"{first.why}; `orch plan {args.name}` shows what takes how much")
+
         diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor")
 
     return exit_codes.OK
+
+
+def _first_settings(path: str) -> FirstSettings | None:
+    """Return the numbers of a new profile as the plan has them; None of a file that is not there or cannot be read."""
+    if not os.path.isfile(path):
+        return None
+
+    from orchestrator.core.profile.profile import DEFAULT_ENGINE
+    from orchestrator.engines.new_profile import first_settings
+    from orchestrator.engines.plan import measure_devices
+
+    return first_settings(path, DEFAULT_ENGINE, measure_devices())
 
 
 def _shown(value: object) -> str:
