@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from tests.true_geometry import TYPE_NUMBERS, TrueHeader, TrueTensor, nbytes
+from tests.true_geometry import GEOMETRY, TYPE_NUMBERS, TrueHeader, TrueTensor, header, nbytes
 
 _SIZES: dict[str, Any] = {
     "layers": 32, "embd": 4096, "heads": 32, "kv": 8, "head": 128, "ff": 14336, "vocab": 64000, "ctx": 131072,
@@ -54,9 +54,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+GEMMA4: dict[str, dict[str, int]] = {
+    "gemma4-31b": {"layers": 60, "embd": 5376, "heads": 32, "kv": 4, "kv_window": 16, "ff": 21504, "window": 1024},
+    "gemma4-e4b": {"layers": 42, "embd": 2560, "heads": 8, "kv": 2, "kv_window": 2, "ff": 10240, "window": 512,
+                   "own": 256, "shared": 18},
+    "gemma4-26b": {"layers": 30, "embd": 2816, "heads": 16, "kv": 2, "kv_window": 8, "ff": 2112, "window": 1024,
+                   "experts": 128, "used": 8, "ff_exp": 704},
+}  # fmt: skip
+
+
 @lru_cache(maxsize=64)
 def other_header(architecture: str) -> TrueHeader:
     """Return an architecture's header, in memory."""
+    if architecture in GEMMA4:
+        return _gemma4(architecture, GEMMA4[architecture])
+
+    if architecture == "qwen3next":
+        return _qwen3next()
+
     sizes = ARCHITECTURES[architecture]
     keys = {
         "block_count": sizes["layers"], "context_length": sizes["ctx"], "embedding_length": sizes["embd"],
@@ -156,3 +171,76 @@ def _feed_forward(sizes: dict[str, Any], index: int) -> Iterator[tuple[str, tupl
     if sizes.get("bias_out"):
         yield "ffn_up.bias", (inner,)
         yield "ffn_down.bias", (width,)
+
+
+def _qwen3next() -> TrueHeader:
+    """As Qwen3.6-35B-A3B, deeper, with more experts, and one projection where that has two."""
+    model = GEOMETRY["qwen36-35b-a3b"]
+    name = "qwen3next"
+    GEOMETRY[name] = {**model, "layers": 48, "experts": 512, "used": 10, "vocab": 151936, "mtp": 0}
+    made = header(name, "q4_k_m")
+    tensors = [
+        each
+        if ".ssm_beta." not in each.name
+        else TrueTensor(each.name, (each.shape[0], 64), each.type, 2 * each.size_bytes)
+        for each in made.tensors
+        if ".ssm_alpha." not in each.name
+    ]
+    del GEOMETRY[name]
+    kv = {key.replace(made.architecture, name): value for key, value in made.kv.items()}
+    return TrueHeader(f"{name}.gguf", {**kv, "general.architecture": name}, tuple(tensors))
+
+
+def _gemma4(name: str, sizes: dict[str, int]) -> TrueHeader:
+    width, layers, vocab, own = sizes["embd"], sizes["layers"], 262144, sizes.get("own", 0)
+    windows = [(index + 1) % 6 != 0 for index in range(layers)]
+    found: list[tuple[str, tuple[int, ...], str]] = [
+        ("token_embd.weight", (width, vocab), "q6_k"), ("output_norm.weight", (width,), "f32"),
+        ("rope_freqs.weight", (256,), "f32"),
+    ]  # fmt: skip
+    if own:
+        found.append(("per_layer_token_embd.weight", (own * layers, vocab), "q4_k"))
+        found.append(("per_layer_model_proj.weight", (width, own * layers), "f16"))
+        found.append(("per_layer_proj_norm.weight", (own,), "f32"))
+
+    for index, short in enumerate(windows):
+        head, kv = (256, sizes["kv_window"]) if short else (512, sizes["kv"])
+        queries, inner = sizes["heads"] * head, sizes["ff"]
+        shapes = {"attn_q": (width, queries), "attn_output": (queries, width), "ffn_gate": (width, inner),
+                  "ffn_up": (width, inner), "ffn_down": (inner, width)}  # fmt: skip
+        norms = {"attn_norm": width, "attn_q_norm": head, "post_attention_norm": width, "ffn_norm": width,
+                 "post_ffw_norm": width}  # fmt: skip
+        if index < layers - sizes.get("shared", 0):
+            shapes |= {"attn_k": (width, kv * head), "attn_v": (width, kv * head)}
+            norms["attn_k_norm"] = head
+
+        if own:
+            shapes |= {"inp_gate": (width, own), "proj": (own, width)}
+            norms["post_norm"] = width
+
+        experts: dict[str, tuple[int, ...]] = {}
+        if count := sizes.get("experts"):
+            inner = sizes["ff_exp"]
+            experts = {"ffn_gate_up_exps": (width, 2 * inner, count), "ffn_down_exps": (inner, width, count)}
+            norms |= {"pre_ffw_norm_2": width, "post_ffw_norm_1": width, "post_ffw_norm_2": width}
+            found.append((f"blk.{index}.ffn_gate_inp.weight", (width, count), "f32"))
+            found.append((f"blk.{index}.ffn_gate_inp.scale", (width,), "f32"))
+            found.append((f"blk.{index}.ffn_down_exps.scale", (count,), "f32"))
+
+        found += [(f"blk.{index}.{each}.weight", (rows,), "f32") for each, rows in norms.items()]
+        for each, shape in {**shapes, **experts}.items():
+            found.append((f"blk.{index}.{each}.weight", shape, "q4_k" if shape[0] % 256 == 0 else "q8_0"))
+
+    keys = {
+        "block_count": layers, "context_length": 262144, "embedding_length": width, "vocab_size": vocab,
+        "feed_forward_length": sizes["ff"], "attention.head_count": sizes["heads"],
+        "attention.head_count_kv": [sizes["kv_window"] if short else sizes["kv"] for short in windows],
+        "attention.key_length": 512, "attention.value_length": 512, "attention.key_length_swa": 256,
+        "attention.value_length_swa": 256, "attention.sliding_window": sizes["window"],
+        "attention.sliding_window_pattern": windows, "attention.shared_kv_layers": sizes.get("shared", 0),
+        "embedding_length_per_layer_input": own, "expert_count": sizes.get("experts", 0),
+        "expert_used_count": sizes.get("used", 0), "expert_feed_forward_length": sizes.get("ff_exp", 0),
+    }  # fmt: skip
+    kv_pairs: dict[str, object] = {f"gemma4.{key}": value for key, value in keys.items()}
+    tensors = tuple(TrueTensor(each, shape, TYPE_NUMBERS[kind], nbytes(kind, shape)) for each, shape, kind in found)
+    return TrueHeader(f"{name}.gguf", {"general.architecture": "gemma4", **kv_pairs}, tensors)
