@@ -17,6 +17,7 @@ from orchestrator.core.plan.memory.caches import (
     layer_state_bytes,
     quantised,
 )
+from orchestrator.core.plan.memory.drafts import mtp_compute
 from orchestrator.core.plan.memory.fork import fork_compute
 from orchestrator.core.plan.memory.placement import HOST, Placement, place
 from orchestrator.core.plan.memory.weights import layers_by_device, weights_by_device
@@ -198,7 +199,7 @@ def _add_draft_compute(
     placement: Placement,
     where: Mapping[int, dict[Component, Amount]],
 ) -> None:
-    draft = upstream.mtp_compute(geometry, shape, cells, placement)
+    draft = mtp_compute(geometry, shape, cells, placement)
     if not build.reduced:
         draft = upstream.before_it_was_reduced(draft, geometry, shape, cells)
 

@@ -18,10 +18,10 @@ FIRST_REDUCED = 9737
 """Upstream's first build that is known to have masks in 16 bits (pull request 23764), logits for the outputs alone
 (23861), and the copies of a quantised cache in the compute buffer (23907); the one known before it is b9246."""
 
-_COPIES = 4
-"""Copies of the inputs where several devices work at once (`GGML_SCHED_MAX_COPIES`)."""
+COPIES = 4
+"""Copies of the inputs where several devices work at once (`GGML_SCHED_MAXCOPIES`)."""
 
-_FIRST_ROWS, _NEXT_ROWS = 15, 10
+_FIRST_ROWS, NEXT_ROWS = 15, 10
 """Rows that live through the graph then, on the first device and on the others; up to two more."""
 
 _UNMEASURED_FACTOR = 2
@@ -63,54 +63,6 @@ def before_it_was_reduced(
 
     devices = tuple(wider(amount, more) for amount in compute.devices)
     return ComputeBuffers(devices, wider(compute.host, more if not shape.devices else 2 * stages.mask))
-
-
-def mtp_compute(geometry: Geometry, shape: PlanShape, cells: Cells, placement: Placement) -> ComputeBuffers:
-    """Return the compute buffers of the context in which MTP drafts: of the device that has its blocks.
-
-    Its only attention layer comes first, so the room of its mask is free again for the feed-forward: all of it fits
-    there when the mask is large, nothing when it is smaller than the pieces.
-    """
-    stages = stages_of(geometry, shape, cells, mtp=True)
-    feed_forward = max(stages.feed_forward, stages.experts)
-    rows, mask = stages.rows, stages.mask
-    narrow = 0 if stages.queries > rows else stages.queries
-    attending = mask + stages.inputs + stages.copies + 4 * stages.queries
-    if not shape.flash_attention:
-        attending = mask + stages.inputs + stages.attention + stages.queries
-        narrow = 3 * stages.queries
-
-    low = max(attending - narrow, 2 * rows + feed_forward, 2 * rows + stages.logits)
-    high = max(attending + stages.queries * (stages.copies > 0), mask + 2 * rows + max(feed_forward, stages.logits))
-    high += rows if stages.copies else min(mask, rows)
-    if mask <= rows:
-        low = max(low, mask + 2 * rows + feed_forward - rows)
-    elif mask >= feed_forward + 2 * rows:
-        high = attending + stages.queries
-
-    if not shape.kv_offload:
-        high += 2 * stages.cache + 2 * rows
-
-    host = mask + stages.inputs
-    if pipelined(geometry, shape):
-        host = _COPIES * mask + 5 * rows
-        stage = max(feed_forward, stages.copies + 5 * stages.queries)
-        high = _COPIES * (mask + stages.small) + (_NEXT_ROWS + 2) * rows + stage
-        low = _COPIES * mask + max(feed_forward, stages.copies) + 2 * rows
-
-    most_host = host
-    blocks = range(len(geometry.trunk), geometry.block_count)
-    on_host = any(placement.layers[index] == HOST for index in blocks)
-    if on_host or blocks.start < shape.n_cpu_moe:
-        low, host = 0, mask
-        most_host = mask + stages.inputs + max(feed_forward, stages.attention) + 2 * rows
-        copied = [
-            sum(geometry.layers[index].expert_tensors) or geometry.layers[index].weights_bytes for index in blocks
-        ]
-        high += max(copied) if _offloads(shape, stages) else 0
-
-    device = Amount(min(low, high), high + stages.small, "computed" if geometry.measured else "interval")
-    return ComputeBuffers((device,), Amount(host, most_host + stages.small, "computed" if low else "interval"))
 
 
 def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement, index: int) -> Amount:
@@ -158,11 +110,11 @@ def _one_of_several(geometry: Geometry, shape: PlanShape, stages: Stages, placem
         )
 
     first = index == min(place for place in placement.layers if place != HOST)
-    constant = _COPIES * stages.mask + (_FIRST_ROWS if first else _NEXT_ROWS) * stages.rows
-    constant += _COPIES * (stages.inputs - 4 * stages.rows)
+    constant = COPIES * stages.mask + (_FIRST_ROWS if first else NEXT_ROWS) * stages.rows
+    constant += COPIES * (stages.inputs - 4 * stages.rows)
     # Which layer comes first on a device decides over RPC whether there are copies; only the last has the logits.
     low = constant + max(stages.feed_forward, stages.experts, stages.attention + stages.copies * (not shape.remote))
-    high = constant + stages.most + _COPIES * stages.small + 2 * stages.rows
+    high = constant + stages.most + COPIES * stages.small + 2 * stages.rows
     kind: AmountKind = "computed" if geometry.measured and masked else "interval"
     return Amount(min(low, high) if masked else 0, high, kind)
 
@@ -173,7 +125,7 @@ def _copies_weights(geometry: Geometry, shape: PlanShape, placement: Placement) 
     return away or any(index < shape.n_cpu_moe for index in geometry.expert_layers)
 
 
-def _offloads(shape: PlanShape, stages: Stages) -> bool:
+def offloads(shape: PlanShape, stages: Stages) -> bool:
     """Return whether large operations on weights of the host are brought to a device; over RPC they never are."""
     return shape.op_offload and not shape.remote and stages.tokens >= OFFLOAD_FROM
 
@@ -182,7 +134,7 @@ def _with_copies(geometry: Geometry, shape: PlanShape, stages: Stages, placement
     """A buffer that also takes weights of the host for large batches: how many at a time is the allocator's luck."""
     whole = stages.constant + stages.most + stages.small
     held = stages.constant + stages.least
-    if not _offloads(shape, stages):
+    if not offloads(shape, stages):
         return Amount(min(stages.mask, held), whole + 4 * stages.rows, "interval")
 
     largest, experts, dense = 0, 0, 0
@@ -214,7 +166,7 @@ def _with_copies(geometry: Geometry, shape: PlanShape, stages: Stages, placement
 
 def _without_layers(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Placement) -> Amount:
     """The buffer of a device that holds no layer: large operations are still brought to it."""
-    if not _offloads(shape, stages):
+    if not offloads(shape, stages):
         return Amount(0, stages.constant + stages.most, "interval")
 
     most = max((layer.weights_bytes for layer in geometry.trunk), default=0)
@@ -239,8 +191,8 @@ def _host(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Place
     size = stages.constant
     cached = 0 if shape.kv_offload else 2 * stages.queries + stages.recurrence
     if pipelined(geometry, shape):
-        size = _COPIES * (stages.mask + stages.inputs - 2 * stages.rows) + 2 * stages.rows
-        return Amount(size, size + _COPIES * stages.small + stages.rows, "computed")
+        size = COPIES * (stages.mask + stages.inputs - 2 * stages.rows) + 2 * stages.rows
+        return Amount(size, size + COPIES * stages.small + stages.rows, "computed")
 
     if not _copies_weights(geometry, shape, placement):
         # The rows of layers' own inputs are gathered beside the others.
