@@ -56,7 +56,7 @@ def test_show_says_which_file_says_what(orch: Orch) -> None:
     origins = {entry["key"]: (entry["value"], entry["from"]) for entry in values}
     assert origins["memory.fit_margin"] == (1792, "own")
     assert origins["kv.k"] == ("q8_0", "parent base-qwen3.6-35b-a3b, shipped")
-    assert origins["recovery.margins"] == ([1024, 1280, 1536, 2048], "own")
+    assert origins["recovery.margins"] == ([1664, 1792, 2048], "own")
 
 
 def test_set_shows_old_and_new_and_copies_a_shipped_profile_first(orch: Orch) -> None:
@@ -117,8 +117,8 @@ HELP = FIXTURES / "help"
 @pytest.mark.parametrize(
     ("engine", "recorded", "expected"),
     [
-        ("ik-fork", "ik-b4840", ["--fit", "--fit-margin", "1024", "mtp:n_max=3,p_min=0.75"]),
-        ("upstream", "upstream-b11434", ["--fit-target", "1024", "draft-mtp", "--spec-draft-n-max", "3", "0.75"]),
+        ("ik-fork", "ik-b4840", ["--fit", "--fit-margin", "1664", "mtp:n_max=3,p_min=0.75"]),
+        ("upstream", "upstream-b11434", ["--fit-target", "1664", "draft-mtp", "--spec-draft-n-max", "3", "0.75"]),
     ],
 )
 def test_the_12_gb_profile_renders_for_both_engines(
