@@ -166,13 +166,18 @@ def _add_caches(
     for parts in where.values():
         parts["kv"] = NOTHING
 
+    widest = 0
+    if build.kind == "upstream" and not shape.flash_attention:
+        # Values are kept transposed then, and as wide in each layer as in the widest.
+        widest = max((layer.value_width for layer in geometry.layers if layer.attends), default=0)
+
     for at, layer, count in layers_by_device(geometry, placement):
         device = at if shape.kv_offload else HOST
         if layer.recurrent:
             _put(where[device], "state", exact(count * state))
             continue
 
-        size = layer_kv_bytes(layer, cells, shape.kv_k, shape.kv_v)
+        size = layer_kv_bytes(layer, cells, shape.kv_k, shape.kv_v, least_value_width=widest)
         if size and device != HOST:
             size += kv_padding(layer, shape.kv_k, shape.kv_v, build.kind)
 

@@ -63,12 +63,18 @@ def quantised(type_name: str) -> bool:
     return known is not None and known.block > 1
 
 
-def layer_kv_bytes(layer: LayerGeometry, cells: Cells, key_type: str, value_type: str) -> int | None:
-    """Return the bytes of one attention layer's keys and values; None when a type is not known."""
+def layer_kv_bytes(
+    layer: LayerGeometry, cells: Cells, key_type: str, value_type: str, *, least_value_width: int = 0
+) -> int | None:
+    """Return the bytes of one attention layer's keys and values; None when a type is not known.
+
+    :param least_value_width: values are as wide at least
+    """
     if not layer.attends:
         return 0
 
-    key, value = row_bytes(key_type, layer.key_width), row_bytes(value_type, layer.value_width)
+    width = max(layer.value_width, least_value_width)
+    key, value = row_bytes(key_type, layer.key_width), row_bytes(value_type, width)
     if key is None or value is None:
         return None
 

@@ -85,7 +85,8 @@ def _device(geometry: Geometry, shape: PlanShape, stages: Stages, placement: Pla
         return Amount(stages.mask, high + _UNMEASURED_FACTOR * stages.most, "interval")
 
     if not shape.flash_attention:
-        return Amount(low, high + stages.rows, "computed")
+        mixed = len({layer.key_length for layer in geometry.trunk if layer.attends}) > 1
+        return Amount(low, high + stages.rows + stages.queries * mixed, "computed")
 
     return Amount(low, high, "computed")
 
