@@ -12,9 +12,9 @@ from orchestrator.core.dialect.model_fit import Header
 
 MEASURED = frozenset({
     "arcee", "bailingmoe", "deepseek", "dots1", "ernie4_5", "exaone", "gemma2", "gemma3", "gemma4", "glm4", "glm4moe",
-    "gpt-oss", "granite", "granitemoe", "internlm2", "llama", "minicpm", "mistral3", "nemotron", "olmo2", "olmoe",
-    "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "qwen3vl", "seed_oss",
-    "stablelm", "starcoder2",
+    "gpt-oss", "granite", "granitemoe", "internlm2", "lfm2", "llama", "minicpm", "mistral3", "nemotron", "olmo2",
+    "olmoe", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "qwen3vl",
+    "seed_oss", "stablelm", "starcoder2",
 })  # fmt: skip
 """Architectures whose compute buffers were compared with those of the engines."""
 

@@ -200,6 +200,9 @@ def _copies(
 
 def _layer_copies(cells: Cells, layer: LayerGeometry, keys: tuple[str, str]) -> int:
     own = cells.window if layer.window else cells.full
+    if not layer.value_width:
+        return 4 * own * layer.key_width * (keys[0] != "f16")  # the values are a part of the keys, and copied as well
+
     return 2 * own * (layer.key_width * (keys[0] != "f16") + layer.value_width * (keys[1] != "f16"))
 
 
