@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.api.types import MemoryStatus
 from tests.tui.recorded import frame
 from tui import figures
 from tui.text import cells, clean, cut, fit, plain, wrap
@@ -172,6 +173,19 @@ def test_every_attempt_is_there_with_its_reason_and_what_came_next() -> None:
     assert text.count("✗ device_oom") == 3
     assert "cudaMalloc failed: out of memory" in text and "next: nothing is left to try" in text
     assert "margin 2688 MiB  kv:q4_0" in text
+
+
+def test_memory_is_shown_by_place_and_what_differs_from_its_plan_is_named() -> None:
+    shown = frame("serving")
+    sizes = (("weights", 9000.0, 9000.0, 9000.0), ("compute", 80.0, 82.0, 489.0))
+    shown["status"]["memory"] = [
+        MemoryStatus(
+            place="CUDA0", component=name, planned_mib={"low": low, "high": high}, kind="computed", measured_mib=read
+        )
+        for name, low, high, read in sizes
+    ]
+    text = "\n".join(map(plain, engine.engine(shown, 138)))
+    assert "CUDA0: 9 489 MiB, planned 9 080 to 9 082: weights 9 000, compute 489 (planned 80 to 82)" in text
 
 
 def test_a_full_context_is_marked() -> None:
