@@ -53,11 +53,11 @@ def _alone(shape: PlanShape, stages: Stages) -> tuple[int, int]:
         narrow = 3 * queries
 
     low = max(attending - narrow, 2 * rows + feed_forward, 2 * rows + stages.logits)
-    if mask <= rows:
-        return max(low, mask + rows + feed_forward), _most(stages, attending, feed_forward)
+    if mask < 2 * rows or (stages.experts and mask == 2 * rows):
+        return max(low, mask + 2 * rows + feed_forward), _most(stages, attending, feed_forward)
 
     if mask >= feed_forward + 2 * rows:
-        return low, attending + queries
+        return low, attending + (queries if stages.copies else 0)
 
     return low, _most(stages, attending, feed_forward)
 
@@ -68,7 +68,7 @@ def _most(stages: Stages, attending: int, feed_forward: int) -> int:
     if stages.copies:
         return max(attending + stages.queries, apart) + stages.rows
 
-    return max(attending, apart) + min(stages.mask, stages.rows)
+    return max(attending, apart) + (min(stages.mask, stages.rows) if stages.slots > 1 else 0)
 
 
 def _pipelined(stages: Stages) -> tuple[int, int]:

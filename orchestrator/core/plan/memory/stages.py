@@ -220,7 +220,11 @@ def _recurrence(
         return 0, (0, 0)
 
     held = 4 * tokens * state.row + 4 * slots * state.recurrence * (1 + snapshots)
-    return held, (4 * tokens * state.convolved, 8 * tokens * state.keys + 8 * slots * state.convolution)
+    kept = 8 * slots * state.convolution
+    if tokens * state.convolved <= slots * state.recurrence:
+        return held, (0, kept)  # the rows are small beside the states, and find their room
+
+    return held, (4 * tokens * state.convolved, 8 * tokens * state.keys + kept)
 
 
 def _rotation_bytes(layers: set[LayerGeometry], keys: tuple[str, str]) -> int:
