@@ -63,6 +63,14 @@ class MemoryStatus(TypedDict):
     measured_mib: float | None
 
 
+class UnloadedStatus(TypedDict):
+    """What was unloaded because nobody used it, and since when that is (RFC 3339)."""
+
+    profile: str
+    engine: str
+    since: str
+
+
 class Status(TypedDict):
     version: Literal[1]
     state: StateName
@@ -85,6 +93,7 @@ class Status(TypedDict):
     generation: int
     notice: str | None
     memory: list[MemoryStatus]
+    unloaded: UnloadedStatus | None
 
 
 """The answer of `orch status --json`.

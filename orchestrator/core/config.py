@@ -62,12 +62,20 @@ class DaemonConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ResidencyConfig:
+    """What stays loaded: table `[residency]`."""
+
+    idle_unload_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; paths are absolute, or empty."""
 
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    residency: ResidencyConfig = field(default_factory=ResidencyConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,12 @@ class LoadedConfig:
 
 
 _HOST = (r"[^-\s,/][^\s,/]*", "an address or a host name")
+
+IDLE_UNLOAD = Setting(
+    "residency.idle_unload_s", ("float",), "unload a model after so long without a request, s; 0: never",
+    minimum=0, maximum=2_592_000,
+)  # fmt: skip
+"""In `orch.toml` for every profile, and in a profile for itself."""
 
 CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.host", ("string",), "address to listen on; other than loopback only with a key", form=_HOST),
@@ -117,6 +131,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("restart.intensity", ("int",), "starts within `window_s` until a rest is due", minimum=1, maximum=1000),
     Setting("restart.window_s", ("float",), "time in which starts are counted, s", minimum=1, maximum=86400),
     Setting("restart.cooldown_s", ("float",), "rest before one more try, doubling, s", minimum=0, maximum=86400),
+    IDLE_UNLOAD,
 )  # fmt: skip
 
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
@@ -232,6 +247,7 @@ def _build(values: Mapping[str, Value]) -> Config:
         gateway=GatewayConfig(**{**_table(values, "gateway"), "host": host}),
         daemon=DaemonConfig(**_table(values, "daemon")),
         restart=RestartPolicy(**_table(values, "restart"), healthy_s=cast(float, values["daemon.healthy_s"])),
+        residency=ResidencyConfig(**_table(values, "residency")),
     )
 
 

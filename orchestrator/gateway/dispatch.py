@@ -152,7 +152,7 @@ class Dispatcher(AdmissionGate):
             await self._look_for_models(default_profile(models, default) is not None)
             models = self.supervisor.view().models
 
-        profile = profile_for(name, models, default)
+        profile = profile_for(name, models, default) or self.supervisor.view().asleep
         if self._look_for_models is not None and not self.supervisor.view().serves(profile):
             refusal = self.supervisor.view().refuses(profile)
             if refusal is not None and refusal.permanent:  # what was wrong may have been mended a moment ago

@@ -70,6 +70,10 @@ def news_text(status: Status) -> tuple[str, Role]:
     if status["state"] in ("preparing", "starting", "draining", "stopping"):
         return f"◌ {status['progress']}", "accent"
 
+    unloaded = status.get("unloaded")  # a daemon of an earlier version says nothing of it
+    if unloaded is not None:
+        return f"{unloaded['profile']} is unloaded: a request loads it again", "dim"
+
     if status["state"] == "stopped":
         return "nothing runs: s starts what ran last, w chooses", "dim"
 

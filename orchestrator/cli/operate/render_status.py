@@ -10,7 +10,13 @@ from orchestrator.api.wording import STATE_SYMBOLS, memory_texts
 
 def lines(status: Status) -> Iterator[str]:
     what = f" {status['profile']} on {status['engine']}" if status["profile"] else ""
-    yield f"{STATE_SYMBOLS[status['state']]} {status['state']}{what}"
+    unloaded = status.get("unloaded")
+    if unloaded is not None:
+        target = f"{unloaded['profile']} on {unloaded['engine']}"
+        yield f"{STATE_SYMBOLS[status['state']]} unloaded {target} (idle since {unloaded['since']}; a request loads it)"
+    else:
+        yield f"{STATE_SYMBOLS[status['state']]} {status['state']}{what}"
+
     if status["cause"]:
         yield f"  cause     {status['cause']}"
 

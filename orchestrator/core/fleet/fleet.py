@@ -43,6 +43,7 @@ from orchestrator.core.fleet.fleet_states import (
     SwitchFinished,
     SwitchOperation,
     SwitchRequested,
+    UnloadRequested,
     UpRequested,
     WakeSlot,
     has_process,
@@ -75,6 +76,9 @@ def step_fleet(
     fleet: Fleet, event: FleetEvent, now: float, policy: RestartPolicy
 ) -> tuple[Fleet, tuple[FleetEffect, ...]]:
     """Return the fleet that follows, and the effects to perform. Total."""
+    if isinstance(event, UpRequested | DownRequested | SwitchRequested):
+        fleet = replace(fleet, asleep=None)
+
     turn = _Turn(fleet, now, policy)
     match event:
         case UpRequested():
@@ -85,6 +89,8 @@ def step_fleet(
             turn.switch_target(event)
         case CancelRequested():
             turn.cancel_switch(event)
+        case UnloadRequested():
+            turn.unload(event)
         case SlotWoke():
             turn.step_slot(event.slot, Woke())
         case _:
@@ -231,6 +237,16 @@ class _Turn:
                 pass  # it is on its way back already
             case _:
                 assert_never(switch)
+
+    def unload(self, event: UnloadRequested) -> None:
+        """End the current instance if it is this one and serves; what is wanted stays so."""
+        current, state = self.fleet.current, self.fleet.state
+        if self.fleet.switch is not None or current is None or not isinstance(state, Ready):
+            return
+
+        if state.instance == event.instance:
+            self.fleet = replace(self.fleet, asleep=state.start_record.target)
+            self.step_slot(current, StopRequested())
 
     def step_slot(
         self, slot: str, event: InstanceEvent | StartRequested | StopRequested | ResumeRequested | Woke

@@ -90,12 +90,16 @@ Switch = SideBySide | StoppingOld | StartingNew | RollingBack
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All slots, the current one, the target that a person wants, and the switch under way."""
+    """All slots, the current one, the target that a person wants, and the switch under way.
+
+    :param asleep: what was unloaded because nobody used it: the next request for it has it loaded
+    """
 
     slots: Mapping[str, State] = field(default_factory=dict)
     current: str | None = None
     desired: Target | None = None
     switch: Switch | None = None
+    asleep: Target | None = None
 
     @property
     def state(self) -> State:
@@ -151,7 +155,16 @@ class SlotWoke:
     slot: str
 
 
-FleetEvent = UpRequested | DownRequested | SwitchRequested | CancelRequested | SlotWoke | InstanceEvent
+@dataclass(frozen=True, slots=True)
+class UnloadRequested:
+    """Nobody uses this instance: end it, and load its target again for the next request."""
+
+    instance: str
+
+
+FleetEvent = (
+    UpRequested | DownRequested | SwitchRequested | CancelRequested | UnloadRequested | SlotWoke | InstanceEvent
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class Model:
     :param created: seconds since 1970, as OpenAI's field of this name
     :param version: differs once a start would meet something else: another text, model file or program
     :param variants: more names, with what they change of a request
+    :param idle_unload_s: as the profile says; None where it says nothing
     """
 
     name: str
@@ -72,6 +73,7 @@ class Model:
     figures: ModelFigures = UNKNOWN
     version: str = ""
     variants: tuple[Variant, ...] = ()
+    idle_unload_s: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,6 +106,7 @@ class RoutingView:
     :param unavailable: profiles that did not start a moment ago, and why
     :param fallen: the newest instances that ended by a failure of their own, not because somebody wanted them gone
     :param repaired: a profile that failed and has changed since: it may be started for who asks for it
+    :param asleep: the profile that was unloaded because nobody used it: who asks for it, or names none, waits for it
     """
 
     generation: int
@@ -115,6 +118,7 @@ class RoutingView:
     unavailable: Mapping[str, Refusal] = field(default_factory=dict)
     fallen: tuple[str, ...] = ()
     repaired: str | None = None
+    asleep: str | None = None
 
     def serves(self, profile: str | None) -> bool:
         """Return whether a request for this profile can be sent now; None takes what serves."""
@@ -122,6 +126,9 @@ class RoutingView:
 
     def refuses(self, profile: str | None) -> Refusal | None:
         """Return why a request for this profile need not wait; None when it may."""
+        if not self.on_request and self.asleep is not None and profile not in (None, self.asleep):
+            return Refusal(f"`{profile}` is not loaded; `orch switch` loads it", "not_running", None)
+
         if profile is None or not self.on_request:
             return self.refusal
 
@@ -180,7 +187,8 @@ def routing_view(
 ) -> RoutingView:
     """Return the view of this moment.
 
-    1. The daemon stops: refuse. 2. A switch holds requests, or what serves does not answer: wait. 3. Ready: send.
+    1. The daemon stops: refuse. 2. A switch holds requests, what serves does not answer, or it was unloaded because
+    nobody used it: wait. 3. Ready: send.
     4. Nothing is ready: refuse if nothing is on its way, else wait.
 
     :param endpoint: of the current instance; needed only while that is ready
@@ -199,11 +207,12 @@ def routing_view(
         unavailable=facts.unavailable,
         fallen=facts.fallen,
         repaired=facts.repaired,
+        asleep=fleet.asleep.profile if fleet.asleep is not None else None,
     )
     if facts.closing:
         return replace(view, refusal=Refusal("orch is stopping", "stopping", CLOSING_RETRY_S))
 
-    if fleet.holding or (isinstance(state, Ready) and state.instance in facts.unrouted):
+    if fleet.asleep is not None or fleet.holding or (isinstance(state, Ready) and state.instance in facts.unrouted):
         return view
 
     if isinstance(state, Ready):
@@ -251,7 +260,9 @@ def fleet_progress(fleet: Fleet, facts: RoutingFacts, loading: str) -> str:
     :param loading: how far the instance of `instance_in_progress` has loaded; empty when unknown
     """
     state = fleet.state
-    if isinstance(state, Ready) and state.instance in facts.unrouted:
+    if fleet.asleep is not None:
+        text = f"{fleet.asleep} is unloaded; the next request loads it"
+    elif isinstance(state, Ready) and state.instance in facts.unrouted:
         text = f"{state.start_record.target} does not answer at the moment"
     else:
         text = progress_of(state, loading)

@@ -49,7 +49,20 @@ RECOVERY: Mapping[str, Setting] = {
     )
 }
 
-TOP_KEYS = (*HEAD, "engine", "recovery", VARIANTS, *TABLES, *FREE_TABLES)
+RESIDENCY: Mapping[str, Setting] = {
+    row.key: row
+    for row in (
+        Setting(
+            "residency.idle_unload_s",
+            ("float",),
+            "unload it after so long without a request, s; 0: never; without it as `orch.toml` says",
+            minimum=0,
+            maximum=2_592_000,
+        ),
+    )
+}
+
+TOP_KEYS = (*HEAD, "engine", "recovery", "residency", VARIANTS, *TABLES, *FREE_TABLES)
 
 ENGINE_KEYS = ("extra_args", "recovery", *TABLES, *FREE_TABLES)
 """The keys that a table `[engine.ID]` may hold."""

@@ -17,7 +17,7 @@ from orchestrator.core.dialect.owned_flags import find_refused_flags
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted, nearest
 from orchestrator.core.profile.absent import explain_absent
 from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES, read_metadata, read_variable
-from orchestrator.core.profile.keys import ENGINE_KEYS, HEAD, RECOVERY, TOP_KEYS
+from orchestrator.core.profile.keys import ENGINE_KEYS, HEAD, RECOVERY, RESIDENCY, TOP_KEYS
 from orchestrator.core.profile.profile import (
     DEFAULT_ENGINE,
     DEMO_MODEL,
@@ -28,7 +28,7 @@ from orchestrator.core.profile.profile import (
     Recovery,
     is_name,
 )
-from orchestrator.core.profile.settings import BY_PATH, KV_TYPES, TABLES, Value
+from orchestrator.core.profile.settings import BY_PATH, KV_TYPES, TABLES, Setting, Value
 from orchestrator.core.profile.values import describe_type, read_value
 from orchestrator.core.profile.variants import KEY as VARIANTS
 from orchestrator.core.profile.variants import Variant, read_variants
@@ -85,6 +85,8 @@ def read_layer(
                 values[(key,)] = value
         elif key == "recovery":
             _read_recovery(raw, (key,), values, problems)
+        elif key == "residency":
+            _read_own_table(RESIDENCY, raw, (key,), values, problems)
         elif key == VARIANTS:
             variants = read_variants(raw, problems)
         elif key in TABLES:
@@ -140,6 +142,7 @@ def build_profile(layers: Sequence[Layer]) -> Profile | None:
         overrides={engine: _override(values, engine, common) for engine in engines},
         extends=tuple(layer.name for layer in layers[1:]),
         variants=layers[0].variants,
+        idle_unload_s=cast("float | None", values.get(("residency", "idle_unload_s"))),
     )
 
 
@@ -268,24 +271,33 @@ def _meaning(table: str, key: str) -> str | None:
     return f"did you mean `{whole.path}`?" if whole is not None else explain_key(table, key)
 
 
-def _read_recovery(raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
+def _read_own_table(
+    allowed: Mapping[str, Setting], raw: object, where: Key, values: dict[Key, Value], problems: Problems
+) -> None:
+    """Read a table that is orch's own, not an engine's."""
     if not isinstance(raw, dict):
         problems.add(where, f"`{dotted(where)}`: expected a table, found {describe_type(raw)}")
         return
 
     for key, content in raw.items():
-        setting = RECOVERY.get(key)
+        setting = allowed.get(key)
         if setting is None:
-            problems.add((*where, key), f"unknown key `{dotted((*where, key))}`", hint=did_you_mean(key, RECOVERY))
+            problems.add((*where, key), f"unknown key `{dotted((*where, key))}`", hint=did_you_mean(key, allowed))
             continue
 
         value = read_value(setting, content, (*where, key), problems, allow_empty=True)
         if value is not None:
             values[(*where, key)] = value
-            if key == "margins":
-                _check_margins(cast("tuple[int, ...]", value), (*where, key), problems)
-            elif key == "then":
-                _check_steps(cast("tuple[str, ...]", value), (*where, key), problems)
+
+
+def _read_recovery(raw: object, where: Key, values: dict[Key, Value], problems: Problems) -> None:
+    _read_own_table(RECOVERY, raw, where, values, problems)
+    margins, steps = values.get((*where, "margins")), values.get((*where, "then"))
+    if margins is not None:
+        _check_margins(cast("tuple[int, ...]", margins), (*where, "margins"), problems)
+
+    if steps is not None:
+        _check_steps(cast("tuple[str, ...]", steps), (*where, "then"), problems)
 
 
 def _check_margins(margins: tuple[int, ...], where: Key, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from orchestrator.core.profile.free_tables import ENVIRONMENT, FREE_TABLES
-from orchestrator.core.profile.keys import HEAD, RECOVERY
+from orchestrator.core.profile.keys import HEAD, RECOVERY, RESIDENCY
 from orchestrator.core.profile.profile import NAME_PATTERN, SCHEMA_VERSION
 from orchestrator.core.profile.settings import SETTINGS, TABLES, Setting
 from orchestrator.core.profile.variants import KEY as VARIANTS
@@ -34,11 +34,14 @@ def profile_schema() -> Schema:
     tables: dict[str, object] = {table: _settings_table(table) for table in TABLES}
     tables |= {table: _free_table(table, doc) for table, doc in FREE_TABLES.items()}
     tables["recovery"] = _object({key: _value(setting, may_be_empty=True) for key, setting in RECOVERY.items()})
+    tables["residency"] = _object({key: _value(setting) for key, setting in RESIDENCY.items()})
     engine: Schema = {
         "type": "object",
         "description": "the default engine, and what one engine does differently",
         "properties": {"default": name},
-        "additionalProperties": _object({**tables, "extra_args": head["extra_args"]}),
+        "additionalProperties": _object(
+            {**{name: each for name, each in tables.items() if name != "residency"}, "extra_args": head["extra_args"]}
+        ),
     }
     either: Schema = {"description": "default engine, or a table of engines", "anyOf": [name, engine]}
     return {

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, Status
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, Status, UnloadedStatus
 from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
 from orchestrator.core.fleet.fleet_states import StoppingOld
@@ -115,6 +115,11 @@ class StatusBuilder:
             generation=self._router.views.generation,
             notice=self._notice_of(instance),
             memory=memory_status(self._runs.memory(instance)),
+            unloaded=UnloadedStatus(
+                profile=fleet.asleep.profile, engine=fleet.asleep.engine, since=self.clock.rfc3339(published.since)
+            )
+            if fleet.asleep is not None
+            else None,
         )
 
     def progress(self) -> str:

@@ -82,7 +82,9 @@ class DemandScheduler:
         """Switch to a profile; once more if its engine died in a way that may pass. Then refuse it for a while."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                resolved = await read_files(partial(self._preparer.resolve, profile, None), f"profile `{profile}`")
+                asleep = self._owner.fleet.asleep
+                engine = asleep.engine if asleep is not None and asleep.profile == profile else None
+                resolved = await read_files(partial(self._preparer.resolve, profile, engine), f"profile `{profile}`")
                 strategy, reason = await self._switcher.plan(resolved, None)
             except OrchError as error:
                 self._router.mark_unavailable(profile, told(error), UNAVAILABLE_S, permanent=True)

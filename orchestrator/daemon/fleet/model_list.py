@@ -155,6 +155,7 @@ class ModelList:
             planned_figures(chosen.settings, engine_kind(profile.engine), header),
             hashlib.sha256(repr(runs).encode("utf-8", "replace")).hexdigest()[:16],
             profile.variants,
+            profile.idle_unload_s,
         )
 
     def _program(self, engine: str) -> str | None:

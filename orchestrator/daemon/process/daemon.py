@@ -46,6 +46,7 @@ from orchestrator.daemon.fleet.demand import DemandScheduler
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
 from orchestrator.daemon.fleet.engine_run import EngineRuns
+from orchestrator.daemon.fleet.idle import IdleUnloader
 from orchestrator.daemon.fleet.log_marks import StartMarks
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner
@@ -167,6 +168,9 @@ class Daemon:
         demand = DemandScheduler(owner, router, switcher, self._preparer, dispatcher, policy)
         ledger.subscribe(demand.request_ended)
         core.start("demand", demand.run)
+        idle = IdleUnloader(owner, dispatcher, partial(self._idle_unload_s, router), self._event_log.add)
+        ledger.subscribe(idle.request_ended)
+        core.start("idle unloading", idle.run)
         watcher = self._watcher(runs, router, dispatcher)
         ledger.subscribe(watcher.finished)
         dispatcher.given_up = watcher.given_up
@@ -279,6 +283,12 @@ class Daemon:
             SpeedBook(self._paths.speeds_file),
             look_s,
         )
+
+    def _idle_unload_s(self, router: Router, profile: str) -> float:
+        """Return after how long a profile is unloaded: as it says itself, else as the configuration says."""
+        models = router.view().models
+        own = next((model.idle_unload_s for model in models if model.name == profile), None)
+        return self._config.residency.idle_unload_s if own is None else own
 
     def _control(
         self,

@@ -44,6 +44,7 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         generation=7,
         notice=None,
         memory=[],
+        unloaded=None,
     )
     return Status(**{**base, **changes})  # type: ignore[typeddict-item]
 

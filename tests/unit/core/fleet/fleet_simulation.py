@@ -221,6 +221,10 @@ class WorldSimulation:
         if fleet.switch is None and isinstance(fleet.state, Ready):
             assert fleet.desired == target_of(fleet.state)
 
+        if fleet.asleep is not None:
+            assert fleet.switch is None and fleet.desired == fleet.asleep
+            assert isinstance(fleet.state, Draining | Stopping | Stopped), "what is unloaded neither starts nor serves"
+
     def _check_rest(self) -> None:
         """Nothing is left to happen: everybody was answered, and what is wanted serves, or has failed for good."""
         fleet = self.fleet
@@ -229,7 +233,7 @@ class WorldSimulation:
         assert set(fleet.slots) == ({fleet.current} if fleet.current else set())
         state = fleet.state
         assert isinstance(state, Ready | Stopped | Failed), state
-        assert fleet.desired == (None if isinstance(state, Stopped) else target_of(state))
+        assert fleet.desired == (fleet.asleep if isinstance(state, Stopped) else target_of(state))
         instance = instance_of(state)
         assert self.running == set(self.engines.live) == ({instance} if isinstance(state, Ready) else set())
 

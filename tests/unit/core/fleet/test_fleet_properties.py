@@ -8,7 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from orchestrator.core.fleet.fleet_states import CancelRequested, SlotWoke, Strategy, slot_of, target_of
+from orchestrator.core.fleet.fleet_states import (
+    CancelRequested,
+    SlotWoke,
+    Strategy,
+    UnloadRequested,
+    slot_of,
+    target_of,
+)
 from orchestrator.core.fleet.lifecycle_states import CheckFailed, Failure, Ready, Stopped, Target
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.profile.profile import Recovery
@@ -56,6 +63,10 @@ class WorldMachine(RuleBasedStateMachine):
     @rule(desired=TARGETS, strategy=STRATEGIES, again=st.booleans())
     def a_switch_is_requested(self, desired: Target, strategy: Strategy, again: bool) -> None:
         self.fleet.switch(desired, strategy, again=again)
+
+    @rule(instance=st.sampled_from(["s1.1", "s2.1", "s3.1", "s1r.1", "unknown"]))
+    def nobody_uses_an_instance(self, instance: str) -> None:
+        self.fleet.take(UnloadRequested(instance))
 
     @precondition(lambda self: self.fleet.fleet.switch is not None)
     @rule()

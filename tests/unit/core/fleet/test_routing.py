@@ -226,3 +226,28 @@ def test_an_instance_that_is_gone_is_not_unrouted_any_more() -> None:
     ready = phases.serving().fleet
     facts = replace(FACTS, unrouted=frozenset({"s1.1", "gone.1"}))
     assert facts_after(facts, ready, ready).unrouted == {"s1.1"}
+
+
+def asleep(**facts: object) -> RoutingView:
+    """A was unloaded because nobody used it."""
+    models = (Model("a", (), "", "unloaded", 0), Model("b", (), "", "unloaded", 0))
+    fleet = replace(Fleet({"s1": Stopped()}, "s1", A), asleep=A)
+    return routing_view(fleet, RoutingFacts(models=models, **facts), None, "", NOW, 1)  # type: ignore[arg-type]
+
+
+def test_who_asks_for_what_is_unloaded_or_names_nothing_waits_for_it() -> None:
+    for on_request in (True, False):
+        view = asleep(on_request=on_request)
+        for profile in (None, A.profile):
+            assert view.refuses(profile) is None
+            assert not view.decided(profile)
+
+        assert view.asleep == A.profile
+        assert "the next request loads it" in view.progress
+
+
+def test_another_profile_is_loaded_in_its_place_only_where_clients_may_have_that() -> None:
+    assert not asleep(on_request=True).decided("other")
+    refusal = asleep(on_request=False).refuses("other")
+    assert refusal is not None
+    assert "orch switch" in refusal.message

@@ -27,6 +27,13 @@ def profile_of(text: str) -> Profile:
     return profile
 
 
+def test_a_profile_says_after_how_long_it_is_unloaded() -> None:
+    assert profile_of("[residency]\nidle_unload_s = 600").idle_unload_s == 600
+    assert profile_of("").idle_unload_s is None
+    assert "unknown key `residency.idle_s`" in problems_of("[residency]\nidle_s = 1")[0]
+    assert "`residency.idle_unload_s`" in problems_of("[residency]\nidle_unload_s = -1")[0]
+
+
 def test_every_part_of_a_profile_reaches_the_result() -> None:
     profile = profile_of(
         """
