@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> int:
     answer = client.request(find_paths().control_socket, "/v1/status")
     if args.json:
         output.raw(answer.decode() + "\n")
-        return exit_codes.NOT_RUNNING if b'"state":"stopped"' in answer else exit_codes.OK
+        # What is unloaded because nobody uses it serves whoever asks.
+        stopped = b'"state":"stopped"' in answer and b'"unloaded":null' in answer
+        return exit_codes.NOT_RUNNING if stopped else exit_codes.OK
 
     import json
 
@@ -34,4 +36,5 @@ def run(args: argparse.Namespace) -> int:
     for line in lines(status):
         output.line(line)
 
-    return exit_codes.NOT_RUNNING if status["state"] == "stopped" else exit_codes.OK
+    serves = status["state"] != "stopped" or status.get("unloaded") is not None
+    return exit_codes.OK if serves else exit_codes.NOT_RUNNING

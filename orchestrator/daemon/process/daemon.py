@@ -42,11 +42,10 @@ from orchestrator.daemon.control.status import Clock, StatusBuilder
 from orchestrator.daemon.control.switch_worth import worth_of
 from orchestrator.daemon.control.targets import list_targets
 from orchestrator.daemon.control.top_frame import TopFrames
-from orchestrator.daemon.fleet.demand import DemandScheduler
+from orchestrator.daemon.fleet.demand import DemandScheduler, IdleUnloader
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
 from orchestrator.daemon.fleet.engine_run import EngineRuns
-from orchestrator.daemon.fleet.idle import IdleUnloader
 from orchestrator.daemon.fleet.log_marks import StartMarks
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner

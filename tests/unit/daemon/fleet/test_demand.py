@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.core.fleet.fleet_states import UnloadRequested
 from orchestrator.core.fleet.lifecycle_states import Ready, StartRequested
-from orchestrator.daemon.fleet.idle import IdleUnloader
+from orchestrator.daemon.fleet.demand import IdleUnloader
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.gateway.contract import Finished, Traffic
 from tests.unit.core.fleet.lifecycle_machine import A, Machine, start
