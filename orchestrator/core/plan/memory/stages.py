@@ -79,8 +79,8 @@ class Stages:
         if self.copies and not self.alike:
             fixed += self.queries + self.rows
 
-        wide = self.gated and self.queries > self.rows
-        if (wide and 0 < self.copies < 4 * self.rows - self.mask) or self.logits == fixed:
+        wide = self.queries > self.rows and 0 < self.copies < 4 * self.rows - self.mask
+        if self.gated and (wide or self.logits == fixed):
             fixed += self.rows
 
         near = self.recurrence_luck[1] // 2 if self.slots > 1 else 0
