@@ -1,4 +1,4 @@
-"""Amounts as people write them on a command line, `12G`, `11500M`, `32k`; and times as people read them."""
+"""Amounts as people write them on a command line: `12G`, `11500M`, `32k`."""
 
 from __future__ import annotations
 
@@ -51,16 +51,3 @@ def parse_tokens(text: str, option: str) -> int:
         details=(f"expected 1 to {MOST_TOKENS}, or with k for 1024",),
         hint=f"for example `{option} 32k`",
     )
-
-
-def duration_text(seconds: float) -> str:
-    """Return a time in words: `41 s`, `3 min`, `2 h 05`, `4 d 3 h`."""
-    whole = int(seconds)
-    if whole < 120:
-        return f"{whole} s"
-
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if minutes < 100:
-        return f"{minutes} min"
-
-    return f"{hours} h {minutes % 60:02}" if hours < 48 else f"{days} d {hours % 24} h"

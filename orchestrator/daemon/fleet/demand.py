@@ -16,7 +16,6 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.demand import Demand, DemandPolicy, may_give_up, next_profile, on_its_way
 from orchestrator.core.fleet.fleet_states import UnloadRequested
 from orchestrator.core.fleet.lifecycle_states import Ready
-from orchestrator.core.quantities import duration_text
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
 from orchestrator.daemon.fleet.router import Router
@@ -173,6 +172,6 @@ class IdleUnloader:
         if limit_s and idle_s >= limit_s:
             await self._owner.ask(UnloadRequested(state.instance))
             text = (
-                f"{state.start_record.target} had no request for {duration_text(idle_s)}; the next one loads it again"
+                f"{state.start_record.target} had no request for {idle_s:.0f} s; the next one loads it again"
             )
             self._record("unloaded", text)
