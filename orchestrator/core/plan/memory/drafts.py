@@ -59,7 +59,7 @@ def _alone(shape: PlanShape, stages: Stages) -> tuple[int, int]:
     if mask >= feed_forward + 2 * rows:
         return low, attending + (queries if stages.copies else 0)
 
-    return low, _most(stages, attending, feed_forward)
+    return max(attending - narrow, low - rows // 2), _most(stages, attending, feed_forward)
 
 
 def _most(stages: Stages, attending: int, feed_forward: int) -> int:
