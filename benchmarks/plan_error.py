@@ -199,6 +199,13 @@ def compare(row: Mapping[str, Any]) -> list[Comparison]:
         add("total", total(amount for name, amount in parts.items() if name not in BESIDE_THE_ENGINE), live, 0.5)
         return found
 
+    if "live_mib" in row:
+        for index, live in enumerate(row["live_mib"]):
+            add("total", need.engine_total(index), live, 0.5)
+
+        add("host compute", need.host["compute"], row["host_mib"]["compute"])
+        return found
+
     devices = row["device_mib"] if isinstance(row["device_mib"], list) else [row["device_mib"]]
     for index, device in enumerate(devices if need.devices else ()):
         for part, names in _PARTS.items():

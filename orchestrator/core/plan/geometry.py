@@ -116,7 +116,7 @@ class Geometry:
     :param input_bytes: token embeddings and what else stays on the host
     :param output_bytes: the output layer's tensors; with tied embeddings, their copy is one of them
     :param tied_bytes: that copy, which the host does not need; 0 where the output has weights of its own
-    :param measured: whether the compute buffers of this architecture were compared with an engine's
+    :param measured: whether the compute buffers of this architecture were compared with upstream's
     :param gaps: what no rule covers: cache, state, types of tensors
     :param tensor_types: those that hold a tenth of the weights or more, sorted
     """

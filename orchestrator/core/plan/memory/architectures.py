@@ -16,7 +16,10 @@ MEASURED = frozenset({
     "olmoe", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "qwen3vl",
     "seed_oss", "stablelm", "starcoder2",
 })  # fmt: skip
-"""Architectures whose compute buffers were compared with those of the engines."""
+"""Architectures whose compute buffers were compared with those that upstream reserves."""
+
+MEASURED_FORK = frozenset({"gemma3", "gpt-oss", "llama", "qwen2", "qwen3", "qwen35", "qwen35moe", "qwen3moe"})
+"""The same, with the fork."""
 
 MAX_COUNT = 1 << 40
 """No size of a model is larger: a header that says so lies."""

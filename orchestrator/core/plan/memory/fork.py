@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.plan.amounts import MIB, Amount, AmountKind
 from orchestrator.core.plan.geometry import Geometry
+from orchestrator.core.plan.memory.architectures import MEASURED_FORK
 from orchestrator.core.plan.memory.caches import Cells
 from orchestrator.core.plan.memory.placement import HOST, Placement
 from orchestrator.core.plan.memory.stages import stages_of
@@ -48,7 +49,7 @@ def fork_compute(
         return ComputeBuffers((Amount(min(floor, high), high, "interval"),) * shape.devices, host)
 
     layers = Amount(stages.mask, layer_stage + 3 * stages.rows + stages.small, "interval")
-    if geometry.measured:
+    if geometry.architecture in MEASURED_FORK:
         # A layer that takes more than the logits may use the room of its mask again: measured, and without a rule.
         kind: AmountKind = "computed" if logits_stage >= layer_stage else "interval"
         device = Amount(max(low, embeddings - stages.small if dry_run else 0), max(high, embeddings), kind)
@@ -56,7 +57,8 @@ def fork_compute(
         device = Amount(0, max(high + stages.most, embeddings), "interval")
 
     devices = tuple(device if index == placement.output else layers for index in range(shape.devices))
-    return ComputeBuffers(devices, Amount(stages.mask, masks + stages.rows * shape.devices, "computed"))
+    gathered = 0 if dry_run else stages.rows  # the embeddings, gathered on the host
+    return ComputeBuffers(devices, Amount(stages.mask + gathered, masks + gathered, "computed"))
 
 
 def _weights_copied(geometry: Geometry, shape: PlanShape, placement: Placement) -> int:
