@@ -106,12 +106,18 @@ def test_the_rates_move_under_a_stream_and_fall_to_zero_after_it(home: Home) -> 
     until(lambda: frame(home)["rates"]["decode_tok_s"] == 0.0, "the rate falls to zero")
     assert after["requests"][0]["output_tokens"] == results[0].tokens
     points = [each for each in frame(home)["points"] if each["at_s"] >= began and each["decode_tok_s"]]
-    assert points and max(each["decode_tok_s"] for each in points) > results[0].tok_s / 2
+    # A second's sample may have caught but a part of a stream of some seconds.
+    assert points and max(each["decode_tok_s"] for each in points) > results[0].tok_s / 4
 
 
 def test_a_frame_has_everything_that_its_contract_names(served: Home) -> None:
     served.complete(PROMPT, 50)
-    shown = until(lambda: [each for each in (frame(served),) if each["slots"] and each["host"]["model_mib"]], "all")[0]
+
+    def sampled() -> list[Any]:
+        now = frame(served)
+        return [now] if now["slots"] and now["host"]["model_mib"] and now["host"]["engine_rss_mib"] else []
+
+    shown = until(sampled, "all of it was sampled")[0]
     for value, kind in (
         (shown, TopFrame),
         (shown["rates"], Rates),
