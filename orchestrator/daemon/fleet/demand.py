@@ -171,7 +171,5 @@ class IdleUnloader:
         idle_s = monotonic() - max(self._last_end, state.since)
         if limit_s and idle_s >= limit_s:
             await self._owner.ask(UnloadRequested(state.instance))
-            text = (
-                f"{state.start_record.target} had no request for {idle_s:.0f} s; the next one loads it again"
-            )
+            text = f"{state.start_record.target} had no request for {idle_s:.0f} s; the next one loads it again"
             self._record("unloaded", text)
