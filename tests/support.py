@@ -185,7 +185,7 @@ class Home:
         from orchestrator.adapters.process.guard import home_id
 
         tag = f"ORCH_HOME_ID={home_id(os.path.join(self.root, 'state'))}".encode()
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has(pid, tag)]
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if has_variable(pid, tag)]
 
     def close(self) -> None:
         """End the daemon, whoever started it, and check that nothing is left."""
@@ -220,9 +220,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-def _has(pid: int, tag: bytes) -> bool:
+def has_variable(pid: int, beginning: bytes) -> bool:
+    """Return whether a process was given a variable that begins so, `NAME=` or `NAME=VALUE`."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return tag in file.read().split(b"\0")
+            return any(each.startswith(beginning) for each in file.read().split(b"\0"))
     except OSError:
         return False

@@ -235,7 +235,8 @@ class Lab(Home):
             return []
 
         with open(full, encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+            # The last one may be half written.
+            return [json.loads(line) for line in file if line.endswith("\n")]
 
     # Clients.
 

@@ -163,6 +163,7 @@ WALL_CLOCK = {
     ("daemon/fleet/model_list.py", "time"): "`created` of the models",
     ("daemon/process/daemon.py", "time"): "turns monotonic times into dates, once",
     ("daemon/telemetry/ledger.py", "time"): "the date of a request in the history",
+    ("daemon/telemetry/speed_book.py", "now"): "the date of a speed that was measured",
     ("daemon/telemetry/telemetry.py", "time"): "the time of a point, which the history keeps beyond this daemon",
     ("daemon/fleet/log_marks.py", "now"): "the time of a mark in an engine's log",
     ("daemon/fleet/exits.py", "now"): "the same",
