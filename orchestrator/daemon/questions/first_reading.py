@@ -23,8 +23,8 @@ from orchestrator.daemon.fleet.preparing import Launch, Preparer
 from orchestrator.daemon.questions.canary import drew_odd_text, failure_of
 from orchestrator.engines.verify.text import prefixes
 
-ANSWER_LIMIT_S = 60.0
-"""Of one answer: it has proven by the canary that it answers."""
+LEAST_WAIT_S = 1.0
+"""For an answer, so late as it may be: one that is given up is computed in vain."""
 
 DRAWN = 4
 ROUNDS = ((0, 5), (5, 9))
@@ -89,6 +89,9 @@ async def read_first(probe: EngineProbe, limit_s: float, bounds: Bounds = CLOSE)
             if failure is not None:
                 return None if failure.failure_class == "engine_bug" else QuickResult("unverified", failure.message)
 
+            if any(in_pieces) and not any(step.likely for steps in in_pieces for step in steps):
+                return QuickResult("unverified", "the engine tells no likelihoods")
+
         if monotonic() > until - limit_s / 2:
             break
 
@@ -108,16 +111,22 @@ async def read_first(probe: EngineProbe, limit_s: float, bounds: Bounds = CLOSE)
 async def _read(
     probe: EngineProbe, texts: Sequence[str], into: list[Sequence[DrawnToken]], cached: bool, until: float
 ) -> Failure | None:
-    """Read until all is read or the time is over, at least one of the texts."""
-    for index, text in enumerate(texts):
-        if index and monotonic() > until:
+    """Read until all is read or the time is over."""
+    for text in texts:
+        left_s = until - monotonic()
+        if left_s <= 0:
             return None
 
-        answer = await probe.generate(text, DRAWN, cached=cached, timeout_s=ANSWER_LIMIT_S, budget_s=1.0)
+        answer = await probe.generate(text, DRAWN, cached=cached, timeout_s=max(left_s, LEAST_WAIT_S), budget_s=1.0)
+        if not answer.canary.ok and answer.canary.status is None and not answer.canary.cut:
+            return None  # it has no answer yet, and the time is over
+
         if not answer.canary.ok and not drew_odd_text(answer.canary):
             # A context that is full is no failure: what was read before is compared.
             return failure_of(answer.canary) if answer.canary.status is None or not into else None
 
         into.append(answer.steps)
+        if answer.steps and not any(step.likely for step in answer.steps):
+            return None  # nothing to compare: no more questions
 
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from typing import Any
 
@@ -76,8 +77,10 @@ def test_a_cache_of_four_bits_has_wider_bounds() -> None:
 
 def test_one_that_tells_no_likelihoods_is_unverified_and_serves() -> None:
     answer = 200, [{"content": "a"}, {"content": "", "stop": True}]
-    result = result_of(Scripted(lambda path, body: answer))
+    engine = Scripted(lambda path, body: answer)
+    result = result_of(engine)
     assert (result.verdict, result.failure) == ("unverified", None)
+    assert len(engine.asked) == 1
 
 
 def test_one_with_drafts_tells_the_likelihoods_of_its_first_tokens_and_is_verified_by_these() -> None:
@@ -98,6 +101,20 @@ def test_one_without_time_is_unverified_and_serves() -> None:
     result = result_of(Scripted(steady), limit_s=1e-6)
     assert (result.verdict, result.failure) == ("unverified", None)
     assert "too few" in result.summary
+
+
+def test_one_that_does_not_answer_within_the_time_is_unverified_and_serves() -> None:
+    class Slow(Scripted):
+        async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.asked.append({})
+            with contextlib.closing(writer):
+                while await reader.read(65536):  # until the other side has given up
+                    pass
+
+    engine = Slow(steady)
+    result = result_of(engine, limit_s=0.05)
+    assert (result.verdict, result.failure) == ("unverified", None)
+    assert len(engine.asked) == 1
 
 
 def test_a_context_that_is_full_ends_the_reading_and_what_was_read_counts() -> None:
