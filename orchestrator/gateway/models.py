@@ -51,7 +51,11 @@ def profile_for(name: str | None, models: Sequence[Model], default: str = "") ->
 
 
 def _named(name: str, models: Sequence[Model]) -> str | None:
-    return next((model.name for model in models if name in model.names), None)
+    for model in models:  # each request comes by here: nothing is built
+        if name == model.name or name in model.aliases or (model.variants and _variant(name, model)):
+            return model.name
+
+    return None
 
 
 def variant_of(name: str | None, models: Sequence[Model]) -> Variant | None:
@@ -59,7 +63,15 @@ def variant_of(name: str | None, models: Sequence[Model]) -> Variant | None:
     if not name or len(name) > MAX_NAME:
         return None
 
-    return next((each for model in models for each in model.variants if each.name == name), None)
+    for model in models:
+        if model.variants and (found := _variant(name, model)):
+            return found
+
+    return None
+
+
+def _variant(name: str, model: Model) -> Variant | None:
+    return next((each for each in model.variants if each.name == name), None)
 
 
 def _unknown(name: str, models: Sequence[Model], default: str) -> str:
