@@ -22,7 +22,7 @@ from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp, speculation_types
-from orchestrator.core.verify.relevance import relevant_failures
+from orchestrator.core.verify.relevance import kv_types_of, relevant_failures
 from orchestrator.engines.registry import Engine
 
 
@@ -95,7 +95,7 @@ def check_verified(profile: EngineProfile, parts: tuple[GgufHeader, ...], engine
     failed = relevant_failures(
         known.failed,
         weight_types={type_name(tensor.type) for part in parts for tensor in part.tensors},
-        kv_types={str(settings.get(key, "f16")) for key in ("kv.k", "kv.v")},
+        kv_types=kv_types_of(settings),
         slots=parallel if isinstance(parallel, int) else 1,
         mtp=drafts_with_mtp(settings),
     )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+
+from orchestrator.core.profile.settings import Value
 
 WEIGHTS = "weights in "
 CACHE = "cache in "
 SLOTS = "slots side by side"
 DRAFTS = "MTP on"
+
+
+def kv_types_of(settings: Mapping[str, Value]) -> tuple[str, str]:
+    """Return the types of the K and the V cache that a profile's settings ask for."""
+    return str(settings.get("kv.k", "f16")), str(settings.get("kv.v", "f16"))
 
 
 def relevant_failures(

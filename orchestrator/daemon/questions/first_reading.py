@@ -19,6 +19,7 @@ from orchestrator.core.fleet.readiness import contradicts_itself
 from orchestrator.core.health.canary import DrawnToken
 from orchestrator.core.verify.agreement import CLOSE, Bounds, bounds_of, compare_readings, describe
 from orchestrator.core.verify.checks import Verdict
+from orchestrator.core.verify.relevance import kv_types_of
 from orchestrator.daemon.fleet.preparing import Launch, Preparer
 from orchestrator.daemon.questions.canary import drew_odd_text, failure_of
 from orchestrator.engines.verify.text import prefixes
@@ -59,8 +60,7 @@ async def verify_first(
     ):
         return None
 
-    bounds = bounds_of(str(settings.get(key, "f16")) for key in ("kv.k", "kv.v"))
-    result = await read_first(probe, limit_s, bounds)
+    result = await read_first(probe, limit_s, bounds_of(kv_types_of(settings)))
     if result is None:
         return None
 

@@ -30,6 +30,7 @@ from orchestrator.core.verify.agreement import (
     describe,
 )
 from orchestrator.core.verify.checks import Check, Reproduction
+from orchestrator.core.verify.relevance import kv_types_of
 from orchestrator.engines.registry import Engine
 from orchestrator.engines.render import render_profile
 from orchestrator.engines.verify.text import prefixes
@@ -65,8 +66,8 @@ class Candidate:
         return self.profile.for_engine(self.engine.id).settings
 
     @property
-    def kv_types(self) -> tuple[str, ...]:
-        return tuple(str(self.settings.get(key, "f16")) for key in ("kv.k", "kv.v"))
+    def kv_types(self) -> tuple[str, str]:
+        return kv_types_of(self.settings)
 
 
 async def check_own_model(
