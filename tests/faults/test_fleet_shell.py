@@ -26,7 +26,7 @@ from orchestrator.adapters.process.cgroup import EngineGroups
 from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.cli.operate.render_status import lines
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
-from orchestrator.core.fleet.fleet_states import DownRequested, EndCause
+from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     Exited,
@@ -45,6 +45,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Target,
     WatchLoading,
 )
+from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog

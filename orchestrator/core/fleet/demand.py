@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.fleet.fleet_states import Fleet, SideBySide, StoppingOld
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     Draining,
@@ -31,6 +30,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Stopping,
     Target,
 )
+from orchestrator.core.fleet.resident_states import Resident, SideBySide, StoppingOld
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +79,19 @@ def next_profile(
         return None
 
     first = max(others, key=lambda demand: (demand.oldest_s, demand.count, demand.profile))
-    if serving is None:
+    if serving is None or may_leave(in_flight, stayed_s, quiet_s, first.oldest_s, policy):
         return first.profile
 
-    came_after = policy.settle_s <= first.oldest_s <= quiet_s
+    return None
+
+
+def may_leave(in_flight: int, stayed_s: float, quiet_s: float, waited_s: float, policy: DemandPolicy) -> bool:
+    """Return whether what serves makes room for a request that has waited for so long: 2. to 4. above."""
+    came_after = policy.settle_s <= waited_s <= quiet_s
     if in_flight == 0 and (came_after or quiet_s >= policy.idle_s):
-        return first.profile
+        return True
 
-    if stayed_s < policy.min_stay_s:
-        return None
-
-    return first.profile if in_flight == 0 or first.oldest_s >= policy.patience_s else None
+    return stayed_s >= policy.min_stay_s and (in_flight == 0 or waited_s >= policy.patience_s)
 
 
 def on_its_way(state: State) -> str | None:
@@ -108,7 +110,7 @@ def on_its_way(state: State) -> str | None:
             return None
 
 
-def may_give_up(fleet: Fleet) -> bool:
+def may_give_up(fleet: Resident) -> bool:
     """Return whether a switch that nobody waits for any more can be dropped without another load.
 
     True while it reads ahead, while the new engine starts beside the one that serves, and while that one drains: then

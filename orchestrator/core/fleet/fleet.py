@@ -1,73 +1,97 @@
-"""Everything that runs, and the switch from one instance to another, as a pure function.
+"""All that is loaded, as a pure function: which resident an event is for, what starts beside what, what makes room.
 
-A slot is one lifecycle machine (`lifecycle.py`). Clients are routed to the `current` one. There is one slot, except
-during a switch and while a replaced instance finishes its streams.
+Each resident is a machine of its own (`resident.py`: its slots and its switch). This one is above them: it finds or
+makes the seat that an event is for, keeps each start back until the memory is there (`admission.py`), and ends what
+nobody uses. With one resident it adds nothing: a start that is alone is let in at once.
 
-    side by side                 the new slot starts beside the old one, which serves on
-      beside --new ready--> flip, the old one drains and stops
-             --new failed-> the new one is dropped; nobody noticed
+The decision tree of `step_fleet`:
 
-    hold and replace             new requests wait in the gateway
-      stopping old --old gone--> starting new --new ready--> done
-                                 starting new --new failed-> rolling back --old target ready--> rolled back
-                                                                          --that failed too---> failed
+1. `UpRequested`, `SwitchRequested`, `FocusRequested`: a person names what requests without a model go to. The seat is
+   1.1 that of its profile, if it has one; 1.2 a new one, if there is no focus or what is in it stays (`keep`, or it is
+   pinned); 1.3 else that of the focus, as one switch. Another move of the focus that is under way is cancelled.
+   Once it serves it is the focus; what was it before, in another seat, is ended unless it stays.
+2. `LoadRequested`: 2.1 its profile serves, is on its way, or will be started again: nothing. 2.2 It ends, or is
+   one side of a switch: not yet; whoever wants it asks again. 2.3 It was unloaded, or failed: again in its seat.
+   2.4 A new seat.
+3. `DownRequested`: these seats, or all; what they held is forgotten. 4. `UnloadRequested`: the next request loads it.
+5. `PinRequested`, `RulesChanged`: from the next decision on.
+6. `CancelRequested`: the seat whose switch it is.
+7. `Looked`: 7.1 starts that clients wanted and nobody waits for any more are dropped. 7.2 What was idle for long is
+   unloaded. 7.3 Starts that wait are decided (`admission.decide`).
+8. `SlotWoke` and what is reported of one process: the seat of its slot. 8.1 A start that ran out of memory beside
+   others of whom one can go is tried the same again after that.
 
-A replaced instance may end its streams while the next switch begins. Side by side the new slot starts all the same: the
-strategy was chosen by the memory that is free beside it. In hold and replace it waits for it as well.
+After each: starts that are asked for wait, or go on where nobody else holds memory; empty seats are dropped.
 
-Invariants, checked by the property tests: in hold and replace no process is started before the others are gone (but a
-start that was under way beside another one, and is asked for again, goes on); a newer switch takes the place of the one
-under way; a slot is dropped only when it has no
-process; every switch that was asked for ends in exactly one `SwitchFinished`; every state can be reached from every
-other.
+Invariants, checked by the property tests: a profile has at most one seat; what is let in never exceeds what was free;
+who is pinned never goes to make room; each start that waits goes on, is refused, or is not wanted any more.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
 
+from orchestrator.core.failure.reactions import response_to
+from orchestrator.core.fleet.admission import (
+    RETURN_S,
+    RETURN_SLACK_MIB,
+    Evict,
+    LoadedBeside,
+    MemoryLook,
+    Refuse,
+    Settling,
+    Start,
+    Use,
+    Wait,
+    WaitingStart,
+    decide,
+)
 from orchestrator.core.fleet.fleet_states import (
-    CancelRequested,
     DownRequested,
-    EndCause,
     Fleet,
     FleetEffect,
     FleetEvent,
-    RollingBack,
-    SideBySide,
-    SlotWoke,
-    StartingNew,
-    StoppingOld,
-    Switch,
-    SwitchFinished,
-    SwitchOperation,
-    SwitchRequested,
+    FocusMove,
+    FocusRequested,
+    LoadRequested,
+    Looked,
+    PinRequested,
+    Refused,
+    RulesChanged,
+    Told,
     UnloadRequested,
-    UpRequested,
-    WakeSlot,
-    has_process,
-    slot_of,
-    state_is_active,
-    target_of,
 )
-from orchestrator.core.fleet.lifecycle import step
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
-    Draining,
+    CheckFailed,
+    Exited,
     Failed,
+    Failure,
     InstanceEvent,
+    NotStarted,
+    Prepare,
+    Preparing,
     Ready,
-    ResumeRequested,
-    StartRequested,
+    Starting,
     State,
     Stopped,
     Stopping,
-    StopRequested,
-    Target,
-    WakeAt,
-    Woke,
-    describe,
+    instance_of,
+)
+from orchestrator.core.fleet.resident import step_resident
+from orchestrator.core.fleet.resident_states import (
+    NOBODY,
+    CancelRequested,
+    ResidentEvent,
+    SleepRequested,
+    SlotWoke,
+    StopAllRequested,
+    SwitchFinished,
+    SwitchRequested,
+    UpRequested,
+    has_process,
+    slot_of,
+    state_is_active,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
 
@@ -75,35 +99,37 @@ from orchestrator.core.fleet.restart import RestartPolicy
 def step_fleet(
     fleet: Fleet, event: FleetEvent, now: float, policy: RestartPolicy
 ) -> tuple[Fleet, tuple[FleetEffect, ...]]:
-    """Return the fleet that follows, and the effects to perform. Total."""
-    if isinstance(event, UpRequested | DownRequested | SwitchRequested):
-        fleet = replace(fleet, asleep=None)
-
-    turn = _Turn(fleet, now, policy)
+    """Return the fleet that follows, and the effects to perform. Total. The numbers are those of the module."""
+    turn = _FleetTurn(fleet, now, policy)
     match event:
-        case UpRequested():
-            turn.start_target(event)
-        case DownRequested():
-            turn.stop_all(event)
-        case SwitchRequested():
-            turn.switch_target(event)
-        case CancelRequested():
-            turn.cancel_switch(event)
-        case UnloadRequested():
-            turn.unload(event)
-        case SlotWoke():
-            turn.step_slot(event.slot, Woke())
+        case UpRequested() | SwitchRequested():  # 1
+            turn.name_focus(event, keep=False)
+        case FocusRequested():
+            turn.name_focus(event.switch, keep=event.keep)
+        case LoadRequested():  # 2
+            turn.load(event)
+        case DownRequested():  # 3
+            turn.take_down(event)
+        case UnloadRequested():  # 4
+            turn.unload(event.profile)
+        case PinRequested():  # 5
+            turn.fleet = replace(fleet, pins={**fleet.pins, event.profile: event.pinned})
+        case RulesChanged():
+            turn.fleet = replace(fleet, rules=event.rules)
+        case CancelRequested():  # 6
+            turn.cancel(event.operation)
+        case Looked():  # 7
+            turn.look(event)
+        case SlotWoke():  # 8
+            turn.step_slot(event.slot, event)
         case _:
-            turn.step_slot(slot_of(event.instance), event)
+            turn.report(event)
 
     turn.settle()
     return turn.fleet, tuple(turn.effects)
 
 
-CANCELLED = EndCause("interrupted", "cancelled")
-
-
-class _Turn:
+class _FleetTurn:
     """One step in the making: the fleet so far and the effects collected."""
 
     def __init__(self, fleet: Fleet, now: float, policy: RestartPolicy) -> None:
@@ -112,275 +138,299 @@ class _Turn:
         self.policy = policy
         self.effects: list[FleetEffect] = []
 
-    def start_target(self, event: UpRequested) -> None:
-        switch = self.fleet.switch
-        if switch is not None:
-            if isinstance(switch, SideBySide):
-                self.step_slot(switch.new, StopRequested(force=True))
+    def name_focus(self, event: UpRequested | SwitchRequested, *, keep: bool) -> None:
+        fleet, focus = self.fleet, self.fleet.focus
+        seat = fleet.seat_of(event.target.profile)  # 1.1
+        stays = focus is None or keep or self._is_pinned(focus)
+        if seat is None:
+            seat = event.slot if focus is None or (stays and self._is_used(focus)) else focus  # 1.2, 1.3
 
-            self._finish_switch(False, False, EndCause("interrupted", f"replaced by a start of {event.target}"))
+        for operation, move in fleet.moves.items():
+            if operation != event.slot and move.seat != seat:
+                self.step_seat(move.seat, CancelRequested(operation))
 
-        if not isinstance(switch, StoppingOld | StartingNew | RollingBack) and state_is_active(self.fleet.state):
-            self.switch_target(SwitchRequested(event.target, event.slot, "replace"))
+        self.fleet = replace(self.fleet, guests=self.fleet.guests - {seat})
+        if focus is None or seat == focus:
+            self.fleet = replace(self.fleet, focus=seat)
+            self.step_seat(seat, event)
             return
 
-        self.fleet = replace(self.fleet, desired=event.target)
-        busy = [slot for slot, each in self.fleet.slots.items() if has_process(each)]
-        for slot in self.fleet.slots:
-            if [slot] != busy:
-                self.step_slot(slot, StopRequested())
+        if isinstance(event, UpRequested):
+            event = SwitchRequested(event.target, event.slot, "replace")
 
-        if not busy:
-            self._open_slot(event.slot, event.target)
-        elif len(busy) == 1:
-            # Something is on its way out: the slot starts the new target when its process is gone.
-            self.fleet = replace(self.fleet, current=busy[0])
-            self.step_slot(busy[0], StartRequested(event.target, f"{busy[0]}.1"))
+        move = FocusMove(seat, None if stays else focus)
+        self.fleet = replace(self.fleet, moves={**self.fleet.moves, event.slot: move})
+        self.step_seat(seat, event)
+
+    def load(self, event: LoadRequested) -> None:
+        seat = self.fleet.seat_of(event.target.profile)
+        if seat is None:
+            if self._has_process_of(event.target.profile):  # 2.2
+                return
+
+            # 2.4; what nobody is in can be taken, and is the focus then.
+            free = self.fleet.focus is not None and not self._is_used(self.fleet.focus)
+            seat = self.fleet.focus if free and self.fleet.focus is not None else event.slot
+            if self.fleet.focus is None:
+                self.fleet = replace(self.fleet, focus=seat)
         else:
-            operation = SwitchOperation(event.slot, None, event.target, "replace", self.now, self.now)
-            self.fleet = replace(self.fleet, current=busy[-1], switch=StoppingOld(operation, busy[-1]))
+            resident = self.fleet.residents[seat]
+            if not event.by_client:
+                self.fleet = replace(self.fleet, guests=self.fleet.guests - {seat})
 
-    def stop_all(self, event: DownRequested) -> None:
-        if self.fleet.switch is not None:
-            self._finish_switch(False, False, EndCause("interrupted", "everything was stopped"))
+            ends = resident.busy and not state_is_active(resident.state)
+            if resident.switch is not None or ends or state_is_active(resident.state):  # 2.1, 2.2
+                return
 
-        self.fleet = replace(self.fleet, desired=None)
-        for slot in tuple(self.fleet.slots):
-            self.step_slot(slot, StopRequested(event.force))
+            if event.by_client and isinstance(resident.state, Backoff):
+                return
 
-    def switch_target(self, event: SwitchRequested) -> None:
-        """1. This switch is under way already: nothing. 2. Another one is: it is replaced. 3. The target runs: done.
-        4. Nothing runs: a plain start. 5. Switch.
-        """
+        if event.by_client:  # 2.3, 2.4
+            self.fleet = replace(self.fleet, guests=self.fleet.guests | {seat})
+
+        self.step_seat(seat, UpRequested(event.target, event.slot))
+
+    def take_down(self, event: DownRequested) -> None:
+        chosen = {
+            seat
+            for seat, each in self.fleet.residents.items()
+            if not event.profiles or each.profiles & set(event.profiles)
+        }
+        for seat in chosen:
+            self.step_seat(seat, StopAllRequested(event.force))
+
+        left = [seat for seat in self.fleet.residents if seat not in chosen]
+        if self.fleet.focus in chosen and left:
+            self.fleet = replace(self.fleet, focus=left[0])
+
+    def unload(self, profile: str) -> None:
+        seat = self.fleet.seat_of(profile)
+        if seat is not None:
+            self.step_seat(seat, SleepRequested(None))
+
+    def cancel(self, operation: str) -> None:
+        for seat, resident in self.fleet.residents.items():
+            if resident.switch is not None and resident.switch.operation.id == operation:
+                self.step_seat(seat, CancelRequested(operation))
+
+    def report(self, event: InstanceEvent) -> None:
+        slot = slot_of(event.instance)
+        crowded = False
+        if isinstance(event, Exited | CheckFailed | NotStarted):
+            crowded = self._is_crowded(self.fleet.seat_with(slot), slot, event.failure)
+            event = replace(event, failure=replace(event.failure, crowded=True)) if crowded else event
+
+        self.step_slot(slot, event, crowded=crowded)
+
+    def look(self, event: Looked) -> None:
+        wanted = {each.profile: each.oldest_s for each in event.demand}
+        for waiting in tuple(self.fleet.waiting.values()):  # 7.1
+            if waiting.by_client and waiting.profile not in wanted:
+                self.step_seat(waiting.seat, SleepRequested(None))
+
+        for profile, use in event.use.items():  # 7.2
+            if profile not in wanted:
+                self._unload_idle(profile, use)
+
+        settling = self.fleet.settling
+        if settling is not None and event.memory is not None and settling.is_over(event.memory.free, self.now):
+            self.fleet = replace(self.fleet, settling=None)
+
+        for instance in tuple(self.fleet.waiting):  # 7.3
+            self._drop_stale()
+            if instance in self.fleet.waiting:
+                self._decide(instance, wanted, event)
+
+    def _unload_idle(self, profile: str, use: Use) -> None:
+        limit_s = 0.0 if self.fleet.pinned(profile) else self.fleet.rules.idle_limit_s(profile)
+        seat = self.fleet.seat_of(profile)
+        if seat is None or not limit_s or use.in_flight or use.idle_s < limit_s:
+            return
+
+        resident = self.fleet.residents[seat]
+        if resident.switch is None and isinstance(resident.state, Ready):
+            target = resident.state.start_record.target
+            self.step_seat(seat, SleepRequested(resident.state.instance))
+            text = f"{target} had no request for {use.idle_s:.0f} s; the next one loads it again"
+            self.effects.append(Told("unloaded", text))
+
+    def _decide(self, instance: str, wanted: dict[str, float], event: Looked) -> None:
         fleet = self.fleet
-        if fleet.switch is not None:
-            if fleet.switch.operation.id != event.slot:
-                self._supersede(fleet.switch, event)
+        start = fleet.waiting[instance]
+        others = self._others(start, event)
+        waited_s = wanted.get(start.profile, 0.0) if start.by_client else self.now - start.since
+        settling = fleet.settling is not None
+        rules = fleet.rules
+        decision = decide(start, waited_s, others, event.memory, settling, rules.stay, rules.max)
+        match decision:
+            case Start():
+                self._let_in(instance)
+            case Wait(why=why):
+                self.fleet = replace(fleet, waiting={**fleet.waiting, instance: replace(start, why=why)})
+            case Evict(seats=seats, why=why):
+                assert event.memory is not None
+                self._evict(instance, seats, why, event.memory)
+            case Refuse(why=why):
+                self._refuse(start, instance, why)
 
-            return
+    def _evict(self, instance: str, seats: tuple[str, ...], why: str, memory: MemoryLook) -> None:
+        """End these, and remember what memory is expected back."""
+        names = [profile for seat in seats if (profile := self._profile_of(seat)) is not None]
+        gives = [memory.holds.get(name, {}) for name in names]
+        expected = {
+            place: free + sum(each.get(place, 0) for each in gives) - RETURN_SLACK_MIB
+            for place, free in memory.free.items()
+        }
+        for seat in seats:
+            self.step_seat(seat, SleepRequested(None))
 
-        state = fleet.state
-        running = target_of(state) if state_is_active(state) or isinstance(state, Backoff) else None
-        # What is failing is started anew by the same target; there is nothing to return to.
-        failing = isinstance(state, Stopping | Backoff)
-        origin = None if failing and running == event.target else running
-        operation = SwitchOperation(event.slot, origin, event.target, event.strategy, self.now)
-        if origin == event.target and not event.again and fleet.current is not None and not isinstance(state, Ready):
-            # It is on its way already: done once it is proven.
-            operation = replace(operation, origin=None, held_since=self.now)
-            self.fleet = replace(fleet, switch=StartingNew(operation, fleet.current))
-        elif origin == event.target and not event.again:
-            self.effects.append(SwitchFinished(operation, True, False, None, 0.0, 0.0))
-        elif fleet.current is None:
-            self._start_new(replace(operation, held_since=self.now))
-        elif origin is not None and event.strategy == "beside":
-            self.fleet = replace(fleet, switch=SideBySide(operation, fleet.current, event.slot))
+        start = replace(self.fleet.waiting[instance], crowded=False, why=f"{', '.join(names)} makes room")
+        self.fleet = replace(
+            self.fleet,
+            settling=Settling(frozenset(seats), expected),
+            waiting={**self.fleet.waiting, instance: start},
+        )
+        self.effects.append(Told("evicted", f"{', '.join(names)} is unloaded to make room: {why}"))
+
+    def _refuse(self, start: WaitingStart, instance: str, why: str) -> None:
+        if start.by_client:
+            self.step_seat(start.seat, SleepRequested(None))
+            self.effects.append(Refused(start.profile, why))
         else:
-            operation = replace(operation, held_since=self.now)
-            self.fleet = replace(fleet, switch=StoppingOld(operation, fleet.current))
-            for slot in fleet.slots:
-                self.step_slot(slot, StopRequested(force=event.now))
+            hint = f"`orch unload` one of them, or `orch down` it, then `orch load {start.profile}`"
+            self.step_slot(
+                slot_of(instance), NotStarted(instance, Failure("device_oom", why, action="give_up", hint=hint))
+            )
 
-    def _supersede(self, switch: Switch, event: SwitchRequested) -> None:
-        """Put a newer switch in the place of the one under way; what ran before that stays what it returns to."""
-        origin = switch.operation.origin
-        self._finish_switch(False, False, EndCause("interrupted", f"replaced by a switch to {event.target}"))
-        operation = SwitchOperation(event.slot, origin, event.target, "replace", self.now, self.now)
-        for slot, state in self.fleet.slots.items():
-            if event.now and isinstance(state, Draining):
-                self.step_slot(slot, StopRequested(force=True))
+    def step_slot(self, slot: str, event: SlotWoke | InstanceEvent, *, crowded: bool = False) -> None:
+        seat = self.fleet.seat_with(slot)
+        if seat is not None:
+            self.step_seat(seat, event, crowded=crowded)
 
-        back = event.target == origin and not event.again
-        match switch:
-            case SideBySide():
-                self.step_slot(switch.new, StopRequested(force=True))
-                self.switch_target(event)
-            case StoppingOld() if back:
-                self.step_slot(switch.old, ResumeRequested())
-                if isinstance(self.fleet.state, Ready):
-                    self.fleet = replace(self.fleet, switch=StartingNew(replace(operation, origin=None), switch.old))
-                else:
-                    self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.old))
-            case StoppingOld():
-                self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.old))
-            case StartingNew():
-                self.step_slot(switch.new, StopRequested(force=True))
-                self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.new))
-            case RollingBack() if back:  # it is on its way back already
-                self.fleet = replace(self.fleet, switch=StartingNew(replace(operation, origin=None), switch.slot))
-            case RollingBack():
-                self.step_slot(switch.slot, StopRequested(force=True))
-                self.fleet = replace(self.fleet, switch=StoppingOld(operation, switch.slot))
-            case _:
-                assert_never(switch)
-
-    def cancel_switch(self, event: CancelRequested) -> None:
-        switch = self.fleet.switch
-        if switch is None or switch.operation.id != event.operation:
-            return
-
-        match switch:
-            case SideBySide():
-                self._drop_beside(switch, CANCELLED)
-            case StoppingOld(operation=SwitchOperation(origin=None)):
-                self._finish_switch(False, False, CANCELLED)
-                self.fleet = replace(self.fleet, desired=None)
-            case StoppingOld():
-                self.step_slot(switch.old, ResumeRequested())
-                if isinstance(self.fleet.slots[switch.old], Ready):
-                    self._finish_switch(False, True, CANCELLED)
-                else:
-                    self.fleet = replace(self.fleet, switch=replace(switch, cancelled=True))
-            case StartingNew(cause=None):
-                self._drop_new(switch, CANCELLED)
-            case StartingNew() | RollingBack():
-                pass  # it is on its way back already
-            case _:
-                assert_never(switch)
-
-    def unload(self, event: UnloadRequested) -> None:
-        """End the current instance if it is this one and serves; what is wanted stays so."""
-        current, state = self.fleet.current, self.fleet.state
-        if self.fleet.switch is not None or current is None or not isinstance(state, Ready):
-            return
-
-        if state.instance == event.instance:
-            self.fleet = replace(self.fleet, asleep=state.start_record.target)
-            self.step_slot(current, StopRequested())
-
-    def step_slot(
-        self, slot: str, event: InstanceEvent | StartRequested | StopRequested | ResumeRequested | Woke
-    ) -> None:
-        """Step the lifecycle of one slot."""
-        state = self.fleet.slots.get(slot)
-        if state is None:
-            return
-
-        state, effects = step(state, event, self.now, self.policy)
-        self.fleet = replace(self.fleet, slots={**self.fleet.slots, slot: state})
+    def step_seat(self, seat: str, event: ResidentEvent, *, crowded: bool = False) -> None:
+        """Step one resident. The starts that it asks for are kept back."""
+        resident, effects = step_resident(self.fleet.residents.get(seat, NOBODY), event, self.now, self.policy)
+        self.fleet = replace(self.fleet, residents={**self.fleet.residents, seat: resident})
         for effect in effects:
-            self.effects.append(WakeSlot(slot, effect.time) if isinstance(effect, WakeAt) else effect)
+            match effect:
+                case Prepare():
+                    waiting = WaitingStart(seat, effect, self.now, seat in self.fleet.guests, crowded)
+                    self.fleet = replace(self.fleet, waiting={**self.fleet.waiting, effect.instance: waiting})
+                case SwitchFinished():
+                    self.effects.append(effect)
+                    self._finish_move(effect)
+                case _:
+                    self.effects.append(effect)
+
+    def _finish_move(self, finished: SwitchFinished) -> None:
+        move = self.fleet.moves.get(finished.operation.id)
+        if move is None:
+            return
+
+        moves = {name: each for name, each in self.fleet.moves.items() if name != finished.operation.id}
+        self.fleet = replace(self.fleet, moves=moves)
+        resident = self.fleet.residents[move.seat]
+        if finished.ok:
+            self.fleet = replace(self.fleet, focus=move.seat)
+            if move.leaves is not None and move.leaves in self.fleet.residents and not self._is_pinned(move.leaves):
+                self.step_seat(move.leaves, StopAllRequested())
+        elif finished.operation.origin is None and resident.switch is None and not isinstance(resident.state, Ready):
+            self.step_seat(
+                move.seat, StopAllRequested(force=True)
+            )  # what was in focus goes on, and nothing else is new
 
     def settle(self) -> None:
-        """Follow the switch as far as the slots' states allow, then drop the slots that are done with."""
-        switch = None
-        while self.fleet.switch is not None and self.fleet.switch is not switch:
-            switch = self.fleet.switch
-            self._advance_switch(switch)
+        """Let starts in where nobody else holds memory, and drop what is over."""
+        self._drop_stale()
+        for instance, start in tuple(self.fleet.waiting.items()):
+            if not any(self._holds(seat) for seat, _ in self.fleet.beside(start.seat)):
+                self._let_in(instance)
+
+        settling = self.fleet.settling
+        if settling is not None and settling.until is None and not any(map(self._holds, settling.seats)):
+            self.fleet = replace(self.fleet, settling=replace(settling, until=self.now + RETURN_S))
 
         kept = {
-            slot: state
-            for slot, state in self.fleet.slots.items()
-            if slot == self.fleet.current or self._in_switch(slot) or not isinstance(state, Stopped | Failed | Backoff)
+            seat: each for seat, each in self.fleet.residents.items() if seat == self.fleet.focus or self._is_used(seat)
         }
-        if len(kept) != len(self.fleet.slots):
-            self.fleet = replace(self.fleet, slots=kept)
+        if len(kept) != len(self.fleet.residents):
+            self.fleet = replace(self.fleet, residents=kept, guests=self.fleet.guests & set(kept))
 
-    def _advance_switch(self, switch: Switch) -> None:
-        match switch:
-            case SideBySide():
-                new = self.fleet.slots.get(switch.new)
-                if new is None:
-                    if not self._has_processes(besides=switch.old, draining=False):
-                        self._open_slot(switch.new, switch.operation.target, current=False)
-                elif isinstance(new, Ready):
-                    self.fleet = replace(self.fleet, current=switch.new)
-                    self.step_slot(switch.old, StopRequested())
-                    self._finish_switch(True, False, None)
-                elif (cause := _end_cause(new)) is not None:
-                    self._drop_beside(switch, cause)
-            case StoppingOld():
-                if not self._has_processes():
-                    if switch.cancelled:
-                        self._roll_back(switch.operation, CANCELLED)
-                    else:
-                        self._start_new(switch.operation)
-            case StartingNew():
-                new = self.fleet.slots[switch.new]
-                if isinstance(new, Ready):
-                    self._finish_switch(True, False, None)
-                elif switch.cause is None and (cause := _end_cause(new)) is not None:
-                    if switch.operation.origin is None:
-                        self._finish_switch(False, False, cause)  # nothing ran before: the failure stays, and is shown
-                    else:
-                        self._drop_new(switch, cause)
-                elif switch.cause is not None and isinstance(new, Stopped):
-                    self._roll_back(switch.operation, switch.cause)
-            case RollingBack():
-                state = self.fleet.slots[switch.slot]
-                if isinstance(state, Ready):
-                    self._finish_switch(False, True, switch.cause)
-                elif (cause := _end_cause(state)) is not None:
-                    text = f"{switch.cause.text}; and what ran before did not start again: {cause.text}"
-                    self._finish_switch(False, False, EndCause(switch.cause.kind, text))
-            case _:
-                assert_never(switch)
+    def _drop_stale(self) -> None:
+        """Forget the starts that were called off."""
+        wanted = {instance_of(state) for state in self.fleet.slots.values() if isinstance(state, Preparing)}
+        waiting = {name: each for name, each in self.fleet.waiting.items() if name in wanted}
+        if len(waiting) != len(self.fleet.waiting):
+            self.fleet = replace(self.fleet, waiting=waiting)
 
-    def _has_processes(self, besides: str | None = None, *, draining: bool = True) -> bool:
-        """:param draining: count those, too, that were replaced and still end their streams"""
+    def _let_in(self, instance: str) -> None:
+        waiting = dict(self.fleet.waiting)
+        start = waiting.pop(instance)
+        self.fleet = replace(self.fleet, waiting=waiting)
+        self.effects.append(start.prepare)
+
+    def _others(self, start: WaitingStart, event: Looked) -> list[LoadedBeside]:
+        """Return the residents that hold memory beside a start."""
+        found = []
+        for seat, resident in self.fleet.beside(start.seat):
+            profile = self._profile_of(seat)
+            if profile is None or not self._holds(seat):
+                continue
+
+            state, rules = resident.state, self.fleet.rules
+            ready = state if isinstance(state, Ready) else None
+            busy = sum(has_process(each) or isinstance(each, Preparing) for each in resident.slots.values())
+            began = ready.start_record.attempts[-1].started if ready and ready.start_record.attempts else self.now
+            found.append(
+                LoadedBeside(
+                    seat,
+                    profile,
+                    settled=ready is not None and resident.switch is None and busy == 1,
+                    stays=self.fleet.pinned(profile),
+                    excluded=rules.policy == "one" or rules.exclude(profile, start.profile),
+                    stayed_s=self.now - ready.since if ready else 0.0,
+                    load_s=ready.since - began if ready else 0.0,
+                    priority=rules.of(profile).priority,
+                    use=event.use.get(profile, Use()),
+                )
+            )
+
+        return found
+
+    def _is_crowded(self, seat: str | None, slot: str, failure: Failure) -> bool:
+        """Return whether a start ran out of memory beside others of whom one can go."""
+        state: State = self.fleet.slots.get(slot, Stopped())
+        if seat is None or not isinstance(state, Starting | Stopping):
+            return False
+
+        ran_out = response_to(failure.failure_class, failure.action, failure.phase) in ("margin", "steps", "host_steps")
+        return ran_out and any(self._holds(each) and not self._is_pinned(each) for each, _ in self.fleet.beside(seat))
+
+    def _holds(self, seat: str) -> bool:
+        """Return whether a seat holds memory, or is about to: starts that wait do not."""
+        resident = self.fleet.residents.get(seat, NOBODY)
         return any(
-            has_process(state) and (draining or not isinstance(state, Draining))
-            for slot, state in self.fleet.slots.items()
-            if slot != besides
+            has_process(state) or (isinstance(state, Preparing) and state.instance not in self.fleet.waiting)
+            for state in resident.slots.values()
         )
 
-    def _start_new(self, operation: SwitchOperation) -> None:
-        self._open_slot(operation.id, operation.target)
-        self.fleet = replace(self.fleet, switch=StartingNew(operation, operation.id))
+    def _is_used(self, seat: str) -> bool:
+        """Return whether anything is in a seat: a process, a start, a failure that clients are told of, what sleeps."""
+        resident = self.fleet.residents[seat]
+        return resident.asleep is not None or any(not isinstance(each, Stopped) for each in resident.slots.values())
 
-    def _drop_beside(self, switch: SideBySide, cause: EndCause) -> None:
-        self.step_slot(switch.new, StopRequested(force=True))
-        self._finish_switch(False, not isinstance(self.fleet.slots[switch.old], Failed), cause)
+    def _is_pinned(self, seat: str) -> bool:
+        profile = self._profile_of(seat)
+        return profile is not None and self.fleet.pinned(profile)
 
-    def _drop_new(self, switch: StartingNew, cause: EndCause) -> None:
-        self.fleet = replace(self.fleet, switch=replace(switch, cause=cause))
-        self.step_slot(switch.new, StopRequested(force=True))
+    def _profile_of(self, seat: str) -> str | None:
+        """Return the profile that a seat is about; None for an empty one."""
+        state = self.fleet.residents.get(seat, NOBODY).state
+        return None if isinstance(state, Stopped) else state.start_record.target.profile
 
-    def _roll_back(self, operation: SwitchOperation, cause: EndCause) -> None:
-        if operation.origin is None:
-            self._finish_switch(False, False, cause)
-            self.fleet = replace(self.fleet, desired=None)  # a cancelled start: there is nothing to go back to
-            return
-
-        slot = f"{operation.id}r"
-        self._open_slot(slot, operation.origin)
-        self.fleet = replace(self.fleet, switch=RollingBack(operation, slot, cause))
-
-    def _open_slot(self, slot: str, target: Target, *, current: bool = True) -> None:
-        slots = {**self.fleet.slots, slot: Stopped()}
-        self.fleet = replace(self.fleet, slots=slots, current=slot if current else self.fleet.current)
-        self.step_slot(slot, StartRequested(target, f"{slot}.1"))
-
-    def _finish_switch(self, ok: bool, rolled_back: bool, cause: EndCause | None) -> None:
-        switch = self.fleet.switch
-        assert switch is not None
-        operation = switch.operation
-        gap_s = 0.0 if operation.held_since is None else self.now - operation.held_since
-        total_s = self.now - operation.started
-        self.effects.append(SwitchFinished(operation, ok, rolled_back, cause, gap_s, total_s))
-        desired = operation.target if ok or operation.origin is None else operation.origin
-        self.fleet = replace(self.fleet, switch=None, desired=desired)
-
-    def _in_switch(self, slot: str) -> bool:
-        match self.fleet.switch:
-            case SideBySide(old=old, new=new):
-                return slot in (old, new)
-            case StoppingOld(old=old):
-                return slot == old
-            case StartingNew(new=new):
-                return slot == new
-            case RollingBack(slot=returning):
-                return slot == returning
-            case None:
-                return False
-
-
-def _end_cause(state: State) -> EndCause | None:
-    """Return the reason why a start of a switch is given up: it failed, would have to wait, or was stopped."""
-    match state:
-        case Failed(failure=failure) | Backoff(failure=failure):
-            return EndCause("permanent" if failure.permanent else "failed", describe(failure))
-        case Stopped():
-            return EndCause("interrupted", "it was stopped")
-        case _:
-            return None
+    def _has_process_of(self, profile: str) -> bool:
+        return any(
+            has_process(state) and not isinstance(state, Failed) and state.start_record.target.profile == profile
+            for state in self.fleet.slots.values()
+            if not isinstance(state, Stopped)
+        )

@@ -1,222 +1,215 @@
-"""The data of the fleet machine: slots, the switch under way, the events it takes and the effects it asks for.
+"""The data of the fleet machine: its residents, the rules for them, what it is told and what it asks for.
 
-`fleet.py` has the transitions.
+`fleet.py` has the transitions, `admission.py` the decision whether a start may go on beside the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from orchestrator.core.fleet.lifecycle_states import (
-    Draining,
-    Effect,
-    InstanceEvent,
-    Preparing,
-    Ready,
-    Starting,
-    State,
-    Stopped,
-    Stopping,
-    Target,
+from orchestrator.core.fleet.admission import MemoryLook, Settling, Use, WaitingStart
+from orchestrator.core.fleet.demand import Demand
+from orchestrator.core.fleet.lifecycle_states import InstanceEvent, State, Target
+from orchestrator.core.fleet.resident_states import (
+    NOBODY,
+    CancelRequested,
+    Resident,
+    ResidentEffect,
+    SlotWoke,
+    Switch,
+    SwitchRequested,
+    UpRequested,
 )
-
-Strategy = Literal["beside", "replace"]
-EndKind = Literal["interrupted", "failed", "permanent"]
-"""Why a switch did not reach its target: somebody asked for something else, its start failed in a way that may pass, or
-it would fail the same way again.
-"""
+from orchestrator.core.fleet.rules import ResidencyRules
 
 
 @dataclass(frozen=True, slots=True)
-class EndCause:
-    """The reason why a switch is given up; `text` is for people."""
+class FocusMove:
+    """A switch whose target becomes the focus when it serves.
 
-    kind: EndKind
-    text: str
+    :param seat: of the target
+    :param leaves: the seat that is emptied then; None where the one before stays loaded
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class SwitchOperation:
-    """One switch: what was asked for, and the monotonic times that its gap is counted from."""
-
-    id: str
-    origin: Target | None
-    target: Target
-    strategy: Strategy
-    started: float
-    held_since: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SideBySide:
-    """The new slot starts while the old one serves."""
-
-    operation: SwitchOperation
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoppingOld:
-    """Requests wait; the old slot is on its way out. `cancelled`: then it is started again instead of the new one."""
-
-    operation: SwitchOperation
-    old: str
-    cancelled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StartingNew:
-    """Requests wait; the new slot starts. `cause` is set once it is being dropped."""
-
-    operation: SwitchOperation
-    new: str
-    cause: EndCause | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RollingBack:
-    """Requests wait; what ran before is started again."""
-
-    operation: SwitchOperation
-    slot: str
-    cause: EndCause
-
-
-Switch = SideBySide | StoppingOld | StartingNew | RollingBack
+    seat: str
+    leaves: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All slots, the current one, the target that a person wants, and the switch under way.
+    """All residents by their seats.
 
-    :param asleep: what was unloaded because nobody used it: the next request for it has it loaded
+    A seat is where one resident is, under an id that nothing else has; a switch may put another profile in it. A
+    profile has at most one seat.
+
+    :param focus: the seat that a request without a known model name goes to; None before anything was started
+    :param moves: by the id of the switch under way
+    :param waiting: starts that wait for memory, by instance, in the order in which they came
+    :param guests: seats of what was loaded because requests asked for it, not a person
+    :param settling: memory that is on its way back from what was ended to make room; None when none is
+    :param pins: profiles that a person pinned or unpinned while the daemon runs, whatever their rules say
     """
 
-    slots: Mapping[str, State] = field(default_factory=dict)
-    current: str | None = None
-    desired: Target | None = None
-    switch: Switch | None = None
-    asleep: Target | None = None
+    residents: Mapping[str, Resident] = field(default_factory=dict)
+    focus: str | None = None
+    moves: Mapping[str, FocusMove] = field(default_factory=dict)
+    rules: ResidencyRules = field(default_factory=ResidencyRules)
+    pins: Mapping[str, bool] = field(default_factory=dict)
+    waiting: Mapping[str, WaitingStart] = field(default_factory=dict)
+    guests: frozenset[str] = frozenset()
+    settling: Settling | None = None
+
+    @property
+    def focused(self) -> Resident:
+        """The resident in focus; one that never was where there is none."""
+        return NOBODY if self.focus is None else self.residents[self.focus]
+
+    @property
+    def slots(self) -> Mapping[str, State]:
+        """The states of all slots, those of the focus first."""
+        found = dict(self.focused.slots)
+        for resident in self.residents.values():
+            found.update(resident.slots)
+
+        return found
+
+    # What people mean by "the state" while one model runs: that of the focus.
+
+    @property
+    def current(self) -> str | None:
+        return self.focused.current
 
     @property
     def state(self) -> State:
-        """The state of the current slot: what people mean by "the state"."""
-        return self.slots[self.current] if self.current is not None else Stopped()
+        return self.focused.state
 
     @property
-    def holding(self) -> bool:
-        """True while clients wait because of a switch."""
-        return isinstance(self.switch, StoppingOld | StartingNew | RollingBack)
+    def desired(self) -> Target | None:
+        return self.focused.desired
+
+    @property
+    def switch(self) -> Switch | None:
+        return self.focused.switch
+
+    @property
+    def asleep(self) -> Target | None:
+        return self.focused.asleep
+
+    def pinned(self, profile: str) -> bool:
+        """Return whether a profile is never unloaded to make room."""
+        return self.pins.get(profile, self.rules.of(profile).pinned)
+
+    def seat_of(self, profile: str) -> str | None:
+        """Return the seat of a profile: what serves there, starts there, failed there or was unloaded."""
+        return next((seat for seat, each in self.residents.items() if profile in each.profiles), None)
+
+    def seat_with(self, slot: str) -> str | None:
+        """Return the seat that has a slot."""
+        return next((seat for seat, each in self.residents.items() if slot in each.slots), None)
+
+    def beside(self, seat: str) -> Iterator[tuple[str, Resident]]:
+        """Return the residents in other seats."""
+        return ((each, resident) for each, resident in self.residents.items() if each != seat)
 
 
 @dataclass(frozen=True, slots=True)
-class UpRequested:
-    """Run this; whatever else runs is replaced. `slot` is a fresh id."""
+class FocusRequested:
+    """A switch of the focus: to what may be resident already, with what was the focus unloaded once this serves.
+
+    :param keep: what was the focus stays loaded
+    """
+
+    switch: SwitchRequested
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequested:
+    """Load this beside what runs, if it is not loaded already; `slot` is a fresh id.
+
+    :param by_client: because requests wait for it: it is let go again when none does any more, and it makes nobody
+        leave who is in use before they have waited long enough
+    """
 
     target: Target
     slot: str
+    by_client: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DownRequested:
-    """Stop everything; `force` skips the draining."""
+    """Stop these profiles, or everything; `force` skips the draining. Nothing brings them back but a person or a
+    request."""
 
+    profiles: tuple[str, ...] = ()
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchRequested:
-    """`slot` is a fresh id, and the id of the operation. `again` starts anew what runs already: its profile changed.
+class UnloadRequested:
+    """End this profile; the next request for it loads it again."""
 
-    `now` cuts the requests that run instead of waiting for their end.
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinRequested:
+    """:param pinned: False lets it go even where its rules pin it"""
+
+    profile: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    rules: ResidencyRules
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is known of clients and memory at this moment.
+
+    :param demand: who waits, by profile
+    :param use: of loaded profiles
+    :param memory: read since the starts that wait began to; None where it was not read
     """
 
-    target: Target
-    slot: str
-    strategy: Strategy
-    again: bool = False
-    now: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """End the switch under way, if it is this operation; what ran before serves on."""
-
-    operation: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotWoke:
-    """The time of a `WakeSlot` has come."""
-
-    slot: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnloadRequested:
-    """Nobody uses this instance: end it, and load its target again for the next request."""
-
-    instance: str
+    demand: tuple[Demand, ...] = ()
+    use: Mapping[str, Use] = field(default_factory=dict)
+    memory: MemoryLook | None = None
 
 
 FleetEvent = (
-    UpRequested | DownRequested | SwitchRequested | CancelRequested | UnloadRequested | SlotWoke | InstanceEvent
+    UpRequested
+    | SwitchRequested
+    | FocusRequested
+    | LoadRequested
+    | DownRequested
+    | UnloadRequested
+    | PinRequested
+    | CancelRequested
+    | RulesChanged
+    | Looked
+    | SlotWoke
+    | InstanceEvent
 )
 
 
 @dataclass(frozen=True, slots=True)
-class WakeSlot:
-    """Send `SlotWoke` at this monotonic time."""
+class Told:
+    """Something for `orch events`."""
 
-    slot: str
-    time: float
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchFinished:
-    """The end of a switch. `gap_s` is how long clients had to wait, 0 when they did not; `cause` is None when ok."""
+class Refused:
+    """Requests for a profile are refused for a while: it cannot be loaded beside what may not go."""
 
-    operation: SwitchOperation
-    ok: bool
-    rolled_back: bool
-    cause: EndCause | None
-    gap_s: float
-    total_s: float
-
-    @property
-    def cause_text(self) -> str | None:
-        return self.cause.text if self.cause is not None else None
+    profile: str
+    text: str
 
 
-FleetEffect = Effect | WakeSlot | SwitchFinished
-
-
-def slot_of(instance: str) -> str:
-    """Return the slot of an instance, which is named `slot.number`."""
-    return instance.partition(".")[0]
-
-
-def has_process(state: State) -> bool:
-    """Return whether a process may live in this state."""
-    return isinstance(state, Starting | Ready | Draining | Stopping)
-
-
-def state_is_active(state: State) -> bool:
-    """Return whether an instance in this state serves its target, or is on its way to."""
-    return isinstance(state, Preparing | Starting | Ready) or (
-        isinstance(state, Stopping) and state.failure is not None
-    )
-
-
-def target_of(state: State) -> Target | None:
-    """Return what runs, is to run or ran last in this state; None when nothing ever did."""
-    match state:
-        case Stopped(last=None):
-            return None
-        case Stopped(last=start_record):
-            return start_record.target if start_record else None
-        case _:
-            return state.start_record.target
+FleetEffect = ResidentEffect | Told | Refused

@@ -295,8 +295,9 @@ def _after_failure(
     """Decide what follows a process that ended by itself, or was ended because it failed, in this order.
 
     1. After a long healthy time, this is a new recovery: earlier crashes and climbs are forgotten, the rung is kept.
-    2. Out of device memory that a dead engine still held: the same rung once more, after a wait. It says nothing of
-       the rung, and a margin learned from it would be kept for good.
+    2. Out of memory at a start beside others, of whom one can go: the same rung once more, which waits until it has
+       gone (`fleet.py`). Out of device memory that a dead engine still held: the same rung once more, after a wait.
+       Neither says anything of the rung, and a margin learned from it would be kept for good.
     3. Out of memory: the next rung, at once, while the profile allows attempts. Not charged to the budget.
     4. A load that was silent for too long: once more, with twice the time; the second time it has failed.
     5. Something that the same start would meet again: failed, until a person changes it.
@@ -309,6 +310,11 @@ def _after_failure(
 
     response = response_to(failure.failure_class, failure.action, failure.phase)
     if response in ("margin", "steps", "host_steps"):
+        if failure.crowded and not ready_for_s:
+            text = "try the same again with one model less beside it"
+            start_record = _with_outcome(start_record, failure.failure_class, failure, text)
+            return _prepare(start_record, _next_instance(instance))
+
         if (
             response != "host_steps"
             and failure.unreleased_mib

@@ -33,7 +33,7 @@ class Failure:
     """The reason why a start or a run ended. Fields as in `core/failure/diagnosis.py`.
 
     `unreleased_mib` is the device memory that a dead engine still held when this one began
-    (`core/failure/unreleased_memory.py`).
+    (`core/failure/unreleased_memory.py`). `crowded`: others were loaded beside it, and one of them can go.
     """
 
     failure_class: str
@@ -45,6 +45,7 @@ class Failure:
     requested_mib: float | None = None
     hint: str | None = None
     unreleased_mib: int = 0
+    crowded: bool = False
 
     @property
     def permanent(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.core.fleet.fleet_states import Strategy
+from orchestrator.core.fleet.resident_states import Strategy
 from orchestrator.core.profile.profile import EngineProfile
 
 DEVICE_OVERHEAD_MIB = 1536

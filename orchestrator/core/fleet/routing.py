@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.fleet.fleet_states import Fleet, SideBySide, StartingNew
 from orchestrator.core.fleet.lifecycle_states import (
     Draining,
     Failed,
@@ -24,6 +23,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     instance_of,
 )
 from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, loaded_figures
+from orchestrator.core.fleet.resident_states import Resident, SideBySide, StartingNew
 from orchestrator.core.fleet.state_summary import failure_of, progress_of, start_record_of
 from orchestrator.core.profile.variants import Variant
 
@@ -177,7 +177,7 @@ class RoutingFacts:
 
 
 def routing_view(
-    fleet: Fleet,
+    fleet: Resident,
     facts: RoutingFacts,
     endpoint: Endpoint | None,
     loading: str,
@@ -248,13 +248,13 @@ def _attempts_tried(start_record: StartRecord) -> str:
     return "; tried: " + ", ".join(f"{each.number}. {each.rung}: {each.outcome}" for each in start_record.attempts)
 
 
-def instance_in_progress(fleet: Fleet) -> str | None:
+def instance_in_progress(fleet: Resident) -> str | None:
     """Return the instance whose loading is worth telling: the new one of a switch side by side, else the current."""
     beside = _starting_beside(fleet)
     return instance_of(beside if beside is not None else fleet.state)
 
 
-def fleet_progress(fleet: Fleet, facts: RoutingFacts, loading: str) -> str:
+def fleet_progress(fleet: Resident, facts: RoutingFacts, loading: str) -> str:
     """Return one line for those who wait, and for `orch status`.
 
     :param loading: how far the instance of `instance_in_progress` has loaded; empty when unknown
@@ -281,12 +281,12 @@ def fleet_progress(fleet: Fleet, facts: RoutingFacts, loading: str) -> str:
     return f"switching to {switch.operation.target}: {text}"
 
 
-def _starting_beside(fleet: Fleet) -> State | None:
+def _starting_beside(fleet: Resident) -> State | None:
     switch = fleet.switch
     return fleet.slots.get(switch.new) if isinstance(switch, SideBySide) else None
 
 
-def listed_models(facts: RoutingFacts, fleet: Fleet, figures: ModelFigures | None = None) -> tuple[Model, ...]:
+def listed_models(facts: RoutingFacts, fleet: Resident, figures: ModelFigures | None = None) -> tuple[Model, ...]:
     """Return the models with the status of the slots, and of what a switch is about to start or starts.
 
     :param figures: of the model that is loaded, from its engine
@@ -312,10 +312,10 @@ def listed_models(facts: RoutingFacts, fleet: Fleet, figures: ModelFigures | Non
     )
 
 
-def facts_after(facts: RoutingFacts, before: Fleet, after: Fleet) -> RoutingFacts:
-    """Return the facts once the fleet has changed: fallen instances are remembered, ended ones forgotten."""
-    fallen = (fallen_between(each, after.slots.get(slot)) for slot, each in before.slots.items())
-    there = frozenset(filter(None, map(instance_of, after.slots.values())))
+def facts_after(facts: RoutingFacts, before: Mapping[str, State], after: Mapping[str, State]) -> RoutingFacts:
+    """Return the facts once slots have changed: fallen instances are remembered, ended ones forgotten."""
+    fallen = (fallen_between(each, after.get(slot)) for slot, each in before.items())
+    there = frozenset(filter(None, map(instance_of, after.values())))
     return replace(
         facts,
         fallen=(*facts.fallen, *filter(None, fallen))[-KEPT_FALLEN:],

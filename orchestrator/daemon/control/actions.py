@@ -8,8 +8,8 @@ from functools import partial
 from anyio.abc import TaskGroup
 
 from orchestrator.core.errors import NotRunningError, UsageError
-from orchestrator.core.fleet.fleet_states import Strategy, UpRequested, state_is_active, target_of
 from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.fleet.resident_states import Strategy, UpRequested, state_is_active, target_of
 from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot

@@ -41,8 +41,9 @@ from orchestrator.api.choices import LaunchFacts, Targets
 from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.exit_codes import exit_code
-from orchestrator.core.fleet.fleet_states import DownRequested, EndCause, Strategy, target_of
+from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
+from orchestrator.core.fleet.resident_states import EndCause, Strategy, target_of
 from orchestrator.core.fleet.routing import READING_AHEAD
 from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.core.terminal import quote_text
@@ -304,7 +305,7 @@ class Control:
         status = self._status_builder.status()
         running = status["state"] not in ("stopped", "failed")
         self._switcher.interrupt(EndCause("interrupted", "everything was stopped"))
-        await self._owner.ask(DownRequested(body.force))
+        await self._owner.ask(DownRequested(force=body.force))
         answer = {
             "target": str(target) if target is not None and running else None,
             "daemon_ends": ends,

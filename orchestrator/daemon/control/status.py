@@ -13,8 +13,8 @@ from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, Status, UnloadedStatus
 from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
-from orchestrator.core.fleet.fleet_states import StoppingOld
 from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
+from orchestrator.core.fleet.resident_states import StoppingOld
 from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
 from orchestrator.core.plan.amounts import MIB, Amount
 from orchestrator.core.starts.readback import MemoryRow

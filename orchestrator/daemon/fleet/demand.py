@@ -122,7 +122,7 @@ class DemandScheduler:
                 await operation.done.wait()
 
             asked_for = any(each.profile == profile for each in self._waiting())
-            if not asked_for and operation is self._switcher.current and may_give_up(self._owner.fleet):
+            if not asked_for and operation is self._switcher.current and may_give_up(self._owner.fleet.focused):
                 self._switcher.cancel()
                 await operation.done.wait()
 
@@ -170,6 +170,6 @@ class IdleUnloader:
         limit_s = self._limit_of(state.start_record.target.profile)
         idle_s = monotonic() - max(self._last_end, state.since)
         if limit_s and idle_s >= limit_s:
-            await self._owner.ask(UnloadRequested(state.instance))
+            await self._owner.ask(UnloadRequested(state.start_record.target.profile))
             text = f"{state.start_record.target} had no request for {idle_s:.0f} s; the next one loads it again"
             self._record("unloaded", text)

@@ -15,13 +15,7 @@ from time import monotonic
 from typing import Protocol
 
 from orchestrator.core.fleet.fleet import step_fleet
-from orchestrator.core.fleet.fleet_states import (
-    Fleet,
-    FleetEvent,
-    SlotWoke,
-    SwitchFinished,
-    WakeSlot,
-)
+from orchestrator.core.fleet.fleet_states import Fleet, FleetEvent, Refused, Told
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     Effect,
@@ -33,6 +27,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Stopping,
     describe,
 )
+from orchestrator.core.fleet.resident_states import SlotWoke, SwitchFinished, WakeSlot
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.fleet.state_summary import failure_of, name_of, progress_of
 from orchestrator.daemon.control.event_log import EventLog
@@ -59,6 +54,7 @@ class Owner:
     """Owns the state of the fleet.
 
     :ivar waited_s: returns for how long the first of those has waited who named this profile and wait for it
+    :ivar refuse: told which profile cannot be loaded now, and why
     """
 
     def __init__(self, event_log: EventLog, policy: RestartPolicy | None = None) -> None:
@@ -70,6 +66,7 @@ class Owner:
         self._observers: list[Callable[[], None]] = []
         self._switch_observers: list[Callable[[SwitchFinished], None]] = []
         self.waited_s: Callable[[str], float] = lambda profile: 0.0
+        self.refuse: Callable[[str, str], None] = lambda profile, text: None
         self.published: Publisher[Published] = Publisher(Published(Fleet(), monotonic()))
 
     @property
@@ -132,6 +129,11 @@ class Owner:
                     self._wake_at(effect)
                 case SwitchFinished():
                     self._finish(effect)
+                case Told(kind=kind, text=text):
+                    self._event_log.add(kind, text)
+                case Refused(profile=profile, text=text):
+                    self._event_log.add("refused", text)
+                    self.refuse(profile, text)
                 case _:
                     assert self._effect_runner is not None
                     self._effect_runner.perform(effect)

@@ -50,7 +50,7 @@ class Router:
         """Publish the view anew: the fleet, the facts or the progress of a load changed."""
         fleet = self._owner.fleet
         if fleet is not self._fleet:
-            self._facts = facts_after(self._facts, self._fleet, fleet)
+            self._facts = facts_after(self._facts, self._fleet.slots, fleet.slots)
             self._fleet = fleet
 
         self._follow_failure()
@@ -58,12 +58,12 @@ class Router:
         endpoint = self._runs.endpoint(state.instance) if isinstance(state, Ready) else None
         figures = self._runs.figures(state.instance) if isinstance(state, Ready) else None
         generation = self.views.generation + 1
-        view = routing_view(fleet, self._facts, endpoint, self._loading(), monotonic(), generation, figures)
+        view = routing_view(fleet.focused, self._facts, endpoint, self._loading(), monotonic(), generation, figures)
         self.views.publish(view)
 
     def progress(self) -> str:
         """Return one line on what is under way, as of now."""
-        return fleet_progress(self._owner.fleet, self._facts, self._loading())
+        return fleet_progress(self._owner.fleet.focused, self._facts, self._loading())
 
     def list_models(self, models: tuple[Model, ...]) -> None:
         """Show these models to clients from now on. One that has changed may be started again, whatever it met."""
@@ -136,4 +136,4 @@ class Router:
         self.refresh()
 
     def _loading(self) -> str:
-        return self._runs.loading(instance_in_progress(self._owner.fleet))
+        return self._runs.loading(instance_in_progress(self._owner.fleet.focused))

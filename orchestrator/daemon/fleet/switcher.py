@@ -21,8 +21,10 @@ from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.hardware.page_cache import read_ahead
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.fleet import CANCELLED
-from orchestrator.core.fleet.fleet_states import (
+from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.fleet.placement import choose_strategy
+from orchestrator.core.fleet.resident import CANCELLED
+from orchestrator.core.fleet.resident_states import (
     CancelRequested,
     EndCause,
     Strategy,
@@ -30,8 +32,6 @@ from orchestrator.core.fleet.fleet_states import (
     SwitchRequested,
     target_of,
 )
-from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.fleet.placement import choose_strategy
 from orchestrator.core.starts.start import placed_mib
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget

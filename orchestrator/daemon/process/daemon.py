@@ -31,8 +31,9 @@ from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.demand import DemandPolicy
-from orchestrator.core.fleet.fleet_states import DownRequested, EndCause
+from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import Stopped, describe
+from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions

@@ -15,8 +15,8 @@ import anyio.to_thread
 
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.fleet_states import UpRequested
 from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.fleet.resident_states import UpRequested
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, read_files

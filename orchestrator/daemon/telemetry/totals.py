@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.fleet.fleet_states import SwitchFinished
 from orchestrator.core.fleet.lifecycle_states import Ready, Starting, State
+from orchestrator.core.fleet.resident_states import SwitchFinished
 from orchestrator.core.fleet.state_summary import start_record_of
 from orchestrator.gateway.contract import Finished
 

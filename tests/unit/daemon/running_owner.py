@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 
-from orchestrator.core.fleet.fleet_states import UpRequested
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     Effect,
@@ -18,6 +17,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Prepared,
     Spawned,
 )
+from orchestrator.core.fleet.resident_states import UpRequested
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner
 from tests.support import PATIENCE_S

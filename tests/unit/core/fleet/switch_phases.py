@@ -6,13 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import (
-    RollingBack,
-    SideBySide,
-    StartingNew,
-    StoppingOld,
-    SwitchFinished,
-)
 from orchestrator.core.fleet.lifecycle_states import (
     Draining,
     Preparing,
@@ -21,9 +14,16 @@ from orchestrator.core.fleet.lifecycle_states import (
     State,
     Stopping,
 )
+from orchestrator.core.fleet.resident_states import (
+    RollingBack,
+    SideBySide,
+    StartingNew,
+    StoppingOld,
+    SwitchFinished,
+)
 from orchestrator.core.profile.profile import Recovery
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
 from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, A, B
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 
 Way = Callable[[], WorldSimulation]
 

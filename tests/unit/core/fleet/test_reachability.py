@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Generic, TypeVar
 
-from orchestrator.core.fleet.fleet_states import RollingBack, SideBySide, StartingNew, StoppingOld, Switch
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     Draining,
@@ -30,10 +29,11 @@ from orchestrator.core.fleet.lifecycle_states import (
     StopRequested,
     Target,
 )
+from orchestrator.core.fleet.resident_states import RollingBack, SideBySide, StartingNew, StoppingOld, Switch
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.profile.profile import Recovery
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
 from tests.unit.core.fleet.lifecycle_world import Job, Simulation
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 
 Owner = TypeVar("Owner", Simulation, WorldSimulation)
 

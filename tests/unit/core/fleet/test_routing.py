@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import Fleet
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     CheckFailed,
@@ -18,6 +17,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Target,
     Woke,
 )
+from orchestrator.core.fleet.resident_states import Resident
 from orchestrator.core.fleet.routing import (
     KEPT_FALLEN,
     MAX_RETRY_AFTER_S,
@@ -114,7 +114,7 @@ OTHER = Model("other", (), "", "unloaded", 0)
 FACTS = RoutingFacts(models=(SHOWN, OTHER))
 
 
-def view_of(fleet: Fleet, facts: RoutingFacts = FACTS, loading: str = "") -> RoutingView:
+def view_of(fleet: Resident, facts: RoutingFacts = FACTS, loading: str = "") -> RoutingView:
     return routing_view(fleet, facts, ENDPOINT, loading, NOW, 7)
 
 
@@ -125,7 +125,7 @@ def kind_of(view: RoutingView) -> str:
 
 
 def test_with_nothing_running_requests_are_refused_and_nothing_is_listed_as_loaded() -> None:
-    view = view_of(Fleet())
+    view = view_of(Resident())
     assert view.refusal is not None
     assert (view.refusal.code, view.progress, view.generation) == ("not_running", "stopped", 7)
     assert {model.status for model in view.models} == {"unloaded"}
@@ -170,7 +170,7 @@ def test_what_a_switch_reads_ahead_is_shown_as_loading_and_what_serves_still_ser
 
 
 def test_what_is_read_ahead_while_nothing_runs_is_shown_as_loading() -> None:
-    view = view_of(Fleet(), replace(FACTS, reading=Target("other", "upstream")))
+    view = view_of(Resident(), replace(FACTS, reading=Target("other", "upstream")))
     assert {model.name: model.status for model in view.models} == {SHOWN.name: "unloaded", "other": "loading"}
 
 
@@ -206,9 +206,9 @@ def test_an_instance_that_fell_is_remembered_and_one_that_was_stopped_is_not() -
     assert isinstance(state, Ready)
     crashed = replace(ready, slots={"s1": Backoff(state.start_record, "s1.1", CRASH, 0.0)})
     stopped = replace(ready, slots={"s1": Stopping(state.start_record, "s1.1", None)})
-    assert facts_after(FACTS, ready, crashed).fallen == ("s1.1",)
-    assert facts_after(FACTS, ready, stopped).fallen == ()
-    assert facts_after(FACTS, ready, Fleet()).fallen == ()
+    assert facts_after(FACTS, ready.slots, crashed.slots).fallen == ("s1.1",)
+    assert facts_after(FACTS, ready.slots, stopped.slots).fallen == ()
+    assert facts_after(FACTS, ready.slots, {}).fallen == ()
 
 
 def test_only_the_newest_of_the_fallen_are_remembered() -> None:
@@ -217,7 +217,7 @@ def test_only_the_newest_of_the_fallen_are_remembered() -> None:
     assert isinstance(state, Ready)
     crashed = replace(ready, slots={"s1": Backoff(state.start_record, "s1.1", CRASH, 0.0)})
     full = replace(FACTS, fallen=tuple(f"old.{number}" for number in range(KEPT_FALLEN)))
-    after = facts_after(full, ready, crashed).fallen
+    after = facts_after(full, ready.slots, crashed.slots).fallen
     assert len(after) == KEPT_FALLEN
     assert (after[0], after[-1]) == ("old.1", "s1.1")
 
@@ -225,13 +225,13 @@ def test_only_the_newest_of_the_fallen_are_remembered() -> None:
 def test_an_instance_that_is_gone_is_not_unrouted_any_more() -> None:
     ready = phases.serving().fleet
     facts = replace(FACTS, unrouted=frozenset({"s1.1", "gone.1"}))
-    assert facts_after(facts, ready, ready).unrouted == {"s1.1"}
+    assert facts_after(facts, ready.slots, ready.slots).unrouted == {"s1.1"}
 
 
 def asleep(**facts: object) -> RoutingView:
     """A was unloaded because nobody used it."""
     models = (Model("a", (), "", "unloaded", 0), Model("b", (), "", "unloaded", 0))
-    fleet = replace(Fleet({"s1": Stopped()}, "s1", A), asleep=A)
+    fleet = replace(Resident({"s1": Stopped()}, "s1", A), asleep=A)
     return routing_view(fleet, RoutingFacts(models=models, **facts), None, "", NOW, 1)  # type: ignore[arg-type]
 
 

@@ -43,7 +43,7 @@ class Watched:
 
 async def test_after_its_time_without_a_request_it_is_unloaded_and_that_is_told() -> None:
     watched = Watched(61.0)
-    assert await watched.looked() == [UnloadRequested("s.1")]
+    assert await watched.looked() == [UnloadRequested("a")]
     [(kind, text)] = watched.told
     assert kind == "unloaded"
     assert "had no request for 61 s" in text

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import SwitchFinished, SwitchOperation
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     Event,
@@ -13,6 +12,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     StartRequested,
     Target,
 )
+from orchestrator.core.fleet.resident_states import SwitchFinished, SwitchOperation
 from orchestrator.daemon.telemetry.totals import (
     MAX_CLIENTS,
     MAX_PAIRS,

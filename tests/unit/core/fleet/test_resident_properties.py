@@ -8,18 +8,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from orchestrator.core.fleet.fleet_states import (
+from orchestrator.core.fleet.lifecycle_states import CheckFailed, Failure, Ready, Stopped, Target
+from orchestrator.core.fleet.resident_states import (
     CancelRequested,
+    SleepRequested,
     SlotWoke,
     Strategy,
-    UnloadRequested,
     slot_of,
     target_of,
 )
-from orchestrator.core.fleet.lifecycle_states import CheckFailed, Failure, Ready, Stopped, Target
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.profile.profile import Recovery
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 
 TARGETS = st.sampled_from([Target("a", "upstream"), Target("a", "ik-fork"), Target("b", "upstream")])
 STRATEGIES: st.SearchStrategy[Strategy] = st.sampled_from(["beside", "replace"])
@@ -66,7 +66,7 @@ class WorldMachine(RuleBasedStateMachine):
 
     @rule(instance=st.sampled_from(["s1.1", "s2.1", "s3.1", "s1r.1", "unknown"]))
     def nobody_uses_an_instance(self, instance: str) -> None:
-        self.fleet.take(UnloadRequested(instance))
+        self.fleet.take(SleepRequested(instance))
 
     @precondition(lambda self: self.fleet.fleet.switch is not None)
     @rule()

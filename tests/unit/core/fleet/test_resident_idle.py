@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import UnloadRequested
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready, Stopped
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
+from orchestrator.core.fleet.resident_states import SleepRequested
 from tests.unit.core.fleet.lifecycle_machine import A, B
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 from tests.unit.core.fleet.switch_phases import beside, draining, result, serving
 
 
 def unloaded() -> WorldSimulation:
     fleet = serving()
-    fleet.take(UnloadRequested("s1.1"))
+    fleet.take(SleepRequested("s1.1"))
     return fleet
 
 
@@ -59,12 +59,12 @@ def test_during_a_switch_nothing_is_unloaded(phase: object) -> None:
     assert callable(phase)
     fleet = phase()
     before = fleet.fleet
-    fleet.take(UnloadRequested("s1.1"))
+    fleet.take(SleepRequested("s1.1"))
     assert fleet.fleet == before
 
 
 def test_an_instance_that_is_gone_unloads_nothing() -> None:
     fleet = serving()
-    fleet.take(UnloadRequested("s9.1"))
+    fleet.take(SleepRequested("s9.1"))
     assert isinstance(fleet.fleet.state, Ready)
     assert fleet.fleet.asleep is None

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import (
+from orchestrator.core.fleet.lifecycle_states import (
+    CheckFailed,
+    Exited,
+    Ready,
+    Stopped,
+    Stopping,
+    Target,
+)
+from orchestrator.core.fleet.resident_states import (
     CancelRequested,
     EndCause,
     RollingBack,
@@ -16,16 +24,8 @@ from orchestrator.core.fleet.fleet_states import (
     slot_of,
     target_of,
 )
-from orchestrator.core.fleet.lifecycle_states import (
-    CheckFailed,
-    Exited,
-    Ready,
-    Stopped,
-    Stopping,
-    Target,
-)
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
 from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, CRASH, HUNG, A, B
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 from tests.unit.core.fleet.switch_phases import (
     PHASES,
     beside,

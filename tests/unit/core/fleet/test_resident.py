@@ -7,12 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import (
-    EndCause,
-    RollingBack,
-    StartingNew,
-    target_of,
-)
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     Draining,
@@ -23,8 +17,14 @@ from orchestrator.core.fleet.lifecycle_states import (
     Starting,
     Stopping,
 )
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
+from orchestrator.core.fleet.resident_states import (
+    EndCause,
+    RollingBack,
+    StartingNew,
+    target_of,
+)
 from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, CRASH, HUNG, OOM, A, B
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 from tests.unit.core.fleet.switch_phases import (
     beside,
     draining,

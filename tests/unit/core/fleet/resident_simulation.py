@@ -4,24 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from orchestrator.core.fleet.fleet import step_fleet
-from orchestrator.core.fleet.fleet_states import (
-    CancelRequested,
-    DownRequested,
-    Fleet,
-    FleetEvent,
-    SideBySide,
-    SlotWoke,
-    StartingNew,
-    Strategy,
-    SwitchFinished,
-    SwitchRequested,
-    UpRequested,
-    WakeSlot,
-    slot_of,
-    state_is_active,
-    target_of,
-)
 from orchestrator.core.fleet.lifecycle_states import (
     Draining,
     Exited,
@@ -36,6 +18,24 @@ from orchestrator.core.fleet.lifecycle_states import (
     Stopping,
     Target,
     instance_of,
+)
+from orchestrator.core.fleet.resident import step_resident
+from orchestrator.core.fleet.resident_states import (
+    CancelRequested,
+    Resident,
+    ResidentEvent,
+    SideBySide,
+    SlotWoke,
+    StartingNew,
+    StopAllRequested,
+    Strategy,
+    SwitchFinished,
+    SwitchRequested,
+    UpRequested,
+    WakeSlot,
+    slot_of,
+    state_is_active,
+    target_of,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.profile.profile import Recovery
@@ -54,7 +54,7 @@ class WorldSimulation:
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     recovery: Recovery = field(default_factory=Recovery)
     engines: SimulatedEngines = field(init=False)
-    fleet: Fleet = field(default_factory=Fleet)
+    fleet: Resident = field(default_factory=Resident)
     now: float = 100.0
     timers: dict[str, float] = field(default_factory=dict)
     delivered: list[InstanceEvent] = field(default_factory=list)
@@ -75,7 +75,7 @@ class WorldSimulation:
         return slot
 
     def down(self, *, force: bool = False) -> None:
-        self.take(DownRequested(force))
+        self.take(StopAllRequested(force))
 
     def switch(self, target: Target, strategy: Strategy, *, again: bool = False) -> str:
         """Ask for a switch; the id of the operation."""
@@ -134,10 +134,12 @@ class WorldSimulation:
 
         raise AssertionError(f"it never comes to rest: {self.fleet}")
 
-    def take(self, event: FleetEvent) -> None:
+    def take(self, event: ResidentEvent) -> None:
         before = self.fleet
-        after, effects = step_fleet(before, event, self.now, self.policy)
-        assert step_fleet(before, event, self.now, self.policy) == (after, effects), "the same question, another answer"
+        after, effects = step_resident(before, event, self.now, self.policy)
+        assert step_resident(before, event, self.now, self.policy) == (after, effects), (
+            "the same question, another answer"
+        )
         self.fleet = after
         if isinstance(event, Exited | NotStarted):
             self.running.discard(event.instance)
@@ -203,7 +205,7 @@ class WorldSimulation:
             assert target_of(self.fleet.state) == operation.origin
             assert not isinstance(self.fleet.state, Stopped | Failed)
 
-    def _check_world(self, before: Fleet) -> None:
+    def _check_world(self, before: Resident) -> None:
         fleet = self.fleet
         assert fleet.current is None or fleet.current in fleet.slots
         assert not fleet.holding or fleet.switch is not None

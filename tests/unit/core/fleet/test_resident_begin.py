@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.fleet.fleet_states import (
-    RollingBack,
-    StoppingOld,
-    Strategy,
-    SwitchRequested,
-    slot_of,
-    target_of,
-)
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     CheckFailed,
@@ -21,8 +13,16 @@ from orchestrator.core.fleet.lifecycle_states import (
     Stopped,
     Stopping,
 )
-from tests.unit.core.fleet.fleet_simulation import WorldSimulation
+from orchestrator.core.fleet.resident_states import (
+    RollingBack,
+    StoppingOld,
+    Strategy,
+    SwitchRequested,
+    slot_of,
+    target_of,
+)
 from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, CRASH, A, B
+from tests.unit.core.fleet.resident_simulation import WorldSimulation
 from tests.unit.core.fleet.switch_phases import beside, result, serving, state
 
 
