@@ -20,6 +20,7 @@ class AdmissionGate:
     """Lets requests through to the serving instance, in order.
 
     :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
+    :ivar note_demand: called when a request begins to wait for a profile that it names
     :ivar stopping: true once draining is over: held requests are refused, running ones are cut
     """
 
@@ -33,7 +34,7 @@ class AdmissionGate:
         self.crash_suspects = CrashSuspects(
             QuarantinePolicy(config.quarantine_s), config.trial_s, self._later, self._release_decided
         )
-        self._demanded = asyncio.Event()
+        self.note_demand: Callable[[], None] = lambda: None
 
     def admitted(
         self,
@@ -53,15 +54,6 @@ class AdmissionGate:
         :param may_wait: False for what is answered by what is loaded or not at all: it never has anything loaded
         """
         return Admission(self, profile, progress, fingerprint, arrived, may_wait=may_wait)
-
-    def note_demand(self) -> None:
-        """Wake who waits for a demand: a request begins to wait for a profile that it names."""
-        self._demanded.set()
-
-    async def wait_demand(self) -> None:
-        """Wait until a request begins to wait for a profile that it names."""
-        await self._demanded.wait()
-        self._demanded.clear()
 
     def _later(self, delay_s: float, work: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, work)

@@ -21,7 +21,8 @@ The decision tree of `step_fleet`:
 8. `SlotWoke` and what is reported of one process: the seat of its slot. 8.1 A start that ran out of memory beside
    others of whom one can go is tried the same again after that.
 
-After each: starts that are asked for wait, or go on where nobody else holds memory; empty seats are dropped.
+After each: starts that are asked for wait, or go on where nobody else holds memory; what was loaded for clients and has
+failed is refused to them; empty seats are dropped.
 
 Invariants, checked by the property tests: a profile has at most one seat; what is let in never exceeds what was free;
 who is pinned never goes to make room; each start that waits goes on, is refused, or is not wanted any more.
@@ -76,6 +77,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     State,
     Stopped,
     Stopping,
+    describe,
     instance_of,
 )
 from orchestrator.core.fleet.resident import step_resident
@@ -229,7 +231,7 @@ class _FleetTurn:
                 self.step_seat(waiting.seat, SleepRequested(None))
 
         for profile, use in event.use.items():  # 7.2
-            if profile not in wanted:
+            if profile not in wanted and not event.unassigned:
                 self._unload_idle(profile, use)
 
         settling = self.fleet.settling
@@ -346,6 +348,7 @@ class _FleetTurn:
             if not any(self._holds(seat) for seat, _ in self.fleet.beside(start.seat)):
                 self._let_in(instance)
 
+        self._drop_failed_guests()
         settling = self.fleet.settling
         if settling is not None and settling.until is None and not any(map(self._holds, settling.seats)):
             self.fleet = replace(self.fleet, settling=replace(settling, until=self.now + RETURN_S))
@@ -355,6 +358,16 @@ class _FleetTurn:
         }
         if len(kept) != len(self.fleet.residents):
             self.fleet = replace(self.fleet, residents=kept, guests=self.fleet.guests & set(kept))
+
+    def _drop_failed_guests(self) -> None:
+        """What was loaded for clients and failed is refused to them for a while, and leaves nothing to be seen."""
+        for seat in self.fleet.guests:
+            state = self.fleet.residents[seat].state if seat in self.fleet.residents else None
+            if seat != self.fleet.focus and isinstance(state, Failed):
+                profile, failure = state.start_record.target.profile, state.failure
+                text = f"`{profile}` did not start: {describe(failure)}"
+                self.effects.append(Refused(profile, text, failure.permanent))
+                self.step_seat(seat, StopAllRequested())
 
     def _drop_stale(self) -> None:
         """Forget the starts that were called off."""

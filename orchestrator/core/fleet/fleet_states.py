@@ -173,11 +173,13 @@ class Looked:
     :param demand: who waits, by profile
     :param use: of loaded profiles
     :param memory: read since the starts that wait began to; None where it was not read
+    :param unassigned: requests of which it is not known yet what they are for
     """
 
     demand: tuple[Demand, ...] = ()
     use: Mapping[str, Use] = field(default_factory=dict)
     memory: MemoryLook | None = None
+    unassigned: int = 0
 
 
 FleetEvent = (
@@ -206,10 +208,14 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Requests for a profile are refused for a while: it cannot be loaded beside what may not go."""
+    """Requests for a profile are refused for a while: it did not start, or cannot beside what may not go.
+
+    :param permanent: the same start would fail the same way
+    """
 
     profile: str
     text: str
+    permanent: bool = False
 
 
 FleetEffect = ResidentEffect | Told | Refused

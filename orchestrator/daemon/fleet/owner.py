@@ -66,7 +66,7 @@ class Owner:
         self._observers: list[Callable[[], None]] = []
         self._switch_observers: list[Callable[[SwitchFinished], None]] = []
         self.waited_s: Callable[[str], float] = lambda profile: 0.0
-        self.refuse: Callable[[str, str], None] = lambda profile, text: None
+        self.refuse: Callable[[Refused], None] = lambda refused: None
         self.published: Publisher[Published] = Publisher(Published(Fleet(), monotonic()))
 
     @property
@@ -131,9 +131,9 @@ class Owner:
                     self._finish(effect)
                 case Told(kind=kind, text=text):
                     self._event_log.add(kind, text)
-                case Refused(profile=profile, text=text):
-                    self._event_log.add("refused", text)
-                    self.refuse(profile, text)
+                case Refused():
+                    self._event_log.add("refused", effect.text)
+                    self.refuse(effect)
                 case _:
                     assert self._effect_runner is not None
                     self._effect_runner.perform(effect)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic, time
 
@@ -30,10 +31,12 @@ from orchestrator.adapters.systemd.notify import Notifier
 from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.admission import MemoryLook
 from orchestrator.core.fleet.demand import DemandPolicy
-from orchestrator.core.fleet.fleet_states import DownRequested
-from orchestrator.core.fleet.lifecycle_states import Stopped, describe
+from orchestrator.core.fleet.fleet_states import DownRequested, RulesChanged
+from orchestrator.core.fleet.lifecycle_states import Stopped, Target, describe
 from orchestrator.core.fleet.resident_states import EndCause
+from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
@@ -43,7 +46,6 @@ from orchestrator.daemon.control.status import Clock, StatusBuilder
 from orchestrator.daemon.control.switch_worth import worth_of
 from orchestrator.daemon.control.targets import list_targets
 from orchestrator.daemon.control.top_frame import TopFrames
-from orchestrator.daemon.fleet.demand import DemandScheduler, IdleUnloader
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts
 from orchestrator.daemon.fleet.engine_run import EngineRuns
@@ -60,6 +62,8 @@ from orchestrator.daemon.process.heartbeat import END_WITHIN_S, CoreTasks, Heart
 from orchestrator.daemon.process.manager_link import ManagerLink
 from orchestrator.daemon.process.signals import Signals
 from orchestrator.daemon.process.sockets import Listeners, url_of
+from orchestrator.daemon.residency.demand import DemandScheduler
+from orchestrator.daemon.residency.usage import UsageBook
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
@@ -70,7 +74,7 @@ from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Finished, Traffic
+from orchestrator.gateway.contract import Finished, Model, Traffic
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
@@ -156,7 +160,12 @@ class Daemon:
         marks = StartMarks(self._log, runs.build)
         owner.observe(lambda: marks.looked(owner.fleet.slots))
         ledger = RequestLedger(self._totals, self._history)
-        models = ModelList(self._paths, router.list_models)
+
+        def list_models(models: tuple[Model, ...]) -> None:
+            router.list_models(models)
+            owner.post(RulesChanged(self._rules(models)))
+
+        models = ModelList(self._paths, list_models)
         dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
@@ -164,13 +173,11 @@ class Daemon:
         switcher = Switcher(owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered, router.reads_ahead)
         owner.observe_switches(self._totals.switched)
         owner.observe_switches(switcher.finished)
-        policy = DemandPolicy(config.gateway.switch_min_stay_s, config.gateway.switch_patience_s)
-        demand = DemandScheduler(owner, router, switcher, self._preparer, dispatcher, policy)
-        ledger.subscribe(demand.request_ended)
+        usage = UsageBook(owner, dispatcher)
+        ledger.subscribe(usage.request_ended)
+        demand = DemandScheduler(tasks, owner, router, switcher, self._preparer, dispatcher, usage, self._read_memory)
+        owner.refuse = demand.refuse
         core.start("demand", demand.run)
-        idle = IdleUnloader(owner, dispatcher, partial(self._idle_unload_s, router), self._event_log.add)
-        ledger.subscribe(idle.request_ended)
-        core.start("idle unloading", idle.run)
         watcher = self._watcher(runs, router, dispatcher)
         ledger.subscribe(watcher.finished)
         dispatcher.given_up = watcher.given_up
@@ -284,11 +291,18 @@ class Daemon:
             look_s,
         )
 
-    def _idle_unload_s(self, router: Router, profile: str) -> float:
-        """Return after how long a profile is unloaded: as it says itself, else as the configuration says."""
-        models = router.view().models
-        own = next((model.idle_unload_s for model in models if model.name == profile), None)
-        return self._config.residency.idle_unload_s if own is None else own
+    def _rules(self, models: Sequence[Model]) -> ResidencyRules:
+        """Return what the configuration and the profiles say of what stays loaded."""
+        gateway = self._config.gateway
+        return ResidencyRules(
+            policy="one",
+            idle_unload_s=self._config.residency.idle_unload_s,
+            stay=DemandPolicy(gateway.switch_min_stay_s, gateway.switch_patience_s),
+            profiles={each.name: ProfileRules(each.idle_unload_s) for each in models},
+        )
+
+    async def _read_memory(self, targets: Sequence[Target]) -> MemoryLook:
+        return MemoryLook()
 
     def _control(
         self,
