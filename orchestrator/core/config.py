@@ -14,6 +14,7 @@ from orchestrator.core.profile.absent import explain_absent
 from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.profile.settings import Setting, Value
 from orchestrator.core.profile.values import describe_type, read_value
+from orchestrator.core.residency import RESIDENCY_SETTINGS, ResidencyConfig, check_residency
 from orchestrator.core.terminal import quote_text
 
 Origin = Literal["default", "file", "environment", "credential"]
@@ -62,13 +63,6 @@ class DaemonConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ResidencyConfig:
-    """What stays loaded: table `[residency]`."""
-
-    idle_unload_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; paths are absolute, or empty."""
 
@@ -88,12 +82,6 @@ class LoadedConfig:
 
 
 _HOST = (r"[^-\s,/][^\s,/]*", "an address or a host name")
-
-IDLE_UNLOAD = Setting(
-    "residency.idle_unload_s", ("float",), "unload a model after so long without a request, s; 0: never",
-    minimum=0, maximum=2_592_000,
-)  # fmt: skip
-"""In `orch.toml` for every profile, and in a profile for itself."""
 
 CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.host", ("string",), "address to listen on; other than loopback only with a key", form=_HOST),
@@ -131,7 +119,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("restart.intensity", ("int",), "starts within `window_s` until a rest is due", minimum=1, maximum=1000),
     Setting("restart.window_s", ("float",), "time in which starts are counted, s", minimum=1, maximum=86400),
     Setting("restart.cooldown_s", ("float",), "rest before one more try, doubling, s", minimum=0, maximum=86400),
-    IDLE_UNLOAD,
+    *RESIDENCY_SETTINGS,
 )  # fmt: skip
 
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
@@ -186,6 +174,7 @@ def read_config(
     if keys_credential and not values["gateway.api_key_file"]:
         values["gateway.api_key_file"], origins["gateway.api_key_file"] = keys_credential, "credential"
 
+    check_residency(values, file_problems)
     _check_open_host(values, origins, file_problems, environment_problems)
     if origins["gateway.api_key_file"] == "file" and values["gateway.api_key_file"]:
         values["gateway.api_key_file"] = resolve(str(values["gateway.api_key_file"]))

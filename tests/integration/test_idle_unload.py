@@ -47,3 +47,13 @@ def test_it_is_unloaded_and_loaded_again_for_who_names_it_and_for_who_names_noth
         assert answer(home, body) == first
 
     assert "had no request for" in home.orch("events").stdout
+
+
+def test_a_reload_puts_another_idle_time_in_force_and_restarts_nothing(home: Home) -> None:
+    home.orch("up", "demo")
+    before = home.orch_json("status")["pid"]
+    assert before and not asleep(home)
+    home.write("config/orch.toml", "[residency]\nidle_unload_s = 1\n")
+    home.orch("reload")
+    assert home.orch_json("status")["pid"] == before
+    until(lambda: asleep(home), "it is unloaded")

@@ -173,6 +173,18 @@ def test_the_configuration_shows_where_each_value_comes_from(orch: Orch) -> None
     assert "can be reached from other machines" in err
 
 
+def test_a_check_of_the_configuration_lists_every_mistake_with_its_line(orch: Orch) -> None:
+    file = orch.home / "config" / "orch.toml"
+    assert orch("config", "check") == ("", f"{file}: nothing is wrong\n")
+    file.write_text("[residency]\npreload = ['demo', 'nobody']\n")
+    out, err = orch("config", "check", code=2)
+    assert out == (f"{file}:2: `residency.preload[1]`: there is no profile `nobody` (`orch profile list` shows them)\n")
+    assert err == f"{file}: one problem\n"
+    file.write_text("[gateway]\nport = 'x'\n[residency]\nmax = -1\n")
+    document = json.loads(orch("config", "check", "--json", code=2)[0])
+    assert [(each["line"], each["key"]) for each in document["problems"]] == [(2, "gateway.port"), (4, "residency.max")]
+
+
 def test_the_paths_are_below_orch_home(orch: Orch) -> None:
     places = orch.json("config", "path")
     assert places["config_file"] == str(orch.home / "config" / "orch.toml")

@@ -1,4 +1,4 @@
-"""`orch config`: the configuration in force and where each value comes from; the directories that orch uses."""
+"""`orch config`: the configuration in force, where each value comes from, what is wrong with it; orch's directories."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from orchestrator.core import exit_codes
 HELP = "show the configuration and where things are"
 EXAMPLES = """\
   orch config show
+  orch config check
   orch config path --json
   ORCH_GATEWAY_PORT=9000 orch config show"""
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("show", "show the configuration in force, and where each value comes from"),
+        ("check", "list every mistake in the configuration, and profiles that it names and that are not there"),
         ("path", "show where orch keeps its files"),
     ):
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -25,7 +27,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return _show(args) if args.action == "show" else _path(args)
+    match args.action:
+        case "show":
+            return _show(args)
+        case "check":
+            return _check(args)
+        case _:
+            return _path(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.config_check import find_problems
+    from orchestrator.adapters.paths import find_paths
+
+    paths = find_paths()
+    problems = find_problems(paths)
+    if args.json:
+        found = [{"file": each.file, "line": each.line, "key": each.key, "message": each.message, "hint": each.hint}
+                 for each in problems]  # fmt: skip
+        output.json_data({"version": 1, "file": paths.config_file, "ok": not problems, "problems": found})
+    else:
+        for each in problems:
+            output.line(str(each))
+
+        diagnostics.note(f"{paths.config_file}: {_count(len(problems))}")
+
+    return exit_codes.USAGE if problems else exit_codes.OK
+
+
+def _count(problems: int) -> str:
+    return "nothing is wrong" if not problems else "one problem" if problems == 1 else f"{problems} problems"
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -62,7 +62,6 @@ class Model:
     :param created: seconds since 1970, as OpenAI's field of this name
     :param version: differs once a start would meet something else: another text, model file or program
     :param variants: more names, with what they change of a request
-    :param idle_unload_s: as the profile says; None where it says nothing
     """
 
     name: str
@@ -73,7 +72,6 @@ class Model:
     figures: ModelFigures = UNKNOWN
     version: str = ""
     variants: tuple[Variant, ...] = ()
-    idle_unload_s: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

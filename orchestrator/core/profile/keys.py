@@ -1,4 +1,4 @@
-"""The keys of a profile that are not engine settings: its head and its recovery table."""
+"""The keys of a profile that are not engine settings: its head, and its tables for recovery and residency."""
 
 from __future__ import annotations
 
@@ -58,6 +58,21 @@ RESIDENCY: Mapping[str, Setting] = {
             "unload it after so long without a request, s; 0: never; without it as `orch.toml` says",
             minimum=0,
             maximum=2_592_000,
+        ),
+        Setting("residency.pinned", ("bool",), "never unload it to make room for another one, nor when nobody uses it"),
+        Setting(
+            "residency.priority",
+            ("float",),
+            "how much more it is worth to keep than one of priority 1",
+            minimum=0.001,
+            maximum=1000,
+        ),
+        Setting(
+            "residency.max_in_flight",
+            ("int",),
+            "requests that it is given at a time; more wait; 0: any number",
+            minimum=0,
+            maximum=4096,
         ),
     )
 }

@@ -62,7 +62,7 @@ class Profile:
     :param overrides: engine id to what differs there
     :param extends: the names of the parents, nearest first
     :param variants: more names, with what they change of a request
-    :param idle_unload_s: unloaded after so long without a request; None as `orch.toml` says, 0 never
+    :param residency: the keys of its table `[residency]` that it sets, and their values
     """
 
     name: str
@@ -77,7 +77,7 @@ class Profile:
     overrides: Mapping[str, EngineOverride] = field(default_factory=dict)
     extends: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
-    idle_unload_s: float | None = None
+    residency: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

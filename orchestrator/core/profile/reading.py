@@ -142,7 +142,7 @@ def build_profile(layers: Sequence[Layer]) -> Profile | None:
         overrides={engine: _override(values, engine, common) for engine in engines},
         extends=tuple(layer.name for layer in layers[1:]),
         variants=layers[0].variants,
-        idle_unload_s=cast("float | None", values.get(("residency", "idle_unload_s"))),
+        residency={str(key[1]): value for key, value in values.items() if key[0] == "residency"},
     )
 
 

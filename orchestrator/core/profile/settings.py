@@ -13,7 +13,7 @@ from typing import Literal
 Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Mapping[str, object]
 """The value of a setting once validated: TOML arrays become tuples, `chat.template_kwargs` stays a mapping."""
 
-Type = Literal["bool", "int", "float", "string", "path", "ints", "floats", "strings", "paths", "table"]
+Type = Literal["bool", "int", "float", "string", "path", "ints", "floats", "strings", "paths", "groups", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Setting:
     """One key that a profile may set.
 
     :param path: its dotted key, `memory.fit_margin`
-    :param types: the TOML types allowed; an int is accepted where a float is
+    :param types: the TOML types allowed; an int is accepted where a float is; `groups` are arrays of names
     :param doc: one sentence for people, with the unit
     :param choices: the allowed words, where it is a word
     :param minimum: the least number allowed (each element, in a list)

@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
@@ -28,10 +29,13 @@ _EXPECTED: Mapping[Type, str] = {
     "floats": "an array of numbers",
     "strings": "an array of strings",
     "paths": "an array of strings",
+    "groups": "an array of arrays of strings",
     "table": "a table",
 }
 
-_ELEMENT: Mapping[Type, Type] = {"ints": "int", "floats": "float", "strings": "string", "paths": "path"}
+_ELEMENT: Mapping[Type, Type] = {
+    "ints": "int", "floats": "float", "strings": "string", "paths": "path", "groups": "strings",
+}  # fmt: skip
 
 # In this order: a boolean is an int to Python, and a date-time is a date.
 _FOUND: tuple[tuple[type, str], ...] = (
@@ -64,6 +68,9 @@ def read_value(
     before = len(problems.found)
     if isinstance(raw, list):
         array = next((kind for kind in setting.types if kind in _ELEMENT), None)
+        if array == "groups":
+            return _read_groups(setting, raw, key, problems)
+
         if array is not None and not raw and not allow_empty:
             problems.add(key, f"`{dotted(key)}`: expected at least one element")
             return None
@@ -81,6 +88,14 @@ def read_value(
         problems.add(key, message, hint=hint)
 
     return value
+
+
+def _read_groups(setting: Setting, raw: list[object], key: Key, problems: Problems) -> Value | None:
+    """Read an array of arrays, which no setting of an engine is: whoever has one casts it back."""
+    before = len(problems.found)
+    inner = replace(setting, types=("strings",))
+    groups = [read_value(inner, group, (*key, at), problems, allow_empty=True) for at, group in enumerate(raw)]
+    return None if len(problems.found) > before else cast(Value, tuple(groups))
 
 
 _Read = tuple[Value | None, str | None, str | None]
@@ -160,12 +175,16 @@ def _words_beside(setting: Setting) -> str:
 def range_words(low: float | None, high: float | None) -> str:
     """Return a range of numbers in words, for messages and documentation."""
     if low is not None and high is not None:
-        return f"{low:.0f} to {high:.0f}"
+        return f"{_plain(low)} to {_plain(high)}"
 
     if low is not None:
-        return f"at least {low:.0f}"
+        return f"at least {_plain(low)}"
 
-    return f"at most {high:.0f}" if high is not None else "a finite number"
+    return f"at most {_plain(high)}" if high is not None else "a finite number"
+
+
+def _plain(number: float) -> str:
+    return f"{number:.0f}" if number == int(number) else f"{number:g}"
 
 
 def _check_text(setting: Setting, raw: str, key: Key) -> _Read:

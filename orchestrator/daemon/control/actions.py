@@ -144,7 +144,7 @@ class Actions:
         return answer | {"argv_before": before.argv if before else None, "argv_after": resolved.argv, "worth": worth}
 
     async def reload(self) -> dict[str, object]:
-        """Read the profiles anew, and check `orch.toml`, which is in force from the next start.
+        """Read the profiles and `orch.toml` anew; `[residency]` is in force then, the rest of it from the next start.
 
         The running instance is replaced only if its own profile says something else now, and that is valid.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, time
 
 import anyio
@@ -45,14 +45,22 @@ class ModelList:
     """Reads the profiles, and the headers of their models.
 
     :param on_read: told of the models each time they were read
+    :param on_profiles: likewise of the profiles that could be read, and of the names of all
     """
 
-    def __init__(self, paths: Paths, on_read: Callable[[tuple[Model, ...]], None]) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        on_read: Callable[[tuple[Model, ...]], None],
+        on_profiles: Callable[[Sequence[Profile], Sequence[str]], None] = lambda profiles, names: None,
+    ) -> None:
         self._profiles = ProfileStore(paths)
         self._paths = paths
         self._on_read = on_read
+        self._on_profiles = on_profiles
         self._headers: dict[str, tuple[Stamp, ModelFigures]] = {}
         self._read_profiles: tuple[tuple[Profile, ModelFile, str | None], ...] = ()
+        self._names: Sequence[str] = ()
         self._model_files: tuple[str, ...] = ()
         self._watched: tuple[str, ...] = ()
         self._seen: object = None
@@ -65,6 +73,7 @@ class ModelList:
         :raises OrchError: when they cannot be; what was read before stays
         """
         self._on_read(await read_files(self._read, "the list of profiles", READ_S))
+        self._on_profiles([profile for profile, _, _ in self._read_profiles], self._names)
 
     async def try_read(self) -> None:
         """Read the profiles now; when they cannot be, what was read before stays, and that is said."""
@@ -122,6 +131,7 @@ class ModelList:
         # Before the text is read: what changes meanwhile is seen at the next look.
         directory = directory_stamp(self._paths.profiles)
         profiles, _ = self._profiles.load_all()
+        self._names = self._profiles.names()
         self._read_profiles = tuple(
             (profile, model_file(self._paths, profile.model), self._program(profile.engine))
             for profile in sorted(profiles, key=lambda each: each.name)
@@ -155,7 +165,6 @@ class ModelList:
             planned_figures(chosen.settings, engine_kind(profile.engine), header),
             hashlib.sha256(repr(runs).encode("utf-8", "replace")).hexdigest()[:16],
             profile.variants,
-            profile.idle_unload_s,
         )
 
     def _program(self, engine: str) -> str | None:

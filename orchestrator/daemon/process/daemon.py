@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from time import monotonic, time
 
@@ -32,11 +33,9 @@ from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.admission import MemoryLook
-from orchestrator.core.fleet.demand import DemandPolicy
 from orchestrator.core.fleet.fleet_states import DownRequested, RulesChanged
 from orchestrator.core.fleet.lifecycle_states import Stopped, Target, describe
 from orchestrator.core.fleet.resident_states import EndCause
-from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
@@ -63,6 +62,7 @@ from orchestrator.daemon.process.manager_link import ManagerLink
 from orchestrator.daemon.process.signals import Signals
 from orchestrator.daemon.process.sockets import Listeners, url_of
 from orchestrator.daemon.residency.demand import DemandScheduler
+from orchestrator.daemon.residency.residency import ResidencyKeeper
 from orchestrator.daemon.residency.usage import UsageBook
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
@@ -74,7 +74,7 @@ from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
-from orchestrator.gateway.contract import Finished, Model, Traffic
+from orchestrator.gateway.contract import Finished, Traffic
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.server import Gateway
 
@@ -160,12 +160,8 @@ class Daemon:
         marks = StartMarks(self._log, runs.build)
         owner.observe(lambda: marks.looked(owner.fleet.slots))
         ledger = RequestLedger(self._totals, self._history)
-
-        def list_models(models: tuple[Model, ...]) -> None:
-            router.list_models(models)
-            owner.post(RulesChanged(self._rules(models)))
-
-        models = ModelList(self._paths, list_models)
+        residency = ResidencyKeeper(config, lambda: load_config(self._paths), self._post_rules)
+        models = ModelList(self._paths, router.list_models, residency.profiles_read)
         dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
@@ -202,7 +198,7 @@ class Daemon:
         gateway = Gateway(self._settings, dispatcher, exporter.page)
         actions = Actions(
             tasks, owner, router, models, status, switcher, self._preparer,
-            fallback=self._desired.fallback, check_config=lambda: load_config(self._paths),
+            fallback=self._desired.fallback, check_config=residency.read_config,
             worth=partial(worth_of, self._paths, self._gpus),
         )  # fmt: skip
         dispatcher.progress = lambda: progress_of(dispatcher.underway(), telemetry.work)
@@ -291,15 +287,9 @@ class Daemon:
             look_s,
         )
 
-    def _rules(self, models: Sequence[Model]) -> ResidencyRules:
-        """Return what the configuration and the profiles say of what stays loaded."""
-        gateway = self._config.gateway
-        return ResidencyRules(
-            policy="one",
-            idle_unload_s=self._config.residency.idle_unload_s,
-            stay=DemandPolicy(gateway.switch_min_stay_s, gateway.switch_patience_s),
-            profiles={each.name: ProfileRules(each.idle_unload_s) for each in models},
-        )
+    def _post_rules(self, changed: RulesChanged) -> None:
+        """Tell the owner the rules; one model at a time, whatever they say, until requests are routed by profile."""
+        self._owner.post(RulesChanged(replace(changed.rules, policy="one")))
 
     async def _read_memory(self, targets: Sequence[Target]) -> MemoryLook:
         return MemoryLook()

@@ -11,7 +11,13 @@ from tests.support import ROOT
 DOCUMENT = ROOT / "docs" / "configuration.md"
 BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->\n"
 
-_TYPES = {"bool": "true or false", "int": "whole number", "float": "number", "strings": "list of strings"}
+_TYPES = {
+    "bool": "true or false",
+    "int": "whole number",
+    "float": "number",
+    "strings": "list of strings",
+    "groups": "list of lists of strings",
+}
 
 
 def tables() -> str:

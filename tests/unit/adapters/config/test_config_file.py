@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.config.config_check import find_problems
 from orchestrator.adapters.config.config_file import load_config, load_with_origins
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.core.addresses import is_loopback
@@ -12,6 +13,7 @@ from orchestrator.core.config import Config
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import ProblemsError
 from orchestrator.core.profile.profile import NAME_RULE
+from orchestrator.core.residency import ResidencyConfig
 
 
 @pytest.fixture
@@ -185,3 +187,79 @@ def test_when_a_service_is_ready_is_one_of_two_words(paths: Paths) -> None:
     write(paths, "[daemon]\nready_when = 'modle'\n")
     (problem,) = problems_of(paths)
     assert "`listening`, `model`" in problem
+
+
+def test_what_stays_loaded_is_read(paths: Paths) -> None:
+    write(
+        paths,
+        """
+        [residency]
+        policy = "one"
+        max = 3
+        idle_unload_s = 60
+        preload = ["a"]
+        exclusive = [["a", "b"], ["b", "c", "d"]]
+        """,
+    )
+    found = load_config(paths, {}).residency
+    assert found == ResidencyConfig("one", 3, 60.0, ("a",), (("a", "b"), ("b", "c", "d")))
+
+
+def test_all_that_is_wrong_with_what_stays_loaded_is_listed_with_its_lines(paths: Paths) -> None:
+    write(
+        paths,
+        "[residency]\n"
+        "policy = 'two'\n"
+        "max = 1\n"
+        "preload = ['a', 'b', 'A!', 'a']\n"
+        "exclusive = [\n"
+        "  ['a', 'b'],\n"
+        "  ['c'],\n"
+        "  ['c', 'c'],\n"
+        "]\n"
+        "keep = 1\n",
+    )
+    assert problems_of(paths) == [
+        ":2: `residency.policy`: expected one of `fit`, `one`, found `two`",
+        ":10: unknown key `residency.keep`",
+        f":4: `residency.preload[2]`: expected {NAME_RULE}, found `A!`",
+        ":4: `residency.preload[3]`: `a` is there twice",
+        ":7: `residency.exclusive[1]`: expected at least two profiles in a group, found only `c`",
+        ":8: `residency.exclusive[2][1]`: `c` is there twice",
+        ":4: `residency.preload[1]`: `b` is never loaded beside `a` (`residency.exclusive[0]`)",
+        ":4: `residency.preload`: expected at most 1 (`residency.max = 1`), found 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("exclusive = ['a']", "`residency.exclusive[0]`: expected an array of strings, found a string"),
+        ("exclusive = [['a', 1]]", "`residency.exclusive[0][1]`: expected a string, found an integer"),
+        ("exclusive = 'a'", "`residency.exclusive`: expected an array of arrays of strings, found a string"),
+        ("exclusive = [[]]", "`residency.exclusive[0]`: expected at least two profiles in a group, found none"),
+        (
+            "policy = 'one'\npreload = ['a', 'b']",
+            '`residency.preload`: expected at most 1 (`residency.policy = "one"`), found 2',
+        ),
+        ("max = -1", "`residency.max`: expected 0 to 1000, found -1"),
+    ],
+)
+def test_each_mistake_in_what_stays_loaded_is_told(paths: Paths, text: str, message: str) -> None:
+    write(paths, "[residency]\n" + text)
+    assert [each.partition(": ")[2] for each in problems_of(paths)] == [message]
+
+
+def test_a_check_lists_the_profiles_that_are_not_there(paths: Paths) -> None:
+    write(paths, "[residency]\npreload = ['demo']\nexclusive = [\n  ['demo', 'nobody'],\n  ['deno', 'demo'],\n]\n")
+    assert load_config(paths, {}).residency.preload == ("demo",)  # a profile may be written later
+    assert [str(each).removeprefix(paths.config_file) for each in find_problems(paths)] == [
+        ":4: `residency.exclusive[0][1]`: there is no profile `nobody` (`orch profile list` shows them)",
+        ":5: `residency.exclusive[1][0]`: there is no profile `deno` (did you mean `demo`?)",
+    ]
+
+
+def test_a_check_lists_what_is_wrong_with_the_file(paths: Paths) -> None:
+    assert find_problems(paths) == ()
+    write(paths, "[residency]\nmax = '1'\n[gateway]\nport = -1\n")
+    assert [each.line for each in find_problems(paths)] == [2, 4]

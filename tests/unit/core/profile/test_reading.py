@@ -27,11 +27,19 @@ def profile_of(text: str) -> Profile:
     return profile
 
 
-def test_a_profile_says_after_how_long_it_is_unloaded() -> None:
-    assert profile_of("[residency]\nidle_unload_s = 600").idle_unload_s == 600
-    assert profile_of("").idle_unload_s is None
-    assert "unknown key `residency.idle_s`" in problems_of("[residency]\nidle_s = 1")[0]
-    assert "`residency.idle_unload_s`" in problems_of("[residency]\nidle_unload_s = -1")[0]
+def test_a_profile_says_how_long_and_how_it_stays_loaded() -> None:
+    text = "[residency]\nidle_unload_s = 600\npinned = true\npriority = 2\nmax_in_flight = 8"
+    assert profile_of(text).residency == {"idle_unload_s": 600, "pinned": True, "priority": 2.0, "max_in_flight": 8}
+    assert profile_of("").residency == {}
+    assert problems_of(
+        "[residency]\nidle_s = 1\nidle_unload_s = -1\npinned = 1\npriority = 0\nmax_in_flight = 0.5"
+    ) == [
+        "unknown key `residency.idle_s` (did you mean `idle_unload_s`?)",
+        "`residency.idle_unload_s`: expected 0 to 2592000, found -1",
+        "`residency.pinned`: expected a boolean, found an integer",
+        "`residency.priority`: expected 0.001 to 1000, found 0",
+        "`residency.max_in_flight`: expected an integer, found a float",
+    ]
 
 
 def test_every_part_of_a_profile_reaches_the_result() -> None:
