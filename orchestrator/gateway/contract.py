@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from orchestrator.core.fleet.routing import Endpoint, Model, Refusal, RoutingView
+from orchestrator.core.fleet.model_figures import Model
+from orchestrator.core.fleet.routing_states import Endpoint, Refusal, RoutingView
 from orchestrator.gateway.timings import EngineFigures
 
 __all__ = [

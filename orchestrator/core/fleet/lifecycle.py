@@ -71,7 +71,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     instance_of,
 )
 from orchestrator.core.fleet.restart import CrashRecord, GiveUp, RestartPolicy, Retry, after_crash
-from orchestrator.core.fleet.second_look import waits_for_files
+from orchestrator.core.fleet.state_summary import waits_for_files
 
 
 def step(state: State, event: Event, now: float, policy: RestartPolicy) -> tuple[State, Effects]:

@@ -1,4 +1,6 @@
-"""What clients are told of a model's size: from the engine where it is loaded, else from the profile and the header."""
+"""What clients are told of a model: its names, its status, and its size: from the engine where it is loaded, else from
+the profile and the header. Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.profile.variants import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,51 @@ class ModelFigures:
 
 
 UNKNOWN = ModelFigures()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One profile as `/v1/models` shows it.
+
+    :param status: `loaded`, `loading` or `unloaded`
+    :param created: seconds since 1970, as OpenAI's field of this name
+    :param version: differs once a start would meet something else: another text, model file or program
+    :param variants: more names, with what they change of a request
+    :param idle_limit_s: after so long without a request it is unloaded, by all rules together; 0 for never
+    :param unloaded_since: monotonic, where the next request loads it again; else None
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    status: str
+    created: int
+    figures: ModelFigures = UNKNOWN
+    version: str = ""
+    variants: tuple[Variant, ...] = ()
+    idle_limit_s: float = 0.0
+    unloaded_since: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may send for it."""
+        return (self.name, *self.aliases, *(variant.name for variant in self.variants))
+
+
+def listed_model(
+    model: Model, status: str, figures: ModelFigures | None, idle_limit_s: float, unloaded_since: float | None
+) -> Model:
+    """Return a model as it is listed at this moment.
+
+    :param figures: what the engine that has loaded it says of it; None where none has, or it was not asked
+    """
+    return replace(
+        model,
+        status=status,
+        figures=model.figures if figures is None else loaded_figures(model.figures, figures),
+        idle_limit_s=idle_limit_s,
+        unloaded_since=unloaded_since,
+    )
 
 
 def planned_figures(settings: Mapping[str, Value], kind: Kind, header: ModelFigures) -> ModelFigures:

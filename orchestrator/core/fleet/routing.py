@@ -1,15 +1,15 @@
 """Where requests go: the routing view, derived from the fleet's state and from what else is known at that moment.
 
-The gateway goes by the view alone (`gateway/contract.py`). Exactly one of three holds: a request can be sent
-(`serving`), it is refused (`refusal`), or it waits (neither).
+`routing_states.py` has the view itself, by which the gateway goes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.core.fleet.fleet_states import Fleet
 from orchestrator.core.fleet.lifecycle_states import (
     Draining,
     Failed,
@@ -22,10 +22,10 @@ from orchestrator.core.fleet.lifecycle_states import (
     describe,
     instance_of,
 )
-from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, loaded_figures
+from orchestrator.core.fleet.model_figures import Model, ModelFigures, listed_model
 from orchestrator.core.fleet.resident_states import Resident, SideBySide, StartingNew
+from orchestrator.core.fleet.routing_states import Endpoint, Refusal, ResidentRoute, RoutingView
 from orchestrator.core.fleet.state_summary import failure_of, progress_of, start_record_of
-from orchestrator.core.profile.variants import Variant
 
 MAX_RETRY_AFTER_S = 120
 """Clients such as the OpenAI SDK do not retry at all when told to wait longer."""
@@ -33,121 +33,6 @@ MAX_RETRY_AFTER_S = 120
 CLOSING_RETRY_S = 5
 KEPT_FALLEN = 16
 READING_AHEAD = "reading the model ahead"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a ready instance answers.
-
-    :param instance: id of the instance; requests are counted under it until they end
-    :param api_key: the key that the engine wants; clients never see it
-    :param build: which build of the engine it is
-    :param runs: differs once something else runs there: another text of the profile, rung, model file or program
-    """
-
-    instance: str
-    profile: str
-    engine: str
-    host: str
-    port: int
-    api_key: str | None
-    build: str | None = None
-    runs: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One profile as `/v1/models` shows it.
-
-    :param created: seconds since 1970, as OpenAI's field of this name
-    :param version: differs once a start would meet something else: another text, model file or program
-    :param variants: more names, with what they change of a request
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    description: str
-    status: str
-    created: int
-    figures: ModelFigures = UNKNOWN
-    version: str = ""
-    variants: tuple[Variant, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name that clients may send for it."""
-        return (self.name, *self.aliases, *(variant.name for variant in self.variants))
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why nothing is ready and nothing is expected: what a client is told.
-
-    :param profile: the profile that it is about; clients that name another one may still be helped
-    :param permanent: the same start would fail the same way: asking again is in vain until a person changes something
-    """
-
-    message: str
-    code: str
-    retry_after_s: int | None
-    profile: str | None = None
-    permanent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingView:
-    """What the gateway goes by, replaced whole at each change.
-
-    :param generation: grows by one with each change
-    :param progress: what a held client is told, `loading demo`
-    :param on_request: clients that name a profile which does not serve wait until it does
-    :param unavailable: profiles that did not start a moment ago, and why
-    :param fallen: the newest instances that ended by a failure of their own, not because somebody wanted them gone
-    :param repaired: a profile that failed and has changed since: it may be started for who asks for it
-    :param asleep: the profile that was unloaded because nobody used it: who asks for it, or names none, waits for it
-    """
-
-    generation: int
-    serving: Endpoint | None
-    refusal: Refusal | None
-    progress: str
-    models: tuple[Model, ...]
-    on_request: bool = False
-    unavailable: Mapping[str, Refusal] = field(default_factory=dict)
-    fallen: tuple[str, ...] = ()
-    repaired: str | None = None
-    asleep: str | None = None
-
-    def serves(self, profile: str | None) -> bool:
-        """Return whether a request for this profile can be sent now; None takes what serves."""
-        return self.serving is not None and profile in (None, self.serving.profile)
-
-    def refuses(self, profile: str | None) -> Refusal | None:
-        """Return why a request for this profile need not wait; None when it may."""
-        if not self.on_request and self.asleep is not None and profile not in (None, self.asleep):
-            return Refusal(f"`{profile}` is not loaded; `orch switch` loads it", "not_running", None)
-
-        if profile is None or not self.on_request:
-            return self.refusal
-
-        if profile in self.unavailable:
-            return self.unavailable[profile]
-
-        # Nothing runs, or something else failed: what the client asks for can be started for it.
-        helped = (
-            self.refusal is None
-            or self.refusal.code == "not_running"
-            or self.refusal.profile not in (None, profile)
-            or self.refusal.profile == self.repaired
-        )
-        return None if helped else self.refusal
-
-    def decided(self, profile: str | None) -> bool:
-        """Return whether a request for this profile has nothing to wait for: it can be sent, or it is refused."""
-        if self.serves(profile) or self.refuses(profile) is not None:
-            return True
-
-        return self.serving is not None and not self.on_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +45,9 @@ class RoutingFacts:
     :param unrouted: instances that do not answer at the moment: new requests wait
     :param fallen: the newest instances that ended by a failure of their own, newest last
     :param closing: whether the daemon stops
-    :param repaired: a profile that failed and has changed since
+    :param repaired: profiles that failed and have changed since
     :param reading: what a switch is about to start: its model is read ahead while the old instance serves on
+    :param unloaded: profiles that the next request loads again, with the time since when that is so (monotonic)
     """
 
     models: tuple[Model, ...] = ()
@@ -170,53 +56,104 @@ class RoutingFacts:
     unrouted: frozenset[str] = frozenset()
     fallen: tuple[str, ...] = ()
     closing: bool = False
-    repaired: str | None = None
+    repaired: frozenset[str] = frozenset()
     reading: Target | None = None
+    unloaded: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """What the process of an instance tells.
+
+    :param endpoint: None until it is ready
+    :param loading: how far it has loaded; empty when unknown
+    :param figures: what it says of its model; None where it has not been asked
+    """
+
+    endpoint: Endpoint | None = None
+    loading: str = ""
+    figures: ModelFigures | None = None
 
 
 def routing_view(
-    fleet: Resident,
-    facts: RoutingFacts,
-    endpoint: Endpoint | None,
-    loading: str,
-    now: float,
-    generation: int,
-    loaded: ModelFigures | None = None,
+    fleet: Fleet, facts: RoutingFacts, instances: Mapping[str, InstanceFacts], now: float, generation: int
 ) -> RoutingView:
-    """Return the view of this moment.
+    """Return the view of this moment. For each resident:
 
     1. The daemon stops: refuse. 2. A switch holds requests, what serves does not answer, or it was unloaded because
     nobody used it: wait. 3. Ready: send.
     4. Nothing is ready: refuse if nothing is on its way, else wait.
 
-    :param endpoint: of the current instance; needed only while that is ready
-    :param loading: how far the instance of `instance_in_progress` has loaded; empty when unknown
+    :param instances: at least those of `instances_told`
     :param now: monotonic, as the times in the fleet's state
-    :param loaded: what the current instance says of its model; None where it has not been asked
     """
-    state = fleet.state
+    focus = _route(fleet, fleet.focused, facts, instances, now)
     view = RoutingView(
         generation=generation,
-        serving=None,
-        refusal=None,
-        progress=fleet_progress(fleet, facts, loading),
-        models=listed_models(facts, fleet, loaded),
+        serving=focus.serving,
+        refusal=focus.refusal,
+        progress=fleet_progress(fleet, facts, instances),
+        models=listed_models(fleet, facts, instances),
         on_request=facts.on_request,
         unavailable=facts.unavailable,
         fallen=facts.fallen,
         repaired=facts.repaired,
-        asleep=fleet.asleep.profile if fleet.asleep is not None else None,
+        asleep=focus.asleep,
     )
     if facts.closing:
-        return replace(view, refusal=Refusal("orch is stopping", "stopping", CLOSING_RETRY_S))
+        return replace(view, serving=None, refusal=Refusal("orch is stopping", "stopping", CLOSING_RETRY_S))
 
-    if fleet.asleep is not None or fleet.holding or (isinstance(state, Ready) and state.instance in facts.unrouted):
-        return view
+    return replace(view, others=_routes_beside_focus(fleet, facts, instances, now))
 
-    if isinstance(state, Ready):
-        return replace(view, serving=endpoint)
 
-    return replace(view, refusal=refusal_of(state, now))
+def _routes_beside_focus(
+    fleet: Fleet, facts: RoutingFacts, instances: Mapping[str, InstanceFacts], now: float
+) -> dict[str, ResidentRoute]:
+    found: dict[str, ResidentRoute] = {}
+    for seat, resident in fleet.residents.items():
+        if seat == fleet.focus:
+            continue
+
+        route = _route(fleet, resident, facts, instances, now)
+        for profile in _profiles_of(resident):
+            serving, refusal = route.serving, route.refusal
+            if refusal is not None and facts.on_request and profile in facts.repaired:
+                refusal = None  # it is another start by now
+
+            found[profile] = replace(
+                route,
+                serving=serving if serving is not None and serving.profile == profile else None,
+                refusal=refusal if refusal is not None and refusal.profile in (None, profile) else None,
+            )
+
+    return found
+
+
+def _profiles_of(resident: Resident) -> set[str]:
+    """Return the profiles that have a route by this resident: none where nothing is in its seat."""
+    state, switch = resident.state, resident.switch
+    targets = [resident.asleep, None if isinstance(state, Stopped) else state.start_record.target]
+    if switch is not None:
+        targets.append(switch.operation.target)
+
+    return {target.profile for target in targets if target is not None}
+
+
+def _route(
+    fleet: Fleet, resident: Resident, facts: RoutingFacts, instances: Mapping[str, InstanceFacts], now: float
+) -> ResidentRoute:
+    state, asleep = resident.state, resident.asleep
+    progress = _resident_progress(fleet, resident, facts, instances)
+    route = ResidentRoute(None, None, progress, asleep.profile if asleep is not None else None)
+    if asleep is not None or resident.holding or (isinstance(state, Ready) and state.instance in facts.unrouted):
+        return route
+
+    if not isinstance(state, Ready):
+        return replace(route, refusal=refusal_of(state, now))
+
+    endpoint = _facts_of(state, instances).endpoint
+    most = fleet.rules.of(state.start_record.target.profile).max_in_flight
+    return replace(route, serving=replace(endpoint, max_in_flight=most) if endpoint is not None and most else endpoint)
 
 
 def refusal_of(state: State, now: float) -> Refusal | None:
@@ -246,32 +183,44 @@ def _attempts_tried(start_record: StartRecord) -> str:
     return "; tried: " + ", ".join(f"{each.number}. {each.rung}: {each.outcome}" for each in start_record.attempts)
 
 
-def instance_in_progress(fleet: Resident) -> str | None:
+def instance_in_progress(resident: Resident) -> str | None:
     """Return the instance whose loading is worth telling: the new one of a switch side by side, else the current."""
-    beside = _starting_beside(fleet)
-    return instance_of(beside if beside is not None else fleet.state)
+    beside = _starting_beside(resident)
+    return instance_of(beside if beside is not None else resident.state)
 
 
-def fleet_progress(fleet: Resident, facts: RoutingFacts, loading: str) -> str:
-    """Return one line for those who wait, and for `orch status`.
+def instances_told(fleet: Fleet) -> set[str]:
+    """Return the instances that the view tells of."""
+    residents = fleet.residents.values()
+    found = {instance_in_progress(each) for each in residents} | {instance_of(each.state) for each in residents}
+    return {instance for instance in found if instance is not None}
 
-    :param loading: how far the instance of `instance_in_progress` has loaded; empty when unknown
-    """
-    state = fleet.state
-    if fleet.asleep is not None:
-        text = f"{fleet.asleep} is unloaded; the next request loads it"
+
+def fleet_progress(fleet: Fleet, facts: RoutingFacts, instances: Mapping[str, InstanceFacts]) -> str:
+    """Return one line for those who wait for the focus, and for `orch status`."""
+    if fleet.switch is None and facts.reading is not None:
+        return f"switching to {facts.reading}: {READING_AHEAD}"
+
+    return _resident_progress(fleet, fleet.focused, facts, instances)
+
+
+def _resident_progress(
+    fleet: Fleet, resident: Resident, facts: RoutingFacts, instances: Mapping[str, InstanceFacts]
+) -> str:
+    state, switch = resident.state, resident.switch
+    if resident.asleep is not None:
+        text = f"{resident.asleep} is unloaded; the next request loads it"
     elif isinstance(state, Ready) and state.instance in facts.unrouted:
         text = f"{state.start_record.target} does not answer at the moment"
     else:
-        text = progress_of(state, loading)
+        text = _state_progress(fleet, state, instances)
 
-    switch = fleet.switch
     if switch is None:
-        return text if facts.reading is None else f"switching to {facts.reading}: {READING_AHEAD}"
+        return text
 
-    beside = _starting_beside(fleet)
+    beside = _starting_beside(resident)
     if beside is not None:  # what serves meanwhile is no news
-        text = progress_of(beside, loading)
+        text = _state_progress(fleet, beside, instances)
 
     if isinstance(switch, StartingNew) and switch.operation.origin is None:  # a start that somebody waits for
         return text
@@ -279,35 +228,84 @@ def fleet_progress(fleet: Resident, facts: RoutingFacts, loading: str) -> str:
     return f"switching to {switch.operation.target}: {text}"
 
 
-def _starting_beside(fleet: Resident) -> State | None:
-    switch = fleet.switch
-    return fleet.slots.get(switch.new) if isinstance(switch, SideBySide) else None
+def _state_progress(fleet: Fleet, state: State, instances: Mapping[str, InstanceFacts]) -> str:
+    waiting = fleet.waiting.get(instance_of(state) or "")
+    if waiting is not None and waiting.why:
+        return f"{waiting.prepare.target} waits to be loaded: {waiting.why}"
+
+    return progress_of(state, _facts_of(state, instances).loading)
 
 
-def listed_models(facts: RoutingFacts, fleet: Resident, figures: ModelFigures | None = None) -> tuple[Model, ...]:
-    """Return the models with the status of the slots, and of what a switch is about to start or starts.
+_NOTHING_KNOWN = InstanceFacts()
 
-    :param figures: of the model that is loaded, from its engine
-    """
-    state = fleet.state
+
+def _facts_of(state: State, instances: Mapping[str, InstanceFacts]) -> InstanceFacts:
+    return instances.get(instance_of(state) or "", _NOTHING_KNOWN)
+
+
+def _starting_beside(resident: Resident) -> State | None:
+    switch = resident.switch
+    return resident.slots.get(switch.new) if isinstance(switch, SideBySide) else None
+
+
+def listed_models(fleet: Fleet, facts: RoutingFacts, instances: Mapping[str, InstanceFacts]) -> tuple[Model, ...]:
+    """Return the models with the status of the residents, and of what a switch is about to start or starts."""
     statuses: dict[str, str] = {}
-    start_record = start_record_of(state)
-    if start_record is not None and not isinstance(state, Stopped):
-        loaded = "loaded" if isinstance(state, Ready) else "unloaded" if failure_of(state) else "loading"
-        statuses[start_record.target.profile] = loaded
+    figures: dict[str, ModelFigures] = {}
+    for resident in fleet.residents.values():
+        found = _status_of(resident)
+        if found is None:
+            continue
 
-    for target in (facts.reading, fleet.switch.operation.target if fleet.switch is not None else None):
+        profile, status = found
+        statuses[profile] = status
+        said = _facts_of(resident.state, instances).figures
+        if status == "loaded" and said is not None:
+            figures[profile] = said
+
+    for target in (facts.reading, *_switched_to(fleet.residents.values())):
         if target is not None and statuses.get(target.profile) != "loaded":
             statuses[target.profile] = "loading"
 
-    listed = tuple(replace(model, status=statuses.get(model.name, model.status)) for model in facts.models)
-    if figures is None:
-        return listed
-
     return tuple(
-        replace(model, figures=loaded_figures(model.figures, figures)) if model.status == "loaded" else model
-        for model in listed
+        listed_model(
+            model,
+            statuses.get(model.name, model.status),
+            figures.get(model.name),
+            0.0 if fleet.pinned(model.name) else fleet.rules.idle_limit_s(model.name),
+            facts.unloaded.get(model.name),
+        )
+        for model in facts.models
     )
+
+
+def _status_of(resident: Resident) -> tuple[str, str] | None:
+    """Return the profile of a resident and its status; None where nothing is in its seat."""
+    state = resident.state
+    start_record = start_record_of(state)
+    if start_record is None or isinstance(state, Stopped):
+        return None
+
+    profile = start_record.target.profile
+    if isinstance(state, Ready):
+        return profile, "loaded"
+
+    ends = isinstance(state, Draining | Stopping) and state.then is None
+    gone = ends or failure_of(state) is not None or resident.asleep is not None
+    return profile, "unloaded" if gone else "loading"
+
+
+def _switched_to(residents: Iterable[Resident]) -> list[Target]:
+    return [each.switch.operation.target for each in residents if each.switch is not None]
+
+
+def unloaded_since(fleet: Fleet, before: Mapping[str, float], now: float) -> Mapping[str, float]:
+    """Return the profiles that the next request loads again, with the time since when that is so.
+
+    :param before: the same at the last change of the fleet
+    """
+    asleep = (each.asleep.profile for each in fleet.residents.values() if each.asleep is not None)
+    return {profile: before.get(profile, now) for profile in asleep}
 
 
 def facts_after(facts: RoutingFacts, before: Mapping[str, State], after: Mapping[str, State]) -> RoutingFacts:

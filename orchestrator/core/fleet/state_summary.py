@@ -59,6 +59,17 @@ def failure_of(state: State) -> Failure | None:
             return None
 
 
+def waits_for_files(state: State) -> bool:
+    """Return whether nothing but another file, or a person, can help here: what waits for a time helps itself.
+
+    A failure is for good because the same start would meet it again. A start is made of its profile, its model's files
+    and its engine's program: once one of them is another, it is not the same start any more, whatever the failure was.
+    An editor that truncates before it writes, a build that is under way and a disk that was away for a moment all end
+    so.
+    """
+    return isinstance(state, Failed) and state.until is None
+
+
 def pid_of(state: State) -> int | None:
     """Return the process id of the engine; None in states without a process that serves or starts."""
     match state:

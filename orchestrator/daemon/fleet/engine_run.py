@@ -19,7 +19,7 @@ from orchestrator.core.engine_log.marks import without_marks
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.core.fleet.readiness import LoadingLook, missing_device, work_done
-from orchestrator.core.fleet.routing import Endpoint
+from orchestrator.core.fleet.routing_states import Endpoint
 from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
 from orchestrator.core.starts.readback import MemoryRow, memory_rows
 from orchestrator.core.terminal import neutralise

@@ -17,8 +17,7 @@ from orchestrator.adapters.gguf.reader import GgufError, read_gguf
 from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.model_figures import UNKNOWN, ModelFigures, planned_figures
-from orchestrator.core.fleet.routing import Model
+from orchestrator.core.fleet.model_figures import UNKNOWN, Model, ModelFigures, planned_figures
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.rules import engine_kind
 from orchestrator.daemon.fleet.preparing import read_files

@@ -8,16 +8,17 @@ from dataclasses import replace
 from time import monotonic
 
 from orchestrator.core.fleet.lifecycle_states import Failed, Ready, Target
+from orchestrator.core.fleet.model_figures import Model
 from orchestrator.core.fleet.routing import (
-    Model,
-    Refusal,
+    InstanceFacts,
     RoutingFacts,
-    RoutingView,
     facts_after,
     fleet_progress,
-    instance_in_progress,
+    instances_told,
     routing_view,
+    unloaded_since,
 )
+from orchestrator.core.fleet.routing_states import Refusal, RoutingView
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.publisher import Publisher
@@ -34,7 +35,7 @@ class Router:
         self._runs = runs
         self._facts = RoutingFacts(on_request=on_request)
         self._fleet = owner.fleet
-        self._failed: tuple[Failed, str, str | None] | None = None
+        self._failed: dict[str, tuple[Failed, str, str | None]] = {}
         starting = RoutingView(1, None, Refusal("starting", "starting", 1), "starting", ())
         self.views: Publisher[RoutingView] = Publisher(starting)
         owner.observe(self.refresh)
@@ -51,19 +52,16 @@ class Router:
         fleet = self._owner.fleet
         if fleet is not self._fleet:
             self._facts = facts_after(self._facts, self._fleet.slots, fleet.slots)
+            self._facts = replace(self._facts, unloaded=unloaded_since(fleet, self._facts.unloaded, monotonic()))
             self._fleet = fleet
 
-        self._follow_failure()
-        state = fleet.state
-        endpoint = self._runs.endpoint(state.instance) if isinstance(state, Ready) else None
-        figures = self._runs.figures(state.instance) if isinstance(state, Ready) else None
+        self._follow_failures()
         generation = self.views.generation + 1
-        view = routing_view(fleet.focused, self._facts, endpoint, self._loading(), monotonic(), generation, figures)
-        self.views.publish(view)
+        self.views.publish(routing_view(fleet, self._facts, self._instances(), monotonic(), generation))
 
     def progress(self) -> str:
-        """Return one line on what is under way, as of now."""
-        return fleet_progress(self._owner.fleet.focused, self._facts, self._loading())
+        """Return one line on what is under way at the focus, as of now."""
+        return fleet_progress(self._owner.fleet, self._facts, self._instances())
 
     def list_models(self, models: tuple[Model, ...]) -> None:
         """Show these models to clients from now on. One that has changed may be started again, whatever it met."""
@@ -93,26 +91,31 @@ class Router:
         asyncio.get_running_loop().call_later(for_s, available_again)
 
     def _make_available(self, profile: str) -> None:
-        left = {name: each for name, each in self._facts.unavailable.items() if name != profile}
-        self._facts = replace(self._facts, unavailable=left)
+        if profile in self._facts.unavailable:
+            left = {name: each for name, each in self._facts.unavailable.items() if name != profile}
+            self._facts = replace(self._facts, unavailable=left)
 
     def _versions(self) -> dict[str, str]:
         return {model.name: model.version for model in self._facts.models}
 
-    def _follow_failure(self) -> None:
-        """Tell a profile that has failed from one that has failed and was changed since."""
-        state = self._fleet.state
-        if not isinstance(state, Failed):
-            self._failed = None
+    def _follow_failures(self) -> None:
+        """Tell profiles that have failed from those that have failed and were changed since."""
+        before, self._failed = self._failed, {}
+        versions = self._versions()
+        for seat, resident in self._fleet.residents.items():
+            state = resident.state
             if isinstance(state, Ready):  # it starts after all
                 self._make_available(state.start_record.target.profile)
-        elif self._failed is None or self._failed[0] is not state:
-            profile = state.start_record.target.profile
-            self._failed = (state, profile, self._versions().get(profile))
+            elif isinstance(state, Failed):
+                known = before.get(seat)
+                profile = state.start_record.target.profile
+                same = known is not None and known[0] is state
+                self._failed[seat] = known if known is not None and same else (state, profile, versions.get(profile))
 
-        failed = self._failed
-        repaired = failed is not None and self._versions().get(failed[1]) not in (failed[2], None)
-        self._facts = replace(self._facts, repaired=failed[1] if failed is not None and repaired else None)
+        repaired = {
+            profile for _, profile, version in self._failed.values() if versions.get(profile) not in (version, None)
+        }
+        self._facts = replace(self._facts, repaired=frozenset(repaired))
 
     def reads_ahead(self, target: Target | None) -> None:
         """Show what a switch is about to start; None once it has begun, or does not happen."""
@@ -121,8 +124,9 @@ class Router:
 
     @property
     def switching(self) -> bool:
-        """Whether a switch is under way, from the moment it was accepted."""
-        return self._owner.fleet.switch is not None or self._facts.reading is not None
+        """Whether a switch is under way in any seat, from the moment it was accepted."""
+        residents = self._owner.fleet.residents.values()
+        return self._facts.reading is not None or any(each.switch is not None for each in residents)
 
     def unroute(self, instance: str, unrouted: bool) -> None:
         """Hold new requests for an instance that does not answer, or let them go there again."""
@@ -135,5 +139,13 @@ class Router:
         self._facts = replace(self._facts, closing=True)
         self.refresh()
 
-    def _loading(self) -> str:
-        return self._runs.loading(instance_in_progress(self._owner.fleet.focused))
+    def _instances(self) -> dict[str, InstanceFacts]:
+        """Return what the processes tell that the view is about."""
+        fleet, runs = self._owner.fleet, self._runs
+        ready = {each.state.instance for each in fleet.residents.values() if isinstance(each.state, Ready)}
+        return {
+            instance: InstanceFacts(runs.endpoint(instance), "", runs.figures(instance))
+            if instance in ready
+            else InstanceFacts(loading=runs.loading(instance))
+            for instance in instances_told(fleet)
+        }

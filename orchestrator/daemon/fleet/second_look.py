@@ -7,7 +7,7 @@ from functools import partial
 
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.lifecycle_states import Failed, FilesChanged
-from orchestrator.core.fleet.second_look import waits_for_files
+from orchestrator.core.fleet.state_summary import waits_for_files
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
 from orchestrator.daemon.telemetry.pace import sleep_until_tick

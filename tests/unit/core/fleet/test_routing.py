@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.fleet.fleet_states import Fleet
 from orchestrator.core.fleet.lifecycle_states import (
     Backoff,
     CheckFailed,
@@ -17,20 +18,20 @@ from orchestrator.core.fleet.lifecycle_states import (
     Target,
     Woke,
 )
+from orchestrator.core.fleet.model_figures import Model
 from orchestrator.core.fleet.resident_states import Resident
 from orchestrator.core.fleet.routing import (
     KEPT_FALLEN,
     MAX_RETRY_AFTER_S,
-    Endpoint,
-    Model,
-    Refusal,
+    InstanceFacts,
     RoutingFacts,
-    RoutingView,
     facts_after,
     instance_in_progress,
+    instances_told,
     refusal_of,
     routing_view,
 )
+from orchestrator.core.fleet.routing_states import Endpoint, Refusal, RoutingView
 from tests.unit.core.fleet import switch_phases as phases
 from tests.unit.core.fleet.lifecycle_machine import (
     BAD_MODEL,
@@ -114,8 +115,10 @@ OTHER = Model("other", (), "", "unloaded", 0)
 FACTS = RoutingFacts(models=(SHOWN, OTHER))
 
 
-def view_of(fleet: Resident, facts: RoutingFacts = FACTS, loading: str = "") -> RoutingView:
-    return routing_view(fleet, facts, ENDPOINT, loading, NOW, 7)
+def view_of(resident: Resident, facts: RoutingFacts = FACTS, loading: str = "") -> RoutingView:
+    fleet = Fleet({"seat": resident}, "seat")
+    told = {instance: InstanceFacts(ENDPOINT, loading) for instance in instances_told(fleet)}
+    return routing_view(fleet, facts, told, NOW, 7)
 
 
 def kind_of(view: RoutingView) -> str:
@@ -231,8 +234,8 @@ def test_an_instance_that_is_gone_is_not_unrouted_any_more() -> None:
 def asleep(**facts: object) -> RoutingView:
     """A was unloaded because nobody used it."""
     models = (Model("a", (), "", "unloaded", 0), Model("b", (), "", "unloaded", 0))
-    fleet = replace(Resident({"s1": Stopped()}, "s1", A), asleep=A)
-    return routing_view(fleet, RoutingFacts(models=models, **facts), None, "", NOW, 1)  # type: ignore[arg-type]
+    resident = replace(Resident({"s1": Stopped()}, "s1", A), asleep=A)
+    return view_of(resident, RoutingFacts(models=models, **facts))  # type: ignore[arg-type]
 
 
 def test_who_asks_for_what_is_unloaded_or_names_nothing_waits_for_it() -> None:

@@ -14,7 +14,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     Preparing,
     StartRecord,
 )
-from orchestrator.core.fleet.second_look import waits_for_files
+from orchestrator.core.fleet.state_summary import waits_for_files
 from tests.unit.core.fleet.lifecycle_machine import POLICY, STATES, A, machine_in
 
 CLASSES = ("bad_flag", "missing_file", "bad_model", "missing_library", "illegal_instruction", "driver", "device_oom")
