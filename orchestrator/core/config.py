@@ -14,7 +14,7 @@ from orchestrator.core.profile.absent import explain_absent
 from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.profile.settings import Setting, Value
 from orchestrator.core.profile.values import describe_type, read_value
-from orchestrator.core.residency import RESIDENCY_SETTINGS, ResidencyConfig, check_residency
+from orchestrator.core.residency.table import RESIDENCY_SETTINGS, ResidencyConfig, check_residency
 from orchestrator.core.terminal import quote_text
 
 Origin = Literal["default", "file", "environment", "credential"]

@@ -103,6 +103,21 @@ class StartPlanner:
             _log.warning("%s is not planned", profile.name, exc_info=True)
             return None
 
+    def used_devices(self, profile: EngineProfile) -> tuple[str, ...] | None:
+        """Return the devices that the last start with these settings used, as its engine calls them.
+
+        None where none has become ready.
+        """
+        plan = self.plan(profile)
+        if plan is None:
+            return None
+
+        for start in reversed(self._starts):
+            if replace(start.shape, devices=plan.shape.devices) == plan.shape:
+                return tuple(device.name for device in start.devices)
+
+        return None
+
     def margin_offset(self, profile: EngineProfile) -> MarginOffset | None:
         """Return how far the margin of the build's fit is moved, so that as much stays free as the profile says."""
         plan = self.plan(profile, _devices(profile, self._gpus) or 1)

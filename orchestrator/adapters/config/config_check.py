@@ -8,7 +8,7 @@ from orchestrator.adapters.config.text_file import read_text
 from orchestrator.adapters.config.toml_lines import line_finder
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.problems import Problem, Problems, ProblemsError
-from orchestrator.core.residency import find_unknown_names
+from orchestrator.core.residency.table import find_unknown_names
 
 
 def find_problems(paths: Paths) -> tuple[Problem, ...]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psutil
 
@@ -69,16 +70,35 @@ def total_memory_mib() -> int:
     return int(psutil.virtual_memory().total + psutil.swap_memory().total) >> 20
 
 
-def rss_mib(pids: Collection[int]) -> int | None:
-    """Return the host memory that processes have in use, a mapped model included; None when none of them is there."""
-    sizes = []
+class HostUse(NamedTuple):
+    """What processes have in host memory, MiB.
+
+    :param mapped_mib: the part of it that is mapped from files, or shared: a model that is not copied
+    """
+
+    resident_mib: int
+    mapped_mib: int
+
+
+def host_use(pids: Collection[int]) -> HostUse | None:
+    """Return what processes have in host memory; None when none of them is there."""
+    found = []
     for pid in pids:
         try:
-            sizes.append(psutil.Process(pid).memory_info().rss)
+            found.append(psutil.Process(pid).memory_info())
         except psutil.Error:  # gone, or not ours to read
             continue
 
-    return sum(sizes) >> 20 if sizes else None
+    if not found:
+        return None
+
+    return HostUse(sum(each.rss for each in found) >> 20, sum(each.shared for each in found) >> 20)
+
+
+def rss_mib(pids: Collection[int]) -> int | None:
+    """Return the host memory that processes have in use, a mapped model included; None when none of them is there."""
+    use = host_use(pids)
+    return None if use is None else use.resident_mib
 
 
 def residency(paths: Sequence[str]) -> Residency | None:

@@ -42,11 +42,17 @@ class DeviceMemory:
         return dict(self._before)
 
     async def taken_mib(self) -> list[int]:
-        """Return how much more each device has in use than before the running engines were started, MiB."""
-        if not self._before:
+        """Return how much more each device has in use than before the running engine was started, MiB.
+
+        Nothing where several run: whose it is would not be known.
+        """
+        if not self._before or self._running != 1:
             return []
 
         used = await self._used()
+        if self._running != 1:
+            return []
+
         return [used[index] - before for index, before in self._before.items() if index in used]
 
     def ended(self) -> None:

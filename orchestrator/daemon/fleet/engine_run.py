@@ -128,6 +128,9 @@ class EngineRuns:
     def __getitem__(self, instance: str) -> EngineRun:
         return self._runs[instance]
 
+    def __iter__(self) -> Iterator[EngineRun]:
+        return iter(tuple(self._runs.values()))
+
     def add(self, run: EngineRun) -> None:
         self._runs[run.launch.instance] = run
 

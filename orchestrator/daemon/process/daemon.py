@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time
@@ -32,9 +31,8 @@ from orchestrator.adapters.systemd.notify import Notifier
 from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.admission import MemoryLook
 from orchestrator.core.fleet.fleet_states import DownRequested, RulesChanged
-from orchestrator.core.fleet.lifecycle_states import Stopped, Target, describe
+from orchestrator.core.fleet.lifecycle_states import Stopped, describe
 from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
@@ -62,6 +60,7 @@ from orchestrator.daemon.process.manager_link import ManagerLink
 from orchestrator.daemon.process.signals import Signals
 from orchestrator.daemon.process.sockets import Listeners, url_of
 from orchestrator.daemon.residency.demand import DemandScheduler
+from orchestrator.daemon.residency.memory_looks import MemoryLooks
 from orchestrator.daemon.residency.residency import ResidencyKeeper
 from orchestrator.daemon.residency.usage import UsageBook
 from orchestrator.daemon.telemetry.exporter import Exporter
@@ -170,8 +169,9 @@ class Daemon:
         owner.observe_switches(self._totals.switched)
         owner.observe_switches(switcher.finished)
         usage = UsageBook(owner, dispatcher)
+        looks = MemoryLooks(self._paths, self._gpus, runs)
         ledger.subscribe(usage.request_ended)
-        demand = DemandScheduler(tasks, owner, router, switcher, self._preparer, dispatcher, usage, self._read_memory)
+        demand = DemandScheduler(tasks, owner, router, switcher, self._preparer, dispatcher, usage, looks.look)
         owner.refuse = demand.refuse
         core.start("demand", demand.run)
         watcher = self._watcher(runs, router, dispatcher)
@@ -290,9 +290,6 @@ class Daemon:
     def _post_rules(self, changed: RulesChanged) -> None:
         """Tell the owner the rules; one model at a time, whatever they say, until requests are routed by profile."""
         self._owner.post(RulesChanged(replace(changed.rules, policy="one")))
-
-    async def _read_memory(self, targets: Sequence[Target]) -> MemoryLook:
-        return MemoryLook()
 
     def _control(
         self,

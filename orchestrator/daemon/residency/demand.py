@@ -52,7 +52,7 @@ or program that changes ends it at once (`model_list.py`)."""
 class DemandScheduler:
     """Starts what clients ask for, and tells the fleet what it decides by (`core/fleet/fleet.py`, 7).
 
-    :param read_memory: returns what is free, and what loaded profiles and these targets need
+    :param read_memory: returns what is free, and what loaded profiles and these targets need; None where it cannot now
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DemandScheduler:
         preparer: Preparer,
         dispatcher: Dispatcher,
         usage: UsageBook,
-        read_memory: Callable[[Sequence[Target]], Awaitable[MemoryLook]],
+        read_memory: Callable[[Sequence[Target]], Awaitable[MemoryLook | None]],
     ) -> None:
         self._tasks = tasks
         self._owner = owner

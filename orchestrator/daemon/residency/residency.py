@@ -10,7 +10,7 @@ from orchestrator.core.fleet.demand import DemandPolicy
 from orchestrator.core.fleet.fleet_states import RulesChanged
 from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
 from orchestrator.core.profile.profile import Profile
-from orchestrator.core.residency import ResidencyConfig
+from orchestrator.core.residency.table import ResidencyConfig
 
 
 def residency_rules(

@@ -13,7 +13,7 @@ from orchestrator.core.config import Config
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import ProblemsError
 from orchestrator.core.profile.profile import NAME_RULE
-from orchestrator.core.residency import ResidencyConfig
+from orchestrator.core.residency.table import ResidencyConfig
 
 
 @pytest.fixture

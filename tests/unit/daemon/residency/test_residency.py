@@ -8,7 +8,7 @@ from orchestrator.core.fleet.fleet_states import RulesChanged
 from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.settings import Value
-from orchestrator.core.residency import ResidencyConfig
+from orchestrator.core.residency.table import ResidencyConfig
 from orchestrator.daemon.residency.residency import ResidencyKeeper
 
 CONFIG = Config(
