@@ -71,6 +71,34 @@ class UnloadedStatus(TypedDict):
     since: str
 
 
+class InstanceStatus(TypedDict):
+    """One profile that is loaded, starts, failed or was unloaded; the fields of `Status` mean the same for it.
+
+    `focus` is true for the one that requests without a known model go to. `idle_s` is the time since its last request.
+    `device_mib` and `host_mib` are what its process holds, null where nothing tells it. `unloaded_since` is null while
+    it is not unloaded, `waits` says what its start waits for (memory, say), `progress` is a line for those who wait.
+    """
+
+    profile: str
+    engine: str
+    build: str | None
+    state: StateName
+    pid: int | None
+    focus: bool
+    pinned: bool
+    idle_s: float | None
+    in_flight: int
+    queued: int
+    memory: list[MemoryStatus]
+    device_mib: int | None
+    host_mib: int | None
+    unloaded_since: str | None
+    waits: str | None
+    cause: str | None
+    since: str
+    progress: str
+
+
 class Status(TypedDict):
     version: Literal[1]
     state: StateName
@@ -94,12 +122,14 @@ class Status(TypedDict):
     notice: str | None
     memory: list[MemoryStatus]
     unloaded: UnloadedStatus | None
+    instances: list[InstanceStatus]
 
 
 """The answer of `orch status --json`.
 
 `since` is when `state` was entered, RFC 3339; `stale` lists what the profile's text says differently by now; `notice`
-is what is worth knowing of an engine that serves: that it has become slow, say.
+is what is worth knowing of an engine that serves: that it has become slow, say. All but `instances`, `gpus` and
+`gateway` is about the one in focus; `instances` has all, the one in focus first.
 """
 
 

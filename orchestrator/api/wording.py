@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from orchestrator.api.types import MemoryStatus, SwitchResult, TargetName
+    from orchestrator.api.types import InstanceStatus, MemoryStatus, SwitchResult, TargetName
     from orchestrator.core.fleet.state_summary import StateName
 
 STATE_SYMBOLS: dict[StateName, str] = {
@@ -59,6 +59,34 @@ def flag_texts(argv: Iterable[str]) -> list[str]:
             texts.append(word)
 
     return texts
+
+
+def instance_state(row: InstanceStatus) -> str:
+    """Return the state of a resident in words: `ready`, `unloaded (idle 20 min)`, `waits: ...`."""
+    if row["unloaded_since"] is not None:
+        return f"unloaded (idle {duration_text(row['idle_s'])})" if row["idle_s"] is not None else "unloaded"
+
+    return f"waits: {row['waits']}" if row["waits"] else row["state"]
+
+
+def instance_use(row: InstanceStatus) -> str:
+    """Return how a resident is used: `2 in flight, 1 queued`, `idle 20 s`; empty where nobody knows."""
+    counts = [f"{row[name]} {text}" for name, text in (("in_flight", "in flight"), ("queued", "queued")) if row[name]]
+    if counts:
+        return ", ".join(counts)
+
+    idle = row["state"] == "ready" and row["idle_s"] is not None
+    return f"idle {duration_text(row['idle_s'])}" if idle else ""
+
+
+def duration_text(seconds: float | None) -> str:
+    """Return `20 s`, `20 min`, `5 h`, `3 d`."""
+    left = seconds or 0.0
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172800)):
+        if left < most:
+            return f"{left / size:.0f} {unit}"
+
+    return f"{left / 86400:.0f} d"
 
 
 def memory_texts(rows: Sequence[MemoryStatus]) -> list[str]:

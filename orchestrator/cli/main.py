@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # `typing` costs `orch status` as much as argparse does
 VERBS: dict[str, str] = {
     "up": "start the engine of a profile and wait until it answers; starts the daemon if none runs",
     "down": "stop the engine; running requests may end first",
+    "load": "load a profile beside what runs; where memory is short, another one makes room",
+    "unload": "end a profile until the next request for it",
+    "pin": "keep a profile loaded, whoever needs room, as long as the daemon runs",
     "switch": "change engine or profile without losing a request",
     "reload": "read the profiles anew, and restart the engine if its own has changed",
     "status": "show what is running",
@@ -47,7 +50,10 @@ VERBS: dict[str, str] = {
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
 
 _SETUP = frozenset({"profile", "plan", "engines", "verify", "config", "serve", "service", "doctor", "completions"})
-"""The verbs in `cli/setup`; the others are in `cli/operate`."""
+"""The verbs in `cli/setup`."""
+
+_RESIDENTS = frozenset({"load", "unload", "pin"})
+"""The verbs in `cli/residents`; the others are in `cli/operate`."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -139,7 +145,8 @@ def _dispatch(words: list[str]) -> int:
 
 def module_of(verb: str) -> str:
     """Return the name of the module that carries out a verb."""
-    return f"orchestrator.cli.{'setup' if verb in _SETUP else 'operate'}.{verb}"
+    folder = "setup" if verb in _SETUP else "residents" if verb in _RESIDENTS else "operate"
+    return f"orchestrator.cli.{folder}.{verb}"
 
 
 def build_parser(verb: str, prog: str | None = None) -> Parser:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.adapters.process.linux import stat_of
 from orchestrator.api import client
-from orchestrator.api.types import Status
+from orchestrator.api.types import InstanceStatus, Status
 from orchestrator.cli import diagnostics
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
@@ -26,6 +28,13 @@ def status(path: str) -> Status:
     return answer
 
 
+def status_after(path: str, generation: int, wait_s: float = 1.0) -> Status:
+    """Return the status once it is newer than this generation, or after a while."""
+    target = f"/v1/status?after={generation}&wait_s={wait_s:.3f}"
+    answer: Status = json.loads(client.request(path, target, timeout_s=wait_s + ANSWER_S))
+    return answer
+
+
 def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
     """Return the status once it is ready, failed or stopped, and newer than generation `after`.
 
@@ -40,8 +49,7 @@ def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
             raise TimedOutError(f"not ready after {timeout_s:g} s; it goes on", hint="look at `orch status`")
 
         wait_s = min(left_s, LONG_POLL_S)
-        answer = client.request(path, f"/v1/status?after={generation}&wait_s={wait_s:.3f}", timeout_s=wait_s + 10)
-        news: Status = json.loads(answer)
+        news = status_after(path, generation, wait_s)
         settled = news["state"] in ("ready", "failed", "stopped") and not news["switching"]
         if settled and news["generation"] > after:
             diagnostics.clear_progress()
@@ -51,8 +59,65 @@ def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
         diagnostics.progress(news["progress"])
 
 
-def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: float) -> Status | None:
-    """Wait until the engine is gone, and the daemon too when it is to end. Says what it waits for.
+def until_loaded(path: str, profile: str, after: int, *, timeout_s: float) -> InstanceStatus:
+    """Return the row of a profile once it serves or has failed, in a status that is newer than generation `after`.
+
+    :raises TimedOutError: when that takes longer than `timeout_s`; the daemon goes on
+    :raises OrchError: when it was stopped or unloaded meanwhile
+    """
+    deadline = time.monotonic() + timeout_s
+    generation = after
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            diagnostics.clear_progress()
+            text = f"{profile} is not loaded after {timeout_s:g} s; it goes on"
+            raise TimedOutError(text, hint="look at `orch status`, or end it: `orch down " + profile + "`")
+
+        wait_s = min(left_s, LONG_POLL_S)
+        news = status_after(path, generation, wait_s)
+        row = next((each for each in news["instances"] if each["profile"] == profile), None)
+        generation = news["generation"]
+        if row is None or row["unloaded_since"] is not None:
+            diagnostics.clear_progress()
+            what = "stopped" if row is None else "unloaded again"
+            raise OrchError(f"{profile} was {what} meanwhile", hint="`orch events` shows what happened")
+
+        if row["state"] in ("ready", "failed"):
+            diagnostics.clear_progress()
+            return row
+
+        diagnostics.progress(row["progress"])
+
+
+def until_unloaded(path: str, profile: str, *, timeout_s: float) -> None:
+    """Wait until a profile's engine is gone, or is asked for again.
+
+    :raises TimedOutError: when that takes longer than `timeout_s`; the daemon goes on
+    """
+    deadline = time.monotonic() + timeout_s
+    generation = 0
+    while (left_s := deadline - time.monotonic()) > 0:
+        wait_s = min(left_s, LONG_POLL_S)
+        news = status_after(path, generation, wait_s)
+        generation = news["generation"]
+        row = next((each for each in news["instances"] if each["profile"] == profile), None)
+        if row is None or row["state"] in GONE:
+            diagnostics.clear_progress()
+            return
+
+        diagnostics.progress(row["progress"])
+
+    diagnostics.clear_progress()
+    raise TimedOutError(f"{profile} is not unloaded after {timeout_s:g} s", hint="it goes on; look at `orch status`")
+
+
+def until_stopped(
+    path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: float, profiles: Sequence[str] = ()
+) -> Status | None:
+    """Wait until what was stopped is gone, and the daemon too when it is to end. Says what it waits for.
+
+    :param profiles: what was stopped; empty for everything
 
     :return: the status once the engine is gone; None where the daemon is gone as well
     :raises TimedOutError: when that takes longer than `timeout_s`, with what it waited for
@@ -62,14 +127,14 @@ def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: f
     said, hint = "", ""
     while True:
         try:
-            answer = client.request(path, f"/v1/status?after={generation}&wait_s=1", timeout_s=ANSWER_S)
-            news: Status = json.loads(answer)
-            if news["state"] in GONE and not daemon_ends:
+            news = status_after(path, generation)
+            left = _still_there(news, profiles)
+            if left is None and not daemon_ends:
                 diagnostics.clear_progress()
                 return news
 
             generation = news["generation"]
-            what, hint = _awaited(news, daemon_pid)
+            what, hint = _awaited(left or news, daemon_pid)
         except (NotRunningError, OrchError) as error:
             if not _alive(daemon_pid):
                 diagnostics.clear_progress()
@@ -91,12 +156,23 @@ def until_stopped(path: str, daemon_pid: int, *, daemon_ends: bool, timeout_s: f
             time.sleep(0.02)
 
 
-def _awaited(news: Status, daemon_pid: int) -> tuple[str, str]:
+def _still_there(news: Status, profiles: Sequence[str]) -> Status | InstanceStatus | None:
+    """Return the first of what was stopped that is not gone yet; None once nothing of it is there."""
+    if not profiles and news["state"] not in GONE:
+        return news
+
+    rows = news.get("instances", [])
+    there = (row for row in rows if row["state"] not in GONE and (not profiles or row["profile"] in profiles))
+    return next(there, None)
+
+
+def _awaited(news: Status | InstanceStatus, daemon_pid: int) -> tuple[str, str]:
     """Return what a stop still waits for, and what can be done about it."""
     target = f"{news.get('profile')}@{news.get('engine')}"
     match news["state"]:
         case "draining":
-            count = news["gateway"]["in_flight"] if "gateway" in news else 0
+            gateway: Any = news.get("gateway", news)
+            count = gateway.get("in_flight", 0)
             requests = "a running request" if count == 1 else f"{count} running requests"
             return f"{requests} of {target}", "`orch down --force` cuts them off"
         case "stopping":

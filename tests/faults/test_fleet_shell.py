@@ -48,8 +48,9 @@ from orchestrator.core.fleet.lifecycle_states import (
 from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.daemon.control.actions import Actions
+from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.event_log import EventLog
-from orchestrator.daemon.control.status import Clock, StatusBuilder
+from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.fleet import switcher as switcher_module
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.effect_runner import EffectRunner, InstanceTimeouts

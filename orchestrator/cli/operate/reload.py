@@ -23,11 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from orchestrator.cli.operate.switch import follow, report
+    from orchestrator.cli.operate.switch import follow, raise_failed, report
 
     path = find_paths().control_socket
     answer = json.loads(client.request(path, "/v1/reload", b"{}", timeout_s=120))
-    if answer["operation"] is None:
+    operations = [answer["operation"]] if answer["operation"] is not None else []
+    operations += [each["operation"] for each in answer["others"]]
+    if not operations:
         if args.json:
             output.json_data({"changed": [], "result": None})
         else:
@@ -35,5 +37,20 @@ def run(args: argparse.Namespace) -> int:
 
         return exit_codes.OK
 
-    diagnostics.note(f"changed: {', '.join(answer['changed'])}")
-    return report(follow(path, answer["operation"], args.timeout), as_json=args.json)
+    if answer["changed"]:
+        diagnostics.note(f"changed: {', '.join(answer['changed'])}")
+
+    for each in answer["others"]:
+        diagnostics.note(f"changed in {each['running']['profile']}: {', '.join(each['changed'])}")
+
+    first, *others = [follow(path, each, args.timeout) for each in operations]
+    if args.json:
+        output.json_data({**first, "others": others} if others else first)
+
+    for result in (first, *others):
+        if not args.json:
+            report(result, as_json=False)
+        else:
+            raise_failed(result)
+
+    return exit_codes.OK

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from orchestrator.api.types import AttemptStatus, Status
-from orchestrator.api.wording import STATE_SYMBOLS, memory_texts
+from orchestrator.api.types import AttemptStatus, InstanceStatus, Status
+from orchestrator.api.wording import STATE_SYMBOLS, instance_state, instance_use, memory_texts
 
 
 def lines(status: Status) -> Iterator[str]:
@@ -68,6 +68,36 @@ def lines(status: Status) -> Iterator[str]:
         yield "  attempts"
         for attempt in status["attempts"]:
             yield from _attempt(attempt)
+
+    if len(status.get("instances", ())) > 1:
+        yield ""
+        yield from resident_lines(status["instances"])
+
+
+def resident_lines(rows: Sequence[InstanceStatus]) -> Iterator[str]:
+    """Return a table of what is loaded, a row each; what requests without a model go to has the mark `focus`."""
+    table = [("profile", "engine", "state", "device", "host", "use", "")]
+    for row in rows:
+        marks = " ".join(name for name in ("focus", "pinned") if row[name])  # type: ignore[literal-required]
+        sizes = (_mib(row["device_mib"]), _mib(row["host_mib"]))
+        state = f"{STATE_SYMBOLS[row['state']]} {instance_state(row)}"
+        table.append((row["profile"], row["engine"], state, *sizes, instance_use(row), marks))
+
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        aligned = (
+            text.rjust(width) if 3 <= number <= 4 else text.ljust(width)
+            for number, (text, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        yield f"  {'  '.join(aligned)}".rstrip()
+
+    for row in rows:
+        if row["cause"] and not row["focus"]:
+            yield f"  {row['profile']}: {row['cause']}"
+
+
+def _mib(mib: int | None) -> str:
+    return "-" if mib is None else f"{mib} MiB"
 
 
 def _attempt(attempt: AttemptStatus) -> Iterator[str]:

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.raw(answer.decode() + "\n")
         # What is unloaded because nobody uses it serves whoever asks.
-        stopped = b'"state":"stopped"' in answer and b'"unloaded":null' in answer
+        stopped = b'"state":"stopped"' in answer and b'"unloaded":null' in answer and b'"instances":[]' in answer
         return exit_codes.NOT_RUNNING if stopped else exit_codes.OK
 
     import json
@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
     for line in lines(status):
         output.line(line)
 
-    serves = status["state"] != "stopped" or status.get("unloaded") is not None
+    serves = status["state"] != "stopped" or status.get("unloaded") is not None or bool(status.get("instances"))
     return exit_codes.OK if serves else exit_codes.NOT_RUNNING

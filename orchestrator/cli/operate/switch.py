@@ -17,7 +17,7 @@ HELP = "change engine or profile without losing a request"
 EXAMPLES = """\
   orch switch ik-fork                    # the same profile on another engine
   orch switch qwen3.6-27b-24gb           # another profile
-  orch switch qwen3.6-27b-24gb@upstream
+  orch switch qwen3.6-27b-24gb@upstream --keep    # what answered before stays loaded
   orch switch ik-fork --dry-run          # what would change
   orch switch --cancel                   # end the switch under way; what ran before serves on"""
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="start the new engine beside the old one, or hold requests and replace it (auto: beside when both fit)",
     )
+    parser.add_argument("--keep", action="store_true", help="leave loaded what requests without a model went to")
     parser.add_argument("--dry-run", action="store_true", help="show what would change in the command line")
     parser.add_argument("--now", action="store_true", help="cut the requests that run instead of waiting for their end")
     parser.add_argument(
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target is None:
         raise UsageError("say what to switch to", hint="`orch engines list` and `orch profile list` show what there is")
 
-    flags = {name: getattr(args, name) for name in ("dry_run", "now", "unverified", "force")}
+    flags = {name: getattr(args, name) for name in ("dry_run", "now", "keep", "unverified", "force")}
     body: dict[str, object] = {"target": args.target, **flags}
     if args.strategy != "auto":
         body["strategy"] = args.strategy
@@ -82,12 +83,18 @@ def report(result: SwitchResult, *, as_json: bool) -> int:
     if as_json:
         output.json_data(result)
 
-    if result["ok"]:
-        if not as_json:
-            cost = f"{interruption_text(result)} ({result['strategy']})"
-            output.line(f"switched to {target_text(result['to'])}: {cost}")
+    raise_failed(result)
+    if not as_json:
+        cost = f"{interruption_text(result)} ({result['strategy']})"
+        output.line(f"switched to {target_text(result['to'])}: {cost}")
 
-        return exit_codes.OK
+    return exit_codes.OK
+
+
+def raise_failed(result: SwitchResult) -> None:
+    """:raises OrchError: when a switch failed"""
+    if result["ok"]:
+        return
 
     rollback = rollback_text(result)
     raise OrchError(

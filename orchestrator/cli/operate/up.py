@@ -6,25 +6,25 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.api.types import Status
+from orchestrator.api.types import InstanceStatus, Status
 from orchestrator.api.wording import rollback_text
 from orchestrator.cli import diagnostics, output, waiting
 from orchestrator.cli.operate.switch import follow
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import OrchError
+from orchestrator.core.errors import OrchError, UsageError
 
 HELP = "start the engine of a profile and wait until it answers; starts the daemon if none runs"
 HINT = "look at `orch logs`, or ask `orch explain`"
 EXAMPLES = """\
   orch up demo
   orch up qwen3.6-35b-a3b-12gb --engine upstream
+  orch up chat embed              # several; requests without a model go to the first
   orch up                         # what ran last, or the default profile
-  orch up demo --detach           # do not wait
   orch up demo --dry-run          # what would be started, and what speaks against it"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("profile", nargs="?", help="a profile's name or one of its aliases")
+    parser.add_argument("profiles", nargs="*", metavar="profile", help="names of profiles, or aliases of them")
     parser.add_argument("--engine", metavar="ID", help="another engine than the profile's own")
     parser.add_argument(
         "-d", "--detach", action="store_true", help="return at once instead of waiting until it answers"
@@ -47,12 +47,23 @@ def run(args: argparse.Namespace) -> int:
 
     from orchestrator.cli.launching import ensure_daemon
 
+    if args.engine and len(args.profiles) > 1:
+        hint = f"`orch up {args.profiles[0]} --engine {args.engine}`, then `orch load {args.profiles[1]}`"
+        raise UsageError("`--engine` is for one profile, and several were named", hint=hint)
+
     paths = find_paths()
     if args.dry_run:
         return _dry_run(args)
 
     started = ensure_daemon(paths)
-    given = (("profile", args.profile), ("engine", args.engine), ("unverified", args.unverified), ("force", args.force))
+    first, beside = args.profiles[:1], args.profiles[1:]
+    given = (
+        ("profile", "".join(first)),
+        ("engine", args.engine),
+        ("beside", beside),
+        ("unverified", args.unverified),
+        ("force", args.force),
+    )
     body = {name: value for name, value in given if value}
     try:
         answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
@@ -62,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
         raise
 
+    rows: list[InstanceStatus] = []
     if args.detach:
         status = waiting.status(paths.control_socket)
     else:
@@ -79,6 +91,12 @@ def run(args: argparse.Namespace) -> int:
                 )
 
         status = waiting.until_settled(paths.control_socket, answer["generation"], timeout_s=args.timeout)
+        rows = [
+            waiting.until_loaded(paths.control_socket, each["profile"], answer["generation"], timeout_s=args.timeout)
+            for each in answer["beside"]
+        ]
+        if rows:
+            status = waiting.status(paths.control_socket)
 
     if args.json:
         output.json_data(status)
@@ -86,7 +104,14 @@ def run(args: argparse.Namespace) -> int:
     wanted = status["profile"] == answer["profile"] and status["engine"] == answer["engine"]
     if status["state"] == "ready" and wanted:
         if not args.json:
-            output.line(f"{status['profile']} on {status['engine']} answers at {status['gateway']['url']}/v1")
+            serving = [(row["profile"], row["engine"]) for row in rows if row["state"] == "ready"]
+            for profile, engine in [(status["profile"], status["engine"]), *serving]:
+                output.line(f"{profile} on {engine} answers at {status['gateway']['url']}/v1")
+
+        for row in rows:
+            if row["state"] != "ready":
+                text = f"{row['profile']} on {row['engine']} was not loaded: {row['cause']}"
+                raise OrchError(text, details=(f"{status['profile']} serves",), hint=HINT)
 
         return exit_codes.OK
 
@@ -108,14 +133,13 @@ def _dry_run(args: argparse.Namespace) -> int:
     import shlex
 
     from orchestrator.adapters.hardware.gpu_sources import open_gpus
-    from orchestrator.core.errors import UsageError
     from orchestrator.daemon.fleet.preparing import Preparer
 
-    if args.profile is None:
-        raise UsageError("say what would be started", hint="`orch up PROFILE --dry-run`")
+    if len(args.profiles) != 1:
+        raise UsageError("say one profile that would be started", hint="`orch up PROFILE --dry-run`")
 
     preparer = Preparer(find_paths(), open_gpus(os.environ))
-    resolved = preparer.resolve(args.profile, args.engine, unverified=args.unverified, force=args.force)
+    resolved = preparer.resolve(args.profiles[0], args.engine, unverified=args.unverified, force=args.force)
     target = resolved.target
     if args.json:
         values = {"profile": target.profile, "engine": target.engine, "argv": list(resolved.argv)}

@@ -10,6 +10,7 @@ The decision tree of `step_fleet`:
    1.1 that of its profile, if it has one; 1.2 a new one, if there is no focus or what is in it stays (`keep`, or it is
    pinned); 1.3 else that of the focus, as one switch. Another move of the focus that is under way is cancelled.
    Once it serves it is the focus; what was it before, in another seat, is ended unless it stays.
+   `RestartRequested`: 1.4 the seat of its profile, and the focus stays where it is.
 2. `LoadRequested`: 2.1 its profile serves, is on its way, or will be started again: nothing. 2.2 It ends, or is
    one side of a switch: not yet; whoever wants it asks again. 2.3 It was unloaded, or failed: again in its seat.
    2.4 A new seat.
@@ -58,6 +59,7 @@ from orchestrator.core.fleet.fleet_states import (
     Looked,
     PinRequested,
     Refused,
+    RestartRequested,
     RulesChanged,
     Told,
     UnloadRequested,
@@ -108,6 +110,8 @@ def step_fleet(
             turn.name_focus(event, keep=False)
         case FocusRequested():
             turn.name_focus(event.switch, keep=event.keep)
+        case RestartRequested():  # 1.4
+            turn.restart(event.switch)
         case LoadRequested():  # 2
             turn.load(event)
         case DownRequested():  # 3
@@ -163,6 +167,11 @@ class _FleetTurn:
         move = FocusMove(seat, None if stays else focus)
         self.fleet = replace(self.fleet, moves={**self.fleet.moves, event.slot: move})
         self.step_seat(seat, event)
+
+    def restart(self, event: SwitchRequested) -> None:
+        seat = self.fleet.seat_of(event.target.profile)
+        if seat is not None:
+            self.step_seat(seat, event)
 
     def load(self, event: LoadRequested) -> None:
         seat = self.fleet.seat_of(event.target.profile)

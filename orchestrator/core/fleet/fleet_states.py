@@ -125,6 +125,13 @@ class FocusRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartRequested:
+    """A switch in the seat of its profile, where there is one, whatever is in focus: its target is started anew."""
+
+    switch: SwitchRequested
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRequested:
     """Load this beside what runs, if it is not loaded already; `slot` is a fresh id.
 
@@ -186,6 +193,7 @@ FleetEvent = (
     UpRequested
     | SwitchRequested
     | FocusRequested
+    | RestartRequested
     | LoadRequested
     | DownRequested
     | UnloadRequested

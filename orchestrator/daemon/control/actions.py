@@ -1,15 +1,21 @@
-"""The actions that people ask for: start, switch, reload, restart. A mistake is answered before anything has moved."""
+"""The actions that people ask for about the focus, and several at once: start, switch, reload, restart.
+
+A mistake is answered before anything has moved. What concerns one profile beside the others is in `loading.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from anyio.abc import TaskGroup
 
 from orchestrator.core.errors import NotRunningError, UsageError
-from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.fleet.fleet_states import LoadRequested
+from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.core.fleet.resident_states import Strategy, UpRequested, state_is_active, target_of
+from orchestrator.daemon.control.loading import not_loaded
+from orchestrator.daemon.control.residents import ordered
 from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
@@ -56,26 +62,44 @@ class Actions:
         state = self._owner.fleet.state
         return target_of(state) if state_is_active(state) else None
 
+    def loaded(self) -> list[Target]:
+        """Return what runs or is on its way, the one in focus first."""
+        states = (resident.state for _, resident in ordered(self._owner.fleet))
+        return [target for state in states if state_is_active(state) and (target := target_of(state)) is not None]
+
     async def up(
-        self, profile: str | None, engine: str | None, *, unverified: bool = False, force: bool = False
+        self,
+        profile: str | None,
+        engine: str | None,
+        beside: Sequence[str] = (),
+        *,
+        unverified: bool = False,
+        force: bool = False,
     ) -> dict[str, object]:
         """Start this, or have it replace what runs.
 
         :param profile: None for what ran before
+        :param beside: profiles that are loaded beside it
         :param unverified: also what `orch verify` has found to be computed wrongly
         :param force: also what cannot fit
         :raises OrchError: when it cannot be started as it is written
         """
         resolved = await self._resolve(profile, engine, unverified=unverified, force=force)
-        if unverified:
-            self._preparer.trust(resolved.target)
+        others = [await self._resolve(name, None, unverified=unverified, force=force) for name in beside]
+        check_different([resolved, *others])
+        for each in [resolved, *others] if unverified else []:
+            self._preparer.trust(each.target)
 
         await self._models.try_read()
         generation = self._router.views.generation
         target, slot = resolved.target, fresh_slot()
         operation = self._switcher.adopt(target, slot)
         fleet = await self._owner.ask(UpRequested(target, slot))
-        replaces = fleet.switch is not None and fleet.switch.operation.id == slot
+        switches = (each.switch for each in fleet.residents.values() if each.switch is not None)
+        replaces = any(switch.operation.id == slot for switch in switches)
+        for each in others:
+            await self._owner.ask(LoadRequested(each.target, fresh_slot()))
+
         if not replaces and operation.result is None:
             self._switcher.forget(operation)
 
@@ -87,6 +111,7 @@ class Actions:
             "profile": target.profile,
             "engine": target.engine,
             "notes": resolved.notes,
+            "beside": [name_of(each.target) for each in others],
         }
 
     async def _resolve(
@@ -107,12 +132,13 @@ class Actions:
 
     async def switch(
         self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False, again: bool = False,
-        unverified: bool = False, force: bool = False,
+        keep: bool = False, unverified: bool = False, force: bool = False,
     ) -> dict[str, object]:  # fmt: skip
         """Begin a switch, in the place of one that is under way, or say what it would do.
 
         :param now: cut the requests that run instead of waiting for their end
         :param again: start it anew where it runs already
+        :param keep: what was in focus stays loaded
         :param unverified: also to what `orch verify` has found to be computed wrongly
         :param force: also to what cannot fit
         :raises OrchError: when it cannot work
@@ -134,7 +160,8 @@ class Actions:
                 self._preparer.trust(resolved.target)
 
             await self._models.try_read()
-            return answer | {"operation": await self._begin(resolved, planned, reason, now=now, again=again)}
+            operation = await self._begin(resolved, planned, reason, now=now, again=again, keep=keep)
+            return answer | {"operation": operation}
 
         before = worth = None
         if running is not None:
@@ -146,43 +173,85 @@ class Actions:
     async def reload(self) -> dict[str, object]:
         """Read the profiles and `orch.toml` anew; `[residency]` is in force then, the rest of it from the next start.
 
-        The running instance is replaced only if its own profile says something else now, and that is valid.
+        An instance is replaced only if its own profile says something else now, and that is valid.
 
         :raises OrchError: when something that was read is wrong; nothing has changed then
         """
         await read_files(self._check_config, "the configuration")
         await self._models.read()
         running = self.running()
-        changed: tuple[str, ...] = ()
-        operation = None
-        if running is not None:
-            resolved = await self._resolve(running.profile, running.engine)
-            changed = await self._status.stale()
-            if changed:
-                strategy, reason = await self._switcher.plan(resolved, None)
-                operation = await self._begin(resolved, strategy, reason, again=True)
+        resolved = [await self._resolve(target.profile, target.engine) for target in self.loaded()]
+        changed: dict[Target, tuple[str, ...]] = {}
+        for each in resolved:
+            instance = self._instance(each.target)
+            found = await self._status.stale(instance) if instance is not None else ()
+            if found:
+                changed[each.target] = found
 
-        return {"running": name_of(running) if running else None, "changed": changed, "operation": operation}
+        operations = {each.target: await self._renew(each) for each in resolved if each.target in changed}
+        others = [
+            {"running": name_of(target), "changed": changed[target], "operation": operation}
+            for target, (operation, _) in operations.items()
+            if target != running
+        ]
+        return {
+            "running": name_of(running) if running else None,
+            "changed": changed.get(running, ()) if running else (),
+            "operation": operations[running][0] if running in operations else None,
+            "others": others,
+        }
 
-    async def restart(self) -> dict[str, object]:
+    async def restart(self, profile: str | None = None) -> dict[str, object]:
         """Start the same target anew, as its profile reads now; a mistake in that is found before anything ends.
 
+        :param profile: which one; None for the one in focus
         :raises OrchError: as `switch`, or when nothing runs
         """
         running = self.running()
+        if profile is not None:
+            loaded = self.loaded()
+            running = next((each for each in loaded if each.profile == profile), None)
+            if running is None:
+                raise not_loaded(profile, [each.profile for each in loaded])
+
         if running is None:
             raise NotRunningError("nothing runs that could be restarted", hint="start something: `orch up PROFILE`")
 
         await self._models.try_read()
         resolved = await self._resolve(running.profile, running.engine)
-        strategy, reason = await self._switcher.plan(resolved, None)
-        operation = await self._begin(resolved, strategy, reason, again=True)
+        operation, strategy = await self._renew(resolved)
         return {"running": name_of(running), "strategy": strategy, "operation": operation}
 
+    def _instance(self, target: Target) -> str | None:
+        states = (resident.state for resident in self._owner.fleet.residents.values())
+        return next((instance_of(state) for state in states if target_of(state) == target), None)
+
+    async def _renew(self, resolved: ResolvedTarget) -> tuple[str, Strategy]:
+        """Start what runs anew; the focus stays where it is.
+
+        :return: the operation's id, and its strategy
+        """
+        strategy, reason = await self._switcher.plan(resolved, None, again=True)
+        if resolved.target == self.running():
+            return await self._begin(resolved, strategy, reason, again=True), strategy
+
+        operation = self._switcher.begin_aside(resolved, strategy, reason)
+        self._tasks.start_soon(self._switcher.run, operation, resolved)
+        return operation.id, strategy
+
     async def _begin(
-        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False, now: bool = False
-    ) -> str:
+        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *,
+        again: bool = False, now: bool = False, keep: bool = False,
+    ) -> str:  # fmt: skip
         """:return: the operation's id"""
-        operation = self._switcher.begin(resolved, strategy, reason, again=again, now=now)
+        operation = self._switcher.begin(resolved, strategy, reason, again=again, now=now, keep=keep)
         self._tasks.start_soon(self._switcher.run, operation, resolved)
         return operation.id
+
+
+def check_different(resolved: Sequence[ResolvedTarget]) -> None:
+    """:raises UsageError: when one profile was named twice"""
+    names = [each.target.profile for each in resolved]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"`{twice[0]}` was named twice", hint="an alias stands for its profile")

@@ -2,20 +2,27 @@
 
     GET  /v1/status?after=GENERATION&wait_s=S    the status; with `after`, once it is newer, or after S seconds
     GET  /v1/frame?points=N&requests=N           what a dashboard shows (`api/top_frames.py`); asked for each second
-    POST /v1/up       {"profile"?, "engine"?, "unverified"?, "force"?}   start, or replace what runs
-    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?, "again"?, "unverified"?, "force"?}   begin a switch;
-                                                 with dry_run, say what it would do; with again, start anew what runs
+    POST /v1/up       {"profile"?, "engine"?, "beside"?, "unverified"?, "force"?}   start, or replace what is in focus;
+                                                 and load the profiles in `beside` beside it
+    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?, "again"?, "keep"?, "unverified"?, "force"?}
+                                                 begin a switch of the focus; with dry_run, say what it would do; with
+                                                 again, start anew what runs; with keep, what was in focus stays loaded
+    POST /v1/load     {"profile", "engine"?, "unverified"?, "force"?}   load it beside what runs; where `taken` is
+                                                 false it still ends: ask again once the status is newer
+    POST /v1/unload   {"profile"}                end it; the next request for it loads it again
+    POST /v1/pin      {"profile", "pinned"?}     never unload it while the daemon runs; with pinned false, let it go
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
     POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/reload   {}                         read the profiles anew, restart what changed
-    POST /v1/restart  {}                         end what runs once its requests are done, and start the same again
+    POST /v1/restart  {"profile"?}               end what runs once its requests are done, and start the same again
     GET  /v1/requests                            what waits and runs, as the gateway's own /v1/requests
     POST /v1/requests/cancel {"id"}              end the requests with this id, or the one with this number (an integer)
     GET  /v1/targets                             what could be started or switched to
     GET  /v1/launch                              the command line, environment and log of what runs
     GET  /v1/quarantine                          requests that met deaths of engines, and those that are refused for it
     POST /v1/quarantine {"id"?}                  forget one of them, or all
-    POST /v1/down     {"force"?, "all"?}         stop the engine, and the daemon when it is to end with it
+    POST /v1/down     {"profiles"?, "force"?, "all"?}   stop these, or everything, and the daemon when it is to end
+                                                 with it
     GET  /v1/logs?lines=N&follow=0|1&after=SEQ   JSON Lines; with `after`, those newer than this one
     GET  /v1/events?lines=N&follow=0|1           JSON Lines
 
@@ -26,6 +33,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TypeVar
@@ -41,14 +49,14 @@ from orchestrator.api.choices import LaunchFacts, Targets
 from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.exit_codes import exit_code
-from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
-from orchestrator.core.fleet.resident_states import EndCause, Strategy, target_of
+from orchestrator.core.fleet.resident_states import Strategy
 from orchestrator.core.fleet.routing import READING_AHEAD
 from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.core.terminal import quote_text
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
+from orchestrator.daemon.control.loading import LoadingActions
 from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
@@ -74,6 +82,7 @@ _STATUSES: tuple[tuple[type[OrchError], int], ...] = (
 class UpBody(msgspec.Struct, forbid_unknown_fields=True):
     profile: str | None = None
     engine: str | None = None
+    beside: list[str] = []
     unverified: bool = False
     force: bool = False
 
@@ -84,8 +93,29 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     dry_run: bool = False
     now: bool = False
     again: bool = False
+    keep: bool = False
     unverified: bool = False
     force: bool = False
+
+
+class LoadBody(msgspec.Struct, forbid_unknown_fields=True):
+    profile: str
+    engine: str | None = None
+    unverified: bool = False
+    force: bool = False
+
+
+class UnloadBody(msgspec.Struct, forbid_unknown_fields=True):
+    profile: str
+
+
+class PinBody(msgspec.Struct, forbid_unknown_fields=True):
+    profile: str
+    pinned: bool = True
+
+
+class RestartBody(msgspec.Struct, forbid_unknown_fields=True):
+    profile: str | None = None
 
 
 class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,6 +127,7 @@ class QuarantineBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DownBody(msgspec.Struct, forbid_unknown_fields=True):
+    profiles: list[str] = []
     force: bool = False
     all: bool = False
 
@@ -123,6 +154,7 @@ class Control:
         status: StatusBuilder,
         switcher: Switcher,
         actions: Actions,
+        loading: LoadingActions,
         event_log: EventLog,
         log: InstanceLog,
         targets: Callable[[Target | None], Targets],
@@ -138,6 +170,7 @@ class Control:
         self._status_builder = status
         self._switcher = switcher
         self._actions = actions
+        self._loading = loading
         self._event_log = event_log
         self._log = log
         self._list_targets = targets
@@ -152,6 +185,9 @@ class Control:
             ("POST", "/v1/up"): self._up,
             ("POST", "/v1/switch"): self._switch,
             ("GET", "/v1/switch"): self._switch_state,
+            ("POST", "/v1/load"): self._load,
+            ("POST", "/v1/unload"): self._unload,
+            ("POST", "/v1/pin"): self._pin,
             ("POST", "/v1/cancel"): self._cancel,
             ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/restart"): self._restart,
@@ -203,8 +239,23 @@ class Control:
 
     async def _up(self, request: Request, response: Response) -> None:
         body = await _body(request, UpBody)
-        answer = await self._actions.up(body.profile, body.engine, unverified=body.unverified, force=body.force)
+        answer = await self._actions.up(
+            body.profile, body.engine, body.beside, unverified=body.unverified, force=body.force
+        )
         response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _load(self, request: Request, response: Response) -> None:
+        body = await _body(request, LoadBody)
+        answer = await self._loading.load(body.profile, body.engine, unverified=body.unverified, force=body.force)
+        response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _unload(self, request: Request, response: Response) -> None:
+        body = await _body(request, UnloadBody)
+        response.send(200, _JSON, msgspec.json.encode(await self._loading.unload(body.profile)))
+
+    async def _pin(self, request: Request, response: Response) -> None:
+        body = await _body(request, PinBody)
+        response.send(200, _JSON, msgspec.json.encode(await self._loading.pin(body.profile, pinned=body.pinned)))
 
     async def _switch(self, request: Request, response: Response) -> None:
         body = await _body(request, SwitchBody)
@@ -214,6 +265,7 @@ class Control:
             dry_run=body.dry_run,
             now=body.now,
             again=body.again,
+            keep=body.keep,
             unverified=body.unverified,
             force=body.force,
         )
@@ -223,7 +275,9 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode(await self._actions.reload()))
 
     async def _restart(self, request: Request, response: Response) -> None:
-        response.send(200, _JSON, msgspec.json.encode(await self._actions.restart()))
+        body = await _body(request, RestartBody)
+        profile = self._loading.profile_of(body.profile) if body.profile is not None else None
+        response.send(200, _JSON, msgspec.json.encode(await self._actions.restart(profile)))
 
     async def _requests(self, request: Request, response: Response) -> None:
         found = request_entries(
@@ -300,16 +354,13 @@ class Control:
 
     async def _down(self, request: Request, response: Response) -> None:
         body = await _body(request, DownBody)
-        target = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
-        ends = body.all or self._ends_with_engine
-        status = self._status_builder.status()
-        running = status["state"] not in ("stopped", "failed")
-        self._switcher.interrupt(EndCause("interrupted", "everything was stopped"))
-        await self._owner.ask(DownRequested(force=body.force))
+        stopped, left = await self._loading.down(body.profiles, force=body.force)
+        ends = body.all or (self._ends_with_engine and not left)
         answer = {
-            "target": str(target) if target is not None and running else None,
+            "target": str(stopped[0]) if stopped else None,
+            "targets": [name_of(each) for each in stopped],
             "daemon_ends": ends,
-            "daemon_pid": status["daemon_pid"],
+            "daemon_pid": os.getpid(),
         }
         response.send(200, _JSON, msgspec.json.encode(answer))
         if ends:

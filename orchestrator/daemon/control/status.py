@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, Status, UnloadedStatus
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, Status, UnloadedStatus
 from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
 from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
 from orchestrator.core.fleet.resident_states import StoppingOld
 from orchestrator.core.fleet.state_summary import failure_of, name_of, pid_of, start_record_of
-from orchestrator.core.plan.amounts import MIB, Amount
-from orchestrator.core.starts.readback import MemoryRow
+from orchestrator.daemon.control.clock import Clock
+from orchestrator.daemon.control.residents import ResidentRows, memory_status
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer, read_files
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.gateway.contract import Traffic
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Turns monotonic times into wall-clock ones: `offset` is wall minus monotonic, seconds.
-
-    One for all that is told, so that the dates fit together.
-    """
-
-    offset: float
-
-    def rfc3339(self, monotonic: float) -> str:
-        return datetime.fromtimestamp(monotonic + self.offset, UTC).isoformat(timespec="milliseconds")
-
 
 COMPARE_S = 2.0
 """For the profile to be read: nobody waits longer for a status, whatever its disk does."""
@@ -48,7 +32,10 @@ class StatusBuilder:
 
     :param notice_of: what is worth knowing of an instance that works; None when nothing is
     :param abandoned: how many slots of the engine work for clients that are gone
+    :param waiting: how many requests wait for a profile, and since when, by profile
+    :param idle_s: seconds since the last request of a profile; None where it had none
     :ivar gateway_url: where clients reach the gateway
+    :ivar residents: builds the rows of `instances`
     """
 
     def __init__(
@@ -64,6 +51,8 @@ class StatusBuilder:
         gateway_url: str,
         clock: Clock,
         abandoned: Callable[[], int] = lambda: 0,
+        waiting: Callable[[], Mapping[str, tuple[int, float]]] = dict,
+        idle_s: Callable[[str], float | None] = lambda profile: None,
     ) -> None:
         self._owner = owner
         self._runs = runs
@@ -76,6 +65,7 @@ class StatusBuilder:
         self.gateway_url = gateway_url
         self.clock = clock
         self._abandoned = abandoned
+        self.residents = ResidentRows(owner, runs, traffic, waiting, clock, idle_s)
         self._comparing = False
 
     def status(self) -> Status:
@@ -109,7 +99,7 @@ class StatusBuilder:
             cause=describe(failure) if failure else None,
             hint=failure.hint if failure else (last.hint if last else None),
             stale=[],
-            switching=self._router.switching,
+            switching=self._router.switching or bool(fleet.moves),
             progress=self.progress(),
             daemon_pid=os.getpid(),
             generation=self._router.views.generation,
@@ -120,12 +110,20 @@ class StatusBuilder:
             )
             if fleet.asleep is not None
             else None,
+            instances=self.residents.rows(),
         )
 
     def progress(self) -> str:
         """Return one line on what is under way, with the requests that a switch waits for."""
         fleet = self._owner.fleet
+        for move in fleet.moves.values():  # what is in focus meanwhile is no news
+            return self.residents.progress_towards(move.seat)
+
         text = self._router.progress()
+        start = fleet.waiting.get(instance_of(fleet.state) or "")
+        if start is not None and start.why:
+            text = f"{text}: {start.why}"
+
         if not isinstance(fleet.switch, StoppingOld):
             return text
 
@@ -140,12 +138,17 @@ class StatusBuilder:
         """Return the status with the devices, and with what has changed in the profile's text."""
         status = self.status()
         status["stale"] = list(await self.stale())
-        status["gpus"] = gpu_status(await anyio.to_thread.run_sync(self._gpus.read))
+        readings = await anyio.to_thread.run_sync(self._gpus.read)
+        status["gpus"] = gpu_status(readings)
+        await anyio.to_thread.run_sync(self.residents.add_held, status["instances"], readings)
         return status
 
-    async def stale(self) -> tuple[str, ...]:
-        """Return what the running instance's profile says differently by now; a wrong text counts as unchanged."""
-        launch = self._runs.launch(instance_of(self._owner.fleet.state))
+    async def stale(self, instance: str | None = None) -> tuple[str, ...]:
+        """Return what an instance's profile says differently by now; a wrong text counts as unchanged.
+
+        :param instance: None for the one in focus
+        """
+        launch = self._runs.launch(instance or instance_of(self._owner.fleet.state))
         if launch is None or self._comparing:  # an earlier look has no answer yet: its disk hangs
             return ()
 
@@ -161,28 +164,6 @@ class StatusBuilder:
         except OrchError as error:
             self._comparing = isinstance(error, TimedOutError)
             return ()
-
-
-def memory_status(rows: Sequence[MemoryRow]) -> list[MemoryStatus]:
-    """Return what an engine was planned to take and took, as `orch status` shows it."""
-    return [
-        MemoryStatus(
-            place=row.place,
-            component=row.component,
-            planned_mib={"low": _rounded(row.planned.low_mib), "high": _upper_mib(row.planned)},
-            kind=row.planned.kind,
-            measured_mib=None if row.measured_bytes is None else _rounded(row.measured_bytes / MIB),
-        )
-        for row in rows
-    ]
-
-
-def _rounded(mib: float) -> float:
-    return round(mib, 1)
-
-
-def _upper_mib(amount: Amount) -> float | None:
-    return None if amount.is_open else _rounded(amount.high_mib)
 
 
 def gpu_status(readings: Sequence[GpuReading]) -> list[GpuStatus]:

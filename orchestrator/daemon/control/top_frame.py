@@ -14,8 +14,9 @@ from orchestrator.core.fleet.state_summary import start_record_of
 from orchestrator.core.measure.rates import MIN_S, Measured
 from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.event_log import EventLog
-from orchestrator.daemon.control.status import Clock, StatusBuilder, gpu_status
+from orchestrator.daemon.control.status import StatusBuilder, gpu_status
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib

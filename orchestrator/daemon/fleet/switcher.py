@@ -21,7 +21,8 @@ from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.hardware.page_cache import read_ahead
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.fleet.fleet_states import FocusRequested, RestartRequested
+from orchestrator.core.fleet.lifecycle_states import Ready, Target
 from orchestrator.core.fleet.placement import choose_strategy
 from orchestrator.core.fleet.resident import CANCELLED
 from orchestrator.core.fleet.resident_states import (
@@ -45,6 +46,8 @@ KEPT_RESULTS = 50
 class PendingSwitch:
     """One switch, from the request to its result.
 
+    :ivar keep: what was in focus stays loaded
+    :ivar aside: it starts a resident anew that may not be in focus: it takes nobody's place, and can be one of several
     :ivar reading: the read-ahead, which nobody waits for once it is cancelled
     :ivar end: why it did not reach its target, once it is done
     """
@@ -56,6 +59,8 @@ class PendingSwitch:
     reason: str
     again: bool = False
     now: bool = False
+    keep: bool = False
+    aside: bool = False
     phase: Literal["reading", "switching", "done"] = "reading"
     held_before: int = 0
     begun: bool = False
@@ -66,7 +71,7 @@ class PendingSwitch:
 
 
 class Switcher:
-    """Runs one switch at a time.
+    """Runs one switch of the focus at a time, and beside it those that start a resident anew.
 
     :param held: how many requests have ever been held by the gateway
     :param reads_ahead: told what is about to be started while its model is read; None once the fleet has the switch
@@ -89,8 +94,8 @@ class Switcher:
 
     @property
     def current(self) -> PendingSwitch | None:
-        """The switch under way."""
-        return next((each for each in self._operations.values() if each.phase != "done"), None)
+        """The switch of the focus that is under way."""
+        return next((each for each in self._operations.values() if each.phase != "done" and not each.aside), None)
 
     def find(self, operation_id: str) -> PendingSwitch:
         """:raises OrchError: when it is unknown, or long over"""
@@ -100,10 +105,18 @@ class Switcher:
 
         return operation
 
-    async def plan(self, resolved: ResolvedTarget, strategy: Strategy | None) -> tuple[Strategy, str]:
-        """Return the strategy, and the reason for it."""
+    async def plan(
+        self, resolved: ResolvedTarget, strategy: Strategy | None, *, again: bool = False
+    ) -> tuple[Strategy, str]:
+        """Return the strategy, and the reason for it.
+
+        :param again: what runs is started anew
+        """
         if strategy is not None:
             return strategy, "asked for"
+
+        if not again and self._serves(resolved.target):
+            return "beside", "it is loaded already"
 
         gpus = await anyio.to_thread.run_sync(self._gpus.read)
         free_mib = [each.total_mib - each.used_mib for each in gpus]
@@ -118,27 +131,43 @@ class Switcher:
             planned_host_mib=on_host,
         )
 
+    def _serves(self, target: Target) -> bool:
+        """Return whether a target serves beside what is in focus."""
+        fleet = self._owner.fleet
+        beside = (resident.state for seat, resident in fleet.residents.items() if seat != fleet.focus)
+        return any(isinstance(state, Ready) and state.start_record.target == target for state in beside)
+
     def begin(
-        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *, again: bool = False, now: bool = False
-    ) -> PendingSwitch:
+        self, resolved: ResolvedTarget, strategy: Strategy, reason: str, *,
+        again: bool = False, now: bool = False, keep: bool = False,
+    ) -> PendingSwitch:  # fmt: skip
         """Register a switch; `run` carries it out. It takes the place of another one that is under way.
 
         :param again: start anew what runs already
         :param now: cut the requests that run instead of waiting for their end
+        :param keep: what is in focus stays loaded
         :return: the one under way, when that has the same target
         """
         busy = self.current
-        if busy is not None and busy.target == resolved.target and not (again or now):
+        if busy is not None and (busy.target, busy.keep) == (resolved.target, keep) and not (again or now):
             return busy
 
         self.interrupt(EndCause("interrupted", f"replaced by a switch to {resolved.target}"))
         origin = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
         operation = PendingSwitch(
-            fresh_slot(), origin, resolved.target, strategy, reason, again, now, held_before=self._held()
+            fresh_slot(), origin, resolved.target, strategy, reason, again, now, keep, held_before=self._held()
         )
         self._keep(operation)
         self._reads_ahead(operation.target)
         return operation
+
+    def begin_aside(self, resolved: ResolvedTarget, strategy: Strategy, reason: str) -> PendingSwitch:
+        """Register that a resident is started anew; `run` carries it out. No other switch gives way to it."""
+        target = resolved.target
+        operation = PendingSwitch(
+            fresh_slot(), target, target, strategy, reason, again=True, aside=True, held_before=self._held()
+        )
+        return self._keep(operation)
 
     def adopt(self, target: Target, slot: str) -> PendingSwitch:
         """Register a start that may replace what runs, so that its result can be asked for. It needs no `run`."""
@@ -165,7 +194,8 @@ class Switcher:
             return
 
         operation.begun = True
-        if operation.target != operation.origin and self._owner.fleet.switch is None:
+        loaded = operation.target == operation.origin or self._serves(operation.target)
+        if not loaded and self._owner.fleet.switch is None:
             paths, scope = split_paths(resolved.model_path), operation.reading
             with scope:
                 try:
@@ -180,8 +210,13 @@ class Switcher:
 
         operation.phase = "switching"
         request = SwitchRequested(operation.target, operation.id, operation.strategy, operation.again, operation.now)
+        event = RestartRequested(request) if operation.aside else FocusRequested(request, operation.keep)
         try:
-            await self._owner.ask(request)
+            fleet = await self._owner.ask(event)
+            taken = any(each.switch and each.switch.operation.id == operation.id for each in fleet.residents.values())
+            if operation.aside and not taken and operation.result is None:  # it was taken down just before
+                gone = EndCause("interrupted", "it is not loaded any more")
+                self._settle(operation, ok=False, rolled_back=False, end=gone, gap_s=0.0, total_s=0.0)
         finally:
             self._end_reading()
 

@@ -37,9 +37,11 @@ from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
+from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.event_log import EventLog
+from orchestrator.daemon.control.loading import LoadingActions
 from orchestrator.daemon.control.routes import Control
-from orchestrator.daemon.control.status import Clock, StatusBuilder
+from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.control.switch_worth import worth_of
 from orchestrator.daemon.control.targets import list_targets
 from orchestrator.daemon.control.top_frame import TopFrames
@@ -193,6 +195,7 @@ class Daemon:
         status = StatusBuilder(
             owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
             Clock(time() - monotonic()), lambda: abandoned_slots(dispatcher.underway(), ledger.recent, telemetry.work),
+            dispatcher.hold.waiting,
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
         gateway = Gateway(self._settings, dispatcher, exporter.page)
@@ -203,7 +206,8 @@ class Daemon:
         )  # fmt: skip
         dispatcher.progress = lambda: progress_of(dispatcher.underway(), telemetry.work)
         frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
-        api = self._control(runs, router, status, switcher, actions, frames, dispatcher)
+        loading = LoadingActions(owner, router, models, self._preparer, switcher)
+        api = self._control(runs, router, status, switcher, actions, loading, frames, dispatcher)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()}, make_room="any")
         link = ManagerLink(self._notifier, owner, router, gateway_url)
@@ -298,6 +302,7 @@ class Daemon:
         status: StatusBuilder,
         switcher: Switcher,
         actions: Actions,
+        loading: LoadingActions,
         frames: TopFrames,
         dispatcher: Dispatcher,
     ) -> Control:
@@ -308,6 +313,7 @@ class Daemon:
             status,
             switcher,
             actions,
+            loading,
             self._event_log,
             self._log,
             targets=lambda running: list_targets(self._paths, running),

@@ -45,6 +45,7 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         notice=None,
         memory=[],
         unloaded=None,
+        instances=[],
     )
     return Status(**{**base, **changes})  # type: ignore[typeddict-item]
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import Exited, Ready, State
-from orchestrator.daemon.control.status import Clock, attempts_of
+from orchestrator.daemon.control.clock import Clock
+from orchestrator.daemon.control.status import attempts_of
 from tests.unit.core.fleet.lifecycle_machine import OOM, machine_in, start
 
 CLOCK = Clock(1_800_000_000.0)

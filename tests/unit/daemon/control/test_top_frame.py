@@ -12,7 +12,7 @@ from orchestrator.core.fleet.lifecycle_states import Attempt, Ready, StartRecord
 from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
-from orchestrator.daemon.control.status import Clock
+from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.top_frame import margin_origin, row_of, underway_row
 from orchestrator.daemon.telemetry.engine_samples import Work
 from orchestrator.daemon.telemetry.request_slots import slots_of

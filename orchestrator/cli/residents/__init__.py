@@ -1,0 +1,1 @@
+"""Verbs that concern one profile among those that are loaded at a time."""
