@@ -62,16 +62,17 @@ def flag_texts(argv: Iterable[str]) -> list[str]:
 
 
 def instance_state(row: InstanceStatus) -> str:
-    """Return the state of a resident in words: `ready`, `unloaded (idle 20 min)`, `waits: ...`."""
+    """Return the state of a resident in words: `ready`, `unloaded (idle 20 min)`, `waiting`."""
     if row["unloaded_since"] is not None:
         return f"unloaded (idle {duration_text(row['idle_s'])})" if row["idle_s"] is not None else "unloaded"
 
-    return f"waits: {row['waits']}" if row["waits"] else row["state"]
+    return "waiting" if row["waits"] else row["state"]
 
 
 def instance_use(row: InstanceStatus) -> str:
     """Return how a resident is used: `2 in flight, 1 queued`, `idle 20 s`; empty where nobody knows."""
-    counts = [f"{row[name]} {text}" for name, text in (("in_flight", "in flight"), ("queued", "queued")) if row[name]]
+    known = ((row["in_flight"], "in flight"), (row["queued"], "queued"))
+    counts = [f"{count} {text}" for count, text in known if count]
     if counts:
         return ", ".join(counts)
 

@@ -78,7 +78,7 @@ def resident_lines(rows: Sequence[InstanceStatus]) -> Iterator[str]:
     """Return a table of what is loaded, a row each; what requests without a model go to has the mark `focus`."""
     table = [("profile", "engine", "state", "device", "host", "use", "")]
     for row in rows:
-        marks = " ".join(name for name in ("focus", "pinned") if row[name])  # type: ignore[literal-required]
+        marks = " ".join(name for name, is_set in (("focus", row["focus"]), ("pinned", row["pinned"])) if is_set)
         sizes = (_mib(row["device_mib"]), _mib(row["host_mib"]))
         state = f"{STATE_SYMBOLS[row['state']]} {instance_state(row)}"
         table.append((row["profile"], row["engine"], state, *sizes, instance_use(row), marks))
@@ -92,7 +92,9 @@ def resident_lines(rows: Sequence[InstanceStatus]) -> Iterator[str]:
         yield f"  {'  '.join(aligned)}".rstrip()
 
     for row in rows:
-        if row["cause"] and not row["focus"]:
+        if row["waits"]:
+            yield f"  {row['profile']} waits: {row['waits']}"
+        elif row["cause"] and not row["focus"]:
             yield f"  {row['profile']}: {row['cause']}"
 
 

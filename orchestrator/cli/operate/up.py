@@ -119,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
         return exit_codes.OK
 
     replaced = status["state"] == "ready"
-    cause = status["cause"] or f"{status['profile']} on {status['engine']} is {status['state']}"
+    other = f"{status['profile']} on {status['engine']} is {status['state']}"
+    cause = status["cause"] or ("it was unloaded again" if status["unloaded"] is not None else other)
     raise OrchError(
         f"{answer['target']} was replaced: {cause}" if replaced else f"{answer['target']} did not start: {cause}",
         details=() if replaced else attempt_texts(status),

@@ -51,9 +51,6 @@ def run(args: argparse.Namespace) -> int:
         generation = news["generation"]
         diagnostics.progress(f"{answer['target']} still ends; it is loaded after that")
 
-    for note in answer["notes"]:
-        diagnostics.note(f"note: {note}")
-
     if args.detach:
         return exit_codes.OK
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 
 from anyio.abc import TaskGroup
 
@@ -14,6 +15,7 @@ from orchestrator.core.errors import NotRunningError, UsageError
 from orchestrator.core.fleet.fleet_states import LoadRequested
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.core.fleet.resident_states import Strategy, UpRequested, state_is_active, target_of
+from orchestrator.core.fleet.rules import ResidencyRules
 from orchestrator.daemon.control.loading import not_loaded
 from orchestrator.daemon.control.residents import ordered
 from orchestrator.daemon.control.status import StatusBuilder
@@ -86,7 +88,7 @@ class Actions:
         """
         resolved = await self._resolve(profile, engine, unverified=unverified, force=force)
         others = [await self._resolve(name, None, unverified=unverified, force=force) for name in beside]
-        check_different([resolved, *others])
+        check_beside([each.target.profile for each in (resolved, *others)], self._owner.fleet.rules)
         for each in [resolved, *others] if unverified else []:
             self._preparer.trust(each.target)
 
@@ -249,9 +251,19 @@ class Actions:
         return operation.id
 
 
-def check_different(resolved: Sequence[ResolvedTarget]) -> None:
-    """:raises UsageError: when one profile was named twice"""
-    names = [each.target.profile for each in resolved]
-    twice = sorted({name for name in names if names.count(name) > 1})
+def check_beside(profiles: Sequence[str], rules: ResidencyRules) -> None:
+    """:raises UsageError: when these may never be loaded side by side"""
+    twice = sorted({name for name in profiles if profiles.count(name) > 1})
     if twice:
         raise UsageError(f"`{twice[0]}` was named twice", hint="an alias stands for its profile")
+
+    most = 1 if rules.policy == "one" else rules.max
+    if most and len(profiles) > most:
+        key = 'policy = "one"' if rules.policy == "one" else f"max = {most}"
+        text = f"{len(profiles)} profiles were named, and at most {most} may be loaded"
+        raise UsageError(text, details=(f"`residency.{key}` in orch.toml",), hint="name fewer of them, or change that")
+
+    for one, other in combinations(profiles, 2):
+        if rules.exclude(one, other):
+            text = f"`{one}` and `{other}` are never loaded at the same time"
+            raise UsageError(text, details=("`residency.exclusive` in orch.toml",), hint="name one of them")

@@ -195,7 +195,7 @@ class Daemon:
         status = StatusBuilder(
             owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
             Clock(time() - monotonic()), lambda: abandoned_slots(dispatcher.underway(), ledger.recent, telemetry.work),
-            dispatcher.hold.waiting,
+            dispatcher.hold.waiting, lambda profile: usage.idle_s(profile, monotonic()),
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
         gateway = Gateway(self._settings, dispatcher, exporter.page)

@@ -46,9 +46,12 @@ class UsageBook:
         return self._traffic.active - self._traffic.queued - with_engines
 
     def idle_s(self, profile: str, now: float) -> float | None:
-        """Return for how long a profile that serves has had no request; None where it does not serve."""
+        """Return for how long a profile has had no request; None where it does not serve and never had one."""
         use = self.use(now).get(profile)
-        return None if use is None else 0.0 if use.in_flight else use.idle_s
+        if use is None:
+            return now - self._ends[profile] if profile in self._ends else None
+
+        return 0.0 if use.in_flight else use.idle_s
 
     def order(self) -> list[str]:
         """Return the profiles that were ever used, the one that was used last first."""

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.api import client
 from orchestrator.cli import waiting
-from orchestrator.core.errors import NotRunningError, TimedOutError
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
 Answers = Callable[..., list[str]]
 
@@ -122,3 +122,70 @@ def test_what_was_asked_for_since_is_not_waited_for(answers: Answers) -> None:
     answers(status("draining", 8), status("starting", 9))
     news = waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=60)
     assert news is not None and news["state"] == "starting"
+
+
+def instances(generation: int, *rows: tuple[str, str], **more: object) -> bytes:
+    """A status with these profiles in these states; the first is in focus."""
+    listed = [
+        {"profile": profile, "engine": "x", "state": state, "unloaded_since": None, "progress": f"{state} now", **more}
+        for profile, state in rows
+    ]
+    fields = {"state": rows[0][1] if rows else "stopped", "generation": generation, "progress": "", "switching": False}
+    return json.dumps({**fields, "profile": "a", "engine": "x", "instances": listed}).encode()
+
+
+@pytest.mark.parametrize("end", ["ready", "failed"])
+def test_a_load_is_followed_by_the_row_of_its_profile(answers: Answers, end: str) -> None:
+    asked = answers(instances(8, ("a", "ready"), ("b", "starting")), instances(9, ("a", "ready"), ("b", end)))
+    assert waiting.until_loaded("socket", "b", 7, timeout_s=60)["state"] == end
+    assert [target.partition("&")[0] for target in asked] == ["/v1/status?after=7", "/v1/status?after=8"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (instances(8, ("a", "ready")), "b was stopped meanwhile"),
+        (instances(8, ("b", "stopped"), unloaded_since="2026-11-21"), "b was unloaded again meanwhile"),
+    ],
+)
+def test_a_load_that_somebody_ends_is_not_waited_for(answers: Answers, answer: bytes, what: str) -> None:
+    answers(answer)
+    with pytest.raises(OrchError, match=what):
+        waiting.until_loaded("socket", "b", 7, timeout_s=60)
+
+
+def test_a_load_that_takes_too_long_goes_on_without_us(answers: Answers) -> None:
+    answers(instances(8, ("b", "starting")))
+    with pytest.raises(TimedOutError, match=r"b is not loaded after 0\.05 s; it goes on"):
+        waiting.until_loaded("socket", "b", 7, timeout_s=0.05)
+
+
+def test_what_is_unloaded_is_waited_for_until_its_engine_is_gone(answers: Answers) -> None:
+    asked = answers(instances(8, ("a", "ready"), ("b", "draining")), instances(9, ("a", "ready"), ("b", "stopped")))
+    waiting.until_unloaded("socket", "b", timeout_s=60)
+    assert len(asked) == 2
+
+
+def test_an_unload_that_takes_too_long_goes_on_without_us(answers: Answers) -> None:
+    answers(instances(8, ("b", "draining")))
+    with pytest.raises(TimedOutError, match=r"b is not unloaded after 0\.05 s"):
+        waiting.until_unloaded("socket", "b", timeout_s=0.05)
+
+
+def test_a_stop_of_one_of_several_waits_for_that_one_and_a_stop_of_all_for_all(answers: Answers) -> None:
+    draining, stopping = (
+        instances(8, ("a", "ready"), ("b", "draining")),
+        instances(9, ("a", "ready"), ("b", "stopping")),
+    )
+    asked = answers(draining, stopping, instances(10, ("a", "ready")))
+    waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=60, profiles=("b",))
+    assert len(asked) == 3
+    asked = answers(instances(8, ("a", "stopped"), ("b", "draining")), instances(9, ("a", "stopped")))
+    waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=60)
+    assert len(asked) == 2
+
+
+def test_who_waits_for_one_of_several_is_told_of_its_requests(answers: Answers) -> None:
+    answers(instances(8, ("a", "ready"), ("b", "draining"), in_flight=2))
+    with pytest.raises(TimedOutError, match="2 running requests of b@x"):
+        waiting.until_stopped("socket", os.getpid(), daemon_ends=False, timeout_s=0.05, profiles=("b",))

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, MemoryStatus, SpeedStatus, Status
+from orchestrator.api.types import (
+    AttemptStatus,
+    GatewayStatus,
+    GpuStatus,
+    InstanceStatus,
+    MemoryStatus,
+    SpeedStatus,
+    Status,
+)
 from orchestrator.cli.operate.render_status import lines
 from orchestrator.core.fleet.state_summary import StateName
 
@@ -153,3 +161,55 @@ def test_figures_of_zero_are_figures() -> None:
     shown = list(lines(status(margin_mib=0, speed=speed)))
     assert "  margin    0 MiB" in shown
     assert "  speed     0% of drafts accepted" in shown
+
+
+def instance(profile: str, state: StateName = "ready", **changes: object) -> InstanceStatus:
+    base = InstanceStatus(
+        profile=profile,
+        engine="upstream",
+        build="b11434",
+        state=state,
+        pid=4711,
+        focus=False,
+        pinned=False,
+        idle_s=None,
+        in_flight=0,
+        queued=0,
+        memory=[],
+        device_mib=None,
+        host_mib=None,
+        unloaded_since=None,
+        waits=None,
+        cause=None,
+        since="2026-11-21T10:00:05.000+00:00",
+        progress="",
+    )
+    return InstanceStatus(**{**base, **changes})  # type: ignore[typeddict-item]
+
+
+def test_several_residents_are_a_table_under_the_lines_of_the_one_in_focus() -> None:
+    rows = [
+        instance("demo", focus=True, in_flight=2, queued=1, device_mib=9000, host_mib=812),
+        instance("embed", engine="ik-fork", pinned=True, idle_s=20.4, device_mib=640, host_mib=90),
+        instance("code", "stopped", unloaded_since="2026-11-21T10:00:05.000+00:00", idle_s=1210.0),
+        instance("vision", "preparing", waits="vision needs 9000 MiB on gpu0, 100 MiB are free"),
+        instance("bad", "failed", cause="the file is no GGUF"),
+    ]
+    shown = list(lines(status(instances=rows)))
+    alone = list(lines(status()))
+    assert shown[: len(alone)] == alone
+    assert shown[len(alone) :] == [
+        "",
+        "  profile  engine    state                       device     host  use",
+        "  demo     upstream  ● ready                   9000 MiB  812 MiB  2 in flight, 1 queued  focus",
+        "  embed    ik-fork   ● ready                    640 MiB   90 MiB  idle 20 s              pinned",
+        "  code     upstream  ○ unloaded (idle 20 min)         -        -",
+        "  vision   upstream  ◌ waiting                        -        -",
+        "  bad      upstream  ✗ failed                         -        -",
+        "  vision waits: vision needs 9000 MiB on gpu0, 100 MiB are free",
+        "  bad: the file is no GGUF",
+    ]
+
+
+def test_one_resident_is_told_as_ever() -> None:
+    assert list(lines(status(instances=[instance("demo", focus=True)]))) == list(lines(status()))
