@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_paths().control_socket
     answer = json.loads(client.request(path, "/v1/reload", b"{}", timeout_s=120))
     operations = [answer["operation"]] if answer["operation"] is not None else []
-    operations += [each["operation"] for each in answer["others"]]
+    operations += [each["operation"] for each in answer.get("others", ())]
     if not operations:
         if args.json:
             output.json_data({"changed": [], "result": None})
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if answer["changed"]:
         diagnostics.note(f"changed: {', '.join(answer['changed'])}")
 
-    for each in answer["others"]:
+    for each in answer.get("others", ()):
         diagnostics.note(f"changed in {each['running']['profile']}: {', '.join(each['changed'])}")
 
     first, *others = [follow(path, each, args.timeout) for each in operations]

@@ -196,12 +196,12 @@ class Actions:
             for target, (operation, _) in operations.items()
             if target != running
         ]
-        return {
+        answer: dict[str, object] = {
             "running": name_of(running) if running else None,
             "changed": changed.get(running, ()) if running else (),
             "operation": operations[running][0] if running in operations else None,
-            "others": others,
         }
+        return answer | {"others": others} if others else answer
 
     async def restart(self, profile: str | None = None) -> dict[str, object]:
         """Start the same target anew, as its profile reads now; a mistake in that is found before anything ends.

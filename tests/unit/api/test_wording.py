@@ -9,6 +9,7 @@ from orchestrator.api.wording import (
     STATE_SYMBOLS,
     agreeing,
     counted,
+    duration_text,
     flag_texts,
     interruption_text,
     rollback_text,
@@ -64,3 +65,11 @@ def test_each_flag_stands_with_its_value() -> None:
 
 def test_every_state_has_a_symbol() -> None:
     assert set(STATE_SYMBOLS) == set(get_args(StateName))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 s"), (119.0, "119 s"), (1210.0, "20 min"), (7200.0, "2 h"), (200_000.0, "2 d"), (None, "0 s")],
+)
+def test_a_time_is_told_in_the_unit_that_fits_it(seconds: float | None, text: str) -> None:
+    assert duration_text(seconds) == text

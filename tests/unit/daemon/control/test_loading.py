@@ -14,8 +14,8 @@ import pytest
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
 from orchestrator.core.fleet.fleet_states import FocusRequested
 from orchestrator.core.fleet.lifecycle_states import Drained, Exited, NotStarted, Prepare, StopProcess, Target
+from orchestrator.core.fleet.model_figures import Model
 from orchestrator.core.fleet.resident_states import SwitchRequested
-from orchestrator.core.fleet.routing import Model
 from orchestrator.daemon.control.loading import LoadingActions
 from orchestrator.daemon.fleet.model_list import ModelList
 from orchestrator.daemon.fleet.owner import Owner
