@@ -67,6 +67,17 @@ class _Lost:
     closed_until: float = 0.0
 
 
+@dataclass(slots=True)
+class _Trial:
+    """A suspect that waits to be alone at an instance.
+
+    :ivar since: monotonic
+    """
+
+    instance: str
+    since: float
+
+
 class RequestFingerprint:
     """The identity of a request, computed when it is asked for: only after a death is there a reason to.
 
@@ -123,9 +134,8 @@ class CrashSuspects:
         self._known = Quarantine()
         self._lost: dict[str, _Lost] = {}
         self._sent: dict[str, tuple[str, str, str]] = {}
-        self._waiting: dict[RequestFingerprint, float] = {}
-        self._tried: RequestFingerprint | None = None
-        self._tried_until = 0.0
+        self._waiting: dict[RequestFingerprint, _Trial] = {}
+        self._tried: dict[str, tuple[RequestFingerprint, float]] = {}
 
     # What happened.
 
@@ -221,31 +231,35 @@ class CrashSuspects:
         if lost is not None and now < lost.closed_until:
             return False
 
-        if self._tried is not None and now < self._tried_until:
+        tried = self._tried.get(instance)
+        if tried is not None and now < tried[1]:
             return False
 
         if self._known.suspected(fingerprint.digest(runs), now, self._policy):
-            if fingerprint not in self._waiting:
-                self._waiting[fingerprint] = now
+            trial = self._waiting.get(fingerprint)
+            if trial is None:
+                trial = self._waiting[fingerprint] = _Trial(instance, now)
                 self._later(self._trial_s + _TIMER_SLACK_S, self._wake)
 
-            return in_flight == 0 or now - self._waiting[fingerprint] >= self._trial_s
+            trial.instance = instance
+            return in_flight == 0 or now - trial.since >= self._trial_s
 
         # Nobody is let in before a suspect that waits for the engine to be idle: it never would be.
-        return all(now - since >= self._trial_s for since in self._waiting.values())
+        trials = self._waiting.values()
+        return all(each.instance != instance or now - each.since >= self._trial_s for each in trials)
 
-    def entered(self, fingerprint: RequestFingerprint, in_flight: int, now: float) -> None:
+    def entered(self, fingerprint: RequestFingerprint, in_flight: int, now: float, instance: str = "") -> None:
         """A request is being sent; a suspect that is alone there stays so for a moment."""
         waited = self._waiting.pop(fingerprint, None)
         if waited is not None and in_flight == 0:
-            self._tried, self._tried_until = fingerprint, now + self._trial_s
+            self._tried[instance] = fingerprint, now + self._trial_s
             self._later(self._trial_s + _TIMER_SLACK_S, self._wake)
 
     def left(self, fingerprint: RequestFingerprint) -> None:
         """A request is not with an engine any more, or has given up waiting for one."""
         self._waiting.pop(fingerprint, None)
-        if self._tried is fingerprint:
-            self._tried = None
+        if self._tried:
+            self._tried = {name: each for name, each in self._tried.items() if each[0] is not fingerprint}
 
         if self._known.requests:
             self._wake()

@@ -120,9 +120,7 @@ class Dispatcher(AdmissionGate):
 
     async def moved_on(self, endpoint: Endpoint, timeout_s: float) -> bool:
         """Wait until the daemon sends no more requests to this endpoint; return False when the time is up before."""
-        return await self._shown(
-            lambda view: view.serving is None or view.serving.instance != endpoint.instance, timeout_s
-        )
+        return await self._shown(lambda view: endpoint.instance not in view.instances, timeout_s)
 
     async def confirmed_dead(self, endpoint: Endpoint, timeout_s: float) -> bool:
         """Wait until the daemon knows how this endpoint's engine ended; False when the time is up before. That it sends
@@ -226,6 +224,6 @@ class Dispatcher(AdmissionGate):
     async def _watch(self) -> None:
         view = self.supervisor.view()
         while True:
-            self.hold.release(view.decided)
-            self.instances.retire_others(view.serving.instance if view.serving is not None else None)
+            self.release()
+            self.instances.retire_others(view.instances)
             view = await self.supervisor.changed(view.generation)

@@ -15,7 +15,7 @@ from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
 from orchestrator.gateway.admission import Admission, shutting_down
 from orchestrator.gateway.answer import ClientAnswer
-from orchestrator.gateway.contract import Endpoint, Finished, RequestState, RoutingView, Underway
+from orchestrator.gateway.contract import Endpoint, Finished, RequestState, Underway
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
@@ -180,7 +180,7 @@ class Exchange:
         if match.route.computes and match.route.json_body:
             body = dispatcher.body_for(self._model, body)
 
-        progress = self._comment if wants_stream and match.route.streams else None
+        progress = self._answer.comment if wants_stream and match.route.streams else None
         if progress is not None:
             self._silence = asyncio.get_running_loop().call_later(dispatcher.config.silence_s, self._break_silence)
 
@@ -326,12 +326,12 @@ class Exchange:
             return failure.message
 
         if await self._dispatcher.moved_on(endpoint, _CAUSE_S):
-            view = self._dispatcher.supervisor.view()
-            if view.refusal is not None:
-                return f"{failure.message}: {view.refusal.message}"
+            route = self._dispatcher.supervisor.view().route_for(endpoint.profile)
+            if route.refusal is not None:
+                return f"{failure.message}: {route.refusal.message}"
 
-            if view.serving is None:
-                return f"{failure.message}; {view.progress}"
+            if route.serving is None:
+                return f"{failure.message}; {route.progress}"
 
         return failure.message
 
@@ -341,9 +341,6 @@ class Exchange:
 
         limit_mib = self._dispatcher.config.replay_bytes >> 20
         return f"{message}; a request of more than {limit_mib} MiB is not sent again"
-
-    def _comment(self, view: RoutingView) -> None:
-        self._answer.comment(view.progress)
 
     def _break_silence(self) -> None:
         """Tell a client whose stream has had nothing of an answer that it is being worked on; again until it has."""

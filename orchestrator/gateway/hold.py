@@ -1,6 +1,7 @@
 """Requests that wait for an instance: a bounded queue in the order of arrival, released by each change of the view.
 
-A ticket waits for "something was decided", never for a value: whoever is released looks at the view again, and goes on
+Those who wait for one profile are a line of their own, so that a request for another one costs nothing for them. A
+ticket waits for "something was decided", never for a value: whoever is released looks at the view again, and goes on
 waiting in the same place when that has changed once more.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from heapq import merge
 from time import monotonic
 
 from orchestrator.gateway.errors import GatewayError
@@ -59,10 +61,11 @@ class Hold:
     def __init__(self, max_queued: int) -> None:
         self._max_queued = max_queued
         self.entered = 0
-        self._tickets: list[Ticket] = []
+        self._count = 0
+        self._lines: dict[str | None, list[Ticket]] = {}
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return self._count
 
     def enter(self, profile: str | None, since: float, progress: str, *, arrived: float | None = None) -> Ticket:
         """Take a place behind those who arrived earlier, until the end of `with` on the ticket.
@@ -72,27 +75,41 @@ class Hold:
         :param arrived: of a request that was let through before, and comes back: it keeps its place, and there is one
         :raises GatewayError: `queue_full`
         """
-        queued = len(self._tickets)
-        if queued >= self._max_queued and arrived is None:
+        if self._count >= self._max_queued and arrived is None:
             raise GatewayError(
-                "queue_full", f"{queued} requests are waiting already ({progress})", retry_after_s=_RETRY_AFTER_S
+                "queue_full", f"{self._count} requests are waiting already ({progress})", retry_after_s=_RETRY_AFTER_S
             )
 
         self.entered += 1
-        ticket = Ticket(profile, since, since if arrived is None else arrived, self._tickets.remove)
-        bisect.insort(self._tickets, ticket, key=lambda each: each.arrived)
+        self._count += 1
+        ticket = Ticket(profile, since, since if arrived is None else arrived, self._leave)
+        bisect.insort(self._lines.setdefault(profile, []), ticket, key=_arrived)
         return ticket
 
-    def release(self, decided: Callable[[str | None], bool]) -> int:
+    def _leave(self, ticket: Ticket) -> None:
+        line = self._lines[ticket.profile]
+        line.remove(ticket)
+        self._count -= 1
+        if not line:
+            del self._lines[ticket.profile]
+
+    def release(self, decided: Callable[[str | None], bool], profiles: Iterable[str | None] | None = None) -> int:
         """Wake those for whose profile something was decided, the oldest first; woken in this order they run in it.
 
+        :param decided: asked once for each ticket, in their order
+        :param profiles: only those who wait for one of these; all of them by default
         :return: how many
         """
-        woken = [ticket for ticket in self._tickets if decided(ticket.profile)]
-        for ticket in woken:
-            ticket.release()
+        wanted = self._lines if profiles is None else profiles
+        lines = [line for profile in wanted if (line := self._lines.get(profile))]
+        waiting = merge(*lines, key=_arrived) if len(lines) > 1 else iter(lines[0] if lines else ())
+        woken = 0
+        for ticket in waiting:
+            if decided(ticket.profile):
+                ticket.release()
+                woken += 1
 
-        return len(woken)
+        return woken
 
     def waited_s(self, profile: str) -> float:
         """Return for how long the oldest request that wants this profile has waited; 0 when none does."""
@@ -101,10 +118,12 @@ class Hold:
 
     def waiting(self) -> dict[str, tuple[int, float]]:
         """Return, for each profile, how many wait for it, and since when the oldest does (monotonic)."""
-        found: dict[str, tuple[int, float]] = {}
-        for ticket in self._tickets:
-            if ticket.profile is not None:
-                count, since = found.get(ticket.profile, (0, ticket.since))
-                found[ticket.profile] = (count + 1, min(since, ticket.since))
+        return {
+            profile: (len(line), min(ticket.since for ticket in line))
+            for profile, line in self._lines.items()
+            if profile is not None
+        }
 
-        return found
+
+def _arrived(ticket: Ticket) -> float:
+    return ticket.arrived

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from orchestrator.adapters.http1 import UpstreamPool
 from orchestrator.gateway.contract import Endpoint
@@ -13,16 +13,18 @@ class InstanceTraffic:
     """The traffic of one instance. `admission.Admission` enters and leaves it.
 
     :param forget: called when the instance is retired and its last request has ended
+    :ivar places: requests that count among those which the instance is given at a time: looks at an engine do not
     :ivar relayed_bytes: bytes of answers since the daemon turned to the instance; comments of a stream are no answer
     :ivar idle: set while no request is in flight
     """
 
-    __slots__ = ("_forget", "_pool", "idle", "in_flight", "relayed_bytes")
+    __slots__ = ("_forget", "_pool", "idle", "in_flight", "places", "relayed_bytes")
 
     def __init__(self, forget: Callable[[], object]) -> None:
         self._forget = forget
         self._pool: UpstreamPool | None = None
         self.in_flight = 0
+        self.places = 0
         self.relayed_bytes = 0
         self.idle = asyncio.Event()
 
@@ -99,12 +101,17 @@ class InstanceTable:
 
         return True
 
-    def retire_others(self, serving: str | None) -> None:
-        """Retire all instances but the one that serves."""
+    def places(self, instance: str) -> int:
+        """Return the number of requests that count among those which an instance is given at a time."""
+        found = self._traffic.get(instance)
+        return found.places if found is not None else 0
+
+    def retire_others(self, serving: Collection[str]) -> None:
+        """Retire all instances but those that serve."""
         for instance in tuple(self._traffic):
-            if instance != serving:
+            if instance not in serving:
                 self._traffic[instance].retire()
 
     def close(self) -> None:
         """Close all connections, those in use as they end."""
-        self.retire_others(None)
+        self.retire_others(())

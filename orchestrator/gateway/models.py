@@ -94,8 +94,13 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return next((word for word in known if word.casefold() == bare), None) or nearest(name, known)
 
 
-def model_entry(model: Model) -> dict[str, object]:
-    """Return one model as OpenAI's clients, llama-swap's and the router's read it."""
+def model_entry(model: Model, now: float) -> dict[str, object]:
+    """Return one model as OpenAI's clients, llama-swap's and the router's read it.
+
+    :param now: monotonic
+    """
+    idle_s = None if model.unloaded_since is None or model.status != "unloaded" else now - model.unloaded_since
+    detail = None if idle_s is None else f"idle {_duration(idle_s)}"
     figures = model.figures
     meta = {
         "n_ctx": figures.context_tokens,
@@ -119,15 +124,22 @@ def model_entry(model: Model) -> dict[str, object]:
         "name": model.name,
         "description": model.description,
         "aliases": [alias for alias in model.aliases if alias != ANY_NAME],
-        "status": {"value": model.status},
+        "status": {"value": model.status, **({"detail": detail} if detail else {})},
         **more,
     }
 
 
-def variant_entry(model: Model, variant: Variant) -> dict[str, object]:
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+
+    return f"{seconds // 60:.0f} min" if seconds < 3600 else f"{seconds // 3600:.0f} h"
+
+
+def variant_entry(model: Model, variant: Variant, now: float) -> dict[str, object]:
     """Return one variant, as a model of its own: clients choose by that."""
     own = {"id": variant.name, "name": variant.name, "aliases": [], "variant_of": model.name}
-    return {**model_entry(model), "description": variant.description or model.description, **own}
+    return {**model_entry(model, now), "description": variant.description or model.description, **own}
 
 
 def props_json(model: Model) -> bytes | None:
@@ -160,29 +172,33 @@ def about_json(host: bytes | None) -> bytes:
     return json.dumps(page).encode()
 
 
-def models_json(models: Sequence[Model]) -> bytes:
+def models_json(models: Sequence[Model], now: float) -> bytes:
+    """
+    :param now: monotonic
+    """
     data = []
     for model in sorted(models, key=lambda model: model.name):
-        data += [model_entry(model), *(variant_entry(model, variant) for variant in model.variants)]
+        data += [model_entry(model, now), *(variant_entry(model, variant, now) for variant in model.variants)]
 
     return json.dumps({"object": "list", "data": data}).encode()
 
 
-def model_json(name: str, models: Sequence[Model], default: str = "") -> bytes:
+def model_json(name: str, models: Sequence[Model], default: str, now: float) -> bytes:
     """
+    :param now: monotonic
     :raises GatewayError: `model_not_found`
     """
     profile, variant = profile_for(name, models, default), variant_of(name, models)
     for model in models:
         if model.name == profile:
-            entry = model_entry(model) if variant is None else variant_entry(model, variant)
+            entry = model_entry(model, now) if variant is None else variant_entry(model, variant, now)
             return json.dumps(entry).encode()
 
     raise GatewayError("model_not_found", "the model has no name", param="model")
 
 
 def running_json(models: Sequence[Model]) -> bytes:
-    """llama-swap's `/running`; `cmd` and `proxy` stay empty, they are nobody's business."""
+    """llama-swap's `/running`: what is loaded or loads. `cmd` and `proxy` stay empty, they are nobody's business."""
     states = {"loaded": "ready", "loading": "starting"}
     running = [
         {
@@ -190,7 +206,7 @@ def running_json(models: Sequence[Model]) -> bytes:
             "state": states[model.status],
             "cmd": "",
             "proxy": "",
-            "ttl": 0,
+            "ttl": round(model.idle_limit_s),
             "name": model.name,
             "description": model.description,
         }

@@ -95,7 +95,7 @@ class Gateway:
             elif match.route.kind == "model":
                 await self._dispatcher.profile_for(match.path)
                 default = self._dispatcher.config.default_model
-                response.send(200, _JSON, model_json(match.path, self._supervisor.view().models, default))
+                response.send(200, _JSON, model_json(match.path, self._supervisor.view().models, default, monotonic()))
             else:
                 self._answer(match, request, response)
         except GatewayError as error:
@@ -180,7 +180,7 @@ class Gateway:
         if kind == "health":
             response.send(200, _JSON, b'{"status":"ok"}')
         elif kind == "models":
-            response.send(200, _JSON, models_json(models))
+            response.send(200, _JSON, models_json(models, monotonic()))
         elif kind == "about":
             response.send(200, _JSON, about_json(request.header(b"host")))
         elif kind == "requests":

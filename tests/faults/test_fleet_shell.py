@@ -406,7 +406,7 @@ async def begin_reading(here: Parts) -> PendingSwitch:
 def views(here: Parts) -> tuple[str, str | None, bool, str]:
     """Return how b is seen in `/v1/models` and in `/running`, and what `orch status` and `orch top` say."""
     models = here.router.view().models
-    listed = {entry["id"]: entry["status"]["value"] for entry in json.loads(models_json(models))["data"]}
+    listed = {entry["id"]: entry["status"]["value"] for entry in json.loads(models_json(models, 0.0))["data"]}
     running = {entry["model"]: entry["state"] for entry in json.loads(running_json(models))["running"]}
     status = here.status.status()
     assert f"  switch    {status['progress']}" in list(lines(status)) or not status["switching"]

@@ -49,9 +49,12 @@ class Supervised:
     def show(
         self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, fallen: tuple[str, ...] = ()
     ) -> None:
-        self._view = replace(
-            self._view, generation=self._view.generation + 1, serving=serving, refusal=refusal, fallen=fallen
+        self.show_view(
+            replace(self._view, generation=self._view.generation + 1, serving=serving, refusal=refusal, fallen=fallen)
         )
+
+    def show_view(self, view: RoutingView) -> None:
+        self._view = view
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -31,3 +31,21 @@ def test_a_full_queue_has_room_for_those_who_come_back() -> None:
 
     hold.enter(None, 3.0, "", arrived=0.5)
     assert len(hold) == 2
+
+
+def test_only_those_are_asked_about_who_wait_for_one_of_these_profiles() -> None:
+    hold = Hold(8)
+    tickets = [hold.enter(name, float(since), "") for since, name in enumerate(("a", None, "b", "a"))]
+    asked: list[str | None] = []
+
+    def note(profile: str | None) -> bool:
+        asked.append(profile)
+        return profile == "a"
+
+    assert hold.release(note, ("a", None, "nobody")) == 2
+    assert asked == ["a", None, "a"]
+    assert hold.waiting() == {"a": (2, 0.0), "b": (1, 2.0)}
+    with tickets[0], tickets[2]:
+        pass
+
+    assert (len(hold), hold.waiting()) == (2, {"a": (1, 3.0)})
