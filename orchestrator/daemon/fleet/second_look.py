@@ -31,16 +31,20 @@ class SecondLook:
         """Look at the files of what has failed for good, for ever."""
         while True:
             await sleep_until_tick(LOOK_S)
-            state = self._owner.fleet.state
-            if not isinstance(state, Failed) or not waits_for_files(state):
-                continue
+            for state in self._failed_for_good():
+                await self._look(state)
 
-            target = state.start_record.target
-            try:
-                changed = await read_files(partial(self._preparer.files_changed, target), f"profile `{target.profile}`")
-            except OrchError:
-                continue  # the disk does not answer: nothing has changed for the better
+    def _failed_for_good(self) -> list[Failed]:
+        states = [resident.state for resident in self._owner.fleet.residents.values()]
+        return [state for state in states if isinstance(state, Failed) and waits_for_files(state)]
 
-            if changed and self._owner.fleet.state is state:
-                self._record("looked_again", f"{target}: its files have changed since it failed; it is tried once more")
-                await self._owner.ask(FilesChanged(state.instance))
+    async def _look(self, state: Failed) -> None:
+        target = state.start_record.target
+        try:
+            changed = await read_files(partial(self._preparer.files_changed, target), f"profile `{target.profile}`")
+        except OrchError:
+            return  # the disk does not answer: nothing has changed for the better
+
+        if changed and any(each is state for each in self._failed_for_good()):
+            self._record("looked_again", f"{target}: its files have changed since it failed; it is tried once more")
+            await self._owner.ask(FilesChanged(state.instance))

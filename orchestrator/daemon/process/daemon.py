@@ -192,10 +192,14 @@ class Daemon:
         def notice_of(instance: str | None) -> str | None:
             return "; ".join(filter(None, (runs.notice(instance), slowdown.notice(instance)))) or None
 
+        def abandoned() -> int:
+            underway = dispatcher.underway()
+            return sum(abandoned_slots(underway, ledger.recent, work) for work in telemetry.works)
+
         status = StatusBuilder(
             owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
-            Clock(time() - monotonic()), lambda: abandoned_slots(dispatcher.underway(), ledger.recent, telemetry.work),
-            dispatcher.hold.waiting, lambda profile: usage.idle_s(profile, monotonic()),
+            Clock(time() - monotonic()), abandoned, dispatcher.hold.waiting,
+            lambda profile: usage.idle_s(profile, monotonic()),
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
         gateway = Gateway(self._settings, dispatcher, exporter.page)
@@ -204,7 +208,7 @@ class Daemon:
             fallback=self._desired.fallback, check_config=residency.read_config,
             worth=partial(worth_of, self._paths, self._gpus),
         )  # fmt: skip
-        dispatcher.progress = lambda: progress_of(dispatcher.underway(), telemetry.work)
+        dispatcher.progress = lambda: progress_of(dispatcher.underway(), *telemetry.works)
         frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
         loading = LoadingActions(owner, router, models, self._preparer, switcher)
         api = self._control(runs, router, status, switcher, actions, loading, frames, dispatcher)

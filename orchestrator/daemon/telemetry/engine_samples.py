@@ -36,7 +36,7 @@ NOTHING = Measured(decode_tok_s=0.0, prompt_tok_s=0.0, processing=0, deferred=0)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The newest figures of the engine that serves.
+    """The newest figures of one engine that serves.
 
     :param asked_s: when the slots were asked for, monotonic; `answered_s` is when all was known
     :param busy_since: when each busy slot was first seen at its present task, by slot and task (monotonic)
@@ -51,68 +51,87 @@ class Work:
 
 
 class EngineSamples:
-    """Owns the questions to engines."""
+    """Owns the questions to engines: one at a time to each that serves."""
 
     def __init__(self, owner: Owner, runs: EngineRuns, traffic: Traffic, pace: Pace) -> None:
         self._owner = owner
         self._runs = runs
         self._traffic = traffic
         self._pace = pace
-        self._work = Work()
+        self._works: dict[str, Work] = {}
         self._answered = anyio.Event()
-        self._left = False
+        self._left: set[str] = set()
 
     @property
     def serving(self) -> str | None:
-        """The instance that serves or drains."""
+        """The instance in focus, if it serves or drains."""
         state = self._owner.fleet.state
         return state.instance if isinstance(state, Ready | Draining) else None
 
     @property
     def work(self) -> Work:
-        """The newest figures of the instance that serves; empty where nothing is known of it."""
-        return self._work if self._work.instance == self.serving else Work()
+        """The newest figures of the instance in focus; empty where nothing is known of it."""
+        return self._works.get(self.serving or "", Work())
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """The newest figures of all instances that serve or drain, as far as anything is known of them."""
+        serving = self._all_serving()
+        return tuple(work for instance, work in self._works.items() if instance in serving)
 
     def measured(self) -> Measured:
-        """Return the rates and slots of the engine at this moment, as far as they are known."""
+        """Return the rates and slots of the engine in focus at this moment, as far as they are known."""
         work = self.work
         return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
 
-    def client_left(self) -> None:
-        """Look at the engine once more: a client left before its answer, and its slot may work on."""
-        self._left = True
+    def client_left(self, instance: str | None) -> None:
+        """Look at an engine once more: a client left before its answer, and its slot may work on."""
+        if instance in self._works:
+            self._left.add(instance)
 
     async def since(self, began: float) -> None:
-        """Wait until the serving engine has answered since then (monotonic), or was found to have nothing to do."""
+        """Wait until the engine in focus has answered since then (monotonic), or was found to have nothing to do."""
         while self.serving is not None and self.work.answered_s < began:
             await self._answered.wait()
 
     async def run(self) -> None:
-        """Ask the engine that serves at the pace of sampling, for ever."""
-        while True:
-            instance = self.serving
-            run = self._runs.get(instance) if instance is not None else None
-            if instance is None or run is None:
-                self._work = Work()
-                await self._pace.rest(monotonic() + self._pace.pause_s)
-                continue
+        """Ask each engine that serves at the pace of sampling, for ever."""
+        generation = 0
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await self._owner.published.changed(generation)
+                generation = self._owner.published.generation
+                for instance in self._all_serving() - self._works.keys():
+                    run = self._runs.get(instance)
+                    if run is not None:
+                        self._works[instance] = Work(instance)
+                        tasks.start_soon(self._sample, instance, run)
 
+    def _all_serving(self) -> set[str]:
+        states = (resident.state for resident in self._owner.fleet.residents.values())
+        return {state.instance for state in states if isinstance(state, Ready | Draining)}
+
+    async def _sample(self, instance: str, run: EngineRun) -> None:
+        try:
             async with engine_probe(run.launch) as probe:
                 await self._follow(instance, run, probe)
+        finally:
+            self._works.pop(instance, None)
+            self._left.discard(instance)
 
     async def _follow(self, instance: str, run: EngineRun, probe: EngineProbe) -> None:
         """Sample one instance while it serves."""
         fork = run.launch.capabilities.kind == "ik"
         meter: Meter | None = None
         relayed = -1
-        self._work = Work(instance)
-        while self.serving == instance:
+        while instance in self._all_serving():
+            work = self._works[instance]
             began = monotonic()
             busy = self._traffic.in_flight(instance) > 0
             moved = self._traffic.relayed(instance) != relayed
             # A slot that works on for a client that is gone is watched to its end.
-            busy = busy or self._left or bool(self._work.busy_since)
-            self._left = False
+            busy = busy or instance in self._left or bool(work.busy_since)
+            self._left.discard(instance)
             if busy or (moved and (self._pace.watched or meter is not None)):
                 relayed = self._traffic.relayed(instance) if not busy else -1
                 meter = await self._ask(instance, run, probe, meter)
@@ -120,7 +139,7 @@ class EngineSamples:
                 await self._pace.rest(began + rest_s)
             else:
                 meter = rates.idle_meter(meter, began) if meter is not None else None
-                self._tell(replace(self._work, measured=idle_rates(self._work.measured), answered_s=began))
+                self._tell(instance, replace(work, measured=idle_rates(work.measured), answered_s=began))
                 await self._pace.rest(began + self._pace.pause_s)
 
     async def _ask(self, instance: str, run: EngineRun, probe: EngineProbe, meter: Meter | None) -> Meter | None:
@@ -131,23 +150,22 @@ class EngineSamples:
         if totals is None and slots is None:
             return meter
 
-        now = monotonic()
+        now, before = monotonic(), self._works[instance]
         sample = CounterSample(now, slots, rates.read_totals(totals or ""))
         if meter is None:
             meter, measured = rates.begin_meter(sample)
         else:
-            before = self._work.measured
             meter, measured = rates.advance_meter(meter, sample)
             if measured.draft_acceptance is None:  # drafts are counted when a request ends: the last one holds
-                measured = replace(measured, draft_acceptance=before.draft_acceptance)
+                measured = replace(measured, draft_acceptance=before.measured.draft_acceptance)
 
         await run.log_cursor.catch_up()
         known = with_progress(slots or (), run)
-        self._tell(Work(instance, known, measured, asked, now, busy_since(known, asked, self._work.busy_since)))
+        self._tell(instance, Work(instance, known, measured, asked, now, busy_since(known, asked, before.busy_since)))
         return meter
 
-    def _tell(self, work: Work) -> None:
-        self._work = work
+    def _tell(self, instance: str, work: Work) -> None:
+        self._works[instance] = work
         self._answered.set()
         self._answered = anyio.Event()
 

@@ -45,6 +45,7 @@ _EVENTS: dict[Kind, str] = {"ok": "recovered", "slow": "slowed", "throttled": "t
 class WatchedInstance:
     """The history of one instance as far as its speed goes.
 
+    :ivar ended: when its last request ended, monotonic
     :ivar counts_drafts: whether its answers ever told of drafts
     :ivar plan: what follows from a spill, for people
     """
@@ -53,6 +54,7 @@ class WatchedInstance:
     history: SlowdownHistory = field(default_factory=SlowdownHistory)
     drafting: DraftHistory = field(default_factory=DraftHistory)
     looks: MachineSamples = field(default_factory=MachineSamples)
+    ended: float = float("-inf")
     counts_drafts: bool = False
     drafts_in_log: int = 0
     plan: str = ""
@@ -138,13 +140,13 @@ class SlowdownWatch:
 
         subject = self._subjects.setdefault(instance, WatchedInstance())
         look_at_cpu(subject.looks, run)
-        now = monotonic()
+        subject.ended = now = monotonic()
         subject.counts_drafts = subject.counts_drafts or record.draft_tokens is not None
         request = request_of(record, now, counts_drafts=subject.counts_drafts or not _speculates(run))
         subject.overlap, known = add_request(subject.overlap, request, self._traffic.in_flight(instance))
         for each, streams in known:
             sample = subject.looks.sample(each, streams)
-            if sample is not None:
+            if sample is not None and not self._is_beside_another(instance, each.decode_from):
                 self._speeds.note(run, sample)
                 before = subject.history.kind
                 subject.history, verdict = assess(subject.history, sample, now, self._policy)
@@ -154,6 +156,11 @@ class SlowdownWatch:
 
         if run.launch.mtp and record.output_tokens:
             self._count_drafts(run, subject, record)
+
+    def _is_beside_another(self, instance: str, since: float) -> bool:
+        """Return whether another engine worked on this machine since then: steps that shared it tell nothing of one."""
+        others = ((name, each) for name, each in self._subjects.items() if name != instance)
+        return any(each.ended > since or self._traffic.in_flight(name) for name, each in others)
 
     def notice(self, instance: str | None) -> str | None:
         """Return a sentence for people on an instance that works, but not as it should; None when all is well."""

@@ -99,13 +99,18 @@ class Telemetry:
 
     @property
     def work(self) -> Work:
-        """The newest figures of the instance that serves or drains; empty where nothing is known of it."""
+        """The newest figures of the instance in focus; empty where nothing is known of it."""
         return self._engine.work
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """The newest figures of all instances that serve or drain, as far as anything is known of them."""
+        return self._engine.works
 
     def finished(self, record: Finished) -> None:
         """Take note of a request that has ended."""
         if record.outcome in ("client_gone", "cancelled"):
-            self._engine.client_left()
+            self._engine.client_left(record.instance)
 
     def measured(self) -> Measured:
         """Return the rates and slots of the engine at this moment, as far as they are known."""

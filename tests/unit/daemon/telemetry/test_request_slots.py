@@ -68,3 +68,11 @@ def test_what_the_log_tells_of_a_prompt_is_the_requests_progress() -> None:
     answering = Work("i", (Slot(0, True, 4096, 1, decoded=5),), asked_s=NOW_S)
     assert progress_of([running(3)], answering) == {3: EngineProgress(1.0, 5)}
     assert progress_of([running(3), running(4)], answering) == {}
+
+
+def test_each_engine_tells_of_its_own_requests_whoever_else_has_some() -> None:
+    first = Work("i", (Slot(0, True, 4096, 1, told=0.25),), asked_s=NOW_S)
+    second = Work("j", (Slot(0, True, 4096, 9, decoded=5),), asked_s=NOW_S)
+    underway = [running(3), running(4, "j"), running(5, None, "held")]
+    assert progress_of(underway, first) == {3: EngineProgress(0.25, None)}
+    assert progress_of(underway, first, second) == {3: EngineProgress(0.25, None), 4: EngineProgress(1.0, 5)}
