@@ -130,6 +130,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ORCH_GATEWAY_PORT": "gateway.port",
     "ORCH_DEFAULT_PROFILE": "daemon.default_profile",
     "ORCH_FIRST_READING_S": "daemon.first_reading_s",
+    "ORCH_PRELOAD": "residency.preload",
 }
 """Variables that override the file."""
 
@@ -160,6 +161,8 @@ def read_config(
                 raw = int(text)
             elif "float" in setting.types and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
                 raw = float(text)
+            elif "strings" in setting.types:
+                raw = [part.strip() for part in text.split(",")]
 
             read = read_value(setting, raw, (name,), environment_problems)
             if read is not None:

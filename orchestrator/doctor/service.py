@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.profile_files import ProfileStore
@@ -39,10 +40,11 @@ TEMPORARY = ("/tmp/", "/var/tmp/")
 
 
 def prepare_units(
-    machine: ServiceHost, tools: Tools, profile: str, *, socket: bool
+    machine: ServiceHost, tools: Tools, profiles: Sequence[str], *, socket: bool
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Return the units for this machine, by name; warnings for people; the words that run this installation.
 
+    :param profiles: the one of the first start, and those that are loaded beside it at each start
     :raises OrchError: when the service could not start as things are
     """
     version = systemd_version(tools)
@@ -55,7 +57,9 @@ def prepare_units(
     # Root's file, which systemd reads for the daemon: it need not be readable for the service.
     handed_over = {"CREDENTIALS_DIRECTORY": paths.config} if has_keys else {}
     config = load_config(paths, {**environment, **handed_over})
+    profile, preload = "".join(profiles[:1]), tuple(profiles[1:])
     model = _first_model(paths, profile or config.daemon.default_profile)
+    others = [_first_model(paths, name) for name in preload]
     orch = this_orch()
     if not is_program(orch[0]):
         raise OrchError(
@@ -76,24 +80,27 @@ def prepare_units(
     if version < LEAST_SYSTEMD:
         warnings.append(f"systemd {version} is older than {LEAST_SYSTEMD}, the oldest that this was tried with")
 
+    models = _model_paths(paths, model) | set(filter(None, others))
     facts = UnitFacts(
         flavour=machine.flavour,
         orch=orch,
         systemd=version,
         config=config,
         profile=profile,
+        preload=preload,
         environment=environment,
         socket=socket,
         key_file=os.path.join(system_paths().config, CREDENTIAL) if has_keys else "",
-        reads_homes=any(_within(place, HOMES) for place in (*installation_places(), *_model_paths(paths, model))),
+        reads_homes=any(_within(place, HOMES) for place in (*installation_places(), *models)),
     )
     if machine.flavour == "user":
         warnings += _user_warnings(tools)
     elif not machine.offline:  # what an image holds when it runs cannot be seen from here
         warnings += _system_warnings(model)
 
-    if model and not machine.offline and not os.path.exists(model):
-        warnings.append(f"the model of `{profile or config.daemon.default_profile}` is not there: {model}")
+    for name, path in zip((profile or config.daemon.default_profile, *preload), (model, *others), strict=True):
+        if path and not machine.offline and not os.path.exists(path):
+            warnings.append(f"the model of `{name}` is not there: {path}")
 
     names = (SERVICE, SOCKET) if socket else (SERVICE,)
     return {name: render(read_template(machine.flavour, name), facts) for name in names}, warnings, orch

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.process.ports import free_port
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, ROOT
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -119,6 +119,17 @@ def test_the_users_service_is_installed_shown_and_removed(user: User) -> None:
     assert not user.unit.exists()
     assert not [name for name in user.state() if name.startswith(("wants", "runs"))]
     assert "is not installed" in user("status", "--user", code=3)[1]
+
+
+def test_several_profiles_are_the_first_start_and_what_is_loaded_beside_it(user: User) -> None:
+    profiles = user.home / ".config" / "orch" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "other.toml").write_text((ROOT / "profiles" / "demo.toml").read_text())
+    user("install", "--user", "--profile", "demo", "other")
+    text = user.unit.read_text()
+    assert "\nEnvironment=ORCH_DEFAULT_PROFILE=demo\n" in text
+    assert "\nEnvironment=ORCH_PRELOAD=other\n" in text
+    assert "nosuch" in user("install", "--user", "--profile", "demo", "nosuch", code=2)[1]
 
 
 def test_a_second_time_there_is_nothing_to_do(user: User) -> None:

@@ -30,7 +30,7 @@ def write(directory: Path, flavour: Flavour, host: str, *, socket: bool) -> list
     version = int(re.findall(r"systemd (\d+)", analyze("--version").stdout)[0])
     environment = {"ORCH_HOME": "/a b/100%"} if flavour == "user" else {}
     keys = "/etc/orch/orch-api-keys" if host == "0.0.0.0" and flavour == "system" else ""
-    facts = UnitFacts(flavour, ORCH, version, config, "mine", environment, socket, keys)
+    facts = UnitFacts(flavour, ORCH, version, config, "mine", environment=environment, socket=socket, key_file=keys)
     paths = []
     for name in ("orch.service", "orch.socket") if socket else ("orch.service",):
         path = directory / name

@@ -39,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     install = action("install", "install the service, enable it, start it, and wait until it answers")
-    install.add_argument("--profile", metavar="NAME", help="start this one when nothing ran before")
+    install.add_argument(
+        "--profile",
+        nargs="+",
+        metavar="NAME",
+        help="start this when nothing ran before, and load more beside it",
+    )
     install.add_argument("--socket", action="store_true", help="let systemd hold the gateway's address over restarts")
     uninstall = action("uninstall", "stop the service and remove it; profiles, builds and what was learned stay")
     uninstall.add_argument("--purge", action="store_true", help="remove those as well, and the user `orch`")
@@ -73,7 +78,7 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
 
     tools = Tools()
     machine = _machine(args, flavour, tools)
-    units, warnings, orch = prepare_units(machine, tools, args.profile or "", socket=args.socket)
+    units, warnings, orch = prepare_units(machine, tools, args.profile or (), socket=args.socket)
     steps = install_steps(machine, units, orch)
     _refuse_edited(args, machine, [machine.unit(name) for name in units if machine.text(name) != units[name]], units)
     for warning in warnings:
@@ -89,7 +94,8 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
         raise
 
     if args.profile and not machine.offline:
-        warnings += _start_warnings(tools, machine, orch, args.profile)
+        for profile in args.profile:
+            warnings += _start_warnings(tools, machine, orch, profile)
 
     return _report(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
 
@@ -169,7 +175,7 @@ def _machine(args: argparse.Namespace, flavour: Flavour, tools: Tools) -> Servic
 def _command_as_root(args: argparse.Namespace) -> str:
     from orchestrator.adapters.systemd.machine import this_orch
 
-    profile = ["--profile", args.profile] if getattr(args, "profile", None) else []
+    profile = ["--profile", *args.profile] if getattr(args, "profile", None) else []
     socket = ["--socket"] if getattr(args, "socket", False) else []
     return shlex.join([*this_orch(), "service", args.action, "--system", *profile, *socket])
 

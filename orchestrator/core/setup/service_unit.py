@@ -43,6 +43,7 @@ class UnitFacts:
     :param orch: the words that run this installation
     :param systemd: version of the systemd that will read the unit
     :param profile: what is started when nothing ran before; empty for the configuration's default
+    :param preload: more profiles, which are loaded at each start
     :param environment: variables that the commands of the same user see as well
     :param key_file: with the gateway's keys, to be handed over as a credential; empty for none
     :param reads_homes: the installation or the model lies in a home directory
@@ -53,6 +54,7 @@ class UnitFacts:
     systemd: int
     config: Config
     profile: str = ""
+    preload: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
     socket: bool = False
     key_file: str = ""
@@ -142,6 +144,9 @@ def _values(facts: UnitFacts) -> dict[str, str]:
     environment = dict(facts.environment or {})
     if facts.profile:
         environment["ORCH_DEFAULT_PROFILE"] = facts.profile
+
+    if facts.preload:
+        environment["ORCH_PRELOAD"] = ",".join(facts.preload)
 
     return {
         "exec_start": f"{orch} serve",

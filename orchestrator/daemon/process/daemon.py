@@ -173,6 +173,7 @@ class Daemon:
         usage = UsageBook(owner, dispatcher)
         looks = MemoryLooks(self._paths, self._gpus, runs)
         ledger.subscribe(usage.request_ended)
+        self._desired.order = usage.order
         demand = DemandScheduler(tasks, owner, router, switcher, self._preparer, dispatcher, usage, looks.look)
         owner.refuse = demand.refuse
         core.start("demand", demand.run)
@@ -228,6 +229,9 @@ class Daemon:
         self._event_log.add("started", f"daemon {os.getpid()}, gateway {gateway_url}")
         # Before the first client: one that waited for this daemon to come up shall wait for the model too.
         await self._desired.start_first()
+        if self._options.started_by_up:
+            tasks.start_soon(self._desired.load_after_up)
+
         await gateway.start(listeners.gateway)
         core.start("gateway", gateway.run)
         if link.connected:
@@ -361,7 +365,7 @@ class Daemon:
         gateway.stop_accepting()
         switcher.interrupt(EndCause("interrupted", "the daemon ends"))
         # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
-        desired = self._owner.fleet.desired
+        desired, loaded = self._owner.fleet.desired, self._desired.loaded()
         await self._owner.ask(DownRequested())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._force_when_asked)
@@ -372,7 +376,7 @@ class Daemon:
             tasks.cancel_scope.cancel()
 
         await gateway.stop(0.5)
-        self._desired.keep(desired)
+        self._desired.keep(desired, loaded)
 
     async def _until_stopped(self) -> None:
         generation = 0

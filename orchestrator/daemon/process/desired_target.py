@@ -1,12 +1,14 @@
 """The target that is to run: named on the command line, remembered from before, or the configured default.
 
-`state.json` says what ran last (`last`), and what was to run when the daemon ended (`wanted`).
+`state.json` says what ran last (`last`), and what was to run when the daemon ended (`wanted`), both of the focus; and
+what was loaded, the one that was used last first (`fleet`). That is started again, and what `residency.preload` names.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,11 +17,19 @@ import anyio.to_thread
 
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.fleet_states import LoadRequested
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.fleet.resident_states import UpRequested
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
-from orchestrator.daemon.fleet.preparing import Preparer, read_files
+from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget, read_files
+from orchestrator.daemon.process.remembered_fleet import (
+    as_saved,
+    loaded_targets,
+    remembered_target,
+    remembered_targets,
+    within_rules,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +56,7 @@ class DesiredTarget:
     :param path: the state file
     :param default: the configured default profile; empty without one
     :ivar refused: why what was to run first could not be asked for
+    :ivar order: returns the profiles that were ever used, the one that was used last first
     :raises UsageError: when a newer orch wrote the state file
     """
 
@@ -59,6 +70,7 @@ class DesiredTarget:
         self._preparer = preparer
         self._event_log = event_log
         self.refused: OrchError | None = None
+        self.order: Callable[[], Sequence[str]] = tuple
         self._lost = ""
         self._writing = threading.Lock()
         self._kept = False
@@ -77,57 +89,103 @@ class DesiredTarget:
         )
 
     async def start_first(self) -> None:
-        """Ask for what the command line says, else for what ran when the daemon died, else the configured default."""
+        """Ask for what the command line says, else for what ran when the daemon died, else the configured default; and
+        beside it for what was loaded then, and for what is to be loaded at each start.
+        """
+        if not self._options.started_by_up:
+            await self._start_focus()
+            await self.load_beside()
+
+    async def load_after_up(self) -> None:
+        """Ask for what is to be loaded at each start once `orch up`, which started the daemon, has named the first."""
+        generation = 0
+        while self._owner.fleet.focus is None:
+            await self._owner.published.changed(generation)
+            generation = self._owner.published.generation
+
+        await self.load_beside()
+
+    async def load_beside(self) -> None:
+        """Ask for what was loaded when the daemon ended, if it is to run again, and for `residency.preload`."""
+        await self._owner.prove()  # it has been told the rules
+        fleet, rules = self._owner.fleet, self._owner.fleet.rules
+        ran = {} if self._options.started_by_up or self._options.profile is not None else self._ran_beside()
+        there = [target.profile for target in loaded_targets(fleet, ())]
+        for name in within_rules((*there, *ran, *rules.preload), rules):
+            if name in there:
+                continue
+
+            resolved = await self._resolved(name, ran.get(name), ran_before=name in ran)
+            if isinstance(resolved, OrchError):
+                self._say_refused(resolved)
+                continue
+
+            await self._owner.ask(LoadRequested(resolved.target, fresh_slot()))
+
+    def _ran_beside(self) -> dict[str, str]:
+        """Return the engines of what was loaded when the daemon ended, by profile."""
+        return {target.profile: target.engine for target in remembered_targets(self._remembered.get("fleet"))}
+
+    async def _start_focus(self) -> None:
         options = self._options
         desired = remembered_target(self._remembered.get("wanted"))
         name, engine, ran_before = options.profile, options.engine, False
-        if name is None:
-            if options.started_by_up:
-                return  # the request follows
-
-            if desired is not None:
-                name, engine, ran_before = desired.profile, desired.engine, True
-            else:
-                name = self._default or None
+        if name is None and desired is not None:
+            name, engine, ran_before = desired.profile, desired.engine, True
+        elif name is None:
+            name = self._default or None
 
         if name is None:
             return
 
+        resolved = await self._resolved(name, engine, ran_before=ran_before)
+        if isinstance(resolved, OrchError):
+            self._say_refused(resolved)
+            self.refused = resolved
+            return
+
+        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
+
+    async def _resolved(self, name: str, engine: str | None, *, ran_before: bool) -> ResolvedTarget | OrchError:
+        """Return what a start would be, or why it cannot be asked for."""
         try:
             # Whoever started it has decided already whether it may run unverified, and is tried though it may not fit.
             resolve = partial(self._preparer.resolve, name, engine, unverified=ran_before, force=ran_before)
             resolved = await read_files(resolve, f"profile `{name}`")
         except OrchError as error:
-            # The gateway stays up and says so: a service that exits here would only be restarted into the same wall.
-            _log.error("%s: %s", error.message, "; ".join(error.details))
-            self._event_log.add("refused", error.message)
-            self.refused = error
-            return
+            return error
 
         if ran_before:
             self._preparer.trust(resolved.target)
 
-        await self._owner.ask(UpRequested(resolved.target, fresh_slot()))
+        return resolved
+
+    def _say_refused(self, error: OrchError) -> None:
+        """Note it: the gateway stays up and says so, as a service that exits would be restarted into the same wall."""
+        _log.error("%s: %s", error.message, "; ".join(error.details))
+        self._event_log.add("refused", error.message)
 
     async def follow(self) -> None:
         """Save what is to run each time that changes, for ever."""
         generation = 0
-        saved: Target | None = None
+        saved: tuple[Target | None, frozenset[Target]] = (None, frozenset())
         due = True
         while True:
             with anyio.move_on_after(SAVE_AGAIN_S if due and generation else None):
                 await self._owner.published.changed(generation)
 
             generation = self._owner.published.generation
-            desired = self._owner.fleet.desired
-            if desired == saved and not due:
+            fleet = self._owner.fleet
+            desired, loaded = fleet.desired, loaded_targets(fleet, self.order())
+            if (desired, frozenset(loaded)) == saved and not due:
                 continue
 
             if desired is not None:
                 self._remembered["last"] = as_saved(desired)
 
             self._remembered["wanted"] = self._remembered.get("last") if desired is not None else None
-            saved, due = desired, not await self._saved()
+            self._remembered["fleet"] = [as_saved(target) for target in loaded]
+            saved, due = (desired, frozenset(loaded)), not await self._saved()
 
     async def _saved(self) -> bool:
         """Save what is remembered; False when it cannot be: a full disk costs the record, never the engine."""
@@ -160,24 +218,20 @@ class DesiredTarget:
 
         self._lost = text
 
-    def keep(self, desired: Target | None) -> None:
-        """Save the target for the next daemon: the service manager ended this one, and nobody stopped the engine."""
-        if desired is not None and not self._options.started_by_up:
-            self._remembered["wanted"] = as_saved(desired)
+    def loaded(self) -> list[Target]:
+        """Return what is loaded, the one that was used last first."""
+        return loaded_targets(self._owner.fleet, self.order())
+
+    def keep(self, desired: Target | None, loaded: Sequence[Target] = ()) -> None:
+        """Save what runs for the next daemon: the service manager ended this one, and nobody stopped the engines.
+
+        :param desired: what is to run in focus
+        :param loaded: all that was loaded, the one that was used last first
+        """
+        if (desired is not None or loaded) and not self._options.started_by_up:
+            self._remembered["wanted"] = as_saved(desired) if desired is not None else None
+            self._remembered["fleet"] = [as_saved(target) for target in loaded]
             try:
                 self._write(dict(self._remembered), last=True)
             except OSError as error:
                 self._say_lost(error)
-
-
-def as_saved(target: Target) -> dict[str, str]:
-    return {"profile": target.profile, "engine": target.engine}
-
-
-def remembered_target(value: object) -> Target | None:
-    """Return the target that the state file keeps; None for anything else, since anyone may have written there."""
-    match value:
-        case {"profile": str(profile), "engine": str(engine)}:
-            return Target(profile, engine)
-        case _:
-            return None

@@ -141,6 +141,17 @@ def test_the_units_profile_wins_over_the_files(paths: Paths) -> None:
     assert loaded.origins["daemon.default_profile"] == "environment"
 
 
+def test_what_the_unit_loads_wins_over_the_files_and_each_name_is_checked(paths: Paths) -> None:
+    write(paths, '[residency]\npreload = ["demo"]\n')
+    loaded = load_with_origins(paths, {"ORCH_PRELOAD": "embed, code"})
+    assert loaded.config.residency.preload == ("embed", "code")
+    assert loaded.origins["residency.preload"] == "environment"
+    with pytest.raises(ProblemsError) as caught:
+        load_with_origins(paths, {"ORCH_PRELOAD": "embed,a b"})
+
+    assert "`residency.preload[1]`: expected" in str(caught.value.details)
+
+
 def credentials(tmp_path: Path, *names: str) -> dict[str, str]:
     """What a service finds in its environment for which `LoadCredential=` names these."""
     directory = tmp_path / "credentials"

@@ -103,6 +103,11 @@ def test_the_user_flavour_moves_no_directory() -> None:
     assert not {name for name in options(service(facts("user"))) if name.endswith("Directory")}
 
 
+def test_profiles_beside_the_first_are_loaded_at_each_start() -> None:
+    text = service(facts(profile="chat", preload=("embed", "code")))
+    assert options(text)["Environment"] == ["ORCH_DEFAULT_PROFILE=chat", "ORCH_PRELOAD=embed,code"]
+
+
 def test_a_profile_and_the_users_variables_are_carried() -> None:
     text = service(facts(profile="mine", environment={"ORCH_HOME": "/a b/100%"}))
     assert options(text)["Environment"] == ['"ORCH_HOME=/a b/100%%"', "ORCH_DEFAULT_PROFILE=mine"]

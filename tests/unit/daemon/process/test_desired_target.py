@@ -15,13 +15,15 @@ import pytest
 
 from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import UsageError
-from orchestrator.core.fleet.fleet_states import DownRequested
+from orchestrator.core.fleet.fleet_states import DownRequested, LoadRequested, RulesChanged
 from orchestrator.core.fleet.lifecycle_states import Prepare, Target
+from orchestrator.core.fleet.rules import ResidencyRules
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.process import desired_target as desired_target_module
-from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions, remembered_target
+from orchestrator.daemon.process.desired_target import DesiredTarget, StartOptions
+from orchestrator.daemon.process.remembered_fleet import loaded_targets, remembered_target
 from tests.unit.core.fleet.lifecycle_machine import A
 from tests.unit.daemon.running_owner import request_start, running_owner, until
 
@@ -199,3 +201,81 @@ async def test_a_write_that_a_slow_disk_holds_up_does_not_undo_what_is_kept_for_
 @pytest.mark.parametrize("value", [None, 1, "a@b", [], {}, {"profile": "a"}, {"profile": "a", "engine": 1}])
 def test_anything_else_in_the_state_file_is_no_target(value: object) -> None:
     assert remembered_target(value) is None
+
+
+W, E, C, V = "wanted@ik-fork", "embed@upstream", "code@ik-fork", "vision@default"
+EMBED, CODE = {"profile": "embed", "engine": "upstream"}, {"profile": "code", "engine": "ik-fork"}
+
+
+def loads(owner: Owner) -> list[str]:
+    """What is loaded or waits to be, in the order in which it was asked for."""
+    return [str(target) for target in loaded_targets(owner.fleet, ())]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("state", "rules", "options", "expected"),
+    [
+        ({"wanted": WANTED, "fleet": [EMBED, WANTED, CODE]}, {}, {}, [W, E, C]),
+        ({"wanted": WANTED, "fleet": [EMBED]}, {"preload": ("vision", "embed")}, {}, [W, E, V]),
+        ({"wanted": WANTED, "fleet": [EMBED]}, {"policy": "one"}, {}, [W]),
+        ({"wanted": WANTED, "fleet": [EMBED, CODE]}, {"max": 2}, {}, [W, E]),
+        ({"wanted": WANTED, "fleet": [EMBED, CODE]}, {"exclusive": (frozenset({"embed", "wanted"}),)}, {}, [W, C]),
+        ({"wanted": WANTED, "fleet": [{"profile": "broken", "engine": "x"}, CODE]}, {}, {}, [W, C]),
+        ({"wanted": WANTED, "fleet": [EMBED]}, {"preload": ("vision",)}, {"profile": "named"}, ["named@default", V]),
+        ({"wanted": WANTED, "fleet": [EMBED]}, {"preload": ("vision",)}, {"started_by_up": True}, []),
+        ({"wanted": WANTED, "fleet": "nonsense"}, {}, {}, [W]),
+        ({}, {"preload": ("vision", "embed")}, {}, [V, "embed@default"]),
+    ],
+)  # fmt: skip
+async def test_what_was_loaded_is_loaded_again_in_the_order_of_its_use_as_far_as_the_rules_allow(
+    path: str, state: dict[str, object], rules: dict[str, object], options: dict[str, object], expected: list[str]
+) -> None:
+    remember(path, **state)
+    async with running_owner() as (owner, _):
+        owner.post(RulesChanged(ResidencyRules(**rules)))  # type: ignore[arg-type]
+        desired = desired_target(path, owner, options=StartOptions(**options))  # type: ignore[arg-type]
+        await desired.start_first()
+        assert loads(owner) == expected
+        assert desired.refused is None
+
+
+@pytest.mark.asyncio
+async def test_a_daemon_of_orch_up_loads_what_is_loaded_at_each_start_once_it_is_told_the_first(path: str) -> None:
+    async with running_owner() as (owner, effects), anyio.create_task_group() as tasks:
+        owner.post(RulesChanged(ResidencyRules(preload=("embed",))))
+        tasks.start_soon(desired_target(path, owner, options=StartOptions(started_by_up=True)).load_after_up)
+        await request_start(owner, effects)
+        await until(lambda: loads(owner) == [str(A), "embed@default"])
+        assert owner.fleet.desired == A
+
+
+@pytest.mark.asyncio
+async def test_what_is_loaded_is_saved_as_it_changes_and_in_the_order_of_use_at_the_end(path: str) -> None:
+    def saved() -> list[str]:
+        found = json.loads(Path(path).read_text())["fleet"] if os.path.exists(path) else []
+        return [each["profile"] for each in found]
+
+    async with running_owner() as (owner, effects), anyio.create_task_group() as tasks:
+        desired = desired_target(path, owner)
+        tasks.start_soon(desired.follow)
+        await request_start(owner, effects)
+        await owner.ask(LoadRequested(Target("embed", "upstream"), "t"))
+        await until(lambda: saved() == ["a", "embed"])
+        desired.order = lambda: ["embed"]
+        desired.keep(owner.fleet.desired, desired.loaded())
+        assert saved() == ["embed", "a"]
+        assert remembered(path)["wanted"] == {"profile": "a", "engine": "upstream"}
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.asyncio
+async def test_what_a_person_stopped_is_not_loaded_again(path: str) -> None:
+    async with running_owner() as (owner, effects), anyio.create_task_group() as tasks:
+        tasks.start_soon(desired_target(path, owner).follow)
+        await request_start(owner, effects)
+        await owner.ask(LoadRequested(Target("embed", "upstream"), "t"))
+        await until(lambda: os.path.exists(path) and len(json.loads(Path(path).read_text())["fleet"]) == 2)
+        await owner.ask(DownRequested(("embed",)))
+        await until(lambda: len(json.loads(Path(path).read_text())["fleet"]) == 1)
+        tasks.cancel_scope.cancel()
