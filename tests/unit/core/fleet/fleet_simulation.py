@@ -46,11 +46,12 @@ from orchestrator.core.fleet.resident_states import (
     UpRequested,
     WakeSlot,
     has_process,
+    slot_of,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.fleet.rules import ResidencyRules
 from orchestrator.core.profile.profile import Recovery
-from tests.unit.core.fleet.lifecycle_world import SimulatedEngines
+from tests.unit.core.fleet.lifecycle_world import Job, SimulatedEngines
 
 PLACE = "gpu0"
 OUT_OF_MEMORY = Failure("device_oom", "out of memory", evidence="cudaMalloc failed", action="retry_margin")
@@ -63,6 +64,8 @@ class SimulatedFleet:
     :param capacity: MiB of the device
     :param needs: MiB by profile, as it is planned
     :param takes: MiB by profile, where it takes something else than planned
+    :ivar filled: instances that have taken their memory: they do as they load
+    :ivar out_of_memory: profiles of starts that met a device without enough memory
     :ivar lingering: MiB of what has ended that are not back yet
     :ivar waiting: since when somebody waits for a profile
     :ivar in_flight: requests by instance
@@ -81,6 +84,8 @@ class SimulatedFleet:
     waiting: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
+    filled: set[str] = field(default_factory=set)
+    out_of_memory: list[str] = field(default_factory=list)
     in_flight: Counter[str] = field(default_factory=Counter)
     ends: dict[str, float] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
@@ -170,7 +175,7 @@ class SimulatedFleet:
 
     def used(self) -> int:
         """What the processes hold."""
-        return sum(self._takes(self.targets[each].profile) for each in self.engines.live)
+        return sum(self._takes(self.profile_of(each)) for each in self.engines.live if each in self.filled)
 
     # What goes on by itself.
 
@@ -178,14 +183,22 @@ class SimulatedFleet:
         while self.engines.outbox:
             self.take(self.engines.outbox.pop(0))
 
+    def work(self) -> list[Job]:
+        """What can be finished: a drain ends with the last request."""
+        return [job for job in self.engines.work() if job[0] != "drain" or not self.in_flight[job[1]]]
+
     def work_on(self, failure: Failure | None = None, *, index: int = 0) -> bool:
         """Finish one piece of work; a load that does not fit fails. False when there is none."""
-        work = [job for job in self.engines.work() if job[0] != "drain" or not self.in_flight[job[1]]]
+        work = self.work()
         if not work:
             return False
 
         kind, instance = job = work[index % len(work)]
+        if kind == "load" and failure is None:
+            self.filled.add(instance)
+
         if kind == "load" and failure is None and self.used() > self.capacity:
+            self.out_of_memory.append(self.profile_of(instance))
             self.engines.dies(instance, OUT_OF_MEMORY)
         else:
             self.engines.finish(job, failure)
@@ -206,21 +219,32 @@ class SimulatedFleet:
 
         raise AssertionError(f"{profiles} do not serve: {self.fleet}")
 
-    def settle(self, limit_s: float) -> None:
-        """Let everything go well, requests end at once, until nobody waits; at most for so many seconds."""
+    def settle(self, limit_s: float, *, busy: bool = False) -> None:
+        """Let everything go well until nobody waits; at most for so many seconds.
+
+        :param busy: whatever serves does so without a pause; requests end at once otherwise
+        """
         until = self.now + limit_s
-        while self.waiting or self.fleet.waiting or self.engines.work() or self.engines.outbox:
+        self._end_requests(busy=busy)
+        while self.waiting or self.fleet.waiting or self.work() or self.engines.outbox:
             assert self.now < until, f"somebody waits for ever: {self.waiting}, {self.fleet}"
             self.deliver_everything()
-            for instance in tuple(self.in_flight):
-                self._end(instance)
-
             self.look()
             if not self.work_on():
                 self.now += 0.25
                 for slot in [slot for slot, due in self.timers.items() if due <= self.now]:
                     del self.timers[slot]
                     self.take(SlotWoke(slot))
+
+            self._end_requests(busy=busy)
+
+    def _end_requests(self, *, busy: bool) -> None:
+        serving = {self._serving(profile) for profile in self.needs} if busy else set()
+        for instance in tuple(self.in_flight):
+            if instance not in serving:
+                self._end(instance)
+
+        self.in_flight.update({each: 1 for each in serving if each is not None and not self.in_flight[each]})
 
     def is_ready(self, profile: str) -> bool:
         return self._serving(profile) is not None
@@ -307,6 +331,13 @@ class SimulatedFleet:
         assert all(count == 1 for count in about.values()), f"a profile has two seats: {about}"
         slots = fleet.slots
         assert len(slots) == sum(len(each.slots) for each in fleet.residents.values()), "a slot is in two seats"
+        processes = Counter(
+            (seat, self.profile_of(each))
+            for each in self.engines.live
+            if (seat := fleet.seat_with(slot_of(each))) is not None
+        )
+        per_profile = Counter(profile for _, profile in processes)
+        assert all(count == 1 for count in per_profile.values()), "a profile runs in two seats"
         known = {instance_of(state) for state in slots.values()}
         assert self._running <= known, "a process was lost"
         assert set(fleet.waiting) <= known, "a start that is not wanted any more waits"

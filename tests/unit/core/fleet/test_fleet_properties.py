@@ -140,6 +140,14 @@ class FleetMachine(RuleBasedStateMachine):
         sim.settle(BOUND_S)
         assert sim.served[profile] > served or sim.refused[profile]
 
+    @rule(profile=PROFILES)
+    def from_here_who_asks_is_answered_though_whatever_serves_has_no_pause(self, profile: str) -> None:
+        sim = deepcopy(self.sim)
+        served = sim.served[profile]
+        sim.ask(profile)
+        sim.settle(BOUND_S, busy=True)
+        assert sim.served[profile] > served or sim.refused[profile]
+
     @rule()
     def from_here_a_stop_ends_with_nothing_running(self) -> None:
         sim = deepcopy(self.sim)
