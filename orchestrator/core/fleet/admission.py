@@ -164,6 +164,7 @@ def decide(
     waited_s: float,
     others: Sequence[LoadedBeside],
     memory: MemoryLook | None,
+    moving: Sequence[str],
     settling: bool,
     stay: DemandPolicy,
     most: int = 0,
@@ -172,6 +173,7 @@ def decide(
 
     :param waited_s: how long the oldest who waits for it has waited
     :param others: residents in other seats that hold memory or are about to
+    :param moving: profiles of the other instances that start or end, whose memory is not in the reading yet
     :param settling: memory is on its way back
     :param stay: when one who is used makes room for a client
     :param most: so many may be loaded; 0 for any number
@@ -187,15 +189,15 @@ def decide(
         )
 
     need = memory.needs.get(start.profile, {})
-    restless = [each for each in others if not each.settled]
-    free = _less(memory.free, [memory.needs.get(each.profile, {}) for each in restless])
-    planned = all(memory.needs.get(each.profile) for each in restless)
+    free = _less(memory.free, [memory.needs.get(profile, {}) for profile in moving])
+    planned = all(memory.needs.get(profile) for profile in moving)
     missing = {place: mib - free[place] for place, mib in need.items() if place in free and mib > free[place]}
     if not must and over <= 0 and not start.crowded and not missing and planned:  # 4
         return Start()
 
+    restless = [each.profile for each in others if not each.settled]
     if restless:  # 5
-        return Wait(f"{', '.join(each.profile for each in restless)} starts or ends")
+        return Wait(f"{', '.join(restless)} starts or ends")
 
     at_least = max(over, 1 if start.crowded and not all(each.stays for each in others) else 0, 0)
     why = _why(start, must, over, missing, need, free)

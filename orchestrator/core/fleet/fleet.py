@@ -272,7 +272,9 @@ class _FleetTurn:
         waited_s = wanted.get(start.profile, 0.0) if start.by_client else self.now - start.since
         settling = fleet.settling is not None
         rules = fleet.rules
-        decision = decide(start, waited_s, others, event.memory, settling, rules.stay, rules.max)
+        decision = decide(
+            start, waited_s, others, event.memory, self._moving(instance), settling, rules.stay, rules.max
+        )
         match decision:
             case Start():
                 self._let_in(instance)
@@ -419,6 +421,14 @@ class _FleetTurn:
 
         return found
 
+    def _moving(self, instance: str) -> list[str]:
+        """Return the profiles of the instances that hold memory, or are about to, and do not serve."""
+        return [
+            state.start_record.target.profile
+            for state in self.fleet.slots.values()
+            if self._takes(state) and not isinstance(state, Ready | Stopped) and instance_of(state) != instance
+        ]
+
     def _is_crowded(self, seat: str | None, slot: str, failure: Failure) -> bool:
         """Return whether a start ran out of memory beside others of whom one can go."""
         state: State = self.fleet.slots.get(slot, Stopped())
@@ -431,10 +441,11 @@ class _FleetTurn:
     def _holds(self, seat: str) -> bool:
         """Return whether a seat holds memory, or is about to: starts that wait do not."""
         resident = self.fleet.residents.get(seat, NOBODY)
-        return any(
-            has_process(state) or (isinstance(state, Preparing) and state.instance not in self.fleet.waiting)
-            for state in resident.slots.values()
-        )
+        return any(map(self._takes, resident.slots.values()))
+
+    def _takes(self, state: State) -> bool:
+        """Return whether an instance in this state holds memory, or is about to."""
+        return has_process(state) or (isinstance(state, Preparing) and state.instance not in self.fleet.waiting)
 
     def _is_used(self, seat: str) -> bool:
         """Return whether anything is in a seat: a process, a start, a failure that clients are told of, what sleeps."""
