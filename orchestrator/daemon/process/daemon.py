@@ -202,7 +202,7 @@ class Daemon:
             Clock(time() - monotonic()), abandoned, dispatcher.hold.waiting,
             lambda profile: usage.idle_s(profile, monotonic()),
         )  # fmt: skip
-        exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history)
+        exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history, status.residents)
         gateway = Gateway(self._settings, dispatcher, exporter.page)
         actions = Actions(
             tasks, owner, router, models, status, switcher, self._preparer,

@@ -84,6 +84,11 @@ class EngineSamples:
         work = self.work
         return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
 
+    def measured_of(self, instance: str | None) -> Measured:
+        """Return the same for any instance."""
+        work = self._works.get(instance or "", Work())
+        return work.measured if monotonic() - work.answered_s <= STALE_S else Measured()
+
     def client_left(self, instance: str | None) -> None:
         """Look at an engine once more: a client left before its answer, and its slot may work on."""
         if instance in self._works:

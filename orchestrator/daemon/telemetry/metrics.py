@@ -75,17 +75,52 @@ SPECS = (
     Spec("orch_host_memory_available_bytes", "gauge", (), "Host memory that can be had without swapping."),
     Spec("orch_host_swap_used_bytes", "gauge", (), "Swap that is in use."),
     Spec("orch_engine_resident_memory_bytes", "gauge", (), "Host memory of the engines' processes."),
+    Spec("orch_resident_state", "gauge", (*_PAIR, "state"), "1 for the state of a loaded profile, 0 for the others."),
+    Spec("orch_resident_focus", "gauge", _PAIR, "1 for the one that requests without a known model go to."),
+    Spec("orch_resident_pinned", "gauge", _PAIR, "Whether it is never unloaded to make room."),
+    Spec("orch_resident_requests_in_flight", "gauge", _PAIR, "Requests that it is answering."),
+    Spec("orch_resident_requests_queued", "gauge", _PAIR, "Requests that wait for it."),
+    Spec("orch_resident_gpu_memory_bytes", "gauge", (*_PAIR, *_GPU), "Device memory that it holds."),
+    Spec("orch_resident_host_memory_bytes", "gauge", _PAIR, "Host memory of its process."),
     Spec("orch_history_dropped_total", "counter", (), "Rows that could not be written to the history."),
 )
 
 
+RESIDENT_STATES = (*get_args(StateName), "unloaded")
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentGauges:
+    """What is known of one loaded profile.
+
+    :param state: one of `RESIDENT_STATES`
+    :param gpus_mib: by the index and the uuid of a device
+    :param engine: what its instance says of itself, while it serves
+    """
+
+    pair: Pair
+    state: str
+    focus: bool = False
+    pinned: bool = False
+    build: str | None = None
+    in_flight: int = 0
+    queued: int = 0
+    decode_tok_s: float | None = None
+    prompt_tok_s: float | None = None
+    gpus_mib: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    host_mib: int | None = None
+    engine: Sequence[Family] = ()
+    degraded: Sequence[str] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The gauges of this moment; None where nobody knows.
+    """The gauges of this moment; None where nobody knows. What is about one instance is about the one in focus.
 
     :param pair: profile and engine of what runs or is on its way
     :param engine: what the instance that serves says of itself
     :param degraded: kinds of what it goes on without
+    :param residents: all loaded profiles, that in focus as well
     """
 
     state: StateName
@@ -100,6 +135,12 @@ class Snapshot:
     engine: Sequence[Family] = field(default_factory=tuple)
     history_dropped: int = 0
     degraded: Sequence[str] = ()
+    residents: Sequence[ResidentGauges] = ()
+
+    @property
+    def beside(self) -> Sequence[ResidentGauges]:
+        """The residents that are loaded or on their way beside the one in focus."""
+        return [each for each in self.residents if not each.focus and each.state not in ("stopped", "unloaded")]
 
 
 Rows = Mapping[str, Iterable[tuple[tuple[str, ...], float | Histogram | None]]]
@@ -135,8 +176,7 @@ class Page:
 
             yield family
 
-        if self._snapshot.pair is not None:
-            yield from _passed_on(self._snapshot.engine, self._snapshot.pair)
+        yield from _passed_on(pages_of(self._snapshot))
 
 
 def load_library() -> None:
@@ -188,16 +228,21 @@ def rows_of_totals(totals: Totals) -> Rows:
 def rows_of_snapshot(now: Snapshot) -> Rows:
     host, gpus = now.host, [((str(each["index"]), each["uuid"]), each) for each in now.gpus]
     running = [now.pair] if now.pair is not None else []
+    beside, residents = now.beside, now.residents
     return {
         "orch_info": [((__version__,), 1)],
-        "orch_instance_info": [((*pair, now.build or ""), 1) for pair in running],
+        "orch_instance_info": [((*pair, now.build or ""), 1) for pair in running]
+        + [((*each.pair, each.build or ""), 1) for each in beside],
         "orch_ready": [((), int(now.state == "ready"))],
         "orch_state": [((name,), int(name == now.state)) for name in get_args(StateName)],
-        "orch_degraded": [((*pair, kind), 1) for pair in running for kind in now.degraded],
+        "orch_degraded": [((*pair, kind), 1) for pair in running for kind in now.degraded]
+        + [((*each.pair, kind), 1) for each in beside for kind in each.degraded],
         "orch_requests_in_flight": [((), now.in_flight)],
         "orch_requests_queued": [((), now.queued)],
-        "orch_decode_tokens_per_second": [(pair, now.decode_tok_s) for pair in running],
-        "orch_prompt_tokens_per_second": [(pair, now.prompt_tok_s) for pair in running],
+        "orch_decode_tokens_per_second": [(pair, now.decode_tok_s) for pair in running]
+        + [(each.pair, each.decode_tok_s) for each in beside],
+        "orch_prompt_tokens_per_second": [(pair, now.prompt_tok_s) for pair in running]
+        + [(each.pair, each.prompt_tok_s) for each in beside],
         "orch_gpu_info": [((*labels, each["name"], each["vendor"]), 1) for labels, each in gpus],
         "orch_gpu_memory_used_bytes": [(labels, _bytes(each["used_mib"])) for labels, each in gpus],
         "orch_gpu_memory_total_bytes": [(labels, _bytes(each["total_mib"])) for labels, each in gpus],
@@ -209,23 +254,44 @@ def rows_of_snapshot(now: Snapshot) -> Rows:
         "orch_host_memory_available_bytes": [((), _bytes(host["memory_available_mib"]) if host else None)],
         "orch_host_swap_used_bytes": [((), _bytes(host["swap_used_mib"]) if host else None)],
         "orch_engine_resident_memory_bytes": [((), _bytes(host["engine_rss_mib"]) if host else None)],
+        "orch_resident_state": [
+            ((*each.pair, name), int(name == each.state)) for each in residents for name in RESIDENT_STATES
+        ],
+        "orch_resident_focus": [(each.pair, int(each.focus)) for each in residents],
+        "orch_resident_pinned": [(each.pair, int(each.pinned)) for each in residents],
+        "orch_resident_requests_in_flight": [(each.pair, each.in_flight) for each in residents],
+        "orch_resident_requests_queued": [(each.pair, each.queued) for each in residents],
+        "orch_resident_gpu_memory_bytes": [
+            ((*each.pair, *gpu), _bytes(mib)) for each in residents for gpu, mib in each.gpus_mib.items()
+        ],
+        "orch_resident_host_memory_bytes": [(each.pair, _bytes(each.host_mib)) for each in residents],
         "orch_history_dropped_total": [((), now.history_dropped)],
     }
 
 
-def _passed_on(families: Sequence[Family], pair: Pair) -> Iterator[Metric]:
+def pages_of(now: Snapshot) -> list[tuple[Pair, Sequence[Family]]]:
+    """Return what the instances say of themselves, with whose it is."""
+    focus = [(now.pair, now.engine)] if now.pair is not None else []
+    return [*focus, *((each.pair, each.engine) for each in now.beside)]
+
+
+def _passed_on(pages: Sequence[tuple[Pair, Sequence[Family]]]) -> Iterator[Metric]:
+    """Yield each family once, with the samples of all engines that have it."""
     from prometheus_client.metrics_core import Metric
 
-    ours = dict(zip(_PAIR, pair, strict=True))
-    for family in families:
-        # The writer names a counter `..._total` whatever it was named; upstream has one that is not.
-        counts = family.kind == "counter" and family.name.endswith("_total")
-        kind = "counter" if counts else "gauge" if family.kind == "gauge" else "unknown"
-        metric = Metric(family.name.removesuffix("_total") if counts else family.name, family.help, kind)
-        for labels, value in family.samples.items():
-            metric.add_sample(family.name, {**dict(labels), **ours}, value)
+    metrics: dict[str, Metric] = {}
+    for pair, families in pages:
+        ours = dict(zip(_PAIR, pair, strict=True))
+        for family in families:
+            # The writer names a counter `..._total` whatever it was named; upstream has one that is not.
+            counts = family.kind == "counter" and family.name.endswith("_total")
+            kind = "counter" if counts else "gauge" if family.kind == "gauge" else "unknown"
+            name = family.name.removesuffix("_total") if counts else family.name
+            metric = metrics.setdefault(name, Metric(name, family.help, kind))
+            for labels, value in family.samples.items():
+                metric.add_sample(family.name, {**dict(labels), **ours}, value)
 
-        yield metric
+    yield from metrics.values()
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:

@@ -116,6 +116,10 @@ class Telemetry:
         """Return the rates and slots of the engine at this moment, as far as they are known."""
         return self._engine.measured()
 
+    def measured_of(self, instance: str | None) -> Measured:
+        """Return the same for any instance."""
+        return self._engine.measured_of(instance)
+
     def points(self, count: int) -> list[Point]:
         """Return the newest points, `count` at most, oldest first."""
         return list(self._points)[-count:] if count > 0 else []

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import orchestrator
 from orchestrator.api.top_frames import GpuFigures, HostFigures
 from orchestrator.core.measure.engine_metrics import read_families
-from orchestrator.daemon.telemetry.metrics import SPECS, Snapshot, render
+from orchestrator.daemon.telemetry.metrics import RESIDENT_STATES, SPECS, ResidentGauges, Snapshot, render
 from orchestrator.daemon.telemetry.totals import MAX_PAIRS, Totals
 from tests.unit.daemon.telemetry.test_totals import finished
 
@@ -42,6 +42,11 @@ llamacpp:tokens_predicted_total 74
 llamacpp:n_tokens_max 72
 llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 20
 """
+DEMO = ResidentGauges(("demo", "upstream"), "ready", focus=True, gpus_mib={("1", "GPU-1"): 200}, host_mib=12)
+EMBED = ResidentGauges(
+    ("embed", "ik-fork"), "ready", pinned=True, build="b2", in_flight=1, queued=3, decode_tok_s=7.0, prompt_tok_s=70.0,
+    gpus_mib={("1", "GPU-1"): 56}, host_mib=4, engine=read_families(ENGINE), degraded=("flash_attention_off",),
+)  # fmt: skip
 
 
 def full_totals() -> Totals:
@@ -57,7 +62,7 @@ def full_totals() -> Totals:
 def full_snapshot() -> Snapshot:
     return Snapshot(
         "ready", ("demo", "upstream"), "b1", 1, 2, 40.5, 900.0, (GPU,), HOST, read_families(ENGINE), history_dropped=3,
-        degraded=("mlock_failed",),
+        degraded=("mlock_failed",), residents=(DEMO, EMBED),
     )  # fmt: skip
 
 
@@ -124,11 +129,12 @@ def test_the_buckets_of_a_histogram_add_up(page: dict[str, Metric]) -> None:
 
 
 def test_what_the_engine_says_is_passed_on_with_whose_it_is(page: dict[str, Metric]) -> None:
-    ours = {"profile": "demo", "engine": "upstream"}
-    (count,) = page["llamacpp:tokens_predicted_total"].samples
+    ours, theirs = {"profile": "demo", "engine": "upstream"}, {"profile": "embed", "engine": "ik-fork"}
+    count, other = page["llamacpp:tokens_predicted_total"].samples
+    assert (other.labels, other.value) == (theirs, 74.0)
     assert (count.name, count.labels, count.value) == ("llamacpp:tokens_predicted_total", ours, 74.0)
     assert page["llamacpp:n_tokens_max"].type == "unknown", "a counter that is not named like one"
-    (accepted,) = page["llamacpp:spec_decode_num_accepted_tokens_per_pos_total"].samples
+    accepted, _ = page["llamacpp:spec_decode_num_accepted_tokens_per_pos_total"].samples
     assert accepted.labels == {**ours, "position": "0"}
 
 
@@ -215,3 +221,35 @@ def test_the_top_row_shows_speed_requests_and_memory_and_no_panel_covers_another
     ]
     assert len(set(cells)) == len(cells)
     assert max(x for x, _ in cells) < 24
+
+
+def states_of(page: dict[str, Metric]) -> dict[str, str]:
+    samples = page["orch_resident_state"].samples
+    return {each.labels["profile"]: each.labels["state"] for each in samples if each.value}
+
+
+def test_each_resident_has_series_of_its_own_beside_those_of_the_one_in_focus(page: dict[str, Metric]) -> None:
+    def by_profile(name: str) -> dict[str, float]:
+        return {each.labels["profile"]: each.value for each in page[name].samples}
+
+    assert by_profile("orch_decode_tokens_per_second") == {"demo": 40.5, "embed": 7.0}
+    assert by_profile("orch_resident_focus") == {"demo": 1, "embed": 0}
+    assert by_profile("orch_resident_pinned") == {"demo": 0, "embed": 1}
+    assert by_profile("orch_resident_requests_queued") == {"demo": 0, "embed": 3}
+    assert by_profile("orch_resident_gpu_memory_bytes") == {"demo": 200 << 20, "embed": 56 << 20}
+    assert {each.labels["build"] for each in page["orch_instance_info"].samples} == {"b1", "b2"}
+    states = [
+        (each.labels["profile"], each.labels["state"]) for each in page["orch_resident_state"].samples if each.value
+    ]
+    assert states == [("demo", "ready"), ("embed", "ready")]
+    assert len(page["orch_resident_state"].samples) == 2 * len(RESIDENT_STATES)
+
+
+def test_what_is_unloaded_is_a_state_and_no_instance() -> None:
+    asleep = ResidentGauges(("embed", "ik-fork"), "unloaded", build="b2")
+    found = parsed(render(Snapshot("ready", ("demo", "upstream"), "b1", residents=(DEMO, asleep)), Totals()))
+    assert [each.labels["profile"] for each in found["orch_instance_info"].samples] == ["demo"]
+    states = {
+        each.labels["profile"]: each.labels["state"] for each in found["orch_resident_state"].samples if each.value
+    }
+    assert states == {"demo": "ready", "embed": "unloaded"}
