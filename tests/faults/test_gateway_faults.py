@@ -121,9 +121,14 @@ def send(lab: Lab, request_id: str, tokens: int = 8, *, stream: bool = True) -> 
     return connection
 
 
-def test_one_client_that_asks_two_models_in_turn_waits_for_no_stay(lab: Lab) -> None:
+ONE_AT_A_TIME = {"policy": 'policy = "one"\n', "room for one": "max = 1\n"}
+
+
+@pytest.mark.parametrize("residency", ONE_AT_A_TIME.values(), ids=ONE_AT_A_TIME)
+def test_one_client_that_asks_two_models_in_turn_waits_for_no_stay(lab: Lab, residency: str) -> None:
     """It embeds with one and answers with another; the stay is for clients that take the model from each other."""
-    lab.configure(QUICK + "[gateway]\nswitch_min_stay_s = 3600\nswitch_patience_s = 7200\n")
+    stay = "[gateway]\nswitch_min_stay_s = 3600\nswitch_patience_s = 7200\n"
+    lab.configure(f"{QUICK}{stay}[residency]\n{residency}")
     lab.model("a")
     lab.model("b")
     lab.serve("a")
@@ -132,4 +137,19 @@ def test_one_client_that_asks_two_models_in_turn_waits_for_no_stay(lab: Lab) -> 
         for name in ("b", "a"):
             lab.ask(f"{name}{turn}", model=name).check_complete(8)
 
-    assert len(lab.events("switched")) == 6
+    changes = lab.events("switched") or lab.events("evicted")
+    assert len(changes) == 6
+
+
+def test_one_client_that_asks_two_models_in_turn_has_both_loaded_once_where_they_fit(lab: Lab) -> None:
+    lab.configure(QUICK)
+    lab.model("a")
+    lab.model("b")
+    lab.serve("a")
+    lab.ready("a")
+    for turn in range(3):
+        for name in ("b", "a"):
+            lab.ask(f"{name}{turn}", model=name).check_complete(8)
+
+    assert len(lab.events("ready")) == 2
+    assert not lab.events("switched") and not lab.events("evicted")

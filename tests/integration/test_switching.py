@@ -32,7 +32,7 @@ def home() -> Iterator[Home]:
     with new_home() as home:
         home.profile("one", PROFILE.format(alias="first", size=4096))
         home.profile("two", PROFILE.format(alias="second", size=8192))
-        home.write("config/orch.toml", "[gateway]\nswitch_min_stay_s = 0\n")
+        home.write("config/orch.toml", '[gateway]\nswitch_min_stay_s = 0\n[residency]\npolicy = "one"\n')
         home.serve("one")
         home.ready("one")
         yield home

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from dataclasses import replace
 from functools import partial
 from time import monotonic, time
 
@@ -31,7 +30,7 @@ from orchestrator.adapters.systemd.notify import Notifier
 from orchestrator.api.top_frames import Point
 from orchestrator.core.config import Config
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.fleet_states import DownRequested, RulesChanged
+from orchestrator.core.fleet.fleet_states import DownRequested
 from orchestrator.core.fleet.lifecycle_states import Stopped, describe
 from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
@@ -161,7 +160,7 @@ class Daemon:
         marks = StartMarks(self._log, runs.build)
         owner.observe(lambda: marks.looked(owner.fleet.slots))
         ledger = RequestLedger(self._totals, self._history)
-        residency = ResidencyKeeper(config, lambda: load_config(self._paths), self._post_rules)
+        residency = ResidencyKeeper(config, lambda: load_config(self._paths), owner.post)
         models = ModelList(self._paths, router.list_models, residency.profiles_read)
         dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
         memory = DeviceMemory(self._gpus)
@@ -298,10 +297,6 @@ class Daemon:
             SpeedBook(self._paths.speeds_file),
             look_s,
         )
-
-    def _post_rules(self, changed: RulesChanged) -> None:
-        """Tell the owner the rules; one model at a time, whatever they say, until requests are routed by profile."""
-        self._owner.post(RulesChanged(replace(changed.rules, policy="one")))
 
     def _control(
         self,

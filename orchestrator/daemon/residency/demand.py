@@ -34,6 +34,9 @@ LOOK_EVERY_S = 0.05
 
 IDLE_LOOK_S = 1.0
 
+BLIND_S = 10.0
+"""For a driver that does not answer."""
+
 LOAD_AGAIN_S = 0.25
 """Between two tries to load a profile that is on its way out somewhere."""
 
@@ -75,6 +78,7 @@ class DemandScheduler:
         self._usage = usage
         self._read_memory = read_memory
         self._looked_up: set[str] = set()
+        self._blind_since: float | None = None
         self._wake = asyncio.Event()
         dispatcher.note_demand = self._wake.set
         owner.observe(self._note_waiting)
@@ -106,9 +110,24 @@ class DemandScheduler:
                     self._look_up(each.profile, self._load)
 
         targets = [each.prepare.target for each in fleet.waiting.values()]
-        memory = await self._read_memory(targets) if targets else None
+        memory = await self._memory(targets) if targets else None
         now = monotonic()
-        await self._owner.ask(Looked(tuple(waiting), self._usage.use(now), memory, self._usage.unassigned()))
+        # Who waits is looked at anew: the memory took its time.
+        await self._owner.ask(Looked(tuple(self._waiting()), self._usage.use(now), memory, self._usage.unassigned()))
+
+    async def _memory(self, targets: Sequence[Target]) -> MemoryLook | None:
+        """Return the memory for these starts. One that nobody can tell for long holds none up: what is too much fails
+        beside the others then, and makes room by that."""
+        memory = await self._read_memory(targets)
+        now = monotonic()
+        if memory is not None:
+            self._blind_since = None
+        elif self._blind_since is None:
+            self._blind_since = now
+        elif now - self._blind_since >= BLIND_S:
+            return MemoryLook()
+
+        return memory
 
     def _waiting(self) -> list[Demand]:
         now = monotonic()
