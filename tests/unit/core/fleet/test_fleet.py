@@ -199,6 +199,20 @@ def test_a_switch_replaces_the_focus_and_leaves_the_others_alone() -> None:
     assert sim.fleet.residents[seat] == others[seat]
 
 
+def test_what_still_ends_its_streams_is_not_loaded_a_second_time_beside_itself() -> None:
+    sim = loaded("a", capacity=9000)
+    sim.ask("a")
+    sim.switch("b", strategy="beside")
+    sim.become_ready("b")
+    assert sim.in_flight, "a stream goes on"
+    sim.ask("a")
+    sim.look()
+    assert sim.loads["a"] == 1
+    sim.settle(60.0)
+    assert sim.loads["a"] == 2
+    assert sim.ready() == {"a", "b"}
+
+
 def test_a_switch_to_what_is_loaded_moves_the_focus_and_ends_the_one_before() -> None:
     sim = loaded("a", "b")
     assert sim.finished[sim.switch("b")].ok
