@@ -26,7 +26,8 @@ from orchestrator.adapters.process.cgroup import EngineGroups
 from orchestrator.adapters.process.guard import OrphanGuard
 from orchestrator.cli.operate.render_status import lines
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
-from orchestrator.core.fleet.fleet_states import DownRequested
+from orchestrator.core.fleet.admission import MemoryLook
+from orchestrator.core.fleet.fleet_states import DownRequested, LoadRequested, Looked
 from orchestrator.core.fleet.lifecycle_states import (
     CanaryPassed,
     Exited,
@@ -44,6 +45,7 @@ from orchestrator.core.fleet.lifecycle_states import (
     StopProcess,
     Target,
     WatchLoading,
+    instance_of,
 )
 from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
@@ -535,6 +537,43 @@ def test_an_engine_that_stands_still_gets_no_requests_until_it_answers_again(lab
             await until(lambda: here.router.view().serving is not None)
             kinds = [kind for kind, _ in here.records]
             assert (kinds.count("unrouted"), kinds.count("routed")) == (1, 1)
+            tasks.cancel_scope.cancel()
+
+    drive(work)
+
+
+def test_of_two_engines_the_one_that_stands_still_is_held_back_and_the_one_that_dies_comes_back(lab: Lab) -> None:
+    lab.model("a")
+    lab.model("b")
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here, anyio.create_task_group() as tasks:
+
+            async def look_at_memory() -> None:
+                while True:
+                    if here.owner.fleet.waiting:
+                        await here.owner.ask(Looked(memory=MemoryLook()))
+
+                    await anyio.sleep(0.02)
+
+            tasks.start_soon(here.watcher.run)
+            tasks.start_soon(look_at_memory)
+            await here.actions.up("a", None)
+            first = await here.state(Ready)
+            await here.owner.ask(LoadRequested(B, "beside"))
+            await until(lambda: here.router.view().instances == {"beside.1", instance_of(first)})
+            second = here.owner.fleet.residents["beside"].state
+            assert isinstance(second, Ready)
+            os.kill(second.pid, signal.SIGSTOP)
+            await until(lambda: here.router.view().instances == {instance_of(first)})
+            assert not here.router.view().decided("b")
+            assert "does not answer" in here.router.view().progress_for("b")
+            os.kill(second.pid, signal.SIGCONT)
+            await until(lambda: here.router.view().serves("b"))
+            os.kill(second.pid, signal.SIGKILL)
+            await until(lambda: here.router.view().fallen == ("beside.1",))
+            assert not here.router.view().decided("b")  # it is on its way back
+            await until(lambda: here.router.view().instances == {"beside.2", instance_of(first)})
             tasks.cancel_scope.cancel()
 
     drive(work)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import uvloop
 
+from orchestrator.core.fleet.routing_states import ResidentRoute
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
@@ -67,9 +68,14 @@ class Supervised:
         self.refusals.append(code)
 
     def show(self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, progress: str = "") -> None:
-        self._view = replace(
-            self._view, generation=self._view.generation + 1, serving=serving, refusal=refusal, progress=progress
-        )
+        self._become(replace(self._view, serving=serving, refusal=refusal, progress=progress))
+
+    def show_beside(self, **others: ResidentRoute) -> None:
+        """Show these residents beside the focus, which stays as it is."""
+        self._become(replace(self._view, others=others))
+
+    def _become(self, view: RoutingView) -> None:
+        self._view = replace(view, generation=self._view.generation + 1)
         self._changed.set()
         self._changed = asyncio.Event()
 
