@@ -20,7 +20,7 @@ class AdmissionGate:
     """Lets requests through to the instances of their profiles, each in its order.
 
     :ivar accepting: false once the gateway drains: new requests are refused, held and running ones go on
-    :ivar note_demand: called when a request begins to wait for a profile that it names
+    :ivar note_demand: called when a request begins to wait
     :ivar stopping: true once draining is over: held requests are refused, running ones are cut
     """
 
@@ -198,9 +198,7 @@ class Admission:
         gate, config, progress = self._gate, self._gate.config, self._progress
         clock = asyncio.get_running_loop().time
         with gate.hold.enter(self._profile, time.monotonic(), self._why(view), arrived=self._arrived) as ticket:
-            if self._profile is not None:
-                gate.note_demand()
-
+            gate.note_demand()
             deadline = clock() + config.hold_timeout_s
             next_comment = clock() + config.comment_after_s if progress is not None else deadline
             waits = True

@@ -116,13 +116,19 @@ class Hold:
         waiting = self.waiting().get(profile)
         return 0.0 if waiting is None else monotonic() - waiting[1]
 
-    def waiting(self) -> dict[str, tuple[int, float]]:
-        """Return, for each profile, how many wait for it, and since when the oldest does (monotonic)."""
-        return {
-            profile: (len(line), min(ticket.since for ticket in line))
-            for profile, line in self._lines.items()
-            if profile is not None
-        }
+    def waiting(self, unnamed: str | None = None) -> dict[str, tuple[int, float]]:
+        """Return, for each profile, how many wait for it, and since when the oldest does (monotonic).
+
+        :param unnamed: the profile that requests without a name wait for; they are not counted without one
+        """
+        found: dict[str, tuple[int, float]] = {}
+        for profile, line in self._lines.items():
+            name = unnamed if profile is None else profile
+            if name is not None:
+                count, since = found.get(name, (0, float("inf")))
+                found[name] = (count + len(line), min(since, *(ticket.since for ticket in line)))
+
+        return found
 
 
 def _arrived(ticket: Ticket) -> float:

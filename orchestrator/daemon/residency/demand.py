@@ -130,8 +130,10 @@ class DemandScheduler:
         return memory
 
     def _waiting(self) -> list[Demand]:
-        now = monotonic()
-        return [Demand(name, count, now - since) for name, (count, since) in self._dispatcher.hold.waiting().items()]
+        now, asleep = monotonic(), self._owner.fleet.asleep
+        # One without a name may have begun to wait just before what is in focus was unloaded.
+        waiting = self._dispatcher.hold.waiting(asleep.profile if asleep is not None else None)
+        return [Demand(name, count, now - since) for name, (count, since) in waiting.items()]
 
     def _look_up(self, profile: str, then: Callable[[str], Awaitable[None]]) -> None:
         """Have one task at a time for a profile."""

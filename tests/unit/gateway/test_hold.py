@@ -49,3 +49,10 @@ def test_only_those_are_asked_about_who_wait_for_one_of_these_profiles() -> None
         pass
 
     assert (len(hold), hold.waiting()) == (2, {"a": (1, 3.0)})
+
+
+def test_those_without_a_name_are_counted_for_the_profile_that_they_wait_for() -> None:
+    hold = Hold(8)
+    with hold.enter(None, 5.0, ""), hold.enter("a", 7.0, ""), hold.enter("b", 9.0, ""):
+        assert hold.waiting() == {"a": (1, 7.0), "b": (1, 9.0)}
+        assert hold.waiting("a") == {"a": (2, 5.0), "b": (1, 9.0)}
