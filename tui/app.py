@@ -61,7 +61,7 @@ class Dashboard(App[None]):
 
     TITLE = "orch top"
     CSS_PATH = "app.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings()]
+    BINDINGS: ClassVar[list[BindingType]] = [keys.RESIDENTS_SHOWN, *keys.bindings()]
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class Dashboard(App[None]):
         self._feed = Feed(source)
         self._lower_panel = 4
         self._zoomed: int | None = None
+        self._several = False
         self._refresh_asked = asyncio.Event()
         self.operator = Operator(self, self, source)
 
@@ -195,6 +196,11 @@ class Dashboard(App[None]):
             return
 
         self.draw_head()
+        several = len(frame["status"].get("instances", [])) > 1
+        if several != self._several:
+            self._several = several
+            self.refresh_bindings()
+
         for panel in (self.speed, self.memory, self.engine, self.requests):
             panel.update_frame(frame)
 
@@ -254,6 +260,9 @@ class Dashboard(App[None]):
     # What the keys do (keys.py).
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == keys.RESIDENTS_SHOWN.action:
+            return self._several and not self._readonly
+
         return not (self._readonly and any(each.changes and each.name == action for each in keys.ACTIONS))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
@@ -295,6 +304,11 @@ class Dashboard(App[None]):
             return
 
         self.operator.start(functools.partial(self.operator.cancel_request, row))
+
+    def action_residents(self) -> None:
+        self.operator.start(self.operator.residents)
+
+    action_shown_residents = action_residents
 
     def action_engine_menu(self) -> None:
         self.operator.start(self.operator.menu)

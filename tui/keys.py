@@ -41,6 +41,7 @@ ACTIONS = (
     Action("stop_now", "K", "Stop at once", "cut the running requests off", changes=True),
     Action("cancel_switch", "c", "Cancel switch", "end the switch under way; what ran before serves on", changes=True),
     Action("cancel_request", "D,delete", "Cancel request", "end the request under the cursor, no other", changes=True),
+    Action("residents", "m", "Models", "what is loaded: load another one, unload, pin, choose the focus", changes=True),
     Action("engine_menu", "x", "Engine menu", "all of the above as a menu", changes=True),
     Action("open_log", "l", "Log", "the engine's log, on the whole screen", footer=True),
     Action("copy_command", "y", "Copy command", "copy the engine's command line to the clipboard, and show it"),
@@ -66,6 +67,9 @@ ACTIONS = (
     Action("back", "escape", "Back", "close what is open: filter, zoom"),
     Action("quit", "q", "Quit", "leave; the daemon and the engine go on", footer=True),
 )
+
+RESIDENTS_SHOWN = Binding("m", "shown_residents", "Models", tooltip="what is loaded: load, unload, pin")
+"""In the footer while several profiles are loaded; the action has the same key anyway."""
 
 LIST_KEYS = (
     ("j k ↑ ↓", "move in the focused panel"),

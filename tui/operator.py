@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -13,11 +13,12 @@ from urllib.parse import quote
 from textual.app import App
 
 from orchestrator.api.top_frames import RequestRow
-from orchestrator.api.types import GatewayStatus, Status
+from orchestrator.api.types import GatewayStatus, InstanceStatus, Status
 from orchestrator.api.wording import agreeing, counted, flag_texts, interruption_text, rollback_text, target_text
 from orchestrator.core.errors import NotRunningError, OrchError
 from tui import figures
 from tui.screens.confirm import ConfirmScreen, MenuScreen
+from tui.screens.residents import ResidentAction, ResidentsScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen, facts
 from tui.source import FrameSource, error_texts
@@ -122,9 +123,78 @@ class Operator:
             await self._post("/v1/requests/cancel", {"id": row["id"]})
             self._display.tell(f"cancelled {row.get('request_id') or row['id']}")
 
+    async def residents(self) -> None:
+        """Show what is loaded, and do what is chosen there."""
+        status = self._display.current_status()
+        rows = status["instances"] if status is not None else []
+        chosen: ResidentAction | None = await self._app.push_screen_wait(ResidentsScreen(rows))
+        if chosen is None:
+            return
+
+        row = chosen.row
+        if row is None:
+            await self._load(rows)
+        elif chosen.verb == "focus":
+            target = f"{row['profile']}@{row['engine']}"
+            answer = await self._post("/v1/switch", {"target": target, "keep": True})
+            await self._follow(answer["operation"], f"switching to {target}")
+        elif chosen.verb == "pin":
+            answer = await self._post("/v1/pin", {"profile": row["profile"], "pinned": not row["pinned"]})
+            self._display.tell(f"{row['profile']} is {'pinned' if answer['pinned'] else 'not pinned any more'}")
+        else:
+            answer = await self._post("/v1/unload", {"profile": row["profile"]})
+            already = " already" if answer["unloaded"] else ": the next request loads it again"
+            self._display.tell(f"{row['profile']} is unloaded{already}")
+
+    async def _load(self, rows: Sequence[InstanceStatus]) -> None:
+        """Have a profile loaded that is not, and show how far it is."""
+        targets = await self._get("/v1/targets")
+        loaded = {row["profile"] for row in rows if row["unloaded_since"] is None and row["state"] != "failed"}
+        offered = [each for each in targets["targets"] if each["profile"] not in loaded]
+        if not offered:
+            self._display.tell("there is no other profile that could be loaded")
+            return
+
+        names = [f"{each['profile']}@{each['engine']}" for each in offered]
+        name = await self._app.push_screen_wait(MenuScreen("Load", [(each, each) for each in names]))
+        if name is None:
+            return
+
+        profile, _, engine = name.partition("@")
+        doing = f"loading {name}"
+        self._set_activity(doing)
+        try:
+            answer, generation = None, 0
+            while answer is None or not answer["taken"]:  # it may still end, from before
+                answer = await self._post("/v1/load", {"profile": profile, "engine": engine})
+                status = await self._get(f"/v1/status?after={generation}&wait_s={FOLLOW_S}")
+                generation = status["generation"]
+
+            row = await self._follow_load(profile, answer["generation"], doing)
+        finally:
+            self._set_activity("")
+
+        if row is None or row["state"] != "ready":
+            cause = row["cause"] if row is not None and row["cause"] else "it was ended"
+            raise OrchError(f"{doing} failed: {cause}", hint="l shows the engine's log")
+
+        self._display.tell(f"{name} is loaded")
+
+    async def _follow_load(self, profile: str, generation: int, doing: str) -> InstanceStatus | None:
+        """Return the row of a profile once it serves or does not; None where it is gone."""
+        while True:
+            status: Status = await self._get(f"/v1/status?after={generation}&wait_s={FOLLOW_S}")
+            row = next((each for each in status["instances"] if each["profile"] == profile), None)
+            if row is None or row["unloaded_since"] is not None or row["state"] in ("ready", "failed"):
+                return row
+
+            generation = status["generation"]
+            self._set_activity(f"{doing}: {row['waits'] or row['progress']}")
+
     async def menu(self) -> None:
         choices = (
             ("switch", "w  switch engine or profile"),
+            ("residents", "m  what is loaded: load, unload, pin"),
             ("restart", "r  restart"),
             ("start_stop", "s  start, or stop once the running requests are done"),
             ("stop_now", "K  stop at once"),

@@ -6,9 +6,16 @@ measured yet. It never stands for zero.
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from orchestrator.api.types import AttemptStatus, Event, Status
+
+
+class ShareFigures(TypedDict):
+    """What one profile holds of a device."""
+
+    profile: str
+    mib: int
 
 
 class GpuFigures(TypedDict):
@@ -16,6 +23,7 @@ class GpuFigures(TypedDict):
 
     `used_mib` is what the driver says is taken, by anybody; `engine_mib` what orch's engines hold of it, `others_mib`
     what other processes hold. `utilization` is 0 to 1. `throttle` are reasons such as `power_cap`, `thermal`.
+    `shares` divides `engine_mib` among the profiles, as far as that is known, the one in focus first.
     """
 
     index: int
@@ -36,6 +44,7 @@ class GpuFigures(TypedDict):
     pcie_rx_mib_s: float | None
     pcie_tx_mib_s: float | None
     energy_j: float | None
+    shares: NotRequired[list[ShareFigures]]
 
 
 class HostFigures(TypedDict):

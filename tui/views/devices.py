@@ -1,10 +1,12 @@
 """Device and host memory as bars, with power and temperature.
 
 A bar tells whose memory it is by its signs as well as by colour: `█` our engines, `▓` others, `·` free, `┆` where the
-margin begins that is to stay free.
+margin begins that is to stay free. Where several profiles share a device, each has a sign of its own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from orchestrator.api.top_frames import GpuFigures, HostFigures, TopFrame
 from tui import figures
@@ -12,7 +14,14 @@ from tui.text import BLANK, Line, Role, Span, cells, clip, cut, joined, line, pl
 
 STALE_S = 5.0
 HOT_C = 85.0
-_SIGNS: tuple[tuple[str, Role], ...] = (("█", "engine"), ("▓", "others"), ("·", "free"))
+Sign = tuple[str, Role]
+
+_ENGINE: Sign = ("█", "engine")
+_OTHERS: Sign = ("▓", "others")
+_FREE: Sign = ("·", "free")
+_SIGNS = (_ENGINE, _OTHERS)
+_RESIDENT_SIGNS: tuple[Sign, ...] = (_ENGINE, ("▚", "accent"), ("▞", "good"), ("▙", "strong"))
+"""Of the profiles that share a device, the one in focus first; further ones are drawn as the first."""
 
 
 def devices(frame: TopFrame, width: int) -> list[Line]:
@@ -31,23 +40,31 @@ def devices(frame: TopFrame, width: int) -> list[Line]:
     return lines + _host(frame["host"], width)
 
 
-def memory_bar(parts: tuple[float, float], total: float, mark: float | None, width: int) -> Line:
+def memory_bar(
+    parts: Sequence[float],
+    total: float,
+    mark: float | None,
+    width: int,
+    signs_of: Sequence[Sign] = _SIGNS,
+) -> Line:
     """Return a bar of `width` cells.
 
-    :param parts: what our engines and what others hold
+    :param parts: what each holds: our engines and others
     :param mark: where to draw the margin's line, in the unit of the rest
+    :param signs_of: the sign of each part
     """
     if total <= 0 or width <= 0:
         return BLANK
 
-    ends = [round(min(sum(parts[: count + 1]) / total, 1.0) * width) for count in range(2)]
-    for index, part in enumerate(parts):  # whoever holds something is seen
-        start = ends[index - 1] if index else 0
-        if part > 0 and ends[index] <= start:
-            ends[index] = min(start + 1, width)
+    signs: list[Sign] = []
+    for index, (part, sign) in enumerate(zip(parts, signs_of, strict=True)):
+        end = round(min(sum(parts[: index + 1]) / total, 1.0) * width)
+        if part > 0 and end <= len(signs):  # whoever holds something is seen
+            end = min(len(signs) + 1, width)
 
-    ends[1] = max(ends)
-    signs = [_SIGNS[0]] * ends[0] + [_SIGNS[1]] * (ends[1] - ends[0]) + [_SIGNS[2]] * (width - ends[1])
+        signs += [sign] * (end - len(signs))
+
+    signs += [_FREE] * (width - len(signs))
     if mark is not None and 0 < mark < total:
         at = min(round(mark / total * width), width - 1)
         signs[at] = ("┆", "warn")
@@ -84,14 +101,32 @@ def _gpu(gpu: GpuFigures, margin_mib: int | None, width: int) -> list[Line]:
     taken = 0 if ours is None else max(used - ours, 0)
     amount = f" {figures.of_mib(used, total)}"
     mark = None if margin_mib is None else total - margin_mib
-    bar = memory_bar((used if ours is None else ours, taken), total, mark, width - cells(amount))
+    owners = _owners(gpu)
+    parts = [mib for _, mib in owners] or [used if ours is None else ours]
+    signs_of = [_RESIDENT_SIGNS[index % len(_RESIDENT_SIGNS)] for index in range(len(parts))]
+    bar = memory_bar((*parts, taken), total, mark, width - cells(amount), (*signs_of, _OTHERS))
     legend: list[Span] = []
-    if ours is not None:
+    if owners and ours is not None:
+        named = zip(owners, signs_of, strict=True)
+        legend = [(f"{sign} {name} {figures.mib(mib)}  ", role) for (name, mib), (sign, role) in named]
+        legend.append((f"▓ others {figures.mib(gpu['others_mib'])}", "others"))
+    elif ours is not None:
         others = figures.mib(gpu["others_mib"])
         legend = [(f"█ engine {figures.mib(ours)}", "engine"), (f"  ▓ others {others}", "others")]
 
     free = f"  · free {figures.mib(max(total - used, 0))}"
     return [*head, (*bar, (amount, "")), _cut((*legend, (free if legend else free.strip(), "dim")), width)]
+
+
+def _owners(gpu: GpuFigures) -> list[tuple[str, int]]:
+    """Return the profiles that share a device with what they hold; empty where there is one, or it is not known."""
+    shares, ours = gpu.get("shares", []), gpu["engine_mib"]
+    if len(shares) < 2 or ours is None:
+        return []
+
+    first, *others = [(each["profile"], each["mib"]) for each in shares]
+    rest = max(ours - sum(each["mib"] for each in shares), 0)  # of which nobody tells whose it is
+    return [(first[0], first[1] + rest), *others]
 
 
 def _host(host: HostFigures, width: int) -> list[Line]:
@@ -131,7 +166,7 @@ def _cut(spans: Line, width: int) -> Line:
     return tuple(kept)
 
 
-def _grouped(signs: list[tuple[str, Role]]) -> Line:
+def _grouped(signs: list[Sign]) -> Line:
     spans: list[Span] = []
     for sign, role in signs:
         if spans and spans[-1][1] == role:

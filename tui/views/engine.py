@@ -8,16 +8,19 @@ from orchestrator.api.wording import memory_texts
 from tui import figures
 from tui.text import BLANK, Line, Role, cells, cut, line, wrap
 from tui.views.devices import memory_bar
+from tui.views.residents import resident_lines
 
 LEAST_BAR, MOST_BAR = 6, 40
 
 
 def engine(frame: TopFrame, width: int) -> list[Line]:
-    """Return the slots, the memory as planned and as read, then the attempts with their reasons, newest first."""
-    lines = [slot(each, width) for each in frame["slots"]]
-    if not lines:
-        ready = frame["status"]["state"] == "ready"
-        lines = [line("the slots are not known yet" if ready else "no slots: no engine is ready", "dim")]
+    """Return what is loaded, where that is more than one; then, of the one in focus, the slots, the memory as planned
+    and as read, and the attempts with their reasons, newest first.
+    """
+    lines = resident_lines(frame["status"].get("instances", []), width)
+    slots = [slot(each, width) for each in frame["slots"]]
+    ready = frame["status"]["state"] == "ready"
+    lines += slots or [line("the slots are not known yet" if ready else "no slots: no engine is ready", "dim")]
 
     for text in memory_texts(frame["status"].get("memory", [])):
         first, *more = wrap(text, max(width - 2, 20))

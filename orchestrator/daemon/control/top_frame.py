@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, cast
 
+import anyio.to_thread
+
 from orchestrator.adapters.hardware.host import Residency
-from orchestrator.api.top_frames import GpuFigures, HostFigures, Rates, RequestRow, SlotFigures, TopFrame
+from orchestrator.api.top_frames import (
+    GpuFigures,
+    HostFigures,
+    Rates,
+    RequestRow,
+    ShareFigures,
+    SlotFigures,
+    TopFrame,
+)
+from orchestrator.api.types import InstanceStatus
 from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.lifecycle_states import State, instance_of
 from orchestrator.core.fleet.state_summary import start_record_of
@@ -19,6 +30,7 @@ from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.status import StatusBuilder, gpu_status
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.residency.shares import device_shares
 from orchestrator.daemon.telemetry.device_share import engine_mib, others_mib
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.request_slots import slots_of
@@ -26,6 +38,7 @@ from orchestrator.daemon.telemetry.telemetry import DeviceSnapshot, Telemetry, r
 from orchestrator.gateway.contract import RequestFacts, Underway
 
 EVENTS = 20
+NEVER = float("-inf")
 STALE_S = 5.0
 """A profile's text is compared with what runs so often: reading it is the dearest part of a frame."""
 
@@ -70,6 +83,7 @@ class TopFrames:
         status = self._status.status()
         status["stale"] = self._stale
         status["gpus"] = gpu_status(look.gpus)
+        await anyio.to_thread.run_sync(self._status.residents.add_held, status["instances"], look.gpus)
         state = self._owner.fleet.state
         launch = self._runs.launch(instance_of(state))
         return TopFrame(
@@ -78,7 +92,7 @@ class TopFrames:
             status=status,
             margin_origin=margin_origin(state, launch.written if launch else None),
             rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
-            gpus=gpu_figures(look),
+            gpus=with_shares(gpu_figures(look), device_shares(self._runs, look.gpus), status["instances"]),
             gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
             host=host_figures(look, self._telemetry.model),
             slots=[_slot(each) for each in work.slots],
@@ -90,9 +104,13 @@ class TopFrames:
 
     def _requests(self, underway: Sequence[Underway], count: int) -> list[RequestRow]:
         """Return the rows newest first, unfinished requests before the others."""
-        clock, work = self._status.clock, self._telemetry.work
-        slots = slots_of(underway, work)
-        rows = [underway_row(each, clock, slots.get(each.id), work.asked_s) for each in reversed(underway)]
+        clock, works = self._status.clock, {work.instance: work for work in self._telemetry.works}
+        slots = {number: slot for work in works.values() for number, slot in slots_of(underway, work).items()}
+        asked_s = {instance: work.asked_s for instance, work in works.items()}
+        rows = [
+            underway_row(each, clock, slots.get(each.id), asked_s.get(each.instance, NEVER))
+            for each in reversed(underway)
+        ]
         rows += [row_of(each, clock) for each in reversed(self._ledger.recent)]
         return rows[: max(count, 0)]
 
@@ -168,6 +186,18 @@ def gpu_figures(look: DeviceSnapshot) -> list[GpuFigures]:
         )
 
     return figures
+
+
+def with_shares(
+    gpus: list[GpuFigures], shares: Mapping[int, Mapping[str, int]], rows: Sequence[InstanceStatus]
+) -> list[GpuFigures]:
+    """Return the devices with what each profile holds of them, in the order of the rows."""
+    for gpu in gpus:
+        own = shares.get(gpu["index"], {})
+        names = [row["profile"] for row in rows if row["profile"] in own]
+        gpu["shares"] = [ShareFigures(profile=name, mib=own[name]) for name in names]
+
+    return gpus
 
 
 def _slot(slot: Slot) -> SlotFigures:
