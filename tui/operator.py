@@ -126,7 +126,7 @@ class Operator:
     async def residents(self) -> None:
         """Show what is loaded, and do what is chosen there."""
         status = self._display.current_status()
-        rows = status["instances"] if status is not None else []
+        rows = status.get("instances", []) if status is not None else []  # a daemon of an earlier version has none
         chosen: ResidentAction | None = await self._app.push_screen_wait(ResidentsScreen(rows))
         if chosen is None:
             return
@@ -252,7 +252,9 @@ class Operator:
             self.keep_error(error)
 
     async def _down(self, *, force: bool) -> None:
-        answer = await self._post("/v1/down", {"force": force})
+        row = self._focus_of_several()
+        only = {"profiles": [row["profile"]]} if row is not None else {}
+        answer = await self._post("/v1/down", {"force": force, **only})
         target = answer["target"]
         self._display.tell(f"stopping {target}" if target else "nothing was running")
 
@@ -289,7 +291,7 @@ class Operator:
     async def _confirmed(self, what: str, consequences: list[str], facts: Any) -> bool:
         status = self._display.current_status()
         target = f" {status['profile']}@{status['engine']}" if status and status["profile"] else ""
-        if facts and facts["daemon_ends"]:
+        if facts and facts["daemon_ends"] and self._focus_of_several() is None:
             consequences.append("the daemon ends with it, as `orch up` started it")
 
         answer: bool | None = await self._app.push_screen_wait(ConfirmScreen(f"{what}{target}?", consequences, what))
@@ -311,11 +313,25 @@ class Operator:
         status = self._display.current_status()
         return status["gateway"] if status is not None else None
 
+    def _focus_of_several(self) -> InstanceStatus | None:
+        """Return the one in focus where others are loaded beside it: what the screen is about is what is acted on."""
+        status = self._display.current_status()
+        rows = status.get("instances", []) if status is not None else []
+        return next((row for row in rows if row["focus"]), None) if len(rows) > 1 else None
+
     def _in_flight(self) -> int:
+        row = self._focus_of_several()
+        if row is not None:
+            return row["in_flight"]
+
         gateway = self._gateway()
         return gateway["in_flight"] if gateway else 0
 
     def _queued(self) -> int:
+        row = self._focus_of_several()
+        if row is not None:
+            return row["queued"]
+
         gateway = self._gateway()
         return gateway["queued"] if gateway else 0
 

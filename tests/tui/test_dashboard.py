@@ -14,6 +14,7 @@ from tests.tui.recorded import Recording, frame
 from tui import keys
 from tui.app import Dashboard
 from tui.screens.confirm import ConfirmScreen, MenuScreen
+from tui.screens.residents import ResidentsScreen
 from tui.screens.text import TextScreen
 from tui.widgets.events_panel import KEPT_LINES
 from tui.widgets.lines import Scrolled
@@ -332,3 +333,136 @@ async def test_every_action_has_a_name_of_its_own_and_a_method() -> None:
     taken = [key for each in keys.ACTIONS for key in each.keys.split(",")]
     assert len(set(taken)) == len(taken)
     assert all(hasattr(Dashboard, f"action_{each.name.partition('(')[0]}") for each in keys.ACTIONS)
+
+
+def resident(profile: str, state: str = "ready", **changes: Any) -> Any:
+    base = {
+        "profile": profile, "engine": "upstream", "build": "b1", "state": state, "pid": 7, "focus": False,
+        "pinned": False, "idle_s": 20.0, "in_flight": 0, "queued": 0, "memory": [], "device_mib": 640, "host_mib": 90,
+        "unloaded_since": None, "waits": None, "cause": None, "since": "2026-11-21T10:00:05.000+00:00", "progress": "",
+    }  # fmt: skip
+    return {**base, **changes}
+
+
+def several() -> Any:
+    """A frame with three residents, of which two share the device."""
+    shown = frame("serving")
+    first = resident("chat", focus=True, in_flight=2, queued=1, device_mib=9000)
+    asleep = resident("code", "stopped", unloaded_since="2026-11-21", idle_s=1300.0, device_mib=None, host_mib=None)
+    shown["status"]["instances"] = [first, resident("embed", pinned=True), asleep]
+    gpu = shown["gpus"][0]
+    gpu["engine_mib"] = 9640
+    gpu["shares"] = [{"profile": "chat", "mib": 9000}, {"profile": "embed", "mib": 640}]
+    return shown
+
+
+def footer(app: Dashboard) -> list[str]:
+    return [each.binding.description for each in app.screen.active_bindings.values() if each.binding.show]
+
+
+async def test_several_residents_are_listed_and_share_the_bar_of_their_device() -> None:
+    async with dashboard(Recording(several()), (140, 40)) as (app, _):
+        text = picture(app)
+        for part in (
+            "loaded (m: load, unload, pin)",
+            "▸ ● chat@upstream ready",
+            "  ● embed@upstream ready  pinned",
+            "  ○ code@upstream unloaded (idle 22 min)",
+            "█ chat",
+            "▚ embed",
+        ):
+            assert part in text
+
+        assert "Models" in [
+            each.binding.description for each in app.screen.active_bindings.values() if each.binding.show
+        ]
+
+
+async def test_with_one_resident_nothing_of_that_is_shown_and_the_key_is_there() -> None:
+    async with dashboard(Recording(frame("serving")), (140, 40)) as (app, pilot):
+        assert "loaded (m:" not in picture(app)
+        assert "Models" not in footer(app)
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, ResidentsScreen), "the list is open")
+
+
+@pytest.mark.parametrize(
+    ("pressed", "answers", "asked", "said"),
+    [
+        (["j", "u"], {"/v1/unload": {"profile": "embed", "unloaded": False}},
+         ("/v1/unload", {"profile": "embed"}), "embed is unloaded: the next request loads it again"),
+        (["j", "p"], {"/v1/pin": {"profile": "embed", "pinned": False, "changed": True}},
+         ("/v1/pin", {"profile": "embed", "pinned": False}), "embed is not pinned any more"),
+        (["p"], {"/v1/pin": {"profile": "chat", "pinned": True, "changed": True}},
+         ("/v1/pin", {"profile": "chat", "pinned": True}), "chat is pinned"),
+    ],
+    ids=["unload", "unpin", "pin"],
+)  # fmt: skip
+async def test_the_list_acts_on_the_one_under_the_cursor(
+    pressed: list[str], answers: dict[str, Any], asked: tuple[str, dict[str, object]], said: str
+) -> None:
+    recording = Recording(several())
+    recording.answers.update({f"POST {path}": answer for path, answer in answers.items()})
+    async with dashboard(recording, (140, 40)) as (app, pilot):
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, ResidentsScreen), "the list is open")
+        await pilot.press(*pressed)
+        await until(pilot, lambda: said in picture(app), "it is told")
+        assert asked in recording.asked
+
+
+async def test_the_focus_moves_to_the_chosen_one_and_the_others_stay() -> None:
+    recording = Recording(several())
+    result = {
+        "ok": True, "from": {"profile": "chat", "engine": "upstream"}, "to": {"profile": "embed", "engine": "upstream"},
+        "rolled_back": False, "held_requests": 0, "gap_s": 0.0, "total_s": 0.0, "strategy": "beside", "cause": None,
+    }  # fmt: skip
+    recording.answers["POST /v1/switch"] = {"operation": "x"}
+    recording.answers["/v1/switch"] = {"phase": "done", "progress": "", "result": result}
+    async with dashboard(recording, (140, 40)) as (app, pilot):
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, ResidentsScreen), "the list is open")
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: "embed@upstream serves" in picture(app), "it is told")
+        assert ("/v1/switch", {"target": "embed@upstream", "keep": True}) in recording.asked
+
+
+async def test_another_profile_is_loaded_and_one_that_still_ends_is_asked_for_again() -> None:
+    recording = Recording(several())
+    targets = [
+        {"profile": name, "engine": "upstream", "running": name == "chat"} for name in ("chat", "code", "vision")
+    ]
+    recording.answers["/v1/targets"] = {"targets": targets, "left_out": []}
+    taken = iter([False, True])
+    recording.answers["POST /v1/load"] = lambda: {"taken": next(taken), "generation": 7}
+    states = iter(["stopping", "stopping", "starting", "ready"])
+
+    def status() -> dict[str, Any]:
+        return {"generation": 8, "instances": [resident("code", next(states), progress="loading code")]}
+
+    recording.answers["/v1/status"] = status
+    async with dashboard(recording, (140, 40)) as (app, pilot):
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, ResidentsScreen), "the list is open")
+        await pilot.press("l")
+        await until(pilot, lambda: isinstance(app.screen, MenuScreen), "what can be loaded is offered")
+        offered = app.screen.query_one(OptionList)
+        assert [option.id for option in offered.options] == ["code@upstream", "vision@upstream"]
+        await pilot.press("enter")
+        await until(pilot, lambda: "code@upstream is loaded" in picture(app), "it is told")
+        posts = [body for path, body in recording.asked if path == "/v1/load"]
+        assert posts == [{"profile": "code", "engine": "upstream"}] * 2
+
+
+async def test_a_stop_is_about_the_one_in_focus_while_others_are_loaded() -> None:
+    recording = Recording(several())
+    recording.answers["/v1/launch"] = {"drain_s": 30.0, "daemon_ends": True}
+    recording.answers["POST /v1/down"] = {"target": "chat@upstream"}
+    async with dashboard(recording, (140, 40)) as (app, pilot):
+        await pilot.press("K")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "it asks first")
+        said = " ".join(str(each.render()) for each in app.screen.query("Static"))
+        assert "cuts off 2 running requests" in said and "daemon ends" not in said
+        await pilot.press("y")
+        await until(pilot, lambda: "stopping chat@upstream" in picture(app), "it is told")
+        assert ("/v1/down", {"force": True, "profiles": ["chat"]}) in recording.asked

@@ -227,3 +227,10 @@ def test_the_report_holds_every_panel(name: str) -> None:
     text = "\n".join(map(plain, report(frame(name), 100)))
     for section in ("speed", "memory", "engine", "requests", "events"):
         assert f"\n{section}\n" in text
+
+
+def test_whoever_holds_something_of_a_device_is_seen_in_its_bar() -> None:
+    signs = (("a", "engine"), ("b", "accent"), ("c", "others"))
+    bar = plain(devices.memory_bar((5, 0.01, 3), 10, None, 10, signs))  # type: ignore[arg-type]
+    assert bar == "aaaaabcc··"
+    assert plain(devices.memory_bar((5, 3), 10, None, 10)) == "█████▓▓▓··"
