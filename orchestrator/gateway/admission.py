@@ -276,7 +276,7 @@ def refusal_error(view: RoutingView, profile: str | None) -> GatewayError:
     if view.serving is not None and refusal is None:
         return GatewayError(
             "model_not_loaded",
-            f"`{profile}` is not loaded, {_loaded(view)}; run `orch switch {profile}`",
+            f"`{profile}` is not loaded, {_loaded(view)}; run `orch load {profile}`, or `orch switch {profile}`",
             param="model",
         )
 
@@ -300,7 +300,7 @@ def unloaded_error(view: RoutingView, profile: str | None) -> GatewayError:
         return GatewayError("loading", text, retry_after_s=2, param="model")
 
     serving = f", {_loaded(view)}" if view.loaded else ""
-    how = f"run `orch switch {profile}`"
+    how = f"run `orch load {profile}`, or `orch switch {profile}`"
     if view.on_request:
         how = f'send it a request (POST /v1/chat/completions with "model": "{profile}"), or {how}'
 

@@ -104,8 +104,9 @@ _OLLAMA = frozenset(
 _HERE = "`/` says what this is, `/v1/models` what it serves"
 _ELSEWHERE = (
     (("/models/load", "/api/models/load", "/v1/load"),
-     "a model is loaded when a request names it, or by `orch switch NAME`"),
-    (("/unload", "/models/unload", "/api/models/unload"), "`orch down` ends the engine that runs"),
+     "a model is loaded when a request names it, by `orch load NAME`, or by `orch switch NAME`"),
+    (("/unload", "/models/unload", "/api/models/unload"),
+     "`orch unload NAME` ends its engine until the next request for it, `orch down NAME` for good"),
     (("/logs",), "`orch logs` shows the engine's log"),
     (("/api/events", "/models/sse", "/wol-health"), "`/running` says what is loaded, `orch events` what happened"),
     (("/api/metrics", "/api/performance", "/api/hardware"), "figures are at `/metrics`"),

@@ -131,7 +131,7 @@ class RoutingView:
             return refused or other.refusal
 
         if not self.on_request and self.asleep is not None and profile not in (None, self.asleep):
-            return Refusal(f"`{profile}` is not loaded; `orch switch` loads it", "not_running", None)
+            return Refusal(f"`{profile}` is not loaded; `orch load` or `orch switch` loads it", "not_running", None)
 
         if profile is None or not self.on_request:
             return self.refusal

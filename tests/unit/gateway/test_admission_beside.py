@@ -291,7 +291,10 @@ async def test_errors_name_what_is_loaded_and_how_far_the_one_that_was_asked_for
     embed = replace(MODELS[1], status="loading")
     view = RoutingView(1, CHAT, None, "ready chat", (MODELS[0], embed, MODELS[2]))
     view = replace(view, others={"embed": route(progress="loading embed")})
-    assert refusal_error(view, "rank").message == "`rank` is not loaded, `chat` is; run `orch switch rank`"
+    assert (
+        refusal_error(view, "rank").message
+        == "`rank` is not loaded, `chat` is; run `orch load rank`, or `orch switch rank`"
+    )
     assert unloaded_error(view, "embed").message == "`embed` is loading (loading embed)"
     view = replace(view, others={"embed": route(EMBED)})
     for error in (refusal_error(view, "rank"), unloaded_error(view, "rank")):
