@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import httpx
+import pytest
 
 from tests.faults.lab import Asking, Lab
 from tests.support import until
@@ -115,3 +116,32 @@ def test_one_that_was_unloaded_says_so_and_is_loaded_again_by_a_request_and_by_n
     assert running(lab) == {"a": "ready"}
     lab.ask("again", model="b").check_complete(8)
     assert (len(lab.starts("a")), len(lab.starts("b"))) == (1, 2)
+
+
+@pytest.mark.parametrize("strategy", ["beside", "replace"])
+def test_a_switch_of_one_to_another_engine_is_nothing_to_the_streams_of_the_others(lab: Lab, strategy: str) -> None:
+    for name in ("a", "b", "c"):
+        lab.model(name, {"tokens_s": 30.0} if name != "b" else {"load_s": 0.5}, more=FOUR)
+
+    lab.serve("a")
+    lab.ready("a")
+    for name in ("b", "c"):
+        lab.ask(f"first {name}", model=name).check_complete(8)
+
+    streams = [lab.begin_asking(f"stream {name}", 90, stream=True, model=name) for name in ("a", "c", "a", "c")]
+    body = {"target": "b@fake-fork", "strategy": strategy, "keep": True}
+    operation = lab.control("/v1/switch", body)["operation"]
+    asked = []
+    while (result := lab.control(f"/v1/switch?operation={operation}&wait_s=0"))["result"] is None:
+        asked.append(lab.begin_asking(f"b {len(asked)}", model="b", stream=len(asked) % 2 == 0))
+        asked[-1].result()
+
+    assert result["result"]["ok"], result
+    for request in (*asked, *streams):
+        request.result().check_complete(request.tokens)
+
+    assert lab.status()["profile"] == "b"
+    assert [len(lab.starts(name)) for name in ("a", "b", "c")] == [1, 2, 1]
+    assert running(lab) == dict.fromkeys(("a", "b", "c"), "ready")
+    lab.ask("unnamed").check_complete(8)
+    assert [row["id"] for row in lab.requests("b", "accepted")][-1] == "unnamed"

@@ -100,7 +100,7 @@ class LivenessWatcher:
         self._unroute = unroute
         self._record = record
         self._watched: dict[str, Watched | None] = {}
-        self._unreadable = ""
+        self._unreadable: dict[str, str] = {}
 
     async def run(self) -> None:
         """Watch each instance from when it becomes ready until it is gone, for ever."""
@@ -141,6 +141,7 @@ class LivenessWatcher:
                         answers.gone()
             finally:
                 self._watched.pop(instance, None)
+                self._unreadable.pop(instance, None)
 
     async def _look_until_gone(self, instance: str, watched: Watched) -> None:
         history = begin(monotonic())
@@ -226,10 +227,10 @@ class LivenessWatcher:
         except Exception as error:  # noqa: BLE001  (an engine may answer anything)
             _log.exception("%s: its answer cannot be read", instance)
             said = f"{instance}: its answers cannot be read: {error or type(error).__name__}"
-            if self._unreadable != said:
+            if self._unreadable.get(instance) != said:
                 self._record("answer_unreadable", said)
 
-            self._unreadable = said
+            self._unreadable[instance] = said
             return None
 
     def _record_stalled(self, instance: str, state: Ready | Draining, look: ProbeResult) -> None:
