@@ -131,7 +131,7 @@ def test_a_switch_of_one_to_another_engine_is_nothing_to_the_streams_of_the_othe
     streams = [lab.begin_asking(f"stream {name}", 90, stream=True, model=name) for name in ("a", "c", "a", "c")]
     body = {"target": "b@fake-fork", "strategy": strategy, "keep": True}
     operation = lab.control("/v1/switch", body)["operation"]
-    asked = []
+    asked: list[Asking] = []
     while (result := lab.control(f"/v1/switch?operation={operation}&wait_s=0"))["result"] is None:
         asked.append(lab.begin_asking(f"b {len(asked)}", model="b", stream=len(asked) % 2 == 0))
         asked[-1].result()

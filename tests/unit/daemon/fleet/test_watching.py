@@ -15,7 +15,7 @@ from orchestrator.gateway.contract import Traffic
 pytestmark = pytest.mark.anyio
 
 
-async def unreadable(text: str) -> None:
+async def unreadable(text: str) -> str:
     raise ValueError(text)
 
 
