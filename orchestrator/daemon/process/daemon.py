@@ -217,7 +217,6 @@ class Daemon:
         link = ManagerLink(self._notifier, owner, router, gateway_url)
         await models.try_read()
         await anyio.to_thread.run_sync(self._history.open)
-        core.start("state file", self._desired.follow)
         core.start("signals", self._signals.heed)
         core.start("reaper", reap_regularly)
         core.start("profiles", models.watch)
@@ -228,6 +227,7 @@ class Daemon:
         self._event_log.add("started", f"daemon {os.getpid()}, gateway {gateway_url}")
         # Before the first client: one that waited for this daemon to come up shall wait for the model too.
         await self._desired.start_first()
+        core.start("state file", self._desired.follow)  # what it remembers is read by now
         if self._options.started_by_up:
             tasks.start_soon(self._desired.load_after_up)
 
