@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from tests.support import Home
@@ -23,13 +23,18 @@ class Card(NamedTuple):
 
 
 @contextmanager
-def virtual_gpu(build: RpcBuild, card: Card, *, linger_s: float = 0.0, port: int = 0) -> Iterator[Relay]:
+def virtual_gpu(
+    build: RpcBuild, card: Card, *, linger_s: float = 0.0, port: int = 0, clients: int = 1
+) -> Iterator[Relay]:
+    """
+    :param clients: engines that may use it at a time: a real server takes one
+    """
     reported, granted = card.reported * MIB, card.granted * MIB
-    with (
-        rpc_server(build.rpc_server) as server,
-        relayed(server, reported_bytes=reported, granted_bytes=granted, linger_s=linger_s, port=port) as relay,
-    ):
-        yield relay
+    with ExitStack() as stack:
+        servers = [stack.enter_context(rpc_server(build.rpc_server)) for _ in range(clients)]
+        yield stack.enter_context(
+            relayed(*servers, reported_bytes=reported, granted_bytes=granted, linger_s=linger_s, port=port)
+        )
 
 
 def settled(home: Home) -> Any:

@@ -8,10 +8,11 @@ device is full. Everything else passes unchanged.
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.virtual_gpu.memory import DeviceMemory
@@ -53,7 +54,7 @@ class Message(NamedTuple):
 class Relay:
     """Listens until closed.
 
-    :param server: address of the real server
+    :param servers: addresses of real servers, one for each client at a time: a further one waits until one is free
     :param memory: what the device has
     :param observe: called with each message, from the connection's thread
     :param port: 0 takes a free one
@@ -62,14 +63,17 @@ class Relay:
 
     def __init__(
         self,
-        server: tuple[str, int],
+        servers: Sequence[tuple[str, int]],
         memory: DeviceMemory,
         observe: Callable[[Message], None] | None = None,
         port: int = 0,
     ) -> None:
         self.memory = memory
         self.failures: list[str] = []
-        self._server = server
+        self._free: queue.Queue[tuple[str, int] | None] = queue.Queue()
+        for server in servers:
+            self._free.put(server)
+
         self._observe = observe or (lambda message: None)
         self._listener = socket.create_server((HOST, port))
         self.port: int = self._listener.getsockname()[1]
@@ -91,6 +95,9 @@ class Relay:
             for each in (self._listener, *self._sockets):
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
+
+        for _ in self._threads:
+            self._free.put(None)  # whoever waits for a server goes
 
         for thread in list(self._threads):
             thread.join()
@@ -139,19 +146,26 @@ class Relay:
 
     @contextlib.contextmanager
     def _connected(self, client: socket.socket) -> Iterator[socket.socket]:
-        with socket.create_connection(self._server) as server:
-            pair = (client, server)
-            for each in pair:
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        address = self._free.get()
+        if address is None:
+            raise ConnectionError("the relay is closed")
 
-            with self._lock:
-                self._sockets.update(pair)
+        try:
+            with socket.create_connection(address) as server:
+                pair = (client, server)
+                for each in pair:
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-            try:
-                yield server
-            finally:
                 with self._lock:
-                    self._sockets.difference_update(pair)
+                    self._sockets.update(pair)
+
+                try:
+                    yield server
+                finally:
+                    with self._lock:
+                        self._sockets.difference_update(pair)
+        finally:
+            self._free.put(address)
 
 
 class _Conversation:
@@ -268,7 +282,7 @@ def _stream(source: socket.socket, sink: socket.socket, size: int) -> None:
 @contextlib.contextmanager
 def relayed(
     server: tuple[str, int],
-    *,
+    *more: tuple[str, int],
     reported_bytes: int,
     granted_bytes: int,
     linger_s: float = 0.0,
@@ -277,9 +291,10 @@ def relayed(
 ) -> Iterator[Relay]:
     """A relay that is closed in the end, and has met nothing but the protocol.
 
+    :param more: servers for further clients at the same time, which share the device's memory
     :raises AssertionError: when it has
     """
-    relay = Relay(server, DeviceMemory(reported_bytes, granted_bytes, linger_s, time.monotonic), observe, port)
+    relay = Relay((server, *more), DeviceMemory(reported_bytes, granted_bytes, linger_s, time.monotonic), observe, port)
     try:
         yield relay
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.fleet.admission import Amounts, MemoryLook
+from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.placement import DEFAULT_MARGIN_MIB, DEVICE_OVERHEAD_MIB, HOST_OVERHEAD_MIB
 from orchestrator.core.plan.amounts import MIB, Amount, total
 from orchestrator.core.plan.verdict import FILLED_LATER
@@ -118,8 +119,8 @@ def planned_need(plan: StartPlan | None, profile: EngineProfile, model_mib: int,
 
 
 def margins_of(profile: EngineProfile, places: Sequence[str]) -> dict[str, int]:
-    """Return the device memory that a profile keeps free, MiB by place."""
-    margin = profile.settings.get("memory.fit_margin", DEFAULT_MARGIN_MIB)
+    """Return the device memory that a profile keeps free, MiB by place: the margin of its first start."""
+    margin = first_rung(profile).margins or profile.settings.get("memory.fit_margin", DEFAULT_MARGIN_MIB)
     if isinstance(margin, tuple):
         return {place: int(margin[min(index, len(margin) - 1)]) for index, place in enumerate(places) if margin}
 
@@ -161,10 +162,7 @@ def _placed(need: ProfileNeed, free: Amounts, whole: Amounts) -> dict[str, int]:
         found[place] = found.get(place, 0) + (min(mib, most) if need.fitted else mib)
         host_mib += max(0, mib - most) if need.fitted else 0
 
-    if host_mib:
-        found[HOST_PLACE] = host_mib
-
-    return found
+    return {place: mib for place, mib in {**found, HOST_PLACE: host_mib}.items() if mib}
 
 
 def _held(holding: Holding, need: Amounts, free: Amounts) -> dict[str, int]:

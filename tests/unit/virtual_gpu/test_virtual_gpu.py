@@ -155,7 +155,7 @@ def test_cutting_the_connections_ends_the_client_and_the_next_one_is_served(serv
     ],
 )
 def test_what_is_not_the_protocol_is_a_failure(server: Server, garbage: bytes, complaint: str) -> None:
-    relay = Relay(server.address, device(MIB))
+    relay = Relay([server.address], device(MIB))
     try:
         with connected(relay) as peer:
             peer.connection.sendall(garbage)

@@ -143,6 +143,8 @@ def test_free_is_what_is_measured_less_what_those_who_wait_keep_free() -> None:
     }  # fmt: skip
     assert margins_of(profile({"memory.fit_margin": 300}), ("gpu0",)) == {"gpu0": 300}
     assert margins_of(profile({}), ("gpu0",)) == {"gpu0": 1024}
+    laddered = EngineProfile("p", "upstream", "/m.gguf", (), {"memory.fit": True}, Recovery((8, 16)), ())
+    assert margins_of(laddered, ("gpu0",)) == {"gpu0": 8}
 
 
 def test_a_need_without_a_device_is_on_the_one_with_most_free() -> None:
@@ -157,6 +159,10 @@ def test_what_the_engine_fits_is_counted_whole_as_far_as_its_device_goes_and_the
     assert look(figures, {"p": ProfileNeed((("gpu0", 20000),), 500, True)}).needs["p"] == {
         "gpu0": 11264, "host": 500 + 20000 - 11264,
     }  # fmt: skip
+    # Nothing is left of a device that is smaller than the margin.
+    assert memory_look(
+        MemoryFigures((DeviceSpace("gpu0", 900, 1000),)), {"p": ProfileNeed((("gpu0", 40),), 5, True)}, {}
+    ) == (MemoryLook({"gpu0": 900 - 1024}, {"p": {"host": 45}}, {}))
     # What is placed by hand is not moved: it is tried alone, on the ladder.
     assert look(figures, {"p": ProfileNeed((("gpu0", 20000),), 500)}).needs["p"] == {"gpu0": 20000, "host": 500}
 
