@@ -37,6 +37,7 @@ RETURN_S = 15.0
 """Memory of an engine that ended comes back within seconds; what has not by then belongs to somebody else."""
 
 RETURN_SLACK_MIB = 64
+"""Readings wobble by so much; of what is smaller than a few times that, a quarter is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +259,11 @@ def cheapest_set(
     sets = (chosen for count in range(len(free) + 1) for chosen in combinations(free, count) if enough(chosen))
     best = min(sets, key=lambda chosen: (sum(map(cost, chosen)), len(chosen)), default=None)
     return None if best is None else tuple(each.seat for each in (*forced, *best))
+
+
+def return_slack_mib(gives_mib: int) -> int:
+    """Return how much of what is expected back from those who end is not waited for."""
+    return min(RETURN_SLACK_MIB, gives_mib // 4)
 
 
 def cost(each: LoadedBeside) -> float:

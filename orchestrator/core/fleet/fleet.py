@@ -36,7 +36,6 @@ from dataclasses import replace
 from orchestrator.core.failure.reactions import response_to
 from orchestrator.core.fleet.admission import (
     RETURN_S,
-    RETURN_SLACK_MIB,
     Evict,
     LoadedBeside,
     MemoryLook,
@@ -47,6 +46,7 @@ from orchestrator.core.fleet.admission import (
     Wait,
     WaitingStart,
     decide,
+    return_slack_mib,
 )
 from orchestrator.core.fleet.fleet_states import (
     DownRequested,
@@ -289,11 +289,10 @@ class _FleetTurn:
     def _evict(self, instance: str, seats: tuple[str, ...], why: str, memory: MemoryLook) -> None:
         """End these, and remember what memory is expected back."""
         names = [profile for seat in seats if (profile := self._profile_of(seat)) is not None]
-        gives = [memory.holds.get(name, {}) for name in names]
-        expected = {
-            place: free + sum(each.get(place, 0) for each in gives) - RETURN_SLACK_MIB
-            for place, free in memory.free.items()
-        }
+        holds = [memory.holds.get(name, {}) for name in names]
+        # Drivers give memory back a while after a process's end; the host's is back with it.
+        gives = {place: sum(each.get(place, 0) for each in holds) for place in memory.free if place != "host"}
+        expected = {place: memory.free[place] + mib - return_slack_mib(mib) for place, mib in gives.items() if mib}
         for seat in seats:
             self.step_seat(seat, SleepRequested(None))
 

@@ -76,11 +76,11 @@ class MemoryLooks:
         """What threads are asking for, or were when nobody waited any more."""
 
     async def look(self, targets: Sequence[Target]) -> MemoryLook | None:
-        """Return the memory now, with what these targets need; None when it could not be read in time.
+        """Return the memory now, with what these targets need; None when it could not be read in time, or not as one.
 
         Loaded profiles, and those that start, are in it whether they are named or not.
         """
-        runs = [run for run in self._runs if run.child is not None]
+        runs = self._living()
         read = await self._ask("the memory", partial(self._read, runs))
         if read is None:
             return None
@@ -91,6 +91,9 @@ class MemoryLooks:
             found = await self._ask(target, partial(self._needs.need_of, target, readings))
             if found is not None:
                 known[target] = found
+
+        if self._living() != runs:
+            return None  # what was read is of another moment: one has begun or ended
 
         told = {run.launch.instance: told_mib(run, len(readings)) for run in runs}
         self._note_totals(runs, told, len(readings))
@@ -111,6 +114,9 @@ class MemoryLooks:
             DeviceSpace(gpu_place(each.index), each.total_mib - each.used_mib, each.total_mib) for each in readings
         )
         return memory_look(MemoryFigures(devices, self._told_totals, available_mib, holdings), needs, margins)
+
+    def _living(self) -> list[EngineRun]:
+        return [run for run in self._runs if run.child is not None and run.child.exit is None]
 
     async def _ask(self, what: object, work: Callable[[], T]) -> T | None:
         """Do what blocks in a thread of its own; None when that takes too long, or the last one is not back yet."""

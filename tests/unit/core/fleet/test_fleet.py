@@ -86,6 +86,28 @@ def test_memory_that_lingers_is_waited_for_and_evicts_nobody_else() -> None:
     assert len(sim.told) == 2, "what has not come back belongs to somebody else"
 
 
+def test_the_memory_of_a_small_model_is_waited_for_as_well_and_nobody_is_refused_meanwhile() -> None:
+    sim = SimulatedFleet(capacity=36, needs={"a": 17, "b": 17, "c": 17})
+    sim.rules(ResidencyRules(profiles={"a": ProfileRules(pinned=True)}))
+    for profile in "ab":
+        sim.load(profile)
+        sim.become_ready(profile)
+
+    sim.ask("c")
+    sim.now += 30.0
+    sim.look()
+    assert [each.kind for each in sim.told] == ["evicted"]
+    while sim.work_on():
+        pass
+
+    sim.lingering = 17
+    sim.look()
+    assert [each.why for each in sim.fleet.waiting.values()] == ["memory of what was ended is on its way back"]
+    sim.lingering = 0
+    sim.settle(60.0)
+    assert sim.ready() == {"a", "c"}
+
+
 def test_one_who_is_pinned_never_goes_and_the_refusal_has_the_figures() -> None:
     sim = loaded("a", "b")
     sim.pin("a")

@@ -19,7 +19,7 @@ from orchestrator.adapters.hardware.gpu_replay import Replay
 from orchestrator.adapters.hardware.host import available_memory_bytes
 from orchestrator.adapters.paths import Paths, make_directories
 from orchestrator.adapters.process import linux
-from orchestrator.adapters.process.child import Child
+from orchestrator.adapters.process.child import Child, Exit
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.fleet.admission import MemoryLook
 from orchestrator.core.fleet.lifecycle_states import Target
@@ -95,6 +95,7 @@ class OneProcess:
 
     pid: int
     start_time_ticks: int
+    exit: object = None
 
 
 def lab(paths: Paths, tmp_path: Path, devices: list[dict[str, object]]) -> Lab:
@@ -282,6 +283,23 @@ async def test_a_disk_that_hangs_holds_up_no_look_and_takes_no_thread_at_each(
         assert asked.count(bad) == 1 and asked.count(good) == 3
     finally:
         released.set()
+
+
+async def test_what_was_read_while_an_engine_ended_is_of_no_moment(paths: Paths, tmp_path: Path, process: int) -> None:
+    here = lab(paths, tmp_path, [])
+    child = here.run(here.profile("loaded", "small"), process).child
+
+    class Ending(NeedBook):
+        def need_of(self, target: Target, gpus: Sequence[GpuReading]) -> KnownNeed | None:
+            if child is not None:
+                child.exit = cast(Exit, "ended")
+
+            return None
+
+    looks = MemoryLooks(paths, here.gpus, here.runs, Ending(paths))
+    assert await looks.look([Target("p", "upstream")]) is None
+    found = await looks.look([Target("p", "upstream")])
+    assert found is not None and found.holds == {}, "who has ended holds nothing, although he is not forgotten yet"
 
 
 async def test_a_driver_that_hangs_is_an_unknown_memory(
