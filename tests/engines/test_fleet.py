@@ -26,7 +26,7 @@ model = "{model}"
 engine = "{engine}"
 
 [context]
-size = 4096
+size = {context}
 parallel = {slots}
 
 [cpu]
@@ -34,7 +34,7 @@ threads = 1
 threads_batch = 1
 """
 # With several slots the fork of spring 2026 computes wrong tokens on a CPU, or ends in an assertion (docs/engines.md).
-EMBEDDING = "[batch]\nsize = 4096\nubatch = 4096\n[server]\nembeddings = true\npooling = 'mean'\n"
+EMBEDDING = "[server]\nembeddings = true\npooling = 'mean'\n"
 MODES = """
 [[variants]]
 name = "{name}:thinking"
@@ -56,10 +56,12 @@ def home(upstream: Engine, fork: Engine) -> Iterator[Home]:
 
     with new_home() as home:
         home.env |= {"ORCH_ENGINE_UPSTREAM": upstream.path, "ORCH_ENGINE_IK_FORK": fork.path}
-        text = PROFILE.format(model=found["smollm2"], engine="upstream", slots=2)
+        text = PROFILE.format(model=found["smollm2"], engine="upstream", slots=2, context=4096)
         home.profile("chat", text + MODES.format(name="chat"))
-        home.profile("gemma", PROFILE.format(model=found["gemma3"], engine="upstream", slots=2))
-        home.profile("embed", PROFILE.format(model=found["smollm2"], engine="ik-fork", slots=1) + EMBEDDING)
+        home.profile("gemma", PROFILE.format(model=found["gemma3"], engine="upstream", slots=2, context=4096))
+        home.profile(
+            "embed", PROFILE.format(model=found["smollm2"], engine="ik-fork", slots=1, context=512) + EMBEDDING
+        )
         home.serve()
         yield home
 

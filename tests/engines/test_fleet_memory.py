@@ -127,7 +127,7 @@ def events(home: Home, *kinds: str) -> list[Any]:
 
 
 def when(event: Any) -> float:
-    return datetime.fromisoformat(str(event["at"])).timestamp()
+    return datetime.fromisoformat(str(event["time"])).timestamp()
 
 
 @dataclass
