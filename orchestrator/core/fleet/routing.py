@@ -117,8 +117,8 @@ def _routes_beside_focus(
         route = _route(fleet, resident, facts, instances, now)
         for profile in _profiles_of(resident):
             serving, refusal = route.serving, route.refusal
-            if refusal is not None and facts.on_request and profile in facts.repaired:
-                refusal = None  # it is another start by now
+            if refusal is not None and facts.on_request and (profile in facts.repaired or refusal.code == "stopping"):
+                refusal = None  # it is another start by now, or it can be loaded again once it has gone
 
             found[profile] = replace(
                 route,

@@ -139,6 +139,12 @@ def test_what_is_resident_is_waited_for_also_where_requests_load_nothing_else() 
         assert [kind_of(view, name) for name in ("embed", "rank", "draw")] == ["wait", "wait", "refuse"]
 
 
+def test_what_ends_beside_the_focus_is_waited_for_where_requests_may_load_it_again() -> None:
+    fleet = fleet_of(ready("chat"), ending("embed"))
+    assert kind_of(view_of(fleet), "embed") == "wait"
+    assert kind_of(view_of(fleet, replace(FACTS, on_request=False)), "embed") == "refuse"
+
+
 def test_a_failure_that_was_mended_is_waited_for_and_one_that_could_not_be_loaded_is_refused_for_a_while() -> None:
     fleet = fleet_of(ready("chat"), failed("rank"), asleep("draw"), ready("embed"))
     assert kind_of(view_of(fleet, replace(FACTS, repaired=frozenset({"rank"}))), "rank") == "wait"
