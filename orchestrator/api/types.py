@@ -95,6 +95,7 @@ class InstanceStatus(TypedDict):
     unloaded_since: str | None
     waits: str | None
     cause: str | None
+    hint: str | None
     since: str
     progress: str
 

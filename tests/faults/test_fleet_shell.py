@@ -475,6 +475,22 @@ def test_a_cancel_ends_a_read_ahead_at_once_and_the_next_switch_does_not_wait_fo
     drive(work)
 
 
+def test_a_newer_switch_says_whose_place_it_takes(lab: Lab, hung_disk: threading.Event) -> None:
+    for name in ("a", "b", "c"):
+        lab.model(name)
+
+    async def work() -> None:
+        async with parts(lab, owned=True) as here:
+            operation = await begin_reading(here)
+            assert (await here.actions.switch("b", "replace", dry_run=False))["replaces"] is None
+            newer = await here.actions.switch("c", "replace", dry_run=False)
+            assert newer["replaces"] == {"profile": "b", "engine": operation.target.engine}
+            hung_disk.set()
+            await here.switcher.find(str(newer["operation"])).done.wait()
+
+    drive(work)
+
+
 def test_a_newer_switch_takes_the_place_of_one_that_reads_and_the_same_one_joins_it(
     lab: Lab, hung_disk: threading.Event
 ) -> None:

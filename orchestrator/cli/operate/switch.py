@@ -72,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
 
         return _show_plan(answer, as_json=args.json)
 
+    if answer.get("replaces") is not None:
+        text = f"this takes the place of the switch to {target_text(answer['replaces'])} that was under way"
+        diagnostics.note(text)
+
     return report(follow(path, answer["operation"], args.timeout), as_json=args.json)
 
 

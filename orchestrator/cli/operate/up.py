@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         for row in rows:
             if row["state"] != "ready":
                 text = f"{row['profile']} on {row['engine']} was not loaded: {row['cause']}"
-                raise OrchError(text, details=(f"{status['profile']} serves",), hint=HINT)
+                raise OrchError(text, details=(f"{status['profile']} serves",), hint=row["hint"] or HINT)
 
         return exit_codes.OK
 

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     target = f"{row['profile']} on {row['engine']}"
     if row["state"] == "failed":
-        raise OrchError(f"{target} was not loaded: {row['cause']}", hint=HINT)
+        raise OrchError(f"{target} was not loaded: {row['cause']}", hint=row["hint"] or HINT)
 
     if not args.json:
         output.line(f"{target} is loaded already" if answer["loaded"] else f"{target} is loaded")

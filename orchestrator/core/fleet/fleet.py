@@ -155,7 +155,7 @@ class _FleetTurn:
             if operation != event.slot and move.seat != seat:
                 self.step_seat(move.seat, CancelRequested(operation))
 
-        self.fleet = replace(self.fleet, guests=self.fleet.guests - {seat})
+        self._take_over(seat)
         if focus is None or seat == focus:
             self.fleet = replace(self.fleet, focus=seat)
             self.step_seat(seat, event)
@@ -187,7 +187,7 @@ class _FleetTurn:
         else:
             resident = self.fleet.residents[seat]
             if not event.by_client:
-                self.fleet = replace(self.fleet, guests=self.fleet.guests - {seat})
+                self._take_over(seat)
 
             ends = resident.busy and not state_is_active(resident.state)
             if resident.switch is not None or ends or state_is_active(resident.state):  # 2.1, 2.2
@@ -200,6 +200,14 @@ class _FleetTurn:
             self.fleet = replace(self.fleet, guests=self.fleet.guests | {seat})
 
         self.step_seat(seat, UpRequested(event.target, event.slot))
+
+    def _take_over(self, seat: str) -> None:
+        """Note that a person wants what clients had asked for: it stays, whether anybody waits for it or not."""
+        waiting = {
+            name: replace(each, by_client=False) if each.seat == seat else each
+            for name, each in self.fleet.waiting.items()
+        }
+        self.fleet = replace(self.fleet, guests=self.fleet.guests - {seat}, waiting=waiting)
 
     def take_down(self, event: DownRequested) -> None:
         chosen = {

@@ -162,15 +162,21 @@ class Actions:
                 self._preparer.trust(resolved.target)
 
             await self._models.try_read()
+            earlier = self._switcher.current
             operation = await self._begin(resolved, planned, reason, now=now, again=again, keep=keep)
-            return answer | {"operation": operation}
+            replaced = name_of(earlier.target) if earlier is not None and earlier.id != operation else None
+            return answer | {"operation": operation, "replaces": replaced}
 
         before = worth = None
         if running is not None:
             before = await self._resolve(running.profile, running.engine)
             worth = await read_files(partial(self._worth, before, resolved), "what was measured of speeds")
 
-        return answer | {"argv_before": before.argv if before else None, "argv_after": resolved.argv, "worth": worth}
+        return answer | {
+            "argv_before": before.argv if before else None,
+            "argv_after": resolved.argv,
+            "worth": worth,
+        }
 
     async def reload(self) -> dict[str, object]:
         """Read the profiles and `orch.toml` anew; `[residency]` is in force then, the rest of it from the next start.

@@ -96,6 +96,7 @@ class ResidentRows:
             unloaded_since=since if unloaded else None,
             waits=waits or None,
             cause=describe(failure) if failure is not None else None,
+            hint=failure.hint if failure is not None else None,
             since=since,
             progress=resident_progress(state, target, loading, waits, unloaded=unloaded),
         )

@@ -181,6 +181,7 @@ def instance(profile: str, state: StateName = "ready", **changes: object) -> Ins
         unloaded_since=None,
         waits=None,
         cause=None,
+        hint=None,
         since="2026-11-21T10:00:05.000+00:00",
         progress="",
     )

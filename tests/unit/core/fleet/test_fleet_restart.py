@@ -1,10 +1,18 @@
-"""A restart goes to the seat of its profile, and the focus stays where it is."""
+"""What a person asks for: a restart in its own seat, and a start that clients had asked for before."""
 
 from __future__ import annotations
 
 from orchestrator.core.fleet.admission import MemoryLook
 from orchestrator.core.fleet.fleet import step_fleet
-from orchestrator.core.fleet.fleet_states import Fleet, FleetEffect, FleetEvent, LoadRequested, Looked, RestartRequested
+from orchestrator.core.fleet.fleet_states import (
+    Fleet,
+    FleetEffect,
+    FleetEvent,
+    FocusRequested,
+    LoadRequested,
+    Looked,
+    RestartRequested,
+)
 from orchestrator.core.fleet.lifecycle_states import CanaryPassed, Drained, Loaded, Prepared, Spawned
 from orchestrator.core.fleet.resident_states import StartingNew, SwitchRequested, UpRequested
 from tests.unit.core.fleet.lifecycle_machine import FIRST, POLICY, RECOVERY, A, B
@@ -41,3 +49,14 @@ def test_the_resident_beside_is_started_anew_in_its_seat_and_the_focus_serves_on
 def test_what_is_not_loaded_is_not_started() -> None:
     alone, _ = take(Fleet(), UpRequested(A, "s"), *becoming_ready("s.1"))
     assert take(alone, RestartRequested(SwitchRequested(B, "r", "replace", again=True))) == (alone, [])
+
+
+def test_a_start_that_clients_waited_for_stays_once_a_person_asks_for_it() -> None:
+    alone, _ = take(Fleet(), UpRequested(A, "s"), *becoming_ready("s.1"))
+    asked = take(alone, LoadRequested(B, "t", by_client=True))[0]
+    left = take(asked, Looked())[0]
+    assert left.residents["t"].asleep == B, "nobody waits any more"
+    kept = take(asked, LoadRequested(B, "u"), Looked())[0]
+    assert kept.residents["t"].asleep is None and kept.waiting["t.1"].why
+    moved = take(asked, FocusRequested(SwitchRequested(B, "u", "replace")), Looked())[0]
+    assert moved.residents["t"].asleep is None and not moved.waiting["t.1"].by_client
