@@ -201,7 +201,8 @@ def decide(
         return Wait(f"{', '.join(restless)} starts or ends")
 
     at_least = max(over, 1 if start.crowded and not all(each.stays for each in others) else 0, 0)
-    why = _why(start, must, over, missing, need, free)
+    excluded = [each.profile for each in others if each.excluded]
+    why = _why(start, excluded, most if over > 0 else 0, missing, need, free)
     ready = [each for each in others if not each.stays and (not start.by_client or _may_go(each, waited_s, stay))]
     for may_go, found in ((ready, Evict), ([each for each in others if not each.stays], None)):  # 6, 7
         seats = cheapest_set(may_go, must, at_least, missing, memory.holds)
@@ -284,7 +285,9 @@ def _less(free: Amounts, reserved: Sequence[Amounts]) -> dict[str, int]:
     return {place: mib - sum(each.get(place, 0) for each in reserved) for place, mib in free.items()}
 
 
-def _why(start: WaitingStart, must: set[str], over: int, missing: Amounts, need: Amounts, free: Amounts) -> str:
+def _why(
+    start: WaitingStart, excluded: Sequence[str], most: int, missing: Amounts, need: Amounts, free: Amounts
+) -> str:
     if start.crowded:
         return f"{start.profile} ran out of memory beside others"
 
@@ -292,7 +295,10 @@ def _why(start: WaitingStart, must: set[str], over: int, missing: Amounts, need:
         parts = (f"{need[place]} MiB {where(place)}, {max(free[place], 0)} MiB are free" for place in missing)
         return f"{start.profile} needs {' and '.join(parts)}"
 
-    return f"{start.profile} may not be loaded beside others (residency)" if must or over > 0 else start.profile
+    if excluded:
+        return f"{start.profile} and {', '.join(excluded)} are not loaded at the same time (residency)"
+
+    return f"{start.profile} is one too many: {most} may be loaded at a time (residency.max)"
 
 
 def where(place: str) -> str:

@@ -194,12 +194,14 @@ def test_exclusive_groups_and_the_most_that_may_be_loaded_hold_whatever_is_free(
     sim.load("b")
     sim.become_ready("b")
     assert sim.ready() == {"b"}
+    assert "b and a are not loaded at the same time (residency)" in sim.told[-1].text
     sim.rules(ResidencyRules(max=2))
     for profile in ("c", "d"):
         sim.load(profile)
         sim.become_ready(profile)
 
     assert len(sim.ready()) == 2
+    assert "d is one too many: 2 may be loaded at a time (residency.max)" in sim.told[-1].text
 
 
 def test_with_one_at_a_time_a_load_takes_the_place_of_what_runs() -> None:
