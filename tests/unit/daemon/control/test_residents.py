@@ -9,8 +9,17 @@ import pytest
 
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.api.types import InstanceStatus
-from orchestrator.core.fleet.fleet_states import DownRequested, LoadRequested, Looked, PinRequested, UnloadRequested
+from orchestrator.core.fleet.admission import MemoryLook
+from orchestrator.core.fleet.fleet_states import (
+    DownRequested,
+    FocusRequested,
+    LoadRequested,
+    Looked,
+    PinRequested,
+    UnloadRequested,
+)
 from orchestrator.core.fleet.lifecycle_states import Drained, Exited, NotStarted
+from orchestrator.core.fleet.resident_states import SwitchRequested
 from orchestrator.core.plan.amounts import NOTHING
 from orchestrator.core.starts.readback import MemoryRow
 from orchestrator.daemon.control import residents
@@ -158,3 +167,19 @@ def test_device_memory_is_the_drivors_figure_else_the_engines(
     gpus: tuple[GpuReading, ...], memory: tuple[MemoryRow, ...], mib: int | None
 ) -> None:
     assert device_mib(7, gpus, memory) == mib
+
+
+def test_who_waits_for_another_focus_is_told_how_far_that_is() -> None:
+    async def work() -> None:
+        async with running_owner() as (owner, effects):
+            rows = rows_of(owner)
+            await become_ready(owner, await request_start(owner, effects))
+            await owner.ask(FocusRequested(SwitchRequested(B, "t", "replace"), keep=True))
+            (move,) = owner.fleet.moves.values()
+            await owner.ask(Looked())
+            text = "switching to b@ik-fork: it waits: the memory is being looked at"
+            assert rows.progress_towards(move.seat) == text
+            await owner.ask(Looked(memory=MemoryLook()))
+            assert rows.progress_towards(move.seat) == "switching to b@ik-fork: preparing b@ik-fork"
+
+    anyio.run(work)

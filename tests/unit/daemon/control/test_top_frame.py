@@ -6,14 +6,15 @@ from typing import cast
 
 import pytest
 
-from orchestrator.api.top_frames import RequestRow
+from orchestrator.api.top_frames import GpuFigures, RequestRow
+from orchestrator.api.types import InstanceStatus
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import Attempt, Ready, StartRecord, Stopped, Target
 from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.daemon.control.clock import Clock
-from orchestrator.daemon.control.top_frame import margin_origin, row_of, underway_row
+from orchestrator.daemon.control.top_frame import margin_origin, row_of, underway_row, with_shares
 from orchestrator.daemon.telemetry.engine_samples import Work
 from orchestrator.daemon.telemetry.request_slots import slots_of
 from orchestrator.gateway.contract import Finished, Underway
@@ -127,3 +128,13 @@ def test_the_row_of_a_request_that_runs_has_no_status_and_the_slots_tokens() -> 
     assert (row["outcome"], row["status"], row["prompt_tokens"], row["prompt_tok_s"]) == ("running", None, None, None)
     assert (row["output_tokens"], row["decode_tok_s"], row["started"]) == (11, 2.0, "moment 1")
     assert underway_row(running(8, waits=True), clock, None, asked_s=6.1)["outcome"] == "held"
+
+
+def test_each_device_tells_whose_memory_it_is_in_the_order_of_the_residents() -> None:
+    gpus = [cast(GpuFigures, {"index": index}) for index in (0, 1)]
+    rows = [cast(InstanceStatus, {"profile": name}) for name in ("chat", "embed")]
+    shown = with_shares(gpus, {0: {"embed": 30, "chat": 400, "gone": 5}}, rows)
+    assert [each["shares"] for each in shown] == [
+        [{"profile": "chat", "mib": 400}, {"profile": "embed", "mib": 30}],
+        [],
+    ]
