@@ -145,7 +145,7 @@ def test_a_quarantine_can_be_cleared(lab: Lab) -> None:
 
 
 def test_a_load_is_seen_in_all_views(lab: Lab) -> None:
-    lab.configure(QUICK)
+    lab.configure(QUICK + '[residency]\npolicy = "one"\n')
     lab.model("a")
     lab.model("b", {"load_s": 4.0})
     lab.serve("a")

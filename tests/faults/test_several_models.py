@@ -100,12 +100,13 @@ def test_one_that_dies_or_cannot_start_is_nothing_to_the_streams_and_requests_of
 
 
 def test_one_that_was_unloaded_says_so_and_is_loaded_again_by_a_request_and_by_no_look(lab: Lab) -> None:
-    for name in ("a", "b"):
-        lab.model(name)
-
+    lab.model("a")
+    lab.model("b", more="[residency]\nidle_unload_s = 600.0\n")
     lab.serve("a")
     lab.ready("a")
     lab.ask("first", model="b").check_complete(8)
+    limits = {each["model"]: each["ttl"] for each in httpx.get(f"{lab.url}/running").json()["running"]}
+    assert limits == {"a": 0, "b": 600}
     lab.control("/v1/unload", {"profile": "b"})
     until(lambda: running(lab) == {"a": "ready"}, "b is unloaded")
     one = httpx.get(f"{lab.url}/v1/models/b").json()["status"]

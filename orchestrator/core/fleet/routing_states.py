@@ -130,10 +130,16 @@ class RoutingView:
             refused = self.unavailable.get(profile) if other.asleep is not None else None
             return refused or other.refusal
 
-        if not self.on_request and self.asleep is not None and profile not in (None, self.asleep):
-            return Refusal(f"`{profile}` is not loaded; `orch load` or `orch switch` loads it", "not_running", None)
+        if profile is None:
+            return self.refusal
 
-        if profile is None or not self.on_request:
+        if not self.on_request:
+            # What is in focus was unloaded, or failed: that is no answer to who asks for something else.
+            about = self.asleep if self.refusal is None else self.refusal.profile
+            if about not in (None, profile):
+                text = f"`{profile}` is not loaded; `orch load` or `orch switch` loads it"
+                return Refusal(text, "not_running", None)
+
             return self.refusal
 
         if profile in self.unavailable:

@@ -124,6 +124,13 @@ def test_what_fails_or_loads_in_focus_stands_in_nobodys_way_but_its_own() -> Non
         assert (kind_of(view, "embed"), kind_of(view, "draw")) == ("send", "wait")
 
 
+def test_who_asks_for_what_is_not_loaded_is_not_told_why_something_else_failed() -> None:
+    view = view_of(fleet_of(failed("chat"), ready("embed")), replace(FACTS, on_request=False))
+    own, other = view.refuses("chat"), view.refuses("draw")
+    assert own is not None and BAD_MODEL.message in own.message
+    assert other is not None and "orch load" in other.message and BAD_MODEL.message not in other.message
+
+
 def test_what_is_not_resident_goes_as_while_one_model_runs() -> None:
     fleet = fleet_of(ready("chat"), ready("embed"))
     assert kind_of(view_of(fleet), "draw") == "wait"
