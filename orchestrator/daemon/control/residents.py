@@ -26,11 +26,12 @@ HOST = "host"
 
 @dataclass(frozen=True, slots=True)
 class _Entered:
-    """The state of a seat, and since when (monotonic) it has this name."""
+    """The state of a seat, and since when (monotonic) it has this name; `ready` is when it became ready last."""
 
     name: StateName
     current: str | None
     since: float
+    ready: float | None
 
 
 class ResidentRows:
@@ -79,6 +80,10 @@ class ResidentRows:
         since = self._clock.rfc3339(entered.since if entered is not None else monotonic())
         unloaded = resident.asleep is not None and isinstance(state, Stopped)
         loading = self._runs.loading(instance)
+        idle_s = self._idle_s(target.profile)
+        if idle_s is None and unloaded and entered is not None and entered.ready is not None:  # it never had a request
+            idle_s = monotonic() - entered.ready
+
         return InstanceStatus(
             profile=target.profile,
             engine=target.engine,
@@ -87,7 +92,7 @@ class ResidentRows:
             pid=pid_of(state),
             focus=seat == fleet.focus,
             pinned=fleet.pinned(target.profile),
-            idle_s=_idle(self._idle_s(target.profile)),
+            idle_s=None if idle_s is None else round(idle_s, 1),
             in_flight=sum(map(self._traffic.in_flight, instances)),
             queued=queued,
             memory=memory_status(self._runs.memory(instance)),
@@ -126,10 +131,12 @@ class ResidentRows:
         now = monotonic()
         before, self._entered = self._entered, {}
         for seat, resident in self._owner.fleet.residents.items():
-            entered = _Entered(name_of(resident.state), resident.current, now)
-            known = before.get(seat)
-            same = known is not None and (known.name, known.current) == (entered.name, entered.current)
-            self._entered[seat] = known if same and known is not None else entered
+            name, known = name_of(resident.state), before.get(seat)
+            if known is None or (known.name, known.current) != (name, resident.current):
+                ready = now if name == "ready" else known.ready if known is not None else None
+                known = _Entered(name, resident.current, now, ready)
+
+            self._entered[seat] = known
 
 
 def ordered(fleet: Fleet) -> list[tuple[str, Resident]]:
@@ -161,10 +168,6 @@ def device_mib(pid: int, gpus: Sequence[GpuReading], read: Sequence[MemoryRow]) 
 
     measured = [row.measured_bytes for row in read if row.place != HOST and row.measured_bytes is not None]
     return sum(measured) >> 20 if measured else None
-
-
-def _idle(idle_s: float | None) -> float | None:
-    return None if idle_s is None else round(idle_s, 1)
 
 
 def memory_status(rows: Sequence[MemoryRow]) -> list[MemoryStatus]:

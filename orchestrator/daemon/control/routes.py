@@ -32,11 +32,9 @@ A failure answers `{"error": {"message", "details", "hint", "code"}}`; `code` is
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TypeVar
 from urllib.parse import parse_qs
 
 import anyio
@@ -50,13 +48,25 @@ from orchestrator.api.top_frames import TopFrame
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError, UsageError
 from orchestrator.core.exit_codes import exit_code
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
-from orchestrator.core.fleet.resident_states import Strategy
 from orchestrator.core.fleet.routing import READING_AHEAD
 from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.core.terminal import quote_text
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.loading import LoadingActions
+from orchestrator.daemon.control.request_bodies import (
+    CancelBody,
+    DownBody,
+    LoadBody,
+    PinBody,
+    QuarantineBody,
+    RestartBody,
+    SwitchBody,
+    UnloadBody,
+    UpBody,
+    body_of,
+    number,
+)
 from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
@@ -77,62 +87,6 @@ _STATUSES: tuple[tuple[type[OrchError], int], ...] = (
     (TimedOutError, 504),
     (OrchError, 500),
 )
-
-
-class UpBody(msgspec.Struct, forbid_unknown_fields=True):
-    profile: str | None = None
-    engine: str | None = None
-    beside: list[str] = []
-    unverified: bool = False
-    force: bool = False
-
-
-class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
-    target: str
-    strategy: Strategy | None = None
-    dry_run: bool = False
-    now: bool = False
-    again: bool = False
-    keep: bool = False
-    unverified: bool = False
-    force: bool = False
-
-
-class LoadBody(msgspec.Struct, forbid_unknown_fields=True):
-    profile: str
-    engine: str | None = None
-    unverified: bool = False
-    force: bool = False
-
-
-class UnloadBody(msgspec.Struct, forbid_unknown_fields=True):
-    profile: str
-
-
-class PinBody(msgspec.Struct, forbid_unknown_fields=True):
-    profile: str
-    pinned: bool = True
-
-
-class RestartBody(msgspec.Struct, forbid_unknown_fields=True):
-    profile: str | None = None
-
-
-class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
-    id: str | int
-
-
-class QuarantineBody(msgspec.Struct, forbid_unknown_fields=True):
-    id: str | None = None
-
-
-class DownBody(msgspec.Struct, forbid_unknown_fields=True):
-    profiles: list[str] = []
-    force: bool = False
-    all: bool = False
-
-
-B = TypeVar("B")
 
 
 class Control:
@@ -226,39 +180,39 @@ class Control:
     async def _status(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
         if "after" in query:
-            wait_s = min(_number(query, "wait_s", 20.0), MAX_WAIT_S)
+            wait_s = min(number(query, "wait_s", 20.0), MAX_WAIT_S)
             with anyio.move_on_after(wait_s):
-                await self._router.changed(int(_number(query, "after", 0)))
+                await self._router.changed(int(number(query, "after", 0)))
 
         response.send(200, _JSON, msgspec.json.encode(await self._status_builder.full_status()))
 
     async def _frame(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
-        counts = (int(_number(query, name, default)) for name, default in (("points", 120), ("requests", 20)))
+        counts = (int(number(query, name, default)) for name, default in (("points", 120), ("requests", 20)))
         response.send(200, _JSON, msgspec.json.encode(await self._build_frame(*counts)))
 
     async def _up(self, request: Request, response: Response) -> None:
-        body = await _body(request, UpBody)
+        body = await body_of(request, UpBody)
         answer = await self._actions.up(
             body.profile, body.engine, body.beside, unverified=body.unverified, force=body.force
         )
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _load(self, request: Request, response: Response) -> None:
-        body = await _body(request, LoadBody)
+        body = await body_of(request, LoadBody)
         answer = await self._loading.load(body.profile, body.engine, unverified=body.unverified, force=body.force)
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _unload(self, request: Request, response: Response) -> None:
-        body = await _body(request, UnloadBody)
+        body = await body_of(request, UnloadBody)
         response.send(200, _JSON, msgspec.json.encode(await self._loading.unload(body.profile)))
 
     async def _pin(self, request: Request, response: Response) -> None:
-        body = await _body(request, PinBody)
+        body = await body_of(request, PinBody)
         response.send(200, _JSON, msgspec.json.encode(await self._loading.pin(body.profile, pinned=body.pinned)))
 
     async def _switch(self, request: Request, response: Response) -> None:
-        body = await _body(request, SwitchBody)
+        body = await body_of(request, SwitchBody)
         answer = await self._actions.switch(
             body.target,
             body.strategy,
@@ -275,7 +229,7 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode(await self._actions.reload()))
 
     async def _restart(self, request: Request, response: Response) -> None:
-        body = await _body(request, RestartBody)
+        body = await body_of(request, RestartBody)
         profile = self._loading.profile_of(body.profile) if body.profile is not None else None
         response.send(200, _JSON, msgspec.json.encode(await self._actions.restart(profile)))
 
@@ -286,7 +240,7 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode({"requests": found}))
 
     async def _cancel_request(self, request: Request, response: Response) -> None:
-        body = await _body(request, CancelBody)
+        body = await body_of(request, CancelBody)
         found = self._dispatcher.cancel(body.id)
         if not found:
             shown = quote_text(str(body.id), MAX_ID)
@@ -324,7 +278,7 @@ class Control:
     async def _switch_state(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
         operation = self._switcher.find(query.get("operation", [""])[-1])
-        with anyio.move_on_after(min(_number(query, "wait_s", 0.0), MAX_WAIT_S)):
+        with anyio.move_on_after(min(number(query, "wait_s", 0.0), MAX_WAIT_S)):
             await operation.done.wait()
 
         progress = READING_AHEAD if operation.phase == "reading" else self._status_builder.progress()
@@ -339,7 +293,7 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode(self._dispatcher.crash_suspects.entries(monotonic())))
 
     async def _clear_quarantine(self, request: Request, response: Response) -> None:
-        body = await _body(request, QuarantineBody)
+        body = await body_of(request, QuarantineBody)
         known = [each.id for each in self._dispatcher.crash_suspects.entries(monotonic())]
         if body.id is not None and body.id not in known:
             text = f"no request `{body.id}` has met the death of an engine"
@@ -353,7 +307,7 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode({"cleared": cleared}))
 
     async def _down(self, request: Request, response: Response) -> None:
-        body = await _body(request, DownBody)
+        body = await body_of(request, DownBody)
         stopped, left = await self._loading.down(body.profiles, force=body.force)
         ends = body.all or (self._ends_with_engine and not left)
         answer = {
@@ -368,16 +322,16 @@ class Control:
 
     async def _logs(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
-        lines = self._log.tail(int(_number(query, "lines", 100)))
+        lines = self._log.tail(int(number(query, "lines", 100)))
         if "after" in query:
-            after = _number(query, "after", -1)
+            after = number(query, "after", -1)
             lines = [line for line in lines if line.seq > after]
 
         response.start(200, _LINES)
         for line in lines:
             response.write(_log_line(line))
 
-        if _number(query, "follow", 0):
+        if number(query, "follow", 0):
             start = lines[-1].seq + 1 if lines else None
             async for item in self._log.subscribe(start):
                 if isinstance(item, LogLine):
@@ -392,7 +346,7 @@ class Control:
 
     async def _events(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)
-        count = int(_number(query, "lines", 50))
+        count = int(number(query, "lines", 50))
         events = self._event_log.after(0)[-count:] if count else []
         seen = self._event_log.news.value
         response.start(200, _LINES)
@@ -401,7 +355,7 @@ class Control:
             for event in events:
                 response.write(msgspec.json.encode(event) + b"\n")
 
-            if not _number(query, "follow", 0):
+            if not number(query, "follow", 0):
                 break
 
             await response.drain()
@@ -426,23 +380,3 @@ def _unexpected(error: Exception) -> dict[str, object]:
 
 def _log_line(line: LogLine) -> bytes:
     return msgspec.json.encode({"seq": line.seq, "text": line.text}) + b"\n"
-
-
-def _number(query: dict[str, list[str]], name: str, default: float) -> float:
-    text = query.get(name, [str(default)])[-1]
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-
-    if not math.isfinite(number):
-        raise UsageError(f"`{name}` must be a number, found `{text}`")
-
-    return number
-
-
-async def _body(request: Request, kind: type[B]) -> B:
-    try:
-        return msgspec.json.decode(await request.body() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"the request's body is wrong: {error}") from None

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from orchestrator.adapters.systemd.notify import Notifier, extend_field, reloading_fields, status_field
+from orchestrator.api.wording import agreeing
 from orchestrator.core.fleet.lifecycle_states import Failed, Failure, Ready, State, Stopped, describe
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.router import Router
@@ -123,7 +124,9 @@ class ManagerLink:
 
     def _line(self) -> str:
         state = self._owner.fleet.state
-        line = status_line(state, self._router.view().progress, self._gateway_url)
+        residents = self._owner.fleet.residents.values()
+        ready = sum(isinstance(each.state, Ready) for each in residents) - isinstance(state, Ready)
+        line = status_line(state, self._router.view().progress, self._gateway_url, beside=ready)
         if self._stopping:
             return f"stopping; {line}"
 
@@ -131,8 +134,12 @@ class ManagerLink:
         return f"{self._remark[0]}; {line}" if self._remark and self._remark[1] == state else line
 
 
-def status_line(state: State, progress: str, url: str) -> str:
-    """Return one line for `systemctl status`: what is loaded, what is loading, or why nothing is."""
+def status_line(state: State, progress: str, url: str, *, beside: int = 0) -> str:
+    """Return one line for `systemctl status`: what is loaded, what is loading, or why nothing is.
+
+    :param beside: how many others serve
+    """
+    url = f"{beside} more {agreeing(beside, 'is', 'are')} ready; {url}" if beside else url
     match state:
         case Stopped():
             return f"no model is loaded; {url}"

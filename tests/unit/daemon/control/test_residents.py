@@ -183,3 +183,23 @@ def test_who_waits_for_another_focus_is_told_how_far_that_is() -> None:
             assert rows.progress_towards(move.seat) == "switching to b@ik-fork: preparing b@ik-fork"
 
     anyio.run(work)
+
+
+def test_what_never_had_a_request_is_idle_since_it_was_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(residents, "monotonic", lambda: now)
+
+    async def work() -> None:
+        nonlocal now
+        async with running_owner() as (owner, effects):
+            rows = rows_of(owner)
+            await have_two(owner, effects)
+            now = 1060.0
+            await owner.ask(UnloadRequested("b"))
+            for event in (Drained("t.1"), Exited("t.1", TERMINATED)):
+                await owner.ask(event)
+
+            now = 1090.0
+            assert rows.rows()[1]["idle_s"] == 90.0
+
+    anyio.run(work)

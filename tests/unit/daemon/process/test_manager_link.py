@@ -172,3 +172,7 @@ async def test_without_a_manager_everything_is_silent() -> None:
 )
 def test_the_line_says_the_progress_while_there_is_one(state: str, line: str) -> None:
     assert status_line(machine_in(state).state, "loading a", URL) == line
+
+
+def test_the_line_says_how_many_serve_beside_the_one_in_focus() -> None:
+    assert status_line(machine_in("ready").state, "ready a", URL, beside=2) == f"ready a; 2 more are ready; {URL}"
