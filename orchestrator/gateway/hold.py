@@ -96,8 +96,9 @@ class Hold:
     def release(self, decided: Callable[[str | None], bool], profiles: Iterable[str | None] | None = None) -> int:
         """Wake those for whose profile something was decided, the oldest first; woken in this order they run in it.
 
-        :param decided: asked once for each ticket, in their order
-        :param profiles: only those who wait for one of these; all of them by default
+        :param decided: asked for one ticket after the other, in their order
+        :param profiles: only those who wait for one of these, which are the same instance's: after the first whose turn
+            it is not, nobody's is. All lines by default
         :return: how many
         """
         wanted = self._lines if profiles is None else profiles
@@ -108,6 +109,8 @@ class Hold:
             if decided(ticket.profile):
                 ticket.release()
                 woken += 1
+            elif profiles is not None:
+                break
 
         return woken
 

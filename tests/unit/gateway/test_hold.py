@@ -38,12 +38,18 @@ def test_only_those_are_asked_about_who_wait_for_one_of_these_profiles() -> None
     tickets = [hold.enter(name, float(since), "") for since, name in enumerate(("a", None, "b", "a"))]
     asked: list[str | None] = []
 
-    def note(profile: str | None) -> bool:
+    def two(profile: str | None) -> bool:
         asked.append(profile)
-        return profile == "a"
+        return len(asked) <= 2
 
-    assert hold.release(note, ("a", None, "nobody")) == 2
+    def none(profile: str | None) -> bool:
+        asked.append(profile)
+        return False
+
+    assert hold.release(two, ("a", None, "nobody")) == 2
     assert asked == ["a", None, "a"]
+    assert hold.release(none, ("a",)) == 0
+    assert asked[3:] == ["a"]  # after one whose turn it is not, it is nobody's
     assert hold.waiting() == {"a": (2, 0.0), "b": (1, 2.0)}
     with tickets[0], tickets[2]:
         pass
