@@ -18,7 +18,8 @@ from tests.support import PATIENCE_S, Home, new_home
 from tests.support import until as wait_until
 from tests.tui.driving import dashboard, head, picture, until
 from tui.app import Dashboard
-from tui.screens.confirm import ConfirmScreen
+from tui.screens.confirm import ConfirmScreen, MenuScreen
+from tui.screens.residents import ResidentsScreen
 from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen
 from tui.source import DaemonSource
@@ -294,3 +295,25 @@ async def test_a_request_that_has_ended_cannot_be_cancelled(home: Home) -> None:
 
 def running(app: Dashboard) -> list[RequestRow]:
     return [row for row in app.requests._rows if row["outcome"] == "running"]
+
+
+async def test_another_profile_is_loaded_beside_and_unloaded_from_the_list(home: Home) -> None:
+    fresh(home)
+    async with dashboard(source(home), (140, 40)) as (app, pilot):
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, ResidentsScreen), "the list is open")
+        await pilot.press("l")
+        await until(pilot, lambda: isinstance(app.screen, MenuScreen), "the choice is open")
+        choices = app.screen.query_one(OptionList)
+        choices.highlighted = next(at for at, each in enumerate(choices.options) if each.id == "two@embedded")
+        await pilot.press("enter")
+        await until(pilot, lambda: "two@embedded is loaded" in picture(app), "it is loaded")
+        await until(pilot, lambda: "● two@embedded ready" in picture(app), "it is in the list")
+        assert home.status()["profile"] == "one"
+        await pilot.press("m")
+        await until(pilot, lambda: isinstance(app.screen, ResidentsScreen), "the list is open")
+        await pilot.press("j", "u")
+        await until(pilot, lambda: "○ two@embedded unloaded" in picture(app), "it is unloaded")
+
+    home.orch("down", "two")
+    assert [row["profile"] for row in home.status()["instances"]] == ["one"]
