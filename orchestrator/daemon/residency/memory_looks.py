@@ -183,7 +183,7 @@ class MemoryLooks:
 
             self._told_by |= {instance}
             for name, mib in free_mib.items():
-                place = place_of_device(name, run.launch.profile, read)
+                place = place_of_device(name, run.launch.profile, read, run.launch.rendered.env)
                 others = sum(each.get(place, 0) for other, each in told.items() if other != instance)
                 before = 0 if run.alone else self._told_totals.get(place, 0)
                 self._told_totals[place] = max(before, mib + (0 if run.alone else others))
@@ -202,7 +202,7 @@ def told_mib(run: EngineRun, read: int) -> dict[str, int]:
     start = run.read_back.start
     found = {HOST_PLACE: _mib(sum(start.host.values()))}
     for device in start.devices:
-        place = place_of_device(device.name, run.launch.profile, read)
+        place = place_of_device(device.name, run.launch.profile, read, run.launch.rendered.env)
         found[place] = found.get(place, 0) + _mib(sum(device.sizes.values()) + (device.beside or 0))
 
     return found
@@ -218,7 +218,8 @@ def both(one: Holding, other: Holding) -> Holding:
 
 def _need_of_run(run: EngineRun, read: int) -> ProfileNeed:
     launch = run.launch
-    return planned_need(launch.plan, launch.profile, launch.model_bytes >> 20, places_of(launch.profile, read))
+    places = places_of(launch.profile, read, launch.rendered.env)
+    return planned_need(launch.plan, launch.profile, launch.model_bytes >> 20, places)
 
 
 def _is_read(place: str, read: int) -> bool:

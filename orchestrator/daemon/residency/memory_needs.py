@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -16,7 +17,6 @@ from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.residency.memory_ledger import ProfileNeed, margins_of, planned_need
 from orchestrator.core.residency.places import place_of_device, places_of
 from orchestrator.daemon.fleet.target_files import TargetFiles
@@ -88,11 +88,13 @@ class NeedBook:
         parts = read_splits(path)
         planner = StartPlanner(profile, engine, path, parts, gpus, known_starts(self._paths, engine))
         names = planner.used_devices(profile)
-        places = places_of(profile, len(gpus)) if names is None else _places(names, profile, gpus)
-        plan = planner.plan(profile, None if names is None else len(names))
+        environment = {**os.environ, **profile.environment}
+        if names is None:
+            places = places_of(profile, len(gpus), environment)
+            plan = planner.plan(profile, len(places) or None)
+        else:
+            places = tuple(place_of_device(name, profile, len(gpus), environment) for name in names)
+            plan = planner.plan(profile, len(names))
+
         size_mib = sum(part.file_size for part in parts) >> 20
         return KnownNeed(planned_need(plan, profile, size_mib, places), margins_of(profile, places))
-
-
-def _places(names: Sequence[str], profile: EngineProfile, gpus: Sequence[GpuReading]) -> tuple[str, ...]:
-    return tuple(place_of_device(name, profile, len(gpus)) for name in names)

@@ -60,6 +60,10 @@ def look(figures: MemoryFigures, needs: Mapping[str, ProfileNeed], margin: int =
         ("RPC1", {"memory.rpc": ("a:1", "b:2")}, 1, "rpc b:2"),
         ("RPC1", {"memory.rpc": ("a:1",)}, 1, "RPC1"),
         ("Metal", {}, 1, "Metal"),
+        ("CUDA0", {"environment.CUDA_VISIBLE_DEVICES": "1"}, 2, "gpu1"),
+        ("CUDA1", {"environment.CUDA_VISIBLE_DEVICES": "1"}, 2, "CUDA1"),
+        ("Vulkan1", {"environment.GGML_VK_VISIBLE_DEVICES": "2,0"}, 3, "gpu0"),
+        ("CUDA0", {"environment.CUDA_VISIBLE_DEVICES": "GPU-8932f937"}, 1, "gpu0"),
     ],
 )
 def test_a_device_has_one_name_whatever_an_engine_calls_it(
@@ -77,6 +81,7 @@ def test_a_device_has_one_name_whatever_an_engine_calls_it(
         ({"memory.split": "none"}, 2, ("gpu0",)),
         ({"memory.split": "none", "memory.main_gpu": 1}, 2, ("gpu1",)),
         ({"memory.rpc": ("a:1",)}, 1, ("gpu0", "rpc a:1")),
+        ({"environment.CUDA_VISIBLE_DEVICES": "1"}, 2, ("gpu1",)),
         ({"memory.rpc": ("a:1", "b:2"), "memory.devices": ("RPC1",)}, 1, ("rpc b:2",)),
     ],
 )
