@@ -87,6 +87,7 @@ class Ask:
     :param leaves_after_s: it closes its connection then, unless it has its answer
     :param leaves_after_bytes: it closes once it has read so much of the answer
     :param resets: it leaves with a RST
+    :param model: that it names; empty for none
     """
 
     number: int
@@ -97,6 +98,7 @@ class Ask:
     leaves_after_s: float | None
     leaves_after_bytes: int | None
     resets: bool
+    model: str = ""
 
     @property
     def id(self) -> str:
@@ -113,6 +115,7 @@ class Ask:
 
     def body(self) -> dict[str, object]:
         common: dict[str, object] = {"stream": self.stream, "temperature": 0}
+        common |= {"model": self.model} if self.model else {}
         if self.route == "/completion":
             return {**common, "prompt": self.prompt, "n_predict": self.tokens, "cache_prompt": False}
 

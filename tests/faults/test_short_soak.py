@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import soak_plan, soak_samples
+from benchmarks import soak_fleet, soak_plan, soak_samples
 from benchmarks.soak_clients import REAL, Violation, judge, known_text
 from benchmarks.soak_plan import Ask
 from benchmarks.soak_report import written
@@ -19,6 +19,7 @@ from tests.faults.lab import Lab, expected_text
 SEED = 1
 CYCLES = 15
 REQUESTS = 200
+DEMANDS = 60
 LIMIT_S = 40.0
 
 STREAM = Ask(
@@ -40,7 +41,22 @@ def test_a_short_soak_loses_no_request_and_leaves_nothing_behind(lab: Lab) -> No
     assert "No violation" in written(report, SEED, CYCLES, REQUESTS, 0.0, "unknown")
 
 
+@pytest.mark.timeout(150)
+def test_a_short_soak_of_several_models_loses_no_request_and_leaves_nothing_behind(lab: Lab) -> None:
+    soak_fleet.prepare(lab)
+    said: list[str] = []
+    report = soak_fleet.FleetSoak(lab, SEED, DEMANDS, said.append).run(LIMIT_S)
+    assert report.problems == [], "\n".join(said)
+    assert report.outcomes["complete"] > report.sent // 2
+    assert report.events["evicted"] and report.events["ready"] and report.samples
+    assert "No violation" in soak_fleet.written(report, SEED, DEMANDS)
+
+
 def test_a_seed_decides_everything() -> None:
+    demands = [soak_fleet.demand(SEED, number) for number in range(1, 501)]
+    assert demands == [soak_fleet.demand(SEED, number) for number in range(1, 501)]
+    assert {each.model for each in demands} == set(soak_plan.FAKES)
+    assert {each.deed for each in demands} >= {"load", "unload", "pin", "unpin", "kill", "segv"}
     assert soak_plan.cycle(1, 7) == soak_plan.cycle(1, 7) != soak_plan.cycle(2, 7)
     assert soak_plan.ask(1, 7) == soak_plan.ask(1, 7) != soak_plan.ask(2, 7)
     cycles = [soak_plan.cycle(SEED, number) for number in range(1, 501)]
