@@ -72,12 +72,12 @@ class MemoryLook:
 class Settling:
     """What was ended to make room.
 
-    :param seats: of those who end
+    :param instances: that end; another one may start in their seats meanwhile
     :param expected: free MiB by place once their memory is back
     :param until: no longer than this, monotonic; None while they have not ended
     """
 
-    seats: frozenset[str]
+    instances: frozenset[str]
     expected: Amounts
     until: float | None = None
 

@@ -86,11 +86,13 @@ from orchestrator.core.fleet.resident import step_resident
 from orchestrator.core.fleet.resident_states import (
     NOBODY,
     CancelRequested,
+    EndCause,
     ResidentEvent,
     SleepRequested,
     SlotWoke,
     StopAllRequested,
     SwitchFinished,
+    SwitchOperation,
     SwitchRequested,
     UpRequested,
     has_process,
@@ -171,7 +173,12 @@ class _FleetTurn:
     def restart(self, event: SwitchRequested) -> None:
         seat = self.fleet.seat_of(event.target.profile)
         if seat is not None:
+            self._take_over(seat)
             self.step_seat(seat, event)
+        else:  # it has just gone
+            operation = SwitchOperation(event.slot, None, event.target, event.strategy, self.now)
+            cause = EndCause("interrupted", f"{event.target.profile} is not loaded any more")
+            self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
 
     def load(self, event: LoadRequested) -> None:
         seat = self.fleet.seat_of(event.target.profile)
@@ -301,19 +308,21 @@ class _FleetTurn:
         # Drivers give memory back a while after a process's end; the host's is back with it.
         gives = {place: sum(each.get(place, 0) for each in holds) for place in memory.free if place != "host"}
         expected = {place: memory.free[place] + mib - return_slack_mib(mib) for place, mib in gives.items() if mib}
+        states = (state for seat in seats for state in self.fleet.residents[seat].slots.values())
+        instances = frozenset(filter(None, map(instance_of, states)))
         for seat in seats:
             self.step_seat(seat, SleepRequested(None))
 
         start = replace(self.fleet.waiting[instance], crowded=False, why=f"{', '.join(names)} makes room")
         self.fleet = replace(
             self.fleet,
-            settling=Settling(frozenset(seats), expected),
+            settling=Settling(instances, expected),
             waiting={**self.fleet.waiting, instance: start},
         )
         self.effects.append(Told("evicted", f"{', '.join(names)} is unloaded to make room: {why}"))
 
     def _refuse(self, start: WaitingStart, instance: str, why: str) -> None:
-        if start.by_client:
+        if start.by_client and self.fleet.residents[start.seat].switch is None:
             self.step_seat(start.seat, SleepRequested(None))
             self.effects.append(Refused(start.profile, why))
         else:
@@ -368,7 +377,7 @@ class _FleetTurn:
 
         self._drop_failed_guests()
         settling = self.fleet.settling
-        if settling is not None and settling.until is None and not any(map(self._holds, settling.seats)):
+        if settling is not None and settling.until is None and not self._lives(settling.instances):
             self.fleet = replace(self.fleet, settling=replace(settling, until=self.now + RETURN_S))
 
         kept = {
@@ -453,6 +462,9 @@ class _FleetTurn:
     def _takes(self, state: State) -> bool:
         """Return whether an instance in this state holds memory, or is about to."""
         return has_process(state) or (isinstance(state, Preparing) and state.instance not in self.fleet.waiting)
+
+    def _lives(self, instances: frozenset[str]) -> bool:
+        return any(has_process(each) and instance_of(each) in instances for each in self.fleet.slots.values())
 
     def _is_used(self, seat: str) -> bool:
         """Return whether anything is in a seat: a process, a start, a failure that clients are told of, what sleeps."""

@@ -23,7 +23,9 @@ from orchestrator.core.fleet.lifecycle_states import (
     Preparing,
     Ready,
     Starting,
+    StartRecord,
     State,
+    Stopped,
     Stopping,
     describe,
 )
@@ -116,7 +118,9 @@ class Owner:
         fleet, effects = step_fleet(before.fleet, event, now, self._policy)
         if fleet != before.fleet:
             moved = name_of(fleet.state) != name_of(before.fleet.state) or fleet.current != before.fleet.current
-            self.published.publish(Published(fleet, now if moved else before.since))
+            # The focus may have moved to what has been ready for long.
+            since = fleet.state.since if isinstance(fleet.state, Ready) else now
+            self.published.publish(Published(fleet, since if moved else before.since))
             for observer in self._observers:
                 observer()
 
@@ -185,6 +189,8 @@ class Owner:
                 message = (
                     f"{state.start_record.target}: {describe(state.failure)}; {state.start_record.attempts[-1].next}"
                 )
+            case Stopped(last=StartRecord(target=target)):
+                message = f"stopped {target}"
             case Stopping(failure=failure) if failure is not None:
                 message = f"{state.start_record.target}: {describe(failure)}"
             case _:

@@ -95,7 +95,7 @@ class DemandScheduler:
 
             self._wake.clear()
             await self.look()
-            while self._waiting() or self._owner.fleet.waiting:
+            while self._owner.fleet.waiting or self._somebody_waits_for_a_model():
                 await anyio.sleep(LOOK_EVERY_S)
                 await self.look()
 
@@ -128,6 +128,11 @@ class DemandScheduler:
             return MemoryLook()
 
         return memory
+
+    def _somebody_waits_for_a_model(self) -> bool:
+        """Return whether a request waits for more than a place at an engine that serves."""
+        view = self._router.view()
+        return any(view.endpoint_for(each.profile) is None for each in self._waiting())
 
     def _waiting(self) -> list[Demand]:
         now, asleep = monotonic(), self._owner.fleet.asleep

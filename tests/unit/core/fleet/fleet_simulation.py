@@ -20,6 +20,7 @@ from orchestrator.core.fleet.fleet_states import (
     Looked,
     PinRequested,
     Refused,
+    RestartRequested,
     RulesChanged,
     Told,
     UnloadRequested,
@@ -114,6 +115,13 @@ class SimulatedFleet:
         slot = self._fresh()
         self.requested.add(slot)
         self.take(FocusRequested(SwitchRequested(Target(profile, engine), slot, strategy), keep))
+        return slot
+
+    def restart(self, profile: str, engine: str = "upstream") -> str:
+        """Ask for a profile to be started anew; the id of the operation."""
+        slot = self._fresh()
+        self.requested.add(slot)
+        self.take(RestartRequested(SwitchRequested(Target(profile, engine), slot, "replace", again=True)))
         return slot
 
     def cancel(self, operation: str) -> None:

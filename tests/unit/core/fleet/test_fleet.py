@@ -366,3 +366,15 @@ def test_who_came_first_does_not_hold_up_who_fits(order: str) -> None:
 
     sim.become_ready("b")
     assert sim.ready() >= {"b", "c"}
+
+
+def test_what_was_to_make_room_and_is_started_anew_holds_nobody_up_for_ever() -> None:
+    sim = loaded("a", "b")
+    sim.ask("c")
+    sim.now += 10.0
+    sim.look()
+    assert [each.kind for each in sim.told] == ["evicted"]
+    [gone] = {"a", "b"} - sim.ready()
+    sim.up(gone)
+    sim.settle(60.0)
+    assert sim.served["c"] == 1

@@ -79,6 +79,10 @@ class FleetMachine(RuleBasedStateMachine):
     def the_rules_change(self, rules: ResidencyRules) -> None:
         self.sim.rules(rules)
 
+    @rule(profile=PROFILES, engine=ENGINES)
+    def a_restart_is_requested(self, profile: str, engine: str) -> None:
+        self.sim.restart(profile, engine)
+
     @precondition(lambda self: self.sim.fleet.moves)
     @rule()
     def a_switch_is_cancelled(self) -> None:
@@ -159,4 +163,4 @@ class FleetMachine(RuleBasedStateMachine):
 
 
 TestFleet = FleetMachine.TestCase
-TestFleet.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestFleet.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

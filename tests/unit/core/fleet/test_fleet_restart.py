@@ -14,7 +14,7 @@ from orchestrator.core.fleet.fleet_states import (
     RestartRequested,
 )
 from orchestrator.core.fleet.lifecycle_states import CanaryPassed, Drained, Loaded, Prepared, Spawned
-from orchestrator.core.fleet.resident_states import StartingNew, SwitchRequested, UpRequested
+from orchestrator.core.fleet.resident_states import StartingNew, SwitchFinished, SwitchRequested, UpRequested
 from tests.unit.core.fleet.lifecycle_machine import FIRST, POLICY, RECOVERY, A, B
 
 
@@ -48,7 +48,10 @@ def test_the_resident_beside_is_started_anew_in_its_seat_and_the_focus_serves_on
 
 def test_what_is_not_loaded_is_not_started() -> None:
     alone, _ = take(Fleet(), UpRequested(A, "s"), *becoming_ready("s.1"))
-    assert take(alone, RestartRequested(SwitchRequested(B, "r", "replace", again=True))) == (alone, [])
+    after, [told] = take(alone, RestartRequested(SwitchRequested(B, "r", "replace", again=True)))
+    assert after == alone
+    assert isinstance(told, SwitchFinished)
+    assert not told.ok and told.cause_text == "b is not loaded any more"
 
 
 def test_a_start_that_clients_waited_for_stays_once_a_person_asks_for_it() -> None:
