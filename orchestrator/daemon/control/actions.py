@@ -12,10 +12,9 @@ from itertools import combinations
 from anyio.abc import TaskGroup
 
 from orchestrator.core.errors import NotRunningError, UsageError
-from orchestrator.core.fleet.fleet_states import LoadRequested
+from orchestrator.core.fleet.fleet_states import LoadRequested, ResidencyRules
 from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.core.fleet.resident_states import Strategy, UpRequested, state_is_active, target_of
-from orchestrator.core.fleet.rules import ResidencyRules
 from orchestrator.daemon.control.loading import not_loaded
 from orchestrator.daemon.control.residents import ordered
 from orchestrator.daemon.control.status import StatusBuilder

@@ -23,7 +23,6 @@ from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.fleet_states import FocusRequested, RestartRequested
 from orchestrator.core.fleet.lifecycle_states import Ready, Target
-from orchestrator.core.fleet.placement import choose_strategy
 from orchestrator.core.fleet.resident import CANCELLED
 from orchestrator.core.fleet.resident_states import (
     CancelRequested,
@@ -33,6 +32,7 @@ from orchestrator.core.fleet.resident_states import (
     SwitchRequested,
     target_of,
 )
+from orchestrator.core.residency.placement import choose_strategy
 from orchestrator.core.starts.start import placed_mib
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget

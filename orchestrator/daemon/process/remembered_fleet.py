@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.core.fleet.fleet_states import Fleet
+from orchestrator.core.fleet.fleet_states import Fleet, ResidencyRules
 from orchestrator.core.fleet.lifecycle_states import Backoff, Target
 from orchestrator.core.fleet.resident_states import Resident, state_is_active, target_of
-from orchestrator.core.fleet.rules import ResidencyRules
 
 
 def as_saved(target: Target) -> dict[str, str]:

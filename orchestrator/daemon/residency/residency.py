@@ -7,8 +7,7 @@ from typing import Any, cast
 
 from orchestrator.core.config import Config
 from orchestrator.core.fleet.demand import DemandPolicy
-from orchestrator.core.fleet.fleet_states import RulesChanged
-from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
+from orchestrator.core.fleet.fleet_states import ProfileRules, ResidencyRules, RulesChanged
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.residency.table import ResidencyConfig
 

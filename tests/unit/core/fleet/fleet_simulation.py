@@ -20,6 +20,7 @@ from orchestrator.core.fleet.fleet_states import (
     Looked,
     PinRequested,
     Refused,
+    ResidencyRules,
     RestartRequested,
     RulesChanged,
     Told,
@@ -50,7 +51,6 @@ from orchestrator.core.fleet.resident_states import (
     slot_of,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
-from orchestrator.core.fleet.rules import ResidencyRules
 from orchestrator.core.profile.profile import Recovery
 from tests.unit.core.fleet.lifecycle_world import Job, SimulatedEngines
 

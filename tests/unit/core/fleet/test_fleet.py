@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.fleet.demand import DemandPolicy
+from orchestrator.core.fleet.fleet_states import ProfileRules, ResidencyRules
 from orchestrator.core.fleet.lifecycle_states import Failed, Failure, Ready, Target
-from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
 from tests.unit.core.fleet.fleet_simulation import SimulatedFleet
 
 BROKEN = Failure("bad_model", "the file is no GGUF", evidence="invalid magic", action="give_up")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from orchestrator.core.fleet.demand import DemandPolicy
+from orchestrator.core.fleet.fleet_states import ResidencyRules
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.resident_states import SlotWoke, Strategy
 from orchestrator.core.fleet.restart import RestartPolicy
-from orchestrator.core.fleet.rules import ResidencyRules
 from tests.unit.core.fleet.fleet_simulation import OUT_OF_MEMORY, SimulatedFleet
 
 PROFILES = st.sampled_from("abcd")

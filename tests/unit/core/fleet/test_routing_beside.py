@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.fleet.admission import WaitingStart
-from orchestrator.core.fleet.fleet_states import Fleet
+from orchestrator.core.fleet.fleet_states import Fleet, ProfileRules, ResidencyRules
 from orchestrator.core.fleet.lifecycle_states import (
     Event,
     Exited,
@@ -32,7 +32,6 @@ from orchestrator.core.fleet.routing import (
     unloaded_since,
 )
 from orchestrator.core.fleet.routing_states import Endpoint, Refusal, RoutingView
-from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
 from tests.unit.core.fleet.lifecycle_machine import BAD_MODEL, CRASH, FIRST, RECOVERY, Machine, start
 
 NOW = 100.0

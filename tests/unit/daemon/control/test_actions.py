@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import UsageError
-from orchestrator.core.fleet.rules import ResidencyRules
+from orchestrator.core.fleet.fleet_states import ResidencyRules
 from orchestrator.daemon.control.actions import check_beside
 
 PAIR = (frozenset({"a", "b"}),)

@@ -15,9 +15,8 @@ import pytest
 
 from orchestrator.adapters.store.state_file import save_state
 from orchestrator.core.errors import UsageError
-from orchestrator.core.fleet.fleet_states import DownRequested, LoadRequested, RulesChanged
+from orchestrator.core.fleet.fleet_states import DownRequested, LoadRequested, ResidencyRules, RulesChanged
 from orchestrator.core.fleet.lifecycle_states import Prepare, Target
-from orchestrator.core.fleet.rules import ResidencyRules
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer

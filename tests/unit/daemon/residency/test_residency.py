@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from orchestrator.core.config import Config, GatewayConfig
 from orchestrator.core.fleet.demand import DemandPolicy
-from orchestrator.core.fleet.fleet_states import RulesChanged
-from orchestrator.core.fleet.rules import ProfileRules, ResidencyRules
+from orchestrator.core.fleet.fleet_states import ProfileRules, ResidencyRules, RulesChanged
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.settings import Value
 from orchestrator.core.residency.table import ResidencyConfig

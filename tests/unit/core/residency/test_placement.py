@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.fleet.placement import (
+from orchestrator.core.profile.profile import EngineProfile, Recovery
+from orchestrator.core.profile.settings import Value
+from orchestrator.core.residency.placement import (
     DEFAULT_MARGIN_MIB,
     DEVICE_OVERHEAD_MIB,
     HOST_OVERHEAD_MIB,
     choose_strategy,
 )
-from orchestrator.core.profile.profile import EngineProfile, Recovery
-from orchestrator.core.profile.settings import Value
 
 
 def profile(settings: Mapping[str, Value] | None = None) -> EngineProfile:
