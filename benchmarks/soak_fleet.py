@@ -248,8 +248,11 @@ class FleetSoak:
         lab.replayed.update(request for request, count in accepted.items() if count == 2)
         report.problems += [f"{request} was accepted {count} times" for request, count in accepted.items() if count > 2]
         report.problems += soak_samples.problems(report.samples[1:], lab.baseline_threads)
-        told = map(json.loads, client.stream(lab.control_socket, "/v1/events?lines=100000&follow=0"))
+        told = list(map(json.loads, client.stream(lab.control_socket, "/v1/events?lines=100000&follow=0")))
         report.events = Counter(str(event["kind"]) for event in told if event["kind"] in KINDS)
+        for event in told:
+            if event["kind"] in ("refused", "failed"):
+                self._say(f"{event['time']} {event['kind']}: {event['message']}")
 
 
 def processes(lab: Lab) -> dict[str, int]:
