@@ -229,6 +229,8 @@ class FleetSoak:
         # What is compared is a daemon that runs nothing.
         lab.control("/v1/down", {})
         until(lambda: not lab.tagged(), f"no process is left: {lab.tagged()}", READY_S)
+        keys = os.path.join(lab.root, "run", "keys")
+        until(lambda: not os.path.exists(keys) or not os.listdir(keys), "no engine's key is left", READY_S)
         self.report.samples.append(soak_samples.take(lab, number, time.monotonic() - self._began))
         check_state_file(lab)
 

@@ -176,6 +176,7 @@ class MemoryLooks:
 
     def _note_totals(self, runs: Sequence[EngineRun], told: Mapping[str, Mapping[str, int]], read: int) -> None:
         """Note what engines say of devices that orch cannot read: free before they loaded, so with what others had."""
+        self._told_by &= told.keys()
         for run in runs:
             instance, free_mib = run.launch.instance, run.log_cursor.activity.free_mib
             if instance in self._told_by or not free_mib or run.read_back is None:
