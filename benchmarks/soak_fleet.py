@@ -185,7 +185,7 @@ class FleetSoak:
                 self._kill(subject, signal.SIGKILL if plan.deed == "kill" else signal.SIGSEGV)
 
             self.report.deeds[plan.deed] += plan.deed != "none"
-        except (OrchError, LookupError) as error:
+        except (OrchError, LookupError, ProcessLookupError) as error:  # it may have ended by itself just now
             self.report.deeds[f"{plan.deed}, refused"] += 1
             self._say(f"{plan.deed} {subject}: {error}")
 
