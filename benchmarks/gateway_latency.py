@@ -122,11 +122,24 @@ async def run_engine(port: int) -> None:
     await server.serve_forever()
 
 
+class NothingManaged:
+    """No client asks for a model to be loaded here."""
+
+    async def load(self, profile: str) -> bool:
+        return False
+
+    async def unload(self, profile: str | None) -> list[str]:
+        return []
+
+    def recent(self) -> Sequence[Finished]:
+        return ()
+
+
 async def run_gateway(port: int, upstream: str) -> None:
     host, _, upstream_port = upstream.rpartition(":")
     supervisor = Always(Endpoint("i-1", "demo", "stand-in", host, int(upstream_port), "key"))
     options = GatewayOptions()
-    gateway = Gateway(options, Dispatcher(options, supervisor, supervisor), no_metrics)
+    gateway = Gateway(options, Dispatcher(options, supervisor, supervisor), no_metrics, NothingManaged())
     await gateway.start([socket.create_server(("127.0.0.1", port), backlog=1024)])
     await asyncio.Event().wait()
 

@@ -13,6 +13,7 @@ from orchestrator.gateway.errors import Family, GatewayError
 
 Kind = Literal[
     "about", "health", "models", "model", "metrics", "running", "requests", "cancel", "monitor", "inference",
+    "manage",
 ]  # fmt: skip
 """The kind of a route: `monitor` and `inference` are the engine's; the one is answered by what is loaded and never has
 anything loaded, the other is held until its model is. The rest is answered by the gateway itself."""
@@ -83,6 +84,21 @@ OWN_ROUTES: dict[str, Route] = {
     "/v1/requests": Route("requests", _OWN),
 }  # fmt: skip
 
+_READ = Route("manage", _OWN)
+_ASK = Route("manage", ("POST",))
+_UNLOAD = Route("manage", ("POST",), json_body=False)
+
+MANAGE_ROUTES: dict[str, Route] = {
+    # llama-swap's
+    "/unload": _READ, "/api/models/unload": _UNLOAD, "/api/events": _READ, "/api/version": _READ,
+    "/api/profiles": _READ, "/api/performance": _READ, "/api/metrics/activity": _READ, "/wol-health": _READ,
+    # of llama-server's router
+    "/models/load": _ASK, "/models/unload": _ASK, "/models/sse": _READ,
+    # Ollama's that only look
+    "/api/tags": _READ, "/api/ps": _READ,
+}  # fmt: skip
+"""What clients of others ask to see what is loaded, and to have models loaded and unloaded (`manage`)."""
+
 # What a client of one engine may ask of it under /upstream/NAME, beside the routes that need no name.
 _UPSTREAM_ONLY: dict[str, Route] = dict.fromkeys(("/health", "/metrics", "/models", "/v1/models"), _MONITOR)
 
@@ -91,25 +107,23 @@ _CANCEL = Route("cancel", ("POST",), json_body=False)
 _CANCEL_PATH = re.compile(r"(?:/v1/requests|/api/inflight)/([^/]{1,192})/cancel")
 _UPSTREAM = "/upstream/"
 _MODEL = "/v1/models/"
+_UNLOAD_ONE = "/api/models/unload/"
 
 _OLLAMA = frozenset(
     f"/api/{word}"
     for word in (
-        "blobs", "chat", "copy", "create", "delete", "embed", "embeddings", "generate", "me", "ps", "pull", "push",
-        "show", "signin", "signout", "tags", "version",
+        "blobs", "chat", "copy", "create", "delete", "embed", "embeddings", "generate", "me", "pull", "push", "show",
+        "signin", "signout",
     )
 )  # fmt: skip
-"""What Ollama's clients ask for. Two of these words are llama-swap's as well."""
+"""What Ollama's clients ask for, beside what only looks."""
 
 _HERE = "`/` says what this is, `/v1/models` what it serves"
 _ELSEWHERE = (
-    (("/models/load", "/api/models/load", "/v1/load"),
+    (("/api/models/load", "/v1/load"),
      "a model is loaded when a request names it, by `orch load NAME`, or by `orch switch NAME`"),
-    (("/unload", "/models/unload", "/api/models/unload"),
-     "`orch unload NAME` ends its engine until the next request for it, `orch down NAME` for good"),
     (("/logs",), "`orch logs` shows the engine's log"),
-    (("/api/events", "/models/sse", "/wol-health"), "`/running` says what is loaded, `orch events` what happened"),
-    (("/api/metrics", "/api/performance", "/api/hardware"), "figures are at `/metrics`"),
+    (("/api/metrics", "/api/hardware"), "figures are at `/metrics`"),
     (("/slots",), "`/slots` shows all slots, and clients change none"),
     (("/api/profiles",), "`/v1/models` lists the profiles, and a request that names one has it loaded"),
     (("/v1/chat/completions/control", "/v1/streams", "/v1/stream", "/api/inflight"),
@@ -156,9 +170,12 @@ def _hint(path: str) -> str:
 
 
 def _find(path: str, models: Sequence[Model]) -> Match | None:
-    route = ENGINE_ROUTES.get(path) or OWN_ROUTES.get(path)
+    route = ENGINE_ROUTES.get(path) or OWN_ROUTES.get(path) or MANAGE_ROUTES.get(path)
     if route is not None:
         return Match(route, path)
+
+    if path.startswith(_UNLOAD_ONE):
+        return Match(_UNLOAD, _UNLOAD_ONE.rstrip("/"), unquote(path.removeprefix(_UNLOAD_ONE), errors="replace"))
 
     if path.startswith(_UPSTREAM):
         return _find_upstream(path.removeprefix(_UPSTREAM), models)

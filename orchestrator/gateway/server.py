@@ -18,6 +18,8 @@ from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.manage.contract import ModelManager
+from orchestrator.gateway.manage.serving import ManageRoutes
 from orchestrator.gateway.models import MAX_QUOTED, about_json, model_json, models_json, props_json, running_json
 from orchestrator.gateway.request_guard import RequestGuard, check_content
 from orchestrator.gateway.requests.ids import own_headers
@@ -35,9 +37,17 @@ class Gateway:
     """Serves clients on sockets that the daemon bound.
 
     :param metrics: makes the page of `GET /metrics`, in Prometheus' text format 0.0.4
+    :param manager: loads and unloads models for clients
     """
 
-    def __init__(self, config: GatewayOptions, dispatcher: Dispatcher, metrics: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        config: GatewayOptions,
+        dispatcher: Dispatcher,
+        metrics: Callable[[], Awaitable[bytes]],
+        manager: ModelManager,
+    ) -> None:
+        self._manage = ManageRoutes(dispatcher, manager)
         self._dispatcher = dispatcher
         self._supervisor = dispatcher.supervisor
         self._metrics = metrics
@@ -87,6 +97,8 @@ class Gateway:
                     await exchange.run()
                 else:
                     await self._run_counted(exchange, key)
+            elif match.route.kind == "manage":
+                await self._manage.answer(match, request, response)
             elif match.route.kind == "monitor":
                 await self._monitor(match, request, response)
             elif match.route.kind == "metrics":
@@ -127,7 +139,7 @@ class Gateway:
         if request.method == "POST":
             self._guard.check_site(request)
             check_content(request, json_body=match.route.json_body)
-        elif match.route.kind in ("monitor", "metrics"):  # they cost the engine something
+        elif match.route.kind in ("monitor", "metrics", "manage"):  # they cost the engine something, or end it
             self._guard.check_site(request)
 
         return match, key

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -69,6 +69,10 @@ class Supervised:
 
     def show(self, *, serving: Endpoint | None = None, refusal: Refusal | None = None, progress: str = "") -> None:
         self._become(replace(self._view, serving=serving, refusal=refusal, progress=progress))
+
+    def show_models(self, *models: Model) -> None:
+        """Show these models; all else stays as it is."""
+        self._become(replace(self._view, models=models))
 
     def show_beside(self, **others: ResidentRoute) -> None:
         """Show these residents beside the focus, which stays as it is."""
@@ -186,16 +190,41 @@ class Running:
     port: int
 
 
+class NotedRequests:
+    """Notes what clients want loaded and unloaded; `loaded` is what is."""
+
+    def __init__(self, *loaded: str, recent: Sequence[Finished] = ()) -> None:
+        self.loaded = list(loaded)
+        self._recent = recent
+
+    async def load(self, profile: str) -> bool:
+        if profile in self.loaded:
+            return False
+
+        self.loaded.append(profile)
+        return True
+
+    async def unload(self, profile: str | None) -> list[str]:
+        ended = [name for name in self.loaded if profile in (None, name)]
+        self.loaded = [name for name in self.loaded if name not in ended]
+        return ended
+
+    def recent(self) -> Sequence[Finished]:
+        return self._recent
+
+
 async def metrics_page() -> bytes:
     return b"orch_up 1\n"
 
 
 @contextlib.asynccontextmanager
-async def gateway(supervisor: Supervised | None = None, config: GatewayOptions | None = None) -> AsyncIterator[Running]:
+async def gateway(
+    supervisor: Supervised | None = None, config: GatewayOptions | None = None, manager: NotedRequests | None = None
+) -> AsyncIterator[Running]:
     supervisor = supervisor or Supervised()
     options = config or GatewayOptions()
     dispatcher = Dispatcher(options, supervisor, supervisor)
-    made = Gateway(options, dispatcher, metrics_page)
+    made = Gateway(options, dispatcher, metrics_page, manager or NotedRequests())
     sock = socket.create_server(("127.0.0.1", 0))
     await made.start([sock])
     try:

@@ -193,7 +193,7 @@ def test_with_keys_only_health_is_open() -> None:
     ("path", "method"),
     [
         ("/index.html", "GET"), ("/cors-proxy", "POST"), ("/v1/chat/completions/control", "POST"),
-        ("/models/load", "POST"), ("/tools", "POST"), ("/v1/stream", "GET"), ("/slots/0", "POST"),
+        ("/models/download", "POST"), ("/tools", "POST"), ("/v1/stream", "GET"), ("/slots/0", "POST"),
         ("/v1/chat/../../props", "POST"), ("//props", "GET"), ("/%70rops", "GET"), ("/props/", "GET"),
         ("/PROPS", "GET"), ("/upstream/demo/cors-proxy", "POST"), ("/upstream/demo/slots/0", "POST"),
         ("/upstream/demo", "GET"), ("/upstream/", "GET"),

@@ -19,7 +19,7 @@ from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.routes import ENGINE_ROUTES, find_route
 from orchestrator.gateway.server import Gateway
-from tests.integration.gateway_support import DEMO, OTHER, Supervised, metrics_page
+from tests.integration.gateway_support import DEMO, OTHER, NotedRequests, Supervised, metrics_page
 from tests.security.reference_http import Seen, requests
 
 SECRET = "engine-secret"
@@ -193,7 +193,7 @@ async def _work(report: Report, cases: int, seed: int) -> None:
     supervisor.show(serving=Endpoint("i-1", "demo", "upstream", "127.0.0.1", port, SECRET))
     options = GatewayOptions(limits=LIMITS)
     dispatcher = Dispatcher(options, supervisor, supervisor)
-    gateway = Gateway(options, dispatcher, metrics_page)
+    gateway = Gateway(options, dispatcher, metrics_page, NotedRequests())
     sock = socket.create_server(("127.0.0.1", 0), backlog=64)
     address = sock.getsockname()
     await gateway.start([sock])

@@ -36,6 +36,7 @@ from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
+from orchestrator.daemon.control.client_requests import ClientRequests
 from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.loading import LoadingActions
@@ -202,7 +203,6 @@ class Daemon:
             lambda profile: usage.idle_s(profile, monotonic()),
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history, status.residents)
-        gateway = Gateway(self._settings, dispatcher, exporter.page)
         actions = Actions(
             tasks, owner, router, models, status, switcher, self._preparer,
             fallback=self._desired.fallback, check_config=residency.read_config,
@@ -211,6 +211,10 @@ class Daemon:
         dispatcher.progress = lambda: progress_of(dispatcher.underway(), *telemetry.works)
         frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
         loading = LoadingActions(owner, router, models, self._preparer, switcher)
+        allowed = config.gateway.switch_on_request
+        gateway = Gateway(
+            self._settings, dispatcher, exporter.page, ClientRequests(owner, loading, ledger, allowed=allowed)
+        )
         api = self._control(runs, router, status, switcher, actions, loading, frames, dispatcher)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()}, make_room="any")
