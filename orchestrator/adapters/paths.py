@@ -67,6 +67,11 @@ class Paths:
         return os.path.join(self.data, "engines.toml")
 
     @property
+    def models(self) -> str:
+        """The directory of the models that were fetched from repositories, `ORG/REPO/FILE` in it."""
+        return os.path.join(self.data, "models")
+
+    @property
     def control_socket(self) -> str:
         return os.path.join(self.runtime, "control.sock")
 

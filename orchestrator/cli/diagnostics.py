@@ -17,6 +17,12 @@ def note(text: str) -> None:
     _say("", text)
 
 
+def ask(text: str) -> None:
+    """Show a question, whose answer is typed behind it."""
+    clear_progress()
+    _write(safe(text))
+
+
 def warn(text: str) -> None:
     _say(f"{_paint('warning', '33')}: ", text)
 

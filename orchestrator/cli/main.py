@@ -36,6 +36,8 @@ VERBS: dict[str, str] = {
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
     "plan": "say whether a model fits, with which settings, before anything is loaded or downloaded",
+    "pull": "fetch a model from a repository, in the quantisation that fits this machine",
+    "models": "list and remove the models on this machine's disk",
     "engines": "find, build, update, roll back and probe engines",
     "verify": "check that an engine computes rightly, by itself or against another one",
     "margins": "show or forget the memory margins that were learned",
@@ -49,7 +51,9 @@ VERBS: dict[str, str] = {
 }
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
 
-_SETUP = frozenset({"profile", "plan", "engines", "verify", "config", "serve", "service", "doctor", "completions"})
+_SETUP = frozenset(
+    {"profile", "plan", "pull", "models", "engines", "verify", "config", "serve", "service", "doctor", "completions"}
+)
 """The verbs in `cli/setup`."""
 
 _RESIDENTS = frozenset({"load", "unload", "pin"})

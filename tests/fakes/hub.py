@@ -5,9 +5,13 @@ Counts what is sent, remembers what was asked, and fails as told. The files lie 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import re
+import socket
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +20,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-Fault = Literal["whole", "break", "hang", "loop", "changing", "drip", "elsewhere", "gone", "unavailable", "gzip"]
+Fault = Literal[
+    "whole", "break", "reset", "stall", "rotten", "hang", "loop", "changing", "drip", "elsewhere", "gone",
+    "unavailable", "gzip",
+]  # fmt: skip
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _MODEL = re.compile(r"/api/models/([^/]+/[^/]+)(/tree/main)?")
 _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/main/(.+)")
 _PIECE = 1 << 16
+_LARGE = 64 << 20
 
 
 class HubRequest(NamedTuple):
@@ -42,7 +50,11 @@ class StubHub:
     :param faults: path in a repository to what goes wrong with it
     :param gated: repositories that want `token`
     :param moved: old names of repositories to new ones
-    :param break_after: bytes of a body before its connection breaks, with the fault `break`
+    :param break_after: bytes of a body before its connection breaks, with the faults `break` and `reset`, or before it
+        sends nothing more until `released`, with `stall`
+    :param break_anywhere: takes the place of `break_after`, for each connection another one
+    :param refusals: so many requests for files are answered with 503 first
+    :param checksums: the listing has them, as the real hub's; a mirror's need not
     :param tree_only: a mirror that has no `/api/models/NAME`
     :param listing: what is answered to every question for a listing, in place of one
     """
@@ -53,7 +65,10 @@ class StubHub:
     token: str = "hf_right"
     moved: dict[str, str] = field(default_factory=dict)
     break_after: int = 300_000
+    break_anywhere: random.Random | None = None
     breaks_left: int = 1_000_000
+    refusals: int = 0
+    checksums: bool = False
     tree_only: bool = False
     listing: bytes | None = None
     endpoint: str = ""
@@ -61,6 +76,7 @@ class StubHub:
     sent: int = 0
     requests: list[HubRequest] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def file(self, repository: str, path: str) -> str | None:
@@ -90,6 +106,7 @@ def serving(hub: StubHub) -> Iterator[StubHub]:
         yield hub
     finally:
         hub.ended.set()
+        hub.released.set()
         for server, thread in zip(servers, threads, strict=True):
             server.shutdown()
             thread.join()
@@ -156,14 +173,34 @@ def _send_listing(hub: StubHub, repository: str, *, tree: bool, to: BaseHTTPRequ
         _say(to, 404)
         return
 
+    sums = {path: checksum(where) for path, where in files.items()} if hub.checksums else {}
     listed: object
     if tree:
-        listed = [{"type": "file", "path": path, "size": size, "oid": "0" * 40} for path, size in sizes.items()]
+        listed = [
+            {"type": "file", "path": path, "size": size, "oid": "0" * 40, **_lfs(size, "oid", sums.get(path))}
+            for path, size in sizes.items()
+        ]
     else:
-        siblings = [{"rfilename": path, "size": size, "blobId": "0" * 40} for path, size in sizes.items()]
+        siblings = [
+            {"rfilename": path, "size": size, "blobId": "0" * 40, **_lfs(size, "sha256", sums.get(path))}
+            for path, size in sizes.items()
+        ]
         listed = {"id": repository, "sha": "1" * 40, "private": False, "gated": False, "siblings": siblings}
 
     _say(to, 200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
+
+
+def checksum(where: str) -> str:
+    """Return a file's SHA-256; of one that is mostly a hole, and is not to be fetched, any other text like it."""
+    if os.path.getsize(where) > _LARGE:
+        return hashlib.sha256(where.encode()).hexdigest()
+
+    with open(where, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lfs(size: int, name: str, sha256: str | None) -> dict[str, object]:
+    return {} if sha256 is None else {"lfs": {"size": size, name: sha256, "pointerSize": 134}}
 
 
 def _redirect(hub: StubHub, repository: str, path: str, to: BaseHTTPRequestHandler) -> None:
@@ -176,12 +213,18 @@ def _redirect(hub: StubHub, repository: str, path: str, to: BaseHTTPRequestHandl
         _say(to, 503)
         return
 
+    if hub.refusals:
+        hub.refusals -= 1
+        _say(to, 503, {"Retry-After": "0"})
+        return
+
     there = f"{hub.files_at}/{quote(path)}?repo={quote(repository, safe='')}&signature=s"
     if fault == "loop":
         there = f"/{repository}/resolve/main/{quote(path)}"
 
     size = str(os.path.getsize(where))
-    _say(to, 302, {"Location": there, "X-Linked-Size": size, "X-Linked-Etag": '"linked"', "X-Repo-Commit": "1" * 40})
+    linked = checksum(where) if hub.checksums else "linked"
+    _say(to, 302, {"Location": there, "X-Linked-Size": size, "X-Linked-Etag": f'"{linked}"', "X-Repo-Commit": "1" * 40})
 
 
 def _send_file(hub: StubHub, repository: str, path: str, to: BaseHTTPRequestHandler) -> None:
@@ -219,21 +262,30 @@ def _send_file(hub: StubHub, repository: str, path: str, to: BaseHTTPRequestHand
 
 
 def _send_body(hub: StubHub, where: str, first: int, end: int, fault: Fault | None, to: BaseHTTPRequestHandler) -> None:
-    breaks = False
-    if fault == "break" and end - first > hub.break_after and hub.breaks_left:
+    breaks, whole = False, end
+    after = hub.break_anywhere.randrange(1, 2 * hub.break_after) if hub.break_anywhere else hub.break_after
+    if fault in ("break", "reset", "stall") and end - first > after and hub.breaks_left:
         hub.breaks_left -= 1
-        end, breaks = first + hub.break_after, True
+        end, breaks = first + after, True
 
     with open(where, "rb") as file:
         while first < end:
             piece = os.pread(file.fileno(), 1 if fault == "drip" else min(_PIECE, end - first), first)
-            to.wfile.write(piece)
+            to.wfile.write(bytes(len(piece)) if fault == "rotten" else piece)
             first += len(piece)
             with hub.lock:
                 hub.sent += len(piece)
 
             if fault == "drip" and hub.ended.wait(0.05):
                 break
+
+    if breaks and fault == "stall":
+        hub.released.wait(60)
+        _send_body(hub, where, end, whole, None, to)
+        return
+
+    if breaks and fault == "reset":  # the client gets an error in place of an end
+        to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     if breaks or fault == "drip":
         to.wfile.flush()

@@ -1,4 +1,4 @@
-"""Repositories of models on the Hugging Face hub, or on a mirror of it (`HF_ENDPOINT`): listed, and read by ranges."""
+"""Repositories of models on the Hugging Face hub, or on a mirror of it (`HF_ENDPOINT`): listed, read and fetched."""
 
 import os
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from orchestrator import __version__
 from orchestrator.core.errors import UsageError
 
 HUB = "https://huggingface.co"
@@ -30,6 +31,20 @@ def endpoint() -> str:
         )
 
     return text
+
+
+def file_url(repository: str, path: str) -> str:
+    """Return where a file of a repository's main branch is."""
+    return f"{endpoint()}/{repository}/resolve/main/{quote(path)}"
+
+
+def request_headers() -> dict[str, str]:
+    """Return what every request for a file has; the client leaves the token out on another host than the hub."""
+    headers = {"user-agent": f"llama-orch/{__version__}", "accept-encoding": "identity"}
+    if secret := token():
+        headers["authorization"] = f"Bearer {secret}"
+
+    return headers
 
 
 def token() -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.hf_api import BlobLfsInfo, RepoFile
 
 from orchestrator import __version__
 from orchestrator.adapters.hub.address import endpoint, token
@@ -14,6 +16,8 @@ from orchestrator.core.plan.repository import RepositoryFile
 
 TIMEOUT_S = 15.0
 """For each step of an answer."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def list_files(repository: str) -> tuple[RepositoryFile, ...]:
@@ -38,19 +42,21 @@ def list_files(repository: str) -> tuple[RepositoryFile, ...]:
 def _list(api: HfApi, repository: str) -> tuple[RepositoryFile, ...]:
     try:
         siblings = api.model_info(repository, files_metadata=True, timeout=TIMEOUT_S).siblings or ()
-        return tuple(_file(each.rfilename, each.size) for each in siblings)
+        return tuple(_file(each.rfilename, each.size, each.lfs) for each in siblings)
     except HfHubHTTPError as error:
         # Mirrors that serve files have the tree at least; the hub itself names what it has not got.
         if error.response.status_code != 404 or "x-error-code" in error.response.headers:
             raise
 
     tree = api.list_repo_tree(repository, recursive=True)
-    return tuple(_file(each.path, each.size) for each in tree if isinstance(each, RepoFile))
+    return tuple(_file(each.path, each.size, each.lfs) for each in tree if isinstance(each, RepoFile))
 
 
-def _file(path: object, size: object) -> RepositoryFile:
+def _file(path: object, size: object, lfs: BlobLfsInfo | None) -> RepositoryFile:
     """Return what an answer says of a file: its library hands on whatever stood there."""
     if not isinstance(path, str):
         raise ValueError(f"a file's name is {type(path).__name__}")
 
-    return RepositoryFile(path, size if isinstance(size, int) and size >= 0 else None)
+    sha256: object = lfs.sha256 if lfs is not None else None
+    known = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
+    return RepositoryFile(path, size if isinstance(size, int) and size >= 0 else None, str(sha256) if known else None)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from time import monotonic
 from typing import NamedTuple
-from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import get_session
 
-from orchestrator import __version__
-from orchestrator.adapters.hub.address import endpoint, token
+from orchestrator.adapters.hub.address import file_url, request_headers
 from orchestrator.adapters.hub.failures import TRANSPORT_ERRORS, hub_failure, status_failure
 from orchestrator.adapters.hub.listing import TIMEOUT_S
 from orchestrator.core.errors import OrchError
@@ -45,11 +43,8 @@ class RemoteFile:
     def __init__(self, repository: str, path: str, first_window: int = FIRST_WINDOW_BYTES) -> None:
         self.name = f"hf:{repository}/{path}"
         self.transferred = 0
-        self._url = f"{endpoint()}/{repository}/resolve/main/{quote(path)}"
-        self._headers = {"user-agent": f"llama-orch/{__version__}", "accept-encoding": "identity"}
-        if secret := token():
-            self._headers["authorization"] = f"Bearer {secret}"  # the client leaves it out on another host
-
+        self._url = file_url(repository, path)
+        self._headers = request_headers()
         self._version: _Version | None = None
         self._least_window = first_window
         self._first = self._fetch(0, first_window)
@@ -58,6 +53,11 @@ class RemoteFile:
     def size(self) -> int:
         """Bytes of the whole file."""
         return self._version.size if self._version is not None else 0
+
+    @property
+    def tag(self) -> str | None:
+        """The server's mark of this version of the file."""
+        return self._version.tag if self._version is not None else None
 
     def read(self, offset: int, least: int) -> bytes:
         """Return at least so many bytes from an offset on; fewer only at the file's end."""

@@ -35,10 +35,11 @@ _NO_MODEL = re.compile(
 
 
 class RepositoryFile(NamedTuple):
-    """A file as a repository lists it; the size is None where the listing does not say."""
+    """A file as a repository lists it; size and checksum are None where the listing does not say."""
 
     path: str
     size_bytes: int | None = None
+    sha256: str | None = None
 
 
 class ModelReference(NamedTuple):
@@ -76,9 +77,10 @@ class Contents:
     drafters: tuple[RepositoryFile, ...]
 
 
-def parse_reference(text: str) -> ModelReference:
+def parse_reference(text: str, command: str = "plan") -> ModelReference:
     """Read `hf:ORG/REPO[:QUANT]`.
 
+    :param command: that it was given to, for the hint
     :raises UsageError: when it is none
     """
     repository, _, quant = text.removeprefix(PREFIX).partition(":")
@@ -87,7 +89,7 @@ def parse_reference(text: str) -> ModelReference:
         raise UsageError(
             f"`{text}` names no repository",
             details=("expected hf:ORG/REPO or hf:ORG/REPO:QUANT",),
-            hint="for example `orch plan hf:unsloth/Qwen3.6-35B-A3B-GGUF:Q4_K_M`",
+            hint=f"for example `orch {command} hf:unsloth/Qwen3.6-35B-A3B-GGUF:Q4_K_M`",
         )
 
     return ModelReference(repository, quant)
@@ -151,9 +153,10 @@ def find_quant(models: Sequence[ListedModel], wanted: str) -> tuple[ListedModel,
     return ()
 
 
-def choose_model(reference: ModelReference, contents: Contents) -> ListedModel:
+def choose_model(reference: ModelReference, contents: Contents, command: str = "plan") -> ListedModel:
     """Return the model that a reference means.
 
+    :param command: that it was given to, for the hint
     :raises UsageError: when the repository has none, or it is not clear which; with what it has
     """
     models, repository = contents.models, reference.repository
@@ -186,7 +189,7 @@ def choose_model(reference: ModelReference, contents: Contents) -> ListedModel:
     raise UsageError(
         f"{repository} has no {wanted}" if reference.quant else f"which quantisation of {repository}?",
         details=(f"it has: {', '.join(quants)}",),
-        hint=f"`hf:{repository}:{near}`, or all of them with --matrix",
+        hint=f"`orch {command} hf:{repository}:{near}`; `orch plan hf:{repository} --matrix` compares all of them",
     )
 
 

@@ -18,6 +18,7 @@ from orchestrator.adapters.hub.listing import list_files
 from orchestrator.adapters.hub.ranges import RemoteFile
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.exit_codes import exit_code
+from orchestrator.core.plan.repository import RepositoryFile
 from tests.fakes.hub import Fault, StubHub, serving
 
 REPOSITORY = "org/Model-GGUF"
@@ -211,7 +212,7 @@ def test_an_answer_that_is_no_hub_s_says_so(hub: StubHub, answer: bytes) -> None
 @pytest.mark.parametrize("size", ["null", "-5", '"large"', "1e9"])
 def test_a_size_that_is_none_is_not_known(hub: StubHub, size: str) -> None:
     hub.listing = f'{{"id": "a/b", "siblings": [{{"rfilename": "m.gguf", "size": {size}}}]}}'.encode()
-    assert list_files(REPOSITORY) == (("m.gguf", None),)
+    assert list_files(REPOSITORY) == (RepositoryFile("m.gguf", None),)
 
 
 @pytest.mark.parametrize("length", [0, 3, 24, 700, 2_000_000, 4_999_999])

@@ -1,0 +1,206 @@
+"""`orch pull`: a model from a repository onto this machine's disk, checked, and continued after a break."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import diagnostics, output
+from orchestrator.core import exit_codes
+
+if TYPE_CHECKING:
+    from orchestrator.engines.models.pull import Pull, PulledFile, Room
+
+HELP = "fetch a model from a repository, in the quantisation that fits this machine"
+EXAMPLES = """\
+  orch pull hf:unsloth/Qwen3.6-35B-A3B-GGUF              the plan for this machine chooses the quantisation
+  orch pull hf:unsloth/Qwen3.6-35B-A3B-GGUF:UD-Q4_K_XL   this one; the same again goes on after a break
+  orch pull hf:unsloth/Qwen3.6-35B-A3B-GGUF --dry-run    what would be fetched, where to, and is there room
+  orch pull hf:org/Model-GGUF:Q8_0 --no-extras           without its projector and its draft head
+  HF_ENDPOINT=https://mirror.example orch pull hf:org/Model-GGUF:Q4_K_M"""
+
+SHOWN_EVERY_S = 0.2
+RATE_OVER_S = 8.0
+"""The rate that is shown is the one of the last seconds: of the whole time it would hide that a network got slow."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="hf:ORG/REPO[:QUANT]", help="QUANT may also be the name of a file in it")
+    parser.add_argument("--no-extras", action="store_true", help="leave a projector and a draft head where they are")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and fetch nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.setup.pulls import size_words
+    from orchestrator.engines.models.pull import fetch, prepare
+
+    diagnostics.progress(f"reading {args.model}")
+    pull = prepare(find_paths(), args.model, _room, extras=not args.no_extras)
+    diagnostics.clear_progress()
+    if not args.json:
+        _show(pull)
+
+    received = None
+    if not args.dry_run:
+        watcher = _Watcher()
+        try:
+            received = fetch(pull, watcher.show)
+        except KeyboardInterrupt:
+            diagnostics.note("stopped; what has arrived is kept, and the same command goes on from there")
+            raise
+
+        diagnostics.clear_progress()
+
+    if args.json:
+        output.json_data(_document(pull, received))
+    elif received is not None:
+        what = f"{size_words(received)} fetched and checked" if received else "nothing to fetch: it is there, and whole"
+        diagnostics.note(what)
+        _show_next(pull)
+
+    return exit_codes.OK
+
+
+def _room() -> Room:
+    from orchestrator.engines.models.pull import room_of
+    from orchestrator.engines.plan import measure_devices, measure_host
+
+    devices = measure_devices()
+    if not devices:
+        diagnostics.note("no driver tells of a device here: a quantisation is chosen for the host alone")
+
+    return room_of(devices, measure_host())
+
+
+class _Watcher:
+    """Shows what happens to the files on the terminal's last line."""
+
+    def __init__(self) -> None:
+        self._shown_at = 0.0
+        self._told = ""
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def show(self, file: PulledFile, step: str, done: int) -> None:
+        from orchestrator.core.setup.pulls import progress_words
+
+        name, now = os.path.basename(file.target), monotonic()
+        if step in ("broken", "waiting"):
+            self._samples.clear()
+            self._tell(f"{name}: another `orch pull` fetches it, waiting for that" if step == "waiting" else "")
+            if step == "broken":
+                diagnostics.progress(f"{progress_words(name, done, file.size, None)}  the connection broke, once more")
+
+            return
+
+        if self._samples and done < self._samples[-1][1]:  # another file
+            self._samples.clear()
+
+        self._samples.append((now, done))
+        while self._samples[0][0] < now - RATE_OVER_S:
+            self._samples.popleft()
+
+        if now - self._shown_at < SHOWN_EVERY_S:
+            return
+
+        self._shown_at = now
+        first, before = self._samples[0]
+        rate = (done - before) / (now - first) if now - first > SHOWN_EVERY_S else None
+        words = progress_words(name, done, file.size, rate)
+        diagnostics.progress(words if step == "receiving" else f"{words}  checking what is there")
+
+    def _tell(self, text: str) -> None:
+        if text and text != self._told:
+            diagnostics.note(text)
+
+        self._told = text
+
+
+def _show(pull: Pull) -> None:
+    from orchestrator.core.setup.pulls import size_words
+
+    output.line(f"{pull.repository}: {pull.model.quant} ({pull.why})")
+    for each in pull.files:
+        kept = {"whole": ", is there", "partial": f", {size_words(each.kept)} of it are there", "absent": ""}
+        role = "" if each.role == "model" else f", {_role(each)}"
+        output.line(f"  {each.file.path}  {size_words(each.size)}{role}{kept[each.there]}")
+
+    for file in pull.left_out:
+        output.line(f"  left out: {file.path}")
+
+    if any(each.file.sha256 is None for each in pull.files):
+        diagnostics.note("the hub names no checksum for some of them: their size alone is checked")
+
+    needed, free = size_words(pull.needed_bytes), size_words(pull.free_bytes)
+    output.line(f"to {pull.directory}: {needed} to fetch, {free} free")
+
+
+def _show_next(pull: Pull) -> None:
+    output.line()
+    output.line(pull.path_of("model") or "")
+    output.line(f"make a profile of it:  {_commands(pull)[0]}")
+    for command in _commands(pull)[1:]:
+        output.line(f"and what lies beside:  {command}")
+
+
+def _commands(pull: Pull) -> list[str]:
+    """Return what to type for a profile of the model, and of what was fetched with it."""
+    name = _profile_name(pull)
+    commands = [f"orch profile new {name} --model {shlex.quote(pull.path_of('model') or '')}"]
+    projector, drafter = pull.path_of("projector"), pull.path_of("drafter")
+    pairs = [f"multimodal.mmproj={shlex.quote(projector)}"] if projector else []
+    pairs += [f"speculative.draft_model={shlex.quote(drafter)}"] if drafter else []
+    pairs += [f"speculative.type={_draft_type(drafter)}"] if drafter else []
+
+    return [*commands, *([f"orch profile set {name} {' '.join(pairs)}"] if pairs else [])]
+
+
+def _draft_type(path: str) -> str:
+    name = os.path.basename(path).lower()
+    return next((each for each in ("mtp", "eagle3", "dflash", "dspark") if each in name), "draft")
+
+
+def _profile_name(pull: Pull) -> str:
+    """Return a name that a profile may have, from the repository's."""
+    plain = "".join(each if each.isalnum() or each in "._-" else "-" for each in pull.repository.rpartition("/")[2])
+    return plain.lower().removesuffix("-gguf").replace("..", ".").strip("._-")[:64] or "pulled"
+
+
+def _role(file: PulledFile) -> str:
+    return {"projector": "its projector", "drafter": "drafts for it"}.get(file.role, file.role)
+
+
+def _document(pull: Pull, received: int | None) -> dict[str, object]:
+    """:param received: None of a dry run"""
+    return {
+        "version": 1,
+        "repository": pull.repository,
+        "quant": pull.model.quant,
+        "why": pull.why,
+        "directory": pull.directory,
+        "files": [
+            {
+                "file": each.file.path,
+                "role": each.role,
+                "path": each.target,
+                "size_bytes": each.size,
+                "sha256": each.file.sha256,
+                "before": each.there,
+                "kept_bytes": each.kept,
+            }
+            for each in pull.files
+        ],
+        "left_out": [file.path for file in pull.left_out],
+        "needed_bytes": pull.needed_bytes,
+        "free_bytes": pull.free_bytes,
+        "received_bytes": received,
+        "model": pull.path_of("model"),
+        "projector": pull.path_of("projector"),
+        "drafter": pull.path_of("drafter"),
+        "next": _commands(pull),
+    }
