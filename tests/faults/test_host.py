@@ -103,7 +103,7 @@ def test_a_daemon_whose_core_task_died_ends_at_once_and_says_why(lab: Lab) -> No
     daemon.send_signal(signal.SIGUSR1)
     assert daemon.wait(10) not in (0, -signal.SIGUSR1)
     assert in_time(time.monotonic() - began, 3.0)
-    assert "Traceback" in lab.daemon_log() and "in step_resident" in lab.daemon_log()
+    assert "Traceback" in lab.daemon_log() and "in step_fleet" in lab.daemon_log()
     until(lambda: stat_of(engine) is None, "its engine is gone too")
 
 

@@ -114,6 +114,14 @@ class LivenessWatcher:
                         self._watched[state.instance] = None
                         tasks.start_soon(self._watch, state.instance)
 
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Have the watches of those that are gone end at once: each holds all that its engine has printed."""
+        for instance, watched in self._watched.items():
+            if watched is not None and self._state_of(instance) is None:
+                watched.answers.due.set()
+
     def finished(self, record: Finished) -> None:
         """Take in a request that has ended."""
         watched = self._watched.get(record.instance or "")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import cast
 
+import anyio
 import pytest
 
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
-from orchestrator.daemon.fleet.watching import LivenessWatcher
+from orchestrator.daemon.fleet.watching import LivenessWatcher, Watched
 from orchestrator.gateway.contract import Traffic
+from tests.unit.daemon.running_owner import become_ready, request_start, running_owner
 
 pytestmark = pytest.mark.anyio
 
@@ -35,3 +38,19 @@ async def test_that_answers_cannot_be_read_is_said_once_for_each_engine_and_reas
         "b.1: its answers cannot be read: no JSON",
         "a.1: its answers cannot be read: no list",
     ]
+
+
+async def test_the_watch_of_an_engine_that_is_gone_ends_at_once_and_that_of_another_goes_on() -> None:
+    async with running_owner() as (owner, effects):
+        instance = await request_start(owner, effects)
+        await become_ready(owner, instance)
+        watcher = LivenessWatcher(
+            owner, EngineRuns(), cast(Traffic, None), LivenessPolicy(), lambda instance, unrouted: None,
+            lambda kind, text: None,
+        )  # fmt: skip
+        due = {name: anyio.Event() for name in (instance, "gone.1")}
+        watcher._watched = {
+            name: cast(Watched, SimpleNamespace(answers=SimpleNamespace(due=event))) for name, event in due.items()
+        }
+        watcher._let_go()
+        assert {name: event.is_set() for name, event in due.items()} == {instance: False, "gone.1": True}
