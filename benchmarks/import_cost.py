@@ -18,7 +18,7 @@ RUNS = 15
 PLAN_MS, MATRIX_MS = 300, 2000
 IMPORTS = (
     "argparse", "json, socket", "http.client", "click", "msgspec", "tomllib", "tomlkit", "anyio", "httptools",
-    "httpx", "uvloop", "psutil", "pynvml", "shtab", "prometheus_client", "huggingface_hub.hf_api",
+    "httpx", "uvloop", "psutil", "pynvml", "shtab", "prometheus_client", "huggingface_hub.hf_api", "ruamel.yaml",
 )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ VERBS: dict[str, str] = {
     "bench": "find out which of two engines, profiles or settings is faster, and how sure that is",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
+    "import": "make profiles from a llama-swap configuration, or from command lines in scripts",
     "plan": "say whether a model fits, with which settings, before anything is loaded or downloaded",
     "pull": "fetch a model from a repository, in the quantisation that fits this machine",
     "models": "list and remove the models on this machine's disk",
@@ -52,12 +53,18 @@ VERBS: dict[str, str] = {
 """Every verb and its one line of help: a copy of each module's HELP, so that `orch status` imports `status` alone."""
 
 _SETUP = frozenset(
-    {"profile", "plan", "pull", "models", "engines", "verify", "config", "serve", "service", "doctor", "completions"}
+    {
+        *("profile", "import", "plan", "pull", "models", "engines", "verify", "config", "serve", "service", "doctor"),
+        "completions",
+    }
 )
 """The verbs in `cli/setup`."""
 
 _RESIDENTS = frozenset({"load", "unload", "pin"})
 """The verbs in `cli/residents`; the others are in `cli/operate`."""
+
+_MODULES = {"import": "import_profiles"}
+"""The modules that are not named as their verb, as Python keeps the word for itself."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -150,7 +157,7 @@ def _dispatch(words: list[str]) -> int:
 def module_of(verb: str) -> str:
     """Return the name of the module that carries out a verb."""
     folder = "setup" if verb in _SETUP else "residents" if verb in _RESIDENTS else "operate"
-    return f"orchestrator.cli.{folder}.{verb}"
+    return f"orchestrator.cli.{folder}.{_MODULES.get(verb, verb)}"
 
 
 def build_parser(verb: str, prog: str | None = None) -> Parser:

@@ -1,0 +1,354 @@
+"""The arguments of a llama-server, of either engine and any age, as the keys of a profile.
+
+No flag is dropped in silence: each ends in the document, or in a finding that says why not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.dialect.capabilities import normal_spelling
+from orchestrator.core.dialect.forms import looks_like_flag
+from orchestrator.core.dialect.known_flags import ENGINES_OF, NEEDLESS
+from orchestrator.core.dialect.owned_flags import find_refused_flags
+from orchestrator.core.importing.findings import Fate, ImportEntry, SourceWord, look, put
+from orchestrator.core.importing.flag_meanings import FlagMeaning, flag_meanings
+from orchestrator.core.importing.flag_values import FlagValue, read_flag_value, read_switch
+from orchestrator.core.importing.speculation import read_spec_type
+from orchestrator.core.importing.unresolved import readable, unresolved
+from orchestrator.core.profile.settings import BY_PATH
+
+_SECRET = ("--api-key", "--hf-token", "-hft")
+_REPOSITORY = ("-hf", "-hfr", "--hf-repo")
+_REPOSITORY_FILE = ("-hff", "--hf-file")
+_APPENDS = ("memory.tensor_overrides", "lora.adapters")
+_LOST = (
+    "--tools", "--agent", "-ag", "--slot-save-path", "--media-path", "--path", "--public-path", "--api-prefix",
+    "--mcp-servers-config", "--ui-mcp-proxy", "--webui-mcp-proxy", "--system-prompt-file", "-spf",
+    "--ssl-key-file", "--ssl-cert-file", "-mu", "--model-url", "-mmu", "--mmproj-url", "-hfd", "-hfrd",
+    "--hf-repo-draft", "--spec-draft-hf", "-hfv", "--hf-repo-v", "--docker-repo", "-dr",
+    "--lookup-cache-dynamic", "-lcd",
+)  # fmt: skip
+"""Flags of orch's own list whose function goes with them; all others are orch's to set."""
+
+Locate = Callable[[str], tuple[str, str]]
+"""Returns a path as it is on this machine, and what to say about it where that was changed or is a guess."""
+
+
+def _as_it_is(path: str) -> tuple[str, str]:
+    return path, ""
+
+
+@dataclass(slots=True)
+class _Reading:
+    entry: ImportEntry
+    engine: str
+    locate: Locate
+    seen: dict[str, str] = field(default_factory=dict)
+    repository: str = ""
+    repository_file: str = ""
+    repository_line: int = 0
+
+
+def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str, locate: Locate = _as_it_is) -> None:
+    """Add what the arguments say to the entry's document and findings.
+
+    :param engine: the engine that they were written for: `upstream` or `ik-fork`
+    """
+    reading = _Reading(entry, engine, locate)
+    at = 0
+    while at < len(words):
+        word = words[at]
+        name, equals, inside = word.text.partition("=")
+        flag = normal_spelling(name if equals and word.text.startswith("--") else word.text)
+        follows = words[at + 1] if at + 1 < len(words) else None
+        has_value = follows is not None and not looks_like_flag(follows.text)
+        value = follows.text if follows is not None and has_value else None
+        if not looks_like_flag(word.text):
+            entry.add("lost", readable(word.text), "stands where a flag is expected: no engine takes it", word.line)
+            at += 1
+        elif equals and word.text.startswith("--"):
+            entry.add("guessed", readable(name), "no engine takes `=` here; read as two arguments", word.line)
+            _read_flag(flag, inside, word.line, reading)
+            at += 1
+        else:
+            at += 1 + (_read_flag(flag, value, word.line, reading) and has_value)
+
+    _settle_repository(reading)
+
+
+def _read_flag(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
+    """Read one flag; return whether what follows it is its value."""
+    entry = reading.entry
+    source = _shown(flag, value)
+    if flag in ("-m", "--model"):
+        _read_model(value, line, reading)
+    elif flag in ("-a", "--alias"):
+        names = [name.strip() for name in (value or "").split(",") if name.strip() and not unresolved(name)]
+        _add_aliases(names, entry)
+        entry.add("kept", source, "aliases", line)
+    elif flag in _REPOSITORY:
+        reading.repository, reading.repository_line = value or "", line
+    elif flag in _REPOSITORY_FILE:
+        reading.repository_file = value or ""
+        entry.add("kept", source, "the file of the repository", line)
+    elif flag in ("--spec-type", "--spec-stage", "-mtp", "--multi-token-prediction"):
+        return _read_speculation(flag, value, line, reading)
+    elif flag in ("--load-mode", "-lm"):
+        _read_load_mode(value, source, line, reading)
+    elif flag in ("--gpu-fit-margin", "-gfm"):
+        _read_indexed(value, source, line, reading)
+    elif flag in ("--override-kv", "-okv"):
+        _read_metadata(value, source, line, reading)
+    elif flag in ("--lora-scaled",):
+        _read_scaled(value, source, line, reading)
+    elif (meaning := flag_meanings().get(flag)) is not None:
+        return _read_setting(meaning, flag, value, line, reading)
+    else:
+        return _read_other(flag, value, line, reading)
+
+    return value is not None
+
+
+def is_secret_flag(flag: str) -> bool:
+    """Return whether a flag's value is a key or a token, which no report shows."""
+    return flag in _SECRET or re.search(r"(api|ssl)[-_]key|token$|password|secret", flag) is not None
+
+
+def _shown(flag: str, value: str | None) -> str:
+    if value is None or is_secret_flag(flag):
+        return flag
+
+    return f"{flag} {readable(value)}"
+
+
+def _add_aliases(names: Sequence[str], entry: ImportEntry) -> None:
+    known = entry.document.get("aliases", [])
+    kept = [name for name in names if not name.startswith("-")]
+    if kept:
+        entry.document["aliases"] = list(dict.fromkeys([*known, *kept]))
+
+
+def _read_model(value: str | None, line: int, reading: _Reading) -> None:
+    entry = reading.entry
+    if not value:
+        entry.add("lost", "--model", "there is no path behind it", line)
+        return
+
+    names = unresolved(value)
+    path, note = reading.locate(value)
+    entry.document["model"] = readable(path)
+    if names:
+        what = f"the source does not say what {', '.join(f'${name}' for name in names)} is: put the file's path here"
+        entry.add("guessed", f"--model {readable(value)}", what, line)
+    else:
+        entry.add("guessed" if note else "kept", f"--model {value}", f"model{f': {note}' if note else ''}", line)
+
+
+def _settle_repository(reading: _Reading) -> None:
+    entry = reading.entry
+    if not reading.repository or "model" in entry.document:
+        if reading.repository:
+            source = f"--hf-repo {readable(reading.repository)}"
+            entry.add("changed", source, "`--model` says the file", reading.repository_line)
+
+        return
+
+    repository, _, quant = readable(reading.repository).partition(":")
+    stem = repository.rpartition("/")[2].removesuffix("-GGUF").removesuffix("-gguf")
+    file = readable(reading.repository_file) or f"{stem}-{quant or 'Q4_K_M'}.gguf"
+    entry.document["model"] = f"~/models/{file}"
+    entry.add(
+        "guessed", f"--hf-repo {readable(reading.repository)}",
+        f"an engine that starts downloads nothing: get the file (`orch pull hf:{repository}`) and put its path here",
+        reading.repository_line,
+    )  # fmt: skip
+
+
+def _read_setting(meaning: FlagMeaning, flag: str, value: str | None, line: int, reading: _Reading) -> bool:
+    entry = reading.entry
+    setting = BY_PATH[meaning.setting]
+    takes = value is not None and meaning.valued
+    if takes and meaning.bare is not None and setting.path != "attention.flash":
+        takes = read_switch(value or "") is not None or "auto" in (setting.choices or ())
+
+    source = _shown(flag, value if takes else None)
+    if not takes and meaning.bare is None:
+        entry.add("lost", source, "its value is missing: no engine starts with it", line)
+        return False
+
+    if takes and value is not None and unresolved(value):
+        names = ", ".join(f"${name}" for name in unresolved(value))
+        entry.add("lost", source, f"`{setting.path}` is not set: the source does not say what {names} is", line)
+        return True
+
+    if not takes:
+        read = FlagValue(meaning.bare)
+    else:
+        read = read_flag_value(setting, value or "")
+        if meaning.bare is False and isinstance(read.value, bool):  # `no-x = true` in the router's files
+            read = FlagValue(not read.value)
+
+    if read.fault:
+        entry.add("lost", source, f"`{setting.path}`: {read.fault}", line)
+    elif read.needless:
+        entry.add("changed", source, f"left out: {read.needless}", line)
+    else:
+        _put(setting.path, read, source, line, reading)
+
+    return takes
+
+
+def _put(path: str, read: FlagValue, source: str, line: int, reading: _Reading) -> None:
+    entry = reading.entry
+    value, note = read.value, read.note
+    types = BY_PATH[path].types
+    if "path" in types and isinstance(value, str):
+        value, said = reading.locate(value)
+        note = note or said
+    elif "paths" in types:
+        value = [reading.locate(each)[0] for each in value]
+
+    before = look(entry.document, path)
+    if before is not None and path in _APPENDS and isinstance(before, list):
+        value = [*before, *value]
+    elif before is not None and before != value:
+        earlier = reading.seen.get(path, "the first")
+        entry.add("changed", earlier, f"`{source}` comes later and wins, as in the engine", line)
+
+    if path == "memory.tensor_overrides":
+        value, note = _clean_overrides(value, entry, line), note
+        if not value:
+            return
+
+    if path == "chat.template_kwargs" and isinstance(before, dict) and isinstance(value, dict):
+        value = {**before, **value}
+
+    put(entry.document, path, value)
+    reading.seen[path] = source
+    entry.add("changed" if note else "kept", source, f"{path}{f': {note}' if note else ''}", line)
+
+
+def _clean_overrides(value: list[str], entry: ImportEntry, line: int) -> list[str]:
+    kept = []
+    for part in value:
+        if "=" not in part or part.startswith("-") or re.search(r"=.*[=\s]", part.strip()):
+            entry.add("lost", f"--override-tensor {part}", "it is no `regex=buffer`, and the engine refuses it", line)
+            continue
+
+        if part != part.strip() or part.startswith(" "):
+            said = "it begins with a space, so that the engine never finds such a tensor; written without"
+            entry.add("guessed", f"--override-tensor `{part}`", said, line)
+
+        kept.append(part.strip())
+
+    return kept
+
+
+def _read_speculation(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
+    valued = flag in ("--spec-type", "--spec-stage")
+    document = reading.entry.document
+    source = _shown(flag, value if valued else None)
+    read = read_spec_type(value or "", look(document, "speculative.type")) if valued else read_spec_type("mtp", None)
+    if read.fault:
+        reading.entry.add("lost", source, f"`speculative.type`: {read.fault}", line)
+        return valued
+
+    for path, found in read.settings.items():
+        put(document, path, found)
+
+    text = ", ".join(read.settings)
+    reading.entry.add(
+        "changed" if read.note else "kept", source, f"{text}{f': {read.note}' if read.note else ''}", line
+    )
+    return valued
+
+
+def _read_load_mode(value: str | None, source: str, line: int, reading: _Reading) -> None:
+    modes: dict[str, dict[str, bool]] = {
+        "auto": {}, "none": {"mmap": False}, "mmap": {"mmap": True}, "mlock": {"mmap": False, "mlock": True},
+        "mmap+mlock": {"mmap": True, "mlock": True}, "dio": {"direct_io": True},
+    }  # fmt: skip
+    found = modes.get((value or "").lower())
+    if found is None:
+        reading.entry.add("lost", source, f"a load mode is one of {', '.join(modes)}", line)
+        return
+
+    for key, state in found.items():
+        put(reading.entry.document, f"memory.{key}", state)
+
+    said = ", ".join(f"memory.{key}" for key in found) or "`auto` is what the build does by itself"
+    reading.entry.add("kept", source, said, line)
+
+
+def _read_indexed(value: str | None, source: str, line: int, reading: _Reading) -> None:
+    numbers = [int(part) for part in re.findall(r"\d+", value or "")]
+    margins = dict(zip(numbers[::2], numbers[1::2], strict=False))
+    if margins and sorted(margins) == list(range(len(margins))):
+        put(reading.entry.document, "memory.fit_margin", [margins[index] for index in sorted(margins)])
+        reading.entry.add("kept", source, "memory.fit_margin", line)
+    else:
+        reading.entry.add("lost", source, "`memory.fit_margin` has a number for each device, from the first on", line)
+
+
+def _read_metadata(value: str | None, source: str, line: int, reading: _Reading) -> None:
+    for part in (value or "").split(","):
+        found = re.fullmatch(r"\s*([^=]+)=(int|float|bool|str):(.*)", part)
+        if found is None:
+            reading.entry.add("lost", source, "it is no `KEY=TYPE:VALUE`", line)
+            continue
+
+        texts: dict[str, Callable[[str], Any]] = {
+            "int": int, "float": float, "bool": lambda text: text == "true", "str": str,
+        }  # fmt: skip
+        try:
+            reading.entry.document.setdefault("override_kv", {})[found[1]] = texts[found[2]](found[3])
+        except ValueError:
+            reading.entry.add("lost", source, f"`{found[3]}` is no {found[2]}", line)
+        else:
+            reading.entry.add("kept", source, f"override_kv.{found[1]}", line)
+
+
+def _read_scaled(value: str | None, source: str, line: int, reading: _Reading) -> None:
+    document = reading.entry.document
+    for part in (value or "").split(","):
+        path, colon, scale = part.rpartition(":")
+        number = read_flag_value(BY_PATH["lora.scales"], scale) if colon else FlagValue([1.0])
+        files = [*(look(document, "lora.adapters") or []), reading.locate(path if colon else part)[0]]
+        scales = look(document, "lora.scales") or [1.0] * (len(files) - 1)
+        put(document, "lora.adapters", files)
+        put(document, "lora.scales", [*scales, *(number.value or [1.0])])
+
+    reading.entry.add("kept", source, "lora.adapters, lora.scales", line)
+
+
+def _read_other(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
+    entry, source = reading.entry, _shown(flag, value)
+    if flag in NEEDLESS:
+        entry.add("changed", source, NEEDLESS[flag], line)
+        return True
+
+    refused = find_refused_flags([flag])
+    if refused:
+        lost = flag in _LOST or flag.startswith(("--mcp", "--tools", "--api-key"))
+        entry.add("lost" if lost else "changed", source, f"{refused[0].reason}", line)
+        return True
+
+    engines = ENGINES_OF.get(flag)
+    if engines is None:
+        entry.add("lost", source, "neither engine has such a flag", line)
+        return True
+
+    if value is not None and unresolved(value):
+        entry.add("lost", source, f"the source does not say what {', '.join(unresolved(value))} is", line)
+        return True
+
+    engine = reading.engine if reading.engine in engines else engines[0]
+    table = entry.document.setdefault("engine", {}).setdefault(engine, {})
+    table.setdefault("extra_args", []).extend([flag] if value is None else [flag, value])
+    fate: Fate = "kept" if engine == reading.engine else "changed"
+    entry.add(fate, source, f"engine.{engine}.extra_args: there is no setting for it", line)
+    return True

@@ -1,0 +1,225 @@
+"""Where in a command the server and its arguments are: behind `sudo`, `numactl`, `docker run`, `sh -c` and the like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.core.importing.findings import SourceWord
+from orchestrator.core.importing.flag_meanings import flag_meanings
+from orchestrator.core.importing.shell_words import Command, ShellReader
+from orchestrator.core.importing.unresolved import readable
+
+_SERVER = re.compile(
+    r"(?:.*[/\\])?(?:[\w.-]*llama[\w.-]*server[\w.-]*|server|ik[_-]?llama[\w.-]*)(?:\.exe)?", re.IGNORECASE
+)
+_OTHERS = re.compile(
+    r"(?:.*[/\\])?(?:llama-(?:cli|bench|sweep-bench|batched-bench|perplexity|quantize|imatrix|gguf-split|swap|mtmd-cli|run"
+    r"|embedding|speculative|fit-params|server\.service)|main|vllm|ollama|whisper[\w-]*|sd(-server)?|curl|wget|echo|printf|cat"
+    r"|cp|mv|ls|rm|mkdir|cd|git|cmake|make|pip|uv|python3?|systemctl|journalctl|pkill|pgrep|kill(all)?|ps|grep|test|chmod"
+    r"|apt(-get)?|sed|awk|ln|tar|find|which|command|source|read|sleep|hf|huggingface-cli"
+    r"|FROM|COPY|ADD|LABEL|WORKDIR|EXPOSE|\[+)"
+    r"(?:\.exe|\.py)?",
+    re.IGNORECASE,
+)
+_SHELLS = re.compile(r"(?:.*/)?(?:ba|da|z|a)?sh|(?:cmd|powershell|pwsh)(?:\.exe)?", re.IGNORECASE)
+_FORK = re.compile(r"\bik[_-]?llama|ik-llama|/ik[_-]|ik_llama", re.IGNORECASE)
+_FORK_FLAGS = frozenset({
+    "-fmoe", "--fused-moe", "-no-fmoe", "--no-fused-moe", "-rtr", "--run-time-repack", "-mla", "--mla-use", "-amb",
+    "--attention-max-batch", "-khad", "--k-cache-hadamard", "-vhad", "--v-cache-hadamard", "--merge-qkv", "-mqkv",
+    "-muge", "--merge-up-gate-experts", "-ger", "-sas", "-ser", "-smgs", "-grt", "-mtp", "-smf16",
+    "--parallel-tool-calls",
+    "-ptcall",
+    "--fit-margin", "--ctx-checkpoints-interval", "--graph-reuse", "-gr",
+})  # fmt: skip
+_CONTAINERS = re.compile(r"(?:.*/)?(?:docker|podman|nerdctl)(?:\.exe)?", re.IGNORECASE)
+_BARE_OPTIONS = frozenset({
+    "-d", "-i", "-t", "-it", "-ti", "-dit", "-P", "--rm", "--detach", "--interactive", "--tty", "--init",
+    "--privileged", "--read-only", "--replace", "--no-healthcheck", "--publish-all", "--oom-kill-disable", "-id",
+    "-td", "--quiet", "-q",
+})  # fmt: skip
+
+
+@dataclass(slots=True)
+class ServerCommand:
+    """One start of a server.
+
+    :param arguments: the words behind the program
+    :param environment: variables that it is given, with their lines
+    :param mounts: folders of a container, and what they are on the machine
+    :param container: it runs in one, so that its paths may be others
+    :param wrappers: the words in front of the program that change how it runs
+    :param other: what it starts instead of a llama-server; empty where it starts one
+    """
+
+    line: int
+    program: str
+    arguments: list[SourceWord]
+    environment: list[tuple[str, str, int]] = field(default_factory=list)
+    mounts: list[tuple[str, str]] = field(default_factory=list)
+    container: bool = False
+    wrappers: list[SourceWord] = field(default_factory=list)
+    other: str = ""
+
+    @property
+    def engine(self) -> str:
+        """The engine that it was written for, from its path, its image or its flags."""
+        flags = {word.text for word in self.arguments}
+        stages = any(re.match(r"(mtp|ngram-\w+|draft):\w", word.text) for word in self.arguments)
+        fork = _FORK.search(readable(self.program)) or flags & _FORK_FLAGS or stages
+        return "ik-fork" if fork else "upstream"
+
+
+def find_servers(command: Command) -> list[ServerCommand]:
+    """Return the servers that a command starts; none where it is about something else."""
+    words = command.words
+    for at, word in enumerate(words):
+        name = word.text
+        if _CONTAINERS.fullmatch(name) and at + 1 < len(words):
+            found = _read_container(words, at)
+            return [_with(found, command)] if found is not None else []
+
+        if _SHELLS.fullmatch(name) and at + 2 < len(words) and re.fullmatch(r"-\w*c", words[at + 1].text):
+            return [_with(each, command) for each in read_script(words[at + 2].text, words[at + 2].line)]
+
+        if name == "llama" and at + 1 < len(words) and words[at + 1].text in ("serve", "server"):
+            return [_with(ServerCommand(word.line, name, words[at + 2 :], wrappers=words[:at]), command)]
+
+        if _SERVER.fullmatch(readable(name)) and not _OTHERS.fullmatch(name) and not _is_value(words, at):
+            if not any(each.text.startswith("-") for each in words[at + 1 :]) and name == "server":
+                continue
+
+            return [_with(ServerCommand(word.line, name, words[at + 1 :], wrappers=words[:at]), command)]
+
+        if _OTHERS.fullmatch(name) and at == 0:
+            return []
+
+    return _guess_server(words, command)
+
+
+def read_script(text: str, line: int) -> list[ServerCommand]:
+    """Return the servers that a script starts, in its order."""
+    return [server for command in ShellReader().read(text, line) for server in find_servers(command)]
+
+
+def _with(found: ServerCommand, command: Command) -> ServerCommand:
+    found.environment = [*command.environment, *found.environment]
+    env = [word for word in found.wrappers if re.fullmatch(r"[A-Za-z_]\w*=.*", word.text, re.DOTALL)]
+    found.environment += [(word.text.partition("=")[0], word.text.partition("=")[2], word.line) for word in env]
+    found.wrappers = [word for word in found.wrappers if word not in env and word.text not in ("exec", "env", "nohup")]
+    return found
+
+
+def _is_value(words: Sequence[SourceWord], at: int) -> bool:
+    """Return whether a word that looks like a server is the argument of something before it (`--name llama-server`)."""
+    return at > 0 and words[at - 1].text in ("--name", "--hostname", "--container", "--label", "--filter")
+
+
+def _guess_server(words: Sequence[SourceWord], command: Command) -> list[ServerCommand]:
+    """Return a program that the script does not name, or one under a name of its own, by its flags."""
+    flags = [at for at, word in enumerate(words) if word.text.startswith("-")]
+    if not flags or flags[0] == 0:
+        return []
+
+    known = [word.text for word in words if word.text in flag_meanings()]
+    names_model = any(word.text in ("-m", "--model", "-hf", "--hf-repo", "--hf") for word in words)
+    if not (names_model and len(known) >= 2) and not (len(known) >= 4 and "\ue000" in words[flags[0] - 1].text):
+        return []
+
+    start = flags[0]
+    program = words[start - 1]
+    if program.text == "run":
+        return []
+
+    return [
+        _with(
+            ServerCommand(program.line, program.text, list(words[start:]), wrappers=list(words[: start - 1])), command
+        )
+    ]
+
+
+def _read_container(words: Sequence[SourceWord], at: int) -> ServerCommand | None:
+    """Read `docker run OPTIONS IMAGE ARGUMENTS`."""
+    runs = next(
+        (place for place in range(at + 1, min(at + 5, len(words))) if words[place].text in ("run", "create")), None
+    )
+    if runs is None:
+        return None
+
+    found = ServerCommand(words[at].line, "", [], container=True, wrappers=list(words[:at]))
+    entrypoint = ""
+    place = runs + 1
+    while place < len(words) and words[place].text.startswith("-"):
+        option, equals, value = words[place].text.partition("=")
+        if not equals and option not in _BARE_OPTIONS and not re.fullmatch(r"-[vep]\S+", option):
+            place += 1
+            value = words[place].text if place < len(words) else ""
+        elif re.fullmatch(r"-[vep][^-]\S*", option) and not equals:
+            option, value = option[:2], option[2:]
+
+        if option in ("-e", "--env"):
+            name, _, text = value.partition("=")
+            found.environment.append((name, text, words[min(place, len(words) - 1)].line))
+        elif option == "--entrypoint":
+            entrypoint = value
+        elif (mount := read_mount(option, value)) is not None:
+            found.mounts.append(mount)
+
+        place += 1
+
+    if place >= len(words):
+        return None
+
+    found.program = entrypoint or words[place].text
+    image = words[place].text
+    enter_image(found, list(words[place + 1 :]), image, entrypoint)
+    return found
+
+
+def read_mount(option: str, value: str) -> tuple[str, str] | None:
+    """Return the folder in the container and the one on the machine that an option joins."""
+    if option in ("-v", "--volume"):
+        windows = re.match(r"([A-Za-z]:[\\/][^:]*):([^:]+)", value)
+        host, inside = windows.groups() if windows else (value.split(":") + [""])[:2]
+        return (inside, host) if inside else None
+
+    if option == "--mount":
+        parts = dict(part.partition("=")[::2] for part in value.split(","))
+        inside = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
+        host = parts.get("source") or parts.get("src") or ""
+        return (inside, host) if inside and host else None
+
+    return None
+
+
+def enter_image(found: ServerCommand, words: list[SourceWord], image: str, entrypoint: str) -> None:
+    """Set the arguments of a server that runs in a container."""
+    found.program = f"{entrypoint} {image}".strip()
+    if entrypoint and _SHELLS.fullmatch(entrypoint.split()[0]) or (words and _SHELLS.fullmatch(words[0].text)):
+        text = next((each for each in words if "\n" in each.text or " " in each.text), None)
+        inner = read_script(text.text, text.line) if text is not None else []
+        if inner:
+            found.arguments = inner[0].arguments
+            found.program = f"{inner[0].program} {image}"
+            found.environment += inner[0].environment
+        else:
+            found.other = f"`{readable(image)}` runs a script"
+
+        return
+
+    if words and _SERVER.fullmatch(words[0].text) or words and words[0].text in ("--server", "-s") and "full" in image:
+        words = words[1:]
+    elif words and not words[0].text.startswith("-"):
+        found.other = f"`{readable(words[0].text)}` in the container `{readable(image)}`"
+    elif not entrypoint and not re.search(r"llama|server|gguf", image, re.IGNORECASE):
+        known = sum(word.text in flag_meanings() or word.text in ("-m", "--model", "-hf") for word in words)
+        if known < 2:
+            found.other = f"the container `{readable(image)}`"
+
+    if re.search(
+        r"vllm|sglang|ollama|whisper|diffusion|sd-server|tei|text-embeddings|open-webui", image, re.IGNORECASE
+    ):
+        found.other = f"the container `{readable(image)}`"
+
+    found.arguments = words

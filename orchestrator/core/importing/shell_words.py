@@ -1,0 +1,301 @@
+"""A shell script as the commands that it runs: quotes, continuations, assignments, arrays and defaults resolved.
+
+It runs nothing: what a command prints, or what is set elsewhere, stays a variable without a value (`unresolved.py`).
+Lines behind `if` count as run. The same reader splits llama-swap's `cmd` and systemd's `ExecStart`, where `$` and `;`
+mean nothing or less.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.importing.expansion import Variables, expand
+from orchestrator.core.importing.findings import SourceWord
+from orchestrator.core.importing.unresolved import mark
+
+_FENCE = re.compile(r"^\s*(```|~~~)")
+_PROMPT = re.compile(
+    r"^\s*(?:PS [A-Z]:[^>\n]*>\s?|[A-Z]:\\[^>\n]*>|[\w.-]+@[\w.-]+:[^\s#$]*[#$]\s|\$\s+|>>\s|&\s+(?=[\"'A-Za-z]))"
+)
+_WINDOWS = re.compile(r"[A-Za-z]:\\|(?<!\\)\\\\[A-Za-z]|\.\\")
+_KEYWORDS = frozenset(
+    {"then", "do", "else", "elif", "if", "while", "until", "!", "{", "}", "(", ")", "RUN", "CMD", "-"}
+)
+_SETTERS = frozenset({"export", "local", "readonly", "declare", "typeset", "set", "SET", "env", "ENV", "ARG"})
+_ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
+_BATCH = re.compile(r"%([A-Za-z_]\w{2,})%")
+
+
+@dataclass(slots=True)
+class Command:
+    """One simple command.
+
+    :param environment: variables set in front of it
+    """
+
+    words: list[SourceWord] = field(default_factory=list)
+    environment: list[tuple[str, str, int]] = field(default_factory=list)
+
+    @property
+    def line(self) -> int:
+        return self.words[0].line if self.words else 0
+
+
+@dataclass(slots=True)
+class ShellReader:
+    """Reads commands out of a text.
+
+    :param shell: `$`, `;`, `|` and assignments have a meaning; else it is split into words alone
+    :param lenient: lines that begin with a flag belong to the command above them, as in what people paste
+    """
+
+    variables: Variables = field(default_factory=dict)
+    shell: bool = True
+    lenient: bool = True
+    commands: list[Command] = field(default_factory=list)
+
+    def read(self, text: str, line: int = 1) -> list[Command]:
+        """Return the commands of a text.
+
+        :param line: the number of its first line
+        """
+        text = _plain(text) if self.shell else text
+        windows = _WINDOWS.search(text) is not None
+        words: list[tuple[str, int, bool]] = []
+        at, end = 0, len(text)
+        while at < end:
+            char = text[at]
+            if char == "\\" and text[at + 1 : at + 2] == "\n":
+                at, line = at + 2, line + 1
+            elif char == "\n":
+                if not (self.shell and not (self.lenient and words and _goes_on(text, at))):
+                    at, line = at + 1, line + 1
+                    continue
+
+                self._finish(words, line)
+                words, at, line = [], at + 1, line + 1
+            elif char.isspace():
+                at += 1
+            elif char == "#" and self.shell:
+                at = _line_end(text, at)
+            elif self.shell and char in ";|&":
+                if words and char == "&" and words[-1][0].endswith(">"):
+                    at += 1
+                    continue
+
+                self._finish(words, line)
+                words, at = [], at + 1
+            elif self.shell and char in "<>" or (self.shell and re.match(r"\d[<>]", text[at : at + 2])):
+                at = self._skip_redirection(text, at)
+            else:
+                found, at, line_after = self._word(text, at, line, windows)
+                if found.endswith("=(") and self.shell and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
+                    at, line_after = self._array(found, text, at, line_after, windows)
+                elif found not in ("(", ")", "@("):
+                    words += [(part, line, True) for part in self._split(found)]
+
+                line = line_after
+
+        self._finish(words, line)
+        return self.commands
+
+    def _word(self, text: str, at: int, line: int, windows: bool) -> tuple[str, int, int]:
+        """Return a raw word up to its end: parts behind `\\x02` came from unquoted variables and are split later."""
+        out: list[str] = []
+        while at < len(text):
+            char = text[at]
+            if char == "'":
+                close = text.find("'", at + 1)
+                close = len(text) if close < 0 else close
+                body = text[at + 1 : close]
+                out.append(body or "\x01")
+                line, at = line + body.count("\n"), close + 1
+            elif char == '"':
+                body, at = _double_quoted(text, at + 1, windows)
+                line += body.count("\n")
+                out.append((expand(body, self.variables, quoted=True) if self.shell else body) or "\x01")
+            elif char == "\\" and not (windows and text[at + 1 : at + 2] not in ("\n", '"', "'", " ")):
+                if text[at + 1 : at + 2] == "\n":
+                    at, line = at + 2, line + 1
+                    continue
+
+                out.append(text[at + 1 : at + 2])
+                at += 2
+            elif char == "$" and self.shell:
+                body, at = _dollar(text, at)
+                out.append(expand(body, self.variables, quoted=False))
+            elif char == "`" and self.shell:
+                close = text.find("`", at + 1)
+                close = len(text) if close < 0 else close
+                out.append(expand(f"$({text[at + 1 : close]})", self.variables, quoted=False))
+                at = close + 1
+            elif char.isspace() or (self.shell and char in ";|&<>\n"):
+                break
+            elif char == "(" and self.shell:
+                out.append(char)
+                return "".join(out), at + 1, line
+            elif char == ")" and self.shell:
+                return ("".join(out), at, line) if out else (")", at + 1, line)
+            else:
+                out.append(char)
+                at += 1
+
+        found = "".join(out)
+        if self.shell and found.count("%") > 1:
+            found = _BATCH.sub(lambda each: self._batch_variable(each[1]), found)
+
+        return found, at, line
+
+    def _batch_variable(self, name: str) -> str:
+        value = self.variables.get(name)
+        return value if isinstance(value, str) else mark(name)
+
+    def _split(self, word: str) -> list[str]:
+        """Return the words of a raw one: those that a variable without quotes held are apart."""
+        parts = re.split(r"\x02+", word)
+        if len(parts) > 1:
+            parts = [part for part in parts if part]
+
+        return [part.replace("\x01", "") for part in parts]
+
+    def _array(self, opening: str, text: str, at: int, line: int, windows: bool) -> tuple[int, int]:
+        name = opening[:-2].removesuffix("+")
+        items: list[str] = []
+        while at < len(text):
+            char = text[at]
+            if char == ")":
+                at += 1
+                break
+
+            if char == "#":
+                at = _line_end(text, at)
+            elif char.isspace():
+                line += char == "\n"
+                at += 1
+            elif char in ";|&<>":
+                at += 1
+            else:
+                found, at, line = self._word(text, at, line, windows)
+                items += self._split(found)
+
+        before = self.variables.get(name, []) if opening.endswith("+=(") else []
+        self.variables[name] = [*([before] if isinstance(before, str) else before), *items]
+        return at, line
+
+    def _skip_redirection(self, text: str, at: int) -> int:
+        found = re.compile(r"\d?(?:<<-?|>>|[<>])&?\s*[^\s;|&]*").match(text, at)
+        return found.end() if found else at + 1
+
+    def _finish(self, raw: list[tuple[str, int, bool]], line: int) -> None:
+        words = [SourceWord(text, at) for text, at, _ in raw]
+        if not self.shell:
+            if words:
+                self.commands.append(Command(words))
+
+            return
+
+        while words and words[0].text in _KEYWORDS:
+            words = words[1:]
+
+        if words and words[0].text in _SETTERS:
+            words = words[1:]
+
+        if len(words) > 2 and words[1].text == "=":  # `$model = "..."`: PowerShell
+            self.variables[words[0].text.strip("$\ue000\ue001")] = words[2].text
+            return
+
+        command = Command()
+        while words and (found := _ASSIGNED.fullmatch(words[0].text)) and found[1] not in ("ExecStart", "Exec"):
+            value = found[3]
+            if found[2]:
+                before = self.variables.get(found[1], "")
+                value = (before if isinstance(before, str) else " ".join(before)) + value
+
+            command.environment.append((found[1], value, words[0].line))
+            words = words[1:]
+
+        if words and (found := _ASSIGNED.fullmatch(words[0].text)):
+            words[0] = SourceWord(found[3].lstrip("-@:+!"), words[0].line)
+
+        if not words:
+            self.variables.update({name: value for name, value, _ in command.environment})
+        else:
+            command.words = words
+            self.commands.append(command)
+
+
+def _plain(text: str) -> str:
+    """Return a text as a shell script, line for line: prompts, fences and other shells' continuations replaced."""
+    lines = []
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        line = "" if _FENCE.match(line) else _PROMPT.sub("", line)
+        line = re.sub(r"^\s*(?:::|REM\b|rem\b|@echo\b).*", "", line)
+        line = re.sub(r"(?<=\s)[`^]\s*$", "\\\\", line) if re.search(r"\s[`^]\s*$", line) else line
+        line = re.sub(r"\\[ \t]+$", "\\\\", line)
+        lines.append(line)
+
+    return "\n".join(lines)
+
+
+def _goes_on(text: str, at: int) -> bool:
+    """Return whether the next line that says something begins with a flag."""
+    return re.compile(r"\n(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*--?[A-Za-z]").match(text, at) is not None
+
+
+def _line_end(text: str, at: int) -> int:
+    found = text.find("\n", at)
+    return len(text) if found < 0 else found
+
+
+def _double_quoted(text: str, at: int, windows: bool) -> tuple[str, int]:
+    out = []
+    while at < len(text) and text[at] != '"':
+        if (
+            text[at] == "\\"
+            and text[at + 1 : at + 2] in ('"', "\\", "`", "\n")
+            and not (windows and text[at + 1 : at + 2] == "\\")
+        ):
+            out.append({"\n": ""}.get(text[at + 1], text[at + 1]))
+            at += 2
+        elif text[at] == "\\" and text[at + 1 : at + 2] == "$":
+            out.append("\x03")
+            at += 2
+        elif text[at] == "$" and text[at + 1 : at + 2] in ("(", "{"):
+            body, at = _dollar(text, at)
+            out.append(body)
+        else:
+            out.append(text[at])
+            at += 1
+
+    return "".join(out), at + 1
+
+
+def _dollar(text: str, at: int) -> tuple[str, int]:
+    """Return an expansion as written, and where it ends."""
+    follows = text[at + 1 : at + 2]
+    if follows in ("(", "{"):
+        close, depth, end = {"(": ")", "{": "}"}[follows], 0, at + 1
+        while end < len(text):
+            depth += (text[end] == follows) - (text[end] == close)
+            end += 1
+            if depth == 0:
+                break
+
+        return text[at:end], end
+
+    found = re.compile(r"\$(?:[A-Za-z_]\w*|[0-9@*#?!$-])?").match(text, at)
+    end = found.end() if found else at + 1
+    return text[at:end], end
+
+
+def split_words(text: str, line: int = 1) -> list[SourceWord]:
+    """Return the words of a text in which only quotes and backslashes have a meaning."""
+    commands = ShellReader(shell=False).read(text, line)
+    return commands[0].words if commands else []
+
+
+def known_variables(environment: Mapping[str, str]) -> Variables:
+    """Return the variables that an import starts with."""
+    return dict(environment)

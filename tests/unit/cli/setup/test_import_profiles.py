@@ -1,0 +1,71 @@
+"""`orch import`: what is written, and what never is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+from orchestrator.core import exit_codes
+
+SCRIPT = "#!/bin/sh\nexec llama-server -m models/some.gguf -c 4096 -ngl 99 -fa --port 9000 --tools all\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("CONFIG", "STATE", "CACHE", "DATA"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "run.sh").write_text(SCRIPT)
+    return tmp_path
+
+
+def profiles(home: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (home / "config").rglob("profiles/*.toml")}
+
+
+def test_it_writes_a_profile_that_says_where_it_comes_from(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(home / "run.sh")]) == exit_codes.OK
+    [(name, text)] = profiles(home).items()
+    assert name == "some.toml"
+    assert text.startswith(f"# Imported from {home / 'run.sh'}, line 2.")
+    assert f'model = "{home}/models/some.gguf"' in text
+    assert "# lost: --tools all" in text
+    assert main(["profile", "check", "some"]) == exit_codes.OK
+    assert "--tools all" in capsys.readouterr().out
+
+
+def test_check_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(home / "run.sh"), "--check", "--json"]) == exit_codes.OK
+    assert profiles(home) == {}
+    [profile] = json.loads(capsys.readouterr().out)["profiles"]
+    assert (profile["name"], profile["file"], profile["refusal"]) == ("some", None, None)
+    assert {"fate": "kept", "source": "-c 4096", "text": "context.size", "line": 2} in profile["findings"]
+
+
+def test_a_profile_that_is_there_is_left_alone_without_force(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(home / "run.sh")]) == exit_codes.OK
+    [path] = (home / "config").rglob("profiles/some.toml")
+    path.write_text("# mine\n" + path.read_text())
+    assert main(["import", str(home / "run.sh")]) == exit_codes.USAGE
+    assert "some" in capsys.readouterr().err and path.read_text().startswith("# mine")
+    assert main(["import", str(home / "run.sh"), "--force"]) == exit_codes.OK
+    assert path.read_text().startswith("# Imported")
+
+
+def test_a_text_without_a_server_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "run.sh").write_text("echo hello\n")
+    assert main(["import", str(home / "run.sh")]) == exit_codes.USAGE
+    assert "no start of a llama-server" in capsys.readouterr().err
+
+
+def test_variables_can_be_given(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "run.sh").write_text("llama-server -m $MODEL -c ${CTX}\n")
+    args = ["import", str(home / "run.sh"), "--json", "--var", "MODEL=/m/x.gguf", "--var", "CTX=2048"]
+    assert main(args) == exit_codes.OK
+    [profile] = json.loads(capsys.readouterr().out)["profiles"]
+    assert (profile["name"], profile["arguments"]) == ("x", ["-m", "/m/x.gguf", "-c", "2048"])
+    assert main(["import", str(home / "run.sh"), "--var", "MODEL"]) == exit_codes.USAGE

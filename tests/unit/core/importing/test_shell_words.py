@@ -1,0 +1,67 @@
+"""A script's commands as a shell would see them, without running anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.importing.shell_words import ShellReader, split_words
+from orchestrator.core.importing.unresolved import readable
+
+
+def commands(text: str, **variables: str) -> list[list[str]]:
+    return [[readable(word.text) for word in each.words] for each in ShellReader(dict(variables)).read(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run -a 'b c' \"d e\"", ["run", "-a", "b c", "d e"]),
+        ("run \\\n  -a \\\n  b", ["run", "-a", "b"]),
+        ("run -a\n  -b c\n", ["run", "-a", "-b", "c"]),
+        ("run -a `\n -b", ["run", "-a", "-b"]),
+        ("run -a ^\r\n -b", ["run", "-a", "-b"]),
+        ("$ run -a", ["run", "-a"]),
+        ("PS C:\\x> run -a", ["run", "-a"]),
+        ("run -a # not this", ["run", "-a"]),
+        ("run 'blk\\.[0-9]=CPU' --x", ["run", "blk\\.[0-9]=CPU", "--x"]),
+        ('C:\\bin\\server.exe -m "C:\\my models\\a.gguf"', ["C:\\bin\\server.exe", "-m", "C:\\my models\\a.gguf"]),
+        ("run -j '{\"a\": 1}'", ["run", "-j", '{"a": 1}']),
+        ("run -a > log.txt 2>&1 &", ["run", "-a"]),
+        ("run -e ''", ["run", "-e", ""]),
+    ],
+)
+def test_a_line_is_split_as_its_shell_splits_it(text: str, words: list[str]) -> None:
+    assert commands(text) == [words]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A=x\nrun $A", ["run", "x"]),
+        ("A='x y'\nrun $A", ["run", "x", "y"]),
+        ("A='x y'\nrun \"$A\"", ["run", "x y"]),
+        ("run ${A:-4096}", ["run", "4096"]),
+        ("A=1\nrun ${A:-4096}", ["run", "1"]),
+        ("run ${A:-${B:-7}}", ["run", "7"]),
+        ("run $((32 * 1024))", ["run", "32768"]),
+        ("N=2\nrun $((N*(3+1)-1))", ["run", "7"]),
+        ("ARGS=(-a 'b c')\nARGS+=(-d)\nrun \"${ARGS[@]}\" -e", ["run", "-a", "b c", "-d", "-e"]),
+        ('run "$@" -a', ["run", "-a"]),
+        ("F=/m/Qwen.gguf\nrun ${F##*/} ${F%.gguf}", ["run", "Qwen.gguf", "/m/Qwen"]),
+        ("set MODEL=C:\\a.gguf\nrun -m %MODEL%", ["run", "-m", "C:\\a.gguf"]),
+        ("run $UNKNOWN $(nproc)", ["run", "${UNKNOWN}", "${nproc}"]),
+        ("if [ -f x ]; then\n A=1\nfi\nrun $A", ["run", "1"]),
+        ("run '$A'", ["run", "$A"]),
+    ],
+)
+def test_variables_have_the_values_that_the_script_gives(text: str, words: list[str]) -> None:
+    assert commands(text)[-1] == words
+
+
+def test_words_have_their_lines() -> None:
+    [command] = ShellReader().read("\nrun \\\n  -a 1 \\\n  -b\n")
+    assert [(word.text, word.line) for word in command.words] == [("run", 2), ("-a", 3), ("1", 3), ("-b", 4)]
+
+
+def test_without_a_shell_a_dollar_is_a_character() -> None:
+    assert [word.text for word in split_words("run $A; 'b c' | d")] == ["run", "$A;", "b c", "|", "d"]
