@@ -22,7 +22,9 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 def add_new(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--model", required=True, metavar="FILE", help="the GGUF file")
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="the GGUF file, or hf:ORG/REPO[:QUANT] that was pulled"
+    )
     parser.add_argument("--extends", metavar="PROFILE", help="the profile to start from")
 
 
@@ -69,7 +71,7 @@ def new(args: argparse.Namespace) -> int:
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
 
-    model = args.model if args.model.startswith(("~", "orch:")) else os.path.abspath(args.model)
+    model = _model_path(args.model)
     first = None if args.extends else _first_settings(os.path.expanduser(model))
     settings = first.settings if first is not None else None
     path = create_profile(ProfileStore(find_paths()), args.name, model, args.extends, settings)
@@ -83,6 +85,28 @@ def new(args: argparse.Namespace) -> int:
         diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor")
 
     return exit_codes.OK
+
+
+def _model_path(text: str) -> str:
+    """Return what a new profile's `model` is to say.
+
+    :raises UsageError: of a repository whose model was not pulled, or not all of it
+    """
+    if not text.startswith("hf:"):
+        return text if text.startswith(("~", "orch:")) else os.path.abspath(text)
+
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.models.stored import find_model, list_models
+
+    try:
+        model = find_model(list_models(find_paths(), ()), text)
+    except UsageError as error:
+        raise UsageError(error.message, details=error.details, hint=f"`orch pull {text}` fetches it") from error
+
+    if not model.whole:
+        raise UsageError(f"{model.name} is not whole", hint=f"`orch pull {model.name}` fetches the rest")
+
+    return model.path
 
 
 def _first_settings(path: str) -> FirstSettings | None:

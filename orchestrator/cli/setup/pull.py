@@ -27,6 +27,14 @@ SHOWN_EVERY_S = 0.2
 RATE_OVER_S = 8.0
 """The rate that is shown is the one of the last seconds: of the whole time it would hide that a network got slow."""
 
+_STEPS = {
+    "receiving": "",
+    "checking": "  reading what is there",
+    "broken": "  the connection broke, once more",
+    "waiting": "  waiting",
+}
+"""What is said behind the figures."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="hf:ORG/REPO[:QUANT]", help="QUANT may also be the name of a file in it")
@@ -48,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     received = None
     if not args.dry_run:
-        watcher = _Watcher()
+        watcher = _Watcher(pull)
         try:
             received = fetch(pull, watcher.show)
         except KeyboardInterrupt:
@@ -79,46 +87,51 @@ def _room() -> Room:
 
 
 class _Watcher:
-    """Shows what happens to the files on the terminal's last line."""
+    """Shows on the terminal's last line how far the whole of a pull is, and what happens to which file."""
 
-    def __init__(self) -> None:
+    def __init__(self, pull: Pull) -> None:
+        self._total = sum(each.size for each in pull.files)
+        self._before = {each.target: sum(other.size for other in pull.files[:at]) for at, each in enumerate(pull.files)}
         self._shown_at = 0.0
-        self._told = ""
+        self._step = ""
         self._samples: deque[tuple[float, int]] = deque()
 
     def show(self, file: PulledFile, step: str, done: int) -> None:
-        from orchestrator.core.setup.pulls import progress_words
+        """Take one step of a file, with its bytes that are there."""
+        now, whole = monotonic(), self._before[file.target] + done
+        if step == "waiting":
+            diagnostics.note(f"another `orch pull` fetches {os.path.basename(file.target)}: waiting for that")
 
-        name, now = os.path.basename(file.target), monotonic()
-        if step in ("broken", "waiting"):
-            self._samples.clear()
-            self._tell(f"{name}: another `orch pull` fetches it, waiting for that" if step == "waiting" else "")
-            if step == "broken":
-                diagnostics.progress(f"{progress_words(name, done, file.size, None)}  the connection broke, once more")
-
-            return
-
-        if self._samples and done < self._samples[-1][1]:  # another file
+        if step != self._step or (self._samples and whole < self._samples[-1][1]):  # a rate is of one thing
             self._samples.clear()
 
-        self._samples.append((now, done))
+        changed, self._step = step != self._step, step
+        self._samples.append((now, whole))
         while self._samples[0][0] < now - RATE_OVER_S:
             self._samples.popleft()
 
-        if now - self._shown_at < SHOWN_EVERY_S:
+        if not changed and now - self._shown_at < SHOWN_EVERY_S:
             return
 
         self._shown_at = now
         first, before = self._samples[0]
-        rate = (done - before) / (now - first) if now - first > SHOWN_EVERY_S else None
-        words = progress_words(name, done, file.size, rate)
-        diagnostics.progress(words if step == "receiving" else f"{words}  checking what is there")
+        rate = (whole - before) / (now - first) if now - first > SHOWN_EVERY_S else None
+        diagnostics.progress(self._line(os.path.basename(file.target), whole, rate))
 
-    def _tell(self, text: str) -> None:
-        if text and text != self._told:
-            diagnostics.note(text)
+    def _line(self, name: str, whole: int, rate: float | None) -> str:
+        """Return one line that is no wider than the terminal: of a long name the end, which has the quantisation."""
+        from orchestrator.core.setup.pulls import progress_words
 
-        self._told = text
+        words = progress_words("", whole, self._total, rate) + _STEPS[self._step]
+        room = max(_terminal_width() - len(words) - 1, 8)
+        return (name if len(name) <= room else f"...{name[3 - room :]}") + words
+
+
+def _terminal_width() -> int:
+    try:
+        return os.get_terminal_size(2).columns or 80
+    except OSError:
+        return 80
 
 
 def _show(pull: Pull) -> None:

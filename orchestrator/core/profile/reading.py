@@ -342,6 +342,12 @@ def _check_head(values: Mapping[Key, Value], problems: Problems) -> None:
     model = values.get(("model",))
     if model == "":
         problems.add(("model",), "`model`: expected the path of a GGUF file, found nothing")
+    elif isinstance(model, str) and model.startswith("hf:"):
+        problems.add(
+            ("model",),
+            f"`model`: expected the path of a GGUF file, found the repository `{model[:100]}`",
+            hint="`orch pull` fetches it and says its path",
+        )
     elif isinstance(model, str) and model.startswith("orch:") and model != DEMO_MODEL:
         problems.add(
             ("model",), f"`model`: unknown special model `{model[:60]}`", hint=f"`{DEMO_MODEL}` is the only one"

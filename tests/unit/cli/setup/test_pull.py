@@ -196,6 +196,22 @@ def test_it_says_what_to_type_and_that_makes_a_profile(
     assert document(capsys, "models", "list")["models"] == []
 
 
+def test_a_profile_is_made_of_what_was_pulled_by_its_name(
+    capsys: pytest.CaptureFixture[str], hub: StubHub, tmp_path: Path
+) -> None:
+    new = ("profile", "new", "mine", "--model", f"hf:{SPLIT}:Q8_0")
+    assert f"`orch pull hf:{SPLIT}:Q8_0` fetches it" in failure(capsys, USAGE, *new)
+    path = document(capsys, "pull", f"hf:{SPLIT}")["model"]
+    os.rename(path, tmp_path / "away")
+    assert "is not whole" in failure(capsys, USAGE, *new)
+    os.rename(tmp_path / "away", path)
+    written = Path(document(capsys, *new)["file"])
+    assert f'model = "{path}"' in written.read_text()
+    written.write_text(f'schema = 1\nmodel = "hf:{SPLIT}:Q8_0"\n')
+    assert cli.main(["profile", "check", "mine"]) == USAGE
+    assert "`orch pull` fetches it" in capsys.readouterr().out
+
+
 def test_a_model_elsewhere_is_listed_where_a_profile_uses_it_and_never_removed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -364,5 +380,8 @@ def test_on_a_terminal_the_progress_is_shown_and_the_token_never(
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     assert cli.main(["pull", f"hf:{SPLIT}"]) == OK
     captured = capsys.readouterr()
-    assert "M-Q8_0-00001-of-00002.gguf  " in captured.err and "% " in captured.err and "/s" in captured.err
+    lines = [line for line in captured.err.replace("\x1b[2K", "").split("\r") if " % " in line]
+    assert max(map(len, lines)) < 80
+    assert any("00001-of-00002.gguf  " in line and "/s" in line and " left" in line for line in lines)
+    assert "100 %  400 kB of 400 kB" in lines[-1]
     assert "hf_right" not in captured.err + captured.out
