@@ -87,7 +87,6 @@ def download(repository: str, version: Version, target: str, watch: Watch) -> in
 
     with open_partial(target, size, version.identity, lambda: watch("waiting", 0)) as fd:
         if is_whole(target, size, sha256, lambda read: watch("checking", read)):  # another process has fetched it
-            os.unlink(partial_name(target, size, version.identity))
             return 0
 
         drop_other_versions(target, size, version.identity)

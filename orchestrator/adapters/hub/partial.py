@@ -79,6 +79,9 @@ def open_partial(target: str, size: int, identity: str, waiting: Callable[[], No
     try:
         yield fd
     finally:
+        if os.fstat(fd).st_size == 0 and _is_at(fd, path):  # there is nothing to continue
+            os.unlink(path)
+
         os.close(fd)
 
 

@@ -158,6 +158,20 @@ def test_without_checksums_versions_are_told_apart_by_their_tag(
     assert Path(target).read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("said", [SIZE - 5, SIZE + 5])
+@pytest.mark.parametrize("fault", [None, "whole"])
+def test_a_file_of_another_size_than_listed_is_not_begun(
+    hub: StubHub, target: str, said: int, fault: Fault | None
+) -> None:
+    hub.checksums = False
+    hub.faults |= {FILE: fault} if fault else {}
+    with pytest.raises(ChangedError) as caught:
+        download(REPOSITORY, Version(RepositoryFile(FILE, said), said, "0" * 16), target, lambda step, done: None)
+
+    assert caught.value.details[1] == f"its size is {SIZE} bytes, and was {said}"
+    assert files_beside(target) == set()
+
+
 def test_wrong_bytes_never_get_the_name_and_are_not_kept(hub: StubHub, target: str) -> None:
     hub.faults[FILE] = "rotten"
     with pytest.raises(ChangedError, match="what arrived is not what the hub names") as caught:
