@@ -111,6 +111,20 @@ def _rank(spelling: str) -> tuple[bool, int]:
     return spelling in _PREFERRED, len(spelling)
 
 
+_REFUSED = re.compile(r"--(tools|slot-save-path|media-path|path|lookup-cache-dynamic|agent|mcp.*|logdir)\b")
+
+
+def reason_for(difference: str) -> str:
+    """Return why a difference is not the import's doing; empty where it is."""
+    if _REFUSED.match(difference):
+        return "orch refuses it"
+
+    if "${" in difference.partition(" -> ")[0]:
+        return "the source does not say the value"
+
+    return "a cache type of a third fork" if re.match(r"--cache-type-[kv]\S* turbo", difference) else ""
+
+
 def canonical(arguments: Sequence[str]) -> Canonical:
     """Return a command line in canonical form."""
     found: dict[str, tuple[str, ...]] = {}
@@ -193,6 +207,9 @@ def _text(name: str, value: str) -> str:
     if name == "--tensor-split":
         return ",".join(f"{float(part):g}" for part in re.split(r"[,/]+", text) if _NUMBER.fullmatch(part))
 
+    if name in ("--top-k", "--ctx-size") and text.startswith("-"):
+        return "0"
+
     if _NUMBER.fullmatch(text):
         return f"{float(text):.9g}"
 
@@ -237,6 +254,9 @@ def differences(before: Canonical, after: Canonical) -> list[str]:
 
         if name in _PATHS and old and new and _file(old[0]) == _file(new[0]):
             continue
+
+        if name == "--mmap" and _value(before, "--direct-io") == _value(after, "--direct-io") == ("on",):
+            continue  # what is read past the page cache is not mapped
 
         if name == "--n-gpu-layers" and new is None and _value(after, "--fit") == ("on",):
             continue  # the fork's fit places every layer

@@ -18,7 +18,7 @@ from collections import Counter
 from functools import cache
 from typing import NamedTuple
 
-from benchmarks.import_canonical import canonical, differences
+from benchmarks.import_canonical import canonical, differences, reason_for
 from orchestrator.adapters.config.yaml_file import read_yaml
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import OrchError
@@ -28,7 +28,7 @@ from orchestrator.core.importing.sources import import_text, settle_names
 from tests.unit.core.dialect.fixture_builds import FORK_STAGES, UPSTREAM, build
 
 AIM = 0.8
-"""The share of entries whose profile means the same."""
+"""The share of entries whose profile means the same, but for what orch refuses and what the source does not say."""
 
 
 class _Seen(NamedTuple):
@@ -98,6 +98,7 @@ def _report(seen: list[_Seen], crashes: int, unreadable: int) -> int:
         f"entries {len(seen)}: {len(seen) - len(servers)} start something else, {len(servers) - len(single)} a router"
     )
     shares = {}
+    explained = 0
     for kind in ("all", *sorted({each.kind for each in seen})):
         chosen = [each for each in single if kind in ("all", each.kind)]
         made = [each for each in chosen if not each.entry.refusal]
@@ -106,6 +107,13 @@ def _report(seen: list[_Seen], crashes: int, unreadable: int) -> int:
         share = f"{len(same):4} mean the same ({shares[kind]:.0%})"
         print(f"{kind:12} {len(chosen):4} start one model: {len(made):4} profiles, {share}")
 
+    print("profiles that differ in nothing else than:")
+    for why, count in Counter(_why(each) for each in single if each.differs).most_common():
+        print(f"  {count:4}  {why or 'something that the import changed or lost'}")
+        explained += count if why else 0
+
+    wide = sum(not each.differs and not each.entry.refusal for each in single) + explained
+    print(f"the same, but for these: {wide} of {len(single)} ({wide / max(1, len(single)):.0%})")
     print("what differs most often:")
     for flag, count in Counter(flag for each in single for flag in dict.fromkeys(each.differs)).most_common(15):
         print(f"  {count:4}  {flag}")
@@ -129,7 +137,12 @@ def _report(seen: list[_Seen], crashes: int, unreadable: int) -> int:
     for reason, count in Counter(each.entry.refusal for each in single if each.entry.refusal).most_common(8):
         print(f"no profile, {count}: {reason}")
 
-    return 0 if not crashes and not silent and shares["all"] >= AIM else 1
+    return 0 if not crashes and not silent and wide >= AIM * len(single) else 1
+
+
+def _why(each: _Seen) -> str:
+    reasons = [reason_for(difference) for difference in each.differs]
+    return " or ".join(sorted(set(reasons))) if all(reasons) else ""
 
 
 def _unaccounted(entry: ImportEntry) -> list[str]:

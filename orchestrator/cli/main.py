@@ -35,7 +35,7 @@ VERBS: dict[str, str] = {
     "bench": "find out which of two engines, profiles or settings is faster, and how sure that is",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
-    "import": "make profiles from a llama-swap configuration, or from command lines in scripts",
+    "import": "make profiles from a llama-swap configuration, presets, scripts, units or compose files",
     "plan": "say whether a model fits, with which settings, before anything is loaded or downloaded",
     "pull": "fetch a model from a repository, in the quantisation that fits this machine",
     "models": "list and remove the models on this machine's disk",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
     from orchestrator.core.importing.findings import ImportEntry, ImportResult
 
-HELP = "make profiles from a llama-swap configuration, or from command lines in scripts"
+HELP = "make profiles from a llama-swap configuration, presets, scripts, units or compose files"
 EXAMPLES = """\
   orch import ~/llama-swap/config.yaml --check     what would be kept, changed, guessed or lost; nothing is written
   orch import ~/llama-swap/config.yaml             write the profiles
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if not result.entries:
         raise UsageError(
             f"no start of a llama-server was found in {name}",
-            details=("read are llama-swap's YAML, and command lines in scripts, Dockerfiles and notes",),
+            details=(
+                "read are llama-swap's YAML, the router's preset files, compose files, systemd units and scripts",
+            ),
         )
 
     _make_paths_absolute(result, args.file)

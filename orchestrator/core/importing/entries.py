@@ -6,13 +6,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.importing.arguments import is_secret_flag, read_arguments
 from orchestrator.core.importing.findings import ImportEntry, SourceWord, put
-from orchestrator.core.importing.flag_values import OFF, ON
+from orchestrator.core.importing.flags.arguments import is_secret_flag, read_arguments
+from orchestrator.core.importing.flags.flag_values import OFF, ON
 from orchestrator.core.importing.intents import settle
 from orchestrator.core.importing.names import free_name, model_name, slug
 from orchestrator.core.importing.server_command import ServerCommand
-from orchestrator.core.importing.unresolved import readable, unresolved
+from orchestrator.core.importing.words.unresolved import readable, unresolved
 from orchestrator.core.profile.free_tables import refuse_variable
 
 _FLAG_VARIABLE = "LLAMA_ARG_"
@@ -37,12 +37,14 @@ def import_server(
     taken: Collection[str],
     *,
     name: str = "",
+    fallback: str = "",
     extra: Mapping[str, Any] | None = None,
 ) -> ImportEntry:
     """Return what one start of a server becomes.
 
     :param taken: names of profiles that are used already
     :param name: what the source calls it; without, its alias or its model file does
+    :param fallback: a name where neither the source nor its arguments have one
     :param extra: keys of the document that the source says beside the command
     """
     entry = ImportEntry("", server.line, engine=server.engine)
@@ -61,7 +63,7 @@ def import_server(
     if router is not None and "model" not in entry.document:
         entry.refusal = f"`{router.text}` starts a router of many models: import its preset file, or each model"
 
-    _choose_name(entry, name, taken)
+    _choose_name(entry, name, taken, fallback)
     if not entry.refusal:
         settle(entry)
 
@@ -83,9 +85,9 @@ def without_secrets(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(shown)
 
 
-def _choose_name(entry: ImportEntry, name: str, taken: Collection[str]) -> None:
+def _choose_name(entry: ImportEntry, name: str, taken: Collection[str], fallback: str) -> None:
     aliases = [str(alias) for alias in entry.document.get("aliases", [])]
-    wanted = name or (aliases[0] if aliases else model_name(str(entry.document.get("model", ""))))
+    wanted = name or (aliases[0] if aliases else model_name(str(entry.document.get("model", fallback))))
     entry.name = free_name(slug(wanted), taken)
     names = [wanted, *aliases] if name or aliases else aliases
     kept = [each for each in dict.fromkeys(names) if each != entry.name and re.fullmatch(r"[^-,\s][^,]*", each)]
@@ -119,7 +121,7 @@ def _read_environment(server: ServerCommand, entry: ImportEntry) -> list[SourceW
     words: list[SourceWord] = []
     for name, value, line in server.environment:
         if name.startswith(_FLAG_VARIABLE):
-            words += _flag_of_variable(name, value, line)
+            words += flag_of_variable(name, value, line)
         elif _SECRET.fullmatch(name):
             entry.add("lost", name, "a secret is never copied; keys of clients belong to `gateway.api_key_file`", line)
         elif unresolved(value):
@@ -133,7 +135,8 @@ def _read_environment(server: ServerCommand, entry: ImportEntry) -> list[SourceW
     return words
 
 
-def _flag_of_variable(name: str, value: str, line: int) -> list[SourceWord]:
+def flag_of_variable(name: str, value: str, line: int) -> list[SourceWord]:
+    """Return a `LLAMA_ARG_...` variable as the flag that it stands for."""
     key = name.removeprefix(_FLAG_VARIABLE)
     flag = _FLAG_OF_VARIABLE.get(key, "--" + key.lower().replace("_", "-"))
     if flag in _BOOLEAN or flag.startswith("--no-"):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.importing.findings import SourceWord
-from orchestrator.core.importing.flag_meanings import flag_meanings
-from orchestrator.core.importing.shell_words import Command, ShellReader
-from orchestrator.core.importing.unresolved import readable
+from orchestrator.core.importing.flags.flag_meanings import flag_meanings
+from orchestrator.core.importing.words.expansion import Variables
+from orchestrator.core.importing.words.shell_words import Command, ShellReader
+from orchestrator.core.importing.words.unresolved import readable
 
 _SERVER = re.compile(
     r"(?:.*[/\\])?(?:[\w.-]*llama[\w.-]*server[\w.-]*|server|ik[_-]?llama[\w.-]*)(?:\.exe)?", re.IGNORECASE
@@ -71,8 +72,11 @@ class ServerCommand:
         return "ik-fork" if fork else "upstream"
 
 
-def find_servers(command: Command) -> list[ServerCommand]:
-    """Return the servers that a command starts; none where it is about something else."""
+def find_servers(command: Command, variables: Variables | None = None) -> list[ServerCommand]:
+    """Return the servers that a command starts; none where it is about something else.
+
+    :param variables: what a script behind `sh -c` finds set
+    """
     words = command.words
     for at, word in enumerate(words):
         name = word.text
@@ -81,7 +85,7 @@ def find_servers(command: Command) -> list[ServerCommand]:
             return [_with(found, command)] if found is not None else []
 
         if _SHELLS.fullmatch(name) and at + 2 < len(words) and re.fullmatch(r"-\w*c", words[at + 1].text):
-            return [_with(each, command) for each in read_script(words[at + 2].text, words[at + 2].line)]
+            return [_with(each, command) for each in read_script(words[at + 2].text, words[at + 2].line, variables)]
 
         if name == "llama" and at + 1 < len(words) and words[at + 1].text in ("serve", "server"):
             return [_with(ServerCommand(word.line, name, words[at + 2 :], wrappers=words[:at]), command)]
@@ -98,9 +102,10 @@ def find_servers(command: Command) -> list[ServerCommand]:
     return _guess_server(words, command)
 
 
-def read_script(text: str, line: int) -> list[ServerCommand]:
+def read_script(text: str, line: int, variables: Variables | None = None) -> list[ServerCommand]:
     """Return the servers that a script starts, in its order."""
-    return [server for command in ShellReader().read(text, line) for server in find_servers(command)]
+    commands = ShellReader(dict(variables or {})).read(text, line)
+    return [server for command in commands for server in find_servers(command, variables)]
 
 
 def _with(found: ServerCommand, command: Command) -> ServerCommand:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orchestrator.core.importing.entries import import_server
 from orchestrator.core.importing.findings import ImportResult
 from orchestrator.core.importing.server_command import find_servers
-from orchestrator.core.importing.shell_words import ShellReader, known_variables
+from orchestrator.core.importing.words.shell_words import ShellReader, known_variables
 
 
 def import_shell(text: str, variables: Mapping[str, str]) -> ImportResult:

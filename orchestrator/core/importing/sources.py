@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 
+from orchestrator.core.importing.compose import import_compose, is_compose
 from orchestrator.core.importing.findings import ImportResult
 from orchestrator.core.importing.llama_swap import import_llama_swap, is_llama_swap
+from orchestrator.core.importing.router_ini import import_router_ini, is_router_ini
 from orchestrator.core.importing.shell_script import import_shell
+from orchestrator.core.importing.systemd_unit import import_unit, is_unit
 from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _YAML_MODELS = re.compile(r"^models:\s*(#.*)?$", re.MULTILINE)
+_YAML_SERVICES = re.compile(r"^services:\s*(#.*)?$", re.MULTILINE)
 
 
 def import_text(text: str, variables: Mapping[str, str], read_yaml: Callable[[str], YamlNode]) -> ImportResult:
@@ -23,6 +27,17 @@ def import_text(text: str, variables: Mapping[str, str], read_yaml: Callable[[st
         root = read_yaml(text)
         if is_llama_swap(root):
             return import_llama_swap(root, text, variables)
+
+    if _YAML_SERVICES.search(text):
+        root = read_yaml(text)
+        if is_compose(root):
+            return import_compose(root, variables)
+
+    if is_unit(text):
+        return import_unit(text, variables)
+
+    if is_router_ini(text):
+        return import_router_ini(text, variables)
 
     return import_shell(text, variables)
 

@@ -15,10 +15,10 @@ from orchestrator.core.dialect.forms import looks_like_flag
 from orchestrator.core.dialect.known_flags import ENGINES_OF, NEEDLESS
 from orchestrator.core.dialect.owned_flags import find_refused_flags
 from orchestrator.core.importing.findings import Fate, ImportEntry, SourceWord, look, put
-from orchestrator.core.importing.flag_meanings import FlagMeaning, flag_meanings
-from orchestrator.core.importing.flag_values import FlagValue, read_flag_value, read_switch
-from orchestrator.core.importing.speculation import read_spec_type
-from orchestrator.core.importing.unresolved import readable, unresolved
+from orchestrator.core.importing.flags.flag_meanings import FlagMeaning, flag_meanings
+from orchestrator.core.importing.flags.flag_values import FlagValue, read_flag_value, read_switch
+from orchestrator.core.importing.flags.speculation import read_spec_type
+from orchestrator.core.importing.words.unresolved import readable, unresolved
 from orchestrator.core.profile.settings import BY_PATH
 
 _SECRET = ("--api-key", "--hf-token", "-hft")

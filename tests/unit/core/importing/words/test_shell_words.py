@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.importing.shell_words import ShellReader, split_words
-from orchestrator.core.importing.unresolved import readable
+from orchestrator.core.importing.words.shell_words import ShellReader, split_words
+from orchestrator.core.importing.words.unresolved import readable
 
 
 def commands(text: str, **variables: str) -> list[list[str]]:

@@ -7,13 +7,16 @@ mean nothing or less.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.importing.expansion import Variables, expand
 from orchestrator.core.importing.findings import SourceWord
-from orchestrator.core.importing.unresolved import mark
+from orchestrator.core.importing.words.expansion import Variables, expand
+from orchestrator.core.importing.words.unresolved import mark
+from orchestrator.core.profile.free_tables import refuse_variable
 
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _PROMPT = re.compile(
@@ -24,6 +27,8 @@ _KEYWORDS = frozenset(
     {"then", "do", "else", "elif", "if", "while", "until", "!", "{", "}", "(", ")", "RUN", "CMD", "-"}
 )
 _SETTERS = frozenset({"export", "local", "readonly", "declare", "typeset", "set", "SET", "env", "ENV", "ARG"})
+_EXPORTERS = frozenset({"export", "set", "SET", "ENV"})
+_LISTED = re.compile(r"^\s*(?:CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _BATCH = re.compile(r"%([A-Za-z_]\w{2,})%")
 
@@ -55,6 +60,7 @@ class ShellReader:
     shell: bool = True
     lenient: bool = True
     commands: list[Command] = field(default_factory=list)
+    exported: list[tuple[str, str, int]] = field(default_factory=list)
 
     def read(self, text: str, line: int = 1) -> list[Command]:
         """Return the commands of a text.
@@ -199,6 +205,7 @@ class ShellReader:
         while words and words[0].text in _KEYWORDS:
             words = words[1:]
 
+        exports = bool(words) and words[0].text in _EXPORTERS
         if words and words[0].text in _SETTERS:
             words = words[1:]
 
@@ -221,15 +228,37 @@ class ShellReader:
 
         if not words:
             self.variables.update({name: value for name, value, _ in command.environment})
+            if exports:
+                self.exported += [each for each in command.environment if _reaches_engines(each[0])]
         else:
+            command.environment = [*self.exported, *command.environment]
             command.words = words
             self.commands.append(command)
+
+
+def _reaches_engines(name: str) -> bool:
+    """Return whether an exported variable is for an engine: its flags, and what drivers and ggml read."""
+    return name.startswith("LLAMA_") or refuse_variable(name) is None
+
+
+def _without_lists(text: str) -> str:
+    """Return a text in which a Dockerfile's `CMD ["a", "b"]` is a command line."""
+
+    def line(found: re.Match[str]) -> str:
+        try:
+            words = json.loads(re.sub(r"\\\n", "\n", found[1]))
+        except ValueError:
+            return found[0]
+
+        return shlex.join(str(word) for word in words) + "\n" * found[0].count("\n")
+
+    return _LISTED.sub(line, text)
 
 
 def _plain(text: str) -> str:
     """Return a text as a shell script, line for line: prompts, fences and other shells' continuations replaced."""
     lines = []
-    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+    for line in _without_lists(text.replace("\r\n", "\n").replace("\r", "\n")).split("\n"):
         line = "" if _FENCE.match(line) else _PROMPT.sub("", line)
         line = re.sub(r"^\s*(?:::|REM\b|rem\b|@echo\b).*", "", line)
         line = re.sub(r"(?<=\s)[`^]\s*$", "\\\\", line) if re.search(r"\s[`^]\s*$", line) else line

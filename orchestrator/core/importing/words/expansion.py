@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.core.importing.unresolved import mark
+from orchestrator.core.importing.words.unresolved import mark
 
 Variables = dict[str, str | list[str]]
 

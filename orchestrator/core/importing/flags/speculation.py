@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.core.dialect.speculative import STAGE_KEYS
-from orchestrator.core.importing.flag_values import read_flag_value
+from orchestrator.core.importing.flags.flag_values import read_flag_value
 from orchestrator.core.profile.settings import BY_PATH, SPECULATIVE_TYPES
 
 _WORDS = {

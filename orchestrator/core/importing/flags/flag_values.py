@@ -67,6 +67,10 @@ def read_flag_value(setting: Setting, text: str) -> FlagValue:
 
     if setting.choices is not None and ("int" not in types or word in setting.choices):
         lower = word if word in setting.choices else word.lower()
+        switch = read_switch(word)
+        if switch is not None and "on" in setting.choices:
+            lower = "on" if switch else "off"
+
         if lower in setting.choices:
             return FlagValue(lower)
 

@@ -1,0 +1,1 @@
+"""The flags of both engines, of any age, as settings."""
