@@ -370,6 +370,20 @@ def test_removing_asks_first_and_nobody_there_means_no(
     assert document(capsys, "models", "list")["models"] == []
 
 
+def test_a_gated_repository_opens_with_the_token_that_is_kept(
+    capsys: pytest.CaptureFixture[str], hub: StubHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.gated.add(SPLIT)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    said = failure(capsys, USAGE, "pull", f"hf:{SPLIT}")
+    assert "gated" in said and "accept its terms" in said
+    (tmp_path / "token").write_text("hf_right\n")
+    words = [sys.executable, "-m", "orchestrator", "pull", f"hf:{SPLIT}"]  # the client looks where it is, once
+    done = subprocess.run(words, env={**os.environ, "HF_HOME": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == OK, done.stderr
+    assert "hf_right" not in done.stdout + done.stderr
+
+
 def test_on_a_terminal_the_progress_is_shown_and_the_token_never(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
