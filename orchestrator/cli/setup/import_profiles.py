@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             ),
         )
 
+    _find_repositories(result, paths)
     _make_paths_absolute(result, args.file)
     rendered = _settle_on_builds(result, paths)
     profiles, _ = store.load_all()
@@ -106,6 +107,29 @@ def _variables(given: list[str]) -> dict[str, str]:
         known[name] = value
 
     return known
+
+
+def _find_repositories(result: ImportResult, paths: Paths) -> None:
+    """Set the models that the source would download, where they are on the disk already."""
+    from orchestrator.core.importing.findings import look, put
+    from orchestrator.engines.models.cached import find_cached
+
+    for entry in result.entries:
+        if entry.refusal or not entry.repository:
+            continue
+
+        repository, _, quant = entry.repository.partition(":")
+        found = find_cached(paths, os.environ, repository, quant, entry.repository_file)
+        if found is None:
+            continue
+
+        entry.document["model"] = found.path
+        entry.findings = [each for each in entry.findings if not each.source.startswith("--hf-repo ")]
+        entry.add("changed", f"--hf-repo {entry.repository}", f"model: {found.path}, which is here already", entry.line)
+        silent = not any(word.startswith("--no-mmproj") for word in entry.arguments)
+        if found.projector and silent and look(entry.document, "multimodal.mmproj") is None:
+            put(entry.document, "multimodal.mmproj", found.projector)
+            entry.add("guessed", "--hf-repo", f"multimodal.mmproj: {found.projector}, which the engine finds by itself")
 
 
 def _make_paths_absolute(result: ImportResult, file: str) -> None:

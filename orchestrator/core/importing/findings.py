@@ -37,6 +37,8 @@ class ImportEntry:
     :param line: where it begins in the source
     :param document: the profile, as `tomllib` would give it; empty where none can be made
     :param refusal: why there is no profile; empty where there is one
+    :param repository: where its model comes from, `ORG/REPO[:QUANT]`, when the source names no file
+    :param repository_file: its path there, where the source says that
     :param arguments: what the source passes to the server, for comparing
     """
 
@@ -47,6 +49,8 @@ class ImportEntry:
     findings: list[ImportFinding] = field(default_factory=list)
     refusal: str = ""
     arguments: tuple[str, ...] = ()
+    repository: str = ""
+    repository_file: str = ""
 
     def add(self, fate: Fate, source: str, text: str, line: int | None = None) -> None:
         self.findings.append(ImportFinding(fate, source, text, line))

@@ -161,6 +161,9 @@ def _settle_repository(reading: _Reading) -> None:
     stem = repository.rpartition("/")[2].removesuffix("-GGUF").removesuffix("-gguf")
     file = readable(reading.repository_file) or f"{stem}-{quant or 'Q4_K_M'}.gguf"
     entry.document["model"] = f"~/models/{file}"
+    if not unresolved(reading.repository):
+        entry.repository, entry.repository_file = reading.repository, readable(reading.repository_file)
+
     entry.add(
         "guessed", f"--hf-repo {readable(reading.repository)}",
         f"an engine that starts downloads nothing: get the file (`orch pull hf:{repository}`) and put its path here",

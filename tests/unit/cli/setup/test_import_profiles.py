@@ -69,3 +69,18 @@ def test_variables_can_be_given(home: Path, capsys: pytest.CaptureFixture[str]) 
     [profile] = json.loads(capsys.readouterr().out)["profiles"]
     assert (profile["name"], profile["arguments"]) == ("x", ["-m", "/m/x.gguf", "-c", "2048"])
     assert main(["import", str(home / "run.sh"), "--var", "MODEL"]) == exit_codes.USAGE
+
+
+def test_a_repository_is_the_file_that_is_here(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLAMA_CACHE", str(home / "llama"))
+    (home / "llama").mkdir()
+    for name in ("org_Some-GGUF_Some-Q8_0.gguf", "org_Some-GGUF_mmproj-F16.gguf"):
+        (home / "llama" / name).touch()
+
+    (home / "run.sh").write_text("llama-server -hf org/Some-GGUF:Q8_0 -c 512\n")
+    assert main(["import", str(home / "run.sh"), "--json"]) == exit_codes.OK
+    text = json.loads(capsys.readouterr().out)["profiles"][0]["text"]
+    assert f'model = "{home}/llama/org_Some-GGUF_Some-Q8_0.gguf"' in text
+    assert f'mmproj = "{home}/llama/org_Some-GGUF_mmproj-F16.gguf"' in text
