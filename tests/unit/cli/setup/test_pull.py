@@ -370,6 +370,18 @@ def test_removing_asks_first_and_nobody_there_means_no(
     assert document(capsys, "models", "list")["models"] == []
 
 
+@pytest.mark.parametrize("name", ["M-Q8_0.gguf", "mmproj-F16.gguf"])
+def test_what_was_never_finished_is_listed_and_removed(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    folder = Path(find_paths().models, "org", "M-GGUF")
+    folder.mkdir(parents=True)
+    (folder / f"{name}.5000-0123456789abcdef.part").write_bytes(bytes(1200))
+    (listed,) = document(capsys, "models", "list")["models"]
+    assert (listed["whole"], listed["files"], listed["size_bytes"]) == (False, [], 1200)
+    gone = document(capsys, "models", "remove", listed["name"], "--yes")
+    assert gone["freed_bytes"] == 1200
+    assert os.listdir(find_paths().models) == []
+
+
 def test_a_gated_repository_opens_with_the_token_that_is_kept(
     capsys: pytest.CaptureFixture[str], hub: StubHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
