@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from orchestrator.core.dialect.model_fit import Header, HeaderTensor
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
@@ -24,6 +25,9 @@ from orchestrator.core.plan.memory.architectures import (
     unplanned_cache,
     window_layers,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_SIZE = 1 << 20
 """More blocks, or a wider model, is a header that lies."""
@@ -106,7 +110,7 @@ class LayerGeometry:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """A model, as far as its memory goes; compared by identity, so that it is a quick key of what is kept.
+    """A model, as far as its memory goes; compared by identity, so that it is quickly told from others.
 
     :param layers: all blocks, those of MTP last
     :param mtp_blocks: how many of the layers are for MTP
@@ -174,6 +178,11 @@ class Geometry:
         return self.layers[len(self.layers) - self.mtp_blocks :]
 
     @cached_property
+    def kept(self) -> dict[object, object]:
+        """What was computed of this model and is asked for again while its plans are made (`kept_of_geometry`)."""
+        return {}
+
+    @cached_property
     def expert_layers(self) -> tuple[int, ...]:
         """Indices of the blocks with experts, those of MTP left out."""
         return tuple(index for index, layer in enumerate(self.trunk) if layer.expert_bytes)
@@ -187,6 +196,23 @@ class Geometry:
                 found[layer.window, layer.key_width, layer.value_width] += 1
 
         return tuple((*key, count) for key, count in found.items())
+
+
+def kept_of_geometry(
+    work: Callable[Concatenate[Geometry, P], T],
+) -> Callable[Concatenate[Geometry, P], T]:
+    """Return a function of a geometry that keeps its results with that, so as long as it lives and no longer."""
+
+    @wraps(work)
+    def asked(geometry: Geometry, /, *args: P.args, **named: P.kwargs) -> T:
+        key = (work, args, tuple(named.items()))
+        kept = cast("dict[object, T]", geometry.kept)
+        if key not in kept:
+            kept[key] = work(geometry, *args, **named)
+
+        return kept[key]
+
+    return asked
 
 
 def geometry_of(parts: Sequence[Header]) -> Geometry:

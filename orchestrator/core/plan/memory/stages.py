@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.geometry import Geometry, LayerGeometry, kept_of_geometry
 from orchestrator.core.plan.memory.caches import Cells, quantised, row_bytes
 from orchestrator.core.plan.memory.placement import HOST, place
 from orchestrator.core.plan.shape import PlanShape
@@ -93,7 +92,7 @@ def batch_tokens(shape: PlanShape, cells: Cells) -> int:
     return tokens + -tokens % max(1, shape.slots)
 
 
-@lru_cache(maxsize=4096)
+@kept_of_geometry
 def stages_of(geometry: Geometry, shape: PlanShape, cells: Cells, *, mtp: bool = False) -> Stages:
     """Return what the graph of the main context holds, or that of the context in which MTP drafts."""
     layers = geometry.mtp if mtp else geometry.trunk

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from functools import lru_cache
 
-from orchestrator.core.plan.geometry import Geometry, LayerGeometry
+from orchestrator.core.plan.geometry import Geometry, LayerGeometry, kept_of_geometry
 from orchestrator.core.plan.memory.placement import HOST, Placement
 
 
-@lru_cache(maxsize=512)
+@kept_of_geometry
 def weights_by_device(
     geometry: Geometry, placement: Placement, n_cpu_moe: int, n_cpu_ffn: int, *, mtp: bool, biases: bool
 ) -> tuple[dict[int, int], dict[int, int]]:
@@ -45,7 +44,7 @@ def weights_by_device(
     return dict(sums), dict(drafts)
 
 
-@lru_cache(maxsize=512)
+@kept_of_geometry
 def layers_by_device(geometry: Geometry, placement: Placement) -> tuple[tuple[int, LayerGeometry, int], ...]:
     """Return the trunk's layers with caches or states: device, one of those that are alike, how many they are."""
     counts: Counter[tuple[int, bool, bool, int, int]] = Counter()
