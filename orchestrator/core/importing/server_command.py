@@ -34,6 +34,8 @@ _FORK_FLAGS = frozenset({
     "-ptcall",
     "--fit-margin", "--ctx-checkpoints-interval", "--graph-reuse", "-gr",
 })  # fmt: skip
+_LONGEST_NAME = 1024
+"""Characters of a program's path; a longer word is none, and not looked at."""
 _CONTAINERS = re.compile(r"(?:.*/)?(?:docker|podman|nerdctl)(?:\.exe)?", re.IGNORECASE)
 _BARE_OPTIONS = frozenset({
     "-d", "-i", "-t", "-it", "-ti", "-dit", "-P", "--rm", "--detach", "--interactive", "--tty", "--init",
@@ -78,8 +80,11 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
     :param variables: what a script behind `sh -c` finds set
     """
     words = command.words
+    if words and words[0].text.lower() in ("start-process", "start"):
+        words = _started_process(words)
+
     for at, word in enumerate(words):
-        name = word.text
+        name = word.text if len(word.text) <= _LONGEST_NAME else ""
         if _CONTAINERS.fullmatch(name) and at + 1 < len(words):
             found = _read_container(words, at)
             return [_with(found, command)] if found is not None else []
@@ -100,6 +105,16 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
             return []
 
     return _guess_server(words, command)
+
+
+def _started_process(words: Sequence[SourceWord]) -> list[SourceWord]:
+    """Return the command line of PowerShell's `Start-Process -FilePath PROGRAM -ArgumentList ARGUMENTS`."""
+    names = [word.text.lower() for word in words]
+    program = names.index("-filepath") + 1 if "-filepath" in names else 1
+    begin = names.index("-argumentlist") + 1 if "-argumentlist" in names else program + 1
+    own = ("-nonewwindow", "-wait", "-passthru", "-windowstyle", "-redirectstandardoutput", "-redirectstandarderror")
+    end = next((at for at in range(begin, len(words)) if names[at] in own), len(words))
+    return [*words[program : program + 1], *words[begin:end]]
 
 
 def read_script(text: str, line: int, variables: Variables | None = None) -> list[ServerCommand]:

@@ -8,6 +8,11 @@ from orchestrator.core.importing.words.unresolved import mark
 
 Variables = dict[str, str | list[str]]
 
+
+class WordList(list[str]):
+    """A list that stands for all of its words when it is named alone, as PowerShell's do."""
+
+
 _EXPANSION = re.compile(r"\$(?:\{|\(\(|\(|[A-Za-z_]\w*|[0-9@*#?!$-])")
 _BRACED = re.compile(r"(#?)([A-Za-z_]\w*|[0-9@*])(\[[^\]]*\])?(.*)", re.DOTALL)
 _ARITHMETIC = re.compile(r"[\d\s()+*/%-]+")
@@ -57,7 +62,8 @@ def _value(body: str, variables: Variables, depth: int) -> str | list[str]:
         return mark(body[1:-1].strip()[:40])
 
     if not body.startswith("{"):
-        return [] if body in ("@", "*") else _plain(body, variables)
+        named = variables.get(body)
+        return [] if body in ("@", "*") else named if isinstance(named, WordList) else _plain(body, variables)
 
     found = _BRACED.fullmatch(body[1:-1])
     if found is None:
@@ -89,7 +95,8 @@ def _modified(name: str, text: str | None, rest: str, variables: Variables, dept
         if text or operator == "?":
             return text or mark(name)
 
-        return expand(word.strip("\"'"), variables, quoted=True, depth=depth + 1)
+        # Empty unless somebody sets it: whoever starts the script does.
+        return expand(word.strip("\"'"), variables, quoted=True, depth=depth + 1) or mark(name)
 
     if text is None:
         return mark(name)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.importing.findings import SourceWord
-from orchestrator.core.importing.words.expansion import Variables, expand
+from orchestrator.core.importing.words.expansion import Variables, WordList, expand
 from orchestrator.core.importing.words.unresolved import mark
 from orchestrator.core.profile.free_tables import refuse_variable
 
@@ -29,6 +29,11 @@ _KEYWORDS = frozenset(
 _SETTERS = frozenset({"export", "local", "readonly", "declare", "typeset", "set", "SET", "env", "ENV", "ARG"})
 _EXPORTERS = frozenset({"export", "set", "SET", "ENV"})
 _LISTED = re.compile(r"^\s*(?:CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
+_LIST_ITEM = re.compile(r"""'((?:[^']|'')*)'|"([^"]*)"|[^\s,()#'"]+""")
+_PARAMETER = re.compile(
+    r"""^\s*(?:\[[\w.]+\]\s*)+\$(\w+)\s*=\s*("[^"\n]*"|'[^'\n]*'|[\w.-]+)\s*[,)]?\s*(?:#.*)?$""", re.MULTILINE
+)
+"""A parameter of a PowerShell script, with its default."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _BATCH = re.compile(r"%([A-Za-z_]\w{2,})%")
 
@@ -67,7 +72,11 @@ class ShellReader:
 
         :param line: the number of its first line
         """
-        text = _plain(text) if self.shell else text
+        if self.shell:
+            text = _plain(text)
+            for parameter in _PARAMETER.finditer(text):
+                self.variables.setdefault(parameter[1], parameter[2].strip("\"'"))
+
         windows = _WINDOWS.search(text) is not None
         words: list[tuple[str, int, bool]] = []
         at, end = 0, len(text)
@@ -99,6 +108,10 @@ class ShellReader:
                 found, at, line_after = self._word(text, at, line, windows)
                 if found.endswith("=(") and self.shell and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
                     at, line_after = self._array(found, text, at, line_after, windows)
+                elif found == "@(" and len(words) == 2 and words[1][0] == "=":
+                    items, at, line_after = self._list(text, at, line_after)
+                    self.variables[words[0][0].strip("$\ue000\ue001")] = items
+                    words = []
                 elif found not in ("(", ")", "@("):
                     words += [(part, line, True) for part in self._split(found)]
 
@@ -149,6 +162,9 @@ class ShellReader:
                 at += 1
 
         found = "".join(out)
+        if self.shell and found.startswith("@") and isinstance(items := self.variables.get(found[1:]), WordList):
+            return "\x02" + "\x02".join(items) + "\x02", at, line
+
         if self.shell and found.count("%") > 1:
             found = _BATCH.sub(lambda each: self._batch_variable(each[1]), found)
 
@@ -190,6 +206,23 @@ class ShellReader:
         self.variables[name] = [*([before] if isinstance(before, str) else before), *items]
         return at, line
 
+    def _list(self, text: str, at: int, line: int) -> tuple[WordList, int, int]:
+        """Read PowerShell's `@('a', "b", $c)` behind its opening."""
+        items = WordList()
+        while at < len(text) and text[at] != ")":
+            found = _LIST_ITEM.match(text, at)
+            if found is None:
+                line += text[at] == "\n"
+                at = _line_end(text, at) if text[at] == "#" else at + 1
+            elif found[1] is not None:
+                items.append(found[1].replace("''", "'"))
+                at = found.end()
+            else:
+                items += self._split(expand((found[2] or found[0]).strip('"'), self.variables, quoted=True))
+                at = found.end()
+
+        return items, at + 1, line
+
     def _skip_redirection(self, text: str, at: int) -> int:
         found = re.compile(r"\d?(?:<<-?|>>|[<>])&?\s*[^\s;|&]*").match(text, at)
         return found.end() if found else at + 1
@@ -210,7 +243,7 @@ class ShellReader:
             words = words[1:]
 
         if len(words) > 2 and words[1].text == "=":  # `$model = "..."`: PowerShell
-            self.variables[words[0].text.strip("$\ue000\ue001")] = words[2].text
+            self._assign(words)
             return
 
         command = Command()
@@ -234,6 +267,19 @@ class ShellReader:
             command.environment = [*self.exported, *command.environment]
             command.words = words
             self.commands.append(command)
+
+    def _assign(self, words: list[SourceWord]) -> None:
+        """Carry out PowerShell's `$name = value`, of which `Join-Path` is the one command that is known."""
+        name = words[0].text.strip("$\ue000").replace("\ue001", "")
+        value = words[2].text
+        if value.strip("(") == "Join-Path" and len(words) > 4:
+            value = "\\".join(word.text.rstrip(")") for word in words[3:])
+
+        if name.lower().startswith("env:"):
+            if _reaches_engines(name[4:]):
+                self.exported.append((name[4:], value, words[0].line))
+        else:
+            self.variables[name] = value
 
 
 def _reaches_engines(name: str) -> bool:

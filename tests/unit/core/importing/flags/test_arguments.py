@@ -120,6 +120,7 @@ def test_the_environment_of_a_start_is_kept() -> None:
         "docker run --rm -p 80:80 -v /m:/models --gpus all ghcr.io/x/llama.cpp:server-cuda -m /models/a.gguf -c 4096",
         "docker run -e LLAMA_ARG_CTX_SIZE=4096 -v /m:/models x/llama.cpp:full --server -m /models/a.gguf",
         "cat > x.service <<EOF\nExecStart=/opt/llama-server -m /m/a.gguf -c 4096\nEOF",
+        "$a = @('-m', '/m/a.gguf', '-c', '4096')\nStart-Process -FilePath C:\\llama-server.exe -ArgumentList $a -Wait",
         "BIN=/opt/llama-server\nMODEL=/m/a.gguf\n$BIN -m $MODEL -c 4096",
     ],
 )

@@ -52,6 +52,11 @@ def test_a_line_is_split_as_its_shell_splits_it(text: str, words: list[str]) -> 
         ("run $UNKNOWN $(nproc)", ["run", "${UNKNOWN}", "${nproc}"]),
         ("if [ -f x ]; then\n A=1\nfi\nrun $A", ["run", "1"]),
         ("run '$A'", ["run", "$A"]),
+        ('A=${A:-}\nrun "$A"', ["run", "${A}"]),
+        ("$x = 'a b'\nrun $x", ["run", "a", "b"]),
+        ("param(\n  [int]$n = 7,\n  [string]$k = 'q8'\n)\nrun $n $k", ["run", "7", "q8"]),
+        ("$l = @('-a', \"b c\", # no\n  '-d','1')\n& run @l -e", ["run", "-a", "b c", "-d", "1", "-e"]),
+        ("$p = Join-Path 'C:\\x' 'run.exe'\n& $p -a", ["C:\\x\\run.exe", "-a"]),
     ],
 )
 def test_variables_have_the_values_that_the_script_gives(text: str, words: list[str]) -> None:
