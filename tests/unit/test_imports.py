@@ -42,6 +42,7 @@ HEAVY = [
     "psutil",
     "pydoc",
     "pynvml",
+    "ruamel.yaml",
     "shtab",
     "sqlite3",
     "ssl",

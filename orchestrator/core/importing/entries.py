@@ -114,6 +114,8 @@ def _read_wrappers(server: ServerCommand, entry: ImportEntry) -> None:
 
     if server.container:
         entry.add("changed", readable(server.program), "the engine runs without a container", server.line)
+        for option in server.options:
+            entry.add("changed", readable(option), "an option of the container: it has none here", server.line)
 
 
 def _read_environment(server: ServerCommand, entry: ImportEntry) -> list[SourceWord]:

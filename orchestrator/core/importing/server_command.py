@@ -34,6 +34,8 @@ _FORK_FLAGS = frozenset({
     "-ptcall",
     "--fit-margin", "--ctx-checkpoints-interval", "--graph-reuse", "-gr",
 })  # fmt: skip
+_QUOTED_SERVER = re.compile(r"(?:^|[\s/;&])llama-server(?:\.exe)?\s+-")
+_LONGEST_SCRIPT = 65536
 _LONGEST_NAME = 1024
 """Characters of a program's path; a longer word is none, and not looked at."""
 _CONTAINERS = re.compile(r"(?:.*/)?(?:docker|podman|nerdctl)(?:\.exe)?", re.IGNORECASE)
@@ -52,6 +54,7 @@ class ServerCommand:
     :param environment: variables that it is given, with their lines
     :param mounts: folders of a container, and what they are on the machine
     :param container: it runs in one, so that its paths may be others
+    :param options: of the container, as written, but for its variables and folders
     :param wrappers: the words in front of the program that change how it runs
     :param other: what it starts instead of a llama-server; empty where it starts one
     """
@@ -62,6 +65,7 @@ class ServerCommand:
     environment: list[tuple[str, str, int]] = field(default_factory=list)
     mounts: list[tuple[str, str]] = field(default_factory=list)
     container: bool = False
+    options: list[str] = field(default_factory=list)
     wrappers: list[SourceWord] = field(default_factory=list)
     other: str = ""
 
@@ -103,6 +107,10 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
 
         if _OTHERS.fullmatch(name) and at == 0:
             return []
+
+    for word in words:  # `tmux new -d 'llama-server ...'`, `ssh host "llama-server ..."`
+        if _QUOTED_SERVER.search(word.text[:_LONGEST_SCRIPT]):
+            return [_with(each, command) for each in read_script(word.text, word.line, variables)]
 
     return _guess_server(words, command)
 
@@ -185,6 +193,8 @@ def _read_container(words: Sequence[SourceWord], at: int) -> ServerCommand | Non
             entrypoint = value
         elif (mount := read_mount(option, value)) is not None:
             found.mounts.append(mount)
+        else:
+            found.options.append(f"{option} {value}".strip())
 
         place += 1
 

@@ -142,6 +142,20 @@ def _read_groups(
 
     if exclusive:
         result.config["residency.exclusive"] = exclusive
+        _keep_one_of_a_group(exclusive, result)
+
+
+def _keep_one_of_a_group(exclusive: list[list[str]], result: ImportResult) -> None:
+    """Of profiles that exclude one another, the first is loaded at the start."""
+    kept: list[str] = []
+    for name in result.config.get("residency.preload", []):
+        if any(name in group and other in group for group in exclusive for other in kept):
+            result.add("lost", f"preload: {name}", "it is never loaded beside the one before it")
+        else:
+            kept.append(name)
+
+    if kept:
+        result.config["residency.preload"] = kept
 
 
 _GROUP_KEYS = {"swap": True, "persistent": False, "exclusive": True}

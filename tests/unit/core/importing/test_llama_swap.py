@@ -126,3 +126,9 @@ def test_a_script_with_variables_of_flags_counts_as_a_server() -> None:
         {"size": 4096},
         {"warmup": False},
     )
+
+
+def test_of_a_group_one_is_loaded_at_the_start() -> None:
+    result = run(TEXT.replace("[small, hear]", "[small, big]"))
+    assert result.config["residency.preload"] == ["small-plain"]
+    assert "preload: big-model-27b" in {each.source for each in result.findings if each.fate == "lost"}

@@ -116,6 +116,7 @@ def test_the_environment_of_a_start_is_kept() -> None:
     [
         "sudo -E nohup /opt/llama-server -m /m/a.gguf -c 4096",
         "bash -c 'exec /opt/llama-server -m /m/a.gguf -c 4096'",
+        "tmux new-session -d -s llm 'cd /opt && ./llama-server -m /m/a.gguf -c 4096'",
         "numactl --interleave=all ./llama-server -m /m/a.gguf -c 4096 2>&1 | tee log",
         "docker run --rm -p 80:80 -v /m:/models --gpus all ghcr.io/x/llama.cpp:server-cuda -m /models/a.gguf -c 4096",
         "docker run -e LLAMA_ARG_CTX_SIZE=4096 -v /m:/models x/llama.cpp:full --server -m /models/a.gguf",
@@ -168,3 +169,8 @@ def test_any_flags_end_in_a_valid_profile_or_a_reason(words: list[str]) -> None:
     [found] = import_shell(f"llama-server -m a.gguf {shlex.join(words)}", {}).entries
     named = {part for each in found.findings for part in each.source.split()}
     assert found.refusal or all(word in named for word in words if word.startswith("-") and word != "-1")
+
+
+def test_options_of_a_container_are_told() -> None:
+    [found] = import_shell("docker run --gpus device=1 -p 1:2 -e X=1 x/llama.cpp:server -m /m/a.gguf", {}).entries
+    assert {"--gpus device=1", "-p 1:2", "X=1"} <= {each.source for each in found.findings}
