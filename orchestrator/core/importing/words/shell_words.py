@@ -28,10 +28,11 @@ _KEYWORDS = frozenset(
 )
 _SETTERS = frozenset({"export", "local", "readonly", "declare", "typeset", "set", "SET", "env", "ENV", "ARG"})
 _EXPORTERS = frozenset({"export", "set", "SET", "ENV"})
-_LISTED = re.compile(r"^\s*(?:CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
+_LISTED = re.compile(r"^[ \t]*(?:CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
 _LIST_ITEM = re.compile(r"""'((?:[^']|'')*)'|"([^"]*)"|[^\s,()#'"]+""")
 _PARAMETER = re.compile(
-    r"""^\s*(?:\[[\w.]+\]\s*)+\$(\w+)\s*=\s*("[^"\n]*"|'[^'\n]*'|[\w.-]+)\s*[,)]?\s*(?:#.*)?$""", re.MULTILINE
+    r"""^[ \t]*(?:\[[\w.]+\][ \t]*)+\$(\w+)[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*'|[\w.-]+)\s*[,)]?\s*(?:#.*)?$""",
+    re.MULTILINE,
 )
 """A parameter of a PowerShell script, with its default."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
@@ -316,7 +317,7 @@ def _plain(text: str) -> str:
 
 def _goes_on(text: str, at: int) -> bool:
     """Return whether the next line that says something begins with a flag."""
-    return re.compile(r"\n(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*--?[A-Za-z]").match(text, at) is not None
+    return re.compile(r"\n(?:[ \t]*(?:#[^\n]*)?\n){0,50}[ \t]*--?[A-Za-z]").match(text, at) is not None
 
 
 def _line_end(text: str, at: int) -> int:
