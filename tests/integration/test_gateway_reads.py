@@ -172,7 +172,7 @@ def test_the_list_says_how_much_context_a_request_has() -> None:
         ("/upstream/openai/demo/props", "did you mean `demo`?"),
         ("/upstream/demo:latest/slots", "did you mean `demo`?"),
         ("/upstream/demo/no-such-page", "there is no route"),
-        ("/api/tags", "not Ollama's"),
+        ("/api/show", "not Ollama's"),
         ("/api/chat", "not Ollama's"),
         ("/api/blobs/sha256:00", "/v1"),
     ],

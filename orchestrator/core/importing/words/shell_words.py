@@ -58,12 +58,12 @@ class Command:
 class ShellReader:
     """Reads commands out of a text.
 
-    :param shell: `$`, `;`, `|` and assignments have a meaning; else it is split into words alone
+    :param as_shell: `$`, `;`, `|` and assignments have a meaning; else it is split into words alone
     :param lenient: lines that begin with a flag belong to the command above them, as in what people paste
     """
 
     variables: Variables = field(default_factory=dict)
-    shell: bool = True
+    as_shell: bool = True
     lenient: bool = True
     commands: list[Command] = field(default_factory=list)
     exported: list[tuple[str, str, int]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class ShellReader:
 
         :param line: the number of its first line
         """
-        if self.shell:
+        if self.as_shell:
             text = _plain(text)
             for parameter in _PARAMETER.finditer(text):
                 self.variables.setdefault(parameter[1], parameter[2].strip("\"'"))
@@ -86,7 +86,7 @@ class ShellReader:
             if char == "\\" and text[at + 1 : at + 2] == "\n":
                 at, line = at + 2, line + 1
             elif char == "\n":
-                if not (self.shell and not (self.lenient and words and _goes_on(text, at))):
+                if not (self.as_shell and not (self.lenient and words and _goes_on(text, at))):
                     at, line = at + 1, line + 1
                     continue
 
@@ -94,20 +94,20 @@ class ShellReader:
                 words, at, line = [], at + 1, line + 1
             elif char.isspace():
                 at += 1
-            elif char == "#" and self.shell:
+            elif char == "#" and self.as_shell:
                 at = _line_end(text, at)
-            elif self.shell and char in ";|&":
+            elif self.as_shell and char in ";|&":
                 if words and char == "&" and words[-1][0].endswith(">"):
                     at += 1
                     continue
 
                 self._finish(words, line)
                 words, at = [], at + 1
-            elif self.shell and char in "<>" or (self.shell and re.match(r"\d[<>]", text[at : at + 2])):
+            elif self.as_shell and char in "<>" or (self.as_shell and re.match(r"\d[<>]", text[at : at + 2])):
                 at = self._skip_redirection(text, at)
             else:
                 found, at, line_after = self._word(text, at, line, windows)
-                if found.endswith("=(") and self.shell and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
+                if found.endswith("=(") and self.as_shell and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
                     at, line_after = self._array(found, text, at, line_after, windows)
                 elif found == "@(" and len(words) == 2 and words[1][0] == "=":
                     items, at, line_after = self._list(text, at, line_after)
@@ -135,7 +135,7 @@ class ShellReader:
             elif char == '"':
                 body, at = _double_quoted(text, at + 1, windows)
                 line += body.count("\n")
-                out.append((expand(body, self.variables, quoted=True) if self.shell else body) or "\x01")
+                out.append((expand(body, self.variables, quoted=True) if self.as_shell else body) or "\x01")
             elif char == "\\" and not (windows and text[at + 1 : at + 2] not in ("\n", '"', "'", " ")):
                 if text[at + 1 : at + 2] == "\n":
                     at, line = at + 2, line + 1
@@ -143,30 +143,30 @@ class ShellReader:
 
                 out.append(text[at + 1 : at + 2])
                 at += 2
-            elif char == "$" and self.shell:
+            elif char == "$" and self.as_shell:
                 body, at = _dollar(text, at)
                 out.append(expand(body, self.variables, quoted=False))
-            elif char == "`" and self.shell:
+            elif char == "`" and self.as_shell:
                 close = text.find("`", at + 1)
                 close = len(text) if close < 0 else close
                 out.append(expand(f"$({text[at + 1 : close]})", self.variables, quoted=False))
                 at = close + 1
-            elif char.isspace() or (self.shell and char in ";|&<>\n"):
+            elif char.isspace() or (self.as_shell and char in ";|&<>\n"):
                 break
-            elif char == "(" and self.shell:
+            elif char == "(" and self.as_shell:
                 out.append(char)
                 return "".join(out), at + 1, line
-            elif char == ")" and self.shell:
+            elif char == ")" and self.as_shell:
                 return ("".join(out), at, line) if out else (")", at + 1, line)
             else:
                 out.append(char)
                 at += 1
 
         found = "".join(out)
-        if self.shell and found.startswith("@") and isinstance(items := self.variables.get(found[1:]), WordList):
+        if self.as_shell and found.startswith("@") and isinstance(items := self.variables.get(found[1:]), WordList):
             return "\x02" + "\x02".join(items) + "\x02", at, line
 
-        if self.shell and found.count("%") > 1:
+        if self.as_shell and found.count("%") > 1:
             found = _BATCH.sub(lambda each: self._batch_variable(each[1]), found)
 
         return found, at, line
@@ -230,7 +230,7 @@ class ShellReader:
 
     def _finish(self, raw: list[tuple[str, int, bool]], line: int) -> None:
         words = [SourceWord(text, at) for text, at, _ in raw]
-        if not self.shell:
+        if not self.as_shell:
             if words:
                 self.commands.append(Command(words))
 
@@ -368,7 +368,7 @@ def _dollar(text: str, at: int) -> tuple[str, int]:
 
 def split_words(text: str, line: int = 1) -> list[SourceWord]:
     """Return the words of a text in which only quotes and backslashes have a meaning."""
-    commands = ShellReader(shell=False).read(text, line)
+    commands = ShellReader(as_shell=False).read(text, line)
     return commands[0].words if commands else []
 
 
