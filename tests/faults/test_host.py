@@ -168,6 +168,7 @@ WALL_CLOCK = {
     ("daemon/fleet/log_marks.py", "now"): "the time of a mark in an engine's log",
     ("daemon/fleet/exits.py", "now"): "the same",
     ("gateway/server.py", "time"): "turns monotonic times into dates in the list of requests",
+    ("gateway/manage/serving.py", "time"): "turns monotonic times into dates in the list of activity",
     ("gateway/errors.py", "time"): "`created_at` of an error",
 }
 """Where a date is meant, and what for. Everything else counts with a clock that does not jump."""
