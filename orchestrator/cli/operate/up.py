@@ -10,11 +10,11 @@ from orchestrator.api.types import InstanceStatus, Status
 from orchestrator.api.wording import rollback_text
 from orchestrator.cli import diagnostics, output, waiting
 from orchestrator.cli.operate.switch import follow
+from orchestrator.cli.start_options import HINT, add_start_options
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
 HELP = "start the engine of a profile and wait until it answers; starts the daemon if none runs"
-HINT = "look at `orch logs`, or ask `orch explain`"
 EXAMPLES = """\
   orch up demo
   orch up qwen3.6-35b-a3b-12gb --engine upstream
@@ -25,17 +25,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profiles", nargs="*", metavar="profile", help="names of profiles, or aliases of them")
-    parser.add_argument("--engine", metavar="ID", help="another engine than the profile's own")
-    parser.add_argument(
-        "-d", "--detach", action="store_true", help="return at once instead of waiting until it answers"
-    )
-    parser.add_argument(
-        "--unverified",
-        action="store_true",
-        help="start what `orch verify` has found to be computed wrongly",
-    )
-    parser.add_argument("--force", action="store_true", help="try what the plan says cannot fit (`orch plan`)")
-    parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
+    add_start_options(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="check profile, build and model files, and show the command line"
     )

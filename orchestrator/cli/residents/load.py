@@ -7,11 +7,11 @@ import argparse
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output, waiting
+from orchestrator.cli.start_options import HINT, add_start_options
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
 HELP = "load a profile beside what runs; where memory is short, another one makes room"
-HINT = "look at `orch logs`, or ask `orch explain`"
 EXAMPLES = """\
   orch load embed                  # waits until it answers
   orch load embed --detach         # does not wait
@@ -20,17 +20,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile", help="a profile's name or one of its aliases")
-    parser.add_argument("--engine", metavar="ID", help="another engine than the profile's own")
-    parser.add_argument(
-        "-d", "--detach", action="store_true", help="return at once instead of waiting until it answers"
-    )
-    parser.add_argument(
-        "--unverified",
-        action="store_true",
-        help="start what `orch verify` has found to be computed wrongly",
-    )
-    parser.add_argument("--force", action="store_true", help="try what the plan says cannot fit (`orch plan`)")
-    parser.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="give up waiting after S seconds")
+    add_start_options(parser)
     parser.add_argument("--json", action="store_true", help="print its row of `orch status --json` as JSON")
 
 

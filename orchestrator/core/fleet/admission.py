@@ -203,17 +203,19 @@ def decide(
     at_least = max(over, 1 if start.crowded and not all(each.stays for each in others) else 0, 0)
     excluded = [each.profile for each in others if each.excluded]
     why = _why(start, excluded, most if over > 0 else 0, missing, need, free)
-    ready = [each for each in others if not each.stays and (not start.by_client or _may_go(each, waited_s, stay))]
-    for may_go, found in ((ready, Evict), ([each for each in others if not each.stays], None)):  # 6, 7
-        seats = cheapest_set(may_go, must, at_least, missing, memory.holds)
-        if seats is not None:
-            return Evict(seats, why) if found is not None else Wait(f"{why}; what could go is used")
+    movable = [each for each in others if not each.stays]
+    willing = [each for each in movable if not start.by_client or _may_go(each, waited_s, stay)]
+    seats = cheapest_set(willing, must, at_least, missing, memory.holds)
+    if seats is not None:  # 6
+        return Evict(seats, why)
+
+    if cheapest_set(movable, must, at_least, missing, memory.holds) is not None:  # 7
+        return Wait(f"{why}; what could go is used")
 
     pinned = [each.profile for each in others if each.stays]
     if not pinned:  # not even all of them make enough room: it is tried alone
-        willing = {each.seat for each in ready}
         everybody = tuple(each.seat for each in others)
-        return Evict(everybody, f"{why}; it is tried alone") if willing == set(everybody) else Wait(why)
+        return Evict(everybody, f"{why}; it is tried alone") if len(willing) == len(others) else Wait(why)
 
     return Refuse(f"{why}, and {', '.join(pinned)} may not go (pinned)")  # 8
 
