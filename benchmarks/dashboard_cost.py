@@ -143,7 +143,7 @@ def streaming(home: Home, seconds: float) -> None:
     """Requests one after the other, so that every figure moves."""
     url, end = home.url, time.monotonic() + seconds
     while time.monotonic() < end:
-        home.request("POST", "/completion", {"prompt": "A supervisor", "n_predict": 100}, url=url)
+        home.request("POST", "/completion", {"prompt": "A supervisor", "n_predict": 100, "ignore_eos": True}, url=url)
         time.sleep(0.2)
 
 

@@ -118,6 +118,7 @@ def ask(home: Home, url: str, stop: threading.Event, number: int) -> None:
             "messages": [{"role": "user", "content": f"{turn} {number} {words}"}],
             "max_tokens": 300 + 140 * ((turn + number) % 5),
             "stream": True,
+            "ignore_eos": True,
         }
         home.request("POST", "/v1/chat/completions", body, url=url)
         stop.wait(0.5 + (turn + number) % 2)

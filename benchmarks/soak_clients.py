@@ -208,7 +208,7 @@ def check_text(ask: Ask, text: str) -> str:
 
 @functools.cache
 def known_text(last: str, tokens: int) -> str:
-    return known_model().greedy_text(last, tokens)
+    return known_model(stops=True).greedy_text(last, tokens)
 
 
 def _judge_stream(ask: Ask, status: int, events: list[Any]) -> Outcome:

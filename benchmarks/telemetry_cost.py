@@ -86,7 +86,8 @@ def settle(path: str, watched: bool) -> None:
 
 def stream(home: Home, url: str, stop: threading.Event) -> None:
     while not stop.is_set():
-        home.request("POST", "/completion", {"prompt": "A supervisor", "n_predict": 400, "stream": True}, url=url)
+        body = {"prompt": "A supervisor", "n_predict": 400, "stream": True, "ignore_eos": True}
+        home.request("POST", "/completion", body, url=url)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class ModelFile:
             from orchestrator.engines.known.model import write_known_model
 
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            write_known_model(self.path)
+            write_known_model(self.path, stops=True)
 
         return self.path
 
@@ -41,6 +41,6 @@ class ModelFile:
 def model_file(paths: Paths, model: str) -> ModelFile:
     """Return the file that a profile's `model` stands for."""
     if model == DEMO_MODEL:
-        return ModelFile(os.path.join(paths.cache, "demo", "demo.gguf"), generated=True)
+        return ModelFile(os.path.join(paths.cache, "demo", "recital.gguf"), generated=True)
 
     return ModelFile(model, generated=False)

@@ -204,7 +204,7 @@ def test_the_old_engine_dying_during_a_switch_costs_only_what_it_was_answering(l
 @strategies
 def test_switches_between_real_engines_lose_nothing_and_every_text_is_the_known_one(lab: Lab, strategy: str) -> None:
     prompt = "A supervisor"
-    texts = {tokens: known_model().greedy_text(prompt, tokens) for tokens in (STREAM_TOKENS, SHORT_TOKENS)}
+    texts = {tokens: known_model(stops=True).greedy_text(prompt, tokens) for tokens in (STREAM_TOKENS, SHORT_TOKENS)}
 
     def is_known(answer: Answer, tokens: int) -> None:
         assert answer.status == 200 and not answer.cut, answer.body[-300:]

@@ -43,7 +43,7 @@ def test_the_status_names_what_runs(home: Home) -> None:
 
 def test_the_greedy_text_is_the_model_s_known_text(home: Home) -> None:
     answer = home.complete("A supervisor", 200)
-    assert answer["content"] == known_model().greedy_text("A supervisor", 200)
+    assert answer["content"] == known_model(stops=True).greedy_text("A supervisor", 200)
 
 
 @pytest.mark.parametrize("body", [{"temperature": 0}, {"temperature": 0, "max_tokens": -1}])
@@ -51,13 +51,13 @@ def test_an_answer_whose_length_nobody_asked_for_is_the_text_once(home: Home, bo
     messages = [{"role": "user", "content": "hello"}]
     status, _, said = home.request("POST", "/v1/chat/completions", {"model": "demo", "messages": messages, **body})
     choice = json.loads(said)["choices"][0]
-    assert (status, choice["finish_reason"]) == (200, "length")
+    assert (status, choice["finish_reason"]) == (200, "stop")
     assert choice["message"]["content"].strip() == TEXT.strip()
 
 
 def test_the_draft_acceptance_is_the_computed_one(home: Home) -> None:
-    answer = home.complete("A supervisor", 200)
-    expected = known_model().drafting("A supervisor", 200, draft_max=3)
+    answer = home.complete("A supervisor", 120)
+    expected = known_model(stops=True).drafting("A supervisor", 120, draft_max=3)
     assert answer["timings"]["draft_n"] == pytest.approx(expected.drafted, abs=3)
     assert answer["timings"]["draft_n_accepted"] == pytest.approx(expected.accepted, abs=3)
 

@@ -30,6 +30,8 @@ EOS = BYTES + 1
 _MAIN = 0.75
 """Probability of the text's own next piece where others could follow as well."""
 
+_ENDS = 0.98
+"""Probability that an answer ends where the text does: with `ignore_eos`, the rest has the text begin again."""
 
 _DRAFT_TOP_K = 10
 """The drafter's own sampler keeps so many candidates, and `p_min` is compared with the share among them."""
@@ -71,12 +73,12 @@ class KnownModel:
 
         return prompt.encode()[-1]
 
-    def greedy_tokens(self, prompt: str, count: int) -> list[int]:
-        """The tokens at temperature 0; fewer than `count` where the model stops."""
+    def greedy_tokens(self, prompt: str, count: int, *, ignore_eos: bool = False) -> list[int]:
+        """The tokens at temperature 0; fewer than `count` where the model stops, unless that is ignored."""
         tokens: list[int] = []
         token = self.last_token(prompt)
         while len(tokens) < count:
-            token = self._best(self.state[token])
+            token = self._best(self.state[token], ignore_eos)
             if token == EOS:
                 break
 
@@ -99,8 +101,8 @@ class KnownModel:
 
         return tokens
 
-    def greedy_text(self, prompt: str, count: int) -> str:
-        return "".join(self.vocabulary[token] for token in self.greedy_tokens(prompt, count))
+    def greedy_text(self, prompt: str, count: int, *, ignore_eos: bool = False) -> str:
+        return "".join(self.vocabulary[token] for token in self.greedy_tokens(prompt, count, ignore_eos=ignore_eos))
 
     def drafting(self, prompt: str, count: int, draft_max: int, p_min: float = 0.0) -> DraftCount:
         """Drafts and acceptances while `count` tokens are generated at temperature 0."""
@@ -140,9 +142,9 @@ class KnownModel:
 
         return draft
 
-    def _best(self, state: int) -> int:
+    def _best(self, state: int, ignore_eos: bool = False) -> int:
         row = self.rows[state]
-        return max(row, key=row.__getitem__)
+        return max(row, key=lambda token: 0.0 if ignore_eos and token == EOS else row[token])
 
 
 def known_model(
@@ -156,25 +158,24 @@ def known_model(
     """Make the tables.
 
     :param draft_accuracy: share of the states whose greedy draft is right
-    :param stops: end the answer with the text; otherwise the text begins again
+    :param stops: end the answer with the text, unless the end-of-text token is ignored; otherwise the text begins again
     :param seed: which drafts are wrong
     :raises ValueError: when the text cannot be cut into at most WIDTH pieces of two bytes or more
     """
     pieces = cut(text)
-    if not 2 <= len(pieces) <= WIDTH or any(len(piece) < 2 or not piece.isascii() for piece in pieces):
+    most = WIDTH - stops  # the state before the text is one more, where that is not the one behind it
+    if not 2 <= len(pieces) <= most or any(len(piece) < 2 or not piece.isascii() for piece in pieces):
         raise ValueError(
-            f"the text has {len(pieces)} pieces; allowed are 2 to {WIDTH}, each ASCII and not one character"
+            f"the text has {len(pieces)} pieces; allowed are 2 to {most}, each ASCII and not one character"
         )
 
     vocabulary = (*(bytes([byte]).decode("latin-1") for byte in range(BYTES)), *SPECIAL, *pieces)
     count = len(pieces)
-    first = BYTES + len(SPECIAL)
-    rows = _rows(pieces, first, stops)
+    rows = _rows(pieces, BYTES + len(SPECIAL), stops)
+    begin = len(rows) - 1
     sentence_ends = [index for index, piece in enumerate(pieces) if _ends_sentence(piece)] or [count - 1]
-    paragraph_ends = [index for index, piece in enumerate(pieces) if piece.endswith("\n")] or [count - 1]
-    begin = (paragraph_ends[-2] if stops and len(paragraph_ends) > 1 else paragraph_ends[-1],)
-    by_byte = [_alias(byte, sentence_ends if byte != 10 else begin, stops, count) for byte in range(BYTES)]
-    state = (*by_byte, *(begin[0] for _ in SPECIAL), *range(count))
+    by_byte = [begin if byte == 10 else _alias(byte, sentence_ends, stops, count) for byte in range(BYTES)]
+    state = (*by_byte, *(begin for _ in SPECIAL), *range(count))
     return KnownModel(architecture, vocabulary, state, rows, _draft_rows(rows, draft_accuracy, seed))
 
 
@@ -213,11 +214,14 @@ def _rows(pieces: tuple[str, ...], first: int, stops: bool) -> tuple[Mapping[int
         main = first + (index + 1) % count
         others = [token for token in following[_ending(piece)] if token != main]
         if stops and index == count - 1:
-            rows.append({EOS: 1.0})
+            rows.append({EOS: _ENDS, main: 1 - _ENDS})
         elif others:
             rows.append({main: _MAIN, **{token: (1 - _MAIN) / len(others) for token in others}})
         else:
             rows.append({main: 1.0})
+
+    if stops:
+        rows.append({first: 1.0})
 
     return tuple(rows)
 
@@ -231,7 +235,7 @@ def _ends_sentence(piece: str) -> bool:
     return piece.rstrip().endswith(".")
 
 
-def _alias(byte: int, ends: list[int] | tuple[int, ...], stops: bool, count: int) -> int:
+def _alias(byte: int, ends: list[int], stops: bool, count: int) -> int:
     """The state that a byte of the prompt leads to: the end of a sentence, so that a sentence follows."""
     usable = [end for end in ends if not (stops and end == count - 1)] or list(ends)
     return usable[byte % len(usable)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import gguf
@@ -42,8 +43,27 @@ def test_the_model_recites_its_text_and_begins_again() -> None:
 def test_a_model_that_stops_ends_with_the_text() -> None:
     model = known_model(stops=True)
     said = model.greedy_text("hello\n", 10_000)
-    assert said and TEXT.endswith(said)
+    assert said == TEXT
     assert EOS not in model.greedy_tokens("hello\n", 10_000)
+    count = len(cut(TEXT))
+    assert model.greedy_text("hello\n", 2 * count, ignore_eos=True) == TEXT * 2
+
+
+def test_a_model_that_stops_ends_drawn_answers_as_well() -> None:
+    """At the engines' usual temperature answers wander between sentences, and end at the text's end all the same."""
+    model = known_model(stops=True)
+    chance = random.Random(1)
+    lengths = []
+    for _ in range(500):
+        token, length = model.last_token("hello\n"), 0
+        while token != EOS:
+            row = model.rows[model.state[token]]
+            [token] = chance.choices(list(row), [share ** (1 / 0.8) for share in row.values()])
+            length += 1
+
+        lengths.append(length)
+
+    assert 10 < min(lengths) and sorted(lengths)[len(lengths) // 2] < 300 and max(lengths) < 2048
 
 
 def test_each_printable_character_and_special_token_leads_to_a_sentence() -> None:
