@@ -63,7 +63,7 @@ def test_a_model_that_stops_ends_drawn_answers_as_well() -> None:
 
         lengths.append(length)
 
-    assert 10 < min(lengths) and sorted(lengths)[len(lengths) // 2] < 300 and max(lengths) < 2048
+    assert min(lengths) > 10 and sorted(lengths)[len(lengths) // 2] < 300 and max(lengths) < 2048
 
 
 def test_each_printable_character_and_special_token_leads_to_a_sentence() -> None:
