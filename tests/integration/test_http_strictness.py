@@ -26,6 +26,8 @@ def a_post(*lines: bytes, version: bytes = b"HTTP/1.1", host: bytes = b"Host: lo
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+"""What Java's HttpClient sends with its first request."""
 
 VECTORS: dict[str, tuple[bytes, int]] = {
     "length and chunks": (a_post(b"Content-Length: 6", CHUNKED) + b"0\r\n\r\nG", 400),
@@ -71,7 +73,9 @@ VECTORS: dict[str, tuple[bytes, int]] = {
     "HTTP/0.9 with headers": (b"GET /health HTTP/0.9\r\nHost: localhost\r\n\r\n", 505),
     "TRACE": (b"TRACE /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
     "CONNECT": (b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n", 405),
-    "an upgrade to h2c": (a_post(b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 2") + b"{}", 400),
+    "an upgrade with length and chunks": (a_post(*H2C, b"Content-Length: 6", CHUNKED) + b"0\r\n\r\nG", 400),
+    "an upgrade with two lengths": (a_post(*H2C, b"Content-Length: 0", b"Content-Length: 5") + b"hello", 400),
+    "an upgrade with a bad chunk": (a_post(*H2C, CHUNKED) + b"5\r\nhelloX\r\n0\r\n\r\n", 400),
     "an upgrade to WebSocket": (
         b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         400,
@@ -142,6 +146,63 @@ def test_a_valid_request_ahead_of_a_broken_one_keeps_its_answer() -> None:
             assert told.count(b"HTTP/1.1 200 ") == 2
             assert told.count(b"HTTP/1.1 ") == 2
             assert [request.path for request in asked] == ["/a", "/b"]
+
+    drive(work())
+
+
+OFFERS: dict[str, tuple[bytes, bytes]] = {
+    "a length": (a_post(*H2C, b"Content-Length: %d" % len(SMUGGLED)) + SMUGGLED, SMUGGLED),
+    "chunks": (a_post(*H2C, CHUNKED) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED), SMUGGLED),
+    "no body": (a_post(*H2C), b""),
+    "another order": (a_post(b"Content-Length: 2", *reversed(H2C)) + b"{}", b"{}"),
+    "other spellings": (
+        a_post(b"CONNECTION: x, upgrade", b"UPGRADE: H2C,TLS/1.0", b"Content-Length: 2") + b"{}",
+        b"{}",
+    ),
+    "HTTP/1.0": (a_post(*H2C, b"Content-Length: 2", version=b"HTTP/1.0") + b"{}", b"{}"),
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", OFFERS)
+def test_an_offer_of_another_protocol_is_ignored_and_the_body_ends_where_it_ends(name: str, whole: bool) -> None:
+    data, body = OFFERS[name]
+
+    async def work() -> None:
+        async with counting() as (port, asked):
+            client = await Client.open(port)
+            behind = b"" if name == "HTTP/1.0" else data + a_post(b"Content-Length: 1", b"Connection: close") + b"x"
+            sent = data + behind
+            for at in range(0, len(sent), len(sent) if whole else 1):
+                client.writer.write(sent[at : at + (len(sent) if whole else 1)])
+                await asyncio.sleep(0)
+
+            expected = [body, body, b"x"] if behind else [body]
+            assert [(await client.answer()).body for _ in expected] == expected
+            assert await client.reader.read() == b""
+            assert all(request.header(b"upgrade") is None for request in asked)
+
+    drive(work())
+
+
+def test_an_offer_is_not_made_to_the_engine_and_its_connection_stays() -> None:
+    async def answer(visit: Visit) -> None:
+        await visit.answer(b"{}")
+
+    async def work() -> None:
+        async with engine(answer) as there, gateway() as here:
+            here.supervisor.show(serving=there.endpoint())
+            client = await Client.open(here.port)
+            for _ in range(2):
+                await client.send(a_post(*H2C, b"X-Mine: 1", b"Content-Length: 13") + b'{"prompt":""}')
+                answer_ = await client.answer()
+                assert answer_.status == 200
+                assert "upgrade" not in answer_.headers
+
+            assert [visit.body for visit in there.visits] == [b'{"prompt":""}'] * 2
+            for visit in there.visits:
+                assert visit.headers["x-mine"] == "1"
+                assert not {"upgrade", "http2-settings", "connection"} & set(visit.headers)
 
     drive(work())
 

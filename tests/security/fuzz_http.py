@@ -33,6 +33,7 @@ INSIDE = b"POST /completion HTTP/1.1\r\nHost: localhost\r\nX-Inside: 1\r\nConten
 
 SECRETS = b"Authorization: Bearer client-secret\r\nX-Api-Key: client-secret\r\nCookie: client-secret\r\n"
 CHUNKS = b'5\r\n{"a":\r\n3;x=y\r\n 1}\r\n0\r\nX-Trailer: a\r\n\r\n'
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
 EXPECTING = b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"
 SEEDS = (
     b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 17\r\n\r\n" + b'{"prompt":"hello"',
@@ -46,6 +47,8 @@ SEEDS = (
     b"HEAD /health HTTP/1.1\r\nHost: [::1]\r\n\r\n",
     b"POST /upstream/demo/completion HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
     b"POST http://localhost/completion HTTP/1.1\r\nHost: localhost\r\n" + EXPECTING,
+    b"POST /completion HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n%b" % (OFFER, len(INSIDE), INSIDE),
+    b"POST /completion HTTP/1.1\r\nHost: localhost\r\n" + OFFER + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS,
 )
 TOKENS = (
     b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"-", b"+", b"\xff", b"\x0b", b"\x85",
@@ -59,7 +62,17 @@ TOKENS = (
 END = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 """Sent behind each case: where both sides agree about the end of the case, it ends the connection at once."""
 
-_NEVER_SENT = {b"transfer-encoding", b"connection", b"cookie", b"x-api-key", b"te", b"trailer", b"upgrade", b"expect"}
+_NEVER_SENT = {
+    b"transfer-encoding",
+    b"connection",
+    b"cookie",
+    b"x-api-key",
+    b"te",
+    b"trailer",
+    b"upgrade",
+    b"http2-settings",
+    b"expect",
+}
 
 
 @dataclass

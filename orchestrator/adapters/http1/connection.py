@@ -25,7 +25,7 @@ import httptools
 
 from orchestrator.adapters.http1.exchange import Request, Response
 from orchestrator.adapters.http1.hub import Hub, no_room
-from orchestrator.adapters.http1.vetting import RejectedRequest, refusal_body, vet
+from orchestrator.adapters.http1.vetting import RejectedRequest, refusal_body, vet, without_offer
 from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, encode_head
 from orchestrator.adapters.process.hardening import peer_uid
 
@@ -159,7 +159,11 @@ class Connection(asyncio.Protocol):
         arriving = self._arriving
         body_bytes = arriving.received_bytes if arriving is not None else 0
         try:
-            self._parser.feed_data(data)
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._parse_without_offer(data, offer.args[0])
+
             if arriving is not None and arriving is self._arriving:
                 refusal = self._check_framing(len(data), arriving.received_bytes > body_bytes)
             elif self._head.received_bytes > self._limits.head_bytes and self._arriving is None:
@@ -172,6 +176,24 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
         elif self._served is None and self._pipelined:
             self._serve(self._pipelined.popleft())
+
+    def _parse_without_offer(self, data: bytes, at: int) -> None:
+        """Go on where the parser has stopped, behind a head whose client offers another protocol: it takes the rest for
+        that. A new one reads the head without the offer, and with it where the body ends.
+        """
+        while True:
+            head, old = self._head, self._parser
+            self._head = RequestHead()
+            self._head.received_bytes = head.received_bytes
+            self._parser = httptools.HttpRequestParser(self)
+            plain = without_offer(old.get_method(), head.url, old.get_http_version(), head.headers)
+            data = data[at:]
+            try:
+                self._parser.feed_data(plain)
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:  # of another request behind it
+                at = offer.args[0]
 
     def _check_framing(self, size: int, brought_body: bool) -> RejectedRequest | None:
         """Bound what comes between the bytes of a body: the parser gathers a trailer field until it ends."""
@@ -231,7 +253,8 @@ class Connection(asyncio.Protocol):
             raise RejectedRequest(431, "the head of the request is too large")
 
         method, version = parser.get_method().decode(), parser.get_http_version()
-        target, length = vet(method, url, version, headers, upgrade=parser.should_upgrade())
+        upgrade = parser.should_upgrade()
+        target, length = vet(method, url, version, headers, upgrade=upgrade)
         if length > limits.body_bytes:
             raise RejectedRequest(413, f"the body has {length} bytes, allowed {limits.body_bytes}")
 
@@ -240,6 +263,9 @@ class Connection(asyncio.Protocol):
 
         if len(self._pipelined) > limits.pipelined:
             raise RejectedRequest(429, "too many pipelined requests")
+
+        if upgrade:
+            return  # the parser stops here, and `_parse_without_offer` begins
 
         # A client that speaks HTTP/1.0 reads to the end of the connection, whatever it may ask for.
         keep_alive = version == "1.1" and parser.should_keep_alive()
@@ -263,7 +289,9 @@ class Connection(asyncio.Protocol):
             raise no_room(self._limits)
 
     def on_message_complete(self) -> None:
-        assert self._arriving is not None
+        if self._arriving is None:
+            return  # of a head with an offer, which is parsed again
+
         self._arriving.finish()
         self._arriving = None
         self._head = RequestHead()

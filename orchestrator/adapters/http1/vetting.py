@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from orchestrator.adapters.http1.wire import Headers
+from orchestrator.adapters.http1.wire import Headers, encode_head
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"connection"))
 _REFUSED_METHODS = frozenset(("TRACE", "CONNECT"))
@@ -27,6 +27,7 @@ class RejectedRequest(Exception):
 def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: bool) -> tuple[str, int]:
     """Check a head, and return the target in origin form and the announced length (0 when there is none).
 
+    :param upgrade: the client offers to go on in another protocol
     :raises RejectedRequest: with the status to answer
     """
     if version not in ("1.1", "1.0"):
@@ -35,8 +36,8 @@ def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: boo
     if method in _REFUSED_METHODS:
         raise RejectedRequest(405, f"{method} is not supported")
 
-    if upgrade:
-        raise RejectedRequest(400, "the connection cannot be upgraded; use plain HTTP/1.1")
+    if upgrade and any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers):
+        raise RejectedRequest(400, "there is no WebSocket here: answers are streamed as server-sent events")
 
     host: bytes | None = None
     length = 0
@@ -61,6 +62,27 @@ def vet(method: str, url: bytes, version: str, headers: Headers, *, upgrade: boo
         raise RejectedRequest(400, "the request has no Host header")
 
     return _origin_form(url, host), length
+
+
+_OFFER = frozenset((b"upgrade", b"http2-settings"))
+
+
+def without_offer(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
+    """Return a head as it would be if its client had not offered another protocol (RFC 9110, 7.8 lets a server ignore
+    that). All that frames the body stays as it came.
+    """
+    kept: Headers = []
+    for name, value in headers:
+        if name == b"connection":
+            options = [part.strip() for part in value.split(b",")]
+            value = b", ".join(part for part in options if part and part.lower() not in _OFFER)
+            if not value:
+                continue
+
+        if name not in _OFFER:
+            kept.append((name, value))
+
+    return encode_head(b"%b %b HTTP/%b" % (method, url, version.encode()), kept)
 
 
 def refusal_body(refusal: RejectedRequest) -> tuple[Headers, bytes]:

@@ -14,7 +14,7 @@ Headers = list[tuple[bytes, bytes]]
 HOP_BY_HOP = frozenset(
     (
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
-        b"trailer", b"transfer-encoding", b"upgrade",
+        b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings",
     )
 )  # fmt: skip
 """Fields that are about one connection and are never forwarded (RFC 9110, 7.6.1)."""
