@@ -6,7 +6,7 @@ import json
 import time
 from typing import Literal
 
-from orchestrator.adapters.http1 import Headers
+from orchestrator.adapters.http1 import ContentError, Headers, accepted_codings
 from orchestrator.core.errors import OrchError
 
 Family = Literal["openai", "completion", "responses", "anthropic", "plain"]
@@ -20,6 +20,9 @@ CODES: dict[str, tuple[int, str]] = {
     "cross_site": (403, "permission_error"),
     "invalid_api_key": (401, "authentication_error"),
     "unsupported_media_type": (415, "invalid_request_error"),
+    "invalid_content_coding": (400, "invalid_request_error"),
+    "body_too_large": (413, "invalid_request_error"),
+    "bodies_too_large": (503, "unavailable_error"),
     "invalid_json": (400, "invalid_request_error"),
     "invalid_form": (400, "invalid_request_error"),
     "not_found": (404, "not_found_error"),
@@ -78,6 +81,20 @@ class GatewayError(OrchError):
             None if retry_after_s is None or permanent else max(1, min(retry_after_s, MAX_RETRY_AFTER_S))
         )
         self.headers: Headers = headers or []
+
+
+_CONTENT_CODES = {
+    "unknown_coding": "unsupported_media_type", "broken": "invalid_content_coding", "too_large": "body_too_large",
+    "no_room": "bodies_too_large",
+}  # fmt: skip
+
+
+def content_error(error: ContentError) -> GatewayError:
+    """Return the error for a body that cannot be had without its content coding."""
+    # RFC 9110, 15.5.16: with a 415 this field says what would have been taken.
+    headers = [(b"accept-encoding", accepted_codings().encode())] if error.problem == "unknown_coding" else None
+    wait_s = 5 if error.problem == "no_room" else None
+    return GatewayError(_CONTENT_CODES[error.problem], error.reason, headers=headers, retry_after_s=wait_s)
 
 
 def family_of(path: str) -> Family:

@@ -11,14 +11,14 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from orchestrator.adapters.http1 import Request, Response, UpstreamError
+from orchestrator.adapters.http1 import ContentError, Request, Response, UpstreamError
 from orchestrator.gateway import forward
 from orchestrator.gateway.admission import Admission, shutting_down
 from orchestrator.gateway.answer import ClientAnswer
 from orchestrator.gateway.contract import Endpoint, Finished, RequestState, Underway
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
-from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.errors import GatewayError, content_error
 from orchestrator.gateway.failure_policy import MAX_REPLAYS, Consequence, FailureKind, Step, Written, after_failure
 from orchestrator.gateway.phases import (
     ANSWERED,
@@ -172,7 +172,7 @@ class Exchange:
 
     async def _serve(self) -> None:
         match, dispatcher = self._match, self._dispatcher
-        body = await self._request.body()
+        body = await self._body()
         monitor = match.route.kind == "monitor"
         name, wants_stream = (None, False) if monitor else _asked_for(self._request, match, body)
         self._model = match.model or name
@@ -204,6 +204,12 @@ class Exchange:
             elif _engine_failed(self._answer.error_status):
                 # Its client has it, and nothing waits here for what becomes of the engine.
                 dispatcher.crash_suspects.lost(admission.endpoint, fingerprint, admission.traffic.in_flight + 1)
+
+    async def _body(self) -> bytes:
+        try:
+            return await self._request.content()
+        except ContentError as error:
+            raise content_error(error) from None
 
     async def _attempt(self, admission: Admission, body: bytes) -> UpstreamError | None:
         """Send it once.

@@ -11,7 +11,7 @@ from orchestrator.gateway.errors import GatewayError
 
 _NOT_SENT = HOP_BY_HOP | frozenset(
     (
-        b"host", b"content-length", b"expect",
+        b"host", b"content-length", b"content-encoding", b"expect",
         # The client's secrets are for us, and cookies for nobody.
         b"authorization", b"x-api-key", b"cookie", b"forwarded", b"x-real-ip",
         # The engine must see no page: it answers any Origin with permission.

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable
 
 from orchestrator.adapters.config.key_file import ApiKey
-from orchestrator.adapters.http1 import Request
+from orchestrator.adapters.http1 import ContentError, Request, content_coding
 from orchestrator.core.addresses import WILDCARDS, bare_host, is_address, is_loopback
 from orchestrator.core.terminal import quote_text
-from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.errors import GatewayError, content_error
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
@@ -94,11 +94,12 @@ class RequestGuard:
 
 def check_content(request: Request, *, json_body: bool) -> None:
     """
-    :raises GatewayError: when a form's content type comes to a JSON route, or the body is compressed
+    :raises GatewayError: when a form's content type comes to a JSON route, or a body in an unknown coding
     """
-    coding = request.header(b"content-encoding")
-    if coding is not None and coding.lower() != b"identity":
-        raise GatewayError("unsupported_media_type", "compressed request bodies are not supported")
+    try:
+        content_coding(request.headers)
+    except ContentError as error:
+        raise content_error(error) from None
 
     kind = (request.header(b"content-type") or b"").split(b";")[0].strip().lower().decode("latin-1")
     if json_body and kind in _SIMPLE_TYPES:

@@ -1,6 +1,7 @@
 """HTTP/1.1, both ends, on llhttp and asyncio protocols (docs/adr/0002-http-stack.md)."""
 
 from orchestrator.adapters.http1.client import UpstreamError, UpstreamResponse
+from orchestrator.adapters.http1.content_codings import ContentError, accepted_codings, content_coding
 from orchestrator.adapters.http1.exchange import Flow, Request, Response
 from orchestrator.adapters.http1.multipart import form_field
 from orchestrator.adapters.http1.pool import UpstreamPool
@@ -9,6 +10,7 @@ from orchestrator.adapters.http1.wire import HOP_BY_HOP, Headers, HttpLimits, co
 
 __all__ = [
     "HOP_BY_HOP",
+    "ContentError",
     "Flow",
     "Headers",
     "HttpServer",
@@ -18,7 +20,9 @@ __all__ = [
     "UpstreamError",
     "UpstreamPool",
     "UpstreamResponse",
+    "accepted_codings",
     "connection_options",
+    "content_coding",
     "encode_head",
     "first",
     "form_field",

@@ -18,15 +18,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable
-from enum import Enum
 from typing import cast
 
 import httptools
 
+from orchestrator.adapters.http1.connection_states import ConnectionState, InputState, RequestHead, ServedRequest
 from orchestrator.adapters.http1.exchange import Request, Response
 from orchestrator.adapters.http1.hub import Hub, no_room
 from orchestrator.adapters.http1.vetting import RejectedRequest, refusal_body, vet, without_offer
-from orchestrator.adapters.http1.wire import STATUS_LINES, Headers, encode_head
+from orchestrator.adapters.http1.wire import STATUS_LINES, encode_head
 from orchestrator.adapters.process.hardening import peer_uid
 
 logger = logging.getLogger(__name__)
@@ -36,53 +36,9 @@ _WRITE_LOW_WATER = _WRITE_HIGH_WATER - 256 * 1024
 """An engine has few threads, and one whose client does not read waits with its answer: most answers fit in here."""
 
 
-class ConnectionState(Enum):
-    """The life of a connection."""
-
-    OPEN = "requests are read and answered"
-    DRAINING = "input is dropped; the requests that came whole before are still answered"
-    CLOSING = "nothing more is answered; the connection is cut at a deadline"
-    LOST = "the transport is gone"
-
-
-class InputState(Enum):
-    """The part of a request that the next byte belongs to."""
-
-    IDLE = "none: it begins one"
-    HEAD = "its head"
-    BODY = "its body"
-
-
 # Plain names: an attribute of an enum costs as much as a call, and there are many for each request.
 _OPEN, _DRAINING, _CLOSING, _LOST = ConnectionState
 _IDLE, _HEAD, _BODY = InputState
-
-
-class RequestHead:
-    """The head of a request, as far as it has come.
-
-    :ivar received_bytes: of all reads since its first byte
-    :ivar framing_bytes: of the last reads of its body that brought nothing of it: heads of chunks, trailers
-    """
-
-    __slots__ = ("framing_bytes", "headers", "received_bytes", "url")
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: Headers = []
-        self.received_bytes = 0
-        self.framing_bytes = 0
-
-
-class ServedRequest:
-    """The request that is being answered."""
-
-    __slots__ = ("request", "response", "task")
-
-    def __init__(self, request: Request, response: Response, task: asyncio.Task[None]) -> None:
-        self.request = request
-        self.response = response
-        self.task = task
 
 
 class Connection(asyncio.Protocol):
@@ -270,8 +226,9 @@ class Connection(asyncio.Protocol):
         # A client that speaks HTTP/1.0 reads to the end of the connection, whatever it may ask for.
         keep_alive = version == "1.1" and parser.should_keep_alive()
         self._arriving = Request(
-            method, target, version, headers, keep_alive=keep_alive, peer=self._peer, transport=self._transport
-        )
+            method, target, version, headers, keep_alive=keep_alive, peer=self._peer, transport=self._transport,
+            bodies=self._hub.bodies, limit_bytes=limits.body_bytes,
+        )  # fmt: skip
         self._input = _BODY
         self._waiting_since = self._loop.time()
         self._pipelined.append(self._arriving)
@@ -385,6 +342,8 @@ class Connection(asyncio.Protocol):
             # Not left to the collector: the parser and its connection refer to each other.
             request.discard_body()
             self._hub.bodies.release(request.received_bytes)
+            if request.decoded_bytes:
+                self._hub.bodies.release(request.decoded_bytes)
 
     # Ending.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from orchestrator.adapters.http1.body_budget import BodyBudget
+from orchestrator.adapters.http1.content_codings import content_coding, decode
 from orchestrator.adapters.http1.wire import STATUS_LINES, DateHeader, Headers, encode_head, first
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -31,18 +33,23 @@ class Request:
     :ivar query: what follows the question mark, untouched
     :ivar headers: names in lower case, in order
     :ivar authenticated: it has shown a key, says the handler
+    :ivar decoded_bytes: of its body without a content coding, as far as that was undone
     :ivar peer: where the client is, for the log
     """
 
     __slots__ = (
-        "_chunks", "_continue", "_small", "_transport", "_waiter", "authenticated", "complete", "headers", "keep_alive",
-        "method", "path", "peer", "query", "received_bytes", "target", "version",
+        "_bodies", "_chunks", "_continue", "_limit_bytes", "_small", "_transport", "_waiter", "authenticated",
+        "complete", "decoded_bytes", "headers", "keep_alive", "method", "path", "peer", "query", "received_bytes",
+        "target", "version",
     )  # fmt: skip
 
     def __init__(
         self, method: str, target: str, version: str, headers: Headers, *, keep_alive: bool, peer: str,
-        transport: asyncio.Transport,
+        transport: asyncio.Transport, bodies: BodyBudget | None = None, limit_bytes: int = 64 << 20,
     ) -> None:  # fmt: skip
+        self._bodies = bodies
+        self._limit_bytes = limit_bytes
+        self.decoded_bytes = 0
         self.method = method
         self.target = target
         self.path, _, self.query = target.partition("?")
@@ -80,6 +87,23 @@ class Request:
             self._chunks = [b"".join(self._chunks)]
 
         return self._chunks[0] if self._chunks else b""
+
+    async def content(self) -> bytes:
+        """Return the whole body, without its content coding. To be asked once: what was compressed is given up.
+
+        :raises ContentError: when the coding is not known, the data broken, or what comes out of it too much
+        """
+        body = await self.body()
+        coding = content_coding(self.headers)
+        if coding is None:
+            return body
+
+        self.discard_body()
+        return await decode(body, coding, self._limit_bytes, self._grow_decoded)
+
+    def _grow_decoded(self, size: int) -> bool:
+        before, self.decoded_bytes = self.decoded_bytes, self.decoded_bytes + size
+        return self._bodies is None or self._bodies.grow(before, self.decoded_bytes)
 
     def feed(self, data: bytes) -> None:
         """Take a part of the body. Small ones are joined as they come: an object of its own costs 33 bytes and more."""

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 import msgspec
 
 from orchestrator import __version__
-from orchestrator.adapters.http1 import Headers, Request, Response
+from orchestrator.adapters.http1 import ContentError, Headers, Request, Response
 from orchestrator.gateway.dispatch import Dispatcher
-from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.errors import GatewayError, content_error
 from orchestrator.gateway.manage.contract import ModelManager
 from orchestrator.gateway.manage.pages import (
     MOST_ACTIVITY,
@@ -111,7 +111,9 @@ class ManageRoutes:
 
     async def _named(self, request: Request) -> str:
         try:
-            name = msgspec.json.decode(await request.body(), type=_Named).model
+            name = msgspec.json.decode(await request.content(), type=_Named).model
+        except ContentError as error:
+            raise content_error(error) from None
         except msgspec.MsgspecError as error:
             raise GatewayError("invalid_json", f'the body must be {{"model": "NAME"}}: {error}') from error
 
