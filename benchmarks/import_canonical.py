@@ -147,7 +147,9 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         follows = arguments[at + 1] if at + 1 < len(arguments) else None
         takes = follows is not None and (not follows.startswith("-") or _NUMBER.fullmatch(follows) is not None)
         name, equals, inside = flag.partition("=")
-        if equals and flag.startswith("--"):
+        if re.fullmatch(r"\$\{\w+:-\}", word):  # empty
+            at += 1
+        elif equals and flag.startswith("--"):
             yield name, word.partition("=")[2]
             at += 1
         else:

@@ -31,6 +31,13 @@ AIM = 0.8
 """The share of entries whose profile means the same, but for what orch refuses and what the source does not say."""
 
 
+_MACHINE = {
+    "HOME": "/home/user", "NUMBER_OF_PROCESSORS": "16", "0": "/srv/run.sh", "BASH_SOURCE": "/srv/run.sh",
+    "PSScriptRoot": "/srv",
+}  # fmt: skip
+"""What `orch import` knows beside the text."""
+
+
 class _Seen(NamedTuple):
     """One start of a server."""
 
@@ -74,7 +81,7 @@ def _build(engine: str) -> Capabilities:
 
 
 def _import(record: dict[str, str]) -> list[_Seen]:
-    result = import_text(record["text"], {"HOME": "/home/user"}, lambda text: read_yaml(text, record["id"]))
+    result = import_text(record["text"], _MACHINE, lambda text: read_yaml(text, record["id"]))
     found = []
     lines: dict[int, tuple[str, ...]] = {}
     for at, entry in enumerate(result.entries):

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_paths()
     store = ProfileStore(paths)
     name, text = _read(args.file)
-    result = import_text(text, _variables(args.var), lambda each: read_yaml(each, name))
+    result = import_text(text, _variables(args.var, args.file), lambda each: read_yaml(each, name))
     if not result.entries:
         raise UsageError(
             f"no start of a llama-server was found in {name}",
@@ -97,8 +97,13 @@ def _read(file: str) -> tuple[str, str]:
     return "standard input", data.decode(errors="replace")
 
 
-def _variables(given: list[str]) -> dict[str, str]:
+def _variables(given: list[str], file: str) -> dict[str, str]:
     known = {name: os.environ[name] for name in ("HOME", "USER") if name in os.environ}
+    known["NUMBER_OF_PROCESSORS"] = str(os.cpu_count() or 1)
+    if file != "-":
+        path = os.path.abspath(os.path.expanduser(file))
+        known |= {"0": path, "BASH_SOURCE": path, "PSScriptRoot": os.path.dirname(path)}
+
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals or not name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.extra_args import find_faults
+from orchestrator.core.dialect.forms import looks_like_flag
 from orchestrator.core.dialect.render import Rendered, UnsupportedError, render
 from orchestrator.core.dialect.speculative import ROWS as SPECULATIVE_ROWS
 from orchestrator.core.dialect.tables import PLACEMENT, REST
@@ -62,12 +63,15 @@ def _drop_arguments(entry: ImportEntry, caps: Capabilities, build: str) -> None:
     words = list(table["extra_args"])
     while words:
         flag = [words.pop(0)]
-        while words and not words[0].startswith("-"):
+        while words and not looks_like_flag(words[0]):
             flag.append(words.pop(0))
 
         faults = find_faults(flag, caps)
         if faults:
-            entry.add("lost", " ".join(flag), f"{build} cannot: {faults[0]}")
+            source = " ".join(flag)
+            line = next((each.line for each in entry.findings if each.source == source), None)
+            entry.findings = [each for each in entry.findings if each.source != source]
+            entry.add("lost", source, f"{build} cannot: {faults[0]}", line)
         else:
             kept += flag
 

@@ -10,6 +10,7 @@ from orchestrator.core.importing.findings import ImportResult, SourceWord
 from orchestrator.core.importing.server_command import ServerCommand, enter_image, read_mount
 from orchestrator.core.importing.words.expansion import Variables, expand
 from orchestrator.core.importing.words.shell_words import split_words
+from orchestrator.core.importing.words.unresolved import mark
 from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _LLAMA = re.compile(r"llama|gguf", re.IGNORECASE)
@@ -26,7 +27,8 @@ def import_compose(root: YamlNode, variables: Mapping[str, str]) -> ImportResult
     result = ImportResult("compose file")
     known: Variables = dict(variables)
     services = root.get("services")
-    for name, node in services.children() if services is not None else ():
+    for name, written in services.children() if services is not None else ():
+        node = _extended(written, services)
         server = _read_service(node, known)
         if server is None:
             result.add("lost", f"services.{name}", "it runs no llama-server: nothing was read from it", node.key_line)
@@ -46,6 +48,40 @@ def import_compose(root: YamlNode, variables: Mapping[str, str]) -> ImportResult
     return result
 
 
+def _extended(node: YamlNode, services: YamlNode | None, depth: int = 0) -> YamlNode:
+    """Return a service with what it takes from another one of the file (`extends`)."""
+    named = node.get("extends")
+    parent = named.get("service") or named if named is not None else None
+    other = services.get(parent.text) if services is not None and parent is not None and parent.text else None
+    if other is None or depth > _MOST_EXTENSIONS:
+        return node
+
+    base = _extended(other, services, depth + 1)
+    fields = {**(base.fields or {}), **(node.fields or {})}
+    for key in ("environment", "volumes"):
+        own, theirs = node.get(key), base.get(key)
+        if own is not None and theirs is not None:
+            fields[key] = _joined(theirs, own)
+
+    return YamlNode(node.line, node.last, fields=fields, key_line=node.key_line)
+
+
+def _joined(first: YamlNode, second: YamlNode) -> YamlNode:
+    if first.fields is not None and second.fields is not None:
+        return YamlNode(second.line, second.last, fields={**first.fields, **second.fields}, key_line=second.key_line)
+
+    items = [each for node in (first, second) for each in _as_items(node)]
+    return YamlNode(second.line, second.last, items=items, key_line=second.key_line)
+
+
+def _as_items(node: YamlNode) -> list[YamlNode]:
+    if node.fields is None:
+        return node.items or []
+
+    return [YamlNode(each.key_line, each.last, text=f"{key}={each.text or ''}") for key, each in node.children()]
+
+
+_MOST_EXTENSIONS = 8
 _KEYS = {
     "env_file": ("lost", "its variables are not read: give them with `--var`"),
     "cpuset": ("lost", "orch does not bind an engine to processors; `cpu.threads` and `cpu.numa` are near"),
@@ -113,7 +149,7 @@ def _environment(node: YamlNode | None, known: Variables) -> list[tuple[str, str
         return []
 
     if node.items is not None:
-        pairs = [((each.text or "").partition("="), each.line) for each in node.items]
-        return [(name, _text(value, known), line) for (name, _, value), line in pairs]
+        pairs = [(_text(each.text or "", known).partition("="), each.line) for each in node.items]
+        return [(name, value if equals else mark(name), line) for (name, equals, value), line in pairs]
 
     return [(key, _text(value.text or "", known), value.key_line) for key, value in node.children()]

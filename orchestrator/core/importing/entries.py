@@ -12,7 +12,7 @@ from orchestrator.core.importing.flags.flag_values import OFF, ON
 from orchestrator.core.importing.intents import settle
 from orchestrator.core.importing.names import free_name, model_name, slug
 from orchestrator.core.importing.server_command import ServerCommand
-from orchestrator.core.importing.words.unresolved import readable, unresolved
+from orchestrator.core.importing.words.unresolved import is_empty, readable, unresolved
 from orchestrator.core.profile.free_tables import refuse_variable
 
 _FLAG_VARIABLE = "LLAMA_ARG_"
@@ -122,7 +122,9 @@ def _read_environment(server: ServerCommand, entry: ImportEntry) -> list[SourceW
     """Add the variables to the document; return those that stand for flags as words, as a command line's come later."""
     words: list[SourceWord] = []
     for name, value, line in server.environment:
-        if name.startswith(_FLAG_VARIABLE):
+        if is_empty(value):
+            entry.add("changed", f"{name}={readable(value)}", "empty, unless it is set from outside", line)
+        elif name.startswith(_FLAG_VARIABLE):
             words += flag_of_variable(name, value, line)
         elif _SECRET.fullmatch(name):
             entry.add("lost", name, "a secret is never copied; keys of clients belong to `gateway.api_key_file`", line)

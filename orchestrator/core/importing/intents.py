@@ -90,7 +90,8 @@ def _settle_intents(entry: ImportEntry, document: dict[str, Any]) -> None:
 
     if look(document, "context.parallel") is None and entry.engine != "ik-fork":
         text = "orch opens one slot; a recent build opens 4 that share one KV buffer (`context.parallel = 4`,"
-        entry.add("guessed", "no --parallel", f"{text} `context.unified_kv = true`)", entry.line)
+        if not any(each.source == "no --parallel" for each in entry.findings):
+            entry.add("guessed", "no --parallel", f"{text} `context.unified_kv = true`)", entry.line)
 
     _settle_inputs(entry, document)
 

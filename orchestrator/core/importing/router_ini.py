@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from orchestrator.core.dialect.known_flags import ENGINES_OF, NEEDLESS
-from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS
+from orchestrator.core.dialect.known_flags import NEEDLESS
 from orchestrator.core.importing.entries import flag_of_variable, import_server
 from orchestrator.core.importing.findings import ImportEntry, ImportResult, SourceWord
+from orchestrator.core.importing.flags.arguments import is_known_flag
 from orchestrator.core.importing.flags.flag_meanings import flag_meanings
 from orchestrator.core.importing.flags.flag_values import read_switch
 from orchestrator.core.importing.server_command import ServerCommand
@@ -17,6 +17,8 @@ from orchestrator.core.importing.server_command import ServerCommand
 _SECTION = re.compile(r"\[([^\s\[\]][^\[\]]*)\]\s*(?:[;#].*)?")
 _PAIR = re.compile(r"([A-Za-z][\w.-]*)\s*=\s*(.*)")
 _COMMON = "*"
+_FOR_ALL = ("default", "defaults", "global", "common")
+"""Names that are given to keys for every model; keys in front of the sections are in `default`."""
 _MODELS = ("--model", "--hf-repo", "--hf-file", "--model-url", "--docker-repo")
 _BARE_EXTRAS = frozenset({
     "--cache-idle-slots", "--cache-prompt", "--check-tensors", "--special", "--spm-infill", "--kv-unified-per-slot",
@@ -67,9 +69,11 @@ def import_router_ini(text: str, variables: Mapping[str, str]) -> ImportResult:
         if section.name == _COMMON:
             continue
 
-        if section.name == "default" and not any(_meaning(pair.key) in _MODELS for pair in section.pairs):
-            said = "keys in front of the sections make a preset of their own, which names no model: `[*]` is for all"
-            result.add("lost", ", ".join(pair.key for pair in section.pairs), said, section.line)
+        if section.name.lower() in _FOR_ALL and not any(_meaning(pair.key) in _MODELS for pair in section.pairs):
+            said = "a preset of its own, which names no model: the section for all is `[*]`"
+            for pair in section.pairs:
+                result.add("lost", f"{pair.key} = {pair.value}", said, pair.line)
+
             continue
 
         if latest[section.name] is not section:
@@ -138,6 +142,10 @@ def _import_section(section: _IniSection, common: _IniSection, taken: list[str])
     names_model = any(word.text in ("-m", "--model", "-hf", "-hfr", "--hf-repo") for word in words)
     if not names_model and "/" in section.name:  # a repository in the router's cache
         words = [SourceWord("--hf-repo", section.line), SourceWord(section.name, section.line), *words]
+    elif not any(_meaning(pair.key) in _MODELS for pair in pairs):
+        extra["model"] = f"~/models/{section.name}.gguf"
+        said = f"model: the router looks for that name among its files: put the path here ({extra['model']} is a guess)"
+        noted.append(("guessed", f"[{section.name}]", said, section.line))
 
     server = ServerCommand(section.line, "llama-server", words)
     entry = import_server(server, taken, name=section.name, extra=extra)
@@ -154,12 +162,7 @@ def _spelling(key: str) -> str:
 
     word = key.replace("_", "-")
     long, short = f"--{word}", f"-{word}"
-    own = ("-m", "-a", "-hf", "-hfr", "-hff")
-    for flag in (long, short):
-        if flag in flag_meanings() or flag in REFUSED_FLAGS or flag in NEEDLESS or flag in ENGINES_OF or flag in own:
-            return flag
-
-    return long
+    return short if not is_known_flag(long) and is_known_flag(short) else long
 
 
 def _meaning(key: str) -> str:

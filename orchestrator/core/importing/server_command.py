@@ -17,7 +17,8 @@ _SERVER = re.compile(
 )
 _OTHERS = re.compile(
     r"(?:.*[/\\])?(?:llama-(?:cli|bench|sweep-bench|batched-bench|perplexity|quantize|imatrix|gguf-split|swap|mtmd-cli|run"
-    r"|embedding|speculative|fit-params|server\.service)|main|vllm|ollama|whisper[\w-]*|sd(-server)?|curl|wget|echo|printf|cat"
+    r"|embedding|speculative|fit-params|completion|tokenize|lookup|parallel|retrieval|save-load-state|batched|simple"
+    r"|rpc-server|tts|gguf|export-lora|cvector-generator|server\.service)|rpc-server|main|vllm|ollama|whisper[\w-]*|sd(-server)?|curl|wget|echo|printf|cat"
     r"|cp|mv|ls|rm|mkdir|cd|git|cmake|make|pip|uv|python3?|systemctl|journalctl|pkill|pgrep|kill(all)?|ps|grep|test|chmod"
     r"|apt(-get)?|sed|awk|ln|tar|find|which|command|source|read|sleep|hf|huggingface-cli"
     r"|FROM|COPY|ADD|LABEL|WORKDIR|EXPOSE|\[+)"
@@ -157,7 +158,7 @@ def _guess_server(words: Sequence[SourceWord], command: Command) -> list[ServerC
 
     start = flags[0]
     program = words[start - 1]
-    if program.text == "run":
+    if program.text == "run" or any(_OTHERS.fullmatch(word.text[:_LONGEST_NAME]) for word in words[:start]):
         return []
 
     return [
@@ -228,7 +229,8 @@ def enter_image(found: ServerCommand, words: list[SourceWord], image: str, entry
     found.program = f"{entrypoint} {image}".strip()
     if entrypoint and _SHELLS.fullmatch(entrypoint.split()[0]) or (words and _SHELLS.fullmatch(words[0].text)):
         text = next((each for each in words if "\n" in each.text or " " in each.text), None)
-        inner = read_script(text.text, text.line) if text is not None else []
+        given: Variables = {name: value for name, value, _ in found.environment}
+        inner = read_script(text.text, text.line, given) if text is not None else []
         if inner:
             found.arguments = inner[0].arguments
             found.program = f"{inner[0].program} {image}"
@@ -248,7 +250,9 @@ def enter_image(found: ServerCommand, words: list[SourceWord], image: str, entry
             found.other = f"the container `{readable(image)}`"
 
     if re.search(
-        r"vllm|sglang|ollama|whisper|diffusion|sd-server|tei|text-embeddings|open-webui", image, re.IGNORECASE
+        r"vllm|sglang|ollama|whisper|diffusion|sd-server|tei|text-embeddings|open-webui|llama-swap|rpc-\w+$",
+        image,
+        re.IGNORECASE,
     ):
         found.other = f"the container `{readable(image)}`"
 

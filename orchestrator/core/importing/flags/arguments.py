@@ -6,36 +6,49 @@ No flag is dropped in silence: each ends in the document, or in a finding that s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.core.dialect.capabilities import normal_spelling
 from orchestrator.core.dialect.forms import looks_like_flag
 from orchestrator.core.dialect.known_flags import ENGINES_OF, NEEDLESS
-from orchestrator.core.dialect.owned_flags import find_refused_flags
-from orchestrator.core.importing.findings import Fate, ImportEntry, SourceWord, look, put
+from orchestrator.core.dialect.owned_flags import REFUSED_FLAGS, find_refused_flags
+from orchestrator.core.importing.findings import ImportEntry, SourceWord, look, put
+from orchestrator.core.importing.flags.compound_flags import (
+    Locate,
+    read_indexed,
+    read_load_mode,
+    read_metadata,
+    read_scaled,
+)
 from orchestrator.core.importing.flags.flag_meanings import FlagMeaning, flag_meanings
 from orchestrator.core.importing.flags.flag_values import FlagValue, read_flag_value, read_switch
 from orchestrator.core.importing.flags.speculation import read_spec_type
-from orchestrator.core.importing.words.unresolved import readable, unresolved
+from orchestrator.core.importing.words.unresolved import is_empty, readable, unresolved
 from orchestrator.core.profile.settings import BY_PATH
 
 _SECRET = ("--api-key", "--hf-token", "-hft")
 _REPOSITORY = ("-hf", "-hfr", "--hf-repo")
 _REPOSITORY_FILE = ("-hff", "--hf-file")
+_DOWNLOADS = {
+    "-mu": "model", "--model-url": "model", "-mmu": "multimodal.mmproj", "--mmproj-url": "multimodal.mmproj",
+    "--docker-repo": "model", "-hfd": "speculative.draft_model", "-hfrd": "speculative.draft_model",
+    "--hf-repo-draft": "speculative.draft_model", "--spec-draft-hf": "speculative.draft_model",
+}  # fmt: skip
+"""Flags that name a file elsewhere, and the setting that names it here."""
 _APPENDS = ("memory.tensor_overrides", "lora.adapters")
 _LOST = (
     "--tools", "--agent", "-ag", "--slot-save-path", "--media-path", "--path", "--public-path", "--api-prefix",
     "--mcp-servers-config", "--ui-mcp-proxy", "--webui-mcp-proxy", "--system-prompt-file", "-spf",
-    "--ssl-key-file", "--ssl-cert-file", "-mu", "--model-url", "-mmu", "--mmproj-url", "-hfd", "-hfrd",
-    "--hf-repo-draft", "--spec-draft-hf", "-hfv", "--hf-repo-v", "--docker-repo", "-dr",
-    "--lookup-cache-dynamic", "-lcd",
+    "--ssl-key-file", "--ssl-cert-file", "-hfv", "--hf-repo-v", "-dr", "--lookup-cache-dynamic", "-lcd",
 )  # fmt: skip
 """Flags of orch's own list whose function goes with them; all others are orch's to set."""
 
-Locate = Callable[[str], tuple[str, str]]
-"""Returns a path as it is on this machine, and what to say about it where that was changed or is a guess."""
+_ELSEWHERE = frozenset({
+    "--spec-type", "--spec-stage", "-mtp", "--multi-token-prediction", "-lm", "--load-mode", "-gfm",
+    "--gpu-fit-margin", "-okv", "--override-kv", "--lora-scaled",
+})  # fmt: skip
+"""Flags that are read by functions of their own."""
 
 
 def _as_it_is(path: str) -> tuple[str, str]:
@@ -67,17 +80,52 @@ def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str,
         follows = words[at + 1] if at + 1 < len(words) else None
         has_value = follows is not None and not looks_like_flag(follows.text)
         value = follows.text if follows is not None and has_value else None
-        if not looks_like_flag(word.text):
+        meant, inside_word = _meant(flag)
+        if is_empty(word.text):
+            entry.add("changed", readable(word.text), "empty, unless it is set from outside", word.line)
+            at += 1
+        elif not looks_like_flag(word.text):
             entry.add("lost", readable(word.text), "stands where a flag is expected: no engine takes it", word.line)
+            at += 1
+        elif inside_word:
+            said = f"no engine takes them together; read as `{meant} {inside_word}`"
+            entry.add("guessed", readable(word.text), said, word.line)
+            _read_flag(meant, inside_word, word.line, reading)
             at += 1
         elif equals and word.text.startswith("--"):
             entry.add("guessed", readable(name), "no engine takes `=` here; read as two arguments", word.line)
             _read_flag(flag, inside, word.line, reading)
             at += 1
         else:
-            at += 1 + (_read_flag(flag, value, word.line, reading) and has_value)
+            if meant != flag:
+                entry.add("guessed", word.text, f"no engine takes it; read as `{meant}`", word.line)
+
+            at += 1 + (_read_flag(meant, value, word.line, reading) and has_value)
 
     _settle_repository(reading)
+
+
+def is_known_flag(flag: str) -> bool:
+    """Return whether an engine of any age has a flag."""
+    return (
+        flag in flag_meanings() or flag in REFUSED_FLAGS or flag in NEEDLESS or flag in ENGINES_OF or flag in _ELSEWHERE
+    )
+
+
+def _meant(flag: str) -> tuple[str, str]:
+    """Return the flag that a slip means: one dash too many or too few, or a number without a space before it."""
+    if is_known_flag(flag) or not flag.startswith("-"):
+        return flag, ""
+
+    other = flag[1:] if flag.startswith("--") else f"-{flag}"
+    if is_known_flag(other):
+        return other, ""
+
+    glued = re.fullmatch(r"(-[a-z]{1,4})(\d+)", flag)
+    if glued is not None and (meaning := flag_meanings().get(glued[1])) is not None and meaning.valued:
+        return glued[1], glued[2]
+
+    return flag, ""
 
 
 def _read_flag(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
@@ -95,16 +143,18 @@ def _read_flag(flag: str, value: str | None, line: int, reading: _Reading) -> bo
     elif flag in _REPOSITORY_FILE:
         reading.repository_file = value or ""
         entry.add("kept", source, "the file of the repository", line)
+    elif flag in _DOWNLOADS and value:
+        _read_download(flag, value, line, reading)
     elif flag in ("--spec-type", "--spec-stage", "-mtp", "--multi-token-prediction"):
         return _read_speculation(flag, value, line, reading)
     elif flag in ("--load-mode", "-lm"):
-        _read_load_mode(value, source, line, reading)
+        read_load_mode(value, source, line, entry)
     elif flag in ("--gpu-fit-margin", "-gfm"):
-        _read_indexed(value, source, line, reading)
+        read_indexed(value, source, line, entry)
     elif flag in ("--override-kv", "-okv"):
-        _read_metadata(value, source, line, reading)
+        read_metadata(value, source, line, entry)
     elif flag in ("--lora-scaled",):
-        _read_scaled(value, source, line, reading)
+        read_scaled(value, source, line, entry, reading.locate)
     elif (meaning := flag_meanings().get(flag)) is not None:
         return _read_setting(meaning, flag, value, line, reading)
     else:
@@ -157,9 +207,8 @@ def _settle_repository(reading: _Reading) -> None:
 
         return
 
-    repository, _, quant = readable(reading.repository).partition(":")
-    stem = repository.rpartition("/")[2].removesuffix("-GGUF").removesuffix("-gguf")
-    file = readable(reading.repository_file) or f"{stem}-{quant or 'Q4_K_M'}.gguf"
+    repository = readable(reading.repository).partition(":")[0]
+    file = readable(reading.repository_file) or _file_of(readable(reading.repository))
     entry.document["model"] = f"~/models/{file}"
     if not unresolved(reading.repository):
         entry.repository, entry.repository_file = reading.repository, readable(reading.repository_file)
@@ -169,6 +218,27 @@ def _settle_repository(reading: _Reading) -> None:
         f"an engine that starts downloads nothing: get the file (`orch pull hf:{repository}`) and put its path here",
         reading.repository_line,
     )  # fmt: skip
+
+
+def _file_of(repository: str) -> str:
+    """Return what the file of a repository, or of an address, is called in all likelihood."""
+    name, _, quant = repository.rpartition("/")[2].partition(":")
+    if name.lower().endswith(".gguf"):
+        return name
+
+    return f"{re.sub('-gguf$', '', name, flags=re.IGNORECASE)}-{quant or 'Q4_K_M'}.gguf"
+
+
+def _read_download(flag: str, value: str, line: int, reading: _Reading) -> None:
+    setting = _DOWNLOADS[flag]
+    source = f"{flag} {readable(value)}"
+    if look(reading.entry.document, setting) is not None:
+        reading.entry.add("changed", source, f"`{setting}` says the file", line)
+        return
+
+    put(reading.entry.document, setting, f"~/models/{_file_of(readable(value).partition('?')[0])}")
+    said = f"`{setting}`: an engine that starts downloads nothing: get the file and put its path here"
+    reading.entry.add("guessed", source, said, line)
 
 
 def _read_setting(meaning: FlagMeaning, flag: str, value: str | None, line: int, reading: _Reading) -> bool:
@@ -185,6 +255,12 @@ def _read_setting(meaning: FlagMeaning, flag: str, value: str | None, line: int,
 
     if takes and value is not None and unresolved(value):
         names = ", ".join(f"${name}" for name in unresolved(value))
+        if "path" in setting.types:
+            put(entry.document, setting.path, readable(reading.locate(value)[0]))
+            said = f"`{setting.path}`: the source does not say what {names} is: put the file's path here"
+            entry.add("guessed", source, said, line)
+            return True
+
         entry.add("lost", source, f"`{setting.path}` is not set: the source does not say what {names} is", line)
         return True
 
@@ -270,64 +346,6 @@ def _read_speculation(flag: str, value: str | None, line: int, reading: _Reading
     return valued
 
 
-def _read_load_mode(value: str | None, source: str, line: int, reading: _Reading) -> None:
-    modes: dict[str, dict[str, bool]] = {
-        "auto": {}, "none": {"mmap": False}, "mmap": {"mmap": True}, "mlock": {"mmap": False, "mlock": True},
-        "mmap+mlock": {"mmap": True, "mlock": True}, "dio": {"direct_io": True},
-    }  # fmt: skip
-    found = modes.get((value or "").lower())
-    if found is None:
-        reading.entry.add("lost", source, f"a load mode is one of {', '.join(modes)}", line)
-        return
-
-    for key, state in found.items():
-        put(reading.entry.document, f"memory.{key}", state)
-
-    said = ", ".join(f"memory.{key}" for key in found) or "`auto` is what the build does by itself"
-    reading.entry.add("kept", source, said, line)
-
-
-def _read_indexed(value: str | None, source: str, line: int, reading: _Reading) -> None:
-    numbers = [int(part) for part in re.findall(r"\d+", value or "")]
-    margins = dict(zip(numbers[::2], numbers[1::2], strict=False))
-    if margins and sorted(margins) == list(range(len(margins))):
-        put(reading.entry.document, "memory.fit_margin", [margins[index] for index in sorted(margins)])
-        reading.entry.add("kept", source, "memory.fit_margin", line)
-    else:
-        reading.entry.add("lost", source, "`memory.fit_margin` has a number for each device, from the first on", line)
-
-
-def _read_metadata(value: str | None, source: str, line: int, reading: _Reading) -> None:
-    for part in (value or "").split(","):
-        found = re.fullmatch(r"\s*([^=]+)=(int|float|bool|str):(.*)", part)
-        if found is None:
-            reading.entry.add("lost", source, "it is no `KEY=TYPE:VALUE`", line)
-            continue
-
-        texts: dict[str, Callable[[str], Any]] = {
-            "int": int, "float": float, "bool": lambda text: text == "true", "str": str,
-        }  # fmt: skip
-        try:
-            reading.entry.document.setdefault("override_kv", {})[found[1]] = texts[found[2]](found[3])
-        except ValueError:
-            reading.entry.add("lost", source, f"`{found[3]}` is no {found[2]}", line)
-        else:
-            reading.entry.add("kept", source, f"override_kv.{found[1]}", line)
-
-
-def _read_scaled(value: str | None, source: str, line: int, reading: _Reading) -> None:
-    document = reading.entry.document
-    for part in (value or "").split(","):
-        path, colon, scale = part.rpartition(":")
-        number = read_flag_value(BY_PATH["lora.scales"], scale) if colon else FlagValue([1.0])
-        files = [*(look(document, "lora.adapters") or []), reading.locate(path if colon else part)[0]]
-        scales = look(document, "lora.scales") or [1.0] * (len(files) - 1)
-        put(document, "lora.adapters", files)
-        put(document, "lora.scales", [*scales, *(number.value or [1.0])])
-
-    reading.entry.add("kept", source, "lora.adapters, lora.scales", line)
-
-
 def _read_other(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
     entry, source = reading.entry, _shown(flag, value)
     if flag in NEEDLESS:
@@ -340,18 +358,13 @@ def _read_other(flag: str, value: str | None, line: int, reading: _Reading) -> b
         entry.add("lost" if lost else "changed", source, f"{refused[0].reason}", line)
         return True
 
-    engines = ENGINES_OF.get(flag)
-    if engines is None:
-        entry.add("lost", source, "neither engine has such a flag", line)
-        return True
-
     if value is not None and unresolved(value):
         entry.add("lost", source, f"the source does not say what {', '.join(unresolved(value))} is", line)
         return True
 
-    engine = reading.engine if reading.engine in engines else engines[0]
-    table = entry.document.setdefault("engine", {}).setdefault(engine, {})
+    table = entry.document.setdefault("engine", {}).setdefault(reading.engine, {})
     table.setdefault("extra_args", []).extend([flag] if value is None else [flag, value])
-    fate: Fate = "kept" if engine == reading.engine else "changed"
-    entry.add(fate, source, f"engine.{engine}.extra_args: there is no setting for it", line)
+    known = reading.engine in ENGINES_OF.get(flag, ())
+    said = "there is no setting for it" if known else "no known build has it, and one that has not does not start"
+    entry.add("kept" if known else "guessed", source, f"engine.{reading.engine}.extra_args: {said}", line)
     return True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 
-from orchestrator.core.importing.words.unresolved import mark
+from orchestrator.core.importing.words.unresolved import EMPTY, mark, readable, unresolved
 
 Variables = dict[str, str | list[str]]
 
@@ -59,11 +60,14 @@ def _value(body: str, variables: Variables, depth: int) -> str | list[str]:
         return _arithmetic(body[2:-2], variables, depth)
 
     if body.startswith("("):
-        return mark(body[1:-1].strip()[:40])
+        return command_output(body[1:-1].strip(), variables, depth)
 
     if not body.startswith("{"):
         named = variables.get(body)
-        return [] if body in ("@", "*") else named if isinstance(named, WordList) else _plain(body, variables)
+        if body in ("@", "*"):
+            return _arguments(variables)
+
+        return named if isinstance(named, WordList) else _plain(body, variables)
 
     found = _BRACED.fullmatch(body[1:-1])
     if found is None:
@@ -71,7 +75,8 @@ def _value(body: str, variables: Variables, depth: int) -> str | list[str]:
 
     _, name, index, rest = found.groups()
     if name in ("@", "*"):
-        return []
+        first = re.fullmatch(r":(\d+)", rest)
+        return _arguments(variables)[max(0, int(first[1]) - 1) if first else 0 :]
 
     if index in ("[@]", "[*]"):
         value = variables.get(name, [])
@@ -85,6 +90,12 @@ def _value(body: str, variables: Variables, depth: int) -> str | list[str]:
     return _modified(name, text, rest, variables, depth)
 
 
+def _arguments(variables: Variables) -> list[str]:
+    """Return what a function is called with; nothing where it is a script, whose caller is unknown."""
+    found = variables.get("@", [])
+    return list(found) if isinstance(found, list) else [found]
+
+
 def _modified(name: str, text: str | None, rest: str, variables: Variables, depth: int) -> str:
     given = re.fullmatch(r"(:?[-=+?])(.*)", rest, re.DOTALL)
     if given is not None:
@@ -96,7 +107,7 @@ def _modified(name: str, text: str | None, rest: str, variables: Variables, dept
             return text or mark(name)
 
         # Empty unless somebody sets it: whoever starts the script does.
-        return expand(word.strip("\"'"), variables, quoted=True, depth=depth + 1) or mark(name)
+        return expand(word.strip("\"'"), variables, quoted=True, depth=depth + 1) or mark(name + EMPTY)
 
     if text is None:
         return mark(name)
@@ -127,6 +138,45 @@ def _plain(name: str, variables: Variables) -> str:
         return mark(name)
 
     return value if isinstance(value, str) else " ".join(value[:1])
+
+
+PROCESSORS = "NUMBER_OF_PROCESSORS"
+"""The variable that holds how many processors the machine has, as on Windows."""
+_COUNTS = re.compile(r"nproc(?: --all)?|getconf _NPROCESSORS_ONLN|sysctl -n hw\.(?:logicalcpu|physicalcpu|ncpu)")
+_ON_CONDITION = re.compile(r"(?:\[.*\]|test .*?)\s*&&\s*(?:echo|printf)\s+(.*?)\s*(?:\|\|.*)?", re.DOTALL)
+_CHANGES_FOLDER = re.compile(
+    r"(?:cd|pushd)\s+(?:-P\s+)?(?:--\s+)?(.*?)\s*(?:&?>\s*/dev/null)?(?:\s*2>&1)?\s*(?:&&|;)\s*pwd(?:\s+-P)?"
+)
+_PATH_COMMAND = re.compile(r"(dirname|basename|realpath|readlink -f|echo)\s+(?:--\s+)?([^|;&]*)")
+
+
+def command_output(text: str, variables: Variables, depth: int) -> str | list[str]:
+    """Return what a command prints, for the few that follow from the text and the machine; nothing is run."""
+    if _COUNTS.fullmatch(text) is not None and isinstance(count := variables.get(PROCESSORS), str):
+        return count
+
+    if (shown := _ON_CONDITION.fullmatch(text)) is not None:  # counts as true, like the lines behind an `if`
+        words = expand(re.sub(r"[\"']", "", shown[1].replace('\\"', "")), variables, quoted=False, depth=depth + 1)
+        return [word for word in re.split(r"[\x02\s]+", words) if word]
+
+    if (moved := _CHANGES_FOLDER.fullmatch(text)) is not None:
+        return _path("realpath", moved[1], variables, depth)
+
+    if (found := _PATH_COMMAND.fullmatch(text)) is not None:
+        return _path(found[1], found[2], variables, depth)
+
+    return mark(text[:40])
+
+
+def _path(command: str, argument: str, variables: Variables, depth: int) -> str:
+    path = expand(argument.strip().replace('"', "").replace("'", ""), variables, quoted=True, depth=depth + 1)
+    if unresolved(path):
+        return mark(f"{command} {readable(path)}"[:40])
+
+    if command == "dirname":
+        return posixpath.dirname(path) or "."
+
+    return {"basename": posixpath.basename(path), "echo": path}.get(command, posixpath.normpath(path))
 
 
 def _arithmetic(text: str, variables: Variables, depth: int) -> str:

@@ -7,28 +7,31 @@ mean nothing or less.
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.importing.findings import SourceWord
 from orchestrator.core.importing.words.expansion import Variables, WordList, expand
-from orchestrator.core.importing.words.unresolved import mark
+from orchestrator.core.importing.words.pasted_text import as_script
+from orchestrator.core.importing.words.script_blocks import (
+    Heredoc,
+    find_batch_set,
+    find_function,
+    find_heredoc,
+    heredoc_body,
+    is_batch,
+    only_prints,
+)
+from orchestrator.core.importing.words.unresolved import mark, unresolved
 from orchestrator.core.profile.free_tables import refuse_variable
 
-_FENCE = re.compile(r"^\s*(```|~~~)")
-_PROMPT = re.compile(
-    r"^\s*(?:PS [A-Z]:[^>\n]*>\s?|[A-Z]:\\[^>\n]*>|[\w.-]+@[\w.-]+:[^\s#$]*[#$]\s|\$\s+|>>\s|&\s+(?=[\"'A-Za-z]))"
-)
 _WINDOWS = re.compile(r"[A-Za-z]:\\|(?<!\\)\\\\[A-Za-z]|\.\\")
 _KEYWORDS = frozenset(
     {"then", "do", "else", "elif", "if", "while", "until", "!", "{", "}", "(", ")", "RUN", "CMD", "-"}
 )
 _SETTERS = frozenset({"export", "local", "readonly", "declare", "typeset", "set", "SET", "env", "ENV", "ARG"})
 _EXPORTERS = frozenset({"export", "set", "SET", "ENV"})
-_LISTED = re.compile(r"^[ \t]*(?:CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
 _LIST_ITEM = re.compile(r"""'((?:[^']|'')*)'|"([^"]*)"|[^\s,()#'"]+""")
 _PARAMETER = re.compile(
     r"""^[ \t]*(?:\[[\w.]+\][ \t]*)+\$(\w+)[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*'|[\w.-]+)\s*[,)]?\s*(?:#.*)?$""",
@@ -36,7 +39,10 @@ _PARAMETER = re.compile(
 )
 """A parameter of a PowerShell script, with its default."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
-_BATCH = re.compile(r"%([A-Za-z_]\w{2,})%")
+_BATCH = re.compile(r"[%!]([A-Za-z_]\w*)[%!]")
+_BATCH_ARGUMENT = re.compile(r"%~?[a-z]{0,6}\d")
+_MOST_DEPTH = 6
+"""Functions and heredocs within one another."""
 
 
 @dataclass(slots=True)
@@ -67,6 +73,9 @@ class ShellReader:
     lenient: bool = True
     commands: list[Command] = field(default_factory=list)
     exported: list[tuple[str, str, int]] = field(default_factory=list)
+    _functions: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _called: set[str] = field(default_factory=set)
+    _depth: int = 0
 
     def read(self, text: str, line: int = 1) -> list[Command]:
         """Return the commands of a text.
@@ -74,24 +83,43 @@ class ShellReader:
         :param line: the number of its first line
         """
         if self.as_shell:
-            text = _plain(text)
+            text = as_script(text)
             for parameter in _PARAMETER.finditer(text):
                 self.variables.setdefault(parameter[1], parameter[2].strip("\"'"))
 
         windows = _WINDOWS.search(text) is not None
+        batch = self.as_shell and is_batch(text)
         words: list[tuple[str, int, bool]] = []
+        opened: list[Heredoc] = []
         at, end = 0, len(text)
         while at < end:
             char = text[at]
+            if self.as_shell and not words and (at == 0 or text[at - 1] in "\n;") and not opened:
+                found_end = self._block(text, at, line, batch)
+                if found_end > at:
+                    line += text.count("\n", at, found_end)
+                    at = found_end
+                    continue
+
             if char == "\\" and text[at + 1 : at + 2] == "\n":
                 at, line = at + 2, line + 1
             elif char == "\n":
-                if not (self.as_shell and not (self.lenient and words and _goes_on(text, at))):
+                if not opened and not (self.as_shell and not (self.lenient and words and _goes_on(text, at))):
                     at, line = at + 1, line + 1
                     continue
 
+                shown = only_prints([word for word, _, _ in words], text[text.rfind("\n", 0, at) + 1 : at])
                 self._finish(words, line)
                 words, at, line = [], at + 1, line + 1
+                for each in opened:
+                    body, after = heredoc_body(text, at, each)
+                    if not shown and self._depth < _MOST_DEPTH:
+                        self._nested(body, line)
+
+                    line += text.count("\n", at, after)
+                    at = after
+
+                opened = []
             elif char.isspace():
                 at += 1
             elif char == "#" and self.as_shell:
@@ -103,6 +131,9 @@ class ShellReader:
 
                 self._finish(words, line)
                 words, at = [], at + 1
+            elif self.as_shell and char == "<" and (heredoc := find_heredoc(text, at)) is not None:
+                opened.append(heredoc)
+                at = heredoc.end
             elif self.as_shell and char in "<>" or (self.as_shell and re.match(r"\d[<>]", text[at : at + 2])):
                 at = self._skip_redirection(text, at)
             else:
@@ -119,11 +150,58 @@ class ShellReader:
                 line = line_after
 
         self._finish(words, line)
+        if self._depth == 0:
+            for name, (body, began) in self._functions.items():
+                if name not in self._called:
+                    self._nested(body, began)
+
         return self.commands
+
+    def _block(self, text: str, at: int, line: int, batch: bool) -> int:
+        """Take in a function, or what a batch file sets; return where it ends, `at` where there is neither."""
+        if batch and (found := find_batch_set(text, at)) is not None:
+            name, value, end = found
+            self._set(name, self._with_batch_variables(value.strip('"') if value.count('"') == 2 else value))
+            if _reaches_engines(name):
+                self.exported.append((name, value, line))
+
+            return end
+
+        function = find_function(text, at)
+        if function is None:
+            return at
+
+        self._functions[function.name] = (function.body, line + text.count("\n", at, function.begin))
+        return function.end
+
+    def _nested(self, text: str, line: int, arguments: list[str] | None = None) -> None:
+        """Read the body of a function or of a heredoc, with the arguments of a call."""
+        before = {name: self.variables.pop(name) for name in ("@", *"123456789") if name in self.variables}
+        if arguments is not None:
+            self.variables.update({str(at): word for at, word in enumerate(arguments, start=1)})
+            self.variables["@"] = arguments
+
+        self._depth += 1
+        self.read(text, line)
+        self._depth -= 1
+        for name in ("@", *"123456789"):
+            self.variables.pop(name, None)
+
+        self.variables.update(before)
+
+    def _set(self, name: str, value: str) -> None:
+        """Set a variable; a value that only whoever starts the script knows does not replace one that is known."""
+        known = self.variables.get(name)
+        if not (isinstance(known, str) and known and unresolved(value) and not unresolved(known)):
+            self.variables[name] = value
+
+    def _with_batch_variables(self, text: str) -> str:
+        return _BATCH_ARGUMENT.sub(lambda found: mark(found[0][1:]), _BATCH.sub(self._batch_variable, text))
 
     def _word(self, text: str, at: int, line: int, windows: bool) -> tuple[str, int, int]:
         """Return a raw word up to its end: parts behind `\\x02` came from unquoted variables and are split later."""
         out: list[str] = []
+        quoted = text[at] in "'\""
         while at < len(text):
             char = text[at]
             if char == "'":
@@ -166,14 +244,17 @@ class ShellReader:
         if self.as_shell and found.startswith("@") and isinstance(items := self.variables.get(found[1:]), WordList):
             return "\x02" + "\x02".join(items) + "\x02", at, line
 
-        if self.as_shell and found.count("%") > 1:
-            found = _BATCH.sub(lambda each: self._batch_variable(each[1]), found)
+        if self.as_shell and (found.count("%") > 1 or found.count("!") > 1 or "%~" in found):
+            whole = found
+            found = self._with_batch_variables(found)
+            if found != whole and not quoted:  # flags that a variable holds are words of their own
+                found = "\x02".join(word.text for word in split_words(found)) if " " in found else found
 
         return found, at, line
 
-    def _batch_variable(self, name: str) -> str:
-        value = self.variables.get(name)
-        return value if isinstance(value, str) else mark(name)
+    def _batch_variable(self, found: re.Match[str]) -> str:
+        value = self.variables.get(found[1])
+        return value if isinstance(value, str) else mark(found[1]) if len(found[1]) > 2 else found[0]
 
     def _split(self, word: str) -> list[str]:
         """Return the words of a raw one: those that a variable without quotes held are apart."""
@@ -261,9 +342,14 @@ class ShellReader:
             words[0] = SourceWord(found[3].lstrip("-@:+!"), words[0].line)
 
         if not words:
-            self.variables.update({name: value for name, value, _ in command.environment})
+            for name, value, _ in command.environment:
+                self._set(name, value)
+
             if exports:
                 self.exported += [each for each in command.environment if _reaches_engines(each[0])]
+        elif words[0].text in self._functions and self._depth < _MOST_DEPTH:
+            self._called.add(words[0].text)
+            self._nested(*self._functions[words[0].text], [word.text for word in words[1:]])
         else:
             command.environment = [*self.exported, *command.environment]
             command.words = words
@@ -280,39 +366,12 @@ class ShellReader:
             if _reaches_engines(name[4:]):
                 self.exported.append((name[4:], value, words[0].line))
         else:
-            self.variables[name] = value
+            self._set(name, value)
 
 
 def _reaches_engines(name: str) -> bool:
     """Return whether an exported variable is for an engine: its flags, and what drivers and ggml read."""
     return name.startswith("LLAMA_") or refuse_variable(name) is None
-
-
-def _without_lists(text: str) -> str:
-    """Return a text in which a Dockerfile's `CMD ["a", "b"]` is a command line."""
-
-    def line(found: re.Match[str]) -> str:
-        try:
-            words = json.loads(re.sub(r"\\\n", "\n", found[1]))
-        except ValueError:
-            return found[0]
-
-        return shlex.join(str(word) for word in words) + "\n" * found[0].count("\n")
-
-    return _LISTED.sub(line, text)
-
-
-def _plain(text: str) -> str:
-    """Return a text as a shell script, line for line: prompts, fences and other shells' continuations replaced."""
-    lines = []
-    for line in _without_lists(text.replace("\r\n", "\n").replace("\r", "\n")).split("\n"):
-        line = "" if _FENCE.match(line) else _PROMPT.sub("", line)
-        line = re.sub(r"^\s*(?:::|REM\b|rem\b|@echo\b).*", "", line)
-        line = re.sub(r"(?<=\s)[`^]\s*$", "\\\\", line) if re.search(r"\s[`^]\s*$", line) else line
-        line = re.sub(r"\\[ \t]+$", "\\\\", line)
-        lines.append(line)
-
-    return "\n".join(lines)
 
 
 def _goes_on(text: str, at: int) -> bool:

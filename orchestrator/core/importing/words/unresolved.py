@@ -7,6 +7,9 @@ import re
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARKED = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 
+EMPTY = ":-"
+"""Behind the name of a variable that the source leaves empty where nobody sets it: `${NAME:-}`."""
+
 
 def mark(name: str) -> str:
     """Return what stands in a word for a variable without a value."""
@@ -15,7 +18,12 @@ def mark(name: str) -> str:
 
 def unresolved(text: str) -> tuple[str, ...]:
     """Return the names of the variables in a word that have no value."""
-    return tuple(_MARKED.findall(text))
+    return tuple(name.removesuffix(EMPTY) for name in _MARKED.findall(text))
+
+
+def is_empty(text: str) -> bool:
+    """Return whether a word is nothing but variables that are empty unless somebody sets them."""
+    return bool(text) and all(name.endswith(EMPTY) for name in _MARKED.findall(text)) and not _MARKED.sub("", text)
 
 
 def readable(text: str) -> str:

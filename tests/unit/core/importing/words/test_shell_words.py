@@ -49,10 +49,21 @@ def test_a_line_is_split_as_its_shell_splits_it(text: str, words: list[str]) -> 
         ('run "$@" -a', ["run", "-a"]),
         ("F=/m/Qwen.gguf\nrun ${F##*/} ${F%.gguf}", ["run", "Qwen.gguf", "/m/Qwen"]),
         ("set MODEL=C:\\a.gguf\nrun -m %MODEL%", ["run", "-m", "C:\\a.gguf"]),
-        ("run $UNKNOWN $(nproc)", ["run", "${UNKNOWN}", "${nproc}"]),
+        ("run $UNKNOWN $(date)", ["run", "${UNKNOWN}", "${date}"]),
         ("if [ -f x ]; then\n A=1\nfi\nrun $A", ["run", "1"]),
         ("run '$A'", ["run", "$A"]),
-        ('A=${A:-}\nrun "$A"', ["run", "${A}"]),
+        ('A=${A:-}\nrun "$A"', ["run", "${A:-}"]),
+        ("A=1\nA=$2\nrun $A", ["run", "1"]),
+        ("A=$(nproc)\nrun $A", ["run", "8"]),
+        ('D=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)\nrun $D/m', ["run", "/src/m"]),
+        ('run $([ "$X" = 1 ] && echo "--jinja -b 5" || true)', ["run", "--jinja", "-b", "5"]),
+        ('f() {\n  run -m "$1" "${@:2}"\n}\nf a.gguf', ["run", "-m", "a.gguf"]),
+        ("function f { run \"$@\"; }\nf -m 'a b'", ["run", "-m", "a b"]),
+        ("f() {\n  run $1\n}", ["run", "${1}"]),
+        ("cat <<EOF\nUsage: it's\n  run --model PATH\nEOF\nrun 1", ["run", "1"]),
+        ("bash <<'EOF'\nrun 1\nEOF", ["run", "1"]),
+        ('@echo off\nset ARGS=-a 1 ^\n  -b "c d"\nrun %ARGS% --e', ["run", "-a", "1", "-b", "c d", "--e"]),
+        ('@echo off\nif "%C%"=="" set C=7\nset "C=%~2"\nrun !C! -e', ["run", "7", "-e"]),
         ("$x = 'a b'\nrun $x", ["run", "a", "b"]),
         ("param(\n  [int]$n = 7,\n  [string]$k = 'q8'\n)\nrun $n $k", ["run", "7", "q8"]),
         ("$l = @('-a', \"b c\", # no\n  '-d','1')\n& run @l -e", ["run", "-a", "b c", "-d", "1", "-e"]),
@@ -60,7 +71,8 @@ def test_a_line_is_split_as_its_shell_splits_it(text: str, words: list[str]) -> 
     ],
 )
 def test_variables_have_the_values_that_the_script_gives(text: str, words: list[str]) -> None:
-    assert commands(text)[-1] == words
+    known = {"NUMBER_OF_PROCESSORS": "8", "BASH_SOURCE": "/src/bin/x.sh"}
+    assert commands(text, **known)[-1] == words
 
 
 def test_words_have_their_lines() -> None:
