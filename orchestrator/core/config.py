@@ -19,6 +19,7 @@ from orchestrator.core.terminal import quote_text
 
 Origin = Literal["default", "file", "environment", "credential"]
 ReadyWhen = Literal["listening", "model"]
+Page = Literal["on", "read-only", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class GatewayConfig:
     switch_patience_s: float = 30.0
     max_in_flight_per_key: int = 0
     max_per_minute_per_key: int = 0
+    page: Page = "on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,10 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.switch_patience_s", ("float",), "longest wait for a busy profile, s", minimum=0, maximum=86400),
     Setting("gateway.max_in_flight_per_key", ("int",), "requests of a key at a time; 0: any", minimum=0, maximum=4096),
     Setting("gateway.max_per_minute_per_key", ("int",), "requests of a key a minute; 0: any", minimum=0, maximum=10**6),
+    Setting(
+        "gateway.page", ("string",), "the page at `/`; `read-only`: figures also without the key",
+        choices=("on", "read-only", "off"),
+    ),
     Setting("daemon.default_profile", ("string",), "profile that is started when none is named; empty for none"),
     Setting("daemon.log_max_mib", ("int",), "size at which an engine's log is rotated, MiB", minimum=1, maximum=4096),
     Setting("daemon.stop_grace_s", ("float",), "time from SIGTERM to SIGKILL for an engine, s", minimum=0, maximum=600),

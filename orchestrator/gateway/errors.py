@@ -26,6 +26,7 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid_json": (400, "invalid_request_error"),
     "invalid_form": (400, "invalid_request_error"),
     "not_found": (404, "not_found_error"),
+    "no_engine_ui": (404, "not_found_error"),
     "model_not_found": (404, "not_found_error"),
     "method_not_allowed": (405, "invalid_request_error"),
     "ambiguous_model": (400, "invalid_request_error"),

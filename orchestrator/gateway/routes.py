@@ -13,7 +13,7 @@ from orchestrator.gateway.errors import Family, GatewayError
 
 Kind = Literal[
     "about", "health", "models", "model", "metrics", "running", "requests", "cancel", "monitor", "inference",
-    "manage",
+    "manage", "page",
 ]  # fmt: skip
 """The kind of a route: `monitor` and `inference` are the engine's; the one is answered by what is loaded and never has
 anything loaded, the other is held until its model is. The rest is answered by the gateway itself."""
@@ -82,6 +82,7 @@ OWN_ROUTES: dict[str, Route] = {
     "/models": Route("models", _OWN), "/v1/models": Route("models", _OWN),
     "/metrics": Route("metrics", _OWN), "/running": Route("running", _OWN),
     "/v1/requests": Route("requests", _OWN),
+    "/page/feed": Route("page", ("GET",)), "/page/switch": Route("page", ("POST",)),
 }  # fmt: skip
 
 _READ = Route("manage", _OWN)

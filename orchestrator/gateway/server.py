@@ -21,6 +21,8 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.manage.contract import ModelManager
 from orchestrator.gateway.manage.serving import ManageRoutes
 from orchestrator.gateway.models import MAX_QUOTED, about_json, model_json, models_json, props_json, running_json
+from orchestrator.gateway.page.contract import PageHost
+from orchestrator.gateway.page.serving import PageRoutes
 from orchestrator.gateway.request_guard import RequestGuard, check_content
 from orchestrator.gateway.requests.ids import own_headers
 from orchestrator.gateway.requests.key_limits import KeyLimits
@@ -38,6 +40,7 @@ class Gateway:
 
     :param metrics: makes the page of `GET /metrics`, in Prometheus' text format 0.0.4
     :param manager: loads and unloads models for clients
+    :param page: what the page at `/` shows; without it there is none
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Gateway:
         dispatcher: Dispatcher,
         metrics: Callable[[], Awaitable[bytes]],
         manager: ModelManager,
+        page: PageHost | None = None,
     ) -> None:
+        self._page = PageRoutes(config.page, dispatcher, page, keyed=bool(config.api_keys))
         self._manage = ManageRoutes(dispatcher, manager)
         self._dispatcher = dispatcher
         self._supervisor = dispatcher.supervisor
@@ -87,6 +92,12 @@ class Gateway:
 
     async def _handle(self, request: Request, response: Response) -> None:
         try:
+            self._guard.check_host(request)
+            file = self._page.find(request)
+            if file is not None:
+                await self._page.send(file, request, response)
+                return
+
             match, key = self._admit(request)
             if match.route.kind in ("monitor", "metrics"):
                 match = await self._find_read(match, request)
@@ -99,6 +110,8 @@ class Gateway:
                     await self._run_counted(exchange, key)
             elif match.route.kind == "manage":
                 await self._manage.answer(match, request, response)
+            elif match.route.kind == "page":
+                await self._page.answer(request, response)
             elif match.route.kind == "monitor":
                 await self._monitor(match, request, response)
             elif match.route.kind == "metrics":
@@ -128,10 +141,9 @@ class Gateway:
             self._limits.leave(key)
 
     def _admit(self, request: Request) -> tuple[Match, ApiKey | None]:
-        self._guard.check_host(request)
         own = OWN_ROUTES.get(request.path)
         key = None
-        if own is None or own.kind != "health":
+        if (own is None or own.kind != "health") and not self._page.may_look(request):
             key = self._guard.check_key(request)
             request.authenticated = True
 
@@ -139,7 +151,7 @@ class Gateway:
         if request.method == "POST":
             self._guard.check_site(request)
             check_content(request, json_body=match.route.json_body)
-        elif match.route.kind in ("monitor", "metrics", "manage"):  # they cost the engine something, or end it
+        elif match.route.kind in ("monitor", "metrics", "manage", "page"):  # they cost the engine something, or end it
             self._guard.check_site(request)
 
         return match, key

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import uvloop
 
+from orchestrator.api.top_frames import HostFigures, Rates
 from orchestrator.core.fleet.routing_states import ResidentRoute
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, Refusal, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
+from orchestrator.gateway.page.contract import PageFrame, PageModel, PagePoint
 from orchestrator.gateway.server import Gateway
 
 PATIENCE_S = 60.0
@@ -213,18 +216,70 @@ class NotedRequests:
         return self._recent
 
 
+class ShownPage:
+    """What the gateway's page is given to show; a test changes it. Notes what is to be switched to."""
+
+    def __init__(self, *models: PageModel) -> None:
+        self.now = page_frame(*models)
+        self.lines: list[str] = []
+        self.made = 0
+        self.switched: list[str] = []
+
+    async def frame(self) -> PageFrame:
+        self.made += 1
+        return copy.deepcopy(self.now)
+
+    def points(self) -> list[PagePoint]:
+        return [PagePoint(at_s=1700000000.0, decode_tok_s=12.5)]
+
+    def log_lines(self, after: int | None) -> tuple[int, Sequence[str]]:
+        return len(self.lines) - 1, self.lines[0 if after is None else after + 1 :]
+
+    async def switch(self, profile: str) -> None:
+        self.switched.append(profile)
+
+
+def page_model(name: str, **more: Any) -> PageModel:
+    """One model that is not loaded, with other values for some fields."""
+    nothing: dict[str, Any] = {
+        "name": name, "description": "", "names": [], "context_tokens": 4096, "size_bytes": 1 << 30,
+        "state": "unloaded", "engine": None, "focus": False, "pinned": False, "idle_s": None, "in_flight": 0,
+        "queued": 0, "device_mib": None, "host_mib": None, "waits": None, "cause": None, "hint": None, "progress": "",
+        "ui": False,
+    }  # fmt: skip
+    return cast(PageModel, nothing | more)
+
+
+def page_frame(*models: PageModel) -> PageFrame:
+    """What the page shows where nothing happens."""
+    return PageFrame(
+        state="ready", profile="demo", engine="upstream", build="b1", progress="ready demo", cause=None, hint=None,
+        notice=None, switching=False, queued=0, in_flight=0,
+        rates=Rates(decode_tok_s=42.0, prompt_tok_s=None, draft_acceptance=0.7, processing=0, deferred=0, kv_used=None),
+        gpus=[],
+        host=HostFigures(
+            memory_total_mib=16000, memory_available_mib=9000, swap_used_mib=0, pressure_some=None, pressure_full=None,
+            model_mib=None, model_resident_mib=None, engine_rss_mib=700,
+        ),
+        models=[*models], requests=[],
+    )  # fmt: skip
+
+
 async def metrics_page() -> bytes:
     return b"orch_up 1\n"
 
 
 @contextlib.asynccontextmanager
 async def gateway(
-    supervisor: Supervised | None = None, config: GatewayOptions | None = None, manager: NotedRequests | None = None
+    supervisor: Supervised | None = None,
+    config: GatewayOptions | None = None,
+    manager: NotedRequests | None = None,
+    page: ShownPage | None = None,
 ) -> AsyncIterator[Running]:
     supervisor = supervisor or Supervised()
     options = config or GatewayOptions()
     dispatcher = Dispatcher(options, supervisor, supervisor)
-    made = Gateway(options, dispatcher, metrics_page, manager or NotedRequests())
+    made = Gateway(options, dispatcher, metrics_page, manager or NotedRequests(), page)
     sock = socket.create_server(("127.0.0.1", 0))
     await made.start([sock])
     try:

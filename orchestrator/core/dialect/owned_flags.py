@@ -62,7 +62,7 @@ _OWNED: tuple[_OwnedFlag, ...] = (
     ),
     _OwnedFlag(
         "--ui --webui --no-ui --no-webui --ui-config --webui-config --ui-config-file --webui-config-file",
-        "the gateway serves the API alone",
+        "the gateway shows the page that a build has, under /upstream/NAME/ (`gateway.page`)",
     ),
     _OwnedFlag("--rpc", "use `memory.rpc`"),
     _OwnedFlag(

@@ -93,12 +93,6 @@ _SERVER: Mapping[str, _OwnedArgument] = {
     "api_key_file": _OwnedArgument((Form(Shape.VALUE, ("--api-key-file",)),), needed=True),
     "metrics": _OwnedArgument((Form(Shape.BARE, ("--metrics",)),)),
     "slots": _OwnedArgument((Form(Shape.BARE, ("--slots",)),)),
-    "web_ui": _OwnedArgument(
-        (
-            Form(Shape.BARE, ("--no-ui", "--no-webui")),
-            Form(Shape.VALUE, ("--webui",)),
-        )
-    ),
     "log_colors": _OwnedArgument((Form(Shape.VALUE, ("--log-colors",)),)),
     # 4 is `trace` since `--log-colors` takes a value (March 2026 at the latest): buffer sizes and fitting are logged
     # there. Before, and in the fork, the number means something else and those lines are always printed.
@@ -144,7 +138,7 @@ def render(
         sheet.refuse("host", host, "it listens on TCP only; nearest here 127.0.0.1")
 
     # The order of `_SERVER`, so that the same profile gives the same line whatever it sets.
-    values = {**owned, "web_ui": "none", "log_colors": "off", "verbosity": "4", "sse_ping_interval": "1"}
+    values = {**owned, "log_colors": "off", "verbosity": "4", "sse_ping_interval": "1"}
     for name, argument in _SERVER.items():
         if name != "api_key_file" or api_key_file is not None:
             _add_owned(name, argument, values.get(name, True), caps, sheet)

@@ -31,7 +31,7 @@ class ClientRequests:
 
         :raises GatewayError: when clients may not, or it cannot be started as it is written
         """
-        self._check_allowed()
+        check_allowed(self._allowed)
         try:
             answer = await self._loading.load(profile, None)
         except OrchError as error:
@@ -44,7 +44,7 @@ class ClientRequests:
 
         :raises GatewayError: when clients may not, or it is in the middle of a switch
         """
-        self._check_allowed()
+        check_allowed(self._allowed)
         targets = [shown_target(each) for _, each in ordered(self._owner.fleet)]
         names = [target.profile for target in targets if target is not None] if profile is None else [profile]
         ended: list[str] = []
@@ -64,7 +64,9 @@ class ClientRequests:
         """Return the requests that ended last, oldest first."""
         return self._ledger.recent
 
-    def _check_allowed(self) -> None:
-        if not self._allowed:
-            text = "clients may not load or unload models here (`gateway.switch_on_request = false`); `orch load` does"
-            raise GatewayError("loading_not_allowed", text)
+
+def check_allowed(allowed: bool) -> None:
+    """:raises GatewayError: when clients do not decide what is loaded"""
+    if not allowed:
+        text = "clients may not load or unload models here (`gateway.switch_on_request = false`); `orch load` does"
+        raise GatewayError("loading_not_allowed", text)

@@ -40,6 +40,7 @@ from orchestrator.daemon.control.client_requests import ClientRequests
 from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.loading import LoadingActions
+from orchestrator.daemon.control.page_frames import PageFrames
 from orchestrator.daemon.control.routes import Control
 from orchestrator.daemon.control.status import StatusBuilder
 from orchestrator.daemon.control.switch_worth import worth_of
@@ -213,8 +214,11 @@ class Daemon:
         loading = LoadingActions(owner, router, models, self._preparer, switcher)
         allowed = config.gateway.switch_on_request
         gateway = Gateway(
-            self._settings, dispatcher, exporter.page, ClientRequests(owner, loading, ledger, allowed=allowed)
-        )
+            self._settings, dispatcher, exporter.page, ClientRequests(owner, loading, ledger, allowed=allowed),
+            PageFrames(
+                frames, lambda: router.view().models, telemetry.points, self._log, actions, allowed=allowed
+            ),
+        )  # fmt: skip
         api = self._control(runs, router, status, switcher, actions, loading, frames, dispatcher)
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()}, make_room="any")

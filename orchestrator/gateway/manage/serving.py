@@ -92,14 +92,14 @@ class ManageRoutes:
         return activity_json(self._manager.recent(), page=page, limit=limit, wall_offset_s=time() - monotonic())
 
     async def _load(self, request: Request, response: Response) -> None:
-        profile = await self._named(request)
+        profile = await named_profile(self._dispatcher, request)
         if not await self._manager.load(profile):
             raise GatewayError("already_loaded", f"`{profile}` is loaded already, or on its way", param="model")
 
         response.send(200, _JSON, b'{"success":true}')
 
     async def _unload_named(self, request: Request, response: Response) -> None:
-        profile = await self._named(request)
+        profile = await named_profile(self._dispatcher, request)
         if not await self._manager.unload(profile):
             raise GatewayError("not_loaded", f"`{profile}` is not loaded", param="model")
 
@@ -108,20 +108,6 @@ class ManageRoutes:
     async def _unload(self, name: str | None) -> None:
         profile = await self._dispatcher.profile_for(name) if name is not None else None
         await self._manager.unload(profile)
-
-    async def _named(self, request: Request) -> str:
-        try:
-            name = msgspec.json.decode(await request.content(), type=_Named).model
-        except ContentError as error:
-            raise content_error(error) from None
-        except msgspec.MsgspecError as error:
-            raise GatewayError("invalid_json", f'the body must be {{"model": "NAME"}}: {error}') from error
-
-        profile = await self._dispatcher.profile_for(name)
-        if profile is None:
-            raise GatewayError("model_not_found", "the model has no name", param="model")
-
-        return profile
 
     async def _follow_as_router(self, response: Response) -> None:
         view = self._supervisor.view()
@@ -170,6 +156,25 @@ class ManageRoutes:
 
         response.end()
         return False
+
+
+async def named_profile(dispatcher: Dispatcher, request: Request) -> str:
+    """Return the profile that a body `{"model": "NAME"}` names.
+
+    :raises GatewayError: `model_not_found`, `invalid_json`
+    """
+    try:
+        name = msgspec.json.decode(await request.content(), type=_Named).model
+    except ContentError as error:
+        raise content_error(error) from None
+    except msgspec.MsgspecError as error:
+        raise GatewayError("invalid_json", f'the body must be {{"model": "NAME"}}: {error}') from error
+
+    profile = await dispatcher.profile_for(name)
+    if profile is None:
+        raise GatewayError("model_not_found", "the model has no name", param="model")
+
+    return profile
 
 
 def _whole(query: dict[str, list[str]], name: str, default: int) -> int:

@@ -1,0 +1,172 @@
+"""The page that an engine itself has for browsers, under `/upstream/NAME/`.
+
+It is served to who has no key, since a browser shows none where it opens an address: so the engine is asked without
+*its* key too, and gives what it gives to anybody, which are its pages' files. Only paths of such files are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError
+from orchestrator.gateway.contract import Endpoint, Model, RoutingView
+from orchestrator.gateway.dispatch import Dispatcher
+from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.page.contract import PageModel
+
+MAX_BYTES = 32 << 20
+"""The largest file of such a page: the fork's whole page is one of 2 MB."""
+
+PATIENCE_S = 20.0
+LOOK_S = 1.0
+"""So long the page at `/` waits to know whether an engine has one of its own."""
+
+UPSTREAM = "/upstream/"
+
+_FILE = re.compile(
+    r"/(?:(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*\.(?:css|gif|html|ico|jpe?g|js|json|map|mjs|mp3"
+    r"|png|svg|ttf|txt|wasm|webmanifest|webp|woff2?))?"
+)
+"""A file of a page; the engines have no route of such a name."""
+
+POLICY = (
+    b"default-src 'none'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob:; "
+    b"style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    b"worker-src 'self' blob:; manifest-src 'self'; frame-src blob: data:; base-uri 'self'; form-action 'none'; "
+    b"frame-ancestors 'none'"
+)
+"""What an engine's page may do: its own scripts, which stand in the page itself, and no request to elsewhere."""
+
+_PASSED_ON = frozenset((b"accept-encoding", b"if-none-match"))
+"""The engines have their files compressed, and give them to nobody who cannot read that."""
+
+_RETURNED = frozenset(
+    (
+        b"content-type", b"content-encoding", b"etag", b"cache-control",
+        b"cross-origin-embedder-policy", b"cross-origin-opener-policy",
+    )
+)  # fmt: skip
+
+
+class EngineFile(NamedTuple):
+    """A file of an engine's page: the model that the path names, and the path at its engine; empty for `/` left out."""
+
+    model: str
+    path: str
+
+
+def find_file(path: str, models: Sequence[Model]) -> EngineFile | None:
+    """Return the file that a path under `/upstream/` means, where it is one; names may hold slashes.
+
+    Looks at no more places than the longest name has slashes: a path may be all slashes.
+    """
+    if not path.startswith(UPSTREAM):
+        return None
+
+    rest, names = path.removeprefix(UPSTREAM), {name for model in models for name in model.names}
+    found, at = None, -1
+    for _ in range(1 + max((name.count("/") for name in names), default=0)):
+        at = rest.find("/", at + 1)
+        end = at if at >= 0 else len(rest)
+        name = unquote(rest[:end], errors="replace")
+        if name in names and (at < 0 or _FILE.fullmatch(rest, at)):
+            found = EngineFile(name, rest[end:])  # the longest name is meant
+
+        if at < 0:
+            break
+
+    return found
+
+
+class EngineUis:
+    """Serves engines' pages, and knows who has one."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._known: dict[str, bool] = {}
+
+    async def serve(self, file: EngineFile, request: Request, response: Response) -> None:
+        """Answer with a file of an engine's page.
+
+        :raises GatewayError: `no_engine_ui`, `model_unloaded`, or as an engine fails
+        """
+        if not file.path:
+            target = f"{request.path}/" + (f"?{request.query}" if request.query else "")
+            response.send(308, [(b"location", target.encode("latin-1"))])
+            return
+
+        profile = await self._dispatcher.profile_for(file.model)
+        headers = [field for field in request.headers if field[0] in _PASSED_ON]
+        target = f"{file.path}?{request.query}" if request.query else file.path
+        try:
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                self._dispatcher.admitted(profile, None, None, None, may_wait=False) as admission,
+            ):
+                upstream = await admission.pool.request("GET", target, headers, b"")
+                try:
+                    body = await upstream.read(MAX_BYTES)
+                finally:
+                    upstream.abort()
+        except TimeoutError:
+            raise GatewayError("engine_unreachable", f"the engine did not answer in {PATIENCE_S:g} s") from None
+        except UpstreamError as error:
+            raise GatewayError("engine_unreachable", error.message, retry_after_s=2) from error
+
+        if upstream.status not in (200, 304):
+            raise GatewayError("no_engine_ui", _no_page(file, admission.endpoint))
+
+        response.send(upstream.status, _headers(upstream.headers), body)
+
+    async def note(self, models: Sequence[PageModel], view: RoutingView) -> None:
+        """Enter which models have an engine with a page of its own. Each instance is asked once."""
+        instances: set[str] = set()
+        for model in models:
+            endpoint = view.endpoint_for(model["name"]) if view.serves(model["name"]) else None
+            if endpoint is not None:
+                instances.add(endpoint.instance)
+                if endpoint.instance not in self._known:
+                    self._known[endpoint.instance] = await self._has_page(model["name"])
+
+                model["ui"] = self._known[endpoint.instance]
+
+        self._known = {name: has for name, has in self._known.items() if name in instances}
+
+    async def _has_page(self, profile: str) -> bool:
+        try:
+            async with (
+                asyncio.timeout(LOOK_S),
+                self._dispatcher.admitted(profile, None, None, None, may_wait=False) as admission,
+            ):
+                upstream = await admission.pool.request("GET", "/", [(b"accept-encoding", b"gzip")], b"")
+                upstream.abort()
+        except (TimeoutError, UpstreamError, GatewayError):
+            return False
+
+        kind = upstream.header(b"content-type") or b""
+        return upstream.status == 200 and kind.startswith(b"text/html")
+
+
+def _headers(headers: Headers) -> Headers:
+    return [
+        *(field for field in headers if field[0] in _RETURNED),
+        (b"content-security-policy", POLICY),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+    ]
+
+
+def _no_page(file: EngineFile, endpoint: Endpoint) -> str:
+    if file.path not in ("/", "/index.html"):
+        return f"the engine of `{endpoint.profile}` has no {file.path} for browsers"
+
+    build = f"{endpoint.engine} {endpoint.build}" if endpoint.build else endpoint.engine
+    return (
+        f"the build of `{endpoint.profile}` ({build}) has no page of its own: upstream's is left out of what is built "
+        "without network; the page at / chats with every model"
+    )
