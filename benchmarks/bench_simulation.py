@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import exp, log
 
 from orchestrator.core.bench.anchor import far_blocks
 from orchestrator.core.bench.estimator import LOOKS, Block, Side, estimate, level_of, verdict_at
+from orchestrator.core.bench.gate import PASSES, judge_speed
 
 BLOCK_S = 19.0
 WARM_UP_S = 240.0
@@ -78,10 +79,12 @@ def one_fixed(chance: random.Random, noise: Noise, effect: float, size: tuple[in
     return found.low <= effect <= found.high, found.low > 0 or found.high < 0, (found.high - found.low) / 2
 
 
-def one_run(chance: random.Random, noise: Noise, effect: float, prompts: int) -> tuple[str, int, bool]:
-    """Return the verdict and the blocks of a whole bench, and whether the interval that it shows holds the truth.
+def looked_at(
+    chance: random.Random, noise: Noise, effect: float, prompts: int, is_over: Callable[[list[Block], float], bool]
+) -> list[Block]:
+    """Return the blocks of a whole bench: it looks after 6, 10 and 16 blocks, and runs pairs with far blocks again.
 
-    It looks after 6, 10 and 16 blocks, and runs pairs with far blocks again.
+    :param is_over: from the blocks and the level of a look: whether it ends there
     """
     made, rerun = simulated_blocks(chance, noise, effect, prompts), 0
     blocks: list[Block] = []
@@ -95,19 +98,32 @@ def one_run(chance: random.Random, noise: Noise, effect: float, prompts: int) ->
             blocks += [next(made), next(made)]
             # The pairs of the simulation are those of its quads, and so stay pairs.
 
-        verdict = verdict_at(blocks, look.level)
-        if verdict != "undecided":
+        if is_over(blocks, look.level):
             break
 
+    return blocks
+
+
+def one_run(chance: random.Random, noise: Noise, effect: float, prompts: int) -> tuple[str, int, bool]:
+    """Return the verdict and the blocks of a whole bench, and whether the interval that it shows holds the truth."""
+    blocks = looked_at(chance, noise, effect, prompts, lambda made, level: verdict_at(made, level) != "undecided")
     shown = estimate(blocks, level_of(len(blocks)))
     assert shown is not None
-    return verdict, len(blocks), shown.low <= effect <= shown.high
+    return verdict_at(blocks, level_of(len(blocks))), len(blocks), shown.low <= effect <= shown.high
+
+
+def one_gate(chance: random.Random, noise: Noise, effect: float, tolerate_slower: float) -> tuple[str, int]:
+    """Return what a gate says of a new build, and its blocks."""
+    most = LOOKS[-1].blocks
+    blocks = looked_at(chance, noise, effect, 6, lambda made, _: judge_speed(made, tolerate_slower, most) != "unknown")
+    return judge_speed(blocks, tolerate_slower, most), len(blocks)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tolerate", type=float, default=0.03, help="share that a new build may be slower by")
     options = parser.parse_args()
 
     print(f"95 % interval at a fixed number of blocks, {options.runs} runs a cell, seed {options.seed}")
@@ -139,6 +155,19 @@ def main() -> None:
             held = sum(hit for *_, hit in ended) / options.runs
             used = sum(n for _, n, _ in ended) / options.runs
             print(f"  {noise.name:8} truth {percent:2} %  {text}  interval holds it {held:.3f}  blocks {used:.1f}")
+
+    print(f"a gate that tolerates {options.tolerate:.0%}")
+    for noise in NOISES:
+        for slower in (0, -1.5, -5, -8, -12):
+            chance = random.Random(f"{options.seed} gate {noise.name} {slower}")
+            judged = [one_gate(chance, noise, log(1 + slower / 100), options.tolerate) for _ in range(options.runs)]
+            passed = sum(speed in PASSES for speed, _ in judged) / options.runs
+            open_end = sum(speed.startswith("probably") for speed, _ in judged) / options.runs
+            used = sum(n for _, n in judged) / options.runs
+            print(
+                f"  {noise.name:8} truth {slower:4} %  made current {passed:.4f}  by the estimate {open_end:.3f}  "
+                f"blocks {used:.1f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """From the words of a command line to what is benched, and the profiles that carry settings for a bench.
 
-`ENGINE`, `PROFILE`, `PROFILE@ENGINE`, each with `+key=value,...` behind it. Settings over a profile become a profile
-file of their own, which extends it: so they are checked as any profile is, and the daemon needs to know nothing of
-benches. The file is removed when the bench ends, and by the next one after a crash.
+`ENGINE`, `PROFILE`, `PROFILE@ENGINE`, each with `+key=value,...` behind it; an engine may be `ENGINE@BUILD`, one of its
+installed builds. Settings over a profile become a profile file of their own, which extends it: so they are checked as
+any profile is, and the daemon needs to know nothing of benches. The file is removed when the bench ends, and by the
+next one after a crash.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from orchestrator.core.bench.conditions import BenchSide
 from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import did_you_mean
+from orchestrator.core.profile.profile import engine_of, split_target
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
 
@@ -66,12 +68,15 @@ def parse_target(paths: Paths, text: str, running: tuple[str, str] | None) -> Be
     base, plus, words = text.partition("+")
     settings = tuple(_settings(text, words)) if plus else ()
     store, registry = ProfileStore(paths), EngineRegistry(paths)
-    name, at, engine = base.rpartition("@")
-    if at:
+    name, engine = split_target(base)
+    engine_alone = base in registry.ids() or (
+        engine is not None and name in registry.ids() and name not in store.names()
+    )
+    if engine is not None and not engine_alone:
         store.load(name)
         return BenchTarget(text, name, engine, settings)
 
-    if base in registry.ids():
+    if engine_alone:
         if running is None:
             raise UsageError(
                 f"`{base}` is an engine, and no profile runs or ran that could be benched on it",
@@ -151,7 +156,10 @@ def _write_profile(paths: Paths, target: BenchTarget) -> None:
     write_text(path, text)
     # In the engine's own table: what the profile says for this engine alone would go before it elsewhere.
     pairs = [
-        (f'engine."{target.engine}".{key}' if "." in key and not key.startswith("engine.") else key, parse_value(value))
+        (
+            f'engine."{engine_of(target.engine)}".{key}' if "." in key and not key.startswith("engine.") else key,
+            parse_value(value),
+        )
         for key, value in target.settings
     ]
     set_values(ProfileStore(paths), target.profile, pairs)

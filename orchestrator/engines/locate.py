@@ -15,6 +15,7 @@ from typing import NamedTuple
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.errors import OrchError
+from orchestrator.core.profile.profile import is_name
 from orchestrator.engines.probe import Build, NotAnEngineError, probe
 from orchestrator.engines.probe_cache import EMBEDDED_SCRIPT, embedded_version
 
@@ -89,6 +90,23 @@ def locate(
 def named_program(engine: str, paths: Paths, env: Mapping[str, str], added: str | None = None) -> FoundProgram | None:
     """Return the program at the first place that was named on purpose; it is not run. None where nothing was named."""
     return next(_named(engine, paths, env, added), None)
+
+
+def installed_program(name: str, paths: Paths) -> FoundProgram:
+    """Return the program of `ENGINE@BUILD`, one of the builds that orch installed; it is not run.
+
+    :raises EngineMissingError: when this build is not installed
+    """
+    engine, _, build = name.partition("@")
+    path = os.path.join(paths.data, "engines", engine, build, "bin", PROGRAM)
+    if not is_name(engine) or os.path.basename(build) != build or not os.path.isfile(path):
+        raise EngineMissingError(
+            f"engine `{engine}` has no installed build `{build}`",
+            details=(path,),
+            hint="`orch engines list --builds` shows them",
+        )
+
+    return FoundProgram(path, "installed")
 
 
 def _named(engine: str, paths: Paths, env: Mapping[str, str], added: str | None) -> Iterator[FoundProgram]:

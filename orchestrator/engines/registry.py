@@ -13,8 +13,8 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import Problems, did_you_mean
-from orchestrator.core.profile.profile import is_name
-from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, locate, named_program, variable_of
+from orchestrator.core.profile.profile import engine_of, is_name
+from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, installed_program, locate, named_program, variable_of
 from orchestrator.engines.probe import Build, NotAnEngineError, probe
 
 
@@ -67,23 +67,35 @@ class EngineRegistry:
     def resolve(self, id_or_path: str) -> Engine:
         """Return the engine of this name, or the program at this path (anything with a slash is one).
 
+        `ENGINE@BUILD` is one of the builds that orch installed, whether or not it is the current one.
+
         :raises OrchError: when there is none, with where it was looked for
         """
         if os.sep in id_or_path:
             build = probe(id_or_path, self._paths)
             return _engine(_id_for(build), build, "path")
 
+        if "@" in id_or_path:
+            program = installed_program(id_or_path, self._paths)
+            return _engine(engine_of(id_or_path), probe(program.path, self._paths), program.source)
+
         added = self._added()
         if id_or_path not in self.ids():
             raise self._unknown(id_or_path)
 
         entry = added.get(id_or_path)
-        found, build = locate(id_or_path, self._paths, self._env, added=entry.path if entry else None)
-        changed = entry is not None and found.source == "added" and entry.sha256 != build.sha256
-        return _engine(id_or_path, build, found.source, changed=changed)
+        program, build = locate(id_or_path, self._paths, self._env, added=entry.path if entry else None)
+        changed = entry is not None and program.source == "added" and entry.sha256 != build.sha256
+        return _engine(id_or_path, build, program.source, changed=changed)
 
     def place(self, name: str) -> str | None:
-        """Return the program that was named on purpose for an engine; it is not run. None where it is searched for."""
+        """Return the program that was named on purpose for an engine; it is not run. None where it is searched for.
+
+        :raises OrchError: when a build is named that is not installed
+        """
+        if "@" in name and os.sep not in name:
+            return installed_program(name, self._paths).path
+
         entry = self._added().get(name)
         found = named_program(name, self._paths, self._env, entry.path if entry else None)
         return found.path if found is not None else None

@@ -14,6 +14,7 @@ from math import exp
 from orchestrator.core.bench.anchor import far_blocks
 from orchestrator.core.bench.estimator import Block, Side, Verdict, look_of, verdict_at
 from orchestrator.core.bench.figures import BenchAnswer, Metric, log_rate
+from orchestrator.core.bench.gate import judge_speed
 
 FAR_RERUNS = 2
 """Pairs that are run again because a block lies far from the others: what comes back is how the machine is."""
@@ -25,12 +26,15 @@ class BenchPlan:
 
     :param prompts: names, in the order of the workload
     :param most_blocks: where it ends undecided; below 6 it has no verdict at all
+    :param tolerate_slower: of a gate, which ends once it is known whether B is slower by more than this share of A's
+        rate; None for a bench, which ends with a verdict
     """
 
     seed: int
     metric: Metric
     prompts: tuple[str, ...]
     most_blocks: int
+    tolerate_slower: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,7 @@ def next_step(plan: BenchPlan, progress: BenchProgress) -> Measure | Throw | Ben
                 return Throw(ThrownPair(far[0].index // 2, "far", text))
 
             verdict = verdict_at(blocks, look.level)
-            if verdict != "undecided":
+            if _is_answered(plan, blocks, verdict) or done >= plan.most_blocks:
                 return BenchOver(verdict)
 
         if done >= plan.most_blocks:
@@ -185,6 +189,13 @@ def next_step(plan: BenchPlan, progress: BenchProgress) -> Measure | Throw | Ben
     half = progress.pairs[pair] if pair < len(progress.pairs) else ()
     side = sides_of(plan.seed, pair)[len(half)]
     return Measure(pair, attempt, side, prompt_order(plan.seed, pair, attempt, len(plan.prompts)))
+
+
+def _is_answered(plan: BenchPlan, blocks: Sequence[Block], verdict: Verdict) -> bool:
+    if plan.tolerate_slower is None:
+        return verdict != "undecided"
+
+    return judge_speed(blocks, plan.tolerate_slower, plan.most_blocks) != "unknown"
 
 
 def estimator_blocks(plan: BenchPlan, blocks: Sequence[MeasuredBlock]) -> list[Block]:

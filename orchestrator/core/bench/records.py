@@ -37,7 +37,7 @@ def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
     workload = found["workload"]
     plan = found["plan"]
     return BenchSpec(
-        plan=BenchPlan(**{**plan, "prompts": tuple(plan["prompts"])}),
+        plan=BenchPlan(**{**_known(BenchPlan, plan), "prompts": tuple(plan["prompts"])}),
         workload=Workload(workload["name"], tuple(BenchPrompt(**each) for each in workload["prompts"])),
         tokens=found["tokens"],
         sides={side: side_from_json(found["sides"][side]) for side in found["sides"]},

@@ -28,6 +28,21 @@ def is_name(text: str) -> bool:
     return NAME_PATTERN.fullmatch(text) is not None and ".." not in text
 
 
+def engine_of(name: str) -> str:
+    """Return the engine of `ENGINE@BUILD`, which is one of its installed builds; of an engine, itself."""
+    return name.partition("@")[0]
+
+
+def split_target(text: str) -> tuple[str, str | None]:
+    """Return the profile and the engine of `PROFILE[@ENGINE[@BUILD]]`; a profile's file may have an `@` in its path."""
+    name, at, engine = text.rpartition("@")
+    if not at:
+        return text, None
+
+    profile, build_follows, before = name.rpartition("@")
+    return (profile, f"{before}@{engine}") if build_follows and is_name(before) else (name, engine)
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """The steps that may be tried when memory runs out.
@@ -85,7 +100,8 @@ class Profile:
         return (self.name, *self.aliases, *(variant.name for variant in self.variants))
 
     def for_engine(self, engine: str) -> EngineProfile:
-        """Return the profile as it stands for one engine: its overrides laid over the common settings."""
+        """Return the profile as it stands for one engine, or a build of it: its overrides over the common settings."""
+        engine = engine_of(engine)
         override = self.overrides.get(engine, EngineOverride())
         return EngineProfile(
             name=self.name,

@@ -31,7 +31,7 @@ from orchestrator.core.engine_log.loaded_memory import LoadedMemory
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.profile.profile import EngineProfile, split_target
 from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.core.starts.start import StartPlan
 from orchestrator.daemon.fleet.target_files import TargetFiles
@@ -183,12 +183,12 @@ class Preparer:
     def resolve_text(
         self, text: str, running: Target | None, *, unverified: bool = False, force: bool = False
     ) -> ResolvedTarget:
-        """Return the target that `profile@engine`, an engine or a profile stands for, checked as by `resolve`.
+        """Return the target that `profile@engine[@build]`, an engine or a profile stands for, checked as by `resolve`.
 
         :param running: an engine alone means its profile
         """
-        name, at, engine = text.rpartition("@")
-        if at:
+        name, engine = split_target(text)
+        if engine is not None:
             return self.resolve(name, engine, unverified=unverified, force=force)
 
         if text in EngineRegistry(self._paths).ids():

@@ -29,6 +29,9 @@ def paths(tmp_path: Path) -> Paths:
         ("mine", "mine", "upstream", ()),
         ("mine@ik-fork", "mine", "ik-fork", ()),
         ("ik-fork", "mine", "ik-fork", ()),
+        ("mine@upstream@b1-cpu-12", "mine", "upstream@b1-cpu-12", ()),
+        ("upstream@b1-cpu-12", "mine", "upstream@b1-cpu-12", ()),
+        ("mine@upstream@b1+kv.k=q8_0", "mine", "upstream@b1", (("kv.k", "q8_0"),)),
         ("mine@upstream+context.size=2048", "mine", "upstream", (("context.size", "2048"),)),
         ("mine+kv.k=q8_0,kv.v=q8_0", "mine", "upstream", (("kv.k", "q8_0"), ("kv.v", "q8_0"))),
         (
@@ -76,6 +79,13 @@ def test_settings_are_in_force_also_where_the_profile_says_another_thing_for_thi
         assert store.load("mine").for_engine("upstream").settings["context.size"] == 8192
 
     assert os.listdir(paths.profiles) == ["mine.toml"]
+
+
+def test_settings_over_one_build_of_an_engine_are_in_force(paths: Paths) -> None:
+    target = parse_target(paths, "mine@upstream@b1+context.size=2048", None)
+    with bench_profiles(paths, [target]):
+        settings = ProfileStore(paths).load(target.profile).for_engine(target.engine).settings
+        assert settings["context.size"] == 2048
 
 
 @pytest.mark.parametrize("setting", ["context.size=many", "context.sise=1024", "kv.k=q9"])

@@ -10,8 +10,10 @@ import pytest
 
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
+from orchestrator.engines.locate import EngineMissingError
 from orchestrator.engines.probe import NotAnEngineError
 from orchestrator.engines.registry import EngineRegistry, build_label
+from tests.installed_builds import install_build
 from tests.unit.engines.engine_scripts import FORK_NEW, UPSTREAM, engine, paths_below, program
 
 
@@ -178,3 +180,24 @@ def test_builds_that_do_not_know_their_number_are_told_apart_by_content(
     version: str, number: int | None, commit: str | None, label: str
 ) -> None:
     assert build_label(Capabilities("upstream", version, number, commit, {}), "abcdef0123456789") == label
+
+
+def test_a_build_that_is_not_current_has_a_name_of_its_own(tmp_path: Path) -> None:
+    paths = paths_below(tmp_path)
+    old = install_build(paths, "upstream", "b1", engine(tmp_path / "one", UPSTREAM), current=True)
+    new = install_build(paths, "upstream", "b2", engine(tmp_path / "two", UPSTREAM, version="version: 2 (abc)"))
+    found = registry(tmp_path).resolve("upstream@b2")
+
+    assert (found.id, found.path, found.source) == ("upstream", new.server, "installed")
+    assert registry(tmp_path).place("upstream@b2") == new.server
+    assert registry(tmp_path).resolve("upstream").build != found.build
+    assert registry(tmp_path).resolve("upstream@b1").sha256 == registry(tmp_path).resolve("upstream").sha256
+    assert "upstream@b2" not in registry(tmp_path).ids()
+    assert old.current
+
+
+@pytest.mark.parametrize("name", ["upstream@b3", "upstream@", "upstream@..", "..@b1", "@b1"])
+def test_what_is_not_installed_is_no_build(tmp_path: Path, name: str) -> None:
+    install_build(paths_below(tmp_path), "upstream", "b1", engine(tmp_path / "one", UPSTREAM), current=True)
+    with pytest.raises(EngineMissingError, match="no installed build"):
+        registry(tmp_path).resolve(name)

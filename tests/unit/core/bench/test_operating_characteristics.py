@@ -7,7 +7,8 @@ from math import log
 
 import pytest
 
-from benchmarks.bench_simulation import NOISES, one_run
+from benchmarks.bench_simulation import NOISES, one_gate, one_run
+from orchestrator.core.bench.gate import PASSES
 
 RUNS = 250
 
@@ -26,3 +27,13 @@ def test_five_percent_are_found_and_never_the_wrong_way_round() -> None:
     found = [one_run(chance, NOISES[1], log(1.05), 6)[0] for _ in range(RUNS)]
     assert found.count("b_faster") >= 0.97 * RUNS
     assert found.count("a_faster") == 0
+
+
+@pytest.mark.parametrize("noise", range(len(NOISES)), ids=lambda each: NOISES[each].name)
+def test_a_gate_passes_a_build_as_fast_and_none_that_is_eight_percent_slower(noise: int) -> None:
+    chance = random.Random(7)
+    equal = [one_gate(chance, NOISES[noise], 0.0, 0.03)[0] for _ in range(RUNS)]
+    slower = [one_gate(chance, NOISES[noise], log(0.92), 0.03)[0] for _ in range(RUNS)]
+    # The long simulation passes 0.994 at the roughest, and 0.000 of the slower ones.
+    assert sum(speed in PASSES for speed in equal) >= 0.97 * RUNS
+    assert sum(speed in PASSES for speed in slower) <= 0.01 * RUNS

@@ -16,6 +16,7 @@ from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.engines.known.model import write_known_model
 from orchestrator.engines.model_check import MissingModelError
 from orchestrator.engines.registry import Engine, EngineRegistry
+from tests.installed_builds import install_build
 from tests.unit.engines.engine_scripts import UPSTREAM, engine, paths_below
 
 PROFILE = """
@@ -117,6 +118,18 @@ def test_an_engine_alone_is_a_target_while_a_profile_runs(paths: Paths) -> None:
     assert preparer.resolve_text("upstream", running).target == running
     with pytest.raises(UsageError, match="no profile runs"):
         preparer.resolve_text("upstream", None)
+
+
+def test_a_build_that_is_not_current_is_started_with_what_the_profile_says_for_its_engine(
+    paths: Paths, tmp_path: Path
+) -> None:
+    preparer = Preparer(paths, GpuReader(()))
+    new = install_build(paths, "upstream", "b2", engine(tmp_path / "new", UPSTREAM, version="version: 2 (abc)"))
+    target = preparer.resolve_text("p@upstream@b2", None).target
+    launch = preparer.prepare("i-1", target, None)
+    assert str(target) == "p@upstream@b2"
+    assert (launch.rendered.engine, launch.rendered.binary) == ("upstream", new.server)
+    assert launch.profile.settings["memory.gpu_layers"] == 2
 
 
 MTP = """
