@@ -72,6 +72,10 @@ class Home:
 
         return full
 
+    def read(self, path: str) -> str:
+        with open(os.path.join(self.root, path), encoding="utf-8") as file:
+            return file.read()
+
     def profile(self, name: str, text: str) -> str:
         return self.write(f"config/profiles/{name}.toml", text)
 

@@ -225,6 +225,10 @@ class ShownPage:
         self.made = 0
         self.switched: list[str] = []
 
+    def change(self, **fields: Any) -> None:
+        """Show other values for some fields."""
+        self.now = cast(PageFrame, {**self.now, **fields})
+
     async def frame(self) -> PageFrame:
         self.made += 1
         return copy.deepcopy(self.now)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.webdriver import MISSING, Browser, browser
+
+
+@pytest.fixture(scope="session")
+def one_browser() -> Iterator[Browser]:
+    if MISSING:
+        pytest.skip(f"no browser to test in: {MISSING} missing (Debian: apt-get install chromium chromium-driver)")
+
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(one_browser: Browser) -> Iterator[Browser]:
+    """A browser in which nothing is open: light, 1280 pixels wide. At the end its console has had nothing."""
+    one_browser.open("about:blank")
+    one_browser.console()
+    one_browser.scheme("light")
+    one_browser.size(1280, 900)
+    yield one_browser
+    assert one_browser.console() == []

@@ -1,0 +1,35 @@
+"""The page of a real daemon with a real engine, opened by somebody who has just started it."""
+
+from __future__ import annotations
+
+from tests.browser.webdriver import ENTER, Browser
+from tests.support import new_home
+
+
+def test_a_person_chats_switches_and_unloads(page: Browser) -> None:
+    with new_home() as home:
+        home.demo_on_one_thread()
+        demo = home.read("config/profiles/demo.toml")
+        home.profile("second", demo)
+        home.serve("demo")
+        home.ready("demo")
+        page.open(home.url.removesuffix("/v1") + "/")
+        page.wait("document.querySelector('#state').innerText === 'ready'")
+        page.click("#chat-text")
+        page.press("hello", ENTER)
+        page.wait("document.querySelector('.figures')?.innerText.includes('tok/s')")
+        figures = page.text(".figures")
+        assert "accepted (" in figures and "first token" in figures
+        assert len(page.text(".said.model .text")) > 20
+        page.wait("document.querySelector('#requests').innerText.includes('complete')")
+        assert "demo" in page.text("#requests")
+        assert "hello" not in page.text("#requests")
+        page.wait("document.querySelector('#log').innerText.includes('slot')")
+        page.click("[aria-label='Switch to second']")
+        page.wait("document.querySelector('#serving').innerText.startsWith('second on')")
+        page.click("[aria-label='Load demo']")
+        row = "[...document.querySelectorAll('#models li')].find((each) => each.innerText.startsWith('demo')).innerText"
+        page.wait(f"{row}.includes('ready')")
+        page.click("[aria-label='Unload demo']")
+        page.wait(f"{row}.includes('unloaded')")
+        assert home.status()["profile"] == "second"
