@@ -141,15 +141,14 @@ def canonical(arguments: Sequence[str]) -> Canonical:
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     at = 0
+    arguments = [word for word in arguments if not re.fullmatch(r"\$\{\w+:-\}", word)]  # empty
     while at < len(arguments):
         word = arguments[at]
         flag = word.replace("_", "-") if word.startswith("--") else word
         follows = arguments[at + 1] if at + 1 < len(arguments) else None
         takes = follows is not None and (not follows.startswith("-") or _NUMBER.fullmatch(follows) is not None)
         name, equals, inside = flag.partition("=")
-        if re.fullmatch(r"\$\{\w+:-\}", word):  # empty
-            at += 1
-        elif equals and flag.startswith("--"):
+        if equals and flag.startswith("--"):
             yield name, word.partition("=")[2]
             at += 1
         else:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from benchmarks.import_canonical import canonical, differences, reason_for
 from orchestrator.adapters.config.yaml_file import read_yaml
 from orchestrator.core.dialect.capabilities import Capabilities
+from orchestrator.core.dialect.known_flags import settings_of_flags
 from orchestrator.core.errors import OrchError
 from orchestrator.core.importing.builds import settle_on_build
 from orchestrator.core.importing.findings import ImportEntry
@@ -141,10 +142,31 @@ def _report(seen: list[_Seen], crashes: int, unreadable: int) -> int:
         if not each.entry.refusal and (flags := _unaccounted(each.entry))
     ]
     print(f"entries with a flag that is neither kept nor reported: {len(silent)} {silent[:5] or ''}")
+    untold = [(each.source, each.entry.name, flags) for each in single if (flags := _untold(each))]
+    print(f"entries with a difference that the report does not tell: {len(untold)} {untold[:8] or ''}")
     for reason, count in Counter(each.entry.refusal for each in single if each.entry.refusal).most_common(8):
         print(f"no profile, {count}: {reason}")
 
     return 0 if not crashes and not silent and wide >= AIM * len(single) else 1
+
+
+def _untold(each: _Seen) -> list[str]:
+    """Return the differences that no finding but a `kept` one is about: the report hides them."""
+    told = [word for one in each.entry.findings if one.fate != "kept" for word in one.source.split()]
+    told += [f"--no-{word}" for word in told] + [word.replace("--", "--no-") for word in told if word[:2] == "--"]
+    named = set(canonical([word for word in told if word.startswith("-")])) | set(told)
+    settings = " ".join(one.source + one.text for one in each.entry.findings if one.fate != "kept")
+    return [
+        one
+        for one in each.differs
+        if (flag := one.split(" ")[0]) not in named
+        and not any(f"`{key}`" in settings or key in settings for key in _settings(flag))
+    ]
+
+
+def _settings(flag: str) -> list[str]:
+    found = settings_of_flags().get(flag)
+    return [found] if found else []
 
 
 def _why(each: _Seen) -> str:

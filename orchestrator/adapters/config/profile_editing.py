@@ -53,7 +53,7 @@ def set_values(store: ProfileStore, name_or_file: str, pairs: Sequence[tuple[str
         store.resolve(name_or_file)  # says where, with line and column
         raise
 
-    edited, changes = _edit(text, before, [(_parse_key(key), value) for key, value in pairs])
+    edited, changes = edit_text(text, before, pairs)
     path = source.path if not source.shipped else os.path.join(store.directory, source.name + SUFFIX)
     store.resolve(name_or_file, edited)
     if edited != text or path != source.path:
@@ -143,6 +143,17 @@ def _parse_key(text: str) -> Key:
         parts.append(part)
 
     return tuple(parts)
+
+
+def edit_text(
+    text: str, before: Mapping[str, Any], pairs: Sequence[tuple[str, object]]
+) -> tuple[str, tuple[Change, ...]]:
+    """Return a document with keys set, or removed where the value is None, its comments and order kept.
+
+    :param before: the text as `tomllib` reads it
+    :param pairs: dotted keys and their values
+    """
+    return _edit(text, before, [(_parse_key(key), value) for key, value in pairs])
 
 
 def _edit(text: str, before: Mapping[str, Any], pairs: Sequence[tuple[Key, object]]) -> tuple[str, tuple[Change, ...]]:

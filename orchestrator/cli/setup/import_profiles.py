@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
@@ -37,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from orchestrator.adapters.config.config_editing import add_keys, unset_keys
+    from orchestrator.adapters.config.files_beside import FilesBeside
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.config.profile_import import profile_text, write_profiles
     from orchestrator.adapters.config.yaml_file import read_yaml
@@ -46,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
     paths = find_paths()
     store = ProfileStore(paths)
     name, text = _read(args.file)
-    result = import_text(text, _variables(args.var, args.file), lambda each: read_yaml(each, name))
+    beside = FilesBeside(None if args.file == "-" else os.path.dirname(os.path.abspath(os.path.expanduser(args.file))))
+    result = import_text(text, _variables(args.var, args.file), lambda each: read_yaml(each, name), beside)
+    for file in beside.read:
+        result.add("changed", file, "read, as the source names it and it lies beside it")
+
     if not result.entries:
         raise UsageError(
             f"no start of a llama-server was found in {name}",
@@ -69,13 +76,20 @@ def run(args: argparse.Namespace) -> int:
         if not entry.refusal
     }
     written: dict[str, str] = {}
+    added = unset_keys(paths, result.config) if result.config else {}
+    for key in result.config.keys() - added.keys():
+        result.add("changed", key, "orch.toml sets it already, which is left as it is")
+
     if not args.check and texts:
         written = write_profiles(store, texts, force=args.force)
+        if added:
+            add_keys(paths, added)
 
     if args.json:
-        output.json_data(_as_json(result, name, rendered, written, texts))
+        output.json_data({**_as_json(result, name, rendered, written, texts), "config_added": added if written else {}})
     else:
         _show(result, rendered, written)
+        _show_config(paths.config_file, added, bool(written))
 
     if not texts:
         raise OrchError(f"{name} has no start of a llama-server that a profile can say", details=_refusals(result))
@@ -252,16 +266,17 @@ def _show(result: ImportResult, rendered: dict[str, tuple[str, ...]], written: d
     if general:
         output.table(("", "LINE", "SOURCE", "WHAT BECOMES OF IT"), general)
 
-    if result.config:
-        import json
-
-        output.line()
-        output.line("for orch.toml (`orch config path`):")
-        output.line("[residency]")
-        for key, value in result.config.items():
-            output.line(f"{key.removeprefix('residency.')} = {json.dumps(value)}")
-
     made = sum(not entry.refusal for entry in result.entries)
     diagnostics.note(
         f"{result.kind}: {made} of {len(result.entries)} become profiles" + ("" if written else "; nothing was written")
     )
+
+
+def _show_config(file: str, added: Mapping[str, object], written: bool) -> None:
+    import json
+
+    if added:
+        output.line()
+        output.line(f"{file}: {'added' if written else 'would be added'}, where it does not say them:")
+        for key, value in added.items():
+            output.line(f"{key} = {json.dumps(value)}")

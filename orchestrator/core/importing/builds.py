@@ -8,7 +8,7 @@ from orchestrator.core.dialect.forms import looks_like_flag
 from orchestrator.core.dialect.render import Rendered, UnsupportedError, render
 from orchestrator.core.dialect.speculative import ROWS as SPECULATIVE_ROWS
 from orchestrator.core.dialect.tables import PLACEMENT, REST
-from orchestrator.core.importing.findings import ImportEntry, drop, look, put
+from orchestrator.core.importing.findings import ImportEntry, ImportFinding, drop, look, put
 from orchestrator.core.importing.intents import settle
 from orchestrator.core.profile.rules import refuse_combinations
 
@@ -34,9 +34,11 @@ def settle_on_build(entry: ImportEntry, caps: Capabilities, build: str) -> Rende
 
         refuse_combinations(chosen, caps.kind)
         try:
-            return render(
+            rendered = render(
                 chosen, caps, build=build, model=profile.model, host="127.0.0.1", port="9999", api_key_file="/run/key"
             )
+            _tell_notes(entry, rendered)
+            return rendered
         except UnsupportedError as error:
             known = (line.partition(" = ") for line in error.details)
             found = next(((key, line) for key, _, line in known if look(entry.document, key) is not None), None)
@@ -54,6 +56,24 @@ def settle_on_build(entry: ImportEntry, caps: Capabilities, build: str) -> Rende
 
     entry.refusal = f"{build} cannot do what it asks for"
     return None
+
+
+def _tell_notes(entry: ImportEntry, rendered: Rendered) -> None:
+    """Say of each setting that is passed otherwise than it is written, or not at all, where the source says it."""
+    for note in rendered.notes:
+        said, _, text = note.partition(": ")
+        setting, equals, _ = said.partition(" = ")
+        unset = said.removesuffix(" is unset")
+        if not equals and unset != said and unset != "context.parallel":
+            entry.add("changed", f"no `{unset}`", text)
+
+        if not equals:
+            continue
+
+        kept = [each for each in entry.findings if each.fate == "kept" and each.text.partition(": ")[0] == setting]
+        entry.findings = [each for each in entry.findings if each not in kept]
+        for each in kept or [ImportFinding("changed", said, "")]:
+            entry.add("changed", each.source, f"{setting}: {text}", each.line)
 
 
 def _drop_arguments(entry: ImportEntry, caps: Capabilities, build: str) -> None:

@@ -9,8 +9,8 @@ from orchestrator.core.importing.entries import import_server
 from orchestrator.core.importing.findings import ImportResult, SourceWord
 from orchestrator.core.importing.server_command import ServerCommand, enter_image, read_mount
 from orchestrator.core.importing.words.expansion import Variables, expand
-from orchestrator.core.importing.words.shell_words import split_words
-from orchestrator.core.importing.words.unresolved import mark
+from orchestrator.core.importing.words.shell_words import ReadBeside, environment_pairs, no_files, split_words
+from orchestrator.core.importing.words.unresolved import EMPTY, mark
 from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _LLAMA = re.compile(r"llama|gguf", re.IGNORECASE)
@@ -22,14 +22,14 @@ def is_compose(root: YamlNode) -> bool:
     return services is not None and any(node.fields is not None for _, node in services.children())
 
 
-def import_compose(root: YamlNode, variables: Mapping[str, str]) -> ImportResult:
+def import_compose(root: YamlNode, variables: Mapping[str, str], read_beside: ReadBeside = no_files) -> ImportResult:
     """Return a profile for each service that runs a llama-server."""
     result = ImportResult("compose file")
-    known: Variables = dict(variables)
+    known: Variables = {**dict(environment_pairs(read_beside(".env") or "")), **variables}
     services = root.get("services")
     for name, written in services.children() if services is not None else ():
         node = _extended(written, services)
-        server = _read_service(node, known)
+        server = _read_service(node, known, read_beside)
         if server is None:
             result.add("lost", f"services.{name}", "it runs no llama-server: nothing was read from it", node.key_line)
             continue
@@ -83,7 +83,7 @@ def _as_items(node: YamlNode) -> list[YamlNode]:
 
 _MOST_EXTENSIONS = 8
 _KEYS = {
-    "env_file": ("lost", "its variables are not read: give them with `--var`"),
+    "env_file": ("changed", "its variables are read where the file lies beside this one; give others with `--var`"),
     "cpuset": ("lost", "orch does not bind an engine to processors; `cpu.threads` and `cpu.numa` are near"),
     "deploy": ("changed", "the engine sees every device of the machine; `[environment]` can hide some"),
     "ulimits": ("changed", "limits are those of the daemon"),
@@ -106,11 +106,11 @@ def _words(node: YamlNode | None, known: Variables) -> list[SourceWord]:
     return split_words(_text(node.text or "", known), node.line)
 
 
-def _read_service(node: YamlNode, known: Variables) -> ServerCommand | None:
+def _read_service(node: YamlNode, known: Variables, read_beside: ReadBeside) -> ServerCommand | None:
     image = node.get("image")
-    name = image.text or "" if image is not None else ""
+    name = _text(image.text or "", known) if image is not None else ""
     command, entrypoint = _words(node.get("command"), known), _words(node.get("entrypoint"), known)
-    environment = _environment(node.get("environment"), known)
+    environment = [*_files_of(node, read_beside), *_environment(node.get("environment"), known)]
     flags = [word.text for word in command if word.text in ("-m", "--model", "-hf", "--hf-repo", "-ngl", "--ctx-size")]
     says = any(key.startswith("LLAMA_ARG_") for key, _, _ in environment)
     words = " ".join(word.text for word in (*entrypoint, *command))
@@ -144,12 +144,24 @@ def _read_service(node: YamlNode, known: Variables) -> ServerCommand | None:
     return server
 
 
+def _files_of(node: YamlNode, read_beside: ReadBeside) -> list[tuple[str, str, int]]:
+    """Return the variables of a service's `env_file`, of those files that lie beside the source."""
+    named = node.get("env_file")
+    found = []
+    for each in (named.items or [named]) if named is not None else ():
+        path = each.get("path") or each
+        for name, value in environment_pairs(read_beside(path.text or "") or ""):
+            found.append((name, value, each.line))
+
+    return found
+
+
 def _environment(node: YamlNode | None, known: Variables) -> list[tuple[str, str, int]]:
     if node is None:
         return []
 
     if node.items is not None:
         pairs = [(_text(each.text or "", known).partition("="), each.line) for each in node.items]
-        return [(name, value if equals else mark(name), line) for (name, equals, value), line in pairs]
+        return [(name, value if equals else mark(name + EMPTY), line) for (name, equals, value), line in pairs]
 
     return [(key, _text(value.text or "", known), value.key_line) for key, value in node.children()]

@@ -159,4 +159,4 @@ def _settle_inputs(entry: ImportEntry, document: dict[str, Any]) -> None:
         put(document, "batch.ubatch", need)
         put(document, "batch.size", max(need, look(document, "batch.size") or DEFAULT_BATCH))
         said = f"{need} so that the longest input of {longest} tokens goes through; longer ones than {held} were errors"
-        entry.add("changed", "batch.ubatch", said)
+        entry.add("changed", "batch.size, batch.ubatch", said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.core.dialect.known_flags import NEEDLESS
@@ -47,6 +47,9 @@ def is_router_ini(text: str) -> bool:
     """Return whether a text is sections of `key = value` and nothing else."""
     lines = [line.strip() for line in text.splitlines()]
     said = [line for line in lines if line and line[0] not in ";#"]
+    if any(line.startswith("command") for line in said):  # supervisord
+        return False
+
     if not said or not (_SECTION.fullmatch(said[0]) or _PAIR.fullmatch(said[0])):
         return False
 
@@ -55,8 +58,11 @@ def is_router_ini(text: str) -> bool:
     return sections > 0 and sections + pairs >= 0.9 * len(said)
 
 
-def import_router_ini(text: str, variables: Mapping[str, str]) -> ImportResult:
-    """Return a profile for each section of a preset file."""
+def import_router_ini(text: str, over: Sequence[SourceWord] = ()) -> ImportResult:
+    """Return a profile for each section of a preset file.
+
+    :param over: the router's own arguments, which hold over those of every section
+    """
     result = ImportResult("router's preset file")
     sections, stray = _read(text)
     for line, words in stray:
@@ -81,7 +87,7 @@ def import_router_ini(text: str, variables: Mapping[str, str]) -> ImportResult:
             result.add("changed", f"[{section.name}]", said, section.line)
             continue
 
-        entry, loads = _import_section(section, common, [each.name for each in result.entries])
+        entry, loads = _import_section(section, common, [each.name for each in result.entries], over)
         result.entries.append(entry)
         if loads and not entry.refusal:
             preload.append(entry.name)
@@ -115,7 +121,9 @@ def _read(text: str) -> tuple[list[_IniSection], list[tuple[int, str]]]:
     return sections, stray
 
 
-def _import_section(section: _IniSection, common: _IniSection, taken: list[str]) -> tuple[ImportEntry, bool]:
+def _import_section(
+    section: _IniSection, common: _IniSection, taken: list[str], over: Sequence[SourceWord]
+) -> tuple[ImportEntry, bool]:
     own = {_meaning(pair.key) for pair in section.pairs}
     pairs = [*(pair for pair in common.pairs if _meaning(pair.key) not in own), *section.pairs]
     words: list[SourceWord] = []
@@ -147,7 +155,7 @@ def _import_section(section: _IniSection, common: _IniSection, taken: list[str])
         said = f"model: the router looks for that name among its files: put the path here ({extra['model']} is a guess)"
         noted.append(("guessed", f"[{section.name}]", said, section.line))
 
-    server = ServerCommand(section.line, "llama-server", words)
+    server = ServerCommand(section.line, "llama-server", [*words, *over])
     entry = import_server(server, taken, name=section.name, extra=extra)
     for fate, source, text, line in noted:
         entry.add("kept" if fate == "kept" else "guessed" if fate == "guessed" else "changed", source, text, line)

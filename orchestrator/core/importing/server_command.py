@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from orchestrator.core.importing.findings import SourceWord
 from orchestrator.core.importing.flags.flag_meanings import flag_meanings
 from orchestrator.core.importing.words.expansion import Variables
-from orchestrator.core.importing.words.shell_words import Command, ShellReader
+from orchestrator.core.importing.words.shell_words import Command, ReadBeside, ShellReader, no_files, split_words
 from orchestrator.core.importing.words.unresolved import readable
 
 _SERVER = re.compile(
-    r"(?:.*[/\\])?(?:[\w.-]*llama[\w.-]*server[\w.-]*|server|ik[_-]?llama[\w.-]*)(?:\.exe)?", re.IGNORECASE
+    r"(?!.*\.(?:sh|py|ps1|bat|cmd|service|log|md|json|ya?ml|txt|pid|conf|env|ini|zip|gz)$)"
+    r"(?:.*[/\\])?(?:[\w.-]*llama[\w.-]*server[\w.-]*|server|ik[_-]?llama[\w.-]*)(?:\.exe)?",
+    re.IGNORECASE,
 )
 _OTHERS = re.compile(
     r"(?:.*[/\\])?(?:llama-(?:cli|bench|sweep-bench|batched-bench|perplexity|quantize|imatrix|gguf-split|swap|mtmd-cli|run"
@@ -35,7 +37,7 @@ _FORK_FLAGS = frozenset({
     "-ptcall",
     "--fit-margin", "--ctx-checkpoints-interval", "--graph-reuse", "-gr",
 })  # fmt: skip
-_QUOTED_SERVER = re.compile(r"(?:^|[\s/;&])llama-server(?:\.exe)?\s+-")
+_QUOTED_SERVER = re.compile(r"(?:^|[\s/;&=])llama-server(?:\.exe)?\s+-")
 _LONGEST_SCRIPT = 65536
 _LONGEST_NAME = 1024
 """Characters of a program's path; a longer word is none, and not looked at."""
@@ -90,12 +92,14 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
 
     for at, word in enumerate(words):
         name = word.text if len(word.text) <= _LONGEST_NAME else ""
-        if _CONTAINERS.fullmatch(name) and at + 1 < len(words):
+        if _CONTAINERS.fullmatch(name) and at + 1 < len(words) and words[at + 1].text != "exec":
             found = _read_container(words, at)
             return [_with(found, command)] if found is not None else []
 
         if _SHELLS.fullmatch(name) and at + 2 < len(words) and re.fullmatch(r"-\w*c", words[at + 1].text):
-            return [_with(each, command) for each in read_script(words[at + 2].text, words[at + 2].line, variables)]
+            script = words[at + 2]
+            inner = read_script(script.text, script.line, variables, command.read_beside)
+            return [_with(each, command) for each in inner]
 
         if name == "llama" and at + 1 < len(words) and words[at + 1].text in ("serve", "server"):
             return [_with(ServerCommand(word.line, name, words[at + 2 :], wrappers=words[:at]), command)]
@@ -109,9 +113,14 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
         if _OTHERS.fullmatch(name) and at == 0:
             return []
 
-    for word in words:  # `tmux new -d 'llama-server ...'`, `ssh host "llama-server ..."`
+    if words and words[0].text.lower() in ("nssm", "nssm.exe") and words[-2:-1] and words[-2].text == "AppParameters":
+        return [ServerCommand(words[0].line, "llama-server", split_words(words[-1].text, words[-1].line))]
+
+    for word in words:  # `tmux new -d 'llama-server ...'`, `ssh host "llama-server ..."`, `alias x='llama-server ...'`
         if _QUOTED_SERVER.search(word.text[:_LONGEST_SCRIPT]):
-            return [_with(each, command) for each in read_script(word.text, word.line, variables)]
+            text = re.sub(r"^[\w-]+=", "", word.text) if words[0].text == "alias" else word.text
+            inner = read_script(text, word.line, variables, command.read_beside)
+            return [_with(each, command) for each in inner]
 
     return _guess_server(words, command)
 
@@ -123,12 +132,18 @@ def _started_process(words: Sequence[SourceWord]) -> list[SourceWord]:
     begin = names.index("-argumentlist") + 1 if "-argumentlist" in names else program + 1
     own = ("-nonewwindow", "-wait", "-passthru", "-windowstyle", "-redirectstandardoutput", "-redirectstandarderror")
     end = next((at for at in range(begin, len(words)) if names[at] in own), len(words))
-    return [*words[program : program + 1], *words[begin:end]]
+    given = words[begin:end]
+    if len(given) == 1 and " " in given[0].text:
+        given = split_words(given[0].text, given[0].line)
+
+    return [*words[program : program + 1], *given]
 
 
-def read_script(text: str, line: int, variables: Variables | None = None) -> list[ServerCommand]:
+def read_script(
+    text: str, line: int, variables: Variables | None = None, read_beside: ReadBeside = no_files
+) -> list[ServerCommand]:
     """Return the servers that a script starts, in its order."""
-    commands = ShellReader(dict(variables or {})).read(text, line)
+    commands = ShellReader(dict(variables or {}), read_beside=read_beside).read(text, line)
     return [server for command in commands for server in find_servers(command, variables)]
 
 
@@ -238,6 +253,11 @@ def enter_image(found: ServerCommand, words: list[SourceWord], image: str, entry
         else:
             found.other = f"`{readable(image)}` runs a script"
 
+        return
+
+    started = entrypoint.split()[0] if entrypoint else ""
+    if started and _OTHERS.fullmatch(started):
+        found.other = f"`{readable(started)}` in the container `{readable(image)}`"
         return
 
     if words and _SERVER.fullmatch(words[0].text) or words and words[0].text in ("--server", "-s") and "full" in image:

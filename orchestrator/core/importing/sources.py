@@ -3,43 +3,121 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 
+from orchestrator.core.errors import OrchError
 from orchestrator.core.importing.compose import import_compose, is_compose
-from orchestrator.core.importing.findings import ImportResult
+from orchestrator.core.importing.findings import ImportResult, SourceWord
 from orchestrator.core.importing.llama_swap import import_llama_swap, is_llama_swap
+from orchestrator.core.importing.names import free_name
 from orchestrator.core.importing.router_ini import import_router_ini, is_router_ini
 from orchestrator.core.importing.shell_script import import_shell
 from orchestrator.core.importing.systemd_unit import import_unit, is_unit
+from orchestrator.core.importing.words.shell_words import ReadBeside, no_files
 from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _YAML_MODELS = re.compile(r"^models:\s*(#.*)?$", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n(.*?)^[ \t]*(?:```|~~~)", re.MULTILINE | re.DOTALL)
 _YAML_SERVICES = re.compile(r"^services:\s*(#.*)?$", re.MULTILINE)
 
 
-def import_text(text: str, variables: Mapping[str, str], read_yaml: Callable[[str], YamlNode]) -> ImportResult:
+def import_text(
+    text: str,
+    variables: Mapping[str, str],
+    read_yaml: Callable[[str], YamlNode],
+    read_beside: ReadBeside = no_files,
+) -> ImportResult:
     """Return what a text starts, whatever it is.
 
     :param variables: what stands for names that the text does not set
     :param read_yaml: reads a YAML document
+    :param read_beside: reads a file that the text names
     """
-    if _YAML_MODELS.search(text):
-        root = read_yaml(text)
-        if is_llama_swap(root):
-            return import_llama_swap(root, text, variables)
+    result = _import_text(text, variables, read_yaml, read_beside)
+    for entry in list(result.entries):
+        named = [word for flag, word in pairwise(entry.arguments) if flag == "--models-preset"]
+        preset = read_beside(named[-1]) if named and entry.refusal else None
+        if preset is not None:
+            result.entries.remove(entry)
+            over = [SourceWord(word, entry.line) for word in _for_each_model(entry.arguments)]
+            _add(result, import_router_ini(preset, over))
 
-    if _YAML_SERVICES.search(text):
-        root = read_yaml(text)
-        if is_compose(root):
-            return import_compose(root, variables)
+    return result
+
+
+def _for_each_model(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the arguments of a router that hold for each of its models."""
+    at = 0
+    while at < len(arguments):
+        own = arguments[at].startswith(("--models-", "--no-models-"))
+        at += 1
+        if not own:
+            yield arguments[at - 1]
+        elif at < len(arguments) and not arguments[at].startswith("-"):
+            at += 1
+
+
+def _import_text(
+    text: str, variables: Mapping[str, str], read_yaml: Callable[[str], YamlNode], read_beside: ReadBeside
+) -> ImportResult:
+    try:
+        found = _import_yaml(text, variables, read_yaml, read_beside)
+    except OrchError:
+        # YAML inside of a note, or in a script that writes it.
+        result = ImportResult("notes")
+        for block in _fenced(text):
+            _add(result, import_text(block, variables, read_yaml, read_beside))
+
+        if not result.entries:
+            result = import_shell(text, variables, read_beside)
+
+        if not result.entries:
+            raise
+
+        return result
+
+    if found is not None:
+        return found
 
     if is_unit(text):
-        return import_unit(text, variables)
+        return import_unit(text, variables, read_beside)
 
     if is_router_ini(text):
-        return import_router_ini(text, variables)
+        return import_router_ini(text)
 
-    return import_shell(text, variables)
+    return import_shell(text, variables, read_beside)
+
+
+def _import_yaml(
+    text: str, variables: Mapping[str, str], read_yaml: Callable[[str], YamlNode], read_beside: ReadBeside
+) -> ImportResult | None:
+    models, services = _YAML_MODELS.search(text), _YAML_SERVICES.search(text)
+    if text.startswith("#!") or not (models or services):
+        return None
+
+    root = read_yaml(text)
+    if is_llama_swap(root):
+        return import_llama_swap(root, text, variables)
+
+    return import_compose(root, variables, read_beside) if is_compose(root) else None
+
+
+def _fenced(text: str) -> Iterator[str]:
+    """Yield each fenced block of a note, with empty lines instead of everything before it."""
+    for found in _FENCED.finditer(text):
+        yield "\n" * text.count("\n", 0, found.start(1)) + found[1]
+
+
+def _add(result: ImportResult, more: ImportResult) -> None:
+    taken = [entry.name for entry in result.entries]
+    for entry in more.entries:
+        entry.name = free_name(entry.name, taken)
+        taken.append(entry.name)
+
+    result.entries += more.entries
+    result.findings += more.findings
+    result.config |= more.config
 
 
 def settle_names(result: ImportResult, taken: Mapping[str, str]) -> None:

@@ -11,7 +11,15 @@ from orchestrator.core.importing.findings import ImportEntry, ImportResult, Sour
 from orchestrator.core.importing.names import slug
 from orchestrator.core.importing.server_command import ServerCommand, enter_image, find_servers, read_mount
 from orchestrator.core.importing.words.expansion import Variables, expand
-from orchestrator.core.importing.words.shell_words import Command, split_words
+from orchestrator.core.importing.words.shell_words import (
+    Command,
+    ReadBeside,
+    ShellReader,
+    call_arguments,
+    environment_pairs,
+    no_files,
+    split_words,
+)
 
 _SECTION = re.compile(r"\[([^\[\]]+)\]\s*")
 _LINE = re.compile(r"\s*([A-Za-z][\w-]*)\s*=\s*(.*)", re.DOTALL)
@@ -31,24 +39,27 @@ def is_unit(text: str) -> bool:
     return _KINDS.search(text) is not None and text.lstrip("# \n\r\t;").find("#!") != 0 and not text.startswith("#!")
 
 
-def import_unit(text: str, variables: Mapping[str, str]) -> ImportResult:
+def import_unit(text: str, variables: Mapping[str, str], read_beside: ReadBeside = no_files) -> ImportResult:
     """Return a profile for each server that a unit starts."""
     result = ImportResult("systemd unit")
     lines = list(_read_lines(text))
     known: Variables = dict(variables)
     environment: list[tuple[str, str, int]] = []
     for each in lines:
-        if each.key == "Environment":
+        if not each.key:
+            said = "systemd ignores it: it is no `KEY=VALUE`, and the line before it does not end with a backslash"
+            result.add("lost", each.value[:80], said, each.line)
+        elif each.key == "Environment":
             for word in split_words(each.value, each.line):
                 name, _, value = _special(word.text, variables).partition("=")
                 environment.append((name, value, each.line))
                 known[name] = value
         elif each.key == "EnvironmentFile":
-            result.add("lost", f"EnvironmentFile={each.value}", "its variables: give them with `--var`", each.line)
+            _read_variables(each, known, environment, result, read_beside)
 
     for each in lines:
         if each.key == "ExecStart" and each.value:
-            _import_start(each, known, environment, result, variables)
+            _import_start(each, known, environment, result, variables, read_beside)
         elif each.key in ("ExecStartPre", "ExecStartPost", "CPUAffinity", "Nice", "LimitMEMLOCK", "AllowedCPUs"):
             result.add("lost", f"{each.key}={each.value[:80]}", "`orch service` has units of its own", each.line)
 
@@ -76,6 +87,8 @@ def _read_lines(text: str) -> Iterator[_UnitLine]:
             section = found[1]
         elif (pair := _LINE.fullmatch(whole)) is not None:
             yield _UnitLine(section, pair[1], pair[2].strip(), began)
+        elif section in ("Service", "Container"):
+            yield _UnitLine(section, "", whole.strip(), began)
 
     if held and (pair := _LINE.fullmatch(held)) is not None:
         yield _UnitLine(section, pair[1], pair[2].strip(), began)
@@ -104,18 +117,46 @@ def _words(each: _UnitLine, known: Variables, variables: Mapping[str, str]) -> l
     return words
 
 
+def _read_variables(
+    each: _UnitLine,
+    known: Variables,
+    environment: list[tuple[str, str, int]],
+    result: ImportResult,
+    read_beside: ReadBeside,
+) -> None:
+    """Read an `EnvironmentFile=`; without the file, its variables are lost."""
+    text = read_beside(expand(each.value.lstrip("-"), known, quoted=True))
+    if text is None:
+        said = "its variables are not known: give them with `--var`, or put the file beside this one"
+        result.add("lost", f"EnvironmentFile={each.value}", said, each.line)
+        return
+
+    for name, value in environment_pairs(text):
+        environment.append((name, value, each.line))
+        known[name] = value
+
+
 def _import_start(
     each: _UnitLine,
     known: Variables,
     environment: list[tuple[str, str, int]],
     result: ImportResult,
     variables: Mapping[str, str],
+    read_beside: ReadBeside,
 ) -> None:
     words = _words(each, known, variables)
     if words:
         words[0] = SourceWord(words[0].text.lstrip("-@:+!"), words[0].line)
 
-    servers = find_servers(Command(words, list(environment)), known) if words else []
+    command = Command(words, list(environment), read_beside)
+    servers = find_servers(command, known) if words else []
+    if words and not servers and (text := read_beside(words[0].text)) is not None:
+        reader = ShellReader({**known, **call_arguments([word.text for word in words[1:]])}, read_beside=read_beside)
+        servers = [server for started in reader.read(text) for server in find_servers(started, known)]
+        for server in servers:
+            server.line, server.environment = each.line, [*environment, *server.environment]
+            server.arguments = [SourceWord(word.text, each.line) for word in server.arguments]
+
     for server in servers:
         result.entries.append(import_server(server, [entry.name for entry in result.entries]))
 

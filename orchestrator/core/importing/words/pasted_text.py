@@ -10,19 +10,31 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 _PROMPT = re.compile(
     r"^\s*(?:PS [A-Z]:[^>\n]*>\s?|[A-Z]:\\[^>\n]*>|[\w.-]+@[\w.-]+:[^\s#$]*[#$]\s|\$\s+|>>\s|&\s+(?=[\"'A-Za-z]))"
 )
-_LISTED = re.compile(r"^[ \t]*(?:CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
+_BLOCK_COMMENT = re.compile(r"^[ \t]*<#.*?#>", re.MULTILINE | re.DOTALL)
+"""PowerShell's."""
+_LINK = re.compile(r"\[([^\]\s]+)\]\(https?://[^)\s]*\)")
+_LISTED = re.compile(r"^[ \t]*(CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
+_ARGUMENTS = re.compile(r"^[ \t]*CMD\s+\[\s*\"-", re.MULTILINE)
+_SERVES = re.compile(r"^[ \t]*FROM\s+\S*llama\S*server", re.MULTILINE | re.IGNORECASE)
 
 
 def _without_lists(text: str) -> str:
-    """Return a text in which a Dockerfile's `CMD ["a", "b"]` is a command line."""
+    """Return a text in which a Dockerfile's `CMD ["a", "b"]` is a command line, behind what its image starts."""
+    starts = ["llama-server"] if _SERVES.search(text) else []
 
     def line(found: re.Match[str]) -> str:
         try:
-            words = json.loads(re.sub(r"\\\n", "\n", found[1]))
+            words = [str(word) for word in json.loads(re.sub(r"\\\n", "\n", found[2]))]
         except ValueError:
             return found[0]
 
-        return shlex.join(str(word) for word in words) + "\n" * found[0].count("\n")
+        if found[1] == "ENTRYPOINT":
+            starts[:] = words
+            words = [] if _ARGUMENTS.search(text, found.end()) else words
+        elif found[1] == "CMD" and words[:1] and words[0].startswith("-"):
+            words = [*starts, *words]
+
+        return shlex.join(words) + "\n" * found[0].count("\n")
 
     return _LISTED.sub(line, text)
 
@@ -30,11 +42,12 @@ def _without_lists(text: str) -> str:
 def as_script(text: str) -> str:
     """Return a text as a shell script, line for line: prompts, fences and other shells' continuations replaced."""
     lines = []
+    text = _BLOCK_COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
     for line in _without_lists(text.replace("\r\n", "\n").replace("\r", "\n")).split("\n"):
         line = "" if _FENCE.match(line) else _PROMPT.sub("", line)
         line = re.sub(r"^\s*(?:::|REM\b|rem\b|@echo\b).*", "", line)
         line = re.sub(r"(?<=\s)[`^]\s*$", "\\\\", line) if re.search(r"\s[`^]\s*$", line) else line
         line = re.sub(r"\\[ \t]+$", "\\\\", line)
-        lines.append(line)
+        lines.append(_LINK.sub(r"\1", line))
 
     return "\n".join(lines)

@@ -8,6 +8,10 @@ from typing import NamedTuple
 _FUNCTION = re.compile(
     r"([ \t]*)(?:function[ \t]+([\w-]+)[ \t]*(?:\([ \t]*\))?|([A-Za-z_][\w-]*)[ \t]*\([ \t]*\))\s*\{"
 )
+_CASE = re.compile(r"[ \t]*case[ \t]+(\"[^\"\n]*\"|'[^'\n]*'|\S+)[ \t]+in\b")
+_ESAC = re.compile(r"(?:^|[\s;])esac\b")
+_BRANCH_END = re.compile(r";;")
+_LABEL = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*\s*\(?([^()\n]+)\)")
 _HEREDOC = re.compile(r"<<(-?)[ \t]*(['\"\\]?)([A-Za-z_]\w*)['\"]?")
 _BATCH_SET = re.compile(
     r"[ \t]*(?:@[ \t]*)?(?:if[ \t]+[^\n]*?[ \t(])?set[ \t]+"
@@ -30,6 +34,17 @@ class ScriptFunction(NamedTuple):
     name: str
     begin: int
     body: str
+    end: int
+
+
+class CaseStatement(NamedTuple):
+    """A `case WORD in ... esac`.
+
+    :param branches: patterns, with where each one's commands begin in the text, and the commands
+    """
+
+    word: str
+    branches: list[tuple[list[str], int, str]]
     end: int
 
 
@@ -64,6 +79,26 @@ def find_function(text: str, at: int) -> ScriptFunction | None:
         return None
 
     return ScriptFunction(found[2] or found[3], found.end(), text[found.end() : close.start() + 1], close.end())
+
+
+def find_case(text: str, at: int) -> CaseStatement | None:
+    """Return the `case` that begins in this place; None where none does, or another one stands inside of it."""
+    found = _CASE.match(text, at)
+    close = _ESAC.search(text, found.end()) if found is not None else None
+    if found is None or close is None or _CASE.search(text, found.end(), close.start()) is not None:
+        return None
+
+    branches = []
+    begin = found.end()
+    for part in _BRANCH_END.split(text[begin : close.start()]):
+        label = _LABEL.match(part)
+        if label is not None:
+            patterns = [each.strip().strip("\"'") for each in label[1].split("|")]
+            branches.append((patterns, begin + label.end(), part[label.end() :]))
+
+        begin += len(part) + 2
+
+    return CaseStatement(found[1], branches, close.end())
 
 
 def find_heredoc(text: str, at: int) -> Heredoc | None:

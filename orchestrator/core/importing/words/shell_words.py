@@ -8,22 +8,25 @@ mean nothing or less.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from orchestrator.core.importing.findings import SourceWord
 from orchestrator.core.importing.words.expansion import Variables, WordList, expand
 from orchestrator.core.importing.words.pasted_text import as_script
 from orchestrator.core.importing.words.script_blocks import (
+    CaseStatement,
     Heredoc,
     find_batch_set,
+    find_case,
     find_function,
     find_heredoc,
     heredoc_body,
     is_batch,
     only_prints,
 )
-from orchestrator.core.importing.words.unresolved import mark, unresolved
+from orchestrator.core.importing.words.unresolved import mark, readable, unresolved
 from orchestrator.core.profile.free_tables import refuse_variable
 
 _WINDOWS = re.compile(r"[A-Za-z]:\\|(?<!\\)\\\\[A-Za-z]|\.\\")
@@ -41,8 +44,18 @@ _PARAMETER = re.compile(
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _BATCH = re.compile(r"[%!]([A-Za-z_]\w*)[%!]")
 _BATCH_ARGUMENT = re.compile(r"%~?[a-z]{0,6}\d")
+_SCRIPT = re.compile(r"[^\s=]+\.(?:sh|bash|zsh|bat|cmd)")
+_RUNS = frozenset({"source", ".", "call", "CALL", "exec", "sudo", "bash", "sh", "zsh", "nohup", "env"})
 _MOST_DEPTH = 6
 """Functions and heredocs within one another."""
+
+
+ReadBeside = Callable[[str], str | None]
+"""Returns the text of a file that the source names, where it lies beside the source; None for all others."""
+
+
+def no_files(_: str) -> None:
+    """A text that comes from nowhere has no files beside it."""
 
 
 @dataclass(slots=True)
@@ -50,10 +63,12 @@ class Command:
     """One simple command.
 
     :param environment: variables set in front of it
+    :param read_beside: for files that a script within it names
     """
 
     words: list[SourceWord] = field(default_factory=list)
     environment: list[tuple[str, str, int]] = field(default_factory=list)
+    read_beside: ReadBeside = no_files
 
     @property
     def line(self) -> int:
@@ -65,14 +80,17 @@ class ShellReader:
     """Reads commands out of a text.
 
     :param as_shell: `$`, `;`, `|` and assignments have a meaning; else it is split into words alone
+    :param chosen: branches of `case` that count as run, with what chose them, and their lines; the others do not
     :param lenient: lines that begin with a flag belong to the command above them, as in what people paste
     """
 
     variables: Variables = field(default_factory=dict)
     as_shell: bool = True
     lenient: bool = True
+    read_beside: ReadBeside = no_files
     commands: list[Command] = field(default_factory=list)
     exported: list[tuple[str, str, int]] = field(default_factory=list)
+    chosen: list[tuple[str, str, int]] = field(default_factory=list)
     _functions: dict[str, tuple[str, int]] = field(default_factory=dict)
     _called: set[str] = field(default_factory=set)
     _depth: int = 0
@@ -167,6 +185,9 @@ class ShellReader:
 
             return end
 
+        if (case := find_case(text, at)) is not None:
+            return self._choose(case, text, at, line)
+
         function = find_function(text, at)
         if function is None:
             return at
@@ -174,12 +195,29 @@ class ShellReader:
         self._functions[function.name] = (function.body, line + text.count("\n", at, function.begin))
         return function.end
 
+    def _choose(self, case: CaseStatement, text: str, at: int, line: int) -> int:
+        """Read the branch that the variables choose; where they do not say which, every branch counts as run."""
+        word = expand(case.word.strip("\"'"), self.variables, quoted=True)
+        if not word or unresolved(word):
+            return at
+
+        for patterns, begin, commands in case.branches:
+            if any(fnmatchcase(word, pattern) for pattern in patterns) and self._depth < _MOST_DEPTH:
+                self.chosen.append((f"case {readable(case.word)}", word, line + text.count("\n", at, begin)))
+                self._nested(commands, line + text.count("\n", at, begin), self._given())
+                break
+
+        return case.end
+
+    def _given(self) -> list[str] | None:
+        found = self.variables.get("@")
+        return found if isinstance(found, list) else None
+
     def _nested(self, text: str, line: int, arguments: list[str] | None = None) -> None:
         """Read the body of a function or of a heredoc, with the arguments of a call."""
         before = {name: self.variables.pop(name) for name in ("@", *"123456789") if name in self.variables}
         if arguments is not None:
-            self.variables.update({str(at): word for at, word in enumerate(arguments, start=1)})
-            self.variables["@"] = arguments
+            self.variables.update(call_arguments(arguments))
 
         self._depth += 1
         self.read(text, line)
@@ -241,6 +279,9 @@ class ShellReader:
                 at += 1
 
         found = "".join(out)
+        if not found and not quoted:  # an empty variable without quotes is no word
+            return "\x02", at, line
+
         if self.as_shell and found.startswith("@") and isinstance(items := self.variables.get(found[1:]), WordList):
             return "\x02" + "\x02".join(items) + "\x02", at, line
 
@@ -254,7 +295,10 @@ class ShellReader:
 
     def _batch_variable(self, found: re.Match[str]) -> str:
         value = self.variables.get(found[1])
-        return value if isinstance(value, str) else mark(found[1]) if len(found[1]) > 2 else found[0]
+        if isinstance(value, str):
+            return value
+
+        return mark(found[1]) if len(found[1]) > 2 and found[0][0] == "%" else found[0]
 
     def _split(self, word: str) -> list[str]:
         """Return the words of a raw one: those that a variable without quotes held are apart."""
@@ -320,6 +364,10 @@ class ShellReader:
         while words and words[0].text in _KEYWORDS:
             words = words[1:]
 
+        if words and words[0].text == "set" and len(named := [word for word in words[1:] if word.text[:1] != "-"]) > 1:
+            self._set(named[0].text, " ".join(word.text for word in named[1:]))  # fish: `set -x NAME VALUE`
+            return
+
         exports = bool(words) and words[0].text in _EXPORTERS
         if words and words[0].text in _SETTERS:
             words = words[1:]
@@ -329,7 +377,10 @@ class ShellReader:
             return
 
         command = Command()
-        while words and (found := _ASSIGNED.fullmatch(words[0].text)) and found[1] not in ("ExecStart", "Exec"):
+        while words and (found := _ASSIGNED.fullmatch(words[0].text)):
+            if words[1:] and words[1].text.startswith("-") and words[0].text.lower().startswith(("command=", "exec")):
+                break  # a key of supervisord, of a unit
+
             value = found[3]
             if found[2]:
                 before = self.variables.get(found[1], "")
@@ -350,10 +401,28 @@ class ShellReader:
         elif words[0].text in self._functions and self._depth < _MOST_DEPTH:
             self._called.add(words[0].text)
             self._nested(*self._functions[words[0].text], [word.text for word in words[1:]])
-        else:
+        elif not self._follow(words):
             command.environment = [*self.exported, *command.environment]
-            command.words = words
+            command.words, command.read_beside = words, self.read_beside
             self.commands.append(command)
+
+    def _follow(self, words: list[SourceWord]) -> bool:
+        """Read a file that a command runs or takes in, where it lies beside the source; return whether it does."""
+        named = [word for word in words if word.text not in _RUNS]
+        takes_in = words[0].text in ("source", ".", "call", "CALL")
+        if not named or self._depth >= _MOST_DEPTH or not (takes_in or _SCRIPT.fullmatch(named[0].text)):
+            return False
+
+        text = self.read_beside(named[0].text)
+        if text is None:
+            return False
+
+        began = len(self.commands)
+        self._nested(text, 1, self._given() if takes_in else [word.text for word in named[1:]])
+        for command in self.commands[began:]:  # its lines are those of another file
+            command.words = [SourceWord(word.text, named[0].line) for word in command.words]
+
+        return True
 
     def _assign(self, words: list[SourceWord]) -> None:
         """Carry out PowerShell's `$name = value`, of which `Join-Path` is the one command that is known."""
@@ -431,6 +500,18 @@ def split_words(text: str, line: int = 1) -> list[SourceWord]:
     return commands[0].words if commands else []
 
 
-def known_variables(environment: Mapping[str, str]) -> Variables:
-    """Return the variables that an import starts with."""
-    return dict(environment)
+def call_arguments(arguments: list[str]) -> Variables:
+    """Return the variables `$1`, `$2` ... and `$@` of a script that is called."""
+    return {**{str(at): word for at, word in enumerate(arguments, start=1)}, "@": arguments}
+
+
+def environment_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the variables of a file with `NAME=VALUE` lines."""
+    pairs = []
+    for line in text.splitlines():
+        found = _ASSIGNED.fullmatch(line.strip().removeprefix("export "))
+        if found is not None and not found[2]:
+            words = split_words(found[3])
+            pairs.append((found[1], found[3].strip() if len(words) != 1 else words[0].text))
+
+    return pairs

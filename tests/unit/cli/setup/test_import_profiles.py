@@ -84,3 +84,56 @@ def test_a_repository_is_the_file_that_is_here(
     text = json.loads(capsys.readouterr().out)["profiles"][0]["text"]
     assert f'model = "{home}/llama/org_Some-GGUF_Some-Q8_0.gguf"' in text
     assert f'mmproj = "{home}/llama/org_Some-GGUF_mmproj-F16.gguf"' in text
+
+
+SWAP = """\
+models:
+  a: {cmd: llama-server -m /m/a.gguf -c 512}
+  b: {cmd: llama-server -m /m/b.gguf -c 512}
+groups:
+  one: {swap: true, members: [a, b]}
+hooks: {on_startup: {preload: [a]}}
+"""
+
+
+def test_what_a_source_says_of_all_models_is_added_to_the_configuration(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "swap.yaml").write_text(SWAP)
+    config = home / "config" / "orch" / "orch.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('# mine\n[residency]\npreload = ["x"]  # kept\n')
+    assert main(["import", str(home / "swap.yaml"), "--check"]) == exit_codes.OK
+    assert "would be added" in capsys.readouterr().out and "exclusive" not in config.read_text()
+    assert main(["import", str(home / "swap.yaml"), "--json"]) == exit_codes.OK
+    report = json.loads(capsys.readouterr().out)
+    assert report["config_added"] == {"residency.exclusive": [["a", "b"]]}
+    assert "residency.preload" in {each["source"] for each in report["findings"] if "left as it is" in each["text"]}
+    text = config.read_text()
+    assert text.startswith('# mine\n[residency]\npreload = ["x"]  # kept\n') and 'exclusive = [["a", "b"]]' in text
+
+
+def test_files_beside_the_source_are_followed_and_no_others(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "src"
+    folder.mkdir()
+    (home / "outside.env").write_text("CTX=1\n")
+    (folder / "llm.env").write_text("CTX=2048\nAPI_KEY=sk-abc\n")
+    (folder / "start.sh").write_text('. ./llm.env\nexec llama-server -m "$1" -c $CTX --api-key $API_KEY\n')
+    (folder / "llm.service").write_text("[Service]\nExecStart=/srv/start.sh /m/x.gguf\n")
+    assert main(["import", str(folder / "llm.service"), "--json", "--check"]) == exit_codes.OK
+    printed = capsys.readouterr().out
+    report = json.loads(printed)
+    assert report["profiles"][0]["arguments"] == ["-m", "/m/x.gguf", "-c", "2048", "--api-key", "***"]
+    assert {str(folder / "llm.env"), str(folder / "start.sh")} <= {each["source"] for each in report["findings"]}
+    assert "sk-abc" not in printed
+    (folder / "out.sh").write_text(". ../outside.env\nllama-server -m /m/y.gguf -c $CTX\n")
+    assert main(["import", str(folder / "out.sh"), "--json", "--check"]) == exit_codes.OK
+    assert json.loads(capsys.readouterr().out)["profiles"][0]["arguments"][-1] == "${CTX}"
+
+
+def test_a_router_is_its_preset_file_with_its_own_flags_over_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "models.ini").write_text("[*]\nctx-size = 512\n[a]\nmodel = /m/a.gguf\nc = 256\n")
+    (home / "run.sh").write_text("llama-server --models-preset ~/x/models.ini --models-max 2 -fa on -c 1024\n")
+    assert main(["import", str(home / "run.sh"), "--json", "--check"]) == exit_codes.OK
+    [profile] = json.loads(capsys.readouterr().out)["profiles"]
+    assert profile["name"] == "a" and profile["arguments"][-4:] == ["-fa", "on", "-c", "1024"]
