@@ -21,6 +21,9 @@ Origin = Literal["default", "file", "environment", "credential"]
 ReadyWhen = Literal["listening", "model"]
 Page = Literal["on", "read-only", "off"]
 
+ANY_ORIGIN = "*"
+"""In `gateway.allowed_origins`: pages from anywhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
@@ -30,6 +33,7 @@ class GatewayConfig:
     port: int = 8080
     api_key_file: str = ""
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     max_queued: int = 256
     hold_timeout_s: float = 600.0
     header_timeout_s: float = 15.0
@@ -84,12 +88,18 @@ class LoadedConfig:
 
 
 _HOST = (r"[^-\s,/][^\s,/]*", "an address or a host name")
+_ORIGIN_WORDS = (
+    "an origin as browsers write it, in lower case and without a path, such as `https://chat.example`, "
+    "`http://localhost:3000`, `app://obsidian.md` or `null`; or `*`"
+)
+_ORIGIN = (r"\*|null|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", _ORIGIN_WORDS)
 
 CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("gateway.host", ("string",), "address to listen on; other than loopback only with a key", form=_HOST),
     Setting("gateway.port", ("int",), "port to listen on; 0 takes a free one", minimum=0, maximum=65535),
     Setting("gateway.api_key_file", ("path",), "file with the keys that clients must send, one a line; empty for none"),
     Setting("gateway.allowed_hosts", ("strings",), "more names that a client's Host header may hold", form=_HOST),
+    Setting("gateway.allowed_origins", ("strings",), "origins whose pages may use the gateway (CORS)", form=_ORIGIN),
     Setting("gateway.max_queued", ("int",), "requests held while no engine is ready", minimum=0, maximum=65536),
     Setting("gateway.hold_timeout_s", ("float",), "how long a request is held, s", minimum=1, maximum=86400),
     Setting("gateway.header_timeout_s", ("float",), "time for a client to send the head, s", minimum=1, maximum=300),
@@ -185,6 +195,7 @@ def read_config(
 
     check_residency(values, file_problems)
     _check_open_host(values, origins, file_problems, environment_problems)
+    _check_origins(values, file_problems)
     if origins["gateway.api_key_file"] == "file" and values["gateway.api_key_file"]:
         values["gateway.api_key_file"] = resolve(str(values["gateway.api_key_file"]))
 
@@ -229,6 +240,25 @@ def _check_open_host(
         in_environment.add(("ORCH_GATEWAY_HOST",), message, hint=hint)
     else:
         in_file.add(("gateway", "host"), message, hint=hint)
+
+
+def _check_origins(values: Mapping[str, Value], problems: Problems) -> None:
+    allowed = cast(tuple[str, ...], values["gateway.allowed_origins"])
+    place = ("gateway", "allowed_origins")
+    if ANY_ORIGIN in allowed and not values["gateway.api_key_file"]:
+        message = (
+            "`gateway.allowed_origins`: `*` lets every page use the gateway, and there is no `gateway.api_key_file`"
+        )
+        problems.add(place, message, hint="name the origins, or a file with keys")
+
+    for origin in allowed:
+        port = origin.rpartition(":")[2]
+        if port == _DEFAULT_PORTS.get(origin.partition(":")[0]):
+            plain = origin.removesuffix(f":{port}")
+            problems.add(place, f"`gateway.allowed_origins`: browsers write `{origin}` as `{plain}`")
+
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def _default(path: str) -> Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import HttpLimits
 from orchestrator.core.addresses import is_loopback
-from orchestrator.core.config import GatewayConfig
+from orchestrator.core.config import ANY_ORIGIN, GatewayConfig
 from orchestrator.core.errors import UsageError
 
 
@@ -20,7 +20,7 @@ class GatewayOptions(GatewayConfig):
     :param comment_after_s: a streaming client that has waited so long gets its first comment, and with it a status 200
     :param recover_s: how long to wait for the daemon to notice that an engine is gone
     :param trial_s: how long a suspect keeps an engine for itself, at most
-    :raises UsageError: when the address is open to others and no key is set
+    :raises UsageError: when the address, or every page, is open to others and no key is set
     """
 
     api_keys: tuple[ApiKey, ...] = ()
@@ -37,6 +37,13 @@ class GatewayOptions(GatewayConfig):
                 f"the gateway would listen on `{self.host}` without an API key",
                 details=("without a key, allowed: 127.0.0.1, ::1, localhost",),
                 hint="set gateway.api_keys, or listen on 127.0.0.1",
+            )
+
+        if ANY_ORIGIN in self.allowed_origins and not self.api_keys:
+            raise UsageError(
+                "every page would use the gateway without an API key",
+                details=("gateway.allowed_origins: without a key, `*` is not allowed",),
+                hint="name the origins, or set gateway.api_key_file",
             )
 
         if any(not each.key.strip() for each in self.api_keys):

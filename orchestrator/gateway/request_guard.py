@@ -12,6 +12,7 @@ from orchestrator.adapters.http1 import ContentError, Request, content_coding
 from orchestrator.core.addresses import WILDCARDS, bare_host, is_address, is_loopback
 from orchestrator.core.terminal import quote_text
 from orchestrator.gateway.errors import GatewayError, content_error
+from orchestrator.gateway.requests.origins import AllowedOrigins
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _SIMPLE_TYPES = frozenset(("text/plain", "multipart/form-data"))
@@ -28,13 +29,15 @@ class RequestGuard:
     """The checks that come before any route, built once from the configuration.
 
     :param hosts: names that clients may use beside this machine's own, the bind address among them
+    :param origins: whose pages may ask
     """
 
-    def __init__(self, hosts: Iterable[str], keys: Iterable[ApiKey]) -> None:
+    def __init__(self, hosts: Iterable[str], keys: Iterable[ApiKey], origins: AllowedOrigins) -> None:
         names = {bare_host(host) for host in hosts}
         # On a wildcard address any literal address may be ours. Rebinding needs a name, so a literal is no danger.
         self._any_literal = bool(names & WILDCARDS)
         self._hosts = frozenset(names)
+        self._origins = origins
         self._keys = [(_digest(each.key.encode()), each) for each in keys]
 
     def check_host(self, request: Request) -> None:
@@ -49,14 +52,25 @@ class RequestGuard:
         """
         :raises GatewayError: when a browser says that a page from elsewhere sends this
         """
-        if request.header(b"sec-fetch-site") == b"cross-site":
-            raise GatewayError("cross_site", "requests from another site's pages are not allowed")
-
         origin = request.header(b"origin")
+        if self._origins.allows(origin):
+            return
+
+        if request.header(b"sec-fetch-site") == b"cross-site":
+            raise _cross_site(origin)
+
         if origin is not None:
             scheme, _, host = origin.decode("latin-1").partition("://")
             if scheme not in ("http", "https") or not self._ours(host):
-                raise GatewayError("cross_site", "requests from another site's pages are not allowed")
+                raise _cross_site(origin)
+
+    def check_page(self, request: Request) -> None:
+        """
+        :raises GatewayError: when a browser asks whether a page may send something, and it may not
+        """
+        origin = request.header(b"origin")
+        if not self._origins.allows(origin):
+            raise _cross_site(origin)
 
     def check_key(self, request: Request) -> ApiKey | None:
         """Return the key that a request shows; None when no keys are configured.
@@ -104,6 +118,15 @@ def check_content(request: Request, *, json_body: bool) -> None:
     kind = (request.header(b"content-type") or b"").split(b";")[0].strip().lower().decode("latin-1")
     if json_body and kind in _SIMPLE_TYPES:
         raise GatewayError("unsupported_media_type", f"send application/json, not {kind}")
+
+
+def _cross_site(origin: bytes | None) -> GatewayError:
+    text = "requests from another site's pages are not allowed"
+    if origin is not None:
+        name = quote_text(origin.decode("latin-1"), _MAX_QUOTED)
+        text += f"; add `{name}` to gateway.allowed_origins in orch.toml if this page may use your models"
+
+    return GatewayError("cross_site", text)
 
 
 def _not_allowed(host: bytes | None) -> str:

@@ -149,7 +149,7 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
 
     if method not in match.route.methods:
         allowed = ", ".join(match.route.methods)
-        more = "; pages of other origins get no permission (CORS)" if method == "OPTIONS" else ""
+        more = "; gateway.allowed_origins names the pages that have permission (CORS)" if method == "OPTIONS" else ""
         raise GatewayError(
             "method_not_allowed", f"{path} allows {allowed}, not {method}{more}", headers=[(b"allow", allowed.encode())]
         )

@@ -27,6 +27,7 @@ from orchestrator.gateway.request_guard import RequestGuard, check_content
 from orchestrator.gateway.requests.ids import own_headers
 from orchestrator.gateway.requests.key_limits import KeyLimits
 from orchestrator.gateway.requests.listing import CancelledEntry, RequestEntry, cancelled_entries, request_entries
+from orchestrator.gateway.requests.origins import AllowedOrigins, is_preflight
 from orchestrator.gateway.routes import OWN_ROUTES, Match, find_route
 
 _JSON: Headers = [(b"content-type", b"application/json")]
@@ -56,9 +57,11 @@ class Gateway:
         self._dispatcher = dispatcher
         self._supervisor = dispatcher.supervisor
         self._metrics = metrics
-        self._guard = RequestGuard((config.host, *config.allowed_hosts), config.api_keys)
+        self._origins = AllowedOrigins(config.allowed_origins)
+        self._guard = RequestGuard((config.host, *config.allowed_hosts), config.api_keys, self._origins)
         self._limits = KeyLimits(config.max_in_flight_per_key, config.max_per_minute_per_key)
-        self._server = HttpServer(self._handle, config.limits, own_headers=own_headers, make_room="idle")
+        own = self._own_headers if config.allowed_origins else own_headers
+        self._server = HttpServer(self._handle, config.limits, own_headers=own, make_room="idle")
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         self._dispatcher.start()
@@ -93,6 +96,11 @@ class Gateway:
     async def _handle(self, request: Request, response: Response) -> None:
         try:
             self._guard.check_host(request)
+            if is_preflight(request.method, request.headers):
+                self._guard.check_page(request)
+                response.send(204, self._origins.preflight(request.headers))
+                return
+
             file = self._page.find(request)
             if file is not None:
                 await self._page.send(file, request, response)
@@ -128,6 +136,9 @@ class Gateway:
                 self._dispatcher.ledger.refused(error.code)
 
             response.send(*render(family_of(request.path), error))
+
+    def _own_headers(self, headers: Headers) -> Headers:
+        return [*own_headers(headers), *self._origins.headers(headers)]
 
     async def _run_counted(self, exchange: Exchange, key: ApiKey) -> None:
         """Run a request that counts among those of its key.

@@ -15,6 +15,7 @@ from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.adapters.http1 import Request
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.request_guard import RequestGuard
+from orchestrator.gateway.requests.origins import AllowedOrigins
 from tests.security.conftest import Guarded
 
 
@@ -140,7 +141,7 @@ def test_every_key_is_compared_in_constant_time_even_after_one_has_matched(monke
         return real(first, second)
 
     monkeypatch.setattr(hmac, "compare_digest", counting)
-    guard = RequestGuard((), (ApiKey("one"), ApiKey("two"), ApiKey("three")))
+    guard = RequestGuard((), (ApiKey("one"), ApiKey("two"), ApiKey("three")), AllowedOrigins(()))
     for shown, accepted in ((b"one", True), (b"three", True), (b"", False), (b"one\xff", False)):
         compared.clear()
         request = Request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_PAGES = "no page of another origin is given permission (CORS): let the page's own server ask"
+_PAGES = "pages of other origins have permission (CORS) where `gateway.allowed_origins` in orch.toml names them"
 _IDLE = (
     "a model stays loaded: under `orch serve`, `orch down` gives its memory back, and a request that names a profile "
     "loads it again"

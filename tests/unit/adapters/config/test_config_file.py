@@ -274,3 +274,39 @@ def test_a_check_lists_what_is_wrong_with_the_file(paths: Paths) -> None:
     assert find_problems(paths) == ()
     write(paths, "[residency]\nmax = '1'\n[gateway]\nport = -1\n")
     assert [each.line for each in find_problems(paths)] == [2, 4]
+
+
+def test_origins_are_read_as_browsers_write_them(paths: Paths) -> None:
+    allowed = [
+        "https://chat.example", "http://localhost:3000", "http://[::1]:8000", "app://obsidian.md", "null",
+        "vscode-webview://1a2b-3c", "chrome-extension://abcdefgh",
+    ]  # fmt: skip
+    write(paths, f"[gateway]\nallowed_origins = {allowed}\n")
+    assert load_config(paths, {}).gateway.allowed_origins == tuple(allowed)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["chat.example", "https://chat.example/", "https://chat.example/x", "HTTPS://chat.example", "https://Chat.example",
+     "https://*.example", "https://a, https://b", "https://u@chat.example", "", "None", "https://"],
+)  # fmt: skip
+def test_what_no_browser_writes_is_no_origin(paths: Paths, origin: str) -> None:
+    write(paths, f"[gateway]\nallowed_origins = ['{origin}']\n")
+    [problem] = problems_of(paths)
+    assert problem.startswith(":2: `gateway.allowed_origins")
+    assert f"found `{origin}`" in problem or not origin
+
+
+def test_an_origin_with_the_port_that_browsers_leave_out_is_told_so(paths: Paths) -> None:
+    write(paths, "[gateway]\nallowed_origins = ['https://chat.example:443', 'http://chat.example:443']\n")
+    assert problems_of(paths) == [
+        ":2: `gateway.allowed_origins`: browsers write `https://chat.example:443` as `https://chat.example`"
+    ]
+
+
+def test_every_page_needs_a_key(paths: Paths) -> None:
+    write(paths, "[gateway]\nallowed_origins = ['*']\n")
+    [problem] = problems_of(paths)
+    assert problem.startswith(":2: `gateway.allowed_origins`: `*` lets every page use the gateway")
+    write(paths, "[gateway]\nallowed_origins = ['*']\napi_key_file = '/k'\n")
+    assert load_config(paths, {}).gateway.allowed_origins == ("*",)
