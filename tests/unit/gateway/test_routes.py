@@ -69,8 +69,8 @@ def test_a_route_of_nobody_has_no_hint(path: str) -> None:
     assert caught.value.message == f"there is no route {path}"
 
 
-def test_a_page_that_asks_for_permission_is_told_that_there_is_none() -> None:
-    with pytest.raises(GatewayError, match=r"allows POST, not OPTIONS; pages of other origins get no permission"):
+def test_who_asks_for_permission_is_told_which_setting_gives_it() -> None:
+    with pytest.raises(GatewayError, match=r"allows POST, not OPTIONS; gateway.allowed_origins names the pages"):
         find_route("OPTIONS", "/v1/chat/completions", MODELS)
 
 
