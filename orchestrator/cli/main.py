@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # `typing` costs `orch status` as much as argparse does
     from typing import Any, NoReturn
 
 VERBS: dict[str, str] = {
+    "init": "find models and engines on this machine, make a profile, start it and say hello",
     "up": "start the engine of a profile and wait until it answers; starts the daemon if none runs",
     "down": "stop the engine; running requests may end first",
     "load": "load a profile beside what runs; where memory is short, another one makes room",
@@ -54,7 +55,20 @@ VERBS: dict[str, str] = {
 
 _SETUP = frozenset(
     {
-        *("profile", "import", "plan", "pull", "models", "engines", "verify", "config", "serve", "service", "doctor"),
+        *(
+            "init",
+            "profile",
+            "import",
+            "plan",
+            "pull",
+            "models",
+            "engines",
+            "verify",
+            "config",
+            "serve",
+            "service",
+            "doctor",
+        ),
         "completions",
     }
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.adapters.process.linux import stat_of
 from orchestrator.api import client
-from orchestrator.api.types import InstanceStatus, Status
+from orchestrator.api.types import InstanceStatus, Status, SwitchResult
 from orchestrator.cli import diagnostics
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
@@ -18,6 +18,8 @@ GONE = ("stopped", "failed", "backoff", "preparing", "starting", "ready")
 
 SAY_AFTER_S = 3.0
 ANSWER_S = 10.0
+
+SWITCH_POLL_S = 0.5
 
 LONG_POLL_S = 20.0
 """The longest time that one request waits for a newer state; then the daemon answers with the old one."""
@@ -57,6 +59,28 @@ def until_settled(path: str, after: int, *, timeout_s: float) -> Status:
 
         generation = news["generation"]
         diagnostics.progress(news["progress"])
+
+
+def until_switched(path: str, operation: str, timeout_s: float) -> SwitchResult:
+    """Wait until a switch has ended, however it ends.
+
+    :raises TimedOutError: when that takes longer than `timeout_s`; the switch goes on
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        target = f"/v1/switch?operation={operation}&wait_s={SWITCH_POLL_S}"
+        news = json.loads(client.request(path, target, timeout_s=30))
+        if news["result"] is not None:
+            diagnostics.clear_progress()
+            result: SwitchResult = news["result"]
+            return result
+
+        diagnostics.progress(news["progress"])
+        if time.monotonic() > deadline:
+            diagnostics.clear_progress()
+            raise TimedOutError(
+                f"not switched after {timeout_s:g} s; it goes on", hint="`orch switch --cancel` ends it"
+            )
 
 
 def until_loaded(path: str, profile: str, after: int, *, timeout_s: float) -> InstanceStatus:

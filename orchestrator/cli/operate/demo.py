@@ -154,8 +154,6 @@ def _switch_under_load(paths: Paths, url: str) -> None:
     """Clients count what they get while `orch switch` replaces the engine twice, once by each strategy."""
     import threading
 
-    from orchestrator.cli.operate.switch import follow
-
     os.makedirs(paths.profiles, exist_ok=True)
     with open(os.path.join(paths.profiles, "demo-long.toml"), "w", encoding="utf-8") as file:
         file.write('schema = 1\nextends = "demo"\nmodel = "orch:demo"\n\n[context]\nsize = 16384\n')
@@ -176,7 +174,7 @@ def _switch_under_load(paths: Paths, url: str) -> None:
     try:
         for target, strategy in (("demo-long", "beside"), ("demo", "replace")):
             answer = _post(paths.control_socket, "/v1/switch", {"target": target, "strategy": strategy})
-            result = follow(paths.control_socket, str(answer["operation"]), 120)
+            result = waiting.until_switched(paths.control_socket, str(answer["operation"]), 120)
             end = "ok" if result["ok"] else result["cause"]
             output.line(f"   {strategy}: now {target}, {interruption_text(result)}, {end}")
     finally:

@@ -6,7 +6,7 @@ import argparse
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import diagnostics, output, waiting
 from orchestrator.core import exit_codes
 
 HELP = "read the profiles anew, and restart the engine if its own has changed"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from orchestrator.cli.operate.switch import follow, raise_failed, report
+    from orchestrator.cli.operate.switch import raise_failed, report
 
     path = find_paths().control_socket
     answer = json.loads(client.request(path, "/v1/reload", b"{}", timeout_s=120))
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     for each in answer.get("others", ()):
         diagnostics.note(f"changed in {each['running']['profile']}: {', '.join(each['changed'])}")
 
-    first, *others = [follow(path, each, args.timeout) for each in operations]
+    first, *others = [waiting.until_switched(path, each, args.timeout) for each in operations]
     if args.json:
         output.json_data({**first, "others": others} if others else first)
 

@@ -9,9 +9,9 @@ from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.api.types import SwitchResult
 from orchestrator.api.wording import flag_texts, interruption_text, rollback_text, target_text
-from orchestrator.cli import diagnostics, output
+from orchestrator.cli import diagnostics, output, waiting
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import OrchError, TimedOutError
+from orchestrator.core.errors import OrchError
 
 HELP = "change engine or profile without losing a request"
 EXAMPLES = """\
@@ -20,8 +20,6 @@ EXAMPLES = """\
   orch switch qwen3.6-27b-24gb@upstream --keep    # what answered before stays loaded
   orch switch ik-fork --dry-run          # what would change
   orch switch --cancel                   # end the switch under way; what ran before serves on"""
-
-POLL_S = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         text = f"this takes the place of the switch to {target_text(answer['replaces'])} that was under way"
         diagnostics.note(text)
 
-    return report(follow(path, answer["operation"], args.timeout), as_json=args.json)
+    return report(waiting.until_switched(path, answer["operation"], args.timeout), as_json=args.json)
 
 
 def report(result: SwitchResult, *, as_json: bool) -> int:
@@ -106,30 +104,6 @@ def raise_failed(result: SwitchResult) -> None:
         details=(rollback,) if rollback else (),
         hint="look at `orch events` and `orch logs`",
     )
-
-
-def follow(path: str, operation: str, timeout_s: float) -> SwitchResult:
-    """Wait until a switch has ended, however it ends.
-
-    :raises TimedOutError: when that takes longer than `timeout_s`; the switch goes on
-    """
-    import json
-    import time
-
-    deadline = time.monotonic() + timeout_s
-    while True:
-        news = json.loads(client.request(path, f"/v1/switch?operation={operation}&wait_s={POLL_S}", timeout_s=30))
-        if news["result"] is not None:
-            diagnostics.clear_progress()
-            result: SwitchResult = news["result"]
-            return result
-
-        diagnostics.progress(news["progress"])
-        if time.monotonic() > deadline:
-            diagnostics.clear_progress()
-            raise TimedOutError(
-                f"not switched after {timeout_s:g} s; it goes on", hint="`orch switch --cancel` ends it"
-            )
 
 
 def _show_plan(answer: dict[str, Any], *, as_json: bool) -> int:

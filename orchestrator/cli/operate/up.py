@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 
 from orchestrator.adapters.paths import find_paths
-from orchestrator.api import client
-from orchestrator.api.types import InstanceStatus, Status
-from orchestrator.api.wording import rollback_text
-from orchestrator.cli import diagnostics, output, waiting
-from orchestrator.cli.operate.switch import follow
+from orchestrator.api.types import InstanceStatus
+from orchestrator.cli import diagnostics, output, starting, waiting
 from orchestrator.cli.start_options import HINT, add_start_options
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
@@ -33,19 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-
-    from orchestrator.cli.launching import ensure_daemon
-
     if args.engine and len(args.profiles) > 1:
         hint = f"`orch up {args.profiles[0]} --engine {args.engine}`, then `orch load {args.profiles[1]}`"
         raise UsageError("`--engine` is for one profile, and several were named", hint=hint)
 
-    paths = find_paths()
     if args.dry_run:
         return _dry_run(args)
 
-    started = ensure_daemon(paths)
+    paths = find_paths()
     first, beside = args.profiles[:1], args.profiles[1:]
     given = (
         ("profile", "".join(first)),
@@ -54,45 +46,23 @@ def run(args: argparse.Namespace) -> int:
         ("unverified", args.unverified),
         ("force", args.force),
     )
-    body = {name: value for name, value in given if value}
-    try:
-        answer = json.loads(client.request(paths.control_socket, "/v1/up", json.dumps(body).encode(), timeout_s=120))
-    except OrchError:
-        if started:  # nothing was running, and nothing shall stay behind a mistake
-            client.request(paths.control_socket, "/v1/down", b'{"all": true}')
-
-        raise
-
+    answer = starting.request_start(paths, {name: value for name, value in given if value})
     rows: list[InstanceStatus] = []
     if args.detach:
         status = waiting.status(paths.control_socket)
     else:
-        if answer["operation"] is not None:  # it takes the place of what runs: its result says why, if it does not
-            result = follow(paths.control_socket, answer["operation"], args.timeout)
-            if not result["ok"]:
-                if args.json:
-                    output.json_data(waiting.status(paths.control_socket))
+        try:
+            status, rows = starting.await_start(paths.control_socket, answer, args.timeout)
+        except starting.NotSwitchedError:
+            if args.json:
+                output.json_data(waiting.status(paths.control_socket))
 
-                rollback = rollback_text(result)
-                raise OrchError(
-                    f"{answer['target']} did not start: {result['cause']}",
-                    details=(rollback,) if rollback else (),
-                    hint=HINT,
-                )
-
-        status = waiting.until_settled(paths.control_socket, answer["generation"], timeout_s=args.timeout)
-        rows = [
-            waiting.until_loaded(paths.control_socket, each["profile"], answer["generation"], timeout_s=args.timeout)
-            for each in answer["beside"]
-        ]
-        if rows:
-            status = waiting.status(paths.control_socket)
+            raise
 
     if args.json:
         output.json_data(status)
 
-    wanted = status["profile"] == answer["profile"] and status["engine"] == answer["engine"]
-    if status["state"] == "ready" and wanted:
+    if starting.is_ready(answer, status):
         if not args.json:
             serving = [(row["profile"], row["engine"]) for row in rows if row["state"] == "ready"]
             for profile, engine in [(status["profile"], status["engine"]), *serving]:
@@ -108,14 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.detach:
         return exit_codes.OK
 
-    replaced = status["state"] == "ready"
-    other = f"{status['profile']} on {status['engine']} is {status['state']}"
-    cause = status["cause"] or ("it was unloaded again" if status["unloaded"] is not None else other)
-    raise OrchError(
-        f"{answer['target']} was replaced: {cause}" if replaced else f"{answer['target']} did not start: {cause}",
-        details=() if replaced else attempt_texts(status),
-        hint="`orch events` shows what happened" if replaced else status["hint"] or HINT,
-    )
+    raise starting.not_started(answer, status)
 
 
 def _dry_run(args: argparse.Namespace) -> int:
@@ -143,11 +106,3 @@ def _dry_run(args: argparse.Namespace) -> int:
     diagnostics.note(f"{target}: nothing speaks against a start; the model has {resolved.model_bytes >> 20} MiB")
     output.line(shlex.join(resolved.argv))
     return exit_codes.OK
-
-
-def attempt_texts(status: Status) -> tuple[str, ...]:
-    """Return one line for each attempt, with what ended it."""
-    return tuple(
-        f"attempt {attempt['number']}: {attempt['outcome']}: {attempt['evidence'] or attempt['cause'] or ''}"
-        for attempt in status["attempts"]
-    )

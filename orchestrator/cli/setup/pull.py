@@ -44,27 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from orchestrator.adapters.paths import find_paths
     from orchestrator.core.setup.pulls import size_words
-    from orchestrator.engines.models.pull import fetch, prepare
 
-    diagnostics.progress(f"reading {args.model}")
-    pull = prepare(find_paths(), args.model, _room, extras=not args.no_extras)
-    diagnostics.clear_progress()
-    if not args.json:
-        _show(pull)
-
-    received = None
-    if not args.dry_run:
-        watcher = _Watcher(pull)
-        try:
-            received = fetch(pull, watcher.show)
-        except KeyboardInterrupt:
-            diagnostics.note("stopped; what has arrived is kept, and the same command goes on from there")
-            raise
-
-        diagnostics.clear_progress()
-
+    pull, received = fetch_model(args.model, extras=not args.no_extras, dry_run=args.dry_run, quiet=args.json)
     if args.json:
         output.json_data(_document(pull, received))
     elif received is not None:
@@ -73,6 +55,38 @@ def run(args: argparse.Namespace) -> int:
         _show_next(pull)
 
     return exit_codes.OK
+
+
+def fetch_model(
+    text: str, *, extras: bool = True, dry_run: bool = False, quiet: bool = False
+) -> tuple[Pull, int | None]:
+    """Fetch a model, with what is fetched told before and its progress meanwhile.
+
+    :param quiet: without what is fetched
+    :return: also the bytes that came over the network; None of a dry run
+    :raises OrchError: when there is no such model, or it cannot be fetched
+    """
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.engines.models.pull import fetch, prepare
+
+    diagnostics.progress(f"reading {text}")
+    pull = prepare(find_paths(), text, _room, extras=extras)
+    diagnostics.clear_progress()
+    if not quiet:
+        _show(pull)
+
+    if dry_run:
+        return pull, None
+
+    watcher = _Watcher(pull)
+    try:
+        received = fetch(pull, watcher.show)
+    except KeyboardInterrupt:
+        diagnostics.note("stopped; what has arrived is kept, and the same command goes on from there")
+        raise
+
+    diagnostics.clear_progress()
+    return pull, received
 
 
 def _room() -> Room:
@@ -163,25 +177,17 @@ def _show_next(pull: Pull) -> None:
 
 def _commands(pull: Pull) -> list[str]:
     """Return what to type for a profile of the model, and of what was fetched with it."""
-    name = _profile_name(pull)
+    from orchestrator.core.setup.first_profile import profile_name
+    from orchestrator.core.setup.pulls import draft_type
+
+    name = profile_name(pull.repository.rpartition("/")[2])
     commands = [f"orch profile new {name} --model {shlex.quote(pull.path_of('model') or '')}"]
     projector, drafter = pull.path_of("projector"), pull.path_of("drafter")
     pairs = [f"multimodal.mmproj={shlex.quote(projector)}"] if projector else []
     pairs += [f"speculative.draft_model={shlex.quote(drafter)}"] if drafter else []
-    pairs += [f"speculative.type={_draft_type(drafter)}"] if drafter else []
+    pairs += [f"speculative.type={draft_type(drafter)}"] if drafter else []
 
     return [*commands, *([f"orch profile set {name} {' '.join(pairs)}"] if pairs else [])]
-
-
-def _draft_type(path: str) -> str:
-    name = os.path.basename(path).lower()
-    return next((each for each in ("mtp", "eagle3", "dflash", "dspark") if each in name), "draft")
-
-
-def _profile_name(pull: Pull) -> str:
-    """Return a name that a profile may have, from the repository's."""
-    plain = "".join(each if each.isalnum() or each in "._-" else "-" for each in pull.repository.rpartition("/")[2])
-    return plain.lower().removesuffix("-gguf").replace("..", ".").strip("._-")[:64] or "pulled"
 
 
 def _role(file: PulledFile) -> str:

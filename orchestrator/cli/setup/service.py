@@ -100,6 +100,48 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
     return _report(args, machine, steps, warnings, "installed" if steps else "installed already: nothing to do")
 
 
+def user_service_problem() -> str | None:
+    """Return why this user's systemd could not be given the service; None where it could."""
+    from orchestrator.adapters.systemd.machine import check_systemd, inspect_host
+    from orchestrator.adapters.systemd.steps import Tools
+
+    if os.geteuid() == 0:
+        return "root's service is the system's: `orch service install --system`"
+
+    tools = Tools()
+    try:
+        check_systemd("user", tools)
+        machine = inspect_host("user", tools)
+    except OrchError as error:
+        return error.message
+
+    return "it is installed already" if machine.units else None
+
+
+def install_user_service(profile: str) -> tuple[str, ...]:
+    """Install the service for this user, start it, and wait until it answers; return what was done.
+
+    :param profile: that it starts
+    :raises OrchError: when it cannot be installed; what was done is undone
+    """
+    from orchestrator.adapters.systemd.machine import check_systemd, inspect_host
+    from orchestrator.adapters.systemd.steps import Tools, perform_steps
+    from orchestrator.core.setup.service_plan import install_steps
+    from orchestrator.doctor.service import prepare_units
+
+    tools = Tools()
+    check_systemd("user", tools)
+    machine = inspect_host("user", tools)
+    units, warnings, orch = prepare_units(machine, tools, (profile,), socket=False)
+    for warning in warnings:
+        diagnostics.warn(warning)
+
+    steps = install_steps(machine, units, orch)
+    perform_steps(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
+    diagnostics.clear_progress()
+    return tuple(map(str, _visible(steps)))
+
+
 def _start_warnings(tools: Tools, machine: ServiceHost, orch: tuple[str, ...], profile: str) -> list[str]:
     """Return why the profile will not start in the service's environment, whose PATH is not that of a shell.
 

@@ -29,8 +29,9 @@ _PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
 _DRAFTER = re.compile(
     r"(?:^|/)(?:mtp|draft|drafter|eagle3?|dflash|dspark)[-_./]|[-_.](?:assistant|drafter)(?:[-_.]|$)", re.IGNORECASE
 )
+_ROLE = re.compile(r"(?:^|[-_.])(?:mmproj|mtp|drafter|draft|eagle3?|dflash|dspark|assistant)(?=[-_.]|$)", re.IGNORECASE)
 _NO_MODEL = re.compile(
-    r"(?:^|[-_./])(?:imatrix|lora|adapter|control[-_]vector|vocab[-_]only)(?:[-_.]|$)", re.IGNORECASE
+    r"(?:^|[-_./])(?:imatrix|lora|adapter|control[-_]vector|vocab[-_]only|ggml-vocab)(?:[-_.]|$)", re.IGNORECASE
 )
 
 
@@ -130,12 +131,24 @@ def quant_of(path: str) -> str:
     return parts[-1]
 
 
-def family_of(path: str) -> str:
-    """Return what the files of one model in several quantisations are all called: the name without those."""
+def title_of(path: str) -> str:
+    """Return a model's name for people: that of its file, without the quantisation."""
     name = _name(path).rpartition("/")[2]
     *_, last = [None, *_QUANT.finditer(name)]
     kept = name if last is None else name[: last.start()] + name[last.end() :]
-    return kept.strip("-._").upper()
+    return kept.strip("-._")
+
+
+def family_of(path: str) -> str:
+    """Return what the files of one model in several quantisations are all called: the name without those."""
+    return title_of(path).upper()
+
+
+def beside_whom(path: str) -> str:
+    """Return the family that a projector or a drafter names as the one it belongs to; empty where it names none."""
+    name = _ROLE.sub("-", title_of(path))
+    name = re.sub(r"[-_.]{2,}", "-", name).strip("-._").upper()
+    return "" if name in ("MODEL", "FILE") else name
 
 
 def find_quant(models: Sequence[ListedModel], wanted: str) -> tuple[ListedModel, ...]:

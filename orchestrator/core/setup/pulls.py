@@ -141,6 +141,12 @@ def extras_for(model: ListedModel, contents: Contents) -> Extras:
     return Extras(projector, parts, tuple(rest))
 
 
+def draft_type(path: str) -> str:
+    """Return how a file drafts, by its name: the profile's `speculative.type`."""
+    name = path.rpartition("/")[2].lower()
+    return next((each for each in ("mtp", "eagle3", "dflash", "dspark") if each in name), "draft")
+
+
 def check_path(repository: str, path: str) -> None:
     """Check that a repository's file may be written below a directory of ours under its own name.
 

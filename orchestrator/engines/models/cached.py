@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.plan.repository import RepositoryFile, find_quant, sort_files
+from orchestrator.engines.models.places import hub_cache, llama_cache
 
 _USUAL = "Q4_K_M"
 """The quantisation that the engines take when none is named."""
@@ -50,11 +51,7 @@ def _places(paths: Paths, environment: Mapping[str, str], repository: str) -> It
         return
 
     yield _walk(os.path.join(paths.models, org, name))
-    home = environment.get("HOME", "")
-    hub = environment.get("HF_HUB_CACHE") or os.path.join(
-        environment.get("HF_HOME") or os.path.join(home, ".cache", "huggingface"), "hub"
-    )
-    snapshots = os.path.join(hub, f"models--{org}--{name}", "snapshots")
+    snapshots = os.path.join(hub_cache(environment), f"models--{org}--{name}", "snapshots")
     try:
         newest = sorted(os.scandir(snapshots), key=lambda each: -each.stat().st_mtime)
     except OSError:
@@ -63,9 +60,9 @@ def _places(paths: Paths, environment: Mapping[str, str], repository: str) -> It
     for each in newest:
         yield _walk(each.path)
 
-    cache = environment.get("LLAMA_CACHE") or os.path.join(home, ".cache", "llama.cpp")
     prefix = f"{org}_{name}_"
-    yield {key.removeprefix(prefix): path for key, path in _walk(cache).items() if key.startswith(prefix)}
+    kept = _walk(llama_cache(environment)).items()
+    yield {key.removeprefix(prefix): path for key, path in kept if key.startswith(prefix)}
 
 
 def _walk(directory: str) -> dict[str, str]:

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.api import client
 from orchestrator.api.types import SwitchResult, TargetName
-from orchestrator.cli.operate.switch import follow, report
+from orchestrator.cli.operate.switch import report
+from orchestrator.cli.waiting import until_switched
 from orchestrator.core.errors import OrchError, TimedOutError
 
 OLD = TargetName(profile="old", engine="upstream")
@@ -51,7 +52,7 @@ def test_a_switch_is_followed_to_its_result(monkeypatch: pytest.MonkeyPatch) -> 
         return json.dumps(next(answers)).encode()
 
     monkeypatch.setattr(client, "request", request)
-    assert follow("socket", "op-1", 60.0) == DONE
+    assert until_switched("socket", "op-1", 60.0) == DONE
     assert asked == ["/v1/switch?operation=op-1&wait_s=0.5"] * 2
 
 
@@ -59,6 +60,6 @@ def test_a_switch_that_takes_too_long_goes_on_without_us(monkeypatch: pytest.Mon
     answer = json.dumps({"result": None, "progress": "loading"}).encode()
     monkeypatch.setattr(client, "request", lambda *_, **__: answer)
     with pytest.raises(TimedOutError, match="it goes on") as caught:
-        follow("socket", "op-1", 0.0)
+        until_switched("socket", "op-1", 0.0)
 
     assert caught.value.hint is not None and "--cancel" in caught.value.hint

@@ -1,0 +1,159 @@
+"""The first profile of a model that was found: on which engine, for which use, with numbers that the plan gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.dialect.model_fit import model_misfit
+from orchestrator.core.dialect.model_limits import refuse_model
+from orchestrator.core.errors import OrchError
+from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
+from orchestrator.core.profile.profile import EngineProfile, Recovery
+from orchestrator.core.profile.settings import Value
+from orchestrator.core.setup.first_profile import (
+    GOALS,
+    Goal,
+    Reasoned,
+    Use,
+    choose_context,
+    context_reasons,
+    memory_words,
+)
+from orchestrator.engines.models.examine import Examined
+from orchestrator.engines.new_profile import MARGINS_MIB
+from orchestrator.engines.plan import devices_used, gather
+from orchestrator.engines.registry import Engine
+
+DRAFT_MAX = 3
+EMBEDDING_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A model as it would be started."""
+
+    examined: Examined
+    engine: Engine
+    use: Use
+    settings: tuple[Reasoned, ...]
+    plan: Plan
+
+
+def engine_for(examined: Examined, engines: Sequence[Engine]) -> Engine:
+    """Return the first of these engines that can load a model.
+
+    :param engines: at least one
+    :raises OrchError: when none can, with the reason of the first
+    """
+    header = examined.parts[0]
+    reasons = []
+    for engine in engines:
+        misfit = model_misfit(examined.parts, engine.capabilities.kind)
+        refused = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)
+        if misfit is None and refused is None:
+            return engine
+
+        reasons.append((misfit.message, misfit.detail, misfit.hint) if misfit else (refused or "", "", ""))
+
+    message, detail, hint = reasons[0]
+    raise OrchError(f"{examined.path}: {message}", details=(detail,) if detail else (), hint=hint or None)
+
+
+def propose(examined: Examined, engine: Engine, devices: Sequence[DeviceRoom], host: HostRoom, use: Use) -> Proposal:
+    """Return the settings of a first start, each with its reason, and its plan.
+
+    :param devices: with what is free when nothing else runs
+    :raises OrchError: when the header does not say enough
+    """
+    fixed = tuple(_beside(examined))
+    trained = examined.parts[0].context_length or 0
+
+    def plan(settings: Sequence[Reasoned]) -> Plan:
+        values: dict[str, Value] = {each.key: each.value for each in (*settings, *fixed)}
+        profile = EngineProfile("new", engine.id, examined.path, (), values, Recovery(), ())
+        subject = gather(profile, engine, examined.parts)
+        return plan_of(subject, devices_used(values, devices), host, advise=False)
+
+    if examined.kind != "chat":
+        measuring = tuple(_measuring(examined, trained))
+        found = plan(measuring)
+        return Proposal(examined, engine, use, (*_said(measuring, found), *fixed), found)
+
+    goal: Goal = GOALS[use]
+
+    def sized(tokens: int, kv: str) -> Plan:
+        return plan([Reasoned(*each, "") for each in _shape(tokens, goal.slots, kv)])
+
+    choice = choose_context(goal, trained, sized)
+    settings = (*context_reasons(choice, goal, trained), *_fitting(devices), *fixed)
+    return Proposal(examined, engine, use, settings, choice.plan)
+
+
+def without_drafts(proposal: Proposal) -> Proposal:
+    """Return a proposal for a build that cannot draft."""
+    kept = tuple(each for each in proposal.settings if not each.key.startswith("speculative."))
+    return Proposal(proposal.examined, proposal.engine, proposal.use, kept, proposal.plan)
+
+
+def _shape(tokens: int, slots: int, kv: str) -> list[tuple[str, Value]]:
+    values: list[tuple[str, Value]] = [("context.size", tokens), ("context.parallel", slots)]
+    return values if kv == "f16" else [*values, ("kv.k", kv), ("kv.v", kv)]
+
+
+def _fitting(devices: Sequence[DeviceRoom]) -> list[Reasoned]:
+    if not devices:
+        return []
+
+    margin = (
+        f"MiB of device memory that stay free: for a desktop, and for what no plan knows of ({MARGINS_MIB[0]} is usual)"
+    )
+    return [
+        Reasoned("memory.fit", True, "the engine leaves in host memory what the device has no room for"),
+        Reasoned("memory.fit_margin", MARGINS_MIB[0], margin),
+        Reasoned("recovery.margins", MARGINS_MIB, "when memory runs out all the same, these are tried in turn"),
+    ]
+
+
+def _beside(examined: Examined) -> list[Reasoned]:
+    """Return what lies beside a model, and what it drafts with."""
+    found = []
+    if examined.projector is not None:
+        found.append(Reasoned("multimodal.mmproj", examined.projector, "the projector beside it, for images or sound"))
+
+    if examined.draft and examined.kind == "chat":
+        where = "the model's own MTP layers draft" if examined.drafter is None else "the file beside it drafts"
+        said = f"{where}, and the model checks the drafts: the same answers, mostly faster (`orch bench` measures it)"
+        found.append(Reasoned("speculative.type", examined.draft, said))
+        if examined.drafter is not None:
+            found.append(Reasoned("speculative.draft_model", examined.drafter, "what drafts"))
+
+        found.append(Reasoned("speculative.draft_max", DRAFT_MAX, "tokens a step: further ones are seldom right"))
+
+    return found
+
+
+def _measuring(examined: Examined, trained: int) -> list[Reasoned]:
+    """Return the settings of a model that turns texts into numbers."""
+    size = min(EMBEDDING_TOKENS, trained or EMBEDDING_TOKENS)
+    whole = "an input goes through the model in one piece"
+    reranks = examined.kind == "reranker"
+    key, what = ("server.reranking", "ranks texts") if reranks else ("server.embeddings", "makes embeddings")
+    found = [
+        Reasoned("context.size", size, "tokens, the longest input"),
+        Reasoned("context.parallel", 1, "one request at a time"),
+        Reasoned("batch.size", size, whole),
+        Reasoned("batch.ubatch", size, whole),
+        Reasoned(key, True, f"by its header it {what}, and does not chat"),
+    ]
+    if not reranks and not examined.parts[0].number("pooling_type"):
+        found.append(Reasoned("server.pooling", "mean", "its header names none; see the model's card"))
+
+    return found
+
+
+def _said(settings: Sequence[Reasoned], plan: Plan) -> list[Reasoned]:
+    return [
+        each._replace(why=f"{each.why}: {memory_words(plan)}") if each.key == "context.size" else each
+        for each in settings
+    ]
