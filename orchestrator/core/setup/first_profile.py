@@ -56,7 +56,7 @@ GOALS: dict[Use, Goal] = {
 LEAST_CONTEXT = 4096
 
 
-class Choice(NamedTuple):
+class ContextChoice(NamedTuple):
     """A context and a type of its cache, with the plan of a start with them."""
 
     tokens: int
@@ -64,17 +64,17 @@ class Choice(NamedTuple):
     plan: Plan
 
 
-def choose_context(goal: Goal, trained: int, plan: Callable[[int, str], Plan]) -> Choice:
+def choose_context(goal: Goal, trained: int, plan: Callable[[int, str], Plan]) -> ContextChoice:
     """Return the largest context up to the goal with which all is on the devices, else with which it runs at all.
 
     :param trained: tokens that the model was made for; 0 where it does not say
     :param plan: of a context and a type of its cache
     """
     most = min(goal.tokens, trained * goal.slots) if trained else goal.tokens
-    asked: list[Choice] = []
+    asked: list[ContextChoice] = []
     for tokens in _halves(most):
         for kv in goal.kv:
-            choice = Choice(tokens, kv, plan(tokens, kv))
+            choice = ContextChoice(tokens, kv, plan(tokens, kv))
             if choice.plan.judgement.verdict == "fits" and tokens >= min(goal.least, most):
                 return choice
 
@@ -88,7 +88,7 @@ def choose_context(goal: Goal, trained: int, plan: Callable[[int, str], Plan]) -
     return asked[-1]
 
 
-def context_reasons(choice: Choice, goal: Goal, trained: int) -> Iterator[Reasoned]:
+def context_reasons(choice: ContextChoice, goal: Goal, trained: int) -> Iterator[Reasoned]:
     """Yield the settings of a context with their reasons."""
     made_for = f" of the {trained} that the model was made for" if trained > choice.tokens else ""
     if trained and choice.tokens == trained:

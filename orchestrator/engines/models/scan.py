@@ -18,7 +18,7 @@ MOST_DEPTH = 8
 _SNAPSHOTS = "snapshots"
 
 
-class _Entry(NamedTuple):
+class _DirectoryEntry(NamedTuple):
     path: str
     is_directory: bool
 
@@ -143,7 +143,7 @@ class Scanner:
         except OSError:  # told by who goes through it
             return []
 
-    def _entries(self, directory: str, only_directories: str = "") -> list[_Entry]:
+    def _entries(self, directory: str, only_directories: str = "") -> list[_DirectoryEntry]:
         """Return directories and what is called like a GGUF file, in the order of their names; hidden ones left out.
 
         :param only_directories: nothing else than directories whose names begin so
@@ -162,7 +162,7 @@ class Scanner:
                         continue
 
                     if is_gguf or self._asked(entry.is_dir):
-                        found.append(_Entry(entry.path, not is_gguf or self._asked(entry.is_dir)))
+                        found.append(_DirectoryEntry(entry.path, not is_gguf or self._asked(entry.is_dir)))
         except OSError as error:
             self._cannot(directory, error)
 
