@@ -268,7 +268,7 @@ def differences(before: Canonical, after: Canonical) -> list[str]:
         if name == "--flash-attn" and _switches(old) == _switches(new):
             continue
 
-        if name == "--ubatch-size" and old and new and float(new[0]) < float(old[0]):
+        if name == "--ubatch-size" and old and new and _NUMBER.fullmatch(old[0]) and float(new[0]) < float(old[0]):
             continue
 
         if name == "--spec-type" and old is None and "--model-draft" in before:

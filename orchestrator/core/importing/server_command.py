@@ -96,8 +96,8 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
             found = _read_container(words, at)
             return [_with(found, command)] if found is not None else []
 
-        if _SHELLS.fullmatch(name) and at + 2 < len(words) and re.fullmatch(r"-\w*c", words[at + 1].text):
-            script = words[at + 2]
+        script = _script_of(words, at) if _SHELLS.fullmatch(name) else None
+        if script is not None:
             inner = read_script(script.text, script.line, variables, command.read_beside)
             return [_with(each, command) for each in inner]
 
@@ -123,6 +123,19 @@ def find_servers(command: Command, variables: Variables | None = None) -> list[S
             return [_with(each, command) for each in inner]
 
     return _guess_server(words, command)
+
+
+def _script_of(words: Sequence[SourceWord], at: int) -> SourceWord | None:
+    """Return the script of `sh -c SCRIPT`, `powershell -WindowStyle Hidden -Command SCRIPT`, `cmd /c SCRIPT`."""
+    for place in range(at + 1, min(at + 8, len(words) - 1)):
+        if re.fullmatch(r"-\w*c|-command|/[ck]", words[place].text, re.IGNORECASE):
+            rest = words[place + 1 :]
+            return rest[0] if len(rest) == 1 or " " in rest[0].text else None
+
+        if re.fullmatch(r".*\.(ps1|sh|bat)", words[place].text):
+            return None
+
+    return None
 
 
 def _started_process(words: Sequence[SourceWord]) -> list[SourceWord]:
@@ -173,12 +186,14 @@ def _guess_server(words: Sequence[SourceWord], command: Command) -> list[ServerC
 
     start = flags[0]
     program = words[start - 1]
+    start += words[start].text == "--"  # `nix run PACKAGE -- ARGUMENTS`
     if program.text == "run" or any(_OTHERS.fullmatch(word.text[:_LONGEST_NAME]) for word in words[:start]):
         return []
 
     return [
         _with(
-            ServerCommand(program.line, program.text, list(words[start:]), wrappers=list(words[: start - 1])), command
+            ServerCommand(program.line, program.text, list(words[start:]), wrappers=list(words[: flags[0] - 1])),
+            command,
         )
     ]
 

@@ -358,6 +358,10 @@ def _read_other(flag: str, value: str | None, line: int, reading: _Reading) -> b
         entry.add("lost" if lost else "changed", source, f"{refused[0].reason}", line)
         return True
 
+    if re.fullmatch(r"--?[A-Za-z][\w-]*", flag) is None:
+        entry.add("lost", source, "neither engine has such a flag", line)
+        return True
+
     if value is not None and unresolved(value):
         entry.add("lost", source, f"the source does not say what {', '.join(unresolved(value))} is", line)
         return True

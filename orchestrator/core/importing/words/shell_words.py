@@ -169,9 +169,10 @@ class ShellReader:
 
         self._finish(words, line)
         if self._depth == 0:
-            for name, (body, began) in self._functions.items():
-                if name not in self._called:
-                    self._nested(body, began)
+            while waiting := self._functions.keys() - self._called:
+                name = next(each for each in self._functions if each in waiting)
+                self._called.add(name)
+                self._nested(*self._functions[name])
 
         return self.commands
 
