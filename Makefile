@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fault-tests check lint format types layers engine-tests service-tests bench picture soak fuzz clean
+.PHONY: help demo test fault-tests check lint format types layers engine-tests client-tests service-tests bench picture soak fuzz clean
 
 help:                   ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r target text; do \
@@ -40,6 +40,9 @@ layers: $(STAMP)        ## which layer may import which
 
 engine-tests: $(STAMP)  ## tests on both real engines, which are built the first time (kept in .cache/engines)
 	$(BIN)/python -m pytest -m engine tests/engines
+
+client-tests: $(STAMP)  ## the blocks of docs/clients.md with the real clients, installed from PyPI and npm (kept in .cache/clients)
+	$(BIN)/python -m pytest -m client tests/clients
 
 service-tests: $(STAMP) ## tests on a real systemd, booted in a container (root, systemd-nspawn, debootstrap; kept in .cache/systemd)
 	$(BIN)/python -m pytest -m systemd tests/systemd
