@@ -18,6 +18,7 @@ from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf
 from orchestrator.engines.known.layout import fields, tensors
 from orchestrator.engines.known.model import EOS, known_model, write_known_model
 from orchestrator.engines.known.model import _logits as logits
+from tests.fakes.hub import StubHub, serving
 from tests.support import ORCH, PATIENCE_S, Home, new_home
 
 HUB = ".cache/huggingface/hub/models--org--Vision-GGUF"
@@ -126,6 +127,21 @@ def test_ollama_s_blobs_end_in_a_chat_that_drafts(home: Home) -> None:
 
     again = start(home)
     assert again["file"] == told["file"], "the same profile is not written under a second name"
+
+
+def test_a_repository_is_fetched_and_ends_in_a_chat(home: Home) -> None:
+    path = below(home, "hub/Toy-Q8_0.gguf")
+    write_known_model(str(path), "llama", layers=1, stops=True)
+    with serving(StubHub({"org/Toy-GGUF": {path.name: str(path)}}, checksums=True)) as hub:
+        home.env["HF_ENDPOINT"] = hub.endpoint
+        look = home.orch("init", "--dry-run", "hf:org/Toy-GGUF")
+        assert "Toy-Q8_0.gguf" in look.stdout and "to fetch" in look.stdout and "would write" not in look.stdout
+        told = start(home, "hf:org/Toy-GGUF")
+
+    assert told["profile"] == "toy" and told["answer"]["text"].startswith("Even a small machine")
+    model = tomllib.loads(Path(told["file"]).read_text())["model"]
+    assert model.endswith("/data/models/org/Toy-GGUF/Toy-Q8_0.gguf")
+    assert home.orch_json("init", "--dry-run")["models"][0]["from"] == "orch"
 
 
 def test_a_dry_run_writes_and_starts_nothing(home: Home) -> None:

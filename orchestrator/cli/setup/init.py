@@ -91,6 +91,12 @@ def run(args: argparse.Namespace) -> int:
     except _NotFetched:  # a dry run of what is to be fetched first
         return _finish(args, document)
 
+    if proposal is not None and proposal.plan.judgement.verdict == "does_not_fit":
+        raise OrchError(
+            f"{proposal.examined.model.title} does not fit: {proposal.plan.judgement.reason}",
+            hint="take a smaller model or quantisation: `orch plan FILE.gguf --matrix` compares them",
+        )
+
     chosen = _demo(engines) if proposal is None else _profile(args, paths, store, proposal)
     document |= {"profile": chosen.name, "file": chosen.file, "text": chosen.text}
     if args.dry_run:
@@ -112,7 +118,14 @@ def run(args: argparse.Namespace) -> int:
 
         document["service"] = list(install_user_service(chosen.name))
 
-    document |= _start(args, paths, chosen, "chat" if proposal is None else proposal.examined.kind)
+    try:
+        document |= _start(args, paths, chosen, "chat" if proposal is None else proposal.examined.kind)
+    except OrchError:
+        if chosen.file is not None:
+            diagnostics.note(f"the profile stays: {view.short(chosen.file)}; `orch up {chosen.name}` tries again")
+
+        raise
+
     return _finish(args, document)
 
 
@@ -319,7 +332,7 @@ def _text(proposal: Proposal) -> str:
 
     examined, judgement = proposal.examined, proposal.plan.judgement
     what = USES[proposal.use] if examined.kind == "chat" else f"{examined.kind}s"
-    planned = f"The plan: {judgement.reason}." if proposal.plan.devices else ""
+    planned = f"The plan: {judgement.reason}." if judgement.verdict == "fits_with_offload" else ""
     head = (f"Made by `orch init` for {what}.", planned)
     first = (("model", examined.path), ("engine", proposal.engine.id))
     return profile_text([each for each in head if each], first, proposal.settings)

@@ -148,6 +148,7 @@ def _row(proposal: Proposal) -> tuple[str, ...]:
         {"": "", "mtp": "drafts (MTP)"}.get(examined.draft, f"drafts ({examined.draft})"),
         f"{len(model.files)} parts" if len(model.files) > 1 else "",
         FITS[proposal.plan.judgement.verdict],
+        f"slow: reads {proposal.host_gb_a_token:.0f} GB of host memory a token" if proposal.is_slow else "",
     ]
     own = model.owner in (YOURS, PROFILES)
     origin = short(os.path.dirname(examined.path)) if own else model.owner

@@ -102,8 +102,10 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
 
 def user_service_problem() -> str | None:
     """Return why this user's systemd could not be given the service; None where it could."""
+    from orchestrator.adapters.paths import find_paths
     from orchestrator.adapters.systemd.machine import check_systemd, inspect_host
     from orchestrator.adapters.systemd.steps import Tools
+    from orchestrator.doctor.service import refuse_another_daemon
 
     if os.geteuid() == 0:
         return "root's service is the system's: `orch service install --system`"
@@ -112,10 +114,14 @@ def user_service_problem() -> str | None:
     try:
         check_systemd("user", tools)
         machine = inspect_host("user", tools)
+        if machine.units:
+            return "it is installed already"
+
+        refuse_another_daemon(find_paths(), machine)
     except OrchError as error:
         return error.message
 
-    return "it is installed already" if machine.units else None
+    return None
 
 
 def install_user_service(profile: str) -> tuple[str, ...]:

@@ -172,7 +172,8 @@ def _halves(tokens: int) -> Iterator[int]:
 
 
 def _up_to(low: float, high: float) -> str:
-    return f"{round(low)}" if round(low) == round(high) else f"{round(low)} to {round(high)}"
+    """Return an amount in MiB; one figure where its bounds are as good as one."""
+    return f"{round(high)}" if high <= 1.02 * low else f"{round(low)} to {round(high)}"
 
 
 def _comment(text: str) -> Iterator[str]:

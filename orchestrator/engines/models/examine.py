@@ -70,11 +70,29 @@ def examine(model: FoundModel) -> Examined:
     if misfit is not None:
         raise OrchError(f"{model.path}: {misfit.message}", details=(misfit.detail,), hint=misfit.hint)
 
+    _check_form(parts)
     _check_answers(parts)
     notes: list[str] = []
     projector = _projector(model, parts[0], notes)
     drafter, draft = _drafter(model, parts[0], notes)
     return Examined(model, parts, _kind(parts[0]), projector, drafter, draft, tuple(notes))
+
+
+_OLLAMA_ONLY = frozenset({"gptoss", "mllama", "qwen25vl"})
+"""Architectures as Ollama's own converter calls them: llama.cpp has other names and other tensors for these models."""
+
+
+def _check_form(parts: tuple[GgufHeader, ...]) -> None:
+    """Check that a file is in the form that llama.cpp's converter gives: Ollama's puts projectors into models."""
+    header = parts[0]
+    own = header.architecture in _OLLAMA_ONLY
+    if own or any(tensor.name.startswith(("v.", "mm.")) for part in parts for tensor in part.tensors):
+        what = f"architecture {header.architecture}" if own else "the projector is in the model's file"
+        raise OrchError(
+            f"{header.path}: it is in a form that only Ollama reads",
+            details=(what,),
+            hint="`orch pull hf:ORG/REPO` fetches the model as llama.cpp has it",
+        )
 
 
 def _check_answers(parts: tuple[GgufHeader, ...]) -> None:

@@ -9,6 +9,7 @@ from orchestrator.core.dialect.model_fit import model_misfit
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
+from orchestrator.core.plan.speed.forecast import decode_amounts
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.core.setup.first_profile import (
@@ -26,6 +27,12 @@ from orchestrator.engines.plan import devices_used, gather
 from orchestrator.engines.registry import Engine
 
 DRAFT_MAX = 3
+SLOW_GB = 4.0
+"""Two channels of memory read 40 to 80 GB/s: from here on ten tokens a second or fewer."""
+
+HOST_SHARE = 8
+"""Without a device an eighth of the host's memory stays free for everything else."""
+
 EMBEDDING_TOKENS = 2048
 
 
@@ -38,6 +45,17 @@ class Proposal:
     use: Use
     settings: tuple[Reasoned, ...]
     plan: Plan
+
+    @property
+    def host_gb_a_token(self) -> float:
+        """Return what is read of the host's memory for each token, GB: that is slow."""
+        subject = self.plan.subject
+        _, device, host = decode_amounts(subject.geometry, self.plan.shape, subject.build.kind)
+        return host if self.plan.devices else device + host
+
+    @property
+    def is_slow(self) -> bool:
+        return self.host_gb_a_token > SLOW_GB
 
 
 def engine_for(examined: Examined, engines: Sequence[Engine]) -> Engine:
@@ -67,6 +85,9 @@ def propose(examined: Examined, engine: Engine, devices: Sequence[DeviceRoom], h
     :raises OrchError: when the header does not say enough
     """
     fixed = tuple(_beside(examined))
+    if not devices and host.free_mib is not None:
+        host = host._replace(free_mib=max(0, host.free_mib - (host.total_mib or host.free_mib) // HOST_SHARE))
+
     trained = examined.parts[0].context_length or 0
 
     def plan(settings: Sequence[Reasoned]) -> Plan:

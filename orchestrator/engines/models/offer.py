@@ -30,7 +30,7 @@ HOST_BYTES = 8 << 30
 """Without a device a processor reads all of a model for each token: a larger one is slow, whatever memory there is."""
 
 _DEVICE = re.compile(r"^\s+(?P<id>[A-Za-z]+\d*): (?P<name>.+) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)$")
-_ORDER: dict[Verdict, int] = {"fits": 0, "fits_with_offload": 1, "unclear": 2, "does_not_fit": 3}
+_ORDER: dict[Verdict, int] = {"fits": 0, "fits_with_offload": 0, "unclear": 1, "does_not_fit": 2}
 
 
 class EngineHere(NamedTuple):
@@ -100,7 +100,7 @@ def offer(models: Sequence[FoundModel], engines: Sequence[EngineHere], host: Hos
     proposals: list[Proposal] = []
     read = 0
     for model in rank(models, memory_bytes(room.devices, host)):
-        if model.usable and (len(proposals) >= MOST_OFFERED or read >= MOST_READ):
+        if model.usable and read >= MOST_READ:
             continue
 
         read += model.usable
@@ -109,8 +109,7 @@ def offer(models: Sequence[FoundModel], engines: Sequence[EngineHere], host: Hos
         except OrchError as error:
             notes.append(error.message + (f" ({error.details[0]})" if error.details else ""))
 
-    proposals.sort(key=_place)
-    return Offer(tuple(proposals), tuple(notes))
+    return Offer(tuple(sorted(proposals, key=_place)[:MOST_OFFERED]), tuple(notes))
 
 
 def proposal_of(model: FoundModel, engines: Sequence[EngineHere], host: HostRoom, use: Use) -> Proposal:
@@ -125,9 +124,12 @@ def proposal_of(model: FoundModel, engines: Sequence[EngineHere], host: HostRoom
     return propose(examined, engine, room.devices, room.host, use)
 
 
-def _place(proposal: Proposal) -> tuple[bool, bool, int]:
+def _place(proposal: Proposal) -> tuple[bool, bool, int, float, int]:
+    """Return by what proposals are put in order: what runs well, the largest first; then what is slow."""
     examined = proposal.examined
-    return examined.kind != "chat", not examined.has_template, _ORDER[proposal.plan.judgement.verdict]
+    slow = proposal.host_gb_a_token if proposal.is_slow else 0.0
+    runs = _ORDER[proposal.plan.judgement.verdict]
+    return examined.kind != "chat", not examined.has_template, runs, slow, -examined.model.size_bytes
 
 
 def memory_bytes(devices: Sequence[DeviceRoom], host: HostRoom) -> int:

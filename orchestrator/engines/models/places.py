@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,9 @@ _OLLAMA_SERVICE = (
     "/var/snap/ollama/common/models",
 )
 """Stores of the service that Ollama's installer and distributions set up."""
+
+_JAN_DEPTH = 4
+_JAN_PATH = re.compile(r"^(?:model|mmproj)_path:[ \t]*[\"']?(/[^\n\"']+)", re.MULTILINE)
 
 _MOST_SETTINGS_BYTES = 1 << 20
 
@@ -50,6 +54,7 @@ def known_places(paths: Paths, environment: Mapping[str, str]) -> tuple[Place, .
         *(Place("LM Studio", path, "repositories") for path in _lm_studio(home)),
         *(Place("Ollama", path, "ollama") for path in _ollama(home, environment)),
         *(Place("Jan", path, "tree") for path in _jan(home, data)),
+        *(Place("Jan", path, "flat") for root in _jan(home, data) for path in sorted(_linked_by_jan(root))),
         Place("KoboldCpp", at_home("koboldcpp"), "tree"),
         Place("KoboldCpp", at_home("KoboldCpp"), "tree"),
         Place("text-generation-webui", at_home("text-generation-webui", "user_data"), "tree"),
@@ -119,6 +124,19 @@ def _jan(home: str, data: str) -> Iterator[str]:
     for root in roots:
         yield os.path.join(root, "llamacpp", "models")
         yield os.path.join(root, "models")
+
+
+def _linked_by_jan(root: str) -> set[str]:
+    """Return the directories of files that were given to Jan and stayed where they were: its `model.yml` names them."""
+    found: set[str] = set()
+    for folder, folders, names in os.walk(root):
+        if folder.count(os.sep) - root.count(os.sep) >= _JAN_DEPTH:
+            folders.clear()
+
+        text = _text(os.path.join(folder, "model.yml")) if "model.yml" in names else ""
+        found |= {os.path.dirname(match[1]) for match in _JAN_PATH.finditer(text)}
+
+    return found
 
 
 def _json(path: str) -> Mapping[str, object]:

@@ -94,6 +94,16 @@ def test_lm_studio_s_own_setting_is_followed(tmp_path: Path) -> None:
     assert [model.path for model in search(tmp_path).models] == [str(path)]
 
 
+def test_a_file_that_jan_names_is_found_where_it_lies(tmp_path: Path) -> None:
+    path = put(tmp_path, "disk/A-Q8_0.gguf")
+    own = put(tmp_path, ".local/share/Jan/data/llamacpp/models/org/B/model.gguf")
+    for name, model in (("A", str(path)), ("org/B", "llamacpp/models/org/B/model.gguf")):
+        text = f"embedding: false\nmodel_path: {model}\nname: {name}\n"
+        put(tmp_path, f".local/share/Jan/data/llamacpp/models/{name}/model.yml", text.encode())
+
+    assert {model.title: model.path for model in search(tmp_path).models} == {"A": str(path), "B": str(own)}
+
+
 def test_the_hub_s_links_lead_to_one_model_whatever_snapshot_they_are_in(tmp_path: Path) -> None:
     root = f"{HUB}/models--org--A-GGUF"
     blob = put(tmp_path, f"{root}/blobs/abc")
