@@ -44,7 +44,7 @@ _NEGATED = {
 
 _ORCHS = re.compile(
     r"--(host|port|api-key.*|metrics|no-metrics|slots|no-slots|props|no-props|offline|(no-)?(web)?ui.*|log-.*|no-log-.*"
-    r"|verbos.*|alias|sse-ping-interval|models-.*|ssl-.*|hf-repo|hf-file|minilog|timeout|reuse-port)|-lv|-v|-a|-hf.*"
+    r"|verbos.*|alias|sse-ping-interval|models-.*|ssl-.*|(spec-draft-)?hf.*|minilog|timeout|reuse-port)|-lv|-v|-a|-hf.*"
 )
 _NEEDLESS = re.compile(
     r"--(cont-batching|no-mmproj(-auto)?|verbose-prompt|no-display-prompt|display-prompt|color|prompt|interactive"
@@ -129,7 +129,7 @@ def canonical(arguments: Sequence[str]) -> Canonical:
     """Return a command line in canonical form."""
     found: dict[str, tuple[str, ...]] = {}
     for flag, value in _pairs(arguments):
-        name = _names().get(flag, flag)
+        name = _names().get(flag) or _names().get(flag[1:] if flag.startswith("--") else f"-{flag}", flag)
         for key, text in _normal(name, value):
             if _ORCHS.fullmatch(key) or _NEEDLESS.fullmatch(key):
                 continue
@@ -141,7 +141,7 @@ def canonical(arguments: Sequence[str]) -> Canonical:
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     at = 0
-    arguments = [word for word in arguments if not re.fullmatch(r"\$\{\w+:-\}", word)]  # empty
+    arguments = _without_empty(arguments)
     while at < len(arguments):
         word = arguments[at]
         flag = word.replace("_", "-") if word.startswith("--") else word
@@ -154,6 +154,26 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         else:
             yield flag, follows if takes else None
             at += 2 if takes else 1
+
+
+def _without_empty(arguments: Sequence[str]) -> list[str]:
+    """Leave out variables that are empty, and the flags whose value they would be."""
+    kept: list[str] = []
+    for word in arguments:
+        if not re.fullmatch(r"\$\{\w+:-\}", word):
+            kept.append(word)
+        elif kept and kept[-1] in _valued():
+            kept.pop()
+
+    return kept
+
+
+@cache
+def _valued() -> frozenset[str]:
+    """Return the spellings that have a value in every build."""
+    flags = [flag for name in BUILDS for flag in build(name).each()]
+    bare = {spelling for flag in flags if not flag.value for spelling in flag.spellings}
+    return frozenset(spelling for flag in flags for spelling in flag.spellings) - bare
 
 
 def _normal(name: str, value: str | None) -> Iterator[tuple[str, str]]:
@@ -207,6 +227,9 @@ def _text(name: str, value: str) -> str:
 
     if name == "--tensor-split":
         return ",".join(f"{float(part):g}" for part in re.split(r"[,/]+", text) if _NUMBER.fullmatch(part))
+
+    if name in ("--threads", "--threads-batch") and text == "0":
+        return "-1"
 
     if name in ("--top-k", "--ctx-size") and text.startswith("-"):
         return "0"
@@ -273,6 +296,9 @@ def differences(before: Canonical, after: Canonical) -> list[str]:
 
         if name == "--spec-type" and old is None and "--model-draft" in before:
             continue  # the file alone meant it
+
+        if name == "--model-draft" and old is None and _value(before, "--spec-type") is not None:
+            continue  # a file instead of a repository
 
         found.append(f"{name} {_shown(old)} -> {_shown(new)}")
 

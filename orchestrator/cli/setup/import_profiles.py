@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"no start of a llama-server was found in {name}",
             details=(
+                *(f"line {each.line}: {each.source}: {each.text}" for each in result.findings),
                 "read are llama-swap's YAML, the router's preset files, compose files, systemd units and scripts",
             ),
         )

@@ -20,13 +20,21 @@ _FLAG_OF_VARIABLE: Mapping[str, str] = {
     "N_PARALLEL": "--parallel", "BATCH": "--batch-size", "UBATCH": "--ubatch-size", "ENDPOINT_METRICS": "--metrics",
     "ENDPOINT_SLOTS": "--slots", "ENDPOINT_PROPS": "--props", "THINK": "--reasoning-format",
     "THINK_BUDGET": "--reasoning-budget", "HF_REPO": "--hf-repo", "HF_FILE": "--hf-file", "N_PREDICT": "--predict",
+    "ROPE_SCALING_TYPE": "--rope-scaling", "SPEC_DRAFT_CACHE_TYPE_K": "--spec-draft-type-k", "DIO": "--direct-io",
+    "SPEC_DRAFT_CACHE_TYPE_V": "--spec-draft-type-v", "SPEC_DRAFT_HF_REPO": "--spec-draft-hf",
+    "HFD_REPO": "--hf-repo-draft", "STATIC_PATH": "--path", "THINK_BUDGET_MESSAGE": "--reasoning-budget-message",
+    "CHECKPOINT_MIN_SPACING_NT": "--checkpoint-min-step", "CHECKPOINT_EVERY_NT": "--checkpoint-every-n-tokens",
     "KV_SPLIT": "--kv-unified", "DRAFT_MAX": "--draft-max", "MODEL_DRAFT": "--model-draft",
 }  # fmt: skip
-_BOOLEAN = frozenset({
+BARE_FLAGS = frozenset({
     "--metrics", "--slots", "--props", "--mlock", "--no-mmap", "--mmap", "--jinja", "--no-jinja", "--cont-batching",
     "--no-webui", "--embeddings", "--reranking", "--kv-unified", "--cpu-moe", "--no-kv-offload", "--offline",
-    "--no-warmup",
+    "--no-warmup", "--cache-idle-slots", "--cache-prompt", "--check-tensors", "--special", "--spm-infill",
+    "--kv-unified-per-slot", "--prefill-assistant", "--skip-chat-parsing", "--spec-default", "--perf",
+    "--mmproj-auto", "--spec-draft-backend-sampling", "--spec-draft-cpu-moe", "--models-autoload", "--reuse-port",
+    "--ui-mcp-proxy", "--webui-mcp-proxy", "--log-prefix", "--log-timestamps",
 })  # fmt: skip
+"""Flags without a value, for which a variable or a preset file says a switch."""
 _SECRET = re.compile(r".*(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL).*", re.IGNORECASE)
 _PLAIN_WRAPPERS = ("exec", "sudo", "nohup", "setsid", "time", "env", "&", "-E", "call", "start")
 _NO_WRAPPERS = re.compile(r"[A-Za-z_]\w*=.*|.*>.*", re.DOTALL)
@@ -143,7 +151,7 @@ def flag_of_variable(name: str, value: str, line: int) -> list[SourceWord]:
     """Return a `LLAMA_ARG_...` variable as the flag that it stands for."""
     key = name.removeprefix(_FLAG_VARIABLE)
     flag = _FLAG_OF_VARIABLE.get(key, "--" + key.lower().replace("_", "-"))
-    if flag in _BOOLEAN or flag.startswith("--no-"):
+    if flag in BARE_FLAGS or flag.startswith("--no-"):
         if value.strip().lower() in ON or not value:
             return [SourceWord(flag, line)]
 

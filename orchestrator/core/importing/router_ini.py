@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.core.dialect.known_flags import NEEDLESS
-from orchestrator.core.importing.entries import flag_of_variable, import_server
+from orchestrator.core.importing.entries import BARE_FLAGS, flag_of_variable, import_server
 from orchestrator.core.importing.findings import ImportEntry, ImportResult, SourceWord
 from orchestrator.core.importing.flags.arguments import is_known_flag
 from orchestrator.core.importing.flags.flag_meanings import flag_meanings
@@ -20,11 +20,6 @@ _COMMON = "*"
 _FOR_ALL = ("default", "defaults", "global", "common")
 """Names that are given to keys for every model; keys in front of the sections are in `default`."""
 _MODELS = ("--model", "--hf-repo", "--hf-file", "--model-url", "--docker-repo")
-_BARE_EXTRAS = frozenset({
-    "--cache-idle-slots", "--cache-prompt", "--check-tensors", "--special", "--spm-infill", "--kv-unified-per-slot",
-    "--prefill-assistant", "--skip-chat-parsing", "--cont-batching", "--offline", "--metrics", "--slots", "--props",
-    "--spec-default",
-})  # fmt: skip
 _ROUTERS = {
     "version": "the version of the file's format", "stop-timeout": "`daemon.stop_grace_s` is orch's time",
     "dedup-cache-models": "orch lists profiles, not caches",
@@ -92,6 +87,9 @@ def import_router_ini(text: str, over: Sequence[SourceWord] = ()) -> ImportResul
         if loads and not entry.refusal:
             preload.append(entry.name)
 
+    if not result.entries and common.pairs:
+        result.add("lost", f"[{_COMMON}]", "its settings are for every model, and no section is one", common.line)
+
     if preload:
         result.config["residency.preload"] = preload
 
@@ -145,6 +143,13 @@ def _import_section(
             if "_" in pair.key and not pair.key.startswith("LLAMA_ARG_"):
                 noted.append(("guessed", shown, "the router refuses a key with `_`; read with `-`", pair.line))
 
+            quoted = re.fullmatch(r"(['\"])(.*)\1", pair.value)
+            if quoted is not None:
+                noted.append(
+                    ("guessed", shown, "the router takes the quotes as part of the value; read without", pair.line)
+                )
+                pair = pair._replace(value=quoted[2])
+
             words += _flag(pair)
 
     names_model = any(word.text in ("-m", "--model", "-hf", "-hfr", "--hf-repo") for word in words)
@@ -183,7 +188,7 @@ def _meaning(key: str) -> str:
 def _flag(pair: _IniPair) -> list[SourceWord]:
     flag, value = _spelling(pair.key), pair.value
     switch = read_switch(value)
-    bare = flag in _BARE_EXTRAS or (flag in NEEDLESS and switch is not None) or flag.startswith("--no-")
+    bare = flag in BARE_FLAGS or (flag in NEEDLESS and switch is not None) or flag.startswith("--no-")
     if bare and flag not in flag_meanings() and switch is not None:
         other = flag.replace("--no-", "--") if flag.startswith("--no-") else f"--no-{flag.lstrip('-')}"
         return [SourceWord(flag if switch else other, pair.line)]

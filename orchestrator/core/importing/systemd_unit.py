@@ -20,6 +20,7 @@ from orchestrator.core.importing.words.shell_words import (
     no_files,
     split_words,
 )
+from orchestrator.core.importing.words.unresolved import mark
 
 _SECTION = re.compile(r"\[([^\[\]]+)\]\s*")
 _LINE = re.compile(r"\s*([A-Za-z][\w-]*)\s*=\s*(.*)", re.DOTALL)
@@ -95,11 +96,13 @@ def _read_lines(text: str) -> Iterator[_UnitLine]:
 
 
 def _special(text: str, variables: Mapping[str, str]) -> str:
-    for mark, name in _SPECIFIERS.items():
-        if name in variables:
-            text = text.replace(mark, variables[name])
+    """Return a text with its specifiers replaced: `%h` is a folder, `%i` is unknown."""
 
-    return text.replace("%%", "%")
+    def value(found: re.Match[str]) -> str:
+        name = _SPECIFIERS.get(found[0])
+        return "%" if found[0] == "%%" else variables.get(name or "", mark(found[0]))
+
+    return re.sub(r"%[%A-Za-z]", value, text)
 
 
 def _words(each: _UnitLine, known: Variables, variables: Mapping[str, str]) -> list[SourceWord]:

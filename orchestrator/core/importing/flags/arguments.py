@@ -81,9 +81,12 @@ def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str,
         has_value = follows is not None and not looks_like_flag(follows.text)
         value = follows.text if follows is not None and has_value else None
         meant, inside_word = _meant(flag)
-        if is_empty(word.text):
-            entry.add("changed", readable(word.text), "empty, unless it is set from outside", word.line)
-            at += 1
+        meaning = flag_meanings().get(meant)
+        needs_value = meaning is not None and meaning.bare is None
+        if is_empty(word.text) or (needs_value and value is not None and is_empty(value)):
+            shown = _shown(word.text, None if is_empty(word.text) else value)
+            entry.add("changed", readable(shown), "left out: empty, unless it is set from outside", word.line)
+            at += 1 if is_empty(word.text) else 2
         elif not looks_like_flag(word.text):
             entry.add("lost", readable(word.text), "stands where a flag is expected: no engine takes it", word.line)
             at += 1
@@ -99,6 +102,9 @@ def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str,
         else:
             if meant != flag:
                 entry.add("guessed", word.text, f"no engine takes it; read as `{meant}`", word.line)
+
+            if value is not None and is_empty(value):
+                has_value, value = False, None
 
             at += 1 + (_read_flag(meant, value, word.line, reading) and has_value)
 

@@ -171,3 +171,44 @@ def test_no_text_makes_it_fail(head: str, text: str) -> None:
         run(head + text)
     except UsageError as error:
         assert "x.yaml" in error.message
+
+
+def test_a_line_that_systemd_ignores_and_a_specifier_are_said() -> None:
+    result = run("[Service]\nExecStart=/opt/llama-server -m /m/%i.gguf\n  -c 4096 --jinja\nRestart=always\n")
+    assert [each.source for each in result.findings if each.fate == "lost"] == ["-c 4096 --jinja"]
+    assert any(each.source == "--model /m/${%i}.gguf" for each in result.entries[0].findings if each.fate == "guessed")
+
+
+def test_variables_of_newer_builds_are_their_flags() -> None:
+    text = (
+        "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K=q8_0 LLAMA_ARG_CACHE_PROMPT=0 LLAMA_ARG_ROPE_SCALING_TYPE=yarn llama-server"
+    )
+    entry = only(f"{text} -m /m/a.gguf --spec-type mtp\n")
+    assert entry.document["speculative"] == {"type": "mtp", "kv_k": "q8_0"}
+    assert entry.document["engine"]["upstream"]["extra_args"] == ["--no-cache-prompt"]
+    assert entry.document["rope"] == {"scaling": "yarn"}
+
+
+def test_a_preset_file_has_quotes_and_sections_without_a_model() -> None:
+    result = run('[*]\nngl = 9\n[global]\nc = 1\n[Some-Model]\ntemp = 0.5\n[b]\nmodel = "/m/b.gguf"\n')
+    documents = {entry.name: entry.document for entry in result.entries}
+    assert documents["some-model"]["model"] == "~/models/Some-Model.gguf" and documents["b"]["model"] == "/m/b.gguf"
+    assert "global" not in documents and "c = 1" in {each.source for each in result.findings}
+
+
+def test_yaml_in_a_note_and_in_a_script_is_found() -> None:
+    yaml = "models:\n  a:\n    cmd: llama-server -m /m/a.gguf -c 5\n"
+    note = f"# Title: mine\n\n```yaml\n{yaml}```\nor\n```sh\nllama-server -m /m/b.gguf\n```\n"
+    assert [(entry.name, entry.line) for entry in run(note).entries] == [("a", 5), ("b", 10)]
+    script = f"#!/bin/sh\ncat > x.yaml <<EOF\n{yaml}EOF\nllama-server -m /m/b.gguf\n"
+    assert [entry.document["model"] for entry in run(script).entries] == ["/m/a.gguf", "/m/b.gguf"]
+
+
+def test_services_extend_others_and_leave_out_what_is_empty() -> None:
+    text = (
+        "services:\n  base:\n    image: x/llama.cpp:server\n    environment: [LLAMA_ARG_CTX_SIZE=512]\n"
+        "    command: -m /m/x.gguf\n  b:\n    extends: {service: base}\n    environment: [LLAMA_ARG_N_PARALLEL=2, X]\n"
+        "    command: -m /m/b.gguf ${MORE:-} -ngl ${NGL:-}\n"
+    )
+    document = run(text).entries[1].document
+    assert document == {"model": "/m/b.gguf", "context": {"size": 512, "parallel": 2}}
