@@ -47,15 +47,17 @@ client-tests: $(STAMP)  ## the blocks of docs/clients.md with the real clients, 
 service-tests: $(STAMP) ## tests on a real systemd, booted in a container (root, systemd-nspawn, debootstrap; kept in .cache/systemd)
 	$(BIN)/python -m pytest -m systemd tests/systemd
 
-bench: $(STAMP)         ## what the gateway, a switch, the CLI, the idle daemon and the dashboard cost
+bench: $(STAMP)         ## what the gateway, a switch, the CLI, the idle daemon, the dashboard and the page cost
 	$(BIN)/python -m benchmarks.gateway_latency
 	$(BIN)/python -m benchmarks.switch_cost
 	$(BIN)/python -m benchmarks.import_cost
 	$(BIN)/python -m benchmarks.idle_cost
 	$(BIN)/python -m benchmarks.dashboard_cost
+	$(BIN)/python -m benchmarks.page_cost
 
-picture: $(STAMP)       ## the dashboard's picture in the README; needs Chromium
+picture: $(STAMP)       ## the pictures of the dashboard and of the page; needs Chromium
 	$(BIN)/python -m benchmarks.dashboard_picture
+	$(BIN)/python -m benchmarks.page_picture
 
 soak: $(STAMP)          ## 500 switches and 5000 requests with random faults
 	$(BIN)/python -m benchmarks.soak

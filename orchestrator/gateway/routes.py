@@ -101,7 +101,9 @@ MANAGE_ROUTES: dict[str, Route] = {
 """What clients of others ask to see what is loaded, and to have models loaded and unloaded (`manage`)."""
 
 # What a client of one engine may ask of it under /upstream/NAME, beside the routes that need no name.
-_UPSTREAM_ONLY: dict[str, Route] = dict.fromkeys(("/health", "/metrics", "/models", "/v1/models"), _MONITOR)
+_UPSTREAM_ONLY: dict[str, Route] = dict.fromkeys(
+    ("/health", "/metrics", "/models", "/v1/models", "/v1/props"), _MONITOR
+)
 
 _ONE_MODEL = Route("model", _OWN)
 _CANCEL = Route("cancel", ("POST",), json_body=False)

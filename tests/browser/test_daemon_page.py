@@ -33,3 +33,14 @@ def test_a_person_chats_switches_and_unloads(page: Browser) -> None:
         page.click("[aria-label='Unload demo']")
         page.wait(f"{row}.includes('unloaded')")
         assert home.status()["profile"] == "second"
+        page.wait(f"{row.replace('demo', 'second')}.includes('own page')")
+        page.open(home.url.removesuffix("/v1") + "/upstream/second/")
+        page.wait("document.querySelector('textarea')", "upstream's own page")
+        page.run("document.querySelector('textarea').focus()")
+        page.press("hello", ENTER)
+        page.wait("document.body.innerText.includes('t/s')", "an answer with its speed")
+        scopes = "navigator.serviceWorker.getRegistrations().then((each) => each.map((one) => one.scope))"
+        assert all(scope.endswith("/upstream/second/") for scope in page.run(f"return {scopes}"))
+        page.open("about:blank")
+        # It asks for tools and kept streams, which are not here; its policy is in the way of nothing that it does.
+        assert [line for line in page.console() if "Security Policy" in line] == []

@@ -314,6 +314,17 @@ def test_an_engine_s_page_comes_with_a_policy_and_is_asked_for_without_any_key()
     drive(work())
 
 
+def test_who_shows_no_key_is_not_told_what_is_loaded() -> None:
+    async def work() -> None:
+        async with engine(_engine_with_a_page) as there:
+            view = replace(VIEW, serving=there.endpoint())
+            async with gateway(Supervised(view), KEYED, page=ShownPage()) as here:
+                for path in ("/upstream/other/", "/upstream/other", "/upstream/nobody/", "/upstream/other/x.js"):
+                    assert (await ask(here.port, get(path, HTML))).status == 401, path
+
+    drive(work())
+
+
 def test_a_build_without_a_page_says_so() -> None:
     async def work() -> None:
         async with engine(_engine_without_one) as there:

@@ -118,6 +118,10 @@ class EngineUis:
         except UpstreamError as error:
             raise GatewayError("engine_unreachable", error.message, retry_after_s=2) from error
 
+        if upstream.status == 415:
+            text = "the engine has its page compressed alone: a client has to send `Accept-Encoding: gzip`"
+            raise GatewayError("no_engine_ui", text)
+
         if upstream.status not in (200, 304):
             raise GatewayError("no_engine_ui", _no_page(file, admission.endpoint))
 

@@ -313,7 +313,7 @@ function paintModel(row, model) {
   if (model.context_tokens) facts.push(`context ${tokens(model.context_tokens)}`);
   if (model.in_flight) facts.push(`${model.in_flight} running`);
   if (model.queued) facts.push(`${model.queued} waiting`);
-  if (model.state === "ready" && !model.in_flight && known(model.idle_s)) facts.push(`idle ${lasting(model.idle_s)}`);
+  if (model.state === "ready" && !model.in_flight && model.idle_s >= 10) facts.push(`idle ${lasting(model.idle_s)}`);
   if (model.names.length) facts.push(`also ${model.names.join(", ")}`);
   if (model.waits) facts.push(`waits: ${model.waits}`);
   else if (loaded && model.state !== "ready" && model.progress) facts.push(model.progress);
@@ -494,6 +494,7 @@ async function send(question) {
   }
   const stopped = failure === "stopped";
   keepAtEnd(() => {
+    setText(text, answer.trimEnd());
     setText(figures, [figuresOf(timings, usage, times), stopped ? "stopped" : ""].filter(Boolean).join(" · "));
     if (failure && !stopped) said.append(make("div", "failed", failure));
   });

@@ -15,6 +15,7 @@ from orchestrator.core.config import Page
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.manage.serving import named_profile
+from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.page.contract import PageHost
 from orchestrator.gateway.page.engine_ui import EngineFile, EngineUis, find_file
 from orchestrator.gateway.page.feed import PageFeed
@@ -70,7 +71,15 @@ class PageRoutes:
         if path == "/" and not wants_html(request):
             return None  # a script's: `about`
 
-        return self._files.get(path) or find_file(path, self._dispatcher.supervisor.view().models)
+        own = self._files.get(path)
+        if own is not None:
+            return own
+
+        view = self._dispatcher.supervisor.view()
+        file = find_file(path, view.models)
+        # Where there are keys, who shows none is not told what else there is, and what is loaded instead.
+        hidden = file is not None and self._keyed and not view.serves(profile_for(file.model, view.models))
+        return None if hidden else file
 
     def may_look(self, request: Request) -> bool:
         """Return whether a request that shows no key may have the feed all the same."""
