@@ -7,6 +7,7 @@ skips.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +32,9 @@ parallel = 1
 threads = 1
 threads_batch = 1
 """
+KEY = "none"
+"""What the document has where a key belongs. Here it is one: who does not send it is refused."""
+
 HELLO = {name: f"Hello from the {name} model." for name in ("chat", "code")}
 LINE = "Hello from orch."
 """What the agents are told to write into hello.txt."""
@@ -58,7 +62,7 @@ def _client_of(item: pytest.Item) -> str | None:
 
 @pytest.fixture(scope="session")
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A gateway with the profiles `chat` and `code`; nothing is loaded."""
+    """A gateway with the profiles `chat` and `code` and the key of the document; nothing is loaded."""
     if not _asked_for(request.config):
         pytest.skip("drives real clients: run `make client-tests`")
 
@@ -72,7 +76,11 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             more = aliases.text if aliases.file == f"{name}.toml" else ""
             home.profile(name, PROFILE.format(model=path, more=more))
 
+        keys = home.write("config/keys", f"{KEY}\n")
+        os.chmod(keys, 0o600)
+        home.write("config/orch.toml", f'[gateway]\napi_key_file = "{keys}"\n')
         home.serve()
+        assert home.request("GET", "/v1/models", url=home.url)[0] == 401
         yield home
 
 

@@ -44,7 +44,7 @@ def test_opencode_takes_the_other_model_by_name(guide: Guide) -> None:
 @pytest.mark.client("codex")
 def test_codex_takes_the_other_model_by_name(guide: Guide) -> None:
     guide.follow()
-    assert HELLO["chat"] in guide.run("sh", "codex exec -m chat 'Say hello'")
+    assert HELLO["chat"] in guide.run("sh", "ORCH_KEY=none codex exec -m chat 'Say hello'")
 
 
 @pytest.mark.client("claude-code")
