@@ -16,6 +16,7 @@ from orchestrator.adapters.process.child import Child
 from orchestrator.adapters.process.ports import owned_by
 from orchestrator.adapters.process.tree import Activity
 from orchestrator.core.engine_log.marks import without_marks
+from orchestrator.core.engine_log.request_text import RequestTextRemover
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
 from orchestrator.core.fleet.readiness import LoadingLook, missing_device, work_done
@@ -195,15 +196,19 @@ class EngineRuns:
 
 
 class Tee:
-    """Writes a process's lines to several logs: its own, which failures are read from, and the one that people read."""
+    """Writes a process's lines to two logs: its own, which failures are read from, and the one that people read, which
+    has nothing of what clients ask.
+    """
 
-    def __init__(self, *logs: InstanceLog) -> None:
-        self._logs = logs
+    def __init__(self, own: InstanceLog, kept: InstanceLog) -> None:
+        self._own = own
+        self._kept = kept
+        self._remover = RequestTextRemover()
 
     def write(self, lines: Sequence[str]) -> None:
-        shown = without_marks(lines)
-        for log in self._logs:
-            log.write(shown)
+        unmarked = without_marks(lines)
+        self._own.write(unmarked)
+        self._kept.write(self._remover.shown(unmarked))
 
 
 @asynccontextmanager
