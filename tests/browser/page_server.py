@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from orchestrator.core.fleet.routing_states import RoutingView
 from orchestrator.gateway.config import GatewayOptions
@@ -52,6 +53,18 @@ class OpenedPage:
         self.shown = shown
         self.manager = manager
         self.engine = there
+
+
+class Serve(Protocol):
+    """Serves a page until the test is over; as `page_server`."""
+
+    def __call__(
+        self,
+        shown: ShownPage,
+        options: GatewayOptions | None = None,
+        script: Script = answer_shortly,
+        models: Sequence[Model] = (DEMO, OTHER),
+    ) -> OpenedPage: ...
 
 
 @contextlib.contextmanager

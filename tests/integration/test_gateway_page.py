@@ -14,7 +14,7 @@ from orchestrator.adapters.config.key_file import ApiKey
 from orchestrator.api.top_frames import RequestRow
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import RoutingView
-from orchestrator.gateway.page import feed
+from orchestrator.gateway.page import engine_ui, feed
 from tests.integration.gateway_support import (
     DEMO,
     OTHER,
@@ -352,5 +352,35 @@ def test_the_page_knows_which_engine_has_one_and_asks_it_once(script: Any, ui: b
                 shown.now["queued"] = 1
                 assert (await watcher.until("frame"))["queued"] == 1
                 assert len(there.visits) == 1
+
+    drive(work())
+
+
+def test_an_engine_that_does_not_say_whether_it_has_a_page_is_asked_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_ui, "LOOK_S", 0.1)
+    monkeypatch.setattr(engine_ui, "AGAIN_S", 0.3)
+    asked = 0
+
+    async def busy_at_first(visit: Visit) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await visit.gone()
+        else:
+            await _engine_with_a_page(visit)
+
+    async def work() -> None:
+        shown = ShownPage(page_model("demo", state="ready"))
+        async with engine(busy_at_first) as there:
+            view = replace(VIEW, serving=there.endpoint())
+            async with gateway(Supervised(view), page=shown) as here:
+                watcher = await Feed.open(here.port)
+                assert (await watcher.until("frame"))["models"][0]["ui"] is False
+                while not (await watcher.until("frame"))["models"][0]["ui"]:
+                    pass
+
+                assert asked == 2
 
     drive(work())

@@ -7,8 +7,10 @@ It is served to who has no key, since a browser shows none where it opens an add
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Sequence
+from time import monotonic
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -24,6 +26,9 @@ MAX_BYTES = 32 << 20
 PATIENCE_S = 20.0
 LOOK_S = 1.0
 """So long the page at `/` waits to know whether an engine has one of its own."""
+
+AGAIN_S = 30.0
+"""After so long an engine that did not say is asked again."""
 
 UPSTREAM = "/upstream/"
 
@@ -83,12 +88,19 @@ def find_file(path: str, models: Sequence[Model]) -> EngineFile | None:
     return found
 
 
+class _Known(NamedTuple):
+    """Whether an instance has a page of its own, and when to ask again (monotonic)."""
+
+    has_page: bool
+    again_at: float
+
+
 class EngineUis:
     """Serves engines' pages, and knows who has one."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._known: dict[str, bool] = {}
+        self._known: dict[str, _Known] = {}
 
     async def serve(self, file: EngineFile, request: Request, response: Response) -> None:
         """Answer with a file of an engine's page.
@@ -128,20 +140,23 @@ class EngineUis:
         response.send(upstream.status, _headers(upstream.headers), body)
 
     async def note(self, models: Sequence[PageModel], view: RoutingView) -> None:
-        """Enter which models have an engine with a page of its own. Each instance is asked once."""
+        """Enter which models have an engine with a page of its own. Each instance is asked once; one that does not
+        answer in time is busy, say, and asked again later.
+        """
         instances: set[str] = set()
         for model in models:
             endpoint = view.endpoint_for(model["name"]) if view.serves(model["name"]) else None
             if endpoint is not None:
                 instances.add(endpoint.instance)
-                if endpoint.instance not in self._known:
-                    self._known[endpoint.instance] = await self._has_page(model["name"])
+                known = self._known.get(endpoint.instance)
+                if known is None or known.again_at <= monotonic():
+                    known = self._known[endpoint.instance] = await self._ask(model["name"])
 
-                model["ui"] = self._known[endpoint.instance]
+                model["ui"] = known.has_page
 
-        self._known = {name: has for name, has in self._known.items() if name in instances}
+        self._known = {name: known for name, known in self._known.items() if name in instances}
 
-    async def _has_page(self, profile: str) -> bool:
+    async def _ask(self, profile: str) -> _Known:
         try:
             async with (
                 asyncio.timeout(LOOK_S),
@@ -150,10 +165,10 @@ class EngineUis:
                 upstream = await admission.pool.request("GET", "/", [(b"accept-encoding", b"gzip")], b"")
                 upstream.abort()
         except (TimeoutError, UpstreamError, GatewayError):
-            return False
+            return _Known(False, monotonic() + AGAIN_S)
 
         kind = upstream.header(b"content-type") or b""
-        return upstream.status == 200 and kind.startswith(b"text/html")
+        return _Known(upstream.status == 200 and kind.startswith(b"text/html"), math.inf)
 
 
 def _headers(headers: Headers) -> Headers:

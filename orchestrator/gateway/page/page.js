@@ -6,6 +6,7 @@ const KEY = "orch.key";
 const PLOT_S = 150;
 const LOG_LINES = 500;
 const RETRY_MS = [1000, 2000, 4000, 8000];
+const SILENT_MS = 40000; // the gateway says something each 15 s at least
 
 const $ = (id) => document.getElementById(id);
 
@@ -117,12 +118,15 @@ let feed = null;
 let failures = 0;
 let retry = 0;
 let points = [];
+let heard = 0;
+let version = null;
 
 async function follow() {
   clearTimeout(retry);
   feed?.abort();
   if (document.hidden) return; // a page that nobody sees costs nothing
   const mine = (feed = new AbortController());
+  heard = Date.now();
   let why = "the connection ended";
   try {
     const answer = await ask("/page/feed", { signal: mine.signal });
@@ -136,6 +140,7 @@ async function follow() {
     failures = 0;
     setText($("link"), "");
     for await (const [name, data] of eventsOf(answer)) {
+      heard = Date.now();
       if (name !== null) take(name, JSON.parse(data));
     }
   } catch (error) {
@@ -153,7 +158,9 @@ function take(name, data) {
     may.act = data.may;
     may.manage = data.may && data.manage;
     may.allowed = data.manage;
-    setText($("version"), data.version);
+    if (version !== null && version !== data.version && !talk.length) location.reload(); // of a newer orch
+    version = data.version;
+    setText($("version"), version);
     $("key-button").hidden = !data.keyed;
     setText($("key-button"), data.may ? "Forget key" : "Enter key");
     $("chat-send").disabled = !data.may;
@@ -171,6 +178,10 @@ function take(name, data) {
 }
 
 document.addEventListener("visibilitychange", follow);
+setInterval(() => {
+  // A connection that broke without a word, as when the machine slept.
+  if (!document.hidden && feed && !feed.signal.aborted && Date.now() - heard > SILENT_MS && !$("key-dialog").open) follow();
+}, 5000);
 
 // ---- figures --------------------------------------------------------------------------------------------------------
 
