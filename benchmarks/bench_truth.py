@@ -23,14 +23,19 @@ from tests.support import ROOT, Home, new_home
 PATIENCE_S = 1800.0
 
 
-def add_relay(home: Home, name: str, share: float, pace_ms: float) -> None:
-    """Add the engine behind a relay under a name."""
+def relay_script(home: Home, name: str, share: float, pace_ms: float) -> str:
+    """Write a program that is the engine behind a relay."""
     words = [sys.executable, str(ROOT / "tests" / "fakes" / "slow_relay.py"), str(share), str(pace_ms)]
     path = home.write(
         f"engines/{name}", f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.join(words)} "$@"\n'
     )
     os.chmod(path, 0o755)
-    home.orch("engines", "add", name, path)
+    return path
+
+
+def add_relay(home: Home, name: str, share: float, pace_ms: float) -> None:
+    """Add the engine behind a relay under a name."""
+    home.orch("engines", "add", name, relay_script(home, name, share, pace_ms))
 
 
 def one_bench(home: Home, a: str, b: str, seed: int, tokens: int, *more: str) -> dict[str, object]:

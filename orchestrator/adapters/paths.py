@@ -102,6 +102,11 @@ class Paths:
         return os.path.join(self.state, "verifications.json")
 
     @property
+    def gates_file(self) -> str:
+        """What became of new builds of engines."""
+        return os.path.join(self.state, "gates.json")
+
+    @property
     def starts_file(self) -> str:
         return os.path.join(self.state, "starts.json")
 

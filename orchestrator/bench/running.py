@@ -26,10 +26,23 @@ from orchestrator.core.bench.blocks import (
 )
 from orchestrator.core.bench.estimator import Side
 from orchestrator.core.bench.workloads import WARM_UP, WARM_UP_TOKENS, Workload, request_body
-from orchestrator.core.errors import OrchError
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
 MOST_FAILURES = 3
 """Times in a row that a pair is begun again because a request of ours failed."""
+
+
+class BenchTargetFailed(OrchError):
+    """Raised when one of the two targets does not start, or does not answer.
+
+    :ivar side: which of them
+    :ivar error: what is wrong with it, as the daemon told it
+    """
+
+    def __init__(self, side: Side, error: OrchError) -> None:
+        super().__init__(error.message, details=error.details, hint=error.hint)
+        self.side = side
+        self.error = error
 
 
 class PairSpoilt(Exception):
@@ -76,7 +89,8 @@ class BenchRun:
         """Measure until the plan is over.
 
         :param progress: what was measured before; half a pair does not count, as its halves are to be neighbours
-        :raises OrchError: when a target does not start, or does not answer
+        :raises BenchTargetFailed: when a target does not start, or does not answer
+        :raises OrchError: when the daemon does not answer
         """
         for pair, blocks in enumerate(progress.pairs):
             if len(blocks) == 1:
@@ -93,7 +107,8 @@ class BenchRun:
             except PairSpoilt as spoilt:
                 failures = failures + 1 if spoilt.kind == "unusable" else 0
                 if failures >= MOST_FAILURES:
-                    raise OrchError(f"the bench is given up: {spoilt.reason}", hint="look at `orch logs`") from spoilt
+                    error = OrchError(f"the bench is given up: {spoilt.reason}", hint="look at `orch logs`")
+                    raise BenchTargetFailed(step.side, error) from spoilt
 
                 progress = self._keep(progress, ThrownPair(step.pair, spoilt.kind, spoilt.reason))
                 continue
@@ -116,7 +131,13 @@ class BenchRun:
         began = time.monotonic()
         self._link.wait_idle(self._client.prefix)
         self._say(f"{head}: starting{self._time_left(progress)}")
-        self._link.switch(target.switch_text)
+        try:
+            self._link.switch(target.switch_text)
+        except (NotRunningError, TimedOutError):
+            raise
+        except OrchError as error:
+            raise BenchTargetFailed(step.side, error) from error
+
         self._on_start(step.side, self._link.argv())
         pid = self._link.status()["pid"]
         self._link.wait_idle(self._client.prefix)

@@ -69,6 +69,16 @@ class DaemonConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EnginesConfig:
+    """New builds of engines.
+
+    :param tolerate_slower: than the current build, percent; a build that is slower by more is not made current
+    """
+
+    tolerate_slower: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; paths are absolute, or empty."""
 
@@ -76,6 +86,7 @@ class Config:
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     residency: ResidencyConfig = field(default_factory=ResidencyConfig)
+    engines: EnginesConfig = field(default_factory=EnginesConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("restart.window_s", ("float",), "time in which starts are counted, s", minimum=1, maximum=86400),
     Setting("restart.cooldown_s", ("float",), "rest before one more try, doubling, s", minimum=0, maximum=86400),
     *RESIDENCY_SETTINGS,
+    Setting("engines.tolerate_slower", ("float",), "so much slower may a new build be, percent", minimum=0, maximum=50),
 )  # fmt: skip
 
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
@@ -276,6 +288,7 @@ def _build(values: Mapping[str, Value]) -> Config:
         daemon=DaemonConfig(**_table(values, "daemon")),
         restart=RestartPolicy(**_table(values, "restart"), healthy_s=cast(float, values["daemon.healthy_s"])),
         residency=ResidencyConfig(**_table(values, "residency")),
+        engines=EnginesConfig(**_table(values, "engines")),
     )
 
 

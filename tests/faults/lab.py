@@ -122,8 +122,12 @@ class Lab(Home):
         self.orch("engines", "add", name, path)
         return path
 
-    def engine_script(self, name: str, dialect: str, *, wrapper: str = "exec {}") -> str:
-        table = self.write(f"fakes/{name}.json", json.dumps(table_of(BUILDS[dialect])))
+    def engine_script(self, name: str, dialect: str, *, wrapper: str = "exec {}", slow_by: float = 1.0) -> str:
+        """Write a fake engine's program.
+
+        :param slow_by: its tokens take so many times as long
+        """
+        table = self.write(f"fakes/{name}.json", json.dumps({**table_of(BUILDS[dialect]), "slow_by": slow_by}))
         code = f"import sys; sys.path[0] = {ROOT!r}; from tests.fakes.fake_llama.main import main; main()"
         words = [sys.executable, "-S", "-E", "-c", code, table]
         line = wrapper.format(f'{shlex.join(words)} "$@"')

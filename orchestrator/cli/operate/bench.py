@@ -107,7 +107,10 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchS
     """Measure, and print the report; also of what was measured until the user broke it off."""
     import contextlib
 
-    with _shell(store) as shell, store.lock():
+    from orchestrator.bench.running import BenchTargetFailed
+    from orchestrator.cli.bench_shell import bench_shell
+
+    with bench_shell(find_paths(), store) as shell:
         newest = max((each.id for each in store.runs()), default=0)
         try:
             report = work(shell)
@@ -120,6 +123,8 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchS
                     diagnostics.note("broken off; what was measured is kept: `orch bench resume` goes on")
 
             return exit_codes.INTERRUPTED
+        except BenchTargetFailed as failed:
+            raise failed.error from failed
         finally:
             diagnostics.clear_progress()
 
@@ -187,25 +192,3 @@ def _command(args: argparse.Namespace) -> list[str]:
             words += [f"--{name}", str(value)]
 
     return [*words, "--quick"] if args.quick else words
-
-
-def _shell(store: BenchStore) -> Any:
-    import contextlib
-    from collections.abc import Iterator
-
-    from orchestrator.bench.daemon_link import DaemonLink
-    from orchestrator.bench.session import BenchShell
-    from orchestrator.cli.launching import ensure_daemon
-
-    @contextlib.contextmanager
-    def made() -> Iterator[BenchShell]:
-        paths = find_paths()
-        started = ensure_daemon(paths)
-        link = DaemonLink(paths.control_socket, diagnostics.progress)
-        try:
-            yield BenchShell(paths, link, store, diagnostics.progress, diagnostics.note, started)
-        finally:
-            if started:
-                link.end_daemon()
-
-    return made()

@@ -1,4 +1,4 @@
-"""`orch engines build|update|rollback`, the installed builds in `list`, and their part of `remove`."""
+"""`orch engines build|update|use|rollback`, the installed builds in `list`, and their part of `remove`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
+from orchestrator.cli.setup import engines_gate
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
+    from orchestrator.adapters.store.gates import GateRecord
     from orchestrator.engines.build.install import BuildOptions, InstallResult
     from orchestrator.engines.build.installs import Install
     from orchestrator.engines.build.output import Progress
@@ -49,6 +51,9 @@ def add_actions(action: Adder) -> None:
     update = action("update", "build the newest of what the current build was made from, and show what changed")
     update.add_argument("id", metavar="ID")
     _add_build_options(update)
+    use = action("use", "make an installed build the current one, whatever was found of it")
+    use.add_argument("id", metavar="ID")
+    use.add_argument("build", metavar="BUILD", help="`orch engines list --builds` shows them")
     action("rollback", "go back to the build that was current before").add_argument("id", metavar="ID")
 
 
@@ -57,6 +62,9 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="compilers at once, by default by cores and memory")
     parser.add_argument(
         "--no-verify", action="store_true", help="leave out `orch verify`, some 20 s; the smoke test stays"
+    )
+    parser.add_argument(
+        "--no-gate", action="store_true", help="make it current without comparing it with the current build"
     )
     parser.add_argument(
         "--define", action="append", default=[], metavar="NAME=VALUE", help="one more cmake definition; repeatable"
@@ -68,11 +76,12 @@ def run_action(args: argparse.Namespace) -> int:
 
     paths = find_paths()
     _check_id(args.id)
-    return {"build": _build, "update": _update, "rollback": _rollback}[args.action](paths, args)
+    actions = {"build": _build, "update": _update, "rollback": _rollback, "use": engines_gate.use}
+    return actions[args.action](paths, args)
 
 
 def _build(paths: Paths, args: argparse.Namespace) -> int:
-    return _show(args, _install(args, _source(args), paths))
+    return _show(args, paths, *_install(args, _source(args), paths))
 
 
 def _update(paths: Paths, args: argparse.Namespace) -> int:
@@ -84,7 +93,8 @@ def _update(paths: Paths, args: argparse.Namespace) -> int:
     if before is None:
         raise UsageError(f"engine `{args.id}` has no installed build", hint=f"run `orch engines build {args.id}`")
 
-    result = _install(args, build_sources.source_of_record(before.manifest["source"]), paths, before)
+    source = build_sources.source_of_record(before.manifest["source"])
+    result, judged = _install(args, source, paths, before)
     old, new = before.manifest["source"], result.install.manifest["source"]
     changes = None
     if old.get("commit") and new.get("commit") and new["kind"] == "git" and old["commit"] != new["commit"]:
@@ -104,7 +114,7 @@ def _update(paths: Paths, args: argparse.Namespace) -> int:
     if changes is not None:
         more |= {"commits": changes[0], "log": list(changes[1])}
 
-    return _show(args, result, more)
+    return _show(args, paths, result, judged, more)
 
 
 def _rollback(paths: Paths, args: argparse.Namespace) -> int:
@@ -115,7 +125,7 @@ def _rollback(paths: Paths, args: argparse.Namespace) -> int:
         output.json_data({"id": args.id, "from": before, "to": now})
     else:
         output.line(f"`{args.id}` is {now} again, it was {before}")
-        diagnostics.note("a running engine keeps its build until it is restarted")
+        engines_gate.note_restart()
 
     return exit_codes.OK
 
@@ -146,7 +156,7 @@ def described_builds(engine: str, paths: Paths) -> list[dict[str, object]]:
     """Return the installed builds of an engine as `--json` prints them."""
     from orchestrator.engines.build import installs
 
-    return [_described(each) for each in installs.installed(engine, paths)]
+    return [_described(each, paths) for each in installs.installed(engine, paths)]
 
 
 def note_disk_use(paths: Paths, engines: tuple[str, ...]) -> None:
@@ -158,6 +168,7 @@ def note_disk_use(paths: Paths, engines: tuple[str, ...]) -> None:
             size = sum(each.size_bytes for each in builds) / 2**20
             plural = "s" if len(builds) > 1 else ""
             diagnostics.note(f"{engine}: {len(builds)} installed build{plural}, {size:.1f} MiB (`--builds` lists them)")
+            engines_gate.note_kept_beside(paths, engine)
 
 
 def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace) -> int:
@@ -185,10 +196,16 @@ def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace
         diagnostics.note("no build is installed (`orch engines build upstream`)")
 
     output.table(("ID", "BUILD", "STATE", "VERSION", "BACKEND", "SIZE_MIB", "BUILT_AT"), rows)
+    for engine in engines:
+        engines_gate.note_kept_beside(paths, engine)
+
     return exit_codes.OK
 
 
-def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None) -> InstallResult:
+def _install(
+    args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None
+) -> tuple[InstallResult, GateRecord | None]:
+    """Build, and make the build current unless its gate refuses it."""
     from orchestrator.engines.build.install import BuildObserver, install_engine
     from orchestrator.engines.build.machine import read_build_host
 
@@ -203,27 +220,12 @@ def _install(args: argparse.Namespace, source: Source, paths: Paths, before: Ins
         result = install_engine(
             args.id, source, _build_options(args, before), read_build_host(), paths, BuildObserver(say, _show_step)
         )
-        if not args.no_verify:
-            _verify(args.id, paths)
-
-        return result
+        diagnostics.clear_progress()
+        return result, engines_gate.settle(args, paths, result.install)
     finally:
         diagnostics.clear_progress()
         for each, handler in previous_handlers.items():
             signal.signal(each, handler)
-
-
-def _verify(name: str, paths: Paths) -> None:
-    """Verify the build that is current now on the known truth, and say what came out; a wrong one stays installed."""
-    from orchestrator.engines.registry import EngineRegistry
-    from orchestrator.engines.verify.verifier import Verifier
-
-    report = Verifier(paths, diagnostics.progress).known_truth(EngineRegistry(paths).resolve(name))
-    diagnostics.clear_progress()
-    if report.verdict == "wrong":
-        diagnostics.warn(f"{report.build} computes wrongly: {report.summary}; see `orch verify {name}`")
-    else:
-        diagnostics.note(f"verified on the known truth: {report.verdict}, {report.summary}")
 
 
 def _build_options(args: argparse.Namespace, before: Install | None) -> BuildOptions:
@@ -292,25 +294,43 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def _show(args: argparse.Namespace, result: InstallResult, more: dict[str, object] | None = None) -> int:
+def _show(
+    args: argparse.Namespace,
+    paths: Paths,
+    result: InstallResult,
+    judged: GateRecord | None,
+    more: dict[str, object] | None = None,
+) -> int:
     from orchestrator.core.dialect.model_limits import known_limits
+    from orchestrator.engines.build import installs
 
     limits = known_limits(result.capabilities.kind, result.capabilities.spec_stages)
     for limit in limits:
         diagnostics.warn(limit)
 
+    install = installs.find(result.install.engine, result.install.build, paths)
+    code = exit_codes.OK if install.current else exit_codes.FAILED
     if args.json:
-        facts = {**_described(result.install), "reused": result.reused, "log": result.log, "limits": list(limits)}
+        facts = {**_described(install, paths), "reused": result.reused, "log": result.log, "limits": list(limits)}
         output.json_data({**facts, **({"update": more} if more else {})})
-        return exit_codes.OK
+        return code
 
-    install = result.install
+    if not install.current:
+        against = judged.against if judged is not None else "another build"
+        output.line(f"`{install.engine}` {install.build} is installed, and {against} stays current")
+        engines_gate.note_kept_beside(paths, install.engine)
+        return code
+
     how = "is installed already, and current" if result.reused else f"is installed and current: {install.server}"
     output.line(f"`{install.engine}` {install.build} {how}")
-    return exit_codes.OK
+    if judged is not None:
+        diagnostics.note(judged.reason)
+        engines_gate.note_restart()
+
+    return code
 
 
-def _described(install: Install) -> dict[str, object]:
+def _described(install: Install, paths: Paths) -> dict[str, object]:
     manifest = install.manifest
     kept = ("version", "commit", "build_number", "backend", "source", "built_at", "build_s", "size_bytes")
     return {
@@ -319,5 +339,6 @@ def _described(install: Install) -> dict[str, object]:
         "current": install.current,
         "previous": install.previous,
         "server": install.server,
+        "gate": engines_gate.gate_of(paths, install.engine, install.build),
         **{name: manifest.get(name) for name in kept},
     }

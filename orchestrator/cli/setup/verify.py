@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     verifier = Verifier(paths, diagnostics.progress)
     reports: list[Report] = []
     for target in args.targets or _all_engines(registry):
-        engine = _engine(registry, target)
+        engine = _engine(paths, registry, target)
         if engine is not None and args.against is None:
             reports.append(verifier.known_truth(engine, full=args.full))
             continue
@@ -95,11 +95,17 @@ def _all_engines(registry: EngineRegistry) -> list[str]:
     return found
 
 
-def _engine(registry: EngineRegistry, target: str) -> Engine | None:
+def _engine(paths: Paths, registry: EngineRegistry, target: str) -> Engine | None:
+    """Return the engine that `ENGINE`, `ENGINE@BUILD` or a path names; None for what names a model as well."""
+    from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.core.profile.profile import engine_of
+
     if target in registry.ids() or (os.sep in target and os.access(target, os.X_OK) and not os.path.isdir(target)):
         return registry.resolve(target)
 
-    return None
+    engine = engine_of(target)
+    names_build = "@" in target and engine in registry.ids() and engine not in ProfileStore(paths).names()
+    return registry.resolve(target) if names_build else None
 
 
 def _candidate(paths: Paths, registry: EngineRegistry, target: str) -> Candidate:
@@ -124,7 +130,7 @@ def _candidate(paths: Paths, registry: EngineRegistry, target: str) -> Candidate
 def _other(paths: Paths, registry: EngineRegistry, candidate: Candidate, against: str) -> Candidate:
     from dataclasses import replace
 
-    engine = _engine(registry, against)
+    engine = _engine(paths, registry, against)
     return replace(candidate, engine=engine) if engine is not None else _candidate(paths, registry, against)
 
 

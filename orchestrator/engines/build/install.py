@@ -1,4 +1,4 @@
-"""From a source to an installed build: plan, build, copy, probe, smoke test, and only then `current`."""
+"""From a source to an installed build: plan, build, copy, probe, smoke test. Another step makes it `current`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BuildObserver:
 
 @dataclass(frozen=True, slots=True)
 class InstallResult:
-    """:param reused: the build was installed already, and is current again"""
+    """:param reused: the build was installed already"""
 
     install: installs.Install
     capabilities: Capabilities
@@ -65,7 +65,7 @@ class InstallResult:
 def install_engine(
     engine: str, source: Source, options: BuildOptions, machine: BuildHost, paths: Paths, observer: BuildObserver
 ) -> InstallResult:
-    """Build an engine and make it current. Whatever fails, the builds installed before are as they were.
+    """Build an engine and install it beside the builds that are there. Whatever fails, those are as they were.
 
     :raises OrchError: with what failed
     """
@@ -83,7 +83,6 @@ def install_engine(
         known = next((each for each in installs.installed(engine, paths) if each.build == name), None)
         if known is not None and installs.verify(known.server) is None:
             capabilities = probe(known.server, paths).capabilities
-            installs.make_current(engine, name, paths)
             return InstallResult(installs.find(engine, name, paths), capabilities, True, log)
 
         observer.say(f"building {name} with {jobs} jobs; log: {log}")
@@ -108,7 +107,6 @@ def install_engine(
             shutil.rmtree(directory, ignore_errors=True)
             raise
 
-        installs.make_current(engine, name, paths)
         probe(os.path.join(final, "bin", SERVER), paths)  # the first start need not ask
         return InstallResult(installs.find(engine, name, paths), capabilities, False, log)
 

@@ -129,12 +129,30 @@ def rollback(engine: str, paths: Paths) -> tuple[str, str]:
                 hint="run `orch engines list --builds`",
             )
 
-        reason = verify(before.server)
-        if reason is not None:
-            raise OrchError(f"the earlier build cannot be used: {reason}", hint=f"run `orch engines build {engine}`")
-
+        _check_files(before, "the earlier build")
         make_current(engine, before.build, paths)
         return (now.build if now else "none", before.build)
+
+
+def use(engine: str, build: str, paths: Paths) -> tuple[str, str]:
+    """Make an installed build current, whatever its gate said.
+
+    :return: the build that was current, and the one that is
+    :raises OrchError: when it is not there, or its files are not those that were installed
+    """
+    with locked(engine, paths):
+        chosen = find(engine, build, paths)
+        now = current(engine, paths)
+        _check_files(chosen, f"the build `{build}`")
+        make_current(engine, build, paths)
+        return (now.build if now else "none", build)
+
+
+def _check_files(install: Install, what: str) -> None:
+    """:raises OrchError: when the files are not those that were installed"""
+    reason = verify(install.server)
+    if reason is not None:
+        raise OrchError(f"{what} cannot be used: {reason}", hint=f"run `orch engines build {install.engine}`")
 
 
 def remove(engine: str, paths: Paths, build: str | None = None) -> tuple[Install, ...]:

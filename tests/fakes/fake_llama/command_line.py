@@ -23,11 +23,13 @@ class Build:
 
     :param takes: whether a spelling is followed by a value; other words are refused
     :param removed: spellings that are known only to be refused
+    :param slow_by: tokens take so many times as long as the model's faults say
     """
 
     name: str
     takes: dict[str, bool]
     removed: list[str]
+    slow_by: float = 1.0
 
     @classmethod
     def load(cls, table: str) -> Build:

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from tests.fakes.fake_llama.command_line import Build, Refused
@@ -50,6 +51,7 @@ def run(build: Build, given: dict[str, str], argv: list[str], log: Log) -> None:
     port = int(given["--port"])
     files = Files(model, f"{os.path.basename(model).removesuffix('.gguf')}-{os.getpid()}")
     faults = files.begin(argv, port)
+    faults = replace(faults, tokens_s=faults.tokens_s / build.slow_by)
     if faults.die_at == "spawn":
         die(faults, log)
 
