@@ -37,9 +37,12 @@ def request(path: str, target: str, body: bytes | None = None, *, timeout_s: flo
     return rest
 
 
-def stream(path: str, target: str) -> Iterator[bytes]:
-    """Yield the lines of an answer as they come, without their ends, until the daemon closes."""
-    with _send(path, target, None, None) as connection:
+def stream(path: str, target: str, body: bytes | None = None) -> Iterator[bytes]:
+    """Yield the lines of an answer as they come, without their ends, until the daemon closes.
+
+    :param body: as in `request`
+    """
+    with _send(path, target, body, None) as connection:
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = _receive(connection, None)

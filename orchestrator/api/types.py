@@ -100,6 +100,22 @@ class InstanceStatus(TypedDict):
     progress: str
 
 
+class LeaseStatus(TypedDict):
+    """A client that tries other targets for a while (`orch bench`), after which what served before serves again.
+
+    `serves` is what that was in focus; `resume` is the command that goes on with it, empty where there is none. `state`
+    is `interrupted` once it was broken off, and `failed` where what served before could not be started again; `cause`
+    says why.
+    """
+
+    title: str
+    resume: str
+    since: str
+    state: Literal["held", "restoring", "interrupted", "failed"]
+    serves: TargetName | None
+    cause: str | None
+
+
 class Status(TypedDict):
     version: Literal[1]
     state: StateName
@@ -124,6 +140,7 @@ class Status(TypedDict):
     memory: list[MemoryStatus]
     unloaded: UnloadedStatus | None
     instances: list[InstanceStatus]
+    lease: LeaseStatus | None
 
 
 """The answer of `orch status --json`.

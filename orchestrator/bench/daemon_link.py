@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 from orchestrator.api import client
 from orchestrator.api.top_frames import TopFrame
 from orchestrator.api.types import Status
-from orchestrator.core.errors import OrchError, TimedOutError
+from orchestrator.bench.lease import HeldLease
+from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
 SWITCH_S = 3600.0
 LOOK_S = 0.25
@@ -30,6 +32,7 @@ class DaemonLink:
     def __init__(self, socket: str, say: Say) -> None:
         self._socket = socket
         self._say = say
+        self._lease: HeldLease | None = None
 
     def status(self) -> Status:
         answer: Status = self._get("/v1/status")
@@ -49,7 +52,10 @@ class DaemonLink:
 
         :raises OrchError: when it did not start
         """
-        body = {"target": target, "strategy": "replace", "again": True, "unverified": True}
+        body: dict[str, object] = {"target": target, "strategy": "replace", "again": True, "unverified": True}
+        if self._lease is not None:
+            body["lease"] = self._lease.id
+
         operation = self._post("/v1/switch", body)["operation"]
         deadline = time.monotonic() + SWITCH_S
         while True:
@@ -90,23 +96,39 @@ class DaemonLink:
         )
 
     def end_daemon(self) -> None:
-        """Stop the engine, and then the daemon, which was started for the bench alone."""
-        self._post("/v1/down", {"all": True})
+        """Stop the engine, and then the daemon, which was started for the bench alone; it may have ended by itself."""
+        with contextlib.suppress(NotRunningError):
+            self._post("/v1/down", {"all": True})
 
-    def restore(self, before: tuple[str, str] | None) -> None:
-        """Have what ran before run again, or nothing when nothing did."""
-        if before is None:
-            self._post("/v1/down", {})
-        else:
-            status = self.status()
-            if (status["profile"], status["engine"], status["state"]) != (*before, "ready"):
-                self._say(f"going back to {before[0]}@{before[1]}")
-                self.switch(f"{before[0]}@{before[1]}")
+    @contextlib.contextmanager
+    def lease(self, title: str, resume: str = "") -> Iterator[None]:
+        """Try other targets in the block: what served before it serves again after it, however it ends.
+
+        In the block, whatever is asked of the daemon raises `LeaseEndedError` once a person has started, switched or
+        stopped something: that stays.
+
+        :param title: what for, in one line, for `orch status`
+        :param resume: the command that goes on with it once it was broken off; empty where there is none
+        :raises OrchError: when somebody else holds one; at the end, when something does not serve again
+        """
+        lease = self._lease = HeldLease(self._socket, title, resume)
+        try:
+            yield
+        finally:
+            self._lease = None
+            for progress in lease.give_back():
+                self._say(f"going back to what served before: {progress}")
 
     def _get(self, target: str) -> Any:
+        if self._lease is not None:
+            self._lease.check()
+
         return json.loads(client.request(self._socket, target))
 
     def _post(self, target: str, body: dict[str, object]) -> Any:
+        if self._lease is not None:
+            self._lease.check()
+
         return json.loads(client.request(self._socket, target, json.dumps(body).encode(), timeout_s=120))
 
 

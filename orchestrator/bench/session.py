@@ -48,8 +48,12 @@ class BenchShell:
     started_daemon: bool = False
 
     def running(self) -> tuple[str, str] | None:
-        """Return the profile and engine that run, or are on their way."""
+        """Return the profile and engine that run, or are on their way; those that serve again in a moment first."""
         status = self.link.status()
+        lease = status.get("lease")
+        if lease is not None and lease["state"] in ("held", "restoring"):
+            return (lease["serves"]["profile"], lease["serves"]["engine"]) if lease["serves"] is not None else None
+
         if status["state"] in ("stopped", "failed") or not status["profile"] or not status["engine"]:
             return None
 
@@ -79,14 +83,10 @@ class BenchShell:
         )
 
     @contextlib.contextmanager
-    def staged(self, targets: Sequence[BenchTarget], before: tuple[str, str] | None) -> Iterator[None]:
-        """Have the targets' profiles there; at the end, have what ran before run again."""
-        with bench_profiles(self.paths, targets):
-            try:
-                yield
-            finally:
-                if not self.started_daemon:
-                    self.link.restore(before)
+    def staged(self, targets: Sequence[BenchTarget], title: str, resume: str = "") -> Iterator[None]:
+        """Have the targets' profiles there, and hold the lease; at the end, what ran before runs again."""
+        with bench_profiles(self.paths, targets), self.link.lease(title, resume):
+            yield
 
     def machine(self) -> dict[str, Any]:
         """Return what the figures were made on."""
@@ -183,7 +183,7 @@ def _go_on(shell: BenchShell, run: int, spec: BenchSpec, progress: BenchProgress
 
     state = "interrupted"
     try:
-        with shell.staged(list(targets.values()), spec.before):
+        with shell.staged(list(targets.values()), f"bench {run}", f"orch bench resume {run}"):
             client = shell.client(run)
             bench = BenchRun(
                 spec.plan, spec.workload, spec.tokens, targets, shell.link, client, shell.say, keep, started

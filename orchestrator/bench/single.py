@@ -126,7 +126,7 @@ def _single(
     }
     state = "interrupted"
     try:
-        with shell.staged(targets, before):
+        with shell.staged(targets, f"bench {run} ({kind})"):
             client = shell.client(run)
             for target in targets:
                 shell.link.wait_idle(client.prefix)

@@ -2,8 +2,8 @@
 
 `ENGINE`, `PROFILE`, `PROFILE@ENGINE`, each with `+key=value,...` behind it; an engine may be `ENGINE@BUILD`, one of its
 installed builds. Settings over a profile become a profile file of their own, which extends it: so they are checked as
-any profile is, and the daemon needs to know nothing of benches. The file is removed when the bench ends, and by the
-next one after a crash.
+any profile is, and the daemon needs to know nothing of benches. The file is removed when the bench ends, and after a
+crash by the daemon or the next bench.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hashlib import sha256
 from orchestrator.adapters.config.profile_editing import parse_value, set_values
 from orchestrator.adapters.config.profile_files import SUFFIX, ProfileStore
 from orchestrator.adapters.config.text_file import write_text
+from orchestrator.adapters.config.trial_profiles import HEADING, sweep_trial_profiles
 from orchestrator.adapters.gguf.reader import GgufError, read_gguf
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.bench.conditions import BenchSide
@@ -28,8 +29,6 @@ from orchestrator.core.profile.profile import engine_of, split_target
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
 
-MADE = re.compile(r"bench-[0-9a-f]{12}")
-HEADING = "# Written by `orch bench`, and removed at its end."
 _PAIR = re.compile(r"""((?:[^,"'\[\]]|"[^"]*"|'[^']*'|\[[^\]]*\])+)(?:,|$)""")
 
 
@@ -118,7 +117,7 @@ def bench_profiles(paths: Paths, targets: Sequence[BenchTarget]) -> Iterator[Non
 
     :raises ProblemsError: when a setting is wrong; nothing is left then
     """
-    sweep_bench_profiles(paths)
+    sweep_trial_profiles(paths)
     made = []
     try:
         for target in {each.profile: each for each in targets if each.settings}.values():
@@ -130,23 +129,6 @@ def bench_profiles(paths: Paths, targets: Sequence[BenchTarget]) -> Iterator[Non
         for path in made:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-
-
-def sweep_bench_profiles(paths: Paths) -> list[str]:
-    """Remove what a bench has left that was killed; only one bench runs at a time."""
-    swept = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(paths.profiles):
-            if MADE.fullmatch(name.removesuffix(SUFFIX)):
-                path = os.path.join(paths.profiles, name)
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    ours = file.readline().startswith(HEADING)
-
-                if ours:
-                    os.unlink(path)
-                    swept.append(name.removesuffix(SUFFIX))
-
-    return swept
 
 
 def _write_profile(paths: Paths, target: BenchTarget) -> None:

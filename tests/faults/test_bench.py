@@ -108,7 +108,7 @@ def test_an_interrupted_bench_keeps_its_blocks_and_goes_on(lab: Lab) -> None:
     starts = len(lab.starts("slow"))
     report = json.loads(lab.orch("bench", "resume", "--json").stdout)
     assert (report["blocks"], report["verdict"], report["state"]) == (6, "a_faster", "done")
-    assert len(lab.starts("slow")) - starts == 3 - kept // 2
+    assert len(lab.starts("slow")) - starts == 3 - kept // 2, report["conditions"]
 
 
 def test_a_killed_bench_goes_on_and_returns_to_what_ran_before_it(lab: Lab) -> None:
@@ -117,8 +117,6 @@ def test_a_killed_bench_goes_on_and_returns_to_what_ran_before_it(lab: Lab) -> N
     until(lambda: blocks_kept(lab, bench) >= 2, "a pair is kept")
     bench.kill()
     bench.communicate()
-    assert profiles_left(lab) != []
-
     report = json.loads(lab.orch("bench", "resume", "--json").stdout)
     assert (report["blocks"], report["state"]) == (6, "done")
     assert profiles_left(lab) == []

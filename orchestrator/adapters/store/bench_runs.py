@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from urllib.parse import quote
 from orchestrator.core.errors import AlreadyRunningError, OrchError
 
 VERSION = 1
+LOCK_TRIES = 5
+LOCK_RETRY_S = 0.05
+"""Who looks whether a bench runs has the lock for an instant."""
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -44,7 +48,7 @@ class KeptRun:
     """One bench, without its blocks.
 
     :param kind: `pair`, `pass`, `depth` or `load`
-    :param state: `running` also after a crash, `interrupted`, `done`
+    :param state: `running`, `interrupted` or `done`
     """
 
     id: int
@@ -106,10 +110,27 @@ class BenchStore:
                 "SELECT id, started_s, kind, title, spec, state, result FROM runs ORDER BY id DESC"
             ).fetchall()
 
+        killed = any(row[5] == "running" for row in rows) and not self._in_use()
         return [
-            KeptRun(number, started_s, kind, title, json.loads(spec), state, json.loads(result) if result else None)
+            KeptRun(
+                number,
+                started_s,
+                kind,
+                title,
+                json.loads(spec),
+                "interrupted" if killed and state == "running" else state,
+                json.loads(result) if result else None,
+            )
             for number, started_s, kind, title, spec, state, result in rows
         ]
+
+    def _in_use(self) -> bool:
+        """Return whether a bench runs: what is kept of one that was killed says so for ever."""
+        try:
+            with bench_lock(self.path, tries=1):
+                return False
+        except (AlreadyRunningError, OSError):
+            return True
 
     def find(self, run: int | None) -> KeptRun:
         """Return a bench; the newest when none is named.
@@ -134,22 +155,12 @@ class BenchStore:
     def close(self) -> None:
         self._connection.close()
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Be the one bench that runs.
 
         :raises AlreadyRunningError: when another one is
         """
-        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AlreadyRunningError("another bench runs here", hint="wait for its end, or stop it") from None
-
-            yield
-        finally:
-            os.close(descriptor)
+        return bench_lock(self.path)
 
     def _open(self) -> None:
         connection = self._connection
@@ -182,3 +193,27 @@ class BenchStore:
         except sqlite3.Error as error:
             hint = "move it away to begin anew" if isinstance(error, sqlite3.DatabaseError) else None
             raise OrchError(f"{self.path} cannot be used", details=(str(error),), hint=hint) from error
+
+
+@contextlib.contextmanager
+def bench_lock(path: str, tries: int = LOCK_TRIES) -> Iterator[None]:
+    """Be the one bench that runs, or see to it that none does.
+
+    :param path: of the benches' file
+    :raises AlreadyRunningError: when another one is
+    """
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        for left in reversed(range(tries)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise AlreadyRunningError("another bench runs here", hint="wait for its end, or stop it") from None
+
+                time.sleep(LOCK_RETRY_S)
+
+        yield
+    finally:
+        os.close(descriptor)

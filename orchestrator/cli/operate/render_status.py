@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.api.types import AttemptStatus, InstanceStatus, Status
+from orchestrator.api.types import AttemptStatus, InstanceStatus, LeaseStatus, Status
 from orchestrator.api.wording import STATE_SYMBOLS, instance_state, instance_use, memory_texts
 
 
@@ -25,6 +25,10 @@ def lines(status: Status) -> Iterator[str]:
 
     if status["notice"]:
         yield f"  notice    {status['notice']}"
+
+    lease = status.get("lease")
+    if lease is not None:
+        yield f"  {'lease' if lease['state'] in ('held', 'restoring') else lease['state']:<9} {lease_text(lease)}"
 
     if status["build"]:
         yield f"  build     {status['build']}"
@@ -72,6 +76,20 @@ def lines(status: Status) -> Iterator[str]:
     if len(status.get("instances", ())) > 1:
         yield ""
         yield from resident_lines(status["instances"])
+
+
+def lease_text(lease: LeaseStatus) -> str:
+    """Return who tries other targets, and what comes after it; or what became of it."""
+    serves = f"{lease['serves']['profile']}@{lease['serves']['engine']}" if lease["serves"] else ""
+    match lease["state"]:
+        case "held":
+            after = f"{serves} serves again at its end" if serves else "nothing runs after it, as before it"
+            return f"{lease['title']}, since {lease['since']}; {after}"
+        case "restoring":
+            return f"{lease['title']} is over; {serves or 'what was tried'} {'comes back' if serves else 'ends'}"
+        case _:
+            go_on = f"; `{lease['resume']}` goes on" if lease["resume"] else ""
+            return f"{lease['title']}: {lease['cause']}{go_on}"
 
 
 def resident_lines(rows: Sequence[InstanceStatus]) -> Iterator[str]:

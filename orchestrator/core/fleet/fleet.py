@@ -11,6 +11,8 @@ The decision tree of `step_fleet`:
    pinned); 1.3 else that of the focus, as one switch. Another move of the focus that is under way is cancelled.
    Once it serves it is the focus; what was it before, in another seat, is ended unless it stays.
    `RestartRequested`: 1.4 the seat of its profile, and the focus stays where it is.
+   `RestoreRequested`: 1.5 the seat of its profile, that of the focus unless what is there stays, or a new one; what is
+   in it ends, whatever switch was under way, and no failure brings it back.
 2. `LoadRequested`: 2.1 its profile serves, is on its way, or will be started again: nothing. 2.2 It ends, or is
    one side of a switch: not yet; whoever wants it asks again. 2.3 It was unloaded, or failed: again in its seat.
    2.4 A new seat.
@@ -49,6 +51,7 @@ from orchestrator.core.fleet.fleet_states import (
     PinRequested,
     Refused,
     RestartRequested,
+    RestoreRequested,
     RulesChanged,
     UnloadRequested,
 )
@@ -68,6 +71,7 @@ from orchestrator.core.fleet.lifecycle_states import (
 )
 from orchestrator.core.fleet.looks import look
 from orchestrator.core.fleet.resident_states import (
+    NOBODY,
     CancelRequested,
     EndCause,
     SleepRequested,
@@ -79,6 +83,7 @@ from orchestrator.core.fleet.resident_states import (
     UpRequested,
     slot_of,
     state_is_active,
+    target_of,
 )
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.fleet.seats import Seats
@@ -96,6 +101,8 @@ def step_fleet(
             turn.name_focus(event.switch, keep=event.keep)
         case RestartRequested():  # 1.4
             turn.restart(event.switch)
+        case RestoreRequested():  # 1.5
+            turn.restore(event)
         case LoadRequested():  # 2
             turn.load(event)
         case DownRequested():  # 3
@@ -155,6 +162,38 @@ class _FleetTurn(Seats):
             operation = SwitchOperation(event.slot, None, event.target, event.strategy, self.now)
             cause = EndCause("interrupted", f"{event.target.profile} is not loaded any more")
             self.effects.append(SwitchFinished(operation, False, False, cause, 0.0, 0.0))
+
+    def restore(self, event: RestoreRequested) -> None:
+        seat, focus = self.fleet.seat_of(event.target.profile), self.fleet.focus
+        if seat is None:
+            seat = event.slot if focus is None or not (event.focus and self._makes_room(focus, event.keeps)) else focus
+
+        for operation, move in self.fleet.moves.items():
+            if event.focus and move.seat != seat:
+                self.step_seat(move.seat, CancelRequested(operation))
+
+        # The end of a switch in this seat is not to empty it.
+        self.fleet = replace(self.fleet, moves={name: m for name, m in self.fleet.moves.items() if m.seat != seat})
+        self.take_over(seat)
+        if event.focus or focus is None:
+            self.fleet = replace(self.fleet, focus=seat)
+
+        resident = self.fleet.residents.get(seat, NOBODY)
+        switch, serves = resident.switch, state_is_active(resident.state) and target_of(resident.state) == event.target
+        if switch is not None and switch.operation.origin == event.target != switch.operation.target:
+            self.step_seat(seat, CancelRequested(switch.operation.id))  # what has not ended yet serves on
+            return
+
+        if not resident.holding and (switch is not None or not serves):
+            self.step_seat(seat, StopAllRequested())
+
+        self.step_seat(seat, UpRequested(event.target, event.slot))
+
+    def _makes_room(self, seat: str, keeps: frozenset[str]) -> bool:
+        """Return whether what is in a seat may be replaced."""
+        resident = self.fleet.residents[seat]
+        stays = resident.profiles & keeps or self.is_pinned(seat)
+        return not stays or not self.is_used(seat)
 
     def load(self, event: LoadRequested) -> None:
         seat = self.fleet.seat_of(event.target.profile)

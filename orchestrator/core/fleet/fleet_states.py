@@ -189,6 +189,21 @@ class RestartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreRequested:
+    """Have this serve again, after others were tried; what was tried is not returned to, should the start fail.
+
+    :param slot: a fresh id
+    :param focus: requests without a known model name go to it at once, and wait for it
+    :param keeps: profiles that stay loaded: anything else in focus makes room
+    """
+
+    target: Target
+    slot: str
+    focus: bool = True
+    keeps: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRequested:
     """Load this beside what runs, if it is not loaded already; `slot` is a fresh id.
 
@@ -251,6 +266,7 @@ FleetEvent = (
     | SwitchRequested
     | FocusRequested
     | RestartRequested
+    | RestoreRequested
     | LoadRequested
     | DownRequested
     | UnloadRequested

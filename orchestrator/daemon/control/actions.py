@@ -134,6 +134,7 @@ class Actions:
     async def switch(
         self, target: str, strategy: Strategy | None, *, dry_run: bool, now: bool = False, again: bool = False,
         keep: bool = False, unverified: bool = False, force: bool = False,
+        check: Callable[[Target], None] | None = None,
     ) -> dict[str, object]:  # fmt: skip
         """Begin a switch, in the place of one that is under way, or say what it would do.
 
@@ -142,6 +143,7 @@ class Actions:
         :param keep: what was in focus stays loaded
         :param unverified: also to what `orch verify` has found to be computed wrongly
         :param force: also to what cannot fit
+        :param check: raises what speaks against it at the moment at which it would begin
         :raises OrchError: when it cannot work
         """
         running = target_of(self._owner.fleet.state) if self._owner.fleet.slots else None
@@ -161,6 +163,9 @@ class Actions:
                 self._preparer.trust(resolved.target)
 
             await self._models.try_read()
+            if check is not None:
+                check(resolved.target)
+
             earlier = self._switcher.current
             operation = await self._begin(resolved, planned, reason, now=now, again=again, keep=keep)
             replaced = name_of(earlier.target) if earlier is not None and earlier.id != operation else None

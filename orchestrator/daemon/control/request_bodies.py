@@ -31,6 +31,16 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     keep: bool = False
     unverified: bool = False
     force: bool = False
+    lease: str | None = None
+
+
+class LeaseBody(msgspec.Struct, forbid_unknown_fields=True):
+    title: str
+    resume: str = ""
+
+
+class LeaseEndBody(msgspec.Struct, forbid_unknown_fields=True):
+    lease: str
 
 
 class LoadBody(msgspec.Struct, forbid_unknown_fields=True):

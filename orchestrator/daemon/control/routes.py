@@ -4,7 +4,7 @@
     GET  /v1/frame?points=N&requests=N           what a dashboard shows (`api/top_frames.py`); asked for each second
     POST /v1/up       {"profile"?, "engine"?, "beside"?, "unverified"?, "force"?}   start, or replace what is in focus;
                                                  and load the profiles in `beside` beside it
-    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?, "again"?, "keep"?, "unverified"?, "force"?}
+    POST /v1/switch   {"target", "strategy"?, "dry_run"?, "now"?, "again"?, "keep"?, "unverified"?, "force"?, "lease"?}
                                                  begin a switch of the focus; with dry_run, say what it would do; with
                                                  again, start anew what runs; with keep, what was in focus stays loaded
     POST /v1/load     {"profile", "engine"?, "unverified"?, "force"?}   load it beside what runs; where `taken` is
@@ -12,6 +12,11 @@
     POST /v1/unload   {"profile"}                end it; the next request for it loads it again
     POST /v1/pin      {"profile", "pinned"?}     never unload it while the daemon runs; with pinned false, let it go
     GET  /v1/switch?operation=ID&wait_s=S        its phase, and its result once there is one
+    POST /v1/lease    {"title", "resume"?}       try other targets while the answer lasts, by switches that name the
+                                                 lease. JSON Lines: the lease; once it is given back, the progress until
+                                                 what served before serves again; why it ended, and what does not. Who
+                                                 leaves gives it back
+    POST /v1/lease/end {"lease"}                 give it back
     POST /v1/cancel   {}                         cancel the switch under way
     POST /v1/reload   {}                         read the profiles anew, restart what changed
     POST /v1/restart  {"profile"?}               end what runs once its requests are done, and start the same again
@@ -34,6 +39,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from urllib.parse import parse_qs
 
@@ -57,6 +63,8 @@ from orchestrator.daemon.control.loading import LoadingActions
 from orchestrator.daemon.control.request_bodies import (
     CancelBody,
     DownBody,
+    LeaseBody,
+    LeaseEndBody,
     LoadBody,
     PinBody,
     QuarantineBody,
@@ -72,6 +80,7 @@ from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import Switcher, name_of
+from orchestrator.daemon.residency.leases import Leases
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.requests.ids import MAX_ID
 from orchestrator.gateway.requests.listing import cancelled_entries, request_entries
@@ -109,6 +118,7 @@ class Control:
         switcher: Switcher,
         actions: Actions,
         loading: LoadingActions,
+        leases: Leases,
         event_log: EventLog,
         log: InstanceLog,
         targets: Callable[[Target | None], Targets],
@@ -125,6 +135,7 @@ class Control:
         self._switcher = switcher
         self._actions = actions
         self._loading = loading
+        self._leases = leases
         self._event_log = event_log
         self._log = log
         self._list_targets = targets
@@ -139,6 +150,8 @@ class Control:
             ("POST", "/v1/up"): self._up,
             ("POST", "/v1/switch"): self._switch,
             ("GET", "/v1/switch"): self._switch_state,
+            ("POST", "/v1/lease"): self._lease,
+            ("POST", "/v1/lease/end"): self._end_lease,
             ("POST", "/v1/load"): self._load,
             ("POST", "/v1/unload"): self._unload,
             ("POST", "/v1/pin"): self._pin,
@@ -196,16 +209,21 @@ class Control:
         answer = await self._actions.up(
             body.profile, body.engine, body.beside, unverified=body.unverified, force=body.force
         )
+        operation = answer["operation"]
+        await self._leases.acted(f"orch up {answer['profile']}", str(operation) if operation is not None else None)
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _load(self, request: Request, response: Response) -> None:
         body = await body_of(request, LoadBody)
         answer = await self._loading.load(body.profile, body.engine, unverified=body.unverified, force=body.force)
+        await self._leases.loaded(Target(str(answer["profile"]), str(answer["engine"])))
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _unload(self, request: Request, response: Response) -> None:
         body = await body_of(request, UnloadBody)
-        response.send(200, _JSON, msgspec.json.encode(await self._loading.unload(body.profile)))
+        answer = await self._loading.unload(body.profile)
+        await self._leases.ended({str(answer["profile"])}, f"orch unload {answer['profile']}")
+        response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _pin(self, request: Request, response: Response) -> None:
         body = await body_of(request, PinBody)
@@ -222,8 +240,29 @@ class Control:
             keep=body.keep,
             unverified=body.unverified,
             force=body.force,
+            check=partial(self._leases.check, body.lease) if body.lease is not None else None,
         )
+        if body.lease is None and not body.dry_run:
+            await self._leases.acted(f"orch switch {body.target}", str(answer["operation"]))
+
         response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _lease(self, request: Request, response: Response) -> None:
+        body = await body_of(request, LeaseBody)
+        lease = await self._leases.open(body.title, body.resume)
+        try:
+            response.start(200, _LINES)
+            async for news in lease.news(self._status_builder.progress):
+                response.write(msgspec.json.encode(news) + b"\n")
+
+            response.end()
+        finally:
+            self._leases.gone(lease)
+
+    async def _end_lease(self, request: Request, response: Response) -> None:
+        body = await body_of(request, LeaseEndBody)
+        self._leases.leave(body.lease)
+        response.send(200, _JSON, b"{}")
 
     async def _reload(self, request: Request, response: Response) -> None:
         response.send(200, _JSON, msgspec.json.encode(await self._actions.reload()))
@@ -309,6 +348,8 @@ class Control:
     async def _down(self, request: Request, response: Response) -> None:
         body = await body_of(request, DownBody)
         stopped, left = await self._loading.down(body.profiles, force=body.force)
+        what = " ".join(("orch down", *body.profiles))
+        await self._leases.ended({each.profile for each in stopped} if body.profiles else None, what)
         ends = body.all or (self._ends_with_engine and not left)
         answer = {
             "target": str(stopped[0]) if stopped else None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, Status, UnloadedStatus
+from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, LeaseStatus, Status, UnloadedStatus
 from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
 from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
@@ -34,6 +34,7 @@ class StatusBuilder:
     :param abandoned: how many slots of the engine work for clients that are gone
     :param waiting: how many requests wait for a profile, and since when, by profile
     :param idle_s: seconds since the last request of a profile; None where it had none
+    :param lease: who tries other targets, or was interrupted while he did
     :ivar gateway_url: where clients reach the gateway
     :ivar residents: builds the rows of `instances`
     """
@@ -53,6 +54,7 @@ class StatusBuilder:
         abandoned: Callable[[], int] = lambda: 0,
         waiting: Callable[[], Mapping[str, tuple[int, float]]] = dict,
         idle_s: Callable[[str], float | None] = lambda profile: None,
+        lease: Callable[[], LeaseStatus | None] = lambda: None,
     ) -> None:
         self._owner = owner
         self._runs = runs
@@ -65,6 +67,7 @@ class StatusBuilder:
         self.gateway_url = gateway_url
         self.clock = clock
         self._abandoned = abandoned
+        self._lease = lease
         self.residents = ResidentRows(owner, runs, traffic, waiting, clock, idle_s)
         self._comparing = False
 
@@ -111,6 +114,7 @@ class StatusBuilder:
             if fleet.asleep is not None
             else None,
             instances=self.residents.rows(),
+            lease=self._lease(),
         )
 
     def progress(self) -> str:

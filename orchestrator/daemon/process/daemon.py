@@ -18,6 +18,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from orchestrator.adapters.config.config_file import load_config
+from orchestrator.adapters.config.trial_profiles import sweep_unused_trial_profiles
 from orchestrator.adapters.hardware.gpu_sources import open_gpus
 from orchestrator.adapters.http1 import HttpLimits, HttpServer
 from orchestrator.adapters.log.file import LogFile
@@ -63,6 +64,7 @@ from orchestrator.daemon.process.manager_link import ManagerLink
 from orchestrator.daemon.process.signals import Signals
 from orchestrator.daemon.process.sockets import Listeners, url_of
 from orchestrator.daemon.residency.demand import DemandScheduler
+from orchestrator.daemon.residency.leases import Leases
 from orchestrator.daemon.residency.memory_looks import MemoryLooks
 from orchestrator.daemon.residency.residency import ResidencyKeeper
 from orchestrator.daemon.residency.usage import UsageBook
@@ -198,10 +200,19 @@ class Daemon:
             underway = dispatcher.underway()
             return sum(abandoned_slots(underway, ledger.recent, work) for work in telemetry.works)
 
+        ends_alone = self._signals.ending.set if self._options.started_by_up else None
+        clock = Clock(time() - monotonic())
+        self._leases = Leases(
+            tasks, owner, switcher, self._desired, self._event_log,
+            now=lambda: clock.rfc3339(monotonic()),
+            sweep=partial(sweep_unused_trial_profiles, self._paths),
+            end=ends_alone,
+        )  # fmt: skip
+        self._leases.recall(self._desired.lease)
         status = StatusBuilder(
             owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
-            Clock(time() - monotonic()), abandoned, dispatcher.hold.waiting,
-            lambda profile: usage.idle_s(profile, monotonic()),
+            clock, abandoned, dispatcher.hold.waiting,
+            lambda profile: usage.idle_s(profile, monotonic()), self._leases.status,
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history, status.residents)
         actions = Actions(
@@ -223,6 +234,7 @@ class Daemon:
         limits = HttpLimits(idle_timeout_s=600.0, connections=CONTROL_CONNECTIONS)
         control = HttpServer(api.handle, limits, uids={0, os.geteuid()}, make_room="any")
         link = ManagerLink(self._notifier, owner, router, gateway_url)
+        await anyio.to_thread.run_sync(sweep_unused_trial_profiles, self._paths)
         await models.try_read()
         await anyio.to_thread.run_sync(self._history.open)
         core.start("signals", self._signals.heed)
@@ -325,6 +337,7 @@ class Daemon:
             switcher,
             actions,
             loading,
+            self._leases,
             self._event_log,
             self._log,
             targets=lambda running: list_targets(self._paths, running),
@@ -367,6 +380,7 @@ class Daemon:
         router.close()
         gateway.stop_accepting()
         switcher.interrupt(EndCause("interrupted", "the daemon ends"))
+        self._leases.close()
         # Asked for by the service manager, not by a person: what is wanted stays wanted for the next start.
         desired, loaded = self._owner.fleet.desired, self._desired.loaded()
         await self._owner.ask(DownRequested())

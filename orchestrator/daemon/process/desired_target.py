@@ -2,6 +2,7 @@
 
 `state.json` says what ran last (`last`), and what was to run when the daemon ended (`wanted`), both of the focus; and
 what was loaded, the one that was used last first (`fleet`). That is started again, and what `residency.preload` names.
+While somebody tries other targets (`lease`), all of that is what served before.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.store.state_file import load_state, save_state
+from orchestrator.api.types import LeaseStatus
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.fleet_states import LoadRequested
 from orchestrator.core.fleet.lifecycle_states import Target
 from orchestrator.core.fleet.resident_states import UpRequested
+from orchestrator.core.residency.lease import ServedTargets
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget, read_files
 from orchestrator.daemon.process.remembered_fleet import (
     as_saved,
     loaded_targets,
+    remembered_lease,
     remembered_target,
     remembered_targets,
     within_rules,
@@ -74,6 +78,10 @@ class DesiredTarget:
         self._lost = ""
         self._writing = threading.Lock()
         self._kept = False
+        self._held = False
+        self._due = True
+        self._seen: tuple[Target | None, frozenset[Target]] = (None, frozenset())
+        self._turn = anyio.Lock()
         self._remembered, notice = load_state(path)
         if notice:
             _log.warning("%s", notice)
@@ -165,38 +173,73 @@ class DesiredTarget:
         _log.error("%s: %s", error.message, "; ".join(error.details))
         self._event_log.add("refused", error.message)
 
+    @property
+    def lease(self) -> LeaseStatus | None:
+        """The lease that the daemon before has noted."""
+        return remembered_lease(self._remembered.get("lease"))
+
+    async def hold(self, served: ServedTargets, note: LeaseStatus) -> None:
+        """Remember these as what is to run, whatever runs from now on."""
+        self._held = True
+        if served.focus is not None:
+            self._remembered["last"] = as_saved(served.focus)
+
+        self._remembered["wanted"] = as_saved(served.focus) if served.focus is not None else None
+        self._remembered["fleet"] = [as_saved(target) for target in served.targets]
+        self._remembered["lease"] = dict(note)
+        await self._save()
+
+    async def release(self, note: LeaseStatus | None) -> None:
+        """Remember what runs again."""
+        noted = dict(note) if note is not None else None
+        if self._held or self._remembered.get("lease") != noted:
+            self._held = False
+            self._remembered["lease"] = noted
+            self._due = True
+            await self._remember()
+
+    async def again(self, target: Target) -> OrchError | None:
+        """Look whether a target that ran before can be started as it is written; the reason why not."""
+        resolved = await self._resolved(target.profile, target.engine, ran_before=True)
+        return resolved if isinstance(resolved, OrchError) else None
+
     async def follow(self) -> None:
         """Save what is to run each time that changes, for ever."""
         generation = 0
-        saved: tuple[Target | None, frozenset[Target]] = (None, frozenset())
-        due = True
         while True:
-            with anyio.move_on_after(SAVE_AGAIN_S if due and generation else None):
+            with anyio.move_on_after(SAVE_AGAIN_S if self._due and generation else None):
                 await self._owner.published.changed(generation)
 
             generation = self._owner.published.generation
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Save what is to run, if that has changed or could not be saved."""
+        if not self._held:
             fleet = self._owner.fleet
             desired, loaded = fleet.desired, loaded_targets(fleet, self.order())
-            if (desired, frozenset(loaded)) == saved and not due:
-                continue
+            if (desired, frozenset(loaded)) != self._seen or self._due:
+                self._seen, self._due = (desired, frozenset(loaded)), True
+                if desired is not None:
+                    self._remembered["last"] = as_saved(desired)
 
-            if desired is not None:
-                self._remembered["last"] = as_saved(desired)
+                self._remembered["wanted"] = self._remembered.get("last") if desired is not None else None
+                self._remembered["fleet"] = [as_saved(target) for target in loaded]
 
-            self._remembered["wanted"] = self._remembered.get("last") if desired is not None else None
-            self._remembered["fleet"] = [as_saved(target) for target in loaded]
-            saved, due = (desired, frozenset(loaded)), not await self._saved()
+        if self._due:
+            await self._save()
 
-    async def _saved(self) -> bool:
-        """Save what is remembered; False when it cannot be: a full disk costs the record, never the engine."""
+    async def _save(self) -> None:
+        """Save what is remembered, later where it cannot be now: a full disk costs the record, never the engine."""
+        self._due = False
         try:
-            await anyio.to_thread.run_sync(self._write, dict(self._remembered))
+            async with self._turn:  # an older one is not to come last
+                await anyio.to_thread.run_sync(self._write, dict(self._remembered))
         except (OSError, RuntimeError) as error:
+            self._due = True
             self._say_lost(error)
-            return False
-
-        self._lost = ""
-        return True
+        else:
+            self._lost = ""
 
     def _write(self, remembered: dict[str, object], *, last: bool = False) -> None:
         """Save this, unless what is to be kept for the next daemon is written already: a slow disk may have held it up.
@@ -226,12 +269,18 @@ class DesiredTarget:
         """Save what runs for the next daemon: the service manager ended this one, and nobody stopped the engines.
 
         :param desired: what is to run in focus
-        :param loaded: all that was loaded, the one that was used last first
+        :param loaded: all that was loaded, the one that was used last first; while something else is held, that is kept
         """
-        if (desired is not None or loaded) and not self._options.started_by_up:
+        started_by_up = self._options.started_by_up
+        if self._held and started_by_up:
+            self._remembered |= {"wanted": None, "fleet": []}
+        elif not self._held and (started_by_up or (desired is None and not loaded)):
+            return
+        elif not self._held:
             self._remembered["wanted"] = as_saved(desired) if desired is not None else None
             self._remembered["fleet"] = [as_saved(target) for target in loaded]
-            try:
-                self._write(dict(self._remembered), last=True)
-            except OSError as error:
-                self._say_lost(error)
+
+        try:
+            self._write(dict(self._remembered), last=True)
+        except OSError as error:
+            self._say_lost(error)

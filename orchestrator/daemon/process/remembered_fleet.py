@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.api.types import LeaseStatus, TargetName
 from orchestrator.core.fleet.fleet_states import Fleet, ResidencyRules
 from orchestrator.core.fleet.lifecycle_states import Backoff, Target
 from orchestrator.core.fleet.resident_states import Resident, state_is_active, target_of
@@ -26,6 +27,24 @@ def remembered_targets(value: object) -> list[Target]:
     """Return the targets that the state file keeps, without what is none."""
     found = map(remembered_target, value) if isinstance(value, list) else ()
     return list(dict.fromkeys(target for target in found if target is not None))
+
+
+def remembered_lease(value: object) -> LeaseStatus | None:
+    """Return the lease that the state file keeps; None for anything else."""
+    match value:
+        case {
+            "title": str(title),
+            "resume": str(resume),
+            "since": str(since),
+            "state": ("held" | "restoring" | "interrupted" | "failed") as state,
+            "serves": serves,
+            "cause": str() | None as cause,
+        }:
+            focus = remembered_target(serves)
+            name = TargetName(profile=focus.profile, engine=focus.engine) if focus is not None else None
+            return LeaseStatus(title=title, resume=resume, since=since, state=state, serves=name, cause=cause)
+        case _:
+            return None
 
 
 def loaded_targets(fleet: Fleet, order: Sequence[str]) -> list[Target]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.config.trial_profiles import sweep_trial_profiles
 from orchestrator.adapters.paths import Paths
-from orchestrator.bench.targets import BenchTarget, bench_profiles, parse_target, sweep_bench_profiles
+from orchestrator.bench.targets import BenchTarget, bench_profiles, parse_target
 from orchestrator.core.errors import OrchError, UsageError
 from tests.unit.engines.engine_scripts import paths_below
 
@@ -105,5 +106,5 @@ def test_what_a_killed_bench_left_is_removed_and_a_users_profile_of_such_a_name_
 
     left.write_text(text)
     Path(paths.profiles, "bench-0123456789ab.toml").write_text('schema = 1\nextends = "mine"\n')
-    assert sweep_bench_profiles(paths) == [target.profile]
+    assert sweep_trial_profiles(paths) == [target.profile]
     assert sorted(os.listdir(paths.profiles)) == ["bench-0123456789ab.toml", "mine.toml"]

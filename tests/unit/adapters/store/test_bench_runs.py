@@ -29,7 +29,10 @@ def test_what_was_kept_comes_back_in_order(tmp_path: Path) -> None:
     found = again.find(run)
     assert (found.state, found.spec, found.result) == ("interrupted", {"seed": 1}, {"blocks": 3})
     assert again.find(None).id == other
-    assert again.find(other).state == "running"
+    with again.lock():
+        assert again.find(other).state == "running"
+
+    assert again.find(other).state == "interrupted", "nobody runs it"
     again.close()
 
 

@@ -54,6 +54,7 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         memory=[],
         unloaded=None,
         instances=[],
+        lease=None,
     )
     return Status(**{**base, **changes})  # type: ignore[typeddict-item]
 

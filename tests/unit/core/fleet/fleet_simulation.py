@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.core.fleet.admission import MemoryLook, Use
@@ -22,6 +23,7 @@ from orchestrator.core.fleet.fleet_states import (
     Refused,
     ResidencyRules,
     RestartRequested,
+    RestoreRequested,
     RulesChanged,
     Told,
     UnloadRequested,
@@ -123,6 +125,9 @@ class SimulatedFleet:
         self.requested.add(slot)
         self.take(RestartRequested(SwitchRequested(Target(profile, engine), slot, "replace", again=True)))
         return slot
+
+    def restore(self, profile: str, *, focus: bool = True, keeps: Iterable[str] = ()) -> None:
+        self.take(RestoreRequested(Target(profile, "upstream"), self._fresh(), focus, frozenset(keeps)))
 
     def cancel(self, operation: str) -> None:
         self.take(CancelRequested(operation))

@@ -83,6 +83,10 @@ class FleetMachine(RuleBasedStateMachine):
     def a_restart_is_requested(self, profile: str, engine: str) -> None:
         self.sim.restart(profile, engine)
 
+    @rule(profile=PROFILES, focus=st.booleans(), keeps=st.lists(PROFILES, max_size=2))
+    def what_served_before_is_requested(self, profile: str, focus: bool, keeps: list[str]) -> None:
+        self.sim.restore(profile, focus=focus, keeps=[profile, *keeps])
+
     @precondition(lambda self: self.sim.fleet.moves)
     @rule()
     def a_switch_is_cancelled(self) -> None:
