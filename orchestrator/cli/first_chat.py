@@ -14,7 +14,7 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
 
 QUESTION = "Say hello in one short sentence."
-MOST_TOKENS = 120
+MOST_TOKENS = 64
 """A model that thinks first says so in these; nobody waits for a long thought."""
 
 PATIENCE_S = 300.0

@@ -161,6 +161,10 @@ def test_a_name_that_is_taken_is_said_and_another_one_is_chosen(home: Home) -> N
     assert "there is a profile `toy` already: this one is called `toy-q8_0`" in done.stderr
     refused = home.orch("init", "--dry-run", "--name", "toy", check=False)
     assert refused.returncode == 2 and "--force" in refused.stderr
+    for name in ("../toy", "Toy Two"):
+        wrong = home.orch("init", "--dry-run", "--name", name, check=False)
+        assert wrong.returncode == 2 and "cannot be a profile's name" in wrong.stderr
+
     assert "/profiles/toy.toml" in home.orch("init", "--dry-run", "--name", "toy", "--force").stdout
 
 

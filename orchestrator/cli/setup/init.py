@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
     from orchestrator.cli.setup import init_view as view
+    from orchestrator.core.profile.profile import NAME_RULE, is_name
 
     asks = not (args.yes or args.json or args.dry_run)
     if asks and not _somebody_there():
@@ -78,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json and not (args.yes or args.dry_run):
         raise UsageError("--json asks nothing", hint="add --yes, or look first with --dry-run")
+
+    if args.name is not None and not is_name(args.name):
+        raise UsageError(f"`{args.name[:80]}` cannot be a profile's name", details=(f"allowed: {NAME_RULE}",))
 
     paths = find_paths()
     store = ProfileStore(paths)
@@ -99,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
 
     chosen = _demo(engines) if proposal is None else _profile(args, paths, store, proposal)
     document |= {"profile": chosen.name, "file": chosen.file, "text": chosen.text}
+    known = chosen.file is not None and _text_of(chosen.file) == chosen.text
     if args.dry_run:
-        if chosen.text is not None and not args.json:
-            view.show_profile(chosen.file or "", chosen.text, written=False)
+        if chosen.file is not None and chosen.text is not None and not args.json:
+            view.show_profile(chosen.file, chosen.text, "is there already" if known else "would write")
 
         return _finish(args, document)
 
@@ -109,9 +114,11 @@ def run(args: argparse.Namespace) -> int:
     if chosen.file is not None and chosen.text is not None:
         from orchestrator.adapters.config.profile_import import write_profiles
 
-        write_profiles(store, {chosen.name: chosen.text}, force=True)
+        if not known:
+            write_profiles(store, {chosen.name: chosen.text}, force=True)
+
         if not args.json:
-            view.show_profile(chosen.file, chosen.text, written=True)
+            view.show_profile(chosen.file, chosen.text, "is there already" if known else "wrote")
 
     if service:
         from orchestrator.cli.setup.service import install_user_service
@@ -243,8 +250,8 @@ def _without_model(
     if asks:
         output.line()
         diagnostics.note("no model was found. Either of these:")
-        diagnostics.note(f"  1  fetch a small one: {SMALL_MODEL} (`orch pull`; some GB)")
-        diagnostics.note("  2  demo: a toy that orch generates, which recites a text; nothing is fetched")
+        diagnostics.note(f"  1  fetch a small one: {SMALL_MODEL}")
+        diagnostics.note("  2  demo: a toy that orch generates, which recites a text")
         if view.choose("which?", ["fetch", "demo"]) == 0:
             return proposal_of(_pulled(args, paths, SMALL_MODEL), engines, host, args.use or "chat")
 
@@ -287,8 +294,12 @@ def _profile(args: argparse.Namespace, paths: Paths, store: ProfileStore, propos
     taken = {name for profile in profiles for name in profile.names} | set(store.names())
     wanted = args.name or profile_name(model.title)
     file, text = _checked(paths, store, proposal, wanted)
-    if wanted not in taken or args.force or _text_of(file) == text:
+    if wanted not in taken or args.force:
         return _Chosen(wanted, file, text, None)
+
+    for name in () if args.name else store.names():  # the same profile is not made again
+        if _text_of(same := os.path.join(store.directory, f"{name}.toml")) == text:
+            return _Chosen(name, same, text, None)
 
     if args.name is not None:
         raise UsageError(

@@ -22,7 +22,7 @@ MOST_TRIES = 3
 
 FITS: Mapping[Verdict, str] = {
     "fits": "",
-    "fits_with_offload": "partly in host memory",
+    "fits_with_offload": "part in host memory",
     "unclear": "may not fit",
     "does_not_fit": "does not fit",
 }
@@ -36,8 +36,14 @@ def show_machine(engines: Sequence[EngineHere], host: HostRoom) -> None:
         rows.append(("  no graphics card that an engine uses", ""))
 
     rows.append(("  host memory", f"{host.total_mib} MiB, {host.free_mib} available"))
-    rows += [(f"  engine {each.engine.id}", f"{each.engine.build}, {short(each.engine.path)}") for each in engines]
+    rows += [(f"  engine {each.engine.id}", f"{each.engine.build}, {_place(each)}") for each in engines]
     _aligned(rows)
+
+
+def _place(here: EngineHere) -> str:
+    """Return where an engine is; its source alone where orch or pip has put it."""
+    found = here.engine
+    return found.source if found.source in ("installed", "package xllamacpp") else short(found.path)
 
 
 def show_models(proposals: Sequence[Proposal], found: int) -> None:
@@ -62,9 +68,10 @@ def show_notes(notes: Sequence[str]) -> None:
         output.line(f"  and {len(notes) - MOST_NOTES} more: `orch init --dry-run --json` has all of them")
 
 
-def show_profile(file: str, text: str, *, written: bool) -> None:
+def show_profile(file: str, text: str, what: str) -> None:
+    """:param what: is or would be done with it"""
     output.line()
-    output.line(f"{'wrote' if written else 'would write'} {short(file)}")
+    output.line(f"{what}: {short(file)}")
     for line in text.rstrip("\n").splitlines():
         output.line(f"  {line}".rstrip())
 
@@ -143,12 +150,12 @@ def _row(proposal: Proposal) -> tuple[str, ...]:
     examined, model = proposal.examined, proposal.examined.model
     words = [
         {"embedding": "embeddings", "reranker": "ranks texts", "chat": ""}[examined.kind],
-        "" if examined.has_template or examined.kind != "chat" else "has no chat template",
-        "sees images" if examined.projector else "",
-        {"": "", "mtp": "drafts (MTP)"}.get(examined.draft, f"drafts ({examined.draft})"),
+        "" if examined.has_template or examined.kind != "chat" else "no chat template",
+        "images" if examined.projector else "",
+        {"": "", "mtp": "MTP"}.get(examined.draft, f"drafts ({examined.draft})"),
         f"{len(model.files)} parts" if len(model.files) > 1 else "",
         FITS[proposal.plan.judgement.verdict],
-        f"slow: reads {proposal.host_gb_a_token:.0f} GB of host memory a token" if proposal.is_slow else "",
+        f"slow: {proposal.host_gb_a_token:.0f} GB a token" if proposal.is_slow else "",
     ]
     own = model.owner in (YOURS, PROFILES)
     origin = short(os.path.dirname(examined.path)) if own else model.owner

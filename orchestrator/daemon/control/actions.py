@@ -123,7 +123,7 @@ class Actions:
             if fallback is None:
                 raise UsageError(
                     "no profile was named, and none ran before",
-                    hint="`orch up PROFILE`; `orch profile list` shows them",
+                    hint="`orch up PROFILE`; `orch profile list` shows them, `orch init` makes one",
                 )
 
             profile, engine = fallback.profile, engine or fallback.engine

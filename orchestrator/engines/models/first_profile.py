@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.dialect.model_fit import model_misfit
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
+from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.forecast import decode_amounts
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
@@ -23,7 +24,7 @@ from orchestrator.core.setup.first_profile import (
 )
 from orchestrator.engines.models.examine import Examined
 from orchestrator.engines.new_profile import MARGINS_MIB
-from orchestrator.engines.plan import devices_used, gather
+from orchestrator.engines.plan import gather
 from orchestrator.engines.registry import Engine
 
 DRAFT_MAX = 3
@@ -90,21 +91,23 @@ def propose(examined: Examined, engine: Engine, devices: Sequence[DeviceRoom], h
 
     trained = examined.parts[0].context_length or 0
 
-    def plan(settings: Sequence[Reasoned]) -> Plan:
-        values: dict[str, Value] = {each.key: each.value for each in (*settings, *fixed)}
-        profile = EngineProfile("new", engine.id, examined.path, (), values, Recovery(), ())
-        subject = gather(profile, engine, examined.parts)
-        return plan_of(subject, devices_used(values, devices), host, advise=False)
+    goal: Goal = GOALS[use]
+    measuring = _measuring(examined, trained) if examined.kind != "chat" else []
+    values: dict[str, Value] = {each.key: each.value for each in (*measuring, *fixed)}
+    if not measuring:
+        values["context.parallel"] = goal.slots
 
-    if examined.kind != "chat":
-        measuring = tuple(_measuring(examined, trained))
-        found = plan(measuring)
+    subject = gather(EngineProfile("new", engine.id, examined.path, (), values, Recovery(), ()), engine, examined.parts)
+
+    def plan(shape: PlanShape) -> Plan:
+        return plan_of(replace(subject, shape=shape), devices, host, advise=False)
+
+    if measuring:
+        found = plan(subject.shape)
         return Proposal(examined, engine, use, (*_said(measuring, found), *fixed), found)
 
-    goal: Goal = GOALS[use]
-
     def sized(tokens: int, kv: str) -> Plan:
-        return plan([Reasoned(*each, "") for each in _shape(tokens, goal.slots, kv)])
+        return plan(replace(subject.shape, context_tokens=tokens, kv_k=kv, kv_v=kv))
 
     choice = choose_context(goal, trained, sized)
     settings = (*context_reasons(choice, goal, trained), *_fitting(devices), *fixed)
@@ -115,11 +118,6 @@ def without_drafts(proposal: Proposal) -> Proposal:
     """Return a proposal for a build that cannot draft."""
     kept = tuple(each for each in proposal.settings if not each.key.startswith("speculative."))
     return Proposal(proposal.examined, proposal.engine, proposal.use, kept, proposal.plan)
-
-
-def _shape(tokens: int, slots: int, kv: str) -> list[tuple[str, Value]]:
-    values: list[tuple[str, Value]] = [("context.size", tokens), ("context.parallel", slots)]
-    return values if kv == "f16" else [*values, ("kv.k", kv), ("kv.v", kv)]
 
 
 def _fitting(devices: Sequence[DeviceRoom]) -> list[Reasoned]:

@@ -23,7 +23,7 @@ from orchestrator.engines.models.pull import room_of
 from orchestrator.engines.registry import Engine, EngineRegistry
 
 MOST_OFFERED = 9
-MOST_READ = 24
+MOST_READ = 16
 """Models whose headers are read; the others are told by their names alone."""
 
 HOST_BYTES = 8 << 30
