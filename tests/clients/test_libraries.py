@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.process.ports import free_port
-from tests.clients.conftest import HELLO
+from tests.clients.conftest import HELLO, PROFILE
 from tests.clients.guide import Guide, blocks
+from tests.engines.real_models import fetch
 from tests.support import Home, until
 
 pytestmark = pytest.mark.timeout(400)
@@ -40,6 +41,27 @@ for name in ("gpt-4o", "llama-server"):
     print(answer.choices[0].message.content)
 """
     assert guide.run("python", text).splitlines() == [HELLO["chat"]] * 2
+
+
+@pytest.mark.client("openai")
+def test_a_real_model_answers_beside_the_others(guide: Guide, served: Home) -> None:
+    """One whose template knows no tools: a tool that comes along does no harm."""
+    found = fetch("smollm2")
+    if isinstance(found, str):
+        pytest.skip(found)
+
+    served.profile("smollm2", PROFILE.format(model=found, more="").replace("65536", "4096"))
+    text = """
+from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
+messages = [{"role": "user", "content": "What is the capital city of France called?"}]
+asked = {"model": "smollm2", "messages": messages, "max_tokens": 40, "temperature": 0}
+print(client.chat.completions.create(**asked).choices[0].message.content)
+function = {"name": "test_function", "parameters": {"type": "object", "properties": {}}}
+assert client.chat.completions.create(**asked, tools=[{"type": "function", "function": function}]).choices
+"""
+    assert "Paris" in guide.run("python", text)
 
 
 @pytest.mark.client("openai-js")
@@ -169,6 +191,7 @@ def test_the_requests_of_llama_vscode_are_answered(served: Home) -> None:
     ask(port, "/infill", {**infill, "model": completing["aiModel"]})  # loads it; its time may be over then
     answer = ask(port, "/infill", {**infill, "model": completing["aiModel"]})
     assert answer["content"] == HELLO["code"]
+    served.orch("up", "code")  # what names no model goes there
     warm = {**infill, "n_predict": 0, "samplers": [], "t_max_predict_ms": 1}
     assert "content" in ask(port, "/infill", warm)
 
