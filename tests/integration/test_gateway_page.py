@@ -15,6 +15,7 @@ from orchestrator.api.top_frames import RequestRow
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import RoutingView
 from orchestrator.gateway.page import engine_ui, feed
+from orchestrator.gateway.page.contract import PageFrame
 from tests.integration.gateway_support import (
     DEMO,
     OTHER,
@@ -382,5 +383,34 @@ def test_an_engine_that_does_not_say_whether_it_has_a_page_is_asked_again_later(
                     pass
 
                 assert asked == 2
+
+    drive(work())
+
+
+def test_a_frame_that_cannot_be_made_leaves_the_one_before_and_ends_nothing() -> None:
+    class Fails(ShownPage):
+        fails = True
+
+        async def frame(self) -> PageFrame:
+            if self.fails:
+                raise OSError(24, "too many open files")
+
+            return await super().frame()
+
+    async def work() -> None:
+        shown = Fails(page_model("demo", state="ready"))
+        shown.lines = ["one"]
+        async with gateway(Supervised(VIEW), page=shown) as here:
+            watcher = await Feed.open(here.port)
+            assert (await watcher.event())[0] == "hello"
+            assert await watcher.event() == ("log", ["one"])
+            shown.fails = False
+            assert [(await watcher.event())[0] for _ in range(2)] == ["points", "frame"]
+            shown.fails = True
+            shown.lines.append("two")
+            assert await watcher.event() == ("log", ["two"])
+            shown.fails = False
+            shown.change(queued=5)
+            assert (await watcher.until("frame"))["queued"] == 5
 
     drive(work())

@@ -7,15 +7,19 @@ same bytes. Events: `hello` (what this client may do), `points` (the plot so far
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 
 import msgspec
 
 from orchestrator import __version__
 from orchestrator.adapters.http1 import Headers, Response
+from orchestrator.core.errors import OrchError
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.page.contract import PageFrame, PageHost
 from orchestrator.gateway.page.engine_ui import EngineUis
+
+_log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 QUIET_S = 15.0
@@ -38,6 +42,7 @@ class PageFeed:
         self._frame: PageFrame | None = None
         self._full = b""
         self._reduced = b""
+        self._failing = False
 
     async def follow(self, response: Response, *, may: bool, keyed: bool) -> None:
         """Send the feed for as long as the client and the gateway are there.
@@ -56,7 +61,7 @@ class PageFeed:
         seen, told, seq = b"", monotonic(), None
         while self._dispatcher.accepting:
             frame = await self._newest(may=may)
-            if not seen:
+            if frame and not seen:
                 response.write(_event("points", self._host.points()))
 
             if frame != seen:
@@ -81,10 +86,8 @@ class PageFeed:
     async def _newest(self, *, may: bool) -> bytes:
         async with self._making:
             if monotonic() - self._made_at >= EVERY_S / 2:
-                frame = await self._host.frame()
-                await self._uis.note(frame["models"], self._dispatcher.supervisor.view())
-                self._full, self._reduced = _event("frame", frame), b""
-                self._frame, self._made_at = frame, monotonic()
+                await self._make()
+                self._made_at = monotonic()
 
             if may:
                 return self._full
@@ -93,6 +96,20 @@ class PageFeed:
                 self._reduced = _event("frame", reduced(self._frame))
 
             return self._reduced
+
+    async def _make(self) -> None:
+        try:
+            frame = await self._host.frame()
+        except (OrchError, OSError) as error:  # no descriptor left to read with, say: what was seen last stays
+            if not self._failing:
+                _log.warning("the page has no newer figures: %s", error)
+
+            self._failing = True
+            return
+
+        await self._uis.note(frame["models"], self._dispatcher.supervisor.view())
+        self._full, self._reduced = _event("frame", frame), b""
+        self._frame, self._failing = frame, False
 
 
 def reduced(frame: PageFrame) -> PageFrame:

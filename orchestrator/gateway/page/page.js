@@ -371,13 +371,15 @@ function paintRequests() {
     const drafts = request.draft_tokens ? percent(request.draft_accepted / request.draft_tokens) : "–";
     const result = request.outcome === "error" && request.status ? `error ${request.status}` : request.outcome.replace("_", " ");
     const held = request.held_s >= 0.1 ? ` (${number(request.held_s)} s held)` : "";
+    const took = make("td", "num", `${number(request.total_s)} s`);
+    took.append(make("span", "far", held));
     const cells = [
       ["", new Date(request.started).toLocaleTimeString([], { hour12: false })], ["named", request.profile || "–"],
       ["far", request.route], [`result-${request.outcome}`, result],
-      ["num far", tokens(request.prompt_tokens)], ["num", tokens(request.output_tokens)],
-      ["num", number(request.decode_tok_s)], ["num far", drafts], ["num", `${number(request.total_s)} s${held}`],
+      ["num far", tokens(request.prompt_tokens)], ["num far", tokens(request.output_tokens)],
+      ["num", number(request.decode_tok_s)], ["num far", drafts],
     ];
-    row.append(...cells.map(([className, cell]) => make("td", className, cell)));
+    row.append(...cells.map(([className, cell]) => make("td", className, cell)), took);
     if (request.client) row.title = `key ${request.client}`;
     return row;
   }));
