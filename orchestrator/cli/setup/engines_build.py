@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
-from orchestrator.cli.setup import engines_gate
+from orchestrator.cli.setup import engines_gate, engines_news
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
@@ -54,6 +54,8 @@ def add_actions(action: Adder) -> None:
     use = action("use", "make an installed build the current one, whatever was found of it")
     use.add_argument("id", metavar="ID")
     use.add_argument("build", metavar="BUILD", help="`orch engines list --builds` shows them")
+    news = action("outdated", "tell what there is newer than the current builds, and build nothing")
+    news.add_argument("id", metavar="ID", nargs="?", help="of this engine alone")
     action("rollback", "go back to the build that was current before").add_argument("id", metavar="ID")
 
 
@@ -75,8 +77,16 @@ def run_action(args: argparse.Namespace) -> int:
     from orchestrator.adapters.paths import find_paths
 
     paths = find_paths()
-    _check_id(args.id)
-    actions = {"build": _build, "update": _update, "rollback": _rollback, "use": engines_gate.use}
+    if args.id is not None:
+        _check_id(args.id)
+
+    actions = {
+        "build": _build,
+        "update": _update,
+        "rollback": _rollback,
+        "use": engines_gate.use,
+        "outdated": engines_news.outdated,
+    }
     return actions[args.action](paths, args)
 
 

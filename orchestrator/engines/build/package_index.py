@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from html.parser import HTMLParser
 from http.client import HTTPResponse
@@ -54,14 +54,7 @@ def find(package: str, version: str | None, env: Mapping[str, str] | None = None
 
     :raises OrchError: when the index does not answer or has none
     """
-    env = os.environ if env is None else env
-    base = env.get("PIP_INDEX_URL") or INDEX
-    url = f"{base.rstrip('/')}/{package}/"
-    with _open(url, env, _ACCEPT) as answer:
-        text = answer.read(_LIST_MAX_BYTES).decode("utf-8", "replace")
-        kind = answer.headers.get("content-type", "")
-
-    found = archives(package, url, text, json_answer="json" in kind)
+    found = listed(package, env)
     if version is None and found:
         return max(found.values(), key=lambda each: _order(each.version))
 
@@ -75,6 +68,27 @@ def find(package: str, version: str | None, env: Mapping[str, str] | None = None
         )
 
     return found[wanted]
+
+
+def listed(package: str, env: Mapping[str, str] | None = None) -> dict[str, Archive]:
+    """Return the archives of the index, by version.
+
+    :raises OrchError: when the index does not answer
+    """
+    env = os.environ if env is None else env
+    base = env.get("PIP_INDEX_URL") or INDEX
+    url = f"{base.rstrip('/')}/{package}/"
+    with _open(url, env, _ACCEPT) as answer:
+        text = answer.read(_LIST_MAX_BYTES).decode("utf-8", "replace")
+        kind = answer.headers.get("content-type", "")
+
+    return archives(package, url, text, json_answer="json" in kind)
+
+
+def newer_than(version: str, versions: Iterable[str]) -> list[str]:
+    """Return the versions above one, the newest first."""
+    newer = (each for each in versions if _order(each) > _order(version) and not _same(each, version))
+    return sorted(newer, key=_order, reverse=True)
 
 
 def archives(package: str, url: str, text: str, *, json_answer: bool) -> dict[str, Archive]:
