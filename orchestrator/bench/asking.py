@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,19 +27,33 @@ class GatewayClient:
 
     :param key: None where the gateway wants none
     :param prefix: of the ids of all requests, by which they are told from those of clients
+    :param check: raises what speaks against asking on
     """
 
-    def __init__(self, url: str, key: str | None, prefix: str) -> None:
+    def __init__(self, url: str, key: str | None, prefix: str, check: Callable[[], None] = lambda: None) -> None:
         self._address = urlsplit(url).netloc
         self._key = key
         self.prefix = prefix
+        self.check = check
         self._count = 0
+        self._closed = False
+        self._open: set[http.client.HTTPConnection] = set()
+
+    def close(self) -> None:
+        """Cut the requests that run, in whatever threads they do, and send no more."""
+        self._closed = True
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                if connection.sock is not None:
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def ask(self, name: str, body: dict[str, object]) -> BenchAnswer:
         """Send a chat request, and return what its answer measured.
 
         :raises BenchRequestFailed: when it failed, or the engine gave no figures
+        :raises OrchError: as `check` does
         """
+        self.check()
         self._count += 1
         headers = {"Content-Type": "application/json", "X-Request-Id": f"{self.prefix}{self._count}"}
         if self._key is not None:
@@ -45,6 +62,10 @@ class GatewayClient:
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
         try:
             connection.connect()
+            self._open.add(connection)
+            if self._closed:
+                raise _failed(name, "the bench has ended")
+
             began = time.perf_counter()
             connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
             response = connection.getresponse()
@@ -68,6 +89,7 @@ class GatewayClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed(name, f"{type(error).__name__}: {error}") from error
         finally:
+            self._open.discard(connection)
             connection.close()
 
         if timings is None:

@@ -63,6 +63,9 @@ class DaemonLink:
             result = news["result"]
             if result is not None:
                 if not result["ok"]:
+                    if self._lease is not None:
+                        self._lease.confirm()  # a switch by a person has taken its place
+
                     raise OrchError(f"{target} did not start: {result['cause']}", hint="look at `orch logs`")
 
                 return
@@ -119,17 +122,26 @@ class DaemonLink:
             for progress in lease.give_back():
                 self._say(f"going back to what served before: {progress}")
 
-    def _get(self, target: str) -> Any:
+    def check(self) -> None:
+        """:raises LeaseEndedError: when a lease was opened and is over by now"""
         if self._lease is not None:
             self._lease.check()
 
-        return json.loads(client.request(self._socket, target))
+    def _get(self, target: str) -> Any:
+        return self._ask(target, None, timeout_s=30)
 
     def _post(self, target: str, body: dict[str, object]) -> Any:
-        if self._lease is not None:
-            self._lease.check()
+        return self._ask(target, json.dumps(body).encode(), timeout_s=120)
 
-        return json.loads(client.request(self._socket, target, json.dumps(body).encode(), timeout_s=120))
+    def _ask(self, target: str, body: bytes | None, timeout_s: float) -> Any:
+        self.check()
+        try:
+            return json.loads(client.request(self._socket, target, body, timeout_s=timeout_s))
+        except OrchError:
+            if self._lease is not None:
+                self._lease.confirm()
+
+            raise
 
 
 def _unix(rfc3339: str) -> float:

@@ -132,6 +132,7 @@ class BuildGate:
         store = BenchStore(self.paths.bench_file)
         try:
             with self.open_shell(store) as shell:
+                shell = replace(shell, resume=f"orch engines update {new.engine}")
                 return self._compared(shell, texts, profile, current)
         except BenchTargetFailed as failed:
             reason = "; ".join((failed.message, *failed.details))

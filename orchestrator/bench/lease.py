@@ -13,6 +13,9 @@ from typing import Any
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError
 
+NEWS_S = 5.0
+"""For the end of a lease to be told once it is over."""
+
 _WAIT_S = 0.2
 
 
@@ -53,6 +56,23 @@ class HeldLease:
             cause = self._told["cause"] if self._told is not None else "the daemon has ended"
             hint = f"`{self._resume}` goes on" if self._resume else None
             raise LeaseEndedError(f"{self._title} was broken off: {cause}", hint=hint)
+
+    def confirm(self) -> None:
+        """Ask the daemon whether it is held: something went wrong, and its end may be on its way here.
+
+        :raises LeaseEndedError: when it is over
+        """
+        try:
+            lease = json.loads(client.request(self._socket, "/v1/status"))["lease"]
+            held = lease is not None and lease["state"] == "held"
+        except NotRunningError:
+            held = False
+        except OrchError:
+            return
+
+        if not held:
+            self._over.wait(NEWS_S)
+            self.check()
 
     def give_back(self) -> Iterator[str]:
         """Give it back, and yield the progress until what served before serves again.

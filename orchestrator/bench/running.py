@@ -9,6 +9,7 @@ from dataclasses import replace
 from orchestrator.api.top_frames import GpuFigures, TopFrame
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink, Say
+from orchestrator.bench.lease import LeaseEndedError
 from orchestrator.bench.targets import BenchTarget
 from orchestrator.core.bench.blocks import (
     BenchDevice,
@@ -133,7 +134,7 @@ class BenchRun:
         self._say(f"{head}: starting{self._time_left(progress)}")
         try:
             self._link.switch(target.switch_text)
-        except (NotRunningError, TimedOutError):
+        except (LeaseEndedError, NotRunningError, TimedOutError):
             raise
         except OrchError as error:
             raise BenchTargetFailed(step.side, error) from error

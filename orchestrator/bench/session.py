@@ -38,6 +38,7 @@ class BenchShell:
 
     :param say: shows one line of progress; `note` tells what is worth keeping
     :param started_daemon: whether the daemon was started for the bench, and is to end with it
+    :param resume: the command that goes on with a bench that was broken off; empty for `orch bench resume`
     """
 
     paths: Paths
@@ -46,6 +47,7 @@ class BenchShell:
     say: Say
     note: Callable[[str], None]
     started_daemon: bool = False
+    resume: str = ""
 
     def running(self) -> tuple[str, str] | None:
         """Return the profile and engine that run, or are on their way; those that serve again in a moment first."""
@@ -79,7 +81,10 @@ class BenchShell:
         config = load_config(self.paths)
         keys = read_keys(config.gateway.api_key_file, os.environ.get(KEY_CREDENTIALS))
         return GatewayClient(
-            self.link.status()["gateway"]["url"], keys[0].key if keys else None, f"bench-{run}-{os.getpid()}-"
+            self.link.status()["gateway"]["url"],
+            keys[0].key if keys else None,
+            f"bench-{run}-{os.getpid()}-",
+            self.link.check,
         )
 
     @contextlib.contextmanager
@@ -183,7 +188,7 @@ def _go_on(shell: BenchShell, run: int, spec: BenchSpec, progress: BenchProgress
 
     state = "interrupted"
     try:
-        with shell.staged(list(targets.values()), f"bench {run}", f"orch bench resume {run}"):
+        with shell.staged(list(targets.values()), f"bench {run}", shell.resume or f"orch bench resume {run}"):
             client = shell.client(run)
             bench = BenchRun(
                 spec.plan, spec.workload, spec.tokens, targets, shell.link, client, shell.say, keep, started

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.adapters.config.profile_files import ProfileStore
-from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
+from orchestrator.bench.asking import GatewayClient
+from orchestrator.bench.daemon_link import LOOK_S
 from orchestrator.bench.session import BenchShell
 from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
 from orchestrator.bench.verification import verification_of
@@ -24,7 +25,7 @@ from orchestrator.core.bench.workloads import (
     pass_body,
     request_body,
 )
-from orchestrator.core.errors import UsageError
+from orchestrator.core.errors import OrchError, UsageError
 
 DEPTH_TOKENS = 64
 ROUNDS = 2
@@ -183,7 +184,7 @@ def _load(client: GatewayClient, target: BenchTarget, workload: Workload, tokens
             own = BenchPrompt(prompt.name, f"({number}.{k}) {prompt.text}")
             try:
                 answers.append(client.ask(own.name, request_body(target.profile, own, tokens)))
-            except BenchRequestFailed as error:
+            except OrchError as error:
                 failed.append("; ".join((error.message, *error.details)))
 
     threads = [threading.Thread(target=one, args=(number,), daemon=True) for number in range(count)]
@@ -192,8 +193,14 @@ def _load(client: GatewayClient, target: BenchTarget, workload: Workload, tokens
 
     barrier.wait()
     began = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(LOOK_S)
+                client.check()
+    except BaseException:
+        client.close()
+        raise
 
     row = load_summary(count, answers, time.perf_counter() - began, len(failed))
     return {**row, "errors": failed[:3]}

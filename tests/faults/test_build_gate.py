@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,7 @@ from orchestrator.core.errors import AlreadyRunningError
 from orchestrator.engines.build.installs import Install
 from tests.faults.lab import Lab
 from tests.installed_builds import install_build
+from tests.support import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -115,6 +117,23 @@ def test_the_profile_is_the_one_that_ran_last_and_is_still_there(lab: Lab, paths
     assert last_profile(paths, "fake-upstream") == "elsewhere"
     os.unlink(os.path.join(paths.profiles, "elsewhere.toml"))
     assert last_profile(paths, "fake-upstream") is None
+
+
+def test_a_switch_by_a_person_meanwhile_stays_and_judges_nobody(lab: Lab, paths: Paths) -> None:
+    lab.model("other")
+    lab.serve("mine")
+    lab.ready("mine")
+    new = build(lab, paths, "equal")
+    with ThreadPoolExecutor(1) as pool:
+        judged = pool.submit(judge, paths, new)
+        until(lambda: lab.status()["engine"] == "upstream@equal", "it is the new one's turn")
+        lab.orch("switch", "other")
+        record = judged.result()
+
+    assert (record.state, record.bench) == ("undecided", None), record.reason
+    assert "`orch switch other` meanwhile" in record.reason
+    assert lab.ready("other")
+    assert "`orch engines update upstream` goes on" in lab.orch("status").stdout
 
 
 def test_one_gate_at_a_time(lab: Lab, paths: Paths) -> None:

@@ -140,6 +140,17 @@ def test_what_is_interrupted_by_ctrl_c_restores_at_once(lab: Lab) -> None:
     assert lab.events("restored") == ["fast@fake-upstream serves again after bench 1"]
 
 
+def test_ctrl_c_in_a_load_of_many_clients_sends_nothing_more(lab: Lab) -> None:
+    lab_of_two(lab, slow=20.0)
+    bench = lab.begin("bench", "load", "slow", "--clients", "8", "--tokens", "4096")
+    until(lambda: len(lab.control("/v1/requests")["requests"]) >= 4, "they ask")
+    bench.send_signal(signal.SIGINT)
+    bench.communicate(timeout=60)
+    assert bench.returncode == 130
+    assert (lab.status()["profile"], lab.status()["state"]) == ("fast", "ready")
+    assert [row["profile"] for row in lab.status()["instances"]] == ["fast"]
+
+
 def test_a_switch_by_a_person_stays_and_breaks_the_bench_off(lab: Lab) -> None:
     lab_of_two(lab)
     lab.model("mine")

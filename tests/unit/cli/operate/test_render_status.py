@@ -215,3 +215,22 @@ def test_several_residents_are_a_table_under_the_lines_of_the_one_in_focus() -> 
 
 def test_one_resident_is_told_as_ever() -> None:
     assert list(lines(status(instances=[instance("demo", focus=True)]))) == list(lines(status()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"state": "held"}, "  lease     bench 3, since 10:00; chat@upstream serves again at its end"),
+        ({"state": "held", "serves": None}, "  lease     bench 3, since 10:00; nothing runs after it, as before it"),
+        ({"state": "restoring"}, "  lease     bench 3 is over; chat@upstream comes back"),
+        (
+            {"state": "interrupted", "cause": "its process ended"},
+            "  interrupted bench 3: its process ended; `go` goes on",
+        ),
+        ({"state": "failed", "cause": "no", "resume": ""}, "  failed    bench 3: no"),
+    ],
+)
+def test_who_tries_other_targets_is_told_and_what_became_of_it(changes: dict[str, object], line: str) -> None:
+    serves = {"profile": "chat", "engine": "upstream"}
+    lease = {"title": "bench 3", "resume": "go", "since": "10:00", "serves": serves, "cause": None, **changes}
+    assert line in list(lines(status(lease=lease)))

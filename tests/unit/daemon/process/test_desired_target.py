@@ -13,10 +13,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from orchestrator.adapters.store.state_file import save_state
+from orchestrator.adapters.store.state_file import load_state, save_state
+from orchestrator.api.types import LeaseStatus
 from orchestrator.core.errors import UsageError
 from orchestrator.core.fleet.fleet_states import DownRequested, LoadRequested, ResidencyRules, RulesChanged
 from orchestrator.core.fleet.lifecycle_states import Prepare, Target
+from orchestrator.core.residency.lease import ServedTargets
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.preparing import Preparer
@@ -277,4 +279,55 @@ async def test_what_a_person_stopped_is_not_loaded_again(path: str) -> None:
         await until(lambda: os.path.exists(path) and len(json.loads(Path(path).read_text())["fleet"]) == 2)
         await owner.ask(DownRequested(("embed",)))
         await until(lambda: len(json.loads(Path(path).read_text())["fleet"]) == 1)
+        tasks.cancel_scope.cancel()
+
+
+NOTE = LeaseStatus(title="bench 1", resume="", since="2026-11-21T10:00:05Z", state="held", serves=None, cause=None)
+
+
+@pytest.mark.asyncio
+async def test_what_is_held_is_remembered_whatever_runs_until_it_is_let_go(path: str) -> None:
+    async with running_owner() as (owner, effects), anyio.create_task_group() as tasks:
+        desired = desired_target(path, owner)
+        tasks.start_soon(desired.follow)
+        await desired.hold(ServedTargets(Target("wanted", "ik-fork"), (Target("beside", "upstream"),)), NOTE)
+        await request_start(owner, effects)
+        desired.keep(A, [A])
+        state, _ = load_state(path)
+        assert (state["last"], state["wanted"], state["lease"]) == (WANTED, WANTED, NOTE)
+        assert state["fleet"] == [WANTED, {"profile": "beside", "engine": "upstream"}]
+        assert desired_target(path, owner).lease == NOTE
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.asyncio
+async def test_once_it_is_let_go_what_runs_is_remembered_at_once(path: str) -> None:
+    async with running_owner() as (owner, effects):
+        desired = desired_target(path, owner)
+        await desired.hold(ServedTargets(), NOTE)
+        await request_start(owner, effects)
+        assert remembered(path)["wanted"] is None
+        await desired.release(None)
+        assert remembered(path)["wanted"] == {"profile": A.profile, "engine": A.engine}
+        assert desired_target(path, owner).lease is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("note", ["nonsense", {"title": "x"}, {**NOTE, "state": "odd"}, {**NOTE, "cause": 5}, None])
+async def test_a_lease_that_anybody_may_have_written_is_none(path: str, note: object) -> None:
+    remember(path, lease=note)
+    async with running_owner() as (owner, _):
+        assert desired_target(path, owner).lease is None
+
+
+@pytest.mark.asyncio
+async def test_what_is_held_is_saved_once_the_disk_takes_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desired_target_module, "SAVE_AGAIN_S", 0.01)
+    async with running_owner() as (owner, _), anyio.create_task_group() as tasks:
+        desired = desired_target(path, owner)
+        occupy(path)
+        await desired.hold(ServedTargets(Target("wanted", "ik-fork")), NOTE)
+        os.rmdir(path)
+        tasks.start_soon(desired.follow)
+        await until(lambda: os.path.isfile(path) and remembered(path)["wanted"] == WANTED)
         tasks.cancel_scope.cancel()
