@@ -23,19 +23,17 @@ PROFILE = """\
 schema = 1
 model = "{model}"
 engine = "embedded"
+cpu = {{ threads = 1, threads_batch = 1 }}
 {more}
-[context]
-size = 65536
-parallel = 1
-
-[cpu]
-threads = 1
-threads_batch = 1
 """
+CONTEXT = "context = { size = 65536, parallel = 1 }\n"
 KEY = "none"
 """What the document has where a key belongs. Here it is one: who does not send it is refused."""
 
 HELLO = {name: f"Hello from the {name} model." for name in ("chat", "code")}
+MIDDLE = "filled in"
+"""What the models fill into the middle of a text."""
+
 LINE = "Hello from orch."
 """What the agents are told to write into hello.txt."""
 
@@ -62,19 +60,21 @@ def _client_of(item: pytest.Item) -> str | None:
 
 @pytest.fixture(scope="session")
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A gateway with the profiles `chat` and `code` and the key of the document; nothing is loaded."""
+    """A gateway with the profiles and the key of the document; nothing is loaded."""
     if not _asked_for(request.config):
         pytest.skip("drives real clients: run `make client-tests`")
 
     pytest.importorskip("xllamacpp", reason="the embedded engine is an optional extra")
     directory = tmp_path_factory.mktemp("models")
-    (aliases,) = blocks("names")
+    fragments = {block.file: block.text for block in [*blocks("names"), *blocks("embed")]}
+    answers = {name: [Answer("true", text)] for name, text in HELLO.items()}
+    answers |= {"code": _answers_of_code(), "embed": [Answer("true", "It embeds.")]}
     with new_home() as home:
-        for name, answers in {"chat": [Answer("true", HELLO["chat"])], "code": _answers_of_code()}.items():
+        for name in answers:
             path = directory / f"{name}.gguf"
-            write_answering_model(path, answers, infill=HELLO[name])
-            more = aliases.text if aliases.file == f"{name}.toml" else ""
-            home.profile(name, PROFILE.format(model=path, more=more))
+            write_answering_model(path, answers[name], infill=MIDDLE)
+            more = fragments.get(f"{name}.toml", "")
+            home.profile(name, PROFILE.format(model=path, more=more if "context" in more else CONTEXT + more))
 
         keys = home.write("config/keys", f"{KEY}\n")
         os.chmod(keys, 0o600)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.process.ports import free_port
-from tests.clients.conftest import HELLO, PROFILE
+from orchestrator.engines.known.layout import WIDTH
+from tests.clients.conftest import HELLO, MIDDLE, PROFILE
 from tests.clients.guide import Guide, blocks
 from tests.engines.real_models import fetch
 from tests.support import Home, until
@@ -22,12 +23,32 @@ BOTH = [HELLO["chat"], HELLO["code"]]
 
 
 @pytest.mark.client("openai")
-def test_openais_library_lists_streams_switches_and_calls_a_tool(guide: Guide) -> None:
-    listed, *texts, arguments, response = guide.follow().splitlines()
-    assert {"chat", "code"} <= set(ast.literal_eval(listed))
+def test_openais_library_lists_streams_switches_calls_a_tool_and_embeds(guide: Guide) -> None:
+    listed, *texts, arguments, response, dimensions = guide.follow().splitlines()
+    assert {"chat", "code", "embed"} <= set(ast.literal_eval(listed))
     assert texts == BOTH
     assert json.loads(arguments) == {"city": "Paris"}
     assert response == HELLO["chat"]
+    assert int(dimensions) == WIDTH
+
+
+@pytest.mark.client("openai")
+def test_openais_library_gets_structured_output_and_completions(guide: Guide) -> None:
+    text = """
+from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
+city = {"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"]}
+answer = client.chat.completions.create(
+    model="chat", messages=[{"role": "user", "content": "Where?"}],
+    response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": city}},
+)
+print(answer.choices[0].message.content.replace("\\n", " "))
+print(client.completions.create(model="chat", prompt="A", max_tokens=16, temperature=0).choices[0].text)
+"""
+    place, completed = guide.run("python", text).splitlines()
+    assert json.loads(place) == {"city": "Paris"}
+    assert completed == HELLO["chat"], "the letter A begins the model's first answer"
 
 
 @pytest.mark.client("openai")
@@ -50,7 +71,7 @@ def test_a_real_model_answers_beside_the_others(guide: Guide, served: Home) -> N
     if isinstance(found, str):
         pytest.skip(found)
 
-    served.profile("smollm2", PROFILE.format(model=found, more="").replace("65536", "4096"))
+    served.profile("smollm2", PROFILE.format(model=found, more="context.size = 4096"))
     text = """
 from openai import OpenAI
 
@@ -105,9 +126,10 @@ def test_litellms_proxy_answers_for_both_models(guide: Guide) -> None:
 
 
 @pytest.mark.client("langchain")
-def test_langchain_streams_calls_a_tool_and_speaks_both_apis(guide: Guide) -> None:
-    text, arguments, other = guide.follow().splitlines()
+def test_langchain_streams_calls_a_tool_embeds_and_speaks_both_apis(guide: Guide) -> None:
+    text, arguments, other, dimensions = guide.follow().splitlines()
     assert (text, ast.literal_eval(arguments), other) == (HELLO["chat"], {"city": "Paris"}, HELLO["chat"])
+    assert int(dimensions) == WIDTH
 
 
 @pytest.mark.client("llm")
@@ -190,7 +212,7 @@ def test_the_requests_of_llama_vscode_are_answered(served: Home) -> None:
     }  # fmt: skip
     ask(port, "/infill", {**infill, "model": completing["aiModel"]})  # loads it; its time may be over then
     answer = ask(port, "/infill", {**infill, "model": completing["aiModel"]})
-    assert answer["content"] == HELLO["code"]
+    assert answer["content"] == MIDDLE
     served.orch("up", "code")  # what names no model goes there
     warm = {**infill, "n_predict": 0, "samplers": [], "t_max_predict_ms": 1}
     assert "content" in ask(port, "/infill", warm)
