@@ -216,16 +216,22 @@ def test_all_who_look_share_one_frame_a_second_and_nobody_makes_any_once_they_le
 
 def test_read_only_shows_figures_without_the_key_and_nothing_of_the_log_or_of_who_asked() -> None:
     async def work() -> None:
-        shown = ShownPage(page_model("demo", state="ready"))
-        shown.now["requests"] = [ROW]
+        secret = "/home/me/models/x.gguf is not there"
+        told = {"cause": secret, "hint": secret}
+        shown = ShownPage(page_model("demo", state="failed", waits=secret, **told))
+        shown.change(requests=[ROW], notice=secret, **told)
         shown.lines = ["a line of the log"]
         async with gateway(Supervised(VIEW), replace(KEYED, page="read-only"), page=shown) as here:
             looks, acts = await Feed.open(here.port), await Feed.open(here.port, "Authorization: Bearer one")
             assert (await looks.event())[1]["may"] is False
             assert (await acts.event())[1]["may"] is True
-            row = (await looks.until("frame"))["requests"][0]
+            frame = await looks.until("frame")
+            assert secret not in json.dumps(frame)
+            assert (frame["state"], frame["models"][0]["state"]) == ("ready", "failed")
+            row = frame["requests"][0]
             assert (row["client"], row["request_id"], row["output_tokens"]) == (None, None, 7)
-            assert (await acts.until("frame"))["requests"][0]["client"] == "laptop"
+            whole = await acts.until("frame")
+            assert (whole["cause"], whole["requests"][0]["client"]) == (secret, "laptop")
             assert await acts.until("log") == ["a line of the log"]
             shown.now["queued"], shown.lines = 1, ["a line of the log", "another"]
             assert (await looks.event())[0] == "frame"

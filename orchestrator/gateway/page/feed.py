@@ -113,9 +113,14 @@ class PageFeed:
 
 
 def reduced(frame: PageFrame) -> PageFrame:
-    """Return what may be shown without a key: not who asked, nor by which id a request can be cancelled."""
-    rows = [{**row, "client": None, "request_id": None} for row in frame["requests"]]
-    return {**frame, "requests": rows}  # type: ignore[typeddict-item]
+    """Return what may be shown without a key: not why something failed, which may name files; not who asked, nor by
+    which id a request can be cancelled.
+    """
+    shown = frame.copy()
+    shown["cause"] = shown["hint"] = shown["notice"] = None
+    shown["models"] = [{**model, "cause": None, "hint": None, "waits": None} for model in frame["models"]]
+    shown["requests"] = [{**row, "client": None, "request_id": None} for row in frame["requests"]]
+    return shown
 
 
 def _event(name: str, data: object) -> bytes:
