@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
+from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, Finished, Model, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
@@ -133,6 +134,12 @@ class NothingManaged:
 
     def recent(self) -> Sequence[Finished]:
         return ()
+
+    def engine_log(self, profile: str | None) -> InstanceLog | None:
+        return None
+
+    def own_log(self) -> InstanceLog:
+        return InstanceLog()
 
 
 async def run_gateway(port: int, upstream: str) -> None:

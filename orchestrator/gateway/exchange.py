@@ -10,6 +10,7 @@ from dataclasses import fields
 from itertools import count
 from time import monotonic
 from typing import Any
+from urllib.parse import parse_qs
 
 from orchestrator.adapters.http1 import ContentError, Request, Response, UpstreamError
 from orchestrator.gateway import forward
@@ -177,6 +178,9 @@ class Exchange:
         name, wants_stream = (None, False) if monitor else _asked_for(self._request, match, body)
         self._model = match.model or name
         profile = self._profile = await dispatcher.profile_for(self._model)
+        if "autoload=" in self._request.query and not monitor:
+            self._check_autoload(profile)
+
         if match.route.computes and match.route.json_body:
             body = dispatcher.body_for(self._model, body)
 
@@ -210,6 +214,17 @@ class Exchange:
             return await self._request.content()
         except ContentError as error:
             raise content_error(error) from None
+
+    def _check_autoload(self, profile: str | None) -> None:
+        """As llama-server's router has it: with `autoload=false` a request has nothing loaded.
+
+        :raises GatewayError: `model_not_loaded`
+        """
+        asked = parse_qs(self._request.query, errors="replace").get("autoload", [""])[-1]
+        if asked in ("false", "0") and not self._dispatcher.supervisor.view().serves(profile):
+            name = f"`{profile}`" if profile else "the model"
+            text = f"{name} is not loaded, and the request says `autoload={asked}`"
+            raise GatewayError("model_not_loaded", text, param="model")
 
     async def _attempt(self, admission: Admission, body: bytes) -> UpstreamError | None:
         """Send it once.

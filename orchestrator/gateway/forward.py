@@ -13,7 +13,7 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
     (
         b"host", b"content-length", b"content-encoding", b"expect",
         # The client's secrets are for us, and cookies for nobody.
-        b"authorization", b"x-api-key", b"cookie", b"forwarded", b"x-real-ip",
+        b"authorization", b"x-api-key", b"api-key", b"cookie", b"forwarded", b"x-real-ip",
         # The engine must see no page: it answers any Origin with permission.
         b"origin", b"referer",
         # A compressed stream is held back by its compressor.

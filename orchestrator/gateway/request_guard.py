@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 
 from orchestrator.adapters.config.key_file import ApiKey
@@ -144,7 +145,17 @@ def _token(request: Request) -> bytes:
     if scheme.lower() == b"bearer":
         return token.strip()
 
-    return request.header(b"x-api-key") or b""
+    if scheme.lower() == b"basic":  # as llama-swap takes it: the key is the password, whoever the user is
+        return _decoded(token.strip()).partition(b":")[2]
+
+    return request.header(b"x-api-key") or request.header(b"api-key") or b""
+
+
+def _decoded(token: bytes) -> bytes:
+    try:
+        return b64decode(token, validate=True)
+    except ValueError:
+        return b""
 
 
 def _digest(key: bytes) -> bytes:

@@ -10,10 +10,11 @@ from urllib.parse import unquote
 
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import Family, GatewayError
+from orchestrator.gateway.models import MAX_NAME, is_known, profile_for
 
 Kind = Literal[
     "about", "health", "models", "model", "metrics", "running", "requests", "cancel", "monitor", "inference",
-    "manage", "page",
+    "manage", "page", "moved",
 ]  # fmt: skip
 """The kind of a route: `monitor` and `inference` are the engine's; the one is answered by what is loaded and never has
 anything loaded, the other is held until its model is. The rest is answered by the gateway itself."""
@@ -82,6 +83,7 @@ OWN_ROUTES: dict[str, Route] = {
     "/models": Route("models", _OWN), "/v1/models": Route("models", _OWN),
     "/metrics": Route("metrics", _OWN), "/running": Route("running", _OWN),
     "/v1/requests": Route("requests", _OWN),
+    "/ui": Route("moved", _OWN), "/ui/": Route("moved", _OWN),
     "/page/feed": Route("page", ("GET",)), "/page/switch": Route("page", ("POST",)),
 }  # fmt: skip
 
@@ -93,6 +95,7 @@ MANAGE_ROUTES: dict[str, Route] = {
     # llama-swap's
     "/unload": _READ, "/api/models/unload": _UNLOAD, "/api/events": _READ, "/api/version": _READ,
     "/api/profiles": _READ, "/api/performance": _READ, "/api/metrics/activity": _READ, "/wol-health": _READ,
+    "/api/metrics": _READ, "/api/activity": _READ, "/logs": _READ, "/logs/stream": _READ,
     # of llama-server's router
     "/models/load": _ASK, "/models/unload": _ASK, "/models/sse": _READ,
     # Ollama's that only look
@@ -102,7 +105,7 @@ MANAGE_ROUTES: dict[str, Route] = {
 
 # What a client of one engine may ask of it under /upstream/NAME, beside the routes that need no name.
 _UPSTREAM_ONLY: dict[str, Route] = dict.fromkeys(
-    ("/health", "/metrics", "/models", "/v1/models", "/v1/props"), _MONITOR
+    ("/health", "/v1/health", "/metrics", "/models", "/v1/models", "/v1/props", "/version"), _MONITOR
 )
 
 _ONE_MODEL = Route("model", _OWN)
@@ -111,6 +114,7 @@ _CANCEL_PATH = re.compile(r"(?:/v1/requests|/api/inflight)/([^/]{1,192})/cancel"
 _UPSTREAM = "/upstream/"
 _MODEL = "/v1/models/"
 _UNLOAD_ONE = "/api/models/unload/"
+_LOG_OF_ONE = "/logs/stream/"
 
 _OLLAMA = frozenset(
     f"/api/{word}"
@@ -125,14 +129,14 @@ _HERE = "`/` says what this is, `/v1/models` what it serves"
 _ELSEWHERE = (
     (("/api/models/load", "/v1/load"),
      "a model is loaded when a request names it, by `orch load NAME`, or by `orch switch NAME`"),
-    (("/logs",), "`orch logs` shows the engine's log"),
+    (("/logs",), "`/logs` is the engines' log, `/logs/stream` goes on with it, /logs/stream/NAME with one model's"),
     (("/api/metrics", "/api/hardware"), "figures are at `/metrics`"),
     (("/slots",), "`/slots` shows all slots, and clients change none"),
     (("/api/profiles",), "`/v1/models` lists the profiles, and a request that names one has it loaded"),
     (("/v1/chat/completions/control", "/v1/streams", "/v1/stream", "/api/inflight"),
      "`/v1/requests` lists what runs, and POST /v1/requests/ID/cancel ends one"),
     (("/upstream",), "after /upstream/NAME comes a route for models, such as /health, /props or /v1/chat/completions"),
-    (("/v1", "/ui", "/version"), _HERE),
+    (("/v1", "/version"), _HERE),
 )  # fmt: skip
 """Where clients of llama-swap and of llama-server's router find what they ask for; the beginnings of their routes."""
 
@@ -147,6 +151,9 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
     """
     match = _find(path, models)
     if match is None:
+        if path.startswith(_UPSTREAM):
+            _check_upstream_name(path.removeprefix(_UPSTREAM), models)
+
         raise GatewayError("not_found", f"there is no route {path}{_hint(path)}")
 
     if method not in match.route.methods:
@@ -157,6 +164,15 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
         )
 
     return match
+
+
+def _check_upstream_name(rest: str, models: Sequence[Model]) -> None:
+    """:raises GatewayError: `model_not_found`, with the list, where nobody has a name that the path begins with"""
+    most_slashes = max((name.count("/") for model in models for name in model.names), default=0)
+    parts = rest[: MAX_NAME * _LONGEST_LETTER].split("/")[: most_slashes + 1]
+    begins = ("/".join(parts[: count + 1]) for count in range(len(parts)))
+    if not any(is_known(unquote(name, errors="replace"), models) for name in begins):
+        profile_for(unquote(parts[0], errors="replace"), models)
 
 
 def _hint(path: str) -> str:
@@ -179,6 +195,9 @@ def _find(path: str, models: Sequence[Model]) -> Match | None:
 
     if path.startswith(_UNLOAD_ONE):
         return Match(_UNLOAD, _UNLOAD_ONE.rstrip("/"), unquote(path.removeprefix(_UNLOAD_ONE), errors="replace"))
+
+    if path.startswith(_LOG_OF_ONE):
+        return Match(_READ, _LOG_OF_ONE.rstrip("/"), unquote(path.removeprefix(_LOG_OF_ONE), errors="replace"))
 
     if path.startswith(_UPSTREAM):
         return _find_upstream(path.removeprefix(_UPSTREAM), models)

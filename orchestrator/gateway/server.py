@@ -19,6 +19,7 @@ from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, family_of, render
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.manage.contract import ModelManager
+from orchestrator.gateway.manage.router_props import router_props
 from orchestrator.gateway.manage.serving import ManageRoutes
 from orchestrator.gateway.models import MAX_QUOTED, about_json, model_json, models_json, props_json, running_json
 from orchestrator.gateway.page.contract import PageHost
@@ -154,7 +155,7 @@ class Gateway:
     def _admit(self, request: Request) -> tuple[Match, ApiKey | None]:
         own = OWN_ROUTES.get(request.path)
         key = None
-        if (own is None or own.kind != "health") and not self._page.may_look(request):
+        if (own is None or own.kind not in ("health", "moved")) and not self._page.may_look(request):
             key = self._guard.check_key(request)
             request.authenticated = True
 
@@ -196,6 +197,10 @@ class Gateway:
     async def _monitor(self, match: Match, request: Request, response: Response) -> None:
         """Answer with the engine's own page, or with what is planned for a model that is not loaded."""
         view = self._supervisor.view()
+        if match.path == "/props" and match.model is None and len(view.models) > 1:
+            response.send(200, _JSON, await router_props(self._dispatcher, request))
+            return
+
         if match.path == "/props" and not match.named_in_path and not view.serves(match.model):
             page = next((props_json(model) for model in view.models if model.name == match.model), None)
             if page is not None:
@@ -216,6 +221,8 @@ class Gateway:
             response.send(200, _JSON, b'{"status":"ok"}')
         elif kind == "models":
             response.send(200, _JSON, models_json(models, monotonic()))
+        elif kind == "moved":
+            response.send(302, [(b"location", b"/")])
         elif kind == "about":
             response.send(200, _JSON, about_json(request.header(b"host")))
         elif kind == "requests":

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 
 import uvloop
 
+from orchestrator.adapters.log.store import InstanceLog
 from orchestrator.api.top_frames import HostFigures, Rates
 from orchestrator.core.fleet.routing_states import ResidentRoute
 from orchestrator.gateway.config import GatewayOptions
@@ -194,9 +195,15 @@ class Running:
 
 
 class NotedRequests:
-    """Notes what clients want loaded and unloaded; `loaded` is what is."""
+    """Notes what clients want loaded and unloaded.
+
+    :ivar loaded: what is
+    :ivar logs: by model; that of all engines for None
+    """
 
     def __init__(self, *loaded: str, recent: Sequence[Finished] = ()) -> None:
+        self.logs: dict[str | None, InstanceLog] = {None: InstanceLog()}
+        self.own = InstanceLog()
         self.loaded = list(loaded)
         self._recent = recent
 
@@ -214,6 +221,12 @@ class NotedRequests:
 
     def recent(self) -> Sequence[Finished]:
         return self._recent
+
+    def engine_log(self, profile: str | None) -> InstanceLog | None:
+        return self.logs.get(profile)
+
+    def own_log(self) -> InstanceLog:
+        return self.own
 
 
 class ShownPage:

@@ -94,7 +94,7 @@ class InstanceLog:
                 if self._closed:
                     return
 
-                await self._wait_for_change()
+                await self.changed()
 
     async def aclose(self, timeout_s: float = 2.0) -> None:
         """No more lines: subscribers end, and the file is written out, at most this long."""
@@ -103,7 +103,8 @@ class InstanceLog:
         if self.file is not None:
             await asyncio.to_thread(self.file.close, timeout_s)
 
-    async def _wait_for_change(self) -> None:
+    async def changed(self) -> None:
+        """Wait for the next lines, or for the end of the log."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.core.errors import NotRunningError, OrchError
+from orchestrator.daemon.control.client_logs import ClientLogs
 from orchestrator.daemon.control.loading import LoadingActions
 from orchestrator.daemon.control.residents import ordered, shown_target
 from orchestrator.daemon.fleet.owner import Owner
@@ -12,15 +13,20 @@ from orchestrator.daemon.residency.demand import told
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.gateway.contract import Finished
 from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.manage.contract import LogView
 
 
 class ClientRequests:
     """What the gateway's clients may ask for.
 
+    :param logs: what they may read of logs
     :param allowed: whether clients decide what is loaded (`gateway.switch_on_request`)
     """
 
-    def __init__(self, owner: Owner, loading: LoadingActions, ledger: RequestLedger, *, allowed: bool) -> None:
+    def __init__(
+        self, owner: Owner, loading: LoadingActions, ledger: RequestLedger, logs: ClientLogs, *, allowed: bool
+    ) -> None:
+        self._logs = logs
         self._owner = owner
         self._loading = loading
         self._ledger = ledger
@@ -63,6 +69,14 @@ class ClientRequests:
     def recent(self) -> Sequence[Finished]:
         """Return the requests that ended last, oldest first."""
         return self._ledger.recent
+
+    def engine_log(self, profile: str | None) -> LogView | None:
+        """Return the log of a profile's engine, None where none runs; without a profile that of all engines."""
+        return self._logs.engine_log(profile)
+
+    def own_log(self) -> LogView:
+        """Return the log of events."""
+        return self._logs.own
 
 
 def check_allowed(allowed: bool) -> None:

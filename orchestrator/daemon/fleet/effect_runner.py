@@ -280,7 +280,7 @@ class EffectRunner:
             group=memory_scope.group,
         )
         try:
-            run.child = await spawn(spec, Tee(run.log, self._log), self._guard)
+            run.child = await spawn(spec, Tee(run.log, run.shown_log, self._log), self._guard)
             run.decided.set()
             runs_in = self._memory_scopes.entered(memory_scope, run.child.group)
             self._post(Spawned(launch.instance, run.child.pid))

@@ -31,6 +31,9 @@ from orchestrator.engines.read_back import ReadBack
 KEPT_LINES = 2000
 """The end of a process's log that its failure is read from."""
 
+SHOWN_LINES = 1000
+"""Of a process's log as people read it, for those who ask for one model's."""
+
 LAST_LINE_CHARS = 160
 
 
@@ -41,6 +44,7 @@ class EngineRun:
     :ivar log: this process's lines alone; `log_cursor` reads them
     :ivar decided: set once it is known whether there is a process
     :ivar checks: loading and canary; cancelled as soon as the process is to end
+    :ivar shown_log: its log without what clients ask, for people
     :ivar requested: the owner asked for the process; a launch that it no longer wanted is forgotten
     :ivar drain: the wait for the last request; a later one takes its place
     :ivar alone: no other engine ran when it was started
@@ -55,6 +59,7 @@ class EngineRun:
 
     launch: Launch
     log: InstanceLog = field(default_factory=lambda: InstanceLog(max_lines=KEPT_LINES))
+    shown_log: InstanceLog = field(default_factory=lambda: InstanceLog(max_lines=SHOWN_LINES))
     child: Child | None = None
     decided: anyio.Event = field(default_factory=anyio.Event)
     checks: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -196,19 +201,21 @@ class EngineRuns:
 
 
 class Tee:
-    """Writes a process's lines to two logs: its own, which failures are read from, and the one that people read, which
-    has nothing of what clients ask.
+    """Writes a process's lines to its own log, which failures are read from, and without what clients ask to those that
+    people read.
     """
 
-    def __init__(self, own: InstanceLog, kept: InstanceLog) -> None:
+    def __init__(self, own: InstanceLog, *shown: InstanceLog) -> None:
         self._own = own
-        self._kept = kept
+        self._shown = shown
         self._remover = RequestTextRemover()
 
     def write(self, lines: Sequence[str]) -> None:
         unmarked = without_marks(lines)
         self._own.write(unmarked)
-        self._kept.write(self._remover.shown(unmarked))
+        lines = self._remover.shown(unmarked)
+        for log in self._shown:
+            log.write(lines)
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ from orchestrator.core.fleet.resident_states import EndCause
 from orchestrator.core.health.liveness import LivenessPolicy
 from orchestrator.core.measure.samples import HistorySample
 from orchestrator.daemon.control.actions import Actions
+from orchestrator.daemon.control.client_logs import ClientLogs
 from orchestrator.daemon.control.client_requests import ClientRequests
 from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.control.event_log import EventLog
@@ -225,7 +226,8 @@ class Daemon:
         loading = LoadingActions(owner, router, models, self._preparer, switcher)
         allowed = config.gateway.switch_on_request
         gateway = Gateway(
-            self._settings, dispatcher, exporter.page, ClientRequests(owner, loading, ledger, allowed=allowed),
+            self._settings, dispatcher, exporter.page,
+            ClientRequests(owner, loading, ledger, ClientLogs(self._log, self._event_log, runs), allowed=allowed),
             PageFrames(
                 frames, lambda: router.view().models, telemetry.points, self._log, actions, allowed=allowed
             ),

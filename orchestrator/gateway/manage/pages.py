@@ -58,6 +58,14 @@ def activity_json(recent: Sequence[Finished], *, page: int, limit: int, wall_off
     return _page({"data": rows, "page": page, "limit": limit, "total": len(newest), "total_pages": pages})
 
 
+def metrics_json(recent: Sequence[Finished], *, wall_offset_s: float) -> bytes:
+    """llama-swap's older `/api/metrics`: the rows of the activity, the newest last.
+
+    :param recent: oldest first
+    """
+    return _page([_activity(record, wall_offset_s) for record in recent])
+
+
 def model_states(models: Sequence[Model]) -> list[dict[str, object]]:
     """Return the models as llama-swap's event `modelStatus` has them."""
     return [

@@ -13,9 +13,11 @@ from orchestrator.adapters.http1 import ContentError, Headers, Request, Response
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError, content_error
 from orchestrator.gateway.manage.contract import ModelManager
+from orchestrator.gateway.manage.logs import LogRoutes
 from orchestrator.gateway.manage.pages import (
     MOST_ACTIVITY,
     activity_json,
+    metrics_json,
     ollama_ps_json,
     ollama_tags_json,
     performance_json,
@@ -47,6 +49,7 @@ class ManageRoutes:
         self._dispatcher = dispatcher
         self._supervisor = dispatcher.supervisor
         self._manager = manager
+        self._logs = LogRoutes(dispatcher, manager)
 
     async def answer(self, match: Match, request: Request, response: Response) -> None:
         """Answer one request.
@@ -67,7 +70,17 @@ class ManageRoutes:
                 response.send(200, _JSON, profiles_json())
             case "/api/performance":
                 response.send(200, _JSON, performance_json())
-            case "/api/metrics/activity":
+            case "/api/metrics":
+                offset_s = time() - monotonic()
+                response.send(200, _JSON, metrics_json(self._manager.recent(), wall_offset_s=offset_s))
+            case "/logs":
+                if b"text/html" in (request.header(b"accept") or b"").lower():
+                    response.send(302, [(b"location", b"/")])  # the page shows it
+                else:
+                    self._logs.history(response)
+            case "/logs/stream":
+                await self._logs.follow(match.model, request, response)
+            case "/api/metrics/activity" | "/api/activity":
                 response.send(200, _JSON, self._activity(request))
             case "/models/load":
                 await self._load(request, response)
