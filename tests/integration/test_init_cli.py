@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf
+from orchestrator.cli.setup.init import SMALL_MODEL
 from orchestrator.engines.known.layout import fields, tensors
 from orchestrator.engines.known.model import EOS, known_model, write_known_model
 from orchestrator.engines.known.model import _logits as logits
 from tests.fakes.hub import StubHub, serving
 from tests.support import ORCH, PATIENCE_S, Home, new_home
+
+SERVICE = b"as a service of yours? [y/N] "
+"""The last question, which is asked only where the user's systemd answers."""
 
 HUB = ".cache/huggingface/hub/models--org--Vision-GGUF"
 
@@ -174,6 +178,15 @@ def test_without_a_terminal_it_wants_to_be_told_that_nobody_is_asked(home: Home,
     assert done.returncode == 2 and "--yes" in done.stderr
 
 
+def test_a_service_that_cannot_be_had_is_said_before_anything_is_written(home: Home) -> None:
+    write_known_model(str(below(home, "models/Toy-Q8_0.gguf")), "llama", layers=1)
+    home.env = {name: value for name, value in home.env.items() if name != "DBUS_SESSION_BUS_ADDRESS"}
+    home.env["PATH"] = os.path.join(home.root, "no-systemctl")
+    done = home.orch("init", "--yes", "--service", check=False)
+    assert done.returncode == 1 and "no service:" in done.stderr
+    assert not os.path.exists(os.path.join(home.root, "config", "profiles"))
+
+
 def test_no_engine_is_an_error_that_says_how_to_get_one(home: Home) -> None:
     code = (
         "import sys, orchestrator.engines.models.offer as o, orchestrator.cli.main as m\n"
@@ -190,30 +203,25 @@ def test_a_directory_without_a_model_that_can_be_started_says_why(home: Home) ->
     assert done.returncode == 1 and "not a GGUF" in done.stderr
 
 
-def test_three_answers_on_a_terminal_choose_model_use_and_no_service(home: Home) -> None:
-    for name, layers in (("Small-Q8_0", 1), ("Large-Q8_0", 4)):
-        write_known_model(str(below(home, f"models/{name}.gguf")), "llama", layers=layers)
-
+def on_terminal(home: Home, *answers: tuple[bytes, bytes]) -> bytes:
+    """Run `orch init` on a terminal, answer each question as it comes, and return what was seen."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [*ORCH, "init"], env={**home.env, "TERM": "dumb"}, stdin=slave, stdout=slave, stderr=slave, close_fds=True
     )
     os.close(slave)
-    seen = b""
-    answers = [(b"which model? [1] ", b"small\n"), (b"what for? [1] ", b"3\n"), (b"service of yours? [y/N] ", b"\n")]
+    seen, left = b"", list(answers)
     try:
         while chunk := read(master):
             seen += chunk
-            if answers and seen.endswith(answers[0][0]):
-                os.write(master, answers.pop(0)[1])
+            if left and seen.endswith(left[0][0]):
+                os.write(master, left.pop(0)[1])
     finally:
         os.close(master)
 
     assert process.wait(PATIENCE_S) == 0, seen.decode()
-    assert b"small-q8_0" not in seen and b"small on embedded answers at" in seen
-    assert len(answers) <= 1, "a machine without systemd asks nothing about a service"
-    path = os.path.join(home.root, "config", "profiles", "small.toml")
-    assert tomllib.loads(Path(path).read_text())["context"] == {"size": 65536, "parallel": 4}
+    assert not [question for question, _ in left if question != SERVICE], seen.decode()
+    return seen
 
 
 def read(descriptor: int) -> bytes:
@@ -221,3 +229,27 @@ def read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # the other side has gone
         return b""
+
+
+def test_three_answers_on_a_terminal_choose_model_use_and_no_service(home: Home) -> None:
+    for name, layers in (("Small-Q8_0", 1), ("Large-Q8_0", 4)):
+        write_known_model(str(below(home, f"models/{name}.gguf")), "llama", layers=layers)
+
+    seen = on_terminal(
+        home, (b"which model? [1] ", b"9\n"), (b"which model? [1] ", b"small\n"), (b"what for? [1] ", b"3\n"),
+        (SERVICE, b"\n"),
+    )  # fmt: skip
+    assert b"`9` is none of them" in seen and b"small on embedded answers at" in seen
+    path = os.path.join(home.root, "config", "profiles", "small.toml")
+    assert tomllib.loads(Path(path).read_text())["context"] == {"size": 65536, "parallel": 4}
+
+
+def test_where_there_is_no_model_one_word_fetches_a_small_one(home: Home) -> None:
+    path = below(home, "hub/Small-Q4_K_M.gguf")
+    write_known_model(str(path), "llama", layers=1, stops=True)
+    with serving(StubHub({SMALL_MODEL.removeprefix("hf:"): {path.name: str(path)}}, checksums=True)) as hub:
+        home.env["HF_ENDPOINT"] = hub.endpoint
+        seen = on_terminal(home, (b"which? [1] ", b"\n"), (SERVICE, b"\n"))
+
+    assert b"no model was found" in seen and b"small on embedded answers at" in seen
+    assert b"it:  Even a small machine" in seen

@@ -76,3 +76,12 @@ def test_uninstall_leaves_no_unit_and_no_process(machine: Machine) -> None:
     assert machine.run("find /home/ada -name '*orch*' -print").stdout == ""
     assert machine.run("pgrep -u ada -f 'orch|embedded'").stdout == ""
     assert machine.run("systemctl --user cat orch", "ada").returncode != 0
+
+
+def test_init_installs_it_starts_a_profile_in_it_and_asks_that_something(machine: Machine) -> None:
+    told = json.loads(machine.do("orch init --yes --service --json", "ada", timeout_s=180))
+    assert told["service"] and told["profile"] == "demo" and told["answer"]["text"]
+    assert machine.show("orch", "ActiveState", user="ada")["ActiveState"] == "active"
+    again = machine.run("orch init --yes --service --json", "ada")
+    assert again.returncode == 1 and "installed already" in again.stderr
+    machine.do("orch service uninstall --purge", "ada", timeout_s=120)

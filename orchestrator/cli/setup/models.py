@@ -74,7 +74,9 @@ def _list(paths: Paths, models: tuple[StoredModel, ...], args: argparse.Namespac
             diagnostics.note(f"beside {model.name}: {', '.join(map(os.path.basename, model.beside))}")
 
     if not models:
-        diagnostics.note("no model here yet: `orch pull hf:ORG/REPO` fetches one")
+        diagnostics.note(
+            "no model here yet: `orch pull hf:ORG/REPO` fetches one, `orch init` finds those of other programs"
+        )
 
     return exit_codes.OK
 
