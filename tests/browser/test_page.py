@@ -145,7 +145,7 @@ def test_the_chat_streams_and_tells_the_engine_s_figures(page: Browser, serve: S
     page.wait("document.querySelector('.figures')?.innerText.includes('tok/s')")
     assert page.text(".said.model .text") == "Hello there"
     figures = page.text(".said.model .figures")
-    assert figures.startswith("41 tokens · 40.0 tok/s · drafts 70 % accepted (21 of 30) · first token 0.")
+    assert figures.startswith("41 tokens · 40.0 tok/s · drafts 70 % accepted (21 of 30) · first token ")
     page.press("And", "\ue008", "?", ENTER)
     page.wait("document.querySelectorAll('.figures')[1]?.innerText.includes('tok/s')")
     first, second = asked(server)
@@ -419,7 +419,7 @@ def test_a_gateway_that_goes_away_is_told_and_found_again(page: Browser) -> None
 
     page.wait("document.querySelector('#state').innerText === 'no connection'")
     assert "trying again" in page.text("#link")
-    assert all("ERR_CONNECTION_REFUSED" in each for each in page.console())
+    assert all("net::ERR_" in each for each in page.console())
 
 
 def test_a_feed_that_has_fallen_silent_is_opened_again(page: Browser, serve: Serve) -> None:
