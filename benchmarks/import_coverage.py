@@ -177,9 +177,8 @@ def _why(each: _Seen) -> str:
 def _unaccounted(entry: ImportEntry) -> list[str]:
     """Return the flags of the source that no finding names."""
     named = {_flag(word) for each in entry.findings for word in each.source.split()}
-    spellings = {"-m": "--model", "-a": "--alias", "-hf": "--hf-repo", "-hfr": "--hf-repo"}
     flags = {_flag(word) for word in entry.arguments if re.match(r"--?[A-Za-z]", word)}
-    return sorted(flag for flag in flags if flag not in named and spellings.get(flag, flag) not in named)
+    return sorted(flags - named)
 
 
 def _flag(word: str) -> str:

@@ -131,7 +131,7 @@ def _variables(given: list[str], file: str) -> dict[str, str]:
 
 def _find_repositories(result: ImportResult, paths: Paths) -> None:
     """Set the models that the source would download, where they are on the disk already."""
-    from orchestrator.core.importing.findings import look, put
+    from orchestrator.core.importing.findings import ImportFinding, look, put
     from orchestrator.engines.models.cached import find_cached
 
     for entry in result.entries:
@@ -144,8 +144,13 @@ def _find_repositories(result: ImportResult, paths: Paths) -> None:
             continue
 
         entry.document["model"] = found.path
-        entry.findings = [each for each in entry.findings if not each.source.startswith("--hf-repo ")]
-        entry.add("changed", f"--hf-repo {entry.repository}", f"model: {found.path}, which is here already", entry.line)
+        said = f"model: {found.path}, which is here already"
+        entry.findings = [
+            ImportFinding("changed", each.source, said, each.line)
+            if each.source.endswith(f" {entry.repository}")
+            else each
+            for each in entry.findings
+        ]
         silent = not any(word.startswith("--no-mmproj") for word in entry.arguments)
         if found.projector and silent and look(entry.document, "multimodal.mmproj") is None:
             put(entry.document, "multimodal.mmproj", found.projector)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import pairwise
+from contextlib import suppress
+from itertools import islice, pairwise
 
 from orchestrator.core.errors import OrchError
 from orchestrator.core.importing.compose import import_compose, is_compose
@@ -19,6 +20,7 @@ from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _YAML_MODELS = re.compile(r"^models:\s*(#.*)?$", re.MULTILINE)
 _FENCED = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n(.*?)^[ \t]*(?:```|~~~)", re.MULTILINE | re.DOTALL)
+_MOST_BLOCKS = 100
 _YAML_SERVICES = re.compile(r"^services:\s*(#.*)?$", re.MULTILINE)
 
 
@@ -67,7 +69,8 @@ def _import_text(
         # YAML inside of a note, or in a script that writes it.
         result = ImportResult("notes")
         for block in _fenced(text):
-            _add(result, import_text(block, variables, read_yaml, read_beside))
+            with suppress(OrchError):
+                _add(result, import_text(block, variables, read_yaml, read_beside))
 
         if not result.entries:
             result = import_shell(text, variables, read_beside)
@@ -105,7 +108,7 @@ def _import_yaml(
 
 def _fenced(text: str) -> Iterator[str]:
     """Yield each fenced block of a note, with empty lines instead of everything before it."""
-    for found in _FENCED.finditer(text):
+    for found in islice(_FENCED.finditer(text), _MOST_BLOCKS):
         yield "\n" * text.count("\n", 0, found.start(1)) + found[1]
 
 

@@ -63,7 +63,10 @@ class _Reading:
     seen: dict[str, str] = field(default_factory=dict)
     repository: str = ""
     repository_file: str = ""
+    repository_said: str = ""
     repository_line: int = 0
+    written: str = ""
+    """The flag that is read now, in the source's own spelling."""
 
 
 def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str, locate: Locate = _as_it_is) -> None:
@@ -81,6 +84,7 @@ def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str,
         has_value = follows is not None and not looks_like_flag(follows.text)
         value = follows.text if follows is not None and has_value else None
         meant, inside_word = _meant(flag)
+        reading.written = name if equals and word.text.startswith("--") else word.text
         meaning = flag_meanings().get(meant)
         needs_value = meaning is not None and meaning.bare is None
         if is_empty(word.text) or (needs_value and value is not None and is_empty(value)):
@@ -93,6 +97,7 @@ def read_arguments(words: Sequence[SourceWord], entry: ImportEntry, engine: str,
         elif inside_word:
             said = f"no engine takes them together; read as `{meant} {inside_word}`"
             entry.add("guessed", readable(word.text), said, word.line)
+            reading.written = meant
             _read_flag(meant, inside_word, word.line, reading)
             at += 1
         elif equals and word.text.startswith("--"):
@@ -137,15 +142,15 @@ def _meant(flag: str) -> tuple[str, str]:
 def _read_flag(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
     """Read one flag; return whether what follows it is its value."""
     entry = reading.entry
-    source = _shown(flag, value)
+    source = _shown(reading.written, value)
     if flag in ("-m", "--model"):
-        _read_model(value, line, reading)
+        _read_model(value, source, line, reading)
     elif flag in ("-a", "--alias"):
         names = [name.strip() for name in (value or "").split(",") if name.strip() and not unresolved(name)]
         _add_aliases(names, entry)
         entry.add("kept", source, "aliases", line)
     elif flag in _REPOSITORY:
-        reading.repository, reading.repository_line = value or "", line
+        reading.repository, reading.repository_said, reading.repository_line = value or "", source, line
     elif flag in _REPOSITORY_FILE:
         reading.repository_file = value or ""
         entry.add("kept", source, "the file of the repository", line)
@@ -176,9 +181,9 @@ def is_secret_flag(flag: str) -> bool:
 
 def _shown(flag: str, value: str | None) -> str:
     if value is None or is_secret_flag(flag):
-        return flag
+        return readable(flag)
 
-    return f"{flag} {readable(value)}"
+    return readable(f"{flag} {value}")
 
 
 def _add_aliases(names: Sequence[str], entry: ImportEntry) -> None:
@@ -188,10 +193,10 @@ def _add_aliases(names: Sequence[str], entry: ImportEntry) -> None:
         entry.document["aliases"] = list(dict.fromkeys([*known, *kept]))
 
 
-def _read_model(value: str | None, line: int, reading: _Reading) -> None:
+def _read_model(value: str | None, source: str, line: int, reading: _Reading) -> None:
     entry = reading.entry
     if not value:
-        entry.add("lost", "--model", "there is no path behind it", line)
+        entry.add("lost", source, "there is no path behind it", line)
         return
 
     names = unresolved(value)
@@ -199,17 +204,16 @@ def _read_model(value: str | None, line: int, reading: _Reading) -> None:
     entry.document["model"] = readable(path)
     if names:
         what = f"the source does not say what {', '.join(f'${name}' for name in names)} is: put the file's path here"
-        entry.add("guessed", f"--model {readable(value)}", what, line)
+        entry.add("guessed", source, what, line)
     else:
-        entry.add("guessed" if note else "kept", f"--model {value}", f"model{f': {note}' if note else ''}", line)
+        entry.add("guessed" if note else "kept", source, f"model{f': {note}' if note else ''}", line)
 
 
 def _settle_repository(reading: _Reading) -> None:
     entry = reading.entry
     if not reading.repository or "model" in entry.document:
         if reading.repository:
-            source = f"--hf-repo {readable(reading.repository)}"
-            entry.add("changed", source, "`--model` says the file", reading.repository_line)
+            entry.add("changed", reading.repository_said, "`--model` says the file", reading.repository_line)
 
         return
 
@@ -220,7 +224,7 @@ def _settle_repository(reading: _Reading) -> None:
         entry.repository, entry.repository_file = reading.repository, readable(reading.repository_file)
 
     entry.add(
-        "guessed", f"--hf-repo {readable(reading.repository)}",
+        "guessed", reading.repository_said,
         f"an engine that starts downloads nothing: get the file (`orch pull hf:{repository}`) and put its path here",
         reading.repository_line,
     )  # fmt: skip
@@ -237,7 +241,7 @@ def _file_of(repository: str) -> str:
 
 def _read_download(flag: str, value: str, line: int, reading: _Reading) -> None:
     setting = _DOWNLOADS[flag]
-    source = f"{flag} {readable(value)}"
+    source = f"{reading.written} {readable(value)}"
     if look(reading.entry.document, setting) is not None:
         reading.entry.add("changed", source, f"`{setting}` says the file", line)
         return
@@ -254,7 +258,7 @@ def _read_setting(meaning: FlagMeaning, flag: str, value: str | None, line: int,
     if takes and meaning.bare is not None and setting.path != "attention.flash":
         takes = read_switch(value or "") is not None or "auto" in (setting.choices or ())
 
-    source = _shown(flag, value if takes else None)
+    source = _shown(reading.written, value if takes else None)
     if not takes and meaning.bare is None:
         entry.add("lost", source, "its value is missing: no engine starts with it", line)
         return False
@@ -336,7 +340,7 @@ def _clean_overrides(value: list[str], entry: ImportEntry, line: int) -> list[st
 def _read_speculation(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
     valued = flag in ("--spec-type", "--spec-stage")
     document = reading.entry.document
-    source = _shown(flag, value if valued else None)
+    source = _shown(reading.written, value if valued else None)
     read = read_spec_type(value or "", look(document, "speculative.type")) if valued else read_spec_type("mtp", None)
     if read.fault:
         reading.entry.add("lost", source, f"`speculative.type`: {read.fault}", line)
@@ -353,7 +357,7 @@ def _read_speculation(flag: str, value: str | None, line: int, reading: _Reading
 
 
 def _read_other(flag: str, value: str | None, line: int, reading: _Reading) -> bool:
-    entry, source = reading.entry, _shown(flag, value)
+    entry, source = reading.entry, _shown(reading.written, value)
     if flag in NEEDLESS:
         entry.add("changed", source, NEEDLESS[flag], line)
         return True

@@ -10,9 +10,7 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 _PROMPT = re.compile(
     r"^\s*(?:PS [A-Z]:[^>\n]*>\s?|[A-Z]:\\[^>\n]*>|[\w.-]+@[\w.-]+:[^\s#$]*[#$]\s|\$\s+|>>\s|&\s+(?=[\"'A-Za-z]))"
 )
-_BLOCK_COMMENT = re.compile(r"^[ \t]*<#.*?#>", re.MULTILINE | re.DOTALL)
-"""PowerShell's."""
-_LINK = re.compile(r"\[([^\]\s]+)\]\(https?://[^)\s]*\)")
+_LINK = re.compile(r"\[([^\[\]\s]{1,200})\]\(https?://[^()\[\]\s]{0,300}\)")
 _LISTED = re.compile(r"^[ \t]*(CMD|ENTRYPOINT|RUN)\s+(\[[^\]]*\])", re.MULTILINE)
 _ARGUMENTS = re.compile(r"^[ \t]*CMD\s+\[\s*\"-", re.MULTILINE)
 _SERVES = re.compile(r"^[ \t]*FROM\s+\S*llama\S*server", re.MULTILINE | re.IGNORECASE)
@@ -39,10 +37,20 @@ def _without_lists(text: str) -> str:
     return _LISTED.sub(line, text)
 
 
+def _without_block_comments(text: str) -> str:
+    """Return a text without PowerShell's `<# ... #>`, line for line."""
+    parts, at = [], 0
+    while (begin := text.find("<#", at)) >= 0 and (end := text.find("#>", begin)) >= 0:
+        parts.append(text[at:begin] + "\n" * text.count("\n", begin, end))
+        at = end + 2
+
+    return "".join(parts) + text[at:]
+
+
 def as_script(text: str) -> str:
     """Return a text as a shell script, line for line: prompts, fences and other shells' continuations replaced."""
     lines = []
-    text = _BLOCK_COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
+    text = _without_block_comments(text)
     for line in _without_lists(text.replace("\r\n", "\n").replace("\r", "\n")).split("\n"):
         line = "" if _FENCE.match(line) else _PROMPT.sub("", line)
         line = re.sub(r"^\s*(?:::|REM\b|rem\b|@echo\b).*", "", line)

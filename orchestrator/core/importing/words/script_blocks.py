@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+_LONGEST_FUNCTION = 20_000
+_LONGEST_CASE = 10_000
+"""Characters up to the end; a longer one is read line by line."""
 _FUNCTION = re.compile(
     r"([ \t]*)(?:function[ \t]+([\w-]+)[ \t]*(?:\([ \t]*\))?|([A-Za-z_][\w-]*)[ \t]*\([ \t]*\))\s*\{"
 )
@@ -74,7 +77,7 @@ def find_function(text: str, at: int) -> ScriptFunction | None:
         return ScriptFunction(found[2] or found[3], found.end(), text[found.end() : end - 1], end)
 
     indent = re.escape(found[1])
-    close = re.compile(rf"\n{indent}\}}").search(text, found.end())
+    close = re.compile(rf"\n{indent}\}}").search(text, found.end(), found.end() + _LONGEST_FUNCTION)
     if close is None:
         return None
 
@@ -84,7 +87,7 @@ def find_function(text: str, at: int) -> ScriptFunction | None:
 def find_case(text: str, at: int) -> CaseStatement | None:
     """Return the `case` that begins in this place; None where none does, or another one stands inside of it."""
     found = _CASE.match(text, at)
-    close = _ESAC.search(text, found.end()) if found is not None else None
+    close = _ESAC.search(text, found.end(), found.end() + _LONGEST_CASE) if found is not None else None
     if found is None or close is None or _CASE.search(text, found.end(), close.start()) is not None:
         return None
 

@@ -29,7 +29,10 @@ from orchestrator.core.importing.words.script_blocks import (
 from orchestrator.core.importing.words.unresolved import mark, readable, unresolved
 from orchestrator.core.profile.free_tables import refuse_variable
 
-_WINDOWS = re.compile(r"[A-Za-z]:\\|(?<!\\)\\\\[A-Za-z]|\.\\")
+_WINDOWS = re.compile(
+    r"(?:^|[\s\"'=(&])(?:[A-Za-z]:\\|\\\\[\w.-]+\\\w|\.{1,2}\\\w)|[%}\w]\\[\w .-]+\.exe\b", re.MULTILINE
+)
+"""A path of Windows, where a backslash is no escape."""
 _KEYWORDS = frozenset(
     {"then", "do", "else", "elif", "if", "while", "until", "!", "{", "}", "(", ")", "RUN", "CMD", "-"}
 )
@@ -48,6 +51,11 @@ _SCRIPT = re.compile(r"[^\s=]+\.(?:sh|bash|zsh|bat|cmd)")
 _RUNS = frozenset({"source", ".", "call", "CALL", "exec", "sudo", "bash", "sh", "zsh", "nohup", "env"})
 _MOST_DEPTH = 6
 """Functions and heredocs within one another."""
+_MOST_READS = 2000
+"""Functions, branches and heredocs that are read."""
+_MOST_WORDS = 2000
+_LONGEST_VALUE = 50_000
+"""Characters of a variable: one that doubles itself line by line ends here."""
 
 
 ReadBeside = Callable[[str], str | None]
@@ -94,6 +102,7 @@ class ShellReader:
     _functions: dict[str, tuple[str, int]] = field(default_factory=dict)
     _called: set[str] = field(default_factory=set)
     _depth: int = 0
+    _reads: int = 0
 
     def read(self, text: str, line: int = 1) -> list[Command]:
         """Return the commands of a text.
@@ -216,6 +225,10 @@ class ShellReader:
 
     def _nested(self, text: str, line: int, arguments: list[str] | None = None) -> None:
         """Read the body of a function or of a heredoc, with the arguments of a call."""
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            return
+
         before = {name: self.variables.pop(name) for name in ("@", *"123456789") if name in self.variables}
         if arguments is not None:
             self.variables.update(call_arguments(arguments))
@@ -231,6 +244,7 @@ class ShellReader:
     def _set(self, name: str, value: str) -> None:
         """Set a variable; a value that only whoever starts the script knows does not replace one that is known."""
         known = self.variables.get(name)
+        value = value if len(value) <= _LONGEST_VALUE else mark(name)
         if not (isinstance(known, str) and known and unresolved(value) and not unresolved(known)):
             self.variables[name] = value
 
@@ -330,7 +344,7 @@ class ShellReader:
                 items += self._split(found)
 
         before = self.variables.get(name, []) if opening.endswith("+=(") else []
-        self.variables[name] = [*([before] if isinstance(before, str) else before), *items]
+        self.variables[name] = [*([before] if isinstance(before, str) else before), *items][:_MOST_WORDS]
         return at, line
 
     def _list(self, text: str, at: int, line: int) -> tuple[WordList, int, int]:
