@@ -121,7 +121,7 @@ def _mutate(data: bytearray, chance: random.Random) -> None:
 
 
 class Engine(asyncio.Protocol):
-    """Reads as strictly as it can, and answers each request with its number."""
+    """Reads as strictly as it can, and answers each request with its number; `/props` gets more fields on its way."""
 
     def __init__(self, log: list[Seen], problems: list[str]) -> None:
         self._log = log
@@ -263,7 +263,7 @@ def disagreements(sent: bytes, reached: list[Seen], told: bytes) -> list[str]:
 
         at += 1
 
-    answers = [int(match[1]) for match in re.finditer(rb'\{"engine":(\d+)\}', told)]
+    answers = [int(match[1]) for match in re.finditer(rb'\{"engine":(\d+)[,}]', told)]
     if answers != list(range(1, len(answers) + 1)) or len(answers) > len(reached):
         return [f"{len(reached)} requests reached the engine, and the client was told {answers}"]
 
