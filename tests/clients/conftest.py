@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,15 +18,23 @@ import pytest
 from tests.clients.answering_model import Answer, write_answering_model
 from tests.clients.guide import Guide, blocks
 from tests.clients.installs import Installed, install
-from tests.support import Home, new_home
+from tests.support import ROOT, Home, new_home
 
 PROFILE = """\
 schema = 1
 model = "{model}"
-engine = "embedded"
+engine = "{engine}"
 cpu = {{ threads = 1, threads_batch = 1 }}
 {more}
 """
+SLOW_ENGINE = """\
+#!/bin/sh
+case "$*" in *--model*) sleep 3;; esac
+export PYTHONPATH={root}
+exec {python} -c 'import sys; from orchestrator.engines.embedded.main import main; sys.exit(main())' "$@"
+"""
+"""The model `code` takes long to load: longer than it takes until a stream gets comments."""
+
 CONTEXT = "context = { size = 65536, parallel = 1 }\n"
 KEY = "none"
 """What the document has where a key belongs. Here it is one: who does not send it is refused."""
@@ -74,7 +83,13 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             path = directory / f"{name}.gguf"
             write_answering_model(path, answers[name], infill=MIDDLE)
             more = fragments.get(f"{name}.toml", "")
-            home.profile(name, PROFILE.format(model=path, more=more if "context" in more else CONTEXT + more))
+            engine = "slow" if name == "code" else "embedded"
+            more = more if "context" in more else CONTEXT + more
+            home.profile(name, PROFILE.format(model=path, engine=engine, more=more))
+
+        slow = home.write("slow-engine", SLOW_ENGINE.format(python=sys.executable, root=ROOT))
+        os.chmod(slow, 0o700)
+        home.orch("engines", "add", "slow", slow)
 
         keys = home.write("config/keys", f"{KEY}\n")
         os.chmod(keys, 0o600)
@@ -92,6 +107,7 @@ def guide(request: pytest.FixtureRequest, served: Home, tmp_path: Path) -> Guide
     if isinstance(found, str):
         pytest.skip(f"{name} is not installed: {found}")
 
+    served.orch("unload", "code", check=False)  # each client is there while it loads
     return Guide(name, found, tmp_path, urlsplit(served.url).netloc)
 
 

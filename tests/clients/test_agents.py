@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from tests.clients.conftest import HELLO, LINE
+from tests.clients.conftest import HELLO, LINE, PROFILE
 from tests.clients.guide import Guide
+from tests.support import Home
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -45,6 +46,17 @@ def test_opencode_takes_the_other_model_by_name(guide: Guide) -> None:
 def test_codex_takes_the_other_model_by_name(guide: Guide) -> None:
     guide.follow()
     assert HELLO["chat"] in guide.run("sh", "ORCH_KEY=none codex exec -m chat 'Say hello'")
+
+
+@pytest.mark.client("claude-code")
+def test_claude_code_says_at_once_why_a_model_cannot_start(guide: Guide, served: Home) -> None:
+    """It repeats what it takes for an overload, ten times with half a minute between."""
+    cut_off = served.write("cut-off.gguf", "GGUF")
+    served.profile("broken", PROFILE.format(model=cut_off, engine="embedded", more=""))
+    asking = f"ANTHROPIC_BASE_URL=http://{guide.address} ANTHROPIC_AUTH_TOKEN=none"
+    printed = guide.run("sh", f"{asking} timeout 60 claude --model broken -p 'Say hello' || test $? = 1")
+    assert "424" in printed
+    assert "cut-off.gguf" in printed
 
 
 @pytest.mark.client("claude-code")

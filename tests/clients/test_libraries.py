@@ -71,7 +71,7 @@ def test_a_real_model_answers_beside_the_others(guide: Guide, served: Home) -> N
     if isinstance(found, str):
         pytest.skip(found)
 
-    served.profile("smollm2", PROFILE.format(model=found, more="context.size = 4096"))
+    served.profile("smollm2", PROFILE.format(model=found, engine="embedded", more="context.size = 4096"))
     text = """
 from openai import OpenAI
 
@@ -83,6 +83,16 @@ function = {"name": "test_function", "parameters": {"type": "object", "propertie
 assert client.chat.completions.create(**asked, tools=[{"type": "function", "function": function}]).choices
 """
     assert "Paris" in guide.run("python", text)
+
+
+@pytest.mark.client
+def test_a_stream_that_waits_for_a_load_gets_comments(served: Home) -> None:
+    """So that what the other tests show holds with them: each finds `code` unloaded."""
+    served.orch("unload", "code", check=False)
+    body = {"model": "code", "messages": [{"role": "user", "content": "Say hello"}], "stream": True}
+    streamed = ask(int(served.url.rpartition(":")[2]), "/v1/chat/completions", body)
+    assert streamed.startswith(": orch: ")
+    assert said(streamed) == HELLO["code"]
 
 
 @pytest.mark.client("openai-js")
