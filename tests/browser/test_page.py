@@ -113,12 +113,13 @@ def test_it_shows_what_runs_and_follows_it(page: Browser, serve: Serve) -> None:
     assert [row.split("\t")[3] for row in rows] == ["running", "held", "complete", "error 502", "client gone"]
     assert "18.3 s (1.5 s held)" in rows[2]
     shown.change(state="starting", progress="loading demo", switching=True, cause=None)
-    shown.now["models"] = shown.now["models"][3:]
+    shown.change(profile="other", models=shown.now["models"][3:])
     shown.lines.append("one more line")
     page.wait("document.querySelector('#state').innerText === 'switching'")
     page.wait("document.querySelector('#log').innerText.includes('one more line')")
     assert page.run(f"return {PAINTED}") == 1
     assert page.run("return document.querySelector('#problem').hidden")
+    assert page.run("return document.querySelector('#chat-model').value") == "other", "nobody has chosen another one"
 
 
 def test_models_are_loaded_switched_and_unloaded(page: Browser, serve: Serve) -> None:
@@ -152,7 +153,9 @@ def test_the_chat_streams_and_tells_the_engine_s_figures(page: Browser, serve: S
     assert (first["model"], first["stream"]) == ("demo", True)
     assert [each["role"] for each in second["messages"]] == ["user", "assistant", "user"]
     assert second["messages"][1]["content"] == "Hello there"
-    page.run("document.querySelector('#chat-model').value = 'demo-alias'")
+    page.run("document.querySelector('#chat-model').focus()")
+    page.press("demo-a", TAB, TAB)
+    page.run("document.querySelector('#chat-text').focus()")
     page.press("x", ENTER)
     page.wait("document.querySelectorAll('.figures')[2]?.innerText.includes('tok/s')")
     assert asked(server)[2]["model"] == "demo-alias"

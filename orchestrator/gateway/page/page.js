@@ -161,6 +161,8 @@ function take(name, data) {
     if (version !== null && version !== data.version && !talk.length) location.reload(); // of a newer orch
     version = data.version;
     setText($("version"), version);
+    setText($("link"), data.may ? "" : "read-only");
+    show($("models-note"), data.manage ? "" : "Clients load and unload nothing here: gateway.switch_on_request is off.");
     $("key-button").hidden = !data.keyed;
     setText($("key-button"), data.may ? "Forget key" : "Enter key");
     $("chat-send").disabled = !data.may;
@@ -400,21 +402,27 @@ function paintLog(lines) {
 const talk = [];
 let answering = null;
 let choices = "";
+let chosen = false;
 
 function paintChoice() {
   const select = $("chat-model");
+  if (!chosen && select.value !== frame.profile && document.activeElement !== select) choices = ""; // the default has moved
   const wanted = frame.models.flatMap((model) => [model.name, ...model.names]);
   const text = JSON.stringify(wanted);
   if (text === choices) return;
   choices = text;
-  const before = select.value;
+  const before = chosen ? select.value : frame.profile;
   select.replaceChildren(...wanted.map((name) => {
     const option = make("option", "", name);
     option.value = name;
     return option;
   }));
-  select.value = wanted.includes(before) ? before : wanted.includes(frame.profile) ? frame.profile : wanted[0] || "";
+  select.value = [before, frame.profile].find((name) => wanted.includes(name)) || wanted[0] || "";
 }
+
+$("chat-model").addEventListener("change", () => {
+  chosen = true;
+});
 
 function addSaid(kind, who) {
   $("talk").querySelector(".empty")?.remove();
