@@ -11,11 +11,11 @@ import asyncio
 import msgspec
 
 from orchestrator import __version__
-from orchestrator.adapters.http1 import Request, UpstreamError
+from orchestrator.adapters.http1 import ContentError, Request, UpstreamError
 from orchestrator.gateway import forward
 from orchestrator.gateway.contract import RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
-from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.errors import GatewayError, content_error
 
 MAX_BYTES = 4 << 20
 """Of the engine's page: chat templates are in it."""
@@ -47,13 +47,18 @@ def _router(view: RoutingView) -> dict[str, object]:
 
 async def _engine_props(dispatcher: Dispatcher, request: Request) -> dict[str, object]:
     try:
+        asked = await request.content()  # a GET may have a body; it means nothing, and is passed on as elsewhere
+    except ContentError as error:
+        raise content_error(error) from None
+
+    try:
         async with (
             asyncio.timeout(PATIENCE_S),
             dispatcher.admitted(None, None, None, None, may_wait=False) as admission,
         ):
             headers = forward.request_headers(request.headers, admission.endpoint.api_key)
             target = f"/props?{request.query}" if request.query else "/props"
-            upstream = await admission.pool.request("GET", target, headers, b"")
+            upstream = await admission.pool.request("GET", target, headers, asked)
             try:
                 body = await upstream.read(MAX_BYTES)
             finally:
