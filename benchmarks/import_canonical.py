@@ -76,7 +76,7 @@ _SPEC = {
 _PLACED = ("--n-gpu-layers", "--cpu-moe", "--n-cpu-moe", "--n-cpu-ffn", "--override-tensor", "--tensor-split")
 _PATHS = ("--model", "--mmproj", "--model-draft", "--chat-template-file")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_SETS = ("--override-tensor", "--spec-type", "--lora")
+_SETS = ("--override-tensor", "--spec-type", "--lora", "--override-kv")
 
 
 @cache
@@ -147,6 +147,8 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         flag = word.replace("_", "-") if word.startswith("--") else word
         follows = arguments[at + 1] if at + 1 < len(arguments) else None
         takes = follows is not None and (not follows.startswith("-") or _NUMBER.fullmatch(follows) is not None)
+        if takes and re.fullmatch(r"\$\{\w+\}", follows or "") and flag not in _valued() and flag in _names():
+            takes = False  # flags that a variable holds
         name, equals, inside = flag.partition("=")
         if equals and flag.startswith("--"):
             yield name, word.partition("=")[2]
@@ -195,7 +197,7 @@ def _normal(name: str, value: str | None) -> Iterator[tuple[str, str]]:
         yield from _stages(value or "")
     elif value is None:
         yield name, "on"
-    elif name == "--override-tensor":
+    elif name == "--override-kv" or name == "--override-tensor":
         yield from ((name, part.strip()) for part in value.split(",") if part)
     else:
         yield name, _text(name, value)
@@ -253,6 +255,9 @@ def differences(before: Canonical, after: Canonical) -> list[str]:
     found = []
     for name in dict.fromkeys((*before, *after)):
         old, new = _value(before, name), _value(after, name)
+        if name == "--override-kv" and old and new:
+            old, new = tuple(sorted(old)), tuple(sorted(new))
+
         if old == new or name == "--model" and old is None:
             continue
 

@@ -9,7 +9,7 @@ from orchestrator.core.problems import Problems
 from orchestrator.core.profile.facts import DEFAULT_BATCH, DEFAULT_UBATCH
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.reading import build_profile, read_layer
-from orchestrator.core.profile.rules import engine_kind, find_conflicts
+from orchestrator.core.profile.rules import NEED_DRAFT_MODEL, engine_kind, find_conflicts
 
 _PLACED = ("memory.gpu_layers", "memory.cpu_moe", "memory.n_cpu_moe", "memory.n_cpu_ffn", "memory.tensor_overrides")
 _MOST_ROUNDS = 40
@@ -100,6 +100,13 @@ def _settle_drafts(entry: ImportEntry, document: dict[str, Any]) -> None:
     if look(document, "speculative.draft_model") and look(document, "speculative.type") is None:
         put(document, "speculative.type", "draft")
         entry.add("changed", "--model-draft", '`speculative.type = "draft"` is written: the file alone meant that')
+
+    kinds = look(document, "speculative.type")
+    needing = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind in NEED_DRAFT_MODEL]
+    if needing and look(document, "speculative.draft_model") is None:
+        put(document, "speculative.draft_model", "~/models/draft.gguf")
+        said = "speculative.draft_model: the source names no file for it: put the drafter's path here"
+        entry.add("guessed", f"speculative.type = {needing[0]}", said, entry.line)
 
     if entry.engine == "ik-fork" and look(document, "speculative.type") not in (None, "none"):
         parallel = look(document, "context.parallel")

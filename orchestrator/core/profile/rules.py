@@ -22,7 +22,7 @@ _KINDS: Mapping[str, Kind] = {"upstream": "upstream", "embedded": "upstream", "i
 
 _CONTEXT_STEP = re.compile(r"context:([0-9]{1,9})")
 _PLAIN_TYPES = ("f32", "f16", "bf16")
-_NEEDS_DRAFT_MODEL = ("draft", "eagle3", "dflash", "dspark")
+NEED_DRAFT_MODEL = ("draft", "eagle3", "dflash", "dspark")
 
 
 def engine_kind(engine: str) -> Kind:
@@ -90,7 +90,7 @@ def _key(path: str) -> Key:
 
 
 def _draft_model_unused(facts: ProfileFacts) -> str | None:
-    if facts.get("speculative.draft_model") is None or {*facts.types} & {*_NEEDS_DRAFT_MODEL, "mtp"}:
+    if facts.get("speculative.draft_model") is None or {*facts.types} & {*NEED_DRAFT_MODEL, "mtp"}:
         return None
 
     if facts.get("speculative.type") == "none":
@@ -101,7 +101,7 @@ def _draft_model_unused(facts: ProfileFacts) -> str | None:
 
 
 def _draft_model_missing(facts: ProfileFacts) -> str | None:
-    if {*facts.types} & {*_NEEDS_DRAFT_MODEL} and facts.get("speculative.draft_model") is None:
+    if {*facts.types} & {*NEED_DRAFT_MODEL} and facts.get("speculative.draft_model") is None:
         return f"`speculative.type = {facts.type_text}` needs `speculative.draft_model`"
 
     return None

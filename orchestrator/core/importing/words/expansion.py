@@ -15,7 +15,7 @@ class WordList(list[str]):
 
 
 _EXPANSION = re.compile(r"\$(?:\{|\(\(|\(|[A-Za-z_]\w*|[0-9@*#?!$-])")
-_BRACED = re.compile(r"(#?)([A-Za-z_]\w*|[0-9@*])(\[[^\]]*\])?(.*)", re.DOTALL)
+_BRACED = re.compile(r"(#?)([A-Za-z_]\w*|[0-9]+|[@*])(\[[^\]]*\])?(.*)", re.DOTALL)
 _ARITHMETIC = re.compile(r"[\d\s()+*/%-]+")
 _MOST_DEPTH = 8
 
@@ -84,10 +84,22 @@ def _value(body: str, variables: Variables, depth: int) -> str | list[str]:
 
     known = variables.get(name)
     text = " ".join(known) if isinstance(known, list) else known
+    if index and isinstance(known, list):
+        text = _item(known, expand(index[1:-1].strip("\"'"), variables, quoted=True, depth=depth + 1))
+
     if found[1]:
         return mark(name)
 
     return _modified(name, text, rest, variables, depth)
+
+
+def _item(items: list[str], index: str) -> str | None:
+    """Return an item by its number, or by its key in `declare -A`; None where the text does not say which."""
+    keyed = next((each[len(index) + 3 :] for each in items if each.startswith(f"[{index}]=")), None)
+    if keyed is None and index.isdecimal() and len(index) < 6 and int(index) < len(items):
+        return items[int(index)]
+
+    return keyed
 
 
 def _arguments(variables: Variables) -> list[str]:

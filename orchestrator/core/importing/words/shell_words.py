@@ -44,6 +44,8 @@ _PARAMETER = re.compile(
     re.MULTILINE,
 )
 """A parameter of a PowerShell script, with its default."""
+_TARGET = re.compile(r"\$([A-Za-z_][\w:]*)(?=[ \t]*\+?=[ \t])")
+"""What PowerShell sets: `$name = ...`; the name, not its value."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _BATCH = re.compile(r"[%!]([A-Za-z_]\w*)[%!]")
 _BATCH_ARGUMENT = re.compile(r"%~?[a-z]{0,6}\d")
@@ -128,6 +130,10 @@ class ShellReader:
                     at = found_end
                     continue
 
+            if self.as_shell and not words and char == "$" and (target := _TARGET.match(text, at)) is not None:
+                words, at = [(mark(target[1]), line, True)], target.end()
+                continue
+
             if char == "\\" and text[at + 1 : at + 2] == "\n":
                 at, line = at + 2, line + 1
             elif char == "\n":
@@ -167,9 +173,9 @@ class ShellReader:
                 found, at, line_after = self._word(text, at, line, windows)
                 if found.endswith("=(") and self.as_shell and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
                     at, line_after = self._array(found, text, at, line_after, windows)
-                elif found == "@(" and len(words) == 2 and words[1][0] == "=":
+                elif found == "@(" and len(words) == 2 and words[1][0] in ("=", "+="):
                     items, at, line_after = self._list(text, at, line_after)
-                    self.variables[words[0][0].strip("$\ue000\ue001")] = items
+                    self._put_list(SourceWord(words[0][0], line), items, adds=words[1][0] == "+=")
                     words = []
                 elif found not in ("(", ")", "@("):
                     words += [(part, line, True) for part in self._split(found)]
@@ -229,15 +235,16 @@ class ShellReader:
         if self._reads > _MOST_READS:
             return
 
-        before = {name: self.variables.pop(name) for name in ("@", *"123456789") if name in self.variables}
+        own = [name for name in self.variables if name == "@" or name.isdecimal() and name != "0"]
+        before = {name: self.variables.pop(name) for name in own}
         if arguments is not None:
             self.variables.update(call_arguments(arguments))
 
         self._depth += 1
         self.read(text, line)
         self._depth -= 1
-        for name in ("@", *"123456789"):
-            self.variables.pop(name, None)
+        for name in [name for name in self.variables if name == "@" or name.isdecimal() and name != "0"]:
+            del self.variables[name]
 
         self.variables.update(before)
 
@@ -387,6 +394,19 @@ class ShellReader:
         if words and words[0].text in _SETTERS:
             words = words[1:]
 
+        if len(words) > 2 and words[1].text == "+=":  # `$list += '-c', 4096`
+            parts = [part for word in words[2:] for part in re.split(r",(?=-)|,$", word.text) if part]
+            self._put_list(words[0], WordList(parts), adds=True)
+            return
+
+        if words and words[0].text == "shift" and (given := self._given()):
+            count = int(words[1].text) if words[1:] and words[1].text.isdecimal() else 1
+            for at in range(1, len(given) + 1):
+                self.variables.pop(str(at), None)
+
+            self.variables.update(call_arguments(given[count:]))
+            return
+
         if len(words) > 2 and words[1].text == "=":  # `$model = "..."`: PowerShell
             self._assign(words)
             return
@@ -438,6 +458,12 @@ class ShellReader:
             command.words = [SourceWord(word.text, named[0].line) for word in command.words]
 
         return True
+
+    def _put_list(self, name: SourceWord, items: WordList, *, adds: bool) -> None:
+        key = name.text.strip("$\ue000").replace("\ue001", "")
+        # A list that is there already stands in its own name's place.
+        before = self.variables.get(key, []) if adds else []
+        self.variables[key] = WordList([*([before] if isinstance(before, str) else before), *items][:_MOST_WORDS])
 
     def _assign(self, words: list[SourceWord]) -> None:
         """Carry out PowerShell's `$name = value`, of which `Join-Path` is the one command that is known."""
