@@ -582,4 +582,4 @@ $("key-button").addEventListener("click", () => {
 });
 
 setText($("address"), `${location.origin}/v1`);
-follow();
+requestAnimationFrame(() => setTimeout(follow)); // the page is painted first
