@@ -137,6 +137,7 @@ class BenchRun:
         except (LeaseEndedError, NotRunningError, TimedOutError):
             raise
         except OrchError as error:
+            self._link.check_lease()  # somebody else has switched: that is no fault of the target
             raise BenchTargetFailed(step.side, error) from error
 
         self._on_start(step.side, self._link.argv())

@@ -73,9 +73,11 @@ class EnginesConfig:
     """New builds of engines.
 
     :param tolerate_slower: than the current build, percent; a build that is slower by more is not made current
+    :param auto: `orch engines watch` makes a build current that has passed its gate
     """
 
     tolerate_slower: float = 3.0
+    auto: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     Setting("restart.cooldown_s", ("float",), "rest before one more try, doubling, s", minimum=0, maximum=86400),
     *RESIDENCY_SETTINGS,
     Setting("engines.tolerate_slower", ("float",), "so much slower may a new build be, percent", minimum=0, maximum=50),
+    Setting("engines.auto", ("bool",), "`orch engines watch` makes a build current that has passed its gate"),
 )  # fmt: skip
 
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}

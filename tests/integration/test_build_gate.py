@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.engine_source import EMBEDDED, write_source
+from tests.integration.engine_source import EMBEDDED, commit_all, write_source
 from tests.support import ROOT, Home, new_home, until
 from tests.unit.engines.engine_scripts import program
 
@@ -42,6 +42,11 @@ def source(home: Home, tmp_path: Path) -> Path:
 
 def builds(home: Home) -> dict[str, Any]:
     return {each["build"]: each for each in home.orch_json("engines", "list", "--builds")}
+
+
+def serves(home: Home) -> tuple[str, str, str]:
+    status = home.status()
+    return status["profile"], status["engine"], status["state"]
 
 
 def change(source: Path, number: int) -> None:
@@ -102,6 +107,7 @@ def test_a_gate_that_is_broken_off_keeps_the_current_build_says_so_and_goes_on(h
     assert builds(home)[new]["gate"]["state"] == "running"
     gate.kill()
     gate.communicate()
+    until(lambda: serves(home) == ("demo", "upstream", "ready"), "what served before serves again")
     found = builds(home)
     assert (found[new]["gate"]["state"], found[old]["current"]) == ("interrupted", True)
     assert f"{new} was not made current (interrupted)" in home.orch("engines", "list").stderr
@@ -121,3 +127,42 @@ def test_a_gate_that_is_broken_off_keeps_the_current_build_says_so_and_goes_on(h
     assert (result["current"], result["gate"]["state"], result["gate"]["profile"]) == (True, "accepted", "demo")
     assert result["gate"]["bench"] == 1, "the same bench"
     assert home.ready("demo")["engine"] == "upstream"
+
+
+def test_a_watch_builds_judges_and_tells_and_leaves_the_choice_to_a_person(home: Home, source: Path) -> None:
+    [old] = builds(home)
+    home.serve()
+    words = ("engines", "watch", "--jobs", "1")
+    looked = home.orch(*words, check=False)
+    assert looked.returncode == 1, "a source of which no commit is known cannot be watched"
+    assert f"upstream {old} stays current: it is not known what is newer" in looked.stderr
+
+    commit_all(source, "one")
+    home.orch("engines", "update", "upstream", "--no-gate", "--no-verify")
+    first = current(home)
+    assert home.orch_json(*words) == [{"id": "upstream", "current": first, "outdated": False}]
+
+    change(source, 1)
+    commit_all(source, "two")
+    [found] = json.loads(home.orch(*words, "--json", timeout_s=300).stdout)
+    assert (found["outdated"], found["gate"]["state"], current(home)) == (True, "waiting", first)
+    assert "its speed was not compared: no profile has run on this engine" in found["gate"]["reason"]
+    told = f"`orch engines use upstream {found['new']}`"
+    assert told in home.orch("status", check=False).stdout
+    events = [json.loads(line) for line in home.orch("events", "--json").stdout.splitlines()]
+    assert [told in each["message"] for each in events if each["kind"] == "engine_build"] == [False, True]
+
+    again = home.orch(*words, "--json")
+    assert json.loads(again.stdout)[0]["gate"]["state"] == "waiting", "it is not judged twice"
+    home.orch("engines", "use", "upstream", found["new"])
+    assert told not in home.orch("status", check=False).stdout
+
+    home.write("config/orch.toml", "[engines]\nauto = true\n")
+    change(source, 2)
+    commit_all(source, "three")
+    [found] = json.loads(home.orch(*words, "--json", timeout_s=300).stdout)
+    assert (found["gate"]["state"], current(home)) == ("accepted", found["new"])
+
+
+def current(home: Home) -> str:
+    return next(name for name, each in builds(home).items() if each["current"])

@@ -79,6 +79,11 @@ class GateStore:
 
         return replace(found, state="interrupted", reason="the gate did not come to its end")
 
+    def waiting(self) -> list[GateRecord]:
+        """Return the builds that have passed, and that nobody has made current yet."""
+        found = map(_read, self._entries().values())
+        return [record for record in found if record is not None and record.state == "waiting"]
+
     def record(self, record: GateRecord) -> None:
         """Keep a gate's state; the oldest ones beyond a hundred are dropped.
 

@@ -7,6 +7,7 @@ import argparse
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import output
+from orchestrator.cli.engine_builds.waiting import waiting_builds
 from orchestrator.core import exit_codes
 
 HELP = "show what is running"
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    answer = client.request(find_paths().control_socket, "/v1/status")
+    paths = find_paths()
+    answer = client.request(paths.control_socket, "/v1/status")
     if args.json:
         output.raw(answer.decode() + "\n")
         # What is unloaded because nobody uses it serves whoever asks.
@@ -35,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
     status = json.loads(answer)
     for line in lines(status):
         output.line(line)
+
+    for text in waiting_builds(paths):
+        output.line(f"  engines   {text}")
 
     serves = status["state"] != "stopped" or status.get("unloaded") is not None or bool(status.get("instances"))
     return exit_codes.OK if serves else exit_codes.NOT_RUNNING

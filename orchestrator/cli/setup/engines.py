@@ -1,4 +1,4 @@
-"""`orch engines`: list, add, remove and probe engines; builds are in `engines_build`."""
+"""`orch engines`: list, add, remove and probe engines; builds are in `cli/engine_builds`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
-from orchestrator.cli.setup import engines_build
+from orchestrator.cli.engine_builds import building, watching
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("--build", metavar="BUILD", help="delete this installed build alone")
     probe = action("probe", "show what an engine is, and every flag it accepts")
     probe.add_argument("engine", metavar="ID_OR_PATH", help="a name, or a path with a slash in it")
-    engines_build.add_actions(action)
+    building.add_actions(action)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,8 +52,11 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.engines.registry import EngineRegistry
 
     actions = {"list": _list, "add": _add, "remove": _remove, "probe": _probe}
+    if args.action == "watch":
+        return watching.run(args)
+
     if args.action not in actions:
-        return engines_build.run_action(args)
+        return building.run_action(args)
 
     paths = find_paths()
     return actions[args.action](EngineRegistry(paths), paths, args)
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
     if args.builds:
-        return engines_build.list_builds(paths, registry.ids(), args)
+        return building.list_builds(paths, registry.ids(), args)
 
     from orchestrator.adapters.store.verifications import VerificationStore
 
@@ -75,7 +78,7 @@ def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> i
     if args.json:
         store = VerificationStore(paths.verifications_file)
         described = (_missing(name, it) if isinstance(it, OrchError) else _described(it, store) for name, it in rows)
-        builds = (engines_build.described_builds(name, paths) for name, _ in rows)
+        builds = (building.described_builds(name, paths) for name, _ in rows)
         output.json_data([{**each, "builds": installed} for each, installed in zip(described, builds, strict=True)])
         return exit_codes.OK
 
@@ -89,7 +92,7 @@ def _list(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> i
         elif found.changed:
             diagnostics.warn(f"{found.path} is not the program that was added as `{found.id}`")
 
-    engines_build.note_disk_use(paths, registry.ids())
+    building.note_disk_use(paths, registry.ids())
     return exit_codes.OK
 
 
@@ -104,8 +107,8 @@ def _add(registry: EngineRegistry, _: Paths, args: argparse.Namespace) -> int:
 
 
 def _remove(registry: EngineRegistry, paths: Paths, args: argparse.Namespace) -> int:
-    if args.build is not None or (not registry.was_added(args.id) and engines_build.has_builds(paths, args.id)):
-        return engines_build.remove_builds(paths, args)
+    if args.build is not None or (not registry.was_added(args.id) and building.has_builds(paths, args.id)):
+        return building.remove_builds(paths, args)
 
     registry.remove(args.id)
     if args.json:

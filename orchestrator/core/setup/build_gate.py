@@ -12,8 +12,10 @@ from typing import Literal
 from orchestrator.core.bench.gate import PASSES, GateSpeed
 from orchestrator.core.verify.checks import Verdict
 
-GateState = Literal["running", "interrupted", "accepted", "refused", "undecided"]
-"""Of a build's gate. `undecided`: it could not be measured, and the current build stays."""
+GateState = Literal["running", "interrupted", "accepted", "waiting", "refused", "undecided"]
+"""Of a build's gate. `waiting`: it has passed, and nobody has made it current yet; `undecided`: it could not be
+measured, and the current build stays.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -32,6 +32,13 @@ class SwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     unverified: bool = False
     force: bool = False
     lease: str | None = None
+
+
+class EventBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What another command of orch did, for those who follow the daemon's events."""
+
+    kind: Literal["engine_build"]
+    message: Annotated[str, msgspec.Meta(max_length=2000)]
 
 
 class LeaseBody(msgspec.Struct, forbid_unknown_fields=True):

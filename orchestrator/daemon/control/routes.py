@@ -63,6 +63,7 @@ from orchestrator.daemon.control.loading import LoadingActions
 from orchestrator.daemon.control.request_bodies import (
     CancelBody,
     DownBody,
+    EventBody,
     LeaseBody,
     LeaseEndBody,
     LoadBody,
@@ -167,6 +168,7 @@ class Control:
             ("POST", "/v1/down"): self._down,
             ("GET", "/v1/logs"): self._logs,
             ("GET", "/v1/events"): self._events,
+            ("POST", "/v1/events"): self._add_event,
         }
 
     async def handle(self, request: Request, response: Response) -> None:
@@ -384,6 +386,11 @@ class Control:
                 await response.drain()
 
         response.end()
+
+    async def _add_event(self, request: Request, response: Response) -> None:
+        body = await body_of(request, EventBody)
+        self._event_log.add(body.kind, body.message)
+        response.send(200, _JSON, b"{}")
 
     async def _events(self, request: Request, response: Response) -> None:
         query = parse_qs(request.query)

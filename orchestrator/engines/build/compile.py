@@ -51,16 +51,19 @@ def build(
     ninja: str,
     jobs: int,
     on_step: OnStep,
+    *,
+    idle: bool = False,
 ) -> Built:
     """Configure and build; goes on with a tree that is half done.
 
+    :param idle: with what processors and disks have left
     :param log: keeps everything that was printed, this run's after that of earlier ones
     :raises OrchError: with the first error, and where the log is
     """
     _check_space(os.path.dirname(tree))
     began = time.monotonic()
     with open(log, "ab") as file:
-        runner = _Runner(file, log, jobs, on_step)
+        runner = _Runner(file, log, jobs, on_step, idle_words() if idle else ())
         library = f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={tree}/bin"
         words = [f"-D{name}={value}" for name, value in definitions.items()]
         generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
@@ -71,8 +74,15 @@ def build(
     return Built(targets, time.monotonic() - began)
 
 
+def idle_words() -> tuple[str, ...]:
+    """Return the words before a command that give it the lowest priority; of the tools that are there."""
+    chosen = (("nice", "-n", "19"), ("ionice", "-c", "3"), ("chrt", "--idle", "0"))
+    return tuple(word for words in chosen if shutil.which(words[0]) for word in words)
+
+
 class _Runner:
-    def __init__(self, file: IO[bytes], log: str, jobs: int, on_step: OnStep) -> None:
+    def __init__(self, file: IO[bytes], log: str, jobs: int, on_step: OnStep, before: Sequence[str]) -> None:
+        self._before = before
         self._file = file
         self._log = log
         self._jobs = jobs
@@ -83,7 +93,7 @@ class _Runner:
         self._file.write(f"$ {' '.join(words)}\n".encode("utf-8", "surrogateescape"))
         # A session of its own: a key pressed on the terminal reaches orch alone, which then ends the whole group.
         process = subprocess.Popen(
-            words,
+            [*self._before, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

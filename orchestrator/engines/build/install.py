@@ -34,11 +34,13 @@ class BuildOptions:
     """The options of a build beside its source.
 
     :param definitions: more of cmake's `-D`, name to value
+    :param idle: compile with what processors and disks have left
     """
 
     backend: Backend | None = None
     jobs: int | None = None
     definitions: dict[str, str] = field(default_factory=dict)
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ def install_engine(
         tree = prepared.tree if choice.backend == "cpu" else f"{prepared.tree}-{choice.backend}"
         programs = machine.programs
         built = run_build(
-            prepared.source, tree, log, definitions, programs["cmake"], programs["ninja"], jobs, observer.step
-        )
+            prepared.source, tree, log, definitions, programs["cmake"], programs["ninja"], jobs, observer.step,
+            idle=options.idle,
+        )  # fmt: skip
         observer.say("installing")
         directory = _copy(os.path.join(tree, "bin"), engine, name, built.targets, paths)
         try:

@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
-from orchestrator.bench.running import BenchRun, device_looks
+from orchestrator.bench.lease import LeaseEndedError
+from orchestrator.bench.running import BenchRun, BenchTargetFailed, device_looks
 from orchestrator.bench.targets import BenchTarget
 from orchestrator.core.bench.blocks import BenchEvent, BenchPlan, BenchProgress, MeasuredBlock, ThrownPair
 from orchestrator.core.bench.figures import BenchAnswer
@@ -31,9 +32,14 @@ class DaemonInLines:
         self.strangers_seen: list[int] = []
         self.pids: list[int] = []
         self.gpus: list[dict[str, Any]] = []
+        self.refuses: str | None = None
+        self.lease_ended = False
 
     def switch(self, target: str) -> None:
         self.switches.append(target)
+        if target.partition("@")[0] == self.refuses:
+            raise OrchError(f"{target} did not start")
+
         self.serves = target.partition("@")[0]
 
     def argv(self) -> tuple[str, ...]:
@@ -44,6 +50,10 @@ class DaemonInLines:
 
     def frame(self) -> dict[str, Any]:
         return {"gpus": self.gpus, "host": {"engine_rss_mib": 100}, "requests": []}
+
+    def check_lease(self) -> None:
+        if self.lease_ended:
+            raise LeaseEndedError("bench was broken off: `orch up`")
 
     def wait_idle(self, prefix: str) -> None:
         pass
@@ -131,6 +141,24 @@ def test_a_request_that_fails_once_costs_a_pair_and_one_that_always_fails_the_be
         bench.run()
 
     assert bench.thrown() == ["unusable"] * 2
+
+
+@pytest.mark.parametrize(("refuses", "side"), [("slow", "a"), ("fast", "b")])
+def test_which_target_does_not_start_is_known(refuses: str, side: str) -> None:
+    bench = Bench()
+    bench.daemon.refuses = refuses
+    with pytest.raises(BenchTargetFailed, match=f"{refuses}@e did not start") as caught:
+        bench.run()
+
+    assert caught.value.side == side
+    assert type(caught.value.error) is OrchError
+
+
+def test_a_start_that_fails_because_somebody_else_switched_is_no_fault_of_the_target() -> None:
+    bench = Bench()
+    bench.daemon.refuses, bench.daemon.lease_ended = "fast", True
+    with pytest.raises(LeaseEndedError):
+        bench.run()
 
 
 def test_half_a_pair_of_an_earlier_run_does_not_count() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli.setup import engines_build
+from orchestrator.cli.engine_builds import building
 from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.build_plan import (
     BACKENDS,
@@ -131,4 +131,4 @@ def test_the_tools_that_a_source_has_are_built_beside_the_server() -> None:
 
 
 def test_the_command_line_allows_the_back_ends_that_there_are() -> None:
-    assert engines_build._BACKENDS == BACKENDS
+    assert building._BACKENDS == BACKENDS

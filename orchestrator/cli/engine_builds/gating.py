@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from orchestrator.engines.build.installs import Install
 
 
-def settle(args: argparse.Namespace, paths: Paths, install: Install) -> GateRecord | None:
+def settle(args: argparse.Namespace, paths: Paths, install: Install, *, flip: bool = True) -> GateRecord | None:
     """Make a new build current, unless its gate refuses it.
 
+    :param flip: whether one that has passed its gate is made current, or waits for a person
     :return: what the gate said; None where there was none: no other build was current, or `--no-gate`
     """
+    from dataclasses import replace
+
     from orchestrator.engines.build import installs
 
     with installs.locked(install.engine, paths):
@@ -29,12 +32,22 @@ def settle(args: argparse.Namespace, paths: Paths, install: Install) -> GateReco
             if judged.state != "accepted":
                 return judged
 
+            if not flip:
+                return _keep(paths, replace(judged, state="waiting"))
+
         installs.make_current(install.engine, install.build, paths)
 
     if judged is None and not args.no_verify:
         _verify(install.engine, paths)
 
     return judged
+
+
+def _keep(paths: Paths, record: GateRecord) -> GateRecord:
+    from orchestrator.adapters.store.gates import GateStore
+
+    GateStore(paths.gates_file).record(record)
+    return record
 
 
 def _judge(args: argparse.Namespace, paths: Paths, new: Install, current: Install) -> GateRecord:
@@ -72,11 +85,16 @@ def _verify(name: str, paths: Paths) -> None:
 
 def use(paths: Paths, args: argparse.Namespace) -> int:
     """Make an installed build current, whatever its gate said."""
+    from dataclasses import replace
+
     from orchestrator.adapters.store.gates import GateStore
     from orchestrator.engines.build import installs
 
     before, now = installs.use(args.id, args.build, paths)
     judged = GateStore(paths.gates_file).find(args.id, now)
+    if judged is not None and judged.state == "waiting":
+        judged = _keep(paths, replace(judged, state="accepted"))
+
     if args.json:
         output.json_data({"id": args.id, "from": before, "to": now})
     else:
@@ -114,6 +132,12 @@ def note_kept_beside(paths: Paths, engine: str) -> None:
 
         if judged.state == "running":
             diagnostics.note(f"{engine} {each.build} is being judged against {judged.against}")
+            continue
+
+        if judged.state == "waiting":
+            diagnostics.note(f"{engine} {each.build} has passed its gate, and waits: {judged.reason}")
         else:
             diagnostics.note(f"{engine} {each.build} was not made current ({judged.state}): {judged.reason}")
-            diagnostics.note(f"  `orch engines use {engine} {each.build}` makes it current all the same")
+
+        all_the_same = "" if judged.state == "waiting" else " all the same"
+        diagnostics.note(f"  `orch engines use {engine} {each.build}` makes it current{all_the_same}")

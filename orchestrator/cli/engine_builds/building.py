@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
-from orchestrator.cli.setup import engines_gate, engines_news
+from orchestrator.cli.engine_builds import gating, news
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
@@ -27,6 +27,9 @@ _BACKENDS = ("cuda", "rocm", "metal", "vulkan", "cpu")
 """A copy of `build_plan.BACKENDS`, which this module imports only to build; a test compares them."""
 
 _DEFAULT = ""
+
+JUDGED = ("accepted", "waiting", "refused")
+"""States of a gate that came to its end."""
 
 
 def add_actions(action: Adder) -> None:
@@ -56,6 +59,9 @@ def add_actions(action: Adder) -> None:
     use.add_argument("build", metavar="BUILD", help="`orch engines list --builds` shows them")
     news = action("outdated", "tell what there is newer than the current builds, and build nothing")
     news.add_argument("id", metavar="ID", nargs="?", help="of this engine alone")
+    watch = action("watch", "look once for newer sources, build them at idle priority, judge and tell; for a timer")
+    watch.add_argument("id", metavar="ID", nargs="?", help="this engine alone")
+    watch.add_argument("--jobs", type=int, metavar="N", help="compilers at once, by default by cores and memory")
     action("rollback", "go back to the build that was current before").add_argument("id", metavar="ID")
 
 
@@ -78,20 +84,20 @@ def run_action(args: argparse.Namespace) -> int:
 
     paths = find_paths()
     if args.id is not None:
-        _check_id(args.id)
+        check_id(args.id)
 
     actions = {
         "build": _build,
         "update": _update,
         "rollback": _rollback,
-        "use": engines_gate.use,
-        "outdated": engines_news.outdated,
+        "use": gating.use,
+        "outdated": news.outdated,
     }
     return actions[args.action](paths, args)
 
 
 def _build(paths: Paths, args: argparse.Namespace) -> int:
-    return _show(args, paths, *_install(args, _source(args), paths))
+    return _show(args, paths, *install_and_settle(args, _source(args), paths))
 
 
 def _update(paths: Paths, args: argparse.Namespace) -> int:
@@ -104,7 +110,7 @@ def _update(paths: Paths, args: argparse.Namespace) -> int:
         raise UsageError(f"engine `{args.id}` has no installed build", hint=f"run `orch engines build {args.id}`")
 
     source = build_sources.source_of_record(before.manifest["source"])
-    result, judged = _install(args, source, paths, before)
+    result, judged = install_and_settle(args, source, paths, before)
     old, new = before.manifest["source"], result.install.manifest["source"]
     changes = None
     if old.get("commit") and new.get("commit") and new["kind"] == "git" and old["commit"] != new["commit"]:
@@ -135,7 +141,7 @@ def _rollback(paths: Paths, args: argparse.Namespace) -> int:
         output.json_data({"id": args.id, "from": before, "to": now})
     else:
         output.line(f"`{args.id}` is {now} again, it was {before}")
-        engines_gate.note_restart()
+        gating.note_restart()
 
     return exit_codes.OK
 
@@ -144,7 +150,7 @@ def remove_builds(paths: Paths, args: argparse.Namespace) -> int:
     """Delete installed builds: the one that `--build` names, or all."""
     from orchestrator.engines.build import installs
 
-    _check_id(args.id)
+    check_id(args.id)
     gone = installs.remove(args.id, paths, args.build)
     freed_mib = sum(each.size_bytes for each in gone) >> 20
     if args.json:
@@ -178,7 +184,7 @@ def note_disk_use(paths: Paths, engines: tuple[str, ...]) -> None:
             size = sum(each.size_bytes for each in builds) / 2**20
             plural = "s" if len(builds) > 1 else ""
             diagnostics.note(f"{engine}: {len(builds)} installed build{plural}, {size:.1f} MiB (`--builds` lists them)")
-            engines_gate.note_kept_beside(paths, engine)
+            gating.note_kept_beside(paths, engine)
 
 
 def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace) -> int:
@@ -207,15 +213,28 @@ def list_builds(paths: Paths, engines: tuple[str, ...], args: argparse.Namespace
 
     output.table(("ID", "BUILD", "STATE", "VERSION", "BACKEND", "SIZE_MIB", "BUILT_AT"), rows)
     for engine in engines:
-        engines_gate.note_kept_beside(paths, engine)
+        gating.note_kept_beside(paths, engine)
 
     return exit_codes.OK
 
 
-def _install(
-    args: argparse.Namespace, source: Source, paths: Paths, before: Install | None = None
+def install_and_settle(
+    args: argparse.Namespace,
+    source: Source,
+    paths: Paths,
+    before: Install | None = None,
+    *,
+    unattended: bool = False,
+    flip: bool = True,
 ) -> tuple[InstallResult, GateRecord | None]:
-    """Build, and make the build current unless its gate refuses it."""
+    """Build, and make the build current unless its gate refuses it.
+
+    :param unattended: build at idle priority, and do not judge again what was judged
+    :param flip: whether a build that has passed is made current, or waits
+    """
+    from dataclasses import replace
+
+    from orchestrator.adapters.store.gates import GateStore
     from orchestrator.engines.build.install import BuildObserver, install_engine
     from orchestrator.engines.build.machine import read_build_host
 
@@ -227,11 +246,14 @@ def _install(
         each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        result = install_engine(
-            args.id, source, _build_options(args, before), read_build_host(), paths, BuildObserver(say, _show_step)
-        )
+        options = replace(_build_options(args, before), idle=unattended)
+        result = install_engine(args.id, source, options, read_build_host(), paths, BuildObserver(say, _show_step))
         diagnostics.clear_progress()
-        return result, engines_gate.settle(args, paths, result.install)
+        known = GateStore(paths.gates_file).find(args.id, result.install.build) if unattended else None
+        if known is not None and known.state in JUDGED and not (flip and known.state == "waiting"):
+            return result, known
+
+        return result, gating.settle(args, paths, result.install, flip=flip)
     finally:
         diagnostics.clear_progress()
         for each, handler in previous_handlers.items():
@@ -282,7 +304,7 @@ def _git_source(args: argparse.Namespace) -> GitSource:
     return GitSource(args.git or REMOTES[args.id], check_commit(args.commit) if args.commit else None, args.branch)
 
 
-def _check_id(engine: str) -> None:
+def check_id(engine: str) -> None:
     from orchestrator.core.problems import did_you_mean
     from orchestrator.engines.build.git import REMOTES
 
@@ -328,14 +350,14 @@ def _show(
     if not install.current:
         against = judged.against if judged is not None else "another build"
         output.line(f"`{install.engine}` {install.build} is installed, and {against} stays current")
-        engines_gate.note_kept_beside(paths, install.engine)
+        gating.note_kept_beside(paths, install.engine)
         return code
 
     how = "is installed already, and current" if result.reused else f"is installed and current: {install.server}"
     output.line(f"`{install.engine}` {install.build} {how}")
     if judged is not None:
         diagnostics.note(judged.reason)
-        engines_gate.note_restart()
+        gating.note_restart()
 
     return code
 
@@ -349,6 +371,6 @@ def _described(install: Install, paths: Paths) -> dict[str, object]:
         "current": install.current,
         "previous": install.previous,
         "server": install.server,
-        "gate": engines_gate.gate_of(paths, install.engine, install.build),
+        "gate": gating.gate_of(paths, install.engine, install.build),
         **{name: manifest.get(name) for name in kept},
     }
