@@ -186,6 +186,6 @@ def _no_page(file: EngineFile, endpoint: Endpoint) -> str:
 
     build = f"{endpoint.engine} {endpoint.build}" if endpoint.build else endpoint.engine
     return (
-        f"the build of `{endpoint.profile}` ({build}) has no page of its own (upstream's is fetched while it is "
-        "built, with `orch engines build upstream --define LLAMA_USE_PREBUILT_UI=ON`); the page at / chats with every model"
+        f"the build of `{endpoint.profile}` ({build}) has no page of its own; the page at / chats with every model. "
+        "Upstream's is fetched while it is built: `orch engines build upstream --define LLAMA_USE_PREBUILT_UI=ON`"
     )
