@@ -9,8 +9,9 @@ from orchestrator.core.importing.entries import import_server
 from orchestrator.core.importing.findings import ImportResult, SourceWord
 from orchestrator.core.importing.server_command import ServerCommand, enter_image, read_mount
 from orchestrator.core.importing.words.expansion import Variables, expand
-from orchestrator.core.importing.words.shell_words import ReadBeside, environment_pairs, no_files, split_words
+from orchestrator.core.importing.words.shell_words import ReadBeside, environment_pairs, no_files
 from orchestrator.core.importing.words.unresolved import EMPTY, mark
+from orchestrator.core.importing.words.word_reader import split_words
 from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _LLAMA = re.compile(r"llama|gguf", re.IGNORECASE)

@@ -12,8 +12,9 @@ from orchestrator.core.importing.names import free_name, slug
 from orchestrator.core.importing.server_command import ServerCommand, find_servers
 from orchestrator.core.importing.swap_filters import read_filters
 from orchestrator.core.importing.swap_keys import MODEL_KEYS, TOP_KEYS, read_top, shown_key
-from orchestrator.core.importing.words.shell_words import Command, split_words
+from orchestrator.core.importing.words.shell_words import Command
 from orchestrator.core.importing.words.unresolved import mark
+from orchestrator.core.importing.words.word_reader import split_words
 from orchestrator.core.importing.yaml_nodes import YamlNode
 
 _MACRO = re.compile(r"\$\{([^{}$]+)\}")

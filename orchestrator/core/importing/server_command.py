@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from orchestrator.core.importing.findings import SourceWord
 from orchestrator.core.importing.flags.flag_meanings import flag_meanings
 from orchestrator.core.importing.words.expansion import Variables
-from orchestrator.core.importing.words.shell_words import Command, ReadBeside, ShellReader, no_files, split_words
+from orchestrator.core.importing.words.shell_words import Command, ReadBeside, ShellReader, no_files
 from orchestrator.core.importing.words.unresolved import readable
+from orchestrator.core.importing.words.word_reader import split_words
 
 _SERVER = re.compile(
     r"(?!.*\.(?:sh|py|ps1|bat|cmd|service|log|md|json|ya?ml|txt|pid|conf|env|ini|zip|gz)$)"

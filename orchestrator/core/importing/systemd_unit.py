@@ -18,9 +18,9 @@ from orchestrator.core.importing.words.shell_words import (
     call_arguments,
     environment_pairs,
     no_files,
-    split_words,
 )
 from orchestrator.core.importing.words.unresolved import mark
+from orchestrator.core.importing.words.word_reader import split_words
 
 _SECTION = re.compile(r"\[([^\[\]]+)\]\s*")
 _LINE = re.compile(r"\s*([A-Za-z][\w-]*)\s*=\s*(.*)", re.DOTALL)

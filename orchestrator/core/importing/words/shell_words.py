@@ -1,8 +1,8 @@
 """A shell script as the commands that it runs: quotes, continuations, assignments, arrays and defaults resolved.
 
 It runs nothing: what a command prints, or what is set elsewhere, stays a variable without a value (`unresolved.py`).
-Lines behind `if` count as run. The same reader splits llama-swap's `cmd` and systemd's `ExecStart`, where `$` and `;`
-mean nothing or less.
+Lines behind `if` count as run. llama-swap's `cmd` and systemd's `ExecStart`, where `$` and `;` mean nothing or less,
+are split by `word_reader.py` alone.
 """
 
 from __future__ import annotations
@@ -27,18 +27,14 @@ from orchestrator.core.importing.words.script_blocks import (
     only_prints,
 )
 from orchestrator.core.importing.words.unresolved import mark, readable, unresolved
+from orchestrator.core.importing.words.word_reader import WordReader, is_windows, line_end, split_words
 from orchestrator.core.profile.free_tables import refuse_variable
 
-_WINDOWS = re.compile(
-    r"(?:^|[\s\"'=(&])(?:[A-Za-z]:\\|\\\\[\w.-]+\\\w|\.{1,2}\\\w)|[%}\w]\\[\w .-]+\.exe\b", re.MULTILINE
-)
-"""A path of Windows, where a backslash is no escape."""
 _KEYWORDS = frozenset(
     {"then", "do", "else", "elif", "if", "while", "until", "!", "{", "}", "(", ")", "RUN", "CMD", "-"}
 )
 _SETTERS = frozenset({"export", "local", "readonly", "declare", "typeset", "set", "SET", "env", "ENV", "ARG"})
 _EXPORTERS = frozenset({"export", "set", "SET", "ENV"})
-_LIST_ITEM = re.compile(r"""'((?:[^']|'')*)'|"([^"]*)"|[^\s,()#'"]+""")
 _PARAMETER = re.compile(
     r"""^[ \t]*(?:\[[\w.]+\][ \t]*)+\$(\w+)[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*'|[\w.-]+)\s*[,)]?\s*(?:#.*)?$""",
     re.MULTILINE,
@@ -47,17 +43,12 @@ _PARAMETER = re.compile(
 _TARGET = re.compile(r"\$([A-Za-z_][\w:]*)(?=[ \t]*\+?=[ \t])")
 """What PowerShell sets: `$name = ...`; the name, not its value."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
-_BATCH = re.compile(r"[%!]([A-Za-z_]\w*)[%!]")
-_BATCH_ARGUMENT = re.compile(r"%~?[a-z]{0,6}\d")
 _SCRIPT = re.compile(r"[^\s=]+\.(?:sh|bash|zsh|bat|cmd)")
 _RUNS = frozenset({"source", ".", "call", "CALL", "exec", "sudo", "bash", "sh", "zsh", "nohup", "env"})
 _MOST_DEPTH = 6
 """Functions and heredocs within one another."""
 _MOST_READS = 2000
 """Functions, branches and heredocs that are read."""
-_MOST_WORDS = 2000
-_LONGEST_VALUE = 50_000
-"""Characters of a variable: one that doubles itself line by line ends here."""
 
 
 ReadBeside = Callable[[str], str | None]
@@ -86,16 +77,13 @@ class Command:
 
 
 @dataclass(slots=True)
-class ShellReader:
+class ShellReader(WordReader):
     """Reads commands out of a text.
 
-    :param as_shell: `$`, `;`, `|` and assignments have a meaning; else it is split into words alone
     :param chosen: branches of `case` that count as run, with what chose them, and their lines; the others do not
     :param lenient: lines that begin with a flag belong to the command above them, as in what people paste
     """
 
-    variables: Variables = field(default_factory=dict)
-    as_shell: bool = True
     lenient: bool = True
     read_beside: ReadBeside = no_files
     commands: list[Command] = field(default_factory=list)
@@ -111,38 +99,36 @@ class ShellReader:
 
         :param line: the number of its first line
         """
-        if self.as_shell:
-            text = as_script(text)
-            for parameter in _PARAMETER.finditer(text):
-                self.variables.setdefault(parameter[1], parameter[2].strip("\"'"))
+        text = as_script(text)
+        for parameter in _PARAMETER.finditer(text):
+            self.variables.setdefault(parameter[1], parameter[2].strip("\"'"))
 
-        windows = _WINDOWS.search(text) is not None
-        batch = self.as_shell and is_batch(text)
-        words: list[tuple[str, int, bool]] = []
+        windows, batch = is_windows(text), is_batch(text)
+        words: list[SourceWord] = []
         opened: list[Heredoc] = []
         at, end = 0, len(text)
         while at < end:
             char = text[at]
-            if self.as_shell and not words and (at == 0 or text[at - 1] in "\n;") and not opened:
+            if not words and (at == 0 or text[at - 1] in "\n;") and not opened:
                 found_end = self._block(text, at, line, batch)
                 if found_end > at:
                     line += text.count("\n", at, found_end)
                     at = found_end
                     continue
 
-            if self.as_shell and not words and char == "$" and (target := _TARGET.match(text, at)) is not None:
-                words, at = [(mark(target[1]), line, True)], target.end()
+            if not words and char == "$" and (target := _TARGET.match(text, at)) is not None:
+                words, at = [SourceWord(mark(target[1]), line)], target.end()
                 continue
 
             if char == "\\" and text[at + 1 : at + 2] == "\n":
                 at, line = at + 2, line + 1
             elif char == "\n":
-                if not opened and not (self.as_shell and not (self.lenient and words and _goes_on(text, at))):
+                if not opened and self.lenient and words and _goes_on(text, at):
                     at, line = at + 1, line + 1
                     continue
 
-                shown = only_prints([word for word, _, _ in words], text[text.rfind("\n", 0, at) + 1 : at])
-                self._finish(words, line)
+                shown = only_prints([word.text for word in words], text[text.rfind("\n", 0, at) + 1 : at])
+                self._finish(words)
                 words, at, line = [], at + 1, line + 1
                 for each in opened:
                     body, after = heredoc_body(text, at, each)
@@ -155,34 +141,34 @@ class ShellReader:
                 opened = []
             elif char.isspace():
                 at += 1
-            elif char == "#" and self.as_shell:
-                at = _line_end(text, at)
-            elif self.as_shell and char in ";|&":
-                if words and char == "&" and words[-1][0].endswith(">"):
+            elif char == "#":
+                at = line_end(text, at)
+            elif char in ";|&":
+                if words and char == "&" and words[-1].text.endswith(">"):
                     at += 1
                     continue
 
-                self._finish(words, line)
+                self._finish(words)
                 words, at = [], at + 1
-            elif self.as_shell and char == "<" and (heredoc := find_heredoc(text, at)) is not None:
+            elif char == "<" and (heredoc := find_heredoc(text, at)) is not None:
                 opened.append(heredoc)
                 at = heredoc.end
-            elif self.as_shell and char in "<>" or (self.as_shell and re.match(r"\d[<>]", text[at : at + 2])):
-                at = self._skip_redirection(text, at)
+            elif char in "<>" or re.match(r"\d[<>]", text[at : at + 2]):
+                at = self.skip_redirection(text, at)
             else:
-                found, at, line_after = self._word(text, at, line, windows)
-                if found.endswith("=(") and self.as_shell and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
-                    at, line_after = self._array(found, text, at, line_after, windows)
-                elif found == "@(" and len(words) == 2 and words[1][0] in ("=", "+="):
-                    items, at, line_after = self._list(text, at, line_after)
-                    self._put_list(SourceWord(words[0][0], line), items, adds=words[1][0] == "+=")
+                found, at, line_after = self.read_word(text, at, line, windows)
+                if found.endswith("=(") and re.fullmatch(r"[A-Za-z_]\w*\+?=\(", found):
+                    at, line_after = self.read_array(found, text, at, line_after, windows)
+                elif found == "@(" and len(words) == 2 and words[1].text in ("=", "+="):
+                    items, at, line_after = self.read_list(text, at, line_after)
+                    self.put_list(words[0], items, adds=words[1].text == "+=")
                     words = []
                 elif found not in ("(", ")", "@("):
-                    words += [(part, line, True) for part in self._split(found)]
+                    words += [SourceWord(part, line) for part in self.split(found)]
 
                 line = line_after
 
-        self._finish(words, line)
+        self._finish(words)
         if self._depth == 0:
             while waiting := self._functions.keys() - self._called:
                 name = next(each for each in self._functions if each in waiting)
@@ -195,7 +181,7 @@ class ShellReader:
         """Take in a function, or what a batch file sets; return where it ends, `at` where there is neither."""
         if batch and (found := find_batch_set(text, at)) is not None:
             name, value, end = found
-            self._set(name, self._with_batch_variables(value.strip('"') if value.count('"') == 2 else value))
+            self.set_variable(name, self.with_batch_variables(value.strip('"') if value.count('"') == 2 else value))
             if _reaches_engines(name):
                 self.exported.append((name, value, line))
 
@@ -248,146 +234,12 @@ class ShellReader:
 
         self.variables.update(before)
 
-    def _set(self, name: str, value: str) -> None:
-        """Set a variable; a value that only whoever starts the script knows does not replace one that is known."""
-        known = self.variables.get(name)
-        value = value if len(value) <= _LONGEST_VALUE else mark(name)
-        if not (isinstance(known, str) and known and unresolved(value) and not unresolved(known)):
-            self.variables[name] = value
-
-    def _with_batch_variables(self, text: str) -> str:
-        return _BATCH_ARGUMENT.sub(lambda found: mark(found[0][1:]), _BATCH.sub(self._batch_variable, text))
-
-    def _word(self, text: str, at: int, line: int, windows: bool) -> tuple[str, int, int]:
-        """Return a raw word up to its end: parts behind `\\x02` came from unquoted variables and are split later."""
-        out: list[str] = []
-        quoted = text[at] in "'\""
-        while at < len(text):
-            char = text[at]
-            if char == "'":
-                close = text.find("'", at + 1)
-                close = len(text) if close < 0 else close
-                body = text[at + 1 : close]
-                out.append(body or "\x01")
-                line, at = line + body.count("\n"), close + 1
-            elif char == '"':
-                body, at = _double_quoted(text, at + 1, windows)
-                line += body.count("\n")
-                out.append((expand(body, self.variables, quoted=True) if self.as_shell else body) or "\x01")
-            elif char == "\\" and not (windows and text[at + 1 : at + 2] not in ("\n", '"', "'", " ")):
-                if text[at + 1 : at + 2] == "\n":
-                    at, line = at + 2, line + 1
-                    continue
-
-                out.append(text[at + 1 : at + 2])
-                at += 2
-            elif char == "$" and self.as_shell:
-                body, at = _dollar(text, at)
-                out.append(expand(body, self.variables, quoted=False))
-            elif char == "`" and self.as_shell:
-                close = text.find("`", at + 1)
-                close = len(text) if close < 0 else close
-                out.append(expand(f"$({text[at + 1 : close]})", self.variables, quoted=False))
-                at = close + 1
-            elif char.isspace() or (self.as_shell and char in ";|&<>\n"):
-                break
-            elif char == "(" and self.as_shell:
-                out.append(char)
-                return "".join(out), at + 1, line
-            elif char == ")" and self.as_shell:
-                return ("".join(out), at, line) if out else (")", at + 1, line)
-            else:
-                out.append(char)
-                at += 1
-
-        found = "".join(out)
-        if not found and not quoted:  # an empty variable without quotes is no word
-            return "\x02", at, line
-
-        if self.as_shell and found.startswith("@") and isinstance(items := self.variables.get(found[1:]), WordList):
-            return "\x02" + "\x02".join(items) + "\x02", at, line
-
-        if self.as_shell and (found.count("%") > 1 or found.count("!") > 1 or "%~" in found):
-            whole = found
-            found = self._with_batch_variables(found)
-            if found != whole and not quoted:  # flags that a variable holds are words of their own
-                found = "\x02".join(word.text for word in split_words(found)) if " " in found else found
-
-        return found, at, line
-
-    def _batch_variable(self, found: re.Match[str]) -> str:
-        value = self.variables.get(found[1])
-        if isinstance(value, str):
-            return value
-
-        return mark(found[1]) if len(found[1]) > 2 and found[0][0] == "%" else found[0]
-
-    def _split(self, word: str) -> list[str]:
-        """Return the words of a raw one: those that a variable without quotes held are apart."""
-        parts = re.split(r"\x02+", word)
-        if len(parts) > 1:
-            parts = [part for part in parts if part]
-
-        return [part.replace("\x01", "") for part in parts]
-
-    def _array(self, opening: str, text: str, at: int, line: int, windows: bool) -> tuple[int, int]:
-        name = opening[:-2].removesuffix("+")
-        items: list[str] = []
-        while at < len(text):
-            char = text[at]
-            if char == ")":
-                at += 1
-                break
-
-            if char == "#":
-                at = _line_end(text, at)
-            elif char.isspace():
-                line += char == "\n"
-                at += 1
-            elif char in ";|&<>":
-                at += 1
-            else:
-                found, at, line = self._word(text, at, line, windows)
-                items += self._split(found)
-
-        before = self.variables.get(name, []) if opening.endswith("+=(") else []
-        self.variables[name] = [*([before] if isinstance(before, str) else before), *items][:_MOST_WORDS]
-        return at, line
-
-    def _list(self, text: str, at: int, line: int) -> tuple[WordList, int, int]:
-        """Read PowerShell's `@('a', "b", $c)` behind its opening."""
-        items = WordList()
-        while at < len(text) and text[at] != ")":
-            found = _LIST_ITEM.match(text, at)
-            if found is None:
-                line += text[at] == "\n"
-                at = _line_end(text, at) if text[at] == "#" else at + 1
-            elif found[1] is not None:
-                items.append(found[1].replace("''", "'"))
-                at = found.end()
-            else:
-                items += self._split(expand((found[2] or found[0]).strip('"'), self.variables, quoted=True))
-                at = found.end()
-
-        return items, at + 1, line
-
-    def _skip_redirection(self, text: str, at: int) -> int:
-        found = re.compile(r"\d?(?:<<-?|>>|[<>])&?\s*[^\s;|&]*").match(text, at)
-        return found.end() if found else at + 1
-
-    def _finish(self, raw: list[tuple[str, int, bool]], line: int) -> None:
-        words = [SourceWord(text, at) for text, at, _ in raw]
-        if not self.as_shell:
-            if words:
-                self.commands.append(Command(words))
-
-            return
-
+    def _finish(self, words: list[SourceWord]) -> None:
         while words and words[0].text in _KEYWORDS:
             words = words[1:]
 
         if words and words[0].text == "set" and len(named := [word for word in words[1:] if word.text[:1] != "-"]) > 1:
-            self._set(named[0].text, " ".join(word.text for word in named[1:]))  # fish: `set -x NAME VALUE`
+            self.set_variable(named[0].text, " ".join(word.text for word in named[1:]))  # fish: `set -x NAME VALUE`
             return
 
         exports = bool(words) and words[0].text in _EXPORTERS
@@ -396,7 +248,7 @@ class ShellReader:
 
         if len(words) > 2 and words[1].text == "+=":  # `$list += '-c', 4096`
             parts = [part for word in words[2:] for part in re.split(r",(?=-)|,$", word.text) if part]
-            self._put_list(words[0], WordList(parts), adds=True)
+            self.put_list(words[0], WordList(parts), adds=True)
             return
 
         if words and words[0].text == "shift" and (given := self._given()):
@@ -429,7 +281,7 @@ class ShellReader:
 
         if not words:
             for name, value, _ in command.environment:
-                self._set(name, value)
+                self.set_variable(name, value)
 
             if exports:
                 self.exported += [each for each in command.environment if _reaches_engines(each[0])]
@@ -459,12 +311,6 @@ class ShellReader:
 
         return True
 
-    def _put_list(self, name: SourceWord, items: WordList, *, adds: bool) -> None:
-        key = name.text.strip("$\ue000").replace("\ue001", "")
-        # A list that is there already stands in its own name's place.
-        before = self.variables.get(key, []) if adds else []
-        self.variables[key] = WordList([*([before] if isinstance(before, str) else before), *items][:_MOST_WORDS])
-
     def _assign(self, words: list[SourceWord]) -> None:
         """Carry out PowerShell's `$name = value`, of which `Join-Path` is the one command that is known."""
         name = words[0].text.strip("$\ue000").replace("\ue001", "")
@@ -476,7 +322,7 @@ class ShellReader:
             if _reaches_engines(name[4:]):
                 self.exported.append((name[4:], value, words[0].line))
         else:
-            self._set(name, value)
+            self.set_variable(name, value)
 
 
 def _reaches_engines(name: str) -> bool:
@@ -487,58 +333,6 @@ def _reaches_engines(name: str) -> bool:
 def _goes_on(text: str, at: int) -> bool:
     """Return whether the next line that says something begins with a flag."""
     return re.compile(r"\n(?:[ \t]*(?:#[^\n]*)?\n){0,50}[ \t]*--?[A-Za-z]").match(text, at) is not None
-
-
-def _line_end(text: str, at: int) -> int:
-    found = text.find("\n", at)
-    return len(text) if found < 0 else found
-
-
-def _double_quoted(text: str, at: int, windows: bool) -> tuple[str, int]:
-    out = []
-    while at < len(text) and text[at] != '"':
-        if (
-            text[at] == "\\"
-            and text[at + 1 : at + 2] in ('"', "\\", "`", "\n")
-            and not (windows and text[at + 1 : at + 2] == "\\")
-        ):
-            out.append({"\n": ""}.get(text[at + 1], text[at + 1]))
-            at += 2
-        elif text[at] == "\\" and text[at + 1 : at + 2] == "$":
-            out.append("\x03")
-            at += 2
-        elif text[at] == "$" and text[at + 1 : at + 2] in ("(", "{"):
-            body, at = _dollar(text, at)
-            out.append(body)
-        else:
-            out.append(text[at])
-            at += 1
-
-    return "".join(out), at + 1
-
-
-def _dollar(text: str, at: int) -> tuple[str, int]:
-    """Return an expansion as written, and where it ends."""
-    follows = text[at + 1 : at + 2]
-    if follows in ("(", "{"):
-        close, depth, end = {"(": ")", "{": "}"}[follows], 0, at + 1
-        while end < len(text):
-            depth += (text[end] == follows) - (text[end] == close)
-            end += 1
-            if depth == 0:
-                break
-
-        return text[at:end], end
-
-    found = re.compile(r"\$(?:[A-Za-z_]\w*|[0-9@*#?!$-])?").match(text, at)
-    end = found.end() if found else at + 1
-    return text[at:end], end
-
-
-def split_words(text: str, line: int = 1) -> list[SourceWord]:
-    """Return the words of a text in which only quotes and backslashes have a meaning."""
-    commands = ShellReader(as_shell=False).read(text, line)
-    return commands[0].words if commands else []
 
 
 def call_arguments(arguments: list[str]) -> Variables:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.importing.words.shell_words import ShellReader, split_words
+from orchestrator.core.importing.words.shell_words import ShellReader
 from orchestrator.core.importing.words.unresolved import readable
+from orchestrator.core.importing.words.word_reader import split_words
 
 
 def commands(text: str, **variables: str) -> list[list[str]]:
