@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote
 
+from orchestrator.adapters.http1 import Headers, first
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import Family, GatewayError
 from orchestrator.gateway.models import MAX_NAME, is_known, profile_for
@@ -144,9 +145,10 @@ _LONGEST_LETTER = 12
 """Bytes that one letter of a name may take in a path: four of UTF-8, three of the path for each."""
 
 
-def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
+def find_route(method: str, path: str, models: Sequence[Model], headers: Headers | None = None) -> Match:
     """Return the route of a request.
 
+    :param headers: the request's, for what is said of a route that there is not: the address as the client writes it
     :raises GatewayError: 404 or 405
     """
     match = _find(path, models)
@@ -154,7 +156,7 @@ def find_route(method: str, path: str, models: Sequence[Model]) -> Match:
         if path.startswith(_UPSTREAM):
             _check_upstream_name(path.removeprefix(_UPSTREAM), models)
 
-        raise GatewayError("not_found", f"there is no route {path}{_hint(path)}")
+        raise GatewayError("not_found", f"there is no route {path}{_hint(path, first(headers or [], b'host'))}")
 
     if method not in match.route.methods:
         allowed = ", ".join(match.route.methods)
@@ -175,9 +177,10 @@ def _check_upstream_name(rest: str, models: Sequence[Model]) -> None:
         profile_for(unquote(parts[0], errors="replace"), models)
 
 
-def _hint(path: str) -> str:
+def _hint(path: str, host: bytes | None) -> str:
     if path in _OLLAMA or path.startswith("/api/blobs/"):
-        return "; orch speaks OpenAI's and Anthropic's API, not Ollama's: give the client this address with /v1"
+        address = f"http://{host.decode('latin-1')}" if host else "this address with "
+        return f"; orch speaks OpenAI's and Anthropic's API, not Ollama's: give the client {address}/v1"
 
     for paths, said in _ELSEWHERE:
         if path.rstrip("/") in paths or (said is not _HERE and path.startswith(tuple(f"{each}/" for each in paths))):

@@ -159,7 +159,7 @@ class Gateway:
             key = self._guard.check_key(request)
             request.authenticated = True
 
-        match = find_route(request.method, request.path, self._supervisor.view().models)
+        match = find_route(request.method, request.path, self._supervisor.view().models, request.headers)
         if request.method == "POST":
             self._guard.check_site(request)
             check_content(request, json_body=match.route.json_body)

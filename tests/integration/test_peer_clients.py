@@ -223,6 +223,17 @@ def test_the_router_s_properties_without_an_engine_name_the_role_and_one_model_s
     drive(work())
 
 
+def test_a_client_of_ollama_is_told_the_address_to_use() -> None:
+    async def work() -> None:
+        async with gateway() as here:
+            for path in ("/api/chat", "/api/generate", "/api/pull"):
+                answer = await ask(here.port, post(path, CHAT, host=f"localhost:{here.port}"))
+                assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+                assert f"give the client http://localhost:{here.port}/v1" in answer.json["error"]["message"]
+
+    drive(work())
+
+
 @pytest.mark.parametrize(
     "path", ["/upstream/nobody/", "/upstream/nobody", "/upstream/nobody/tools", "/upstream/nobody/health"]
 )
