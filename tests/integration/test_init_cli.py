@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf
-from orchestrator.cli.setup.init import SMALL_MODEL
+from orchestrator.cli.setup.first_run.choice import SMALL_MODEL
 from orchestrator.engines.known.layout import fields, tensors
 from orchestrator.engines.known.model import EOS, known_model, write_known_model
 from orchestrator.engines.known.model import _logits as logits
@@ -189,7 +189,7 @@ def test_a_service_that_cannot_be_had_is_said_before_anything_is_written(home: H
 
 def test_no_engine_is_an_error_that_says_how_to_get_one(home: Home) -> None:
     code = (
-        "import sys, orchestrator.engines.models.offer as o, orchestrator.cli.main as m\n"
+        "import sys, orchestrator.cli.setup.first_run.choice as o, orchestrator.cli.main as m\n"
         "o.engines_here = lambda *_: ()\nsys.exit(m.main(['init', '--yes']))"
     )
     done = subprocess.run([ORCH[0], "-c", code], env=home.env, capture_output=True, text=True, check=False)

@@ -171,3 +171,17 @@ def _aligned(rows: Sequence[Sequence[str]]) -> None:
 
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
+
+
+def machine_words(engines: Sequence[EngineHere], host: HostRoom) -> dict[str, object]:
+    """Return the machine as `--json` has it."""
+    return {
+        "devices": [
+            {"name": room.name, "total_mib": room.total_mib, "free_mib": room.free_mib} for room in engines[0].devices
+        ],
+        "host": {"total_mib": host.total_mib, "free_mib": host.free_mib},
+        "engines": [
+            {"id": each.engine.id, "build": each.engine.build, "path": each.engine.path, "devices": len(each.devices)}
+            for each in engines
+        ],
+    }

@@ -1,0 +1,1 @@
+"""What `orch init` looks at, asks, shows and writes."""
