@@ -114,12 +114,16 @@ class DaemonLink:
         """Try other targets in the block: what served before it serves again after it, however it ends.
 
         In the block, whatever is asked of the daemon raises `LeaseEndedError` once a person has started, switched or
-        stopped something: that stays.
+        stopped something: that stays. A lease within another one is that one.
 
         :param title: what for, in one line, for `orch status`
         :param resume: the command that goes on with it once it was broken off; empty where there is none
         :raises OrchError: when somebody else holds one; at the end, when something does not serve again
         """
+        if self._lease is not None:
+            yield
+            return
+
         lease = self._lease = HeldLease(self._socket, title, resume)
         try:
             yield

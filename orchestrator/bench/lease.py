@@ -86,8 +86,9 @@ class HeldLease:
             client.request(self._socket, "/v1/lease/end", json.dumps({"lease": self.id}).encode())
         except NotRunningError:
             return  # the next daemon starts what served before
-        except OrchError:
-            pass  # it was over a moment ago
+        except OrchError:  # it was over a moment ago; a daemon that does not answer restores once we are gone
+            self._over.wait(NEWS_S)
+            return
 
         while not self._over.wait(_WAIT_S):
             yield self.progress

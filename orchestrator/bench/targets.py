@@ -18,7 +18,7 @@ from hashlib import sha256
 from orchestrator.adapters.config.profile_editing import parse_value, set_values
 from orchestrator.adapters.config.profile_files import SUFFIX, ProfileStore
 from orchestrator.adapters.config.text_file import write_text
-from orchestrator.adapters.config.trial_profiles import HEADING, sweep_trial_profiles
+from orchestrator.adapters.config.trial_profiles import HEADING
 from orchestrator.adapters.gguf.reader import GgufError, read_gguf
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.bench.conditions import BenchSide
@@ -115,14 +115,17 @@ def _settings(text: str, words: str) -> Iterator[tuple[str, str]]:
 def bench_profiles(paths: Paths, targets: Sequence[BenchTarget]) -> Iterator[None]:
     """Have the profiles there that carry the targets' settings, until the block ends.
 
+    One that is there already is that of a block around this one: what a killed bench has left was removed before.
+
     :raises ProblemsError: when a setting is wrong; nothing is left then
     """
-    sweep_trial_profiles(paths)
     made = []
     try:
         for target in {each.profile: each for each in targets if each.settings}.values():
-            made.append(_profile_path(paths, target.profile))
-            _write_profile(paths, target)
+            path = _profile_path(paths, target.profile)
+            if not os.path.exists(path):
+                made.append(path)
+                _write_profile(paths, target)
 
         yield
     finally:

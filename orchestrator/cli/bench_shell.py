@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from orchestrator.adapters.config.trial_profiles import sweep_trial_profiles
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.bench_runs import BenchStore
 from orchestrator.bench.daemon_link import DaemonLink
@@ -15,12 +16,13 @@ from orchestrator.cli.launching import ensure_daemon
 
 @contextlib.contextmanager
 def bench_shell(paths: Paths, store: BenchStore) -> Iterator[BenchShell]:
-    """Be the one bench that runs; a daemon that was started for it ends with it.
+    """Be the one bench that runs, without what a killed one has left; a daemon that was started for it ends with it.
 
     :raises AlreadyRunningError: when another bench runs
     :raises OrchError: when no daemon can be started
     """
     with store.lock():
+        sweep_trial_profiles(paths)
         started = ensure_daemon(paths)
         link = DaemonLink(paths.control_socket, diagnostics.progress)
         try:

@@ -208,6 +208,18 @@ def test_one_lease_at_a_time(lab: Lab) -> None:
     assert lease_of(lab) is None
 
 
+def test_a_lease_within_a_lease_ends_with_the_outer_one(lab: Lab) -> None:
+    lab_of_two(lab)
+    link = link_of(lab)
+    with link.lease("a search"):
+        with link.lease("a bench of it"):
+            link.switch("slow")
+
+        assert (lease_of(lab)["title"], lease_of(lab)["state"], lab.status()["profile"]) == ("a search", "held", "slow")
+
+    assert (lab.status()["profile"], lab.status()["state"]) == ("fast", "ready")
+
+
 def test_what_cannot_serve_again_is_said_and_nothing_else_is_left_running(lab: Lab) -> None:
     lab_of_two(lab)
     link = link_of(lab)

@@ -89,6 +89,17 @@ def test_settings_over_one_build_of_an_engine_are_in_force(paths: Paths) -> None
         assert settings["context.size"] == 2048
 
 
+def test_a_profile_of_a_block_around_stays_when_the_inner_one_ends(paths: Paths) -> None:
+    target = parse_target(paths, "mine+context.size=2048", None)
+    with bench_profiles(paths, [target]):
+        with bench_profiles(paths, [target]):
+            pass
+
+        assert ProfileStore(paths).load(target.profile).for_engine("upstream").settings["context.size"] == 2048
+
+    assert os.listdir(paths.profiles) == ["mine.toml"]
+
+
 @pytest.mark.parametrize("setting", ["context.size=many", "context.sise=1024", "kv.k=q9"])
 def test_a_wrong_setting_leaves_no_profile(paths: Paths, setting: str) -> None:
     target = parse_target(paths, f"mine+{setting}", None)
