@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.api.top_frames import GpuFigures, TopFrame
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
@@ -26,7 +26,8 @@ from orchestrator.core.bench.blocks import (
     next_step,
 )
 from orchestrator.core.bench.estimator import Side
-from orchestrator.core.bench.workloads import WARM_UP, WARM_UP_TOKENS, Workload, request_body
+from orchestrator.core.bench.figures import BenchAnswer
+from orchestrator.core.bench.workloads import WARM_UP, WARM_UP_TOKENS, Workload, workload_body
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
 MOST_FAILURES = 3
@@ -46,6 +47,17 @@ class BenchTargetFailed(OrchError):
         self.error = error
 
 
+class StartFailedError(OrchError):
+    """Raised when a target does not start.
+
+    :ivar error: what is wrong with it, as the daemon told it
+    """
+
+    def __init__(self, error: OrchError) -> None:
+        super().__init__(error.message, details=error.details, hint=error.hint)
+        self.error = error
+
+
 class PairSpoilt(Exception):
     """A block that cannot count: what it measured was not the target alone."""
 
@@ -53,6 +65,78 @@ class PairSpoilt(Exception):
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """One start of a target, and what was measured while it served nobody else.
+
+    :param answers: in the order of the workload
+    :param looks: frames from after the warm-up to the end
+    :param took_s: with the start
+    """
+
+    answers: tuple[BenchAnswer, ...]
+    looks: tuple[TopFrame, ...]
+    started_s: float
+    took_s: float
+
+
+def measure_residency(
+    link: DaemonLink,
+    client: GatewayClient,
+    target: BenchTarget,
+    workload: Workload,
+    tokens: int,
+    say: Say,
+    on_start: Callable[[tuple[str, ...]], None],
+) -> Residency:
+    """Start a target anew once no client is there, and ask it a workload.
+
+    :param say: told what is going on
+    :raises PairSpoilt: when a client came, another engine was started, or a prompt was not answered
+    :raises StartFailedError: when the target did not start
+    :raises OrchError: when the daemon does not answer
+    """
+    began = time.monotonic()
+    link.wait_idle(client.prefix)
+    say("starting")
+    try:
+        link.switch(target.switch_text)
+    except (NotRunningError, TimedOutError):
+        raise
+    except OrchError as error:
+        raise StartFailedError(error) from error
+
+    on_start(link.argv())
+    pid = link.status()["pid"]
+    link.wait_idle(client.prefix)
+    started_s = time.time()
+    answers = []
+    try:
+        client.ask(WARM_UP.name, workload_body(target.profile, workload, WARM_UP, WARM_UP_TOKENS))
+        looks = [link.frame()]
+        for number, prompt in enumerate(workload.prompts, 1):
+            _refuse_strangers(link.strangers(client.prefix))
+            say(f"prompt {number} of {len(workload.prompts)}")
+            answers.append(client.ask(prompt.name, workload_body(target.profile, workload, prompt, tokens)))
+            if looks[0]["gpus"]:
+                looks.append(link.frame())
+    except BenchRequestFailed as error:
+        raise PairSpoilt("unusable", "; ".join((error.message, *error.details))) from error
+
+    looks.append(link.frame())
+    _refuse_strangers(link.strangers_since(looks[-1], started_s, client.prefix))
+    if link.status()["pid"] != pid:
+        raise PairSpoilt("changed", "another engine was started while a block was measured")
+
+    return Residency(tuple(answers), tuple(looks), started_s, time.monotonic() - began)
+
+
+def _refuse_strangers(count: int) -> None:
+    """:raises PairSpoilt: when there are some"""
+    if count:
+        raise PairSpoilt("clients", f"{count} request{'s' if count > 1 else ''} of clients ran meanwhile")
 
 
 class BenchRun:
@@ -126,64 +210,36 @@ class BenchRun:
     def _measure(self, step: Measure, progress: BenchProgress) -> MeasuredBlock:
         """:raises PairSpoilt: when it cannot count"""
         target = self._targets[step.side]
-        head = (
-            f"block {len(progress.measured) + len(_half(progress, step.pair)) + 1}, {step.side.upper()} ({target.text})"
-        )
-        began = time.monotonic()
-        self._link.wait_idle(self._client.prefix)
-        self._say(f"{head}: starting{self._time_left(progress)}")
+        number = len(progress.measured) + len(_half(progress, step.pair)) + 1
+        left = self._time_left(progress)
         try:
-            self._link.switch(target.switch_text)
-        except (LeaseEndedError, NotRunningError, TimedOutError):
-            raise
-        except OrchError as error:
-            self._link.check_lease()  # somebody else has switched: that is no fault of the target
-            raise BenchTargetFailed(step.side, error) from error
-
-        self._on_start(step.side, self._link.argv())
-        pid = self._link.status()["pid"]
-        self._link.wait_idle(self._client.prefix)
-        started_s = time.time()
-        answers = []
-        try:
-            self._client.ask(WARM_UP.name, request_body(target.profile, WARM_UP, WARM_UP_TOKENS))
-            before = self._link.frame()
-            looks = [before]
-            for number, index in enumerate(step.order, 1):
-                self._refuse_strangers(self._link.strangers(self._client.prefix))
-                self._say(f"{head}: prompt {number} of {len(step.order)}{self._time_left(progress)}")
-                prompt = self._workload.prompts[index]
-                answers.append(self._client.ask(prompt.name, request_body(target.profile, prompt, self._tokens)))
-                if before["gpus"]:
-                    looks.append(self._link.frame())
-        except BenchRequestFailed as error:
-            raise PairSpoilt("unusable", "; ".join((error.message, *error.details))) from error
-
-        looks.append(self._link.frame())
-        self._refuse_strangers(self._link.strangers_since(looks[-1], started_s, self._client.prefix))
-        if self._link.status()["pid"] != pid:
-            raise PairSpoilt("changed", "another engine was started while a block was measured")
+            found = measure_residency(
+                self._link,
+                self._client,
+                target,
+                replace(self._workload, prompts=tuple(self._workload.prompts[index] for index in step.order)),
+                self._tokens,
+                lambda what: self._say(f"block {number}, {step.side.upper()} ({target.text}): {what}{left}"),
+                lambda argv: self._on_start(step.side, argv),
+            )
+        except StartFailedError as failed:
+            raise BenchTargetFailed(step.side, failed.error) from failed
 
         block = MeasuredBlock(
             pair=step.pair,
             attempt=step.attempt,
             side=step.side,
-            started_s=started_s,
-            took_s=time.monotonic() - began,
-            answers=tuple(answers),
-            devices=tuple(device_looks(looks)),
-            rss_mib=looks[-1]["host"]["engine_rss_mib"],
+            started_s=found.started_s,
+            took_s=found.took_s,
+            answers=found.answers,
+            devices=tuple(device_looks(list(found.looks))),
+            rss_mib=found.looks[-1]["host"]["engine_rss_mib"],
         )
         if (lacking := lacks_figure(block, self._plan)) is not None:
             raise PairSpoilt("unusable", lacking)
 
         self._block_s.append(block.took_s)
         return block
-
-    def _refuse_strangers(self, count: int) -> None:
-        """:raises PairSpoilt: when there are some"""
-        if count:
-            raise PairSpoilt("clients", f"{count} request{'s' if count > 1 else ''} of clients ran meanwhile")
 
     def _time_left(self, progress: BenchProgress) -> str:
         seconds = self._block_s or [block.took_s for block in progress.measured]

@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "events": "show what happened: starts, failures, retries, stops",
     "stats": "sum up the requests: how many, how fast, how long they waited",
     "bench": "find out which of two engines, profiles or settings is faster, and how sure that is",
+    "tune": "find faster settings for a profile on this machine, and prove that they are",
     "demo": "see the main job on a real engine: no GPU, model or compiler needed",
     "profile": "list, show, check, render, set and create profiles",
     "import": "make profiles from a llama-swap configuration, presets, scripts, units or compose files",

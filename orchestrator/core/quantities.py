@@ -1,4 +1,4 @@
-"""Amounts as people write them on a command line: `12G`, `11500M`, `32k`."""
+"""Amounts as people write them on a command line: `12G`, `11500M`, `32k`, `15m`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ MOST_TOKENS = (1 << 31) - 1
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([mgt])(?:i?b)?", re.IGNORECASE)
 _TOKENS = re.compile(r"(\d+(?:\.\d+)?)\s*([km]?)", re.IGNORECASE)
 _MIB = {"m": 1, "g": 1 << 10, "t": 1 << 20}
+_TIME = re.compile(r"(\d{1,6})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _TIMES = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
@@ -51,3 +53,17 @@ def parse_tokens(text: str, option: str) -> int:
         details=(f"expected 1 to {MOST_TOKENS}, or with k for 1024",),
         hint=f"for example `{option} 32k`",
     )
+
+
+def parse_seconds(text: str, option: str, example: str) -> int:
+    """Return the seconds of a time such as `90s`, `15m`, `24h`, `7d` or `2w`.
+
+    :param example: of a command that gives it rightly
+    :raises UsageError: when it is none
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None or not int(match[1]):
+        allowed = "a number with s, m, h, d or w, as in 90m or 7d"
+        raise UsageError(f"`{option}`: found `{text[:40]}`", details=(f"allowed: {allowed}",), hint=f"run `{example}`")
+
+    return int(match[1]) * _SECONDS[match[2]]

@@ -6,6 +6,7 @@ import copy
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tomlkit
@@ -39,12 +40,45 @@ class Edited(NamedTuple):
     copied_from: str | None
 
 
-def set_values(store: ProfileStore, name_or_file: str, pairs: Sequence[tuple[str, object]]) -> Edited:
+class Draft(NamedTuple):
+    """An edit that is not written yet.
+
+    :param path: the file that would be written; `before` is its text, or that of the shipped profile it is copied from
+    """
+
+    path: str
+    before: str
+    after: str
+    changes: tuple[Change, ...]
+    copied_from: str | None
+
+
+def set_values(
+    store: ProfileStore,
+    name_or_file: str,
+    pairs: Sequence[tuple[str, object]],
+    comments: Mapping[str, str] | None = None,
+) -> Edited:
     """Set keys of a profile, or remove those whose value is None; a shipped profile is copied to the user's first.
 
     :param pairs: dotted keys as TOML writes them, and values as `tomllib` gives them
+    :param comments: by those keys, what is written behind the values
     :raises ProblemsError: when the result would be invalid; nothing is written then
     """
+    draft = draft_values(store, name_or_file, pairs, comments)
+    if draft.after != draft.before or draft.copied_from is not None:
+        write_text(draft.path, draft.after)
+
+    return Edited(draft.path, draft.changes, draft.copied_from)
+
+
+def draft_values(
+    store: ProfileStore,
+    name_or_file: str,
+    pairs: Sequence[tuple[str, object]],
+    comments: Mapping[str, str] | None = None,
+) -> Draft:
+    """Return what `set_values` would write; nothing is written."""
     source = store.source(name_or_file)
     text = read_text(source.path)
     try:
@@ -53,13 +87,10 @@ def set_values(store: ProfileStore, name_or_file: str, pairs: Sequence[tuple[str
         store.resolve(name_or_file)  # says where, with line and column
         raise
 
-    edited, changes = edit_text(text, before, pairs)
+    edited, changes = edit_text(text, before, pairs, comments or {})
     path = source.path if not source.shipped else os.path.join(store.directory, source.name + SUFFIX)
     store.resolve(name_or_file, edited)
-    if edited != text or path != source.path:
-        write_text(path, edited)
-
-    return Edited(path, changes, source.path if source.shipped else None)
+    return Draft(path, text, edited, changes, source.path if source.shipped else None)
 
 
 def create_profile(
@@ -146,25 +177,33 @@ def _parse_key(text: str) -> Key:
 
 
 def edit_text(
-    text: str, before: Mapping[str, Any], pairs: Sequence[tuple[str, object]]
+    text: str,
+    before: Mapping[str, Any],
+    pairs: Sequence[tuple[str, object]],
+    comments: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, tuple[Change, ...]]:
     """Return a document with keys set, or removed where the value is None, its comments and order kept.
 
     :param before: the text as `tomllib` reads it
     :param pairs: dotted keys and their values
+    :param comments: by those keys, what is written behind the values
     """
-    return _edit(text, before, [(_parse_key(key), value) for key, value in pairs])
+    said = {_parse_key(key): comment for key, comment in comments.items()}
+    return _edit(text, before, [(_parse_key(key), value) for key, value in pairs], said)
 
 
-def _edit(text: str, before: Mapping[str, Any], pairs: Sequence[tuple[Key, object]]) -> tuple[str, tuple[Change, ...]]:
+def _edit(
+    text: str, before: Mapping[str, Any], pairs: Sequence[tuple[Key, object]], comments: Mapping[Key, str]
+) -> tuple[str, tuple[Change, ...]]:
     expected = copy.deepcopy(dict(before))
     changes = []
     try:
         document = tomlkit.parse(text)
         for key, value in pairs:
+            comment = comments.get(key)
             key = _spread_engine(document, expected, key)
             changes.append(Change(dotted(key), _get_value(expected, key), value))
-            _set_value(document, key, value)
+            _set_value(document, key, value if comment is None else tomlkit.item(value).comment(comment))
             _set_value(expected, key, value)
 
         edited = tomlkit.dumps(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,6 @@ def _number(words: list[str]) -> int | None:
 
 def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchShell], Mapping[str, Any]]) -> int:
     """Measure, and print the report; also of what was measured until the user broke it off."""
-    import contextlib
-
     from orchestrator.bench.running import BenchTargetFailed
     from orchestrator.cli.bench_shell import bench_shell
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ EXAMPLES = """\
   orch stats --by client            # by the names in the key file
   orch stats --since all --csv > stats.csv"""
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_ALLOWED = "a number with s, m, h, d or w, as in 90m or 7d, or `all`"
 _COLUMNS = (
     ("REQS", ""),
     ("ERR", ""),
@@ -91,16 +87,9 @@ def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:
 
 def _age_s(text: str) -> int | None:
     """Return the age in seconds; None for the whole history."""
-    if text == "all":
-        return None
+    from orchestrator.core.quantities import parse_seconds
 
-    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
-    if found is None or not int(found[1]):
-        raise UsageError(
-            f"`--since`: found `{text}`", details=(f"allowed: {_ALLOWED}",), hint="run `orch stats --since 7d`"
-        )
-
-    return int(found[1]) * _SECONDS[found[2]]
+    return None if text == "all" else parse_seconds(text, "--since", "orch stats --since 7d")
 
 
 def _fields(stats: RequestStats, by: str | None) -> dict[str, object]:

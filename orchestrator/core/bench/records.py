@@ -38,7 +38,11 @@ def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
     plan = found["plan"]
     return BenchSpec(
         plan=BenchPlan(**{**_known(BenchPlan, plan), "prompts": tuple(plan["prompts"])}),
-        workload=Workload(workload["name"], tuple(BenchPrompt(**each) for each in workload["prompts"])),
+        workload=Workload(
+            workload["name"],
+            tuple(BenchPrompt(**each) for each in workload["prompts"]),
+            workload.get("shared", ""),
+        ),
         tokens=found["tokens"],
         sides={side: side_from_json(found["sides"][side]) for side in found["sides"]},
         before=tuple(found["before"]) if found["before"] else None,

@@ -24,15 +24,20 @@ class BenchPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Prompts under a name."""
+    """Prompts under a name.
+
+    :param shared: a text that each prompt begins with, as turns of one conversation do; it is in the engine's cache when
+        they are asked. Such prompts are asked as clients ask: with the profile's own sampling, and with the cache
+    """
 
     name: str
     prompts: tuple[BenchPrompt, ...]
+    shared: str = ""
 
     @property
     def digest(self) -> str:
         """What tells it from another one of this name: a file may have changed."""
-        text = "\0".join(f"{each.name}\0{each.text}" for each in self.prompts)
+        text = "\0".join([*(f"{each.name}\0{each.text}" for each in self.prompts), *filter(None, [self.shared])])
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -200,22 +205,35 @@ def request_body(model: str, prompt: BenchPrompt, tokens: int) -> dict[str, obje
     }
 
 
+def workload_body(model: str, workload: Workload, prompt: BenchPrompt, tokens: int) -> dict[str, object]:
+    """Return the request for a prompt of a workload, or for the warm-up before it."""
+    if not workload.shared:
+        return request_body(model, prompt, tokens)
+
+    together = BenchPrompt(prompt.name, f"{workload.shared}\n\n{prompt.text}")
+    return {**pass_body(model, together, tokens), "ignore_eos": True, "cache_prompt": True}
+
+
 def pass_body(model: str, prompt: BenchPrompt, tokens: int) -> dict[str, object]:
     """Return the request of a single pass as published figures are made: the server decides what is not said here."""
     message = {"role": "user", "content": prompt.text}
     return {"model": model, "messages": [message], "max_tokens": tokens, "seed": SEED, "stream": True}
 
 
-def deep_prompt(words: int, *, salt: int) -> BenchPrompt:
-    """Return a prompt of about so many words; another one for each salt, so that no cache holds its beginning."""
+def filling(words: int, *, salt: int) -> str:
+    """Return a text of about so many words; another one for each salt, so that no cache holds its beginning."""
     lines, count = [f"Report {salt}."], 2
     while count < words:
         line = _records(1, len(lines) * 31 + salt * 7)
         lines.append(line)
         count += len(line.split())
 
-    text = " ".join(" ".join(lines).split()[: max(words - 8, 1)])
-    return BenchPrompt(f"depth_{words}_{salt}", f"{text}\n\nDescribe what these records tell.")
+    return " ".join(" ".join(lines).split()[: max(words, 1)])
+
+
+def deep_prompt(words: int, *, salt: int) -> BenchPrompt:
+    """Return a prompt of about so many words; another one for each salt."""
+    return BenchPrompt(f"depth_{words}_{salt}", f"{filling(words - 8, salt=salt)}\n\nDescribe what these records tell.")
 
 
 def chosen_rows(prompts: Sequence[BenchPrompt], most: int) -> tuple[BenchPrompt, ...]:

@@ -1,0 +1,95 @@
+"""A tuning as it is kept: its axes and trials, to JSON and back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.core.tune.search import Trial
+from orchestrator.core.tune.space import Axis, Choice, Point, Space
+from orchestrator.core.tune.use import TuneUse
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSpec:
+    """All that a tuning is gone on with.
+
+    :param budget_s: for search and confirmation together
+    :param side: build and model that it is about, as a bench describes them
+    :param devices: whether a device is filled, and a full context has to survive on it
+    """
+
+    profile: str
+    engine: str
+    use: TuneUse
+    space: Space
+    budget_s: float
+    most_starts: int
+    seed: int
+    devices: bool
+    context_tokens: int
+    side: Mapping[str, Any]
+    command: tuple[str, ...]
+    machine: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneProgress:
+    """Where a tuning is.
+
+    :param barred: proposals that a full context has killed
+    :param survived: proposals that a full context has not killed
+    :param confirmation: number of the bench that confirms; None before it began
+    """
+
+    trials: tuple[Trial, ...] = ()
+    barred: tuple[Point, ...] = ()
+    survived: tuple[Point, ...] = ()
+    confirmation: int | None = None
+
+    @property
+    def took_s(self) -> float:
+        return sum(trial.took_s for trial in self.trials)
+
+
+def spec_to_json(spec: TuneSpec) -> dict[str, Any]:
+    return asdict(spec)
+
+
+def spec_from_json(found: Mapping[str, Any]) -> TuneSpec:
+    axes = tuple(
+        Axis(**{**each, "choices": tuple(_choice(choice) for choice in each["choices"])})
+        for each in found["space"]["axes"]
+    )
+    use, command = TuneUse(**found["use"]), tuple(found["command"])
+    return TuneSpec(**{**found, "use": use, "space": Space(axes), "command": command})
+
+
+def _choice(found: Mapping[str, Any]) -> Choice:
+    settings = tuple((key, value) for key, value in found["settings"])
+    return Choice(found["label"], settings, tuple(found["mutes"]))
+
+
+def trial_to_json(trial: Trial) -> dict[str, Any]:
+    return {"event": "trial", **asdict(trial)}
+
+
+def progress_of(events: Sequence[Mapping[str, Any]]) -> TuneProgress:
+    """Return where a tuning is, from what happened to it."""
+    trials: list[Trial] = []
+    barred: list[Point] = []
+    survived: list[Point] = []
+    confirmation = None
+    for event in events:
+        match event["event"]:
+            case "trial":
+                found = {**event, "point": tuple(event["point"]), "logs": tuple(event["logs"])}
+                del found["event"]
+                trials.append(Trial(**found))
+            case "full_context":
+                (survived if event["survived"] else barred).append(tuple(event["point"]))
+            case "confirmation":
+                confirmation = event["run"]
+
+    return TuneProgress(tuple(trials), tuple(barred), tuple(survived), confirmation)

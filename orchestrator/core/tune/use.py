@@ -1,0 +1,108 @@
+"""What a profile is tuned for: the shape of a turn, and the prompts that have it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.core.bench.estimator import median
+from orchestrator.core.bench.workloads import CHAT, CODE, LONG, MTP, BenchPrompt, Workload, filling
+from orchestrator.core.measure.request_stats import RequestRecord
+
+LEAST_REQUESTS = 30
+"""Answered requests of the history from which a shape is taken; of fewer it is chance."""
+
+TOKENS_PER_WORD = 2.2
+"""Of our filling, which is full of numbers: more than tokenizers make of it, so that a prompt is not too long."""
+
+SPARE_TOKENS = 128
+"""Of a context: the template's own, and the question's."""
+
+SHORTEST = 256
+"""Tokens of new prompt and answer in a turn that is worth measuring."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneUse:
+    """The shape of a turn.
+
+    :param shared_tokens: of the prompt that the engine has in its cache: the conversation so far
+    :param new_tokens: of the prompt that are computed
+    :param answer_tokens: that are generated
+    :param source: where the figures come from
+    """
+
+    name: str
+    shared_tokens: int
+    new_tokens: int
+    answer_tokens: int
+    source: str = "usual for it"
+
+
+USES: Mapping[str, TuneUse] = {
+    "chat": TuneUse("chat", 1200, 150, 250),
+    "agent": TuneUse("agent", 10000, 1500, 300),
+    "batch": TuneUse("batch", 100, 2000, 200),
+}
+
+_QUESTIONS: Mapping[str, tuple[Sequence[BenchPrompt], Sequence[BenchPrompt]]] = {
+    "chat": (CHAT.prompts, MTP.prompts[2:8]),
+    "agent": (CODE.prompts, (*MTP.prompts[:2], *CHAT.prompts[:4])),
+    "batch": (LONG.prompts, tuple(reversed(CHAT.prompts))),
+}
+"""By use: what is asked in the search, and what is asked to confirm."""
+
+
+def use_of(name: str, requests: Iterable[RequestRecord], context_tokens: int) -> TuneUse:
+    """Return the use of this name as this user's own requests have it, cut to the context of a slot.
+
+    The history counts what an engine computed of a prompt, not what it took from its cache: the shared part stays that
+    of the use's name.
+
+    :param requests: that the profile answered
+    """
+    use = USES[name]
+    found = [
+        (each.prompt_tokens, each.output_tokens)
+        for each in requests
+        if each.outcome == "complete" and each.prompt_tokens and each.output_tokens and each.output_tokens > 1
+    ]
+    if len(found) >= LEAST_REQUESTS:
+        use = replace(
+            use,
+            new_tokens=max(16, round(median([prompt for prompt, _ in found]))),
+            answer_tokens=min(1024, max(32, round(median([answer for _, answer in found])))),
+            source=f"the medians of {len(found)} requests",
+        )
+
+    return _within(use, context_tokens)
+
+
+def _within(use: TuneUse, context_tokens: int) -> TuneUse:
+    room = max(context_tokens - SPARE_TOKENS, SHORTEST)
+    answer = min(use.answer_tokens, room // 2)
+    new = min(use.new_tokens, room - answer)
+    return replace(use, answer_tokens=answer, new_tokens=new, shared_tokens=min(use.shared_tokens, room - answer - new))
+
+
+def turns_of(use: TuneUse, *, fresh: bool) -> Workload:
+    """Return six prompts of this shape.
+
+    :param fresh: others than those of the search, to confirm what it found
+    """
+    salt = 500 if fresh else 0
+    questions = _QUESTIONS[use.name][int(fresh)]
+    words = round(use.new_tokens / TOKENS_PER_WORD)
+    prompts = [
+        BenchPrompt(each.name, _long_enough(each.text, words, salt + number))
+        for number, each in enumerate(questions, 1)
+    ]
+    shared = filling(max(8, round(use.shared_tokens / TOKENS_PER_WORD)), salt=salt + 99)
+    return Workload(f"{use.name}, {'fresh' if fresh else 'search'}", tuple(prompts), shared)
+
+
+def _long_enough(question: str, words: int, salt: int) -> str:
+    """Return a question behind so much filling that it has about this many words; a longer one is cut."""
+    own = question.split(" ")
+    missing = words - len(own)
+    return f"{filling(missing, salt=salt)}\n\n{question}" if missing > 8 else " ".join(own[: max(words, 8)])
