@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.adapters.store.bench_runs import KeptRun
@@ -35,7 +35,7 @@ from orchestrator.core.tune.records import (
 from orchestrator.core.tune.report import tune_report
 from orchestrator.core.tune.search import Trial, TuneFound, TuneStart, next_start
 from orchestrator.core.tune.space import Point
-from orchestrator.core.tune.use import TuneUse, turns_of, use_of
+from orchestrator.core.tune.use import TuneUse, sized, turns_of, use_of
 from orchestrator.engines.plan_target import find_target
 from orchestrator.engines.registry import EngineRegistry
 
@@ -104,7 +104,7 @@ def bench_winners(
     use = TuneUse(**reports[0]["use"])
     workload = turns_of(use, fresh=True)
     plan = BenchPlan(options.seed, "turn", tuple(each.name for each in workload.prompts), 16)
-    found = begin_pair(shell, (first, second), plan, workload, use.answer_tokens, command)
+    found = begin_pair(shell, (first, second), plan, workload, use.measured_tokens, command)
     return {**found, "kind": "pair"}
 
 
@@ -209,7 +209,12 @@ def _go_on(shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress) 
         found = tuning.search() if tuning.progress.confirmation is None else tuning.found()
         confirmed = tuning.confirm(found)
         state = "done"
-        result = {"id": run, "kind": "tune", "state": state, **tune_report(spec, tuning.progress, found, confirmed)}
+        result = {
+            "id": run,
+            "kind": "tune",
+            "state": state,
+            **tune_report(tuning.spec, tuning.progress, found, confirmed),
+        }
     finally:
         shell.store.end(run, state, result)
 
@@ -234,6 +239,9 @@ class _Tuning:
         spec, shell = self._spec, self._shell
         with shell.staged([], shell.running()):
             client = shell.client(self._run)
+            if not self.progress.trials:
+                self._size(client)
+
             while True:
                 step = self._next()
                 if isinstance(step, TuneStart):
@@ -242,6 +250,28 @@ class _Tuning:
                     return step
                 else:
                     self._keep(self._full_context(client, step.point))
+
+    def _size(self, client: GatewayClient) -> None:
+        """See how fast the settings as they are read and write, and measure as much of a turn as there is time for."""
+        spec, shell = self._spec, self._shell
+        target = self._target(spec.space.current)
+        shell.say(f"{spec.profile}@{spec.engine}: seeing how fast it is")
+        with bench_profiles(shell.paths, [target]):
+            shell.link.wait_idle(client.prefix)
+            began = time.monotonic()
+            shell.link.switch(target.switch_text)
+            start_s = time.monotonic() - began
+            prompt = BenchPrompt("look", filling(200, salt=9))
+            client.ask("warm-up", request_body(target.profile, prompt, 8))
+            answer = client.ask("look", request_body(target.profile, prompt, 48))
+
+        reads, writes = answer.prompt_tok_s or 100.0, answer.decode_tok_s or 10.0
+        self._spec = replace(spec, use=sized(spec.use, spec.budget_s, start_s, reads, writes))
+        shell.store.replace_spec(self._run, spec_to_json(self._spec))
+
+    @property
+    def spec(self) -> TuneSpec:
+        return self._spec
 
     def found(self) -> TuneFound:
         """Return the end of a search that is over."""
@@ -267,7 +297,7 @@ class _Tuning:
         proposed = _with_settings(name, spec.space.settings(found.point))
         began = max((each.id for each in shell.store.runs()), default=0) + 1
         self._keep({"event": "confirmation", "run": began})
-        return begin_pair(shell, (name, proposed), plan, workload, spec.use.answer_tokens, spec.command)
+        return begin_pair(shell, (name, proposed), plan, workload, spec.use.measured_tokens, spec.command)
 
     def _next(self) -> TuneStart | TuneFound:
         spec, progress = self._spec, self.progress
@@ -312,7 +342,7 @@ class _Tuning:
             while True:
                 try:
                     found = measure_residency(
-                        shell.link, client, target, workload, spec.use.answer_tokens, say, lambda argv: None
+                        shell.link, client, target, workload, spec.use.measured_tokens, say, lambda argv: None
                     )
                     return _judged(step.point, found, time.monotonic() - began, self._drafts(step.point))
                 except PairSpoilt as spoilt:

@@ -38,6 +38,7 @@ def tune_report(
             "new_tokens": spec.use.new_tokens,
             "answer_tokens": spec.use.answer_tokens,
             "source": spec.use.source,
+            "measured_share": spec.use.measured_share,
         },
         "axes": [
             {
@@ -101,9 +102,11 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def _head(report: Mapping[str, Any]) -> str:
     use = report["use"]
+    share = use["measured_share"]
+    part = "" if share == 1 else f"; {share:.0%} of each turn is measured, as whole ones take too long here"
     return (
         f"{report['profile']}@{report['engine']} ({report['build']}), for {use['name']}: {use['shared_tokens']} tokens "
-        f"before, {use['new_tokens']} new, {use['answer_tokens']} answered ({use['source']})"
+        f"before, {use['new_tokens']} new, {use['answer_tokens']} answered ({use['source']}){part}"
     )
 
 

@@ -18,6 +18,14 @@ TOKENS_PER_WORD = 2.2
 SPARE_TOKENS = 128
 """Of a context: the template's own, and the question's."""
 
+LEAST_MEASURED = 24
+"""Tokens of an answer: the first are unlike the others."""
+
+LEAST_SHARE = 0.1
+
+TRIAL_SHARE = 0.035
+"""Of the budget that one start may take, with its prompts: so a dozen of them and the confirmation fit."""
+
 SHORTEST = 256
 """Tokens of new prompt and answer in a turn that is worth measuring."""
 
@@ -30,6 +38,7 @@ class TuneUse:
     :param new_tokens: of the prompt that are computed
     :param answer_tokens: that are generated
     :param source: where the figures come from
+    :param measured_share: of new prompt and answer that is measured, where whole turns would take too long
     """
 
     name: str
@@ -37,7 +46,15 @@ class TuneUse:
     new_tokens: int
     answer_tokens: int
     source: str = "usual for it"
+    measured_share: float = 1.0
 
+    @property
+    def measured_tokens(self) -> int:
+        """Tokens of the answers that are measured."""
+        return max(LEAST_MEASURED, round(self.answer_tokens * self.measured_share))
+
+
+PROMPTS = 6
 
 USES: Mapping[str, TuneUse] = {
     "chat": TuneUse("chat", 1200, 150, 250),
@@ -85,6 +102,19 @@ def _within(use: TuneUse, context_tokens: int) -> TuneUse:
     return replace(use, answer_tokens=answer, new_tokens=new, shared_tokens=min(use.shared_tokens, room - answer - new))
 
 
+def sized(use: TuneUse, budget_s: float, start_s: float, prompt_tok_s: float, decode_tok_s: float) -> TuneUse:
+    """Return the use with as much of its turns as there is time to measure, as many new tokens for each answered one.
+
+    :param start_s: of the engine; `prompt_tok_s` and `decode_tok_s` as it was just seen to read and write
+    """
+    room_s = max(budget_s * TRIAL_SHARE - start_s, 1.0)
+    shared = min(use.shared_tokens, round(room_s / 4 * prompt_tok_s))
+    turn_s = use.new_tokens / prompt_tok_s + use.answer_tokens / decode_tok_s
+    left_s = room_s - shared / prompt_tok_s
+    share = min(1.0, left_s / (PROMPTS * turn_s))
+    return replace(use, shared_tokens=shared, measured_share=max(LEAST_SHARE, round(share, 3)))
+
+
 def turns_of(use: TuneUse, *, fresh: bool) -> Workload:
     """Return six prompts of this shape.
 
@@ -92,7 +122,7 @@ def turns_of(use: TuneUse, *, fresh: bool) -> Workload:
     """
     salt = 500 if fresh else 0
     questions = _QUESTIONS[use.name][int(fresh)]
-    words = round(use.new_tokens / TOKENS_PER_WORD)
+    words = round(use.new_tokens * use.measured_share / TOKENS_PER_WORD)
     prompts = [
         BenchPrompt(each.name, _long_enough(each.text, words, salt + number))
         for number, each in enumerate(questions, 1)
