@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchestrator.adapters.store.bench_runs import KeptRun
+from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
 from orchestrator.adapters.store.history import HistoryReader
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
@@ -117,13 +117,13 @@ def _with_settings(name: str, settings: Mapping[str, str]) -> str:
     return f"{name}+{','.join(f'{key}={value}' for key, value in settings.items())}"
 
 
-def tuning_report(shell_store: Any, kept: KeptRun) -> dict[str, Any]:
+def tuning_report(store: BenchStore, kept: KeptRun) -> dict[str, Any]:
     """Return the report of a tuning as it was kept, or of what there is of one that was broken off."""
     if kept.result is not None:
         return kept.result
 
-    spec, progress = spec_from_json(kept.spec), progress_of(shell_store.events(kept.id))
-    return {"id": kept.id, "state": kept.state, **tune_report(spec, progress, None, None)}
+    spec, progress = spec_from_json(kept.spec), progress_of(store.events(kept.id))
+    return {"id": kept.id, "kind": "tune", "state": kept.state, **tune_report(spec, progress, None, None)}
 
 
 def _specified(shell: BenchShell, target: BenchTarget, options: TuneOptions, command: Sequence[str]) -> TuneSpec:

@@ -87,7 +87,9 @@ def _drafts(facts: TuneFacts) -> Axis:
         if types != ("none",) and (number == now or (now is None and number == 3 and "mtp" in chain)):
             current = len(choices)
 
-        pairs = (("speculative.type", written), ("speculative.draft_max", str(number)))
+        # Upstream says the length of an n-gram's draft in words of its own.
+        key = "speculative.ngram_m" if chain == (NGRAM,) and facts.kind != "ik" else "speculative.draft_max"
+        pairs = (("speculative.type", written), (key, str(number)))
         choices.append(Choice(f"{number} {'+'.join(chain)}", pairs))
 
     if types != ("none",) and current == 0:  # as many as the engine takes by itself

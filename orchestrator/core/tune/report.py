@@ -50,6 +50,7 @@ def tune_report(
         ],
         "trials": [_row(spec, trial, base) for trial in progress.trials],
         "full_context_died": [spec.space.label(point) for point in progress.barred],
+        "searched": found is not None,
         "proposal": settings,
         "claimed": _share(found.claimed) if found is not None else None,
         "confirmation": _confirmation(confirmed),
@@ -62,6 +63,9 @@ def tune_report(
 def verdict_line(report: Mapping[str, Any]) -> str:
     """Return what came out, in one sentence."""
     name = f"{report['profile']}@{report['engine']}"
+    if not report["searched"]:
+        return f"{name}: the search is not over"
+
     if not report["proposal"]:
         return f"{name}: nothing that was tried is better than the settings as they are"
 

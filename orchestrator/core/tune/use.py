@@ -108,9 +108,9 @@ def sized(use: TuneUse, budget_s: float, start_s: float, prompt_tok_s: float, de
     :param start_s: of the engine; `prompt_tok_s` and `decode_tok_s` as it was just seen to read and write
     """
     room_s = max(budget_s * TRIAL_SHARE - start_s, 1.0)
-    shared = min(use.shared_tokens, round(room_s / 4 * prompt_tok_s))
+    shared = min(use.shared_tokens, max(LEAST_MEASURED, round(room_s / 4 * prompt_tok_s)))
     turn_s = use.new_tokens / prompt_tok_s + use.answer_tokens / decode_tok_s
-    left_s = room_s - shared / prompt_tok_s
+    left_s = max(0.0, room_s - shared / prompt_tok_s)
     share = min(1.0, left_s / (PROMPTS * turn_s))
     return replace(use, shared_tokens=shared, measured_share=max(LEAST_SHARE, round(share, 3)))
 

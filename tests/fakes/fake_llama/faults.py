@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Faults:
     :param prompt_s: time before the first token of a client's request
     :param tokens_s: tokens per second
     :param slow_after: from client's request N on, tokens take `slow_by` times as long
+    :param with_words: by words of the command line, such as `--ubatch-size 1024`: what else such a start shall do
     :param draft_requests: so many requests of clients are answered with drafts, the later ones without; 0 for all
 
     A client's request may say in its body what only it shall meet: `fake_cached`, tokens of its context that are said
@@ -88,6 +89,7 @@ class Faults:
     slow_after: int = 0
     slow_by: float = 1.0
     draft_requests: int = 0
+    with_words: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 class Files:
@@ -107,7 +109,11 @@ class Files:
             return Faults()
 
         entry = wanted[min(number, len(wanted)) - 1] if isinstance(wanted, list) else wanted
-        known = {field.name for field in fields(Faults)}
+        line = f" {' '.join(argv)} "
+        for words, more in entry.get("with_words", {}).items():
+            entry = {**entry, **more} if f" {words} " in line else entry
+
+        known = {each.name for each in fields(Faults)}
         assert known >= set(entry), f"unknown faults: {set(entry) - known}"
         return Faults(**entry)
 

@@ -1,0 +1,102 @@
+"""`orch tune` as a whole: real processes, fake engines whose speed depends on their flags."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tests.faults.lab import Lab
+from tests.support import until
+
+SHORT = ("--budget", "10m", "--starts", "9")
+BASE = {"tokens_s": 500.0, "prompt_s": 0.02}
+
+
+def tuned(lab: Lab, *words: str) -> Any:
+    return lab.orch_json("tune", "model", *SHORT, *words)
+
+
+def profile_text(lab: Lab) -> str:
+    with open(os.path.join(lab.root, "config", "profiles", "model.toml"), encoding="utf-8") as file:
+        return file.read()
+
+
+def serve(lab: Lab, faults: dict[str, object], more: str = "") -> None:
+    lab.model("model", {**BASE, **faults}, more=f"# mine\n{more}")
+    lab.serve("model")
+    lab.ready("model")
+
+
+def test_what_is_faster_is_found_confirmed_and_written_only_when_asked(lab: Lab) -> None:
+    serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 900.0}, "--ubatch-size 2048": {"tokens_s": 300.0}}})
+    before = profile_text(lab)
+    report = tuned(lab)
+    assert report["proposal"]["batch.ubatch"] == "1024"
+    assert report["confirmed"], report["confirmation"]
+    assert report["confirmation"]["low"] > 1
+    assert report["claimed"] > 0.2
+    assert profile_text(lab) == before
+    assert (lab.status()["profile"], lab.status()["state"]) == ("model", "ready")
+    lab.orch("tune", "apply")
+    after = profile_text(lab)
+    assert "# mine" in after
+    [line] = [each for each in after.splitlines() if each.startswith("ubatch")]
+    assert line.startswith("ubatch = 1024 # orch tune, 20")
+    assert "faster" in line
+    assert lab.orch_json("tune", "show")["proposal"] == report["proposal"]
+
+
+def test_where_nothing_is_faster_nothing_is_proposed_or_the_bench_refuses_it(lab: Lab) -> None:
+    serve(lab, {})
+    before = profile_text(lab)
+    report = tuned(lab, "--apply")
+    assert not report["confirmed"]
+    assert profile_text(lab) == before
+    assert [
+        name for name in os.listdir(os.path.join(lab.root, "config", "profiles")) if name.startswith("bench-")
+    ] == []
+
+
+def test_a_start_that_dies_is_a_result_and_is_never_proposed(lab: Lab) -> None:
+    dying = {"tokens_s": 2000.0, "die_at": "load", "say": ["ggml_backend_alloc_ctx_tensors: error"]}
+    serve(lab, {"with_words": {"--ubatch-size 1024": dying, "--ubatch-size 256": {"tokens_s": 800.0}}})
+    report = tuned(lab)
+    died = [each["settings"] for each in report["trials"] if each["outcome"] == "died"]
+    assert any("ubatch 1024" in each for each in died)
+    assert report["proposal"].get("batch.ubatch") == "256"
+
+
+def test_one_that_was_killed_is_gone_on_with_from_where_it_was(lab: Lab) -> None:
+    serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 900.0}}})
+    tuning = lab.begin("tune", "model", *SHORT)
+    until(lambda: len(_trials(lab)) >= 2, "two starts are kept")
+    tuning.kill()
+    tuning.communicate()
+    kept = _trials(lab)
+    [row] = lab.orch_json("tune", "list")
+    assert row["state"] != "done"
+    report = lab.orch_json("tune", "resume")
+    assert [each["settings"] for each in report["trials"]][: len(kept)] == kept
+    assert report["proposal"].get("batch.ubatch") == "1024"
+
+
+def test_what_cannot_be_asked_for_is_refused_before_anything_starts(lab: Lab) -> None:
+    serve(lab, {})
+    for words, text in (
+        (["model+kv.k=q8_0"], "a profile is tuned as it is"),
+        (["model", "--allow", "colour"], "`colour` is no axis"),
+        (["model", "--budget", "5"], "`--budget`: found `5`"),
+        (["model", "--starts", "1"], "--starts 1 is not possible"),
+        (["model", "--engines", "one"], "two engines"),
+        (["nobody"], "neither an engine nor a profile"),
+        (["apply"], "there is no such tuning"),
+    ):
+        done = lab.orch("tune", *words, check=False)
+        assert done.returncode != 0
+        assert text in done.stderr
+
+
+def _trials(lab: Lab) -> list[str]:
+    done = lab.orch("tune", "show", "--json", check=False)
+    return [] if done.returncode else [each["settings"] for each in json.loads(done.stdout)["trials"]]
