@@ -34,19 +34,6 @@ MOST_FAILURES = 3
 """Times in a row that a pair is begun again because a request of ours failed."""
 
 
-class BenchTargetFailed(OrchError):
-    """Raised when one of the two targets does not start, or does not answer.
-
-    :ivar side: which of them
-    :ivar error: what is wrong with it, as the daemon told it
-    """
-
-    def __init__(self, side: Side, error: OrchError) -> None:
-        super().__init__(error.message, details=error.details, hint=error.hint)
-        self.side = side
-        self.error = error
-
-
 class StartFailedError(OrchError):
     """Raised when a target does not start.
 
@@ -56,6 +43,17 @@ class StartFailedError(OrchError):
     def __init__(self, error: OrchError) -> None:
         super().__init__(error.message, details=error.details, hint=error.hint)
         self.error = error
+
+
+class BenchTargetFailed(StartFailedError):
+    """Raised when one of the two targets of a bench does not start.
+
+    :ivar side: which of them
+    """
+
+    def __init__(self, side: Side, error: OrchError) -> None:
+        super().__init__(error)
+        self.side = side
 
 
 class PairSpoilt(Exception):
@@ -101,13 +99,7 @@ def measure_residency(
     began = time.monotonic()
     link.wait_idle(client.prefix)
     say("starting")
-    try:
-        link.switch(target.switch_text)
-    except (NotRunningError, TimedOutError):
-        raise
-    except OrchError as error:
-        raise StartFailedError(error) from error
-
+    start_target(link, target)
     on_start(link.argv())
     pid = link.status()["pid"]
     link.wait_idle(client.prefix)
@@ -131,6 +123,20 @@ def measure_residency(
         raise PairSpoilt("changed", "another engine was started while a block was measured")
 
     return Residency(tuple(answers), tuple(looks), started_s, time.monotonic() - began)
+
+
+def start_target(link: DaemonLink, target: BenchTarget) -> None:
+    """Start a target in the place of what runs.
+
+    :raises StartFailedError: when it did not start
+    :raises OrchError: when the daemon does not answer, or a person has started something else
+    """
+    try:
+        link.switch(target.switch_text)
+    except (LeaseEndedError, NotRunningError, TimedOutError):
+        raise
+    except OrchError as error:
+        raise StartFailedError(error) from error
 
 
 def _refuse_strangers(count: int) -> None:

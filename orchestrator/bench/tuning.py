@@ -12,7 +12,14 @@ from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
 from orchestrator.adapters.store.history import HistoryReader
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
-from orchestrator.bench.running import MOST_FAILURES, PairSpoilt, Residency, measure_residency
+from orchestrator.bench.running import (
+    MOST_FAILURES,
+    PairSpoilt,
+    Residency,
+    StartFailedError,
+    measure_residency,
+    start_target,
+)
 from orchestrator.bench.session import BenchShell, begin_pair, report_of, resume_pair
 from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
 from orchestrator.bench.tune_forecast import TunePlanner
@@ -237,7 +244,7 @@ class _Tuning:
     def search(self) -> TuneFound:
         """Start and measure until the search is over; what ran before runs again then."""
         spec, shell = self._spec, self._shell
-        with shell.staged([], shell.running()):
+        with shell.staged([], f"tuning {self._run}", f"orch tune resume {self._run}"):
             client = shell.client(self._run)
             if not self.progress.trials:
                 self._size(client)
@@ -259,7 +266,7 @@ class _Tuning:
         with bench_profiles(shell.paths, [target]):
             shell.link.wait_idle(client.prefix)
             began = time.monotonic()
-            shell.link.switch(target.switch_text)
+            start_target(shell.link, target)
             start_s = time.monotonic() - began
             prompt = BenchPrompt("look", filling(200, salt=9))
             client.ask("warm-up", request_body(target.profile, prompt, 8))
@@ -284,7 +291,7 @@ class _Tuning:
     def confirm(self, found: TuneFound) -> dict[str, Any] | None:
         """Bench the proposal against the settings as they are, on prompts that the search has not seen."""
         spec, shell = self._spec, self._shell
-        if found.point == spec.space.current:
+        if found.point == spec.space.current or found.claimed is None:  # nothing to compare, or nothing to compare with
             return None
 
         begun = next((each for each in shell.store.runs() if each.id == self.progress.confirmation), None)
@@ -355,8 +362,8 @@ class _Tuning:
                     failures += 1
                     if failures >= MOST_FAILURES:
                         return Trial(step.point, "unfit", (), spoilt.reason, time.monotonic() - began)
-                except OrchError as error:
-                    return Trial(step.point, "died", (), _cause(error), time.monotonic() - began)
+                except StartFailedError as failed:
+                    return Trial(step.point, "died", (), _cause(failed), time.monotonic() - began)
 
     def _drafts(self, point: Point) -> bool:
         """Whether a point is started to draft."""
@@ -372,13 +379,13 @@ class _Tuning:
         with bench_profiles(shell.paths, [target]):
             try:
                 shell.link.wait_idle(client.prefix)
-                shell.link.switch(target.switch_text)
+                start_target(shell.link, target)
                 probe = client.ask("probe", request_body(target.profile, BenchPrompt("probe", filling(200, salt=7)), 1))
                 rate = max((probe.prompt_tokens + probe.cached_tokens) / 200, 0.5)
                 words = int((spec.context_tokens - 96) / rate * 0.97)
                 prompt = BenchPrompt("full", filling(words, salt=8))
                 client.ask("full", request_body(target.profile, prompt, 32))
-            except (BenchRequestFailed, OrchError) as error:
+            except (BenchRequestFailed, StartFailedError) as error:
                 reason = _cause(error)
 
             survived = not reason or _serves(shell.link, target)

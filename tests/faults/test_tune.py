@@ -10,7 +10,7 @@ from tests.faults.lab import Lab
 from tests.support import until
 
 SHORT = ("--budget", "10m", "--starts", "9")
-BASE = {"tokens_s": 500.0, "prompt_s": 0.02}
+BASE = {"tokens_s": 2000.0}
 
 
 def tuned(lab: Lab, *words: str) -> Any:
@@ -29,7 +29,7 @@ def serve(lab: Lab, faults: dict[str, object], more: str = "") -> None:
 
 
 def test_what_is_faster_is_found_confirmed_and_written_only_when_asked(lab: Lab) -> None:
-    serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 900.0}, "--ubatch-size 2048": {"tokens_s": 300.0}}})
+    serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 4000.0}, "--ubatch-size 2048": {"tokens_s": 1000.0}}})
     before = profile_text(lab)
     report = tuned(lab)
     assert report["proposal"]["batch.ubatch"] == "1024"
@@ -59,8 +59,8 @@ def test_where_nothing_is_faster_nothing_is_proposed_or_the_bench_refuses_it(lab
 
 
 def test_a_start_that_dies_is_a_result_and_is_never_proposed(lab: Lab) -> None:
-    dying = {"tokens_s": 2000.0, "die_at": "load", "say": ["ggml_backend_alloc_ctx_tensors: error"]}
-    serve(lab, {"with_words": {"--ubatch-size 1024": dying, "--ubatch-size 256": {"tokens_s": 800.0}}})
+    dying = {"tokens_s": 8000.0, "die_at": "load", "say": ["ggml_backend_alloc_ctx_tensors: error"]}
+    serve(lab, {"with_words": {"--ubatch-size 1024": dying, "--ubatch-size 256": {"tokens_s": 4000.0}}})
     report = tuned(lab)
     died = [each["settings"] for each in report["trials"] if each["outcome"] == "died"]
     assert any("ubatch 1024" in each for each in died)
@@ -68,7 +68,7 @@ def test_a_start_that_dies_is_a_result_and_is_never_proposed(lab: Lab) -> None:
 
 
 def test_one_that_was_killed_is_gone_on_with_from_where_it_was(lab: Lab) -> None:
-    serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 900.0}}})
+    serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 4000.0}}})
     tuning = lab.begin("tune", "model", *SHORT)
     until(lambda: len(_trials(lab)) >= 2, "two starts are kept")
     tuning.kill()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
-from orchestrator.cli.operate.bench import measuring
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
@@ -124,7 +123,9 @@ def _resumed(shell: BenchShell, words: list[str]) -> list[dict[str, Any]]:
 
 
 def _measure(store: BenchStore, args: argparse.Namespace, work: Any) -> int:
-    with measuring(store) as shell:
+    from orchestrator.cli.bench_shell import bench_shell
+
+    with bench_shell(find_paths(), store) as shell:
         try:
             reports = work(shell)
         except KeyboardInterrupt:

@@ -71,6 +71,9 @@ def verdict_line(report: Mapping[str, Any]) -> str:
 
     words = ", ".join(f"{key} = {value}" for key, value in report["proposal"].items())
     found = report["confirmation"]
+    if report["claimed"] is None:
+        return f"{name}: {words} starts and answers, and the settings as they are do not; set it by hand"
+
     if found is None:
         return f"{name}: {words} is proposed, and was not confirmed yet"
 
