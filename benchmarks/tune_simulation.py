@@ -20,8 +20,8 @@ from statistics import median
 from benchmarks.bench_simulation import FAR_RERUNS, NOISES, Noise, sides
 from orchestrator.core.bench.anchor import far_blocks
 from orchestrator.core.bench.estimator import LOOKS, Block, verdict_at
-from orchestrator.core.tune.search import Trial, TuneStart, next_start
-from orchestrator.core.tune.space import Axis, Choice, Point, Space
+from orchestrator.core.tune.search import TuneStart, TuneTrial, next_start
+from orchestrator.core.tune.space import Axis, AxisChoice, Point, Space
 
 PROMPTS = 6
 MARGINS = (2048, 1536, 1024, 768, 512, 256)
@@ -41,7 +41,7 @@ def card_space() -> Space:
 
     def axis(name: str, kind: str, values: tuple[object, ...], current: int, muting: str = "") -> Axis:
         choices = tuple(
-            Choice(str(each), ((name, str(each)),), ("p_min",) if muting and not each else ()) for each in values
+            AxisChoice(str(each), ((name, str(each)),), ("p_min",) if muting and not each else ()) for each in values
         )
         return Axis(name, kind, choices, current, planned=True)  # type: ignore[arg-type]
 
@@ -136,10 +136,10 @@ class Card:
         return width, gained, passes
 
 
-def measured(chance: random.Random, noise: Noise, levels: list[float], card: Card, point: Point) -> Trial:
+def measured(chance: random.Random, noise: Noise, levels: list[float], card: Card, point: Point) -> TuneTrial:
     time = card.turn_s(point)
     if time is None:
-        return Trial(point, "died", reason="out of device memory")
+        return TuneTrial(point, "died", reason="out of device memory")
 
     shared = chance.gauss(0, noise.block)
     logs = tuple(
@@ -150,7 +150,7 @@ def measured(chance: random.Random, noise: Noise, levels: list[float], card: Car
         - (chance.expovariate(1 / 0.08) if chance.random() < noise.slow else 0.0)
         for level in levels
     )
-    return Trial(point, "measured", logs)
+    return TuneTrial(point, "measured", logs)
 
 
 def paired(chance: random.Random, noise: Noise, effect: float) -> str:
@@ -228,7 +228,7 @@ def tune_one(
         card.hidden_mib = hidden
         return None if time is None else -log(time) + sum(wrong[k][at] for k, at in enumerate(point))
 
-    trials: list[Trial] = []
+    trials: list[TuneTrial] = []
     while isinstance(step := next_start(space, trials, forecast, starts), TuneStart):
         trials.append(measured(chance, noise, levels, card, step.point))
 

@@ -66,7 +66,7 @@ class PairSpoilt(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Residency:
+class MeasuredStay:
     """One start of a target, and what was measured while it served nobody else.
 
     :param answers: in the order of the workload
@@ -88,7 +88,7 @@ def measure_residency(
     tokens: int,
     say: Say,
     on_start: Callable[[tuple[str, ...]], None],
-) -> Residency:
+) -> MeasuredStay:
     """Start a target anew once no client is there, and ask it a workload.
 
     :param say: told what is going on
@@ -122,7 +122,7 @@ def measure_residency(
     if link.status()["pid"] != pid:
         raise PairSpoilt("changed", "another engine was started while a block was measured")
 
-    return Residency(tuple(answers), tuple(looks), started_s, time.monotonic() - began)
+    return MeasuredStay(tuple(answers), tuple(looks), started_s, time.monotonic() - began)
 
 
 def start_target(link: DaemonLink, target: BenchTarget) -> None:
@@ -136,6 +136,7 @@ def start_target(link: DaemonLink, target: BenchTarget) -> None:
     except (LeaseEndedError, NotRunningError, TimedOutError):
         raise
     except OrchError as error:
+        link.check_lease()  # somebody else has switched: that is no fault of the target
         raise StartFailedError(error) from error
 
 

@@ -14,8 +14,8 @@ from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
 from orchestrator.bench.running import (
     MOST_FAILURES,
+    MeasuredStay,
     PairSpoilt,
-    Residency,
     StartFailedError,
     measure_residency,
     start_target,
@@ -40,7 +40,7 @@ from orchestrator.core.tune.records import (
     trial_to_json,
 )
 from orchestrator.core.tune.report import tune_report
-from orchestrator.core.tune.search import Trial, TuneFound, TuneStart, next_start
+from orchestrator.core.tune.search import TuneFound, TuneStart, TuneTrial, next_start
 from orchestrator.core.tune.space import Point
 from orchestrator.core.tune.use import TuneUse, sized, turns_of, use_of
 from orchestrator.engines.plan_target import find_target
@@ -334,7 +334,7 @@ class _Tuning:
         settings = (*spec.space.settings(point).items(), ONE_ATTEMPT)
         return BenchTarget(spec.space.label(point), spec.profile, spec.engine, settings)
 
-    def _tried(self, client: GatewayClient, step: TuneStart) -> Trial:
+    def _tried(self, client: GatewayClient, step: TuneStart) -> TuneTrial:
         """Start a point and measure it; again where clients came, as long as it takes."""
         spec, shell = self._spec, self._shell
         number, label = len(self.progress.trials) + 1, spec.space.label(step.point)
@@ -357,13 +357,13 @@ class _Tuning:
                         continue
 
                     if not _serves(shell.link, target):
-                        return Trial(step.point, "died", (), spoilt.reason, time.monotonic() - began)
+                        return TuneTrial(step.point, "died", (), spoilt.reason, time.monotonic() - began)
 
                     failures += 1
                     if failures >= MOST_FAILURES:
-                        return Trial(step.point, "unfit", (), spoilt.reason, time.monotonic() - began)
+                        return TuneTrial(step.point, "unfit", (), spoilt.reason, time.monotonic() - began)
                 except StartFailedError as failed:
-                    return Trial(step.point, "died", (), _cause(failed), time.monotonic() - began)
+                    return TuneTrial(step.point, "died", (), _cause(failed), time.monotonic() - began)
 
     def _drafts(self, point: Point) -> bool:
         """Whether a point is started to draft."""
@@ -392,15 +392,15 @@ class _Tuning:
         return {"event": "full_context", "point": point, "survived": survived, "reason": reason}
 
 
-def _judged(point: Point, found: Residency, took_s: float, drafts: bool) -> Trial:
+def _judged(point: Point, found: MeasuredStay, took_s: float, drafts: bool) -> TuneTrial:
     logs = tuple(value for answer in found.answers if (value := log_rate(answer, "turn")) is not None)
     if len(logs) < len(found.answers):
-        return Trial(point, "unfit", (), "a prompt gave no figure", took_s)
+        return TuneTrial(point, "unfit", (), "a prompt gave no figure", took_s)
 
     if drafts and not sum(answer.draft_tokens for answer in found.answers):
-        return Trial(point, "unfit", (), "nothing was drafted", took_s)
+        return TuneTrial(point, "unfit", (), "nothing was drafted", took_s)
 
-    return Trial(point, "measured", logs, "", took_s)
+    return TuneTrial(point, "measured", logs, "", took_s)
 
 
 def _serves(link: DaemonLink, target: BenchTarget) -> bool:

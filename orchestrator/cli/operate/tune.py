@@ -22,7 +22,6 @@ HELP = "find faster settings for a profile on this machine, and prove that they 
 EXAMPLES = """\
   orch tune my-profile                        # 15 minutes; shows what it found and changes nothing
   orch tune my-profile --for agent --apply    # write what was confirmed into the profile
-  orch tune my-profile@ik-fork --budget 30m --allow kv,context
   orch tune my-profile --engines upstream,ik-fork    # tune both, then bench the winners against each other
   orch tune resume                            # go on where one was broken off
   orch tune show 12                           # its report; `orch tune list` has the others"""

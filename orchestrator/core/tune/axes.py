@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.profile.settings import Value
 from orchestrator.core.profile.speculation import speculation_types
-from orchestrator.core.tune.space import Axis, AxisKind, Choice, Space
+from orchestrator.core.tune.space import Axis, AxisChoice, AxisKind, Space
 
 ALLOWED = ("kv", "context")
 """Axes that change what is answered, or how long a conversation may be."""
@@ -80,7 +80,7 @@ def _drafts(facts: TuneFacts) -> Axis:
         numbers = tuple(sorted({*numbers, now}))
 
     written = _toml(chain[0] if len(chain) == 1 else chain)
-    off = Choice("none", (("speculative.type", '"none"'),), ("p_min",))
+    off = AxisChoice("none", (("speculative.type", '"none"'),), ("p_min",))
     choices = [off]
     current = 0
     for number in numbers:
@@ -90,10 +90,10 @@ def _drafts(facts: TuneFacts) -> Axis:
         # Upstream says the length of an n-gram's draft in words of its own.
         key = "speculative.ngram_m" if chain == (NGRAM,) and facts.kind != "ik" else "speculative.draft_max"
         pairs = (("speculative.type", written), (key, str(number)))
-        choices.append(Choice(f"{number} {'+'.join(chain)}", pairs))
+        choices.append(AxisChoice(f"{number} {'+'.join(chain)}", pairs))
 
     if types != ("none",) and current == 0:  # as many as the engine takes by itself
-        choices.insert(1, Choice(f"{'+'.join(chain)}, the engine's number"))
+        choices.insert(1, AxisChoice(f"{'+'.join(chain)}, the engine's number"))
         current = 1
 
     return Axis("drafts", "drafts", tuple(choices), current, planned=True)
@@ -192,7 +192,7 @@ def _p_min(facts: TuneFacts) -> Iterator[Axis]:
 
 
 def _axis(name: str, kind: AxisKind, rows: Sequence[tuple[str, tuple[tuple[str, str], ...]]], current: int) -> Axis:
-    return Axis(name, kind, tuple(Choice(label, settings) for label, settings in rows), current, name in PLANNED)
+    return Axis(name, kind, tuple(AxisChoice(label, settings) for label, settings in rows), current, name in PLANNED)
 
 
 def _int(facts: TuneFacts, key: str, absent: int) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.core.tune.search import Trial
-from orchestrator.core.tune.space import Axis, Choice, Point, Space
+from orchestrator.core.tune.search import TuneTrial
+from orchestrator.core.tune.space import Axis, AxisChoice, Point, Space
 from orchestrator.core.tune.use import TuneUse
 
 
@@ -43,7 +43,7 @@ class TuneProgress:
     :param confirmation: number of the bench that confirms; None before it began
     """
 
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TuneTrial, ...] = ()
     barred: tuple[Point, ...] = ()
     survived: tuple[Point, ...] = ()
     confirmation: int | None = None
@@ -66,18 +66,18 @@ def spec_from_json(found: Mapping[str, Any]) -> TuneSpec:
     return TuneSpec(**{**found, "use": use, "space": Space(axes), "command": command})
 
 
-def _choice(found: Mapping[str, Any]) -> Choice:
+def _choice(found: Mapping[str, Any]) -> AxisChoice:
     settings = tuple((key, value) for key, value in found["settings"])
-    return Choice(found["label"], settings, tuple(found["mutes"]))
+    return AxisChoice(found["label"], settings, tuple(found["mutes"]))
 
 
-def trial_to_json(trial: Trial) -> dict[str, Any]:
+def trial_to_json(trial: TuneTrial) -> dict[str, Any]:
     return {"event": "trial", **asdict(trial)}
 
 
 def progress_of(events: Sequence[Mapping[str, Any]]) -> TuneProgress:
     """Return where a tuning is, from what happened to it."""
-    trials: list[Trial] = []
+    trials: list[TuneTrial] = []
     barred: list[Point] = []
     survived: list[Point] = []
     confirmation = None
@@ -86,7 +86,7 @@ def progress_of(events: Sequence[Mapping[str, Any]]) -> TuneProgress:
             case "trial":
                 found = {**event, "point": tuple(event["point"]), "logs": tuple(event["logs"])}
                 del found["event"]
-                trials.append(Trial(**found))
+                trials.append(TuneTrial(**found))
             case "full_context":
                 (survived if event["survived"] else barred).append(tuple(event["point"]))
             case "confirmation":

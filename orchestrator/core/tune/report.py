@@ -7,7 +7,7 @@ from math import exp
 from typing import Any
 
 from orchestrator.core.tune.records import TuneProgress, TuneSpec
-from orchestrator.core.tune.search import Trial, TuneFound
+from orchestrator.core.tune.search import TuneFound, TuneTrial
 
 CONFIRMED = "b_faster"
 _NOT_FASTER = {"a_faster": "slower", "same": "no difference worth having"}
@@ -135,7 +135,7 @@ def comments_of(report: Mapping[str, Any], today: str) -> dict[str, str]:
     )
 
 
-def _row(spec: TuneSpec, trial: Trial, base: Trial | None) -> dict[str, Any]:
+def _row(spec: TuneSpec, trial: TuneTrial, base: TuneTrial | None) -> dict[str, Any]:
     logs = trial.logs
     gain = None
     if base is not None and base.logs and logs and trial is not base:

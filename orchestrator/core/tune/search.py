@@ -44,7 +44,7 @@ Outcome = Literal["measured", "died", "unfit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TuneTrial:
     """One start of a tuning.
 
     :param logs: of each prompt, the logarithm of the rate of turns; the prompts are the same in all trials
@@ -83,7 +83,7 @@ class TuneFound:
 
 
 def next_start(
-    space: Space, trials: Sequence[Trial], forecast: Forecast, most_starts: int, barred: Sequence[Point] = ()
+    space: Space, trials: Sequence[TuneTrial], forecast: Forecast, most_starts: int, barred: Sequence[Point] = ()
 ) -> TuneStart | TuneFound:
     """Return what is next.
 
@@ -116,7 +116,7 @@ class _Search:
     """The search over what is known; raises `_Missing` at the first start that is not."""
 
     def __init__(
-        self, space: Space, trials: Sequence[Trial], forecast: Forecast, most_starts: int, barred: Sequence[Point]
+        self, space: Space, trials: Sequence[TuneTrial], forecast: Forecast, most_starts: int, barred: Sequence[Point]
     ) -> None:
         self._space = space
         self._forecast = forecast

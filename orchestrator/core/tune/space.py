@@ -16,7 +16,7 @@ filled."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AxisChoice:
     """One value of an axis.
 
     :param label: for people, e.g. `4`
@@ -39,7 +39,7 @@ class Axis:
 
     name: str
     kind: AxisKind
-    choices: tuple[Choice, ...]
+    choices: tuple[AxisChoice, ...]
     current: int
     planned: bool = False
 
@@ -93,7 +93,7 @@ class Space:
         ]
         return ", ".join(words) or "as it is"
 
-    def within(self, allowed: Callable[[Choice], bool]) -> Space:
+    def within(self, allowed: Callable[[AxisChoice], bool]) -> Space:
         """Return the space without choices that cannot be had, and without axes that have nothing to choose then.
 
         :param allowed: not asked about the current choices

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import log
 
-from orchestrator.core.tune.search import Forecast, Trial, TuneFound, TuneStart, next_start
-from orchestrator.core.tune.space import Axis, AxisKind, Choice, Point, Space
+from orchestrator.core.tune.search import Forecast, TuneFound, TuneStart, TuneTrial, next_start
+from orchestrator.core.tune.space import Axis, AxisChoice, AxisKind, Point, Space
 
 
 def axis(name: str, kind: AxisKind, count: int, current: int, *, planned: bool = True, mutes: str = "") -> Axis:
     """Return an axis of choices 0 to count - 1; the first one mutes another axis where that is named."""
-    choices = tuple(Choice(str(k), ((name, str(k)),), (mutes,) if mutes and not k else ()) for k in range(count))
+    choices = tuple(AxisChoice(str(k), ((name, str(k)),), (mutes,) if mutes and not k else ()) for k in range(count))
     return Axis(name, kind, choices, current, planned)
 
 
@@ -41,18 +41,18 @@ def dies(point: Point) -> bool:
     return point[2] > (2 if point[1] == 3 else 3)
 
 
-def tried(point: Point) -> Trial:
+def tried(point: Point) -> TuneTrial:
     if dies(point):
-        return Trial(point, "died", reason="out of device memory")
+        return TuneTrial(point, "died", reason="out of device memory")
 
-    return Trial(point, "measured", (true_rate(point),) * 6)
+    return TuneTrial(point, "measured", (true_rate(point),) * 6)
 
 
 def searched(
     space: Space = SPACE, forecast: Forecast = lambda point: 0.0, most: int = 20
-) -> tuple[TuneFound, list[Trial]]:
+) -> tuple[TuneFound, list[TuneTrial]]:
     """Run a search to its end on what is true, without noise."""
-    trials: list[Trial] = []
+    trials: list[TuneTrial] = []
     while isinstance(step := next_start(space, trials, forecast, most), TuneStart):
         assert step.point not in {trial.point for trial in trials}
         trials.append(tried(step.point))

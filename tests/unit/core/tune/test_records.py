@@ -13,7 +13,7 @@ from orchestrator.core.tune.records import (
     trial_to_json,
 )
 from orchestrator.core.tune.report import comments_of, markdown, report_lines, tune_report, verdict_line
-from orchestrator.core.tune.search import Trial, TuneFound
+from orchestrator.core.tune.search import TuneFound, TuneTrial
 from orchestrator.core.tune.use import USES
 from tests.unit.core.tune.spaces import SPACE, searched, tried
 
@@ -26,7 +26,7 @@ BENCH = {"id": 7, "verdict": "b_faster", "ratio": 1.1, "low": 1.05, "high": 1.15
 
 def test_a_tuning_survives_being_kept() -> None:
     assert spec_from_json(json.loads(json.dumps(spec_to_json(SPEC)))) == SPEC
-    trials = (tried((0, 1, 1, 0)), Trial((1, 1, 4, 0), "died", (), "out of memory", 3.5))
+    trials = (tried((0, 1, 1, 0)), TuneTrial((1, 1, 4, 0), "died", (), "out of memory", 3.5))
     events = [
         *map(trial_to_json, trials),
         {"event": "full_context", "point": [1, 1, 1, 0], "survived": False, "reason": "died"},
