@@ -47,8 +47,8 @@ _SCRIPT = re.compile(r"[^\s=]+\.(?:sh|bash|zsh|bat|cmd)")
 _RUNS = frozenset({"source", ".", "call", "CALL", "exec", "sudo", "bash", "sh", "zsh", "nohup", "env"})
 _MOST_DEPTH = 6
 """Functions and heredocs within one another."""
-_MOST_READS = 2000
-"""Functions, branches and heredocs that are read."""
+_MOST_CHARACTERS = 500_000
+"""Characters of functions, branches and heredocs that are read, calls counted each."""
 
 
 ReadBeside = Callable[[str], str | None]
@@ -92,7 +92,8 @@ class ShellReader(WordReader):
     _functions: dict[str, tuple[str, int]] = field(default_factory=dict)
     _called: set[str] = field(default_factory=set)
     _depth: int = 0
-    _reads: int = 0
+    _running: set[str] = field(default_factory=set)
+    _read_chars: int = 0
 
     def read(self, text: str, line: int = 1) -> list[Command]:
         """Return the commands of a text.
@@ -217,8 +218,8 @@ class ShellReader(WordReader):
 
     def _nested(self, text: str, line: int, arguments: list[str] | None = None) -> None:
         """Read the body of a function or of a heredoc, with the arguments of a call."""
-        self._reads += 1
-        if self._reads > _MOST_READS:
+        self._read_chars += len(text)
+        if self._read_chars > _MOST_CHARACTERS:
             return
 
         own = [name for name in self.variables if name == "@" or name.isdecimal() and name != "0"]
@@ -285,9 +286,11 @@ class ShellReader(WordReader):
 
             if exports:
                 self.exported += [each for each in command.environment if _reaches_engines(each[0])]
-        elif words[0].text in self._functions and self._depth < _MOST_DEPTH:
-            self._called.add(words[0].text)
-            self._nested(*self._functions[words[0].text], [word.text for word in words[1:]])
+        elif (name := words[0].text) in self._functions.keys() - self._running and self._depth < _MOST_DEPTH:
+            self._called.add(name)
+            self._running.add(name)  # within itself, its name is that of a program
+            self._nested(*self._functions[name], [word.text for word in words[1:]])
+            self._running.discard(name)
         elif not self._follow(words):
             command.environment = [*self.exported, *command.environment]
             command.words, command.read_beside = words, self.read_beside

@@ -59,6 +59,7 @@ def test_a_line_is_split_as_its_shell_splits_it(text: str, words: list[str]) -> 
         ('D=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)\nrun $D/m', ["run", "/src/m"]),
         ('run $([ "$X" = 1 ] && echo "--jinja -b 5" || true)', ["run", "--jinja", "-b", "5"]),
         ('f() {\n  run -m "$1" "${@:2}"\n}\nf a.gguf', ["run", "-m", "a.gguf"]),
+        ("f() {\n  f; f; f; f; f; f; f; f\n  run 1\n}\nf; f; f; f; f; f; f; f", ["run", "1"]),
         ("function f { run \"$@\"; }\nf -m 'a b'", ["run", "-m", "a b"]),
         ("f() {\n  run $1\n}", ["run", "${1}"]),
         ('f() {\n  local a=$1; shift\n  run $a -- "$@" ${10}\n}\nf 1 2 3', ["run", "1", "--", "2", "3", "${10}"]),
