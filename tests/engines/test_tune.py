@@ -1,0 +1,77 @@
+"""`orch tune` on real builds and a real model, on the CPU: threads, micro-batch and n-gram drafts."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.engines.registry import Engine
+from tests.engines.real_models import fetch
+from tests.support import Home, new_home
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+LONGEST_S = 600
+PROFILE = """\
+# kept as it is
+schema = 1
+model = "{model}"
+engine = "{engine}"
+
+[context]
+size = 2048
+parallel = 1
+
+[cpu]
+threads = 1
+threads_batch = 1
+"""
+
+
+@pytest.fixture
+def home(engine: Engine) -> Iterator[Home]:
+    model = fetch("smollm2")
+    if isinstance(model, str):
+        pytest.skip(model)
+
+    with new_home() as home:
+        home.env |= {"ORCH_ENGINE_UPSTREAM" if engine.id == "upstream" else "ORCH_ENGINE_IK_FORK": engine.path}
+        home.profile("smol", PROFILE.format(model=model, engine=engine.id))
+        home.serve("smol")
+        home.ready("smol")
+        yield home
+
+
+def test_one_thread_on_two_cores_is_tuned_within_ten_minutes_or_stays(home: Home, engine: Engine) -> None:
+    path = os.path.join(home.root, "config", "profiles", "smol.toml")
+    with open(path, "rb") as file:
+        before = file.read()
+
+    began = time.monotonic()
+    done = home.orch("tune", "smol", "--budget", "8m", "--starts", "9", "--json", timeout_s=LONGEST_S)
+    report = json.loads(done.stdout)
+    took_s = time.monotonic() - began
+    assert took_s < LONGEST_S
+    assert {axis["name"] for axis in report["axes"]} >= {"drafts", "ubatch", "threads"}
+    with open(path, "rb") as file:
+        assert file.read() == before
+    status = home.ready("smol")
+    assert (status["profile"], status["engine"]) == ("smol", engine.id)
+    if not report["confirmed"]:
+        done = home.orch("tune", "apply", check=False)
+        assert done.returncode != 0
+        with open(path, "rb") as file:
+            assert file.read() == before
+        return
+
+    assert report["confirmation"]["low"] > 1
+    home.orch("tune", "apply")
+    with open(path, "rb") as file:
+        after = file.read().decode()
+    assert after.startswith("# kept as it is")
+    assert all(f"{key.rpartition('.')[2]} = " in after for key in report["proposal"])
+    home.orch("profile", "check", "smol")
