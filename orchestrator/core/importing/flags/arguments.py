@@ -176,7 +176,7 @@ def _read_flag(flag: str, value: str | None, line: int, reading: _Reading) -> bo
 
 def is_secret_flag(flag: str) -> bool:
     """Return whether a flag's value is a key or a token, which no report shows."""
-    return flag in _SECRET or re.search(r"(api|ssl)[-_]key|token$|password|secret", flag) is not None
+    return flag in _SECRET or re.search(r"(api|ssl)[-_]?key|token$|password|secret", flag) is not None
 
 
 def _shown(flag: str, value: str | None) -> str:
