@@ -103,7 +103,7 @@ class BenchShell:
             "cpus": os.cpu_count(),
             "memory_mib": frame["host"]["memory_total_mib"],
             "devices": [f"{gpu['name']}, {gpu['total_mib']} MiB" for gpu in frame["gpus"]],
-            "driver": _driver(),
+            "driver": driver_version(),
         }
 
 
@@ -228,7 +228,8 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _driver() -> str | None:
+def driver_version() -> str | None:
+    """Return what the NVIDIA driver says of itself; None without one."""
     with contextlib.suppress(OSError), open("/proc/driver/nvidia/version", encoding="utf-8") as file:
         return file.readline().strip()
 

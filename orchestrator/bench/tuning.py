@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
 from orchestrator.adapters.store.history import HistoryReader
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
@@ -20,7 +21,7 @@ from orchestrator.bench.running import (
     measure_residency,
     start_target,
 )
-from orchestrator.bench.session import BenchShell, begin_pair, report_of, resume_pair
+from orchestrator.bench.session import BenchShell, begin_pair, driver_version, report_of, resume_pair
 from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
 from orchestrator.bench.tune_forecast import TunePlanner
 from orchestrator.bench.verification import verification_of
@@ -39,10 +40,11 @@ from orchestrator.core.tune.records import (
     spec_to_json,
     trial_to_json,
 )
-from orchestrator.core.tune.report import tune_report
+from orchestrator.core.tune.report import tune_report, what_changed
 from orchestrator.core.tune.search import TuneFound, TuneStart, TuneTrial, next_start
 from orchestrator.core.tune.space import Point
 from orchestrator.core.tune.use import TuneUse, sized, turns_of, use_of
+from orchestrator.engines.plan import measure_devices
 from orchestrator.engines.plan_target import find_target
 from orchestrator.engines.registry import EngineRegistry
 
@@ -124,13 +126,28 @@ def _with_settings(name: str, settings: Mapping[str, str]) -> str:
     return f"{name}+{','.join(f'{key}={value}' for key, value in settings.items())}"
 
 
-def tuning_report(store: BenchStore, kept: KeptRun) -> dict[str, Any]:
-    """Return the report of a tuning as it was kept, or of what there is of one that was broken off."""
-    if kept.result is not None:
-        return kept.result
+def tuning_report(paths: Paths, store: BenchStore, kept: KeptRun) -> dict[str, Any]:
+    """Return the report of a tuning as it was kept, or of what there is of one that was broken off.
 
-    spec, progress = spec_from_json(kept.spec), progress_of(store.events(kept.id))
-    return {"id": kept.id, "kind": "tune", "state": kept.state, **tune_report(spec, progress, None, None)}
+    `stale` has what is another one since: build, model, devices, driver.
+    """
+    report = kept.result
+    if report is None:
+        spec, progress = spec_from_json(kept.spec), progress_of(store.events(kept.id))
+        report = {"id": kept.id, "kind": "tune", "state": kept.state, **tune_report(spec, progress, None, None)}
+
+    return {**report, "stale": _stale(paths, report)}
+
+
+def _stale(paths: Paths, report: dict[str, Any]) -> list[str]:
+    target = BenchTarget("", report["profile"], report["engine"])
+    try:
+        side = asdict(describe_target(paths, target, None))
+    except OrchError as error:
+        return [f"it cannot be started now: {error.message}"]
+
+    devices = [f"{room.name}, {room.total_mib} MiB" for room in measure_devices()]
+    return what_changed(report, side, {"devices": devices, "driver": driver_version()})
 
 
 def _specified(shell: BenchShell, target: BenchTarget, options: TuneOptions, command: Sequence[str]) -> TuneSpec:

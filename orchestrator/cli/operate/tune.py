@@ -225,21 +225,26 @@ def _draft(report: Mapping[str, Any]) -> Draft:
 
 def _list(store: BenchStore, args: argparse.Namespace) -> int:
     from orchestrator.bench.session import run_row
+    from orchestrator.bench.tuning import tuning_report
     from orchestrator.core.tune.report import verdict_line
 
     rows = []
     for kept in store.runs():
         if kept.kind == "tune":
-            row = run_row(kept)
-            rows.append({**row, "result": verdict_line(kept.result) if kept.result else "`orch tune resume` goes on"})
+            report = tuning_report(find_paths(), store, kept)
+            result = verdict_line(report) if kept.result else "`orch tune resume` goes on"
+            rows.append({**run_row(kept), "result": result, "stale": report["stale"]})
 
     if args.json:
         output.json_data(rows)
         return exit_codes.OK
 
     output.table(
-        ["id", "started", "what", "state", "result"],
-        [[str(row["id"]), row["started"], row["what"], row["state"], row["result"]] for row in rows],
+        ["ID", "STARTED", "WHAT", "STATE", "RESULT"],
+        [
+            [row["id"], row["started"], row["what"], "stale" if row["stale"] else row["state"], row["result"]]
+            for row in rows
+        ],
     )
     return exit_codes.OK
 
@@ -252,7 +257,7 @@ def _kept_report(store: BenchStore, words: list[str]) -> dict[str, Any]:
     if kept is None:
         raise OrchError("there is no such tuning", hint="`orch tune list` shows them")
 
-    return tuning_report(store, kept)
+    return tuning_report(find_paths(), store, kept)
 
 
 def _number(words: list[str]) -> int | None:

@@ -32,6 +32,7 @@ def tune_report(
         "build": spec.side.get("build"),
         "sha256": spec.side.get("sha256"),
         "model": spec.side.get("model"),
+        "model_bytes": spec.side.get("model_bytes"),
         "use": {
             "name": spec.use.name,
             "shared_tokens": spec.use.shared_tokens,
@@ -88,6 +89,26 @@ def verdict_line(report: Mapping[str, Any]) -> str:
     return f"{name}: {words} is {what}{told}; the settings stay as they are"
 
 
+def what_changed(report: Mapping[str, Any], side: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
+    """Return what of a tuning's ground is another one now: figures that were confirmed hold for what they were made on.
+
+    :param side: build and model as they are, as a bench describes its targets
+    :param machine: its `devices` and `driver`
+    """
+    then = report["machine"]
+    pairs = [
+        ("build", (report["build"], str(report["sha256"])[:12]), (side["build"], side["sha256"][:12])),
+        ("model", f"{report['model_bytes']} bytes", f"{side['model_bytes']} bytes"),
+        ("devices", then.get("devices"), machine["devices"]),
+        ("driver", then.get("driver"), machine["driver"]),
+    ]
+    return [f"{name} {_shown(old)}, now {_shown(new)}" for name, old, new in pairs if old != new]
+
+
+def _shown(value: object) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value or "none")
+
+
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report for people: the trials in their order, and the verdict."""
     cells = [("settings", "turns", ""), *map(_cells, report["trials"])]
@@ -97,6 +118,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     if report["claimed"] is not None and report["proposal"]:
         lines.append(f"the search claimed {100 * report['claimed']:+.1f} %: the best of many figures is partly luck")
 
+    lines += [f"stale: {each}" for each in report.get("stale", ())]
     return [*lines, *(f"left out, as a full context killed it: {label}" for label in report["full_context_died"])]
 
 

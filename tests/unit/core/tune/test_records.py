@@ -12,14 +12,15 @@ from orchestrator.core.tune.records import (
     spec_to_json,
     trial_to_json,
 )
-from orchestrator.core.tune.report import comments_of, markdown, report_lines, tune_report, verdict_line
+from orchestrator.core.tune.report import comments_of, markdown, report_lines, tune_report, verdict_line, what_changed
 from orchestrator.core.tune.search import TuneFound, TuneTrial
 from orchestrator.core.tune.use import USES
 from tests.unit.core.tune.spaces import SPACE, searched, tried
 
 SPEC = TuneSpec(
     "p", "upstream", USES["chat"], SPACE, 900.0, 20, 42, True, 8192,
-    {"build": "b1", "sha256": "0" * 64, "model": "/m.gguf"}, ("orch", "tune", "p"), {"cpus": 2},
+    {"build": "b1", "sha256": "0" * 64, "model": "/m.gguf", "model_bytes": 9}, ("orch", "tune", "p"),
+    {"devices": ["RTX 3060, 12288 MiB"], "driver": "570.1"},
 )  # fmt: skip
 BENCH = {"id": 7, "verdict": "b_faster", "ratio": 1.1, "low": 1.05, "high": 1.15, "level": 0.005, "blocks": 6}
 
@@ -74,3 +75,18 @@ def test_each_end_has_its_sentence() -> None:
     assert "the search is not over" in verdict_line(broken_off)
     unstartable = tune_report(SPEC, TuneProgress((tried((1, 1, 1, 0)),)), TuneFound((1, 1, 1, 0), None), None)
     assert "set it by hand" in verdict_line(unstartable)
+
+
+def test_what_was_confirmed_is_stale_where_its_ground_is_another_one() -> None:
+    report = tune_report(SPEC, TuneProgress(()), None, None)
+    side = {"build": "b1", "sha256": "0" * 64, "model_bytes": 9}
+    machine = {"devices": ["RTX 3060, 12288 MiB"], "driver": "570.1"}
+    assert what_changed(report, side, machine) == []
+    assert what_changed(report, {**side, "build": "b2", "sha256": "1" * 64}, machine) == [
+        "build b1, 000000000000, now b2, 111111111111"
+    ]
+    assert what_changed(report, {**side, "model_bytes": 8}, {"devices": [], "driver": None}) == [
+        "model 9 bytes, now 8 bytes",
+        "devices RTX 3060, 12288 MiB, now none",
+        "driver 570.1, now none",
+    ]
