@@ -368,6 +368,10 @@ def _read_other(flag: str, value: str | None, line: int, reading: _Reading) -> b
         entry.add("lost" if lost else "changed", source, f"{refused[0].reason}", line)
         return True
 
+    if is_secret_flag(flag):
+        entry.add("lost", source, "a secret is never copied; keys of clients belong to `gateway.api_key_file`", line)
+        return True
+
     if re.fullmatch(r"--?[A-Za-z][\w-]*", flag) is None:
         entry.add("lost", source, "neither engine has such a flag", line)
         return True

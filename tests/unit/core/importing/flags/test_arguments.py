@@ -106,7 +106,9 @@ def test_a_flag_without_a_setting_goes_to_its_engine() -> None:
 
 
 def test_secrets_are_never_copied() -> None:
-    found = import_shell("HF_TOKEN=hf_abc llama-server -m /m/a.gguf --api-key sk-abc --api-key=sk-def -c 1", {}).entries
+    found = import_shell(
+        "HF_TOKEN=hf_abc llama-server -m /m/a.gguf --api-key sk-abc --api-key=sk-def --apikey sk-abc -c 1", {}
+    ).entries
     assert "abc" not in repr(found) and "sk-def" not in repr(found)
     assert {"HF_TOKEN", "--api-key"} <= {each.source for each in found[0].findings if each.fate == "lost"}
 
