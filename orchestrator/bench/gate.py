@@ -26,7 +26,7 @@ from orchestrator.core.bench.estimator import LOOKS
 from orchestrator.core.bench.figures import Metric
 from orchestrator.core.bench.gate import judge_speed
 from orchestrator.core.bench.workloads import SEED, TOKENS, WORKLOADS
-from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.errors import AlreadyRunningError, OrchError, UsageError
 from orchestrator.core.profile.profile import engine_of
 from orchestrator.core.setup.build_gate import (
     BuildSpeed,
@@ -131,7 +131,14 @@ class BuildGate:
         texts = (f"{profile}@{current.engine}@{current.build}", f"{profile}@{new.engine}@{new.build}")
         store = BenchStore(self.paths.bench_file)
         try:
-            with self.open_shell(store) as shell:
+            with contextlib.ExitStack() as stack:
+                try:
+                    shell = stack.enter_context(self.open_shell(store))
+                except AlreadyRunningError:
+                    raise
+                except OrchError as error:
+                    return NotCompared(f"no daemon could be started: {error.message}"), None
+
                 shell = replace(shell, resume=f"orch engines update {new.engine}")
                 return self._compared(shell, texts, profile, current)
         except BenchTargetFailed as failed:

@@ -29,7 +29,16 @@ from orchestrator.core.config import GatewayConfig
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.profile.profile import is_name
 from orchestrator.core.setup.service_plan import ServiceHost
-from orchestrator.core.setup.service_unit import CREDENTIAL, SERVICE, SOCKET, UnitFacts, is_program, render
+from orchestrator.core.setup.service_unit import (
+    CREDENTIAL,
+    SERVICE,
+    SOCKET,
+    TIMER,
+    WATCH,
+    UnitFacts,
+    is_program,
+    render,
+)
 from orchestrator.engines.model_file import model_file
 
 HOMES = ("/home/", "/root/", "/run/user/")
@@ -40,7 +49,7 @@ TEMPORARY = ("/tmp/", "/var/tmp/")
 
 
 def prepare_units(
-    machine: ServiceHost, tools: Tools, profiles: Sequence[str], *, socket: bool
+    machine: ServiceHost, tools: Tools, profiles: Sequence[str], *, socket: bool, watch: bool = False
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Return the units for this machine, by name; warnings for people; the words that run this installation.
 
@@ -102,7 +111,7 @@ def prepare_units(
         if path and not machine.offline and not os.path.exists(path):
             warnings.append(f"the model of `{name}` is not there: {path}")
 
-    names = (SERVICE, SOCKET) if socket else (SERVICE,)
+    names = (SERVICE, *((SOCKET,) if socket else ()), *((WATCH, TIMER) if watch else ()))
     return {name: render(read_template(machine.flavour, name), facts) for name in names}, warnings, orch
 
 

@@ -106,6 +106,18 @@ def test_where_the_profiles_model_is_gone_verification_alone_decides(lab: Lab, p
     assert "`mine` cannot be started" in accepted.reason or "does not run on the current build" in accepted.reason
 
 
+def test_where_no_daemon_can_be_started_verification_alone_decides(lab: Lab, paths: Paths) -> None:
+    lab.serve("mine")
+    lab.ready("mine")
+    lab.end()
+    lab.configure("[gateway]\nhost = 7\n")
+    new = build(lab, paths, "equal")
+    gate = BuildGate(paths, 0.25, False, lambda store: bench_shell(paths, store), lambda text: None)
+    accepted = gate.run(new, next(each for each in installed(paths) if each.current))
+    assert accepted.state == "accepted"
+    assert "its speed was not compared: no daemon could be started" in accepted.reason
+
+
 def test_the_profile_is_the_one_that_ran_last_and_is_still_there(lab: Lab, paths: Paths) -> None:
     lab.model("other", {}, engine="upstream")
     lab.model("elsewhere", {})

@@ -121,6 +121,24 @@ def test_the_users_service_is_installed_shown_and_removed(user: User) -> None:
     assert "is not installed" in user("status", "--user", code=3)[1]
 
 
+def test_a_timer_is_installed_beside_the_service_and_removed_with_it(user: User) -> None:
+    user("install", "--user", "--watch")
+    timer, watch = (user.unit.with_name(name) for name in ("orch-watch.timer", "orch-watch.service"))
+    assert "engines watch" in watch.read_text() and "OnCalendar=" in timer.read_text()
+    assert user.asked() == [
+        f"--user {verb}"
+        for verb in ("daemon-reload", "enable orch.service orch-watch.timer", "start orch.service orch-watch.timer")
+    ]
+    assert json.loads(user("status", "--user", "--json")[0])["watch"] is True
+    assert "nothing to do" in user("install", "--user", "--watch")[0]
+    user("install", "--user")
+    assert not timer.exists() and not watch.exists() and user.unit.exists()
+    user("install", "--user", "--watch")
+    user("uninstall", "--user")
+    assert not timer.exists() and not watch.exists() and not user.unit.exists()
+    assert not [name for name in user.state() if name.startswith(("wants", "runs"))]
+
+
 def test_several_profiles_are_the_first_start_and_what_is_loaded_beside_it(user: User) -> None:
     profiles = user.home / ".config" / "orch" / "profiles"
     profiles.mkdir(parents=True)

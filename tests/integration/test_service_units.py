@@ -32,7 +32,8 @@ def write(directory: Path, flavour: Flavour, host: str, *, socket: bool) -> list
     keys = "/etc/orch/orch-api-keys" if host == "0.0.0.0" and flavour == "system" else ""
     facts = UnitFacts(flavour, ORCH, version, config, "mine", environment=environment, socket=socket, key_file=keys)
     paths = []
-    for name in ("orch.service", "orch.socket") if socket else ("orch.service",):
+    watch = ("orch-watch.service", "orch-watch.timer")
+    for name in ("orch.service", "orch.socket", *watch) if socket else ("orch.service",):
         path = directory / name
         path.write_text(render(read_template(flavour, name), facts))
         paths.append(str(path))

@@ -14,9 +14,9 @@ from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.adapters.systemd.user_database import groups_of, has_group, user_home
 from orchestrator.core.errors import OrchError
 from orchestrator.core.setup.service_plan import GROUPS, HOME, PRIVATE_DIRECTORIES, USER, ServiceHost
-from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour
+from orchestrator.core.setup.service_unit import SERVICE, SOCKET, TIMER, WATCH, Flavour
 
-UNITS: tuple[str, ...] = (SERVICE, SOCKET)
+UNITS: tuple[str, ...] = (SERVICE, SOCKET, WATCH, TIMER)
 SYSTEM_DIRECTORY = "/etc/systemd/system"
 LEAST_SYSTEMD = 252
 """Debian 12. Older ones may work; nobody has tried."""

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start this when nothing ran before, and load more beside it",
     )
     install.add_argument("--socket", action="store_true", help="let systemd hold the gateway's address over restarts")
+    install.add_argument(
+        "--watch", action="store_true", help="look for newer engines at night, build and judge them (a timer)"
+    )
     uninstall = action("uninstall", "stop the service and remove it; profiles, builds and what was learned stay")
     uninstall.add_argument("--purge", action="store_true", help="remove those as well, and the user `orch`")
     for each in (install, uninstall):
@@ -78,7 +81,7 @@ def _install(args: argparse.Namespace, flavour: Flavour) -> int:
 
     tools = Tools()
     machine = _machine(args, flavour, tools)
-    units, warnings, orch = prepare_units(machine, tools, args.profile or (), socket=args.socket)
+    units, warnings, orch = prepare_units(machine, tools, args.profile or (), socket=args.socket, watch=args.watch)
     steps = install_steps(machine, units, orch)
     _refuse_edited(args, machine, [machine.unit(name) for name in units if machine.text(name) != units[name]], units)
     for warning in warnings:
@@ -175,7 +178,7 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     from orchestrator.adapters.systemd.machine import system_paths
     from orchestrator.adapters.systemd.steps import Tools, perform_steps
     from orchestrator.core.setup.service_plan import uninstall_steps
-    from orchestrator.core.setup.service_unit import SERVICE, SOCKET
+    from orchestrator.core.setup.service_unit import SERVICE, SOCKET, TIMER, WATCH
     from orchestrator.doctor.service import refuse_another_daemon
 
     tools = Tools()
@@ -183,7 +186,9 @@ def _uninstall(args: argparse.Namespace, flavour: Flavour) -> int:
     _refuse_edited(args, machine, list(machine.units or ()), {})
     paths = system_paths() if flavour == "system" else find_paths()
     places = [machine.below(path) for path in (paths.config, paths.state, paths.data, paths.cache, paths.logs)]
-    places += (f"{machine.unit(name)}.d" for name in (SERVICE, SOCKET))  # what `systemctl edit` has written
+    places += (
+        f"{machine.unit(name)}.d" for name in (SERVICE, SOCKET, WATCH, TIMER)
+    )  # what `systemctl edit` has written
     # Not what lies in another one of them: that goes with it.
     kept = [path for path in places if os.path.isdir(path) and not any(path.startswith(f"{it}/") for it in places)]
     if args.purge and not machine.offline:
@@ -225,7 +230,8 @@ def _command_as_root(args: argparse.Namespace) -> str:
 
     profile = ["--profile", *args.profile] if getattr(args, "profile", None) else []
     socket = ["--socket"] if getattr(args, "socket", False) else []
-    return shlex.join([*this_orch(), "service", args.action, "--system", *profile, *socket])
+    watch = ["--watch"] if getattr(args, "watch", False) else []
+    return shlex.join([*this_orch(), "service", args.action, "--system", *profile, *socket, *watch])
 
 
 def _refuse_edited(args: argparse.Namespace, machine: ServiceHost, paths: list[str], units: dict[str, str]) -> None:
@@ -316,7 +322,7 @@ PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "S
 def _status(args: argparse.Namespace, flavour: Flavour) -> int:
     from orchestrator.adapters.systemd.machine import user_lingers
     from orchestrator.adapters.systemd.steps import Tools
-    from orchestrator.core.setup.service_unit import SERVICE, SOCKET, is_ours
+    from orchestrator.core.setup.service_unit import SERVICE, SOCKET, TIMER, is_ours
 
     tools = Tools()
     args.root, args.dry_run = "/", True
@@ -340,6 +346,7 @@ def _status(args: argparse.Namespace, flavour: Flavour) -> int:
         "edited": not is_ours(text),
         "enabled": SERVICE in machine.enabled,
         "socket": SOCKET in machine.active,
+        "watch": TIMER in machine.active,
         "active": found.get("ActiveState", "unknown"),
         "sub_state": found.get("SubState", "unknown"),
         "pid": int(found.get("MainPID", "0")) or None,

@@ -10,9 +10,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.setup.service_unit import SERVICE, SOCKET, Flavour
+from orchestrator.core.setup.service_unit import SERVICE, SOCKET, TIMER, WATCH, Flavour
 
 USER = "orch"
+STARTED = (SOCKET, SERVICE, TIMER)
+"""The units that are enabled and started, in this order; the timer starts the rest."""
+
 GROUPS = ("video", "render")
 """The groups that may open /dev/dri/*, /dev/kfd and, on some distributions, /dev/nvidia*."""
 
@@ -136,35 +139,41 @@ class ServiceHost:
 def install_steps(machine: ServiceHost, units: Mapping[str, str], orch: tuple[str, ...]) -> tuple[Step, ...]:
     """Return the steps from this machine to one with these units, enabled and started; none when it is that already.
 
-    :param units: name to text, SERVICE and perhaps SOCKET
+    :param units: name to text, SERVICE and perhaps SOCKET, and TIMER with WATCH
     :param orch: the words that run this installation
     """
     written = {name: text for name, text in units.items() if machine.text(name) != text}
-    dropped = tuple(name for name in (SOCKET,) if name not in units and machine.text(name) is not None)
+    optional = (TIMER, WATCH, SOCKET)
+    dropped = tuple(name for name in optional if name not in units and machine.text(name) is not None)
     steps = [*_user_steps(machine, orch)] if machine.flavour == "system" else []
-    wanted = tuple(name for name in (SOCKET, SERVICE) if name in units)
+    wanted = tuple(name for name in STARTED if name in units)
     starts = not machine.offline and (written or dropped or any(name not in machine.active for name in wanted))
     if starts:
         # Earlier starts count against StartLimitBurst, also those of earlier installations: this one would be refused,
         # and so would be what undoes it.
         steps += _reset_failed(machine, machine.active + machine.failed)
 
-    running = tuple(name for name in (SOCKET, SERVICE) if name in machine.active)
-    if starts and running:  # a socket unit cannot take the address while the service has it
+    touched = {*written, *dropped, *(name for name in wanted if name not in machine.active)}
+    serving = touched & {SOCKET, SERVICE}  # a socket unit cannot take the address while the service has it
+    stopped = {*(dropped), *((SOCKET, SERVICE) if serving else ()), *({TIMER} & touched)}
+    running = tuple(name for name in (TIMER, WATCH, SOCKET, SERVICE) if name in machine.active and name in stopped)
+    if starts and running:
         steps.append(Run(machine.systemctl("stop", *running), machine.systemctl("start", *running)))
 
     if not machine.offline and (written or dropped):
         steps.append(Run((), machine.systemctl("daemon-reload")))  # when undone: once the files are as they were
 
     for name in dropped:
-        steps.append(Run(machine.systemctl("disable", name), machine.systemctl("enable", name)))
+        if name in machine.enabled:
+            steps.append(Run(machine.systemctl("disable", name), machine.systemctl("enable", name)))
+
         steps.append(RemoveFile(machine.unit(name)))
 
     steps += (WriteFile(machine.unit(name), text) for name, text in written.items())
     if not machine.offline and (written or dropped):
         steps.append(Run(machine.systemctl("daemon-reload")))
 
-    fresh = tuple(name for name in units if name not in machine.enabled)
+    fresh = tuple(name for name in units if name in STARTED and name not in machine.enabled)
     if fresh:
         steps.append(Run(machine.systemctl("enable", *fresh), machine.systemctl("disable", *fresh)))
 
@@ -183,7 +192,7 @@ def uninstall_steps(machine: ServiceHost, purge: tuple[str, ...] = ()) -> tuple[
 
     :param purge: directories that go as well; then the service user goes, too
     """
-    names = tuple(name for name in (SOCKET, SERVICE) if machine.text(name) is not None)
+    names = tuple(name for name in (TIMER, WATCH, SOCKET, SERVICE) if machine.text(name) is not None)
     steps: list[Step] = []
     if names:
         running = tuple(name for name in names if name in machine.active)

@@ -21,6 +21,8 @@ Flavour = Literal["user", "system"]
 
 SERVICE = "orch.service"
 SOCKET = "orch.socket"
+WATCH = "orch-watch.service"
+TIMER = "orch-watch.timer"
 
 UNKILLABLE_ALLOWANCE_S = 10
 """Time for engines that even SIGKILL does not end, beyond their grace, s (`daemon/process/daemon.py`)."""
@@ -151,6 +153,7 @@ def _values(facts: UnitFacts) -> dict[str, str]:
     return {
         "exec_start": f"{orch} serve",
         "exec_reload": f"{orch} reload",
+        "exec_watch": f"{orch} engines watch",
         "environment": "\n".join(f"Environment={quote_word(f'{name}={value}')}" for name, value in environment.items()),
         "stop_s": str(stop_timeout_s(facts.config)),
         "final_exits": " ".join(map(str, exit_codes.FINAL)),

@@ -136,6 +136,48 @@ def test_a_socket_that_is_not_wanted_any_more_goes() -> None:
     ]
 
 
+WATCHED = {"orch.service": "new", "orch-watch.service": "w", "orch-watch.timer": "t"}
+WATCH_UNITS = {f"/etc/systemd/system/{name}": text for name, text in WATCHED.items()}
+
+
+def test_a_timer_is_added_beside_the_service_which_runs_on() -> None:
+    assert commands(install_steps(INSTALLED, WATCHED, ORCH)) == [
+        "systemctl reset-failed orch.service",
+        "systemctl daemon-reload",
+        "systemctl enable orch-watch.timer",
+        "systemctl start orch.service orch-watch.timer",
+    ]
+
+
+def test_a_timer_that_is_not_wanted_any_more_goes_with_what_it_starts() -> None:
+    machine = replace(
+        INSTALLED,
+        units=WATCH_UNITS,
+        enabled=("orch.service", "orch-watch.timer"),
+        active=("orch.service", "orch-watch.service", "orch-watch.timer"),
+    )
+    assert install_steps(machine, WATCHED, ORCH) == ()
+    steps = install_steps(machine, SERVICE_ONLY, ORCH)
+    assert commands(steps) == [
+        "systemctl reset-failed orch.service orch-watch.service orch-watch.timer",
+        "systemctl stop orch-watch.timer orch-watch.service",
+        "systemctl disable orch-watch.timer",
+        "systemctl daemon-reload",
+        "systemctl start orch.service",
+    ]
+    assert [step.path for step in steps if isinstance(step, RemoveFile)] == [
+        "/etc/systemd/system/orch-watch.timer",
+        "/etc/systemd/system/orch-watch.service",
+    ]
+    removed = uninstall_steps(machine)
+    assert commands(removed) == [
+        "systemctl stop orch-watch.timer orch-watch.service orch.service",
+        "systemctl disable orch-watch.timer orch.service",
+        "systemctl daemon-reload",
+    ]
+    assert len([step for step in removed if isinstance(step, RemoveFile)]) == 3
+
+
 def test_a_user_that_is_there_is_added_to_the_groups_that_it_lacks() -> None:
     machine = ServiceHost(
         "system", "/x", existing=frozenset(PRIVATE_DIRECTORIES), user=True, member=("audio",), groups=("render",)

@@ -12,6 +12,7 @@ from orchestrator.core.config import Config, DaemonConfig, GatewayConfig
 from orchestrator.core.setup.service_unit import (
     CREDENTIAL,
     UNKILLABLE_ALLOWANCE_S,
+    WATCH,
     Flavour,
     UnitFacts,
     command_word,
@@ -179,7 +180,7 @@ def test_a_value_keeps_its_dollars() -> None:
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("name", ["orch.service", "orch.socket"])
+@pytest.mark.parametrize("name", ["orch.service", "orch.socket", "orch-watch.service", "orch-watch.timer"])
 def test_every_option_has_its_reason_in_the_documentation(flavour: Flavour, name: str) -> None:
     explained = set(re.findall(r"`([A-Z][A-Za-z]+)", DOCUMENT.read_text()))
     used = set(re.findall(r"^(?:\{\S+\} )?([A-Z][A-Za-z]+)=", read_template(flavour, name), re.MULTILINE))
@@ -191,3 +192,13 @@ def test_no_option_hides_the_gpu(flavour: Flavour) -> None:
     broken = {"PrivateDevices", "MemoryDenyWriteExecute", "ProcSubset", "PrivateUsers", "PrivateNetwork"}
     assert not broken & set(options(service(facts(flavour))))
     assert "~@resources" not in service(facts(flavour))
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_watch_runs_this_installation_and_reaches_the_network_and_the_gpu(flavour: Flavour) -> None:
+    text = render(read_template(flavour, WATCH), facts(flavour))
+    assert "ExecStart=/opt/orch/bin/orch engines watch\n" in text
+    broken = {"PrivateDevices", "MemoryDenyWriteExecute", "PrivateUsers", "PrivateNetwork", "IPAddressDeny"}
+    assert not broken & set(options(text))
+    # Commands of the service's user find its directories only where systemd gives none.
+    assert "StateDirectory" not in options(text)
