@@ -66,7 +66,8 @@ def known_places(paths: Paths, environment: Mapping[str, str]) -> tuple[Place, .
         Place(YOURS, at_home("Models"), "tree"),
         Place(YOURS, at_home("Downloads"), "flat"),
     ]
-    return tuple({os.path.realpath(place.path): place for place in reversed(found)}.values())[::-1]
+    usable = [place for place in found if _is_path(place.path)]
+    return tuple({os.path.realpath(place.path): place for place in reversed(usable)}.values())[::-1]
 
 
 def hub_cache(environment: Mapping[str, str]) -> str:
@@ -137,6 +138,14 @@ def _linked_by_jan(root: str) -> set[str]:
         found |= {os.path.dirname(match[1]) for match in _JAN_PATH.finditer(text)}
 
     return found
+
+
+def _is_path(text: str) -> bool:
+    """Return whether what a program's settings say can be a path at all."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _json(path: str) -> Mapping[str, object]:

@@ -18,7 +18,7 @@ from orchestrator.engines.known.model import write_known_model
 from orchestrator.engines.models import examine as examining
 from orchestrator.engines.models import offer as offering
 from orchestrator.engines.models.examine import Examined, examine
-from orchestrator.engines.models.first_profile import propose
+from orchestrator.engines.models.first_profile import engine_for, propose
 from orchestrator.engines.models.offer import EngineHere, Offer, devices_seen, offer
 from orchestrator.engines.models.search import find_below
 from orchestrator.engines.registry import Engine, EngineRegistry
@@ -223,6 +223,19 @@ def test_a_model_whose_header_names_a_pooling_measures_texts(
     settings = {each.key: each.value for each in found.settings}
     assert settings[key] is True and settings["batch.ubatch"] == settings["context.size"] == 2048
     assert "speculative.type" not in settings and "server.pooling" not in settings
+
+
+def test_the_engine_is_the_first_that_reads_the_model(tmp_path: Path, engine: Engine) -> None:
+    fork = replace(engine, id="ik-fork", capabilities=replace(engine.capabilities, kind="ik"))
+    write_known_model(str(tmp_path / "A-Q8_0.gguf"), "llama", layers=1)
+    examined = examine(model_at(tmp_path / "A-Q8_0.gguf"))
+    assert engine_for(examined, [engine, fork]) is engine
+    first = examined.parts[0]
+    forks_own = replace(first.tensors[0], type=144)  # IQ4_KS
+    examined = replace(examined, parts=(replace(first, tensors=(forks_own, *first.tensors[1:])),))
+    assert engine_for(examined, [engine, fork]) is fork
+    with pytest.raises(OrchError, match="cannot read this quantisation"):
+        engine_for(examined, [engine])
 
 
 def test_a_build_tells_the_devices_that_it_uses(tmp_path: Path, engine: Engine) -> None:

@@ -104,6 +104,36 @@ def test_a_file_that_jan_names_is_found_where_it_lies(tmp_path: Path) -> None:
     assert {model.title: model.path for model in search(tmp_path).models} == {"A": str(path), "B": str(own)}
 
 
+@pytest.mark.parametrize(
+    "text", ['"/disk\\u0000"', '"/\\ud800"', "5", "null", '"relative"', "{", "[" * 5000, '"/nowhere"']
+)
+def test_settings_that_mean_nothing_are_passed_over(tmp_path: Path, text: str) -> None:
+    put(tmp_path, ".lmstudio/settings.json", f'{{"downloadsFolder": {text}}}'.encode())
+    put(tmp_path, ".lmstudio-home-pointer", b"/nowhere\0")
+    put(tmp_path, ".local/share/Jan/data/llamacpp/models/x/model.yml", b"model_path: /a\0b/c.gguf\n")
+    put(tmp_path, ".lmstudio/models/org/A-GGUF/A-Q8_0.gguf")
+    assert [model.title for model in search(tmp_path).models] == ["A"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(
+        ["application/vnd.ollama.image.model", f"sha256:{'0' * 64}", "sha256:../../x", "", "\0"]
+    ),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["layers", "config", "mediaType", "digest", "file_type"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(document=JSON)
+def test_any_manifest_is_read_or_passed_over(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
+    home = tmp_path_factory.mktemp("ollama")
+    put(home, f"{OLLAMA}/blobs/sha256-{'0' * 64}", b"blob")
+    put(home, f"{OLLAMA}/manifests/registry.ollama.ai/library/a/1b", json.dumps(document).encode())
+    assert all(model.path.startswith(str(home / OLLAMA / "blobs")) for model in search(home).models)
+
+
 def test_the_hub_s_links_lead_to_one_model_whatever_snapshot_they_are_in(tmp_path: Path) -> None:
     root = f"{HUB}/models--org--A-GGUF"
     blob = put(tmp_path, f"{root}/blobs/abc")
