@@ -113,8 +113,12 @@ def model_entry(model: Model, now: float) -> dict[str, object]:
     if figures.context_tokens is not None:
         more["context_length"] = figures.context_tokens
 
-    if figures.architecture:
-        more["architecture"] = {"name": figures.architecture}
+    architecture: dict[str, object] = {"name": figures.architecture} if figures.architecture else {}
+    if figures.inputs is not None:
+        architecture |= {"input_modalities": figures.inputs, "output_modalities": ["text"]}
+
+    if architecture:
+        more["architecture"] = architecture
 
     return {
         "id": model.name,

@@ -30,7 +30,8 @@ from tests.integration.gateway_support import (
     until,
 )
 
-ALPHA = Model("alpha", ("org/alpha",), "a model", "loaded", 1700000000, ModelFigures(context_tokens=131072))
+SEES = ModelFigures(context_tokens=131072, inputs=("text", "image"))
+ALPHA = Model("alpha", ("org/alpha",), "a model", "loaded", 1700000000, SEES)
 BETA = Model("beta", (), "another", "unloaded", 1700000000, ModelFigures(context_tokens=16384))
 CHAT = {"model": "alpha", "messages": [{"role": "user", "content": "\n"}], "max_tokens": 1, "temperature": 0}
 PROPS = {"model_alias": "alpha", "default_generation_settings": {"n_ctx": 131072}, "total_slots": 1, "build_info": "b1"}
@@ -118,6 +119,7 @@ CLIENTS: dict[str, list[Call]] = {
     ],
     "pi-llama": [
         asked("/v1/models", page(lambda found: [each["meta"]["n_ctx"] for each in found["data"]] == [131072, 16384])),
+        asked("/v1/models", page(lambda found: "image" in found["data"][0]["architecture"]["input_modalities"])),
         asked("/props?model=beta&autoload=true", page(lambda found: found["model_alias"] == "beta")),
         asked("/props", page(lambda found: (found["build_info"], found["total_slots"]) == ("b1", 1))),
     ],

@@ -19,6 +19,7 @@ class ModelFigures:
     :param context_tokens: of one slot: what one request has
     :param trained_tokens: the context that the model was trained with
     :param planned: what the profile asks for; a loaded engine may have less
+    :param inputs: what a message may hold: `text`, `image`, `audio`. Which of them a projector reads, its engine says
     """
 
     context_tokens: int | None = None
@@ -27,6 +28,7 @@ class ModelFigures:
     size_bytes: int | None = None
     parameters: int | None = None
     planned: bool = True
+    inputs: tuple[str, ...] | None = None
 
 
 UNKNOWN = ModelFigures()
@@ -83,6 +85,7 @@ def planned_figures(settings: Mapping[str, Value], kind: Kind, header: ModelFigu
     :param settings: of the profile, for the engine that it would run on
     :param header: what the model's file says; `UNKNOWN` where it cannot be read
     """
+    header = replace(header, inputs=None if settings.get("multimodal.mmproj") else ("text",))
     size, parallel = settings.get("context.size"), settings.get("context.parallel", 1)
     trained = header.trained_tokens
     if not isinstance(size, int) or not size:
@@ -113,6 +116,7 @@ def engine_figures(props: object, models: object) -> ModelFigures:
         size_bytes=_count(_within(meta, "size")),
         parameters=_count(_within(meta, "n_params")),
         planned=context is None,
+        inputs=_inputs(_within(props, "modalities")),
     )
 
 
@@ -125,7 +129,15 @@ def loaded_figures(planned: ModelFigures, said: ModelFigures) -> ModelFigures:
         size_bytes=said.size_bytes or planned.size_bytes,
         parameters=said.parameters or planned.parameters,
         planned=said.planned,
+        inputs=said.inputs or planned.inputs,
     )
+
+
+def _inputs(modalities: object) -> tuple[str, ...] | None:
+    if not isinstance(modalities, dict):
+        return None
+
+    return ("text", *(name for key, name in (("vision", "image"), ("audio", "audio")) if modalities.get(key) is True))
 
 
 def _within(value: object, *keys: str | int) -> object:

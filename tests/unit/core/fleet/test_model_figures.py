@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -36,8 +37,19 @@ def test_what_a_slot_would_have(settings: Mapping[str, Value], kind: Kind, token
 
 
 def test_without_a_header_the_profile_alone_says_it() -> None:
-    assert planned_figures({}, "upstream", UNKNOWN) == UNKNOWN
+    assert planned_figures({}, "upstream", UNKNOWN) == replace(UNKNOWN, inputs=("text",))
     assert planned_figures({"context.size": 512}, "upstream", UNKNOWN).context_tokens == 512
+
+
+def test_a_model_reads_text_and_what_its_engine_says_of_its_projector() -> None:
+    assert planned_figures({}, "upstream", HEADER).inputs == ("text",)
+    projector: dict[str, Value] = {"multimodal.mmproj": "/m/mmproj.gguf"}
+    planned = planned_figures(projector, "upstream", HEADER)
+    assert planned.inputs is None, "it may be one for sound"
+    said = engine_figures({"modalities": {"vision": True, "audio": False}}, {})
+    assert loaded_figures(planned, said).inputs == ("text", "image")
+    assert engine_figures({"modalities": {"vision": False, "audio": True}}, {}).inputs == ("text", "audio")
+    assert engine_figures({"modalities": "vision"}, {}).inputs is None
 
 
 def test_an_engine_is_believed_before_the_plan() -> None:
