@@ -19,7 +19,7 @@ from orchestrator.engines.models import examine as examining
 from orchestrator.engines.models import offer as offering
 from orchestrator.engines.models.examine import Examined, examine
 from orchestrator.engines.models.first_profile import engine_for, propose
-from orchestrator.engines.models.offer import EngineHere, Offer, devices_seen, offer
+from orchestrator.engines.models.offer import EngineHere, Offer, devices_seen, engines_here, offer
 from orchestrator.engines.models.search import find_below
 from orchestrator.engines.registry import Engine, EngineRegistry
 from tests import true_geometry
@@ -252,3 +252,25 @@ def test_a_build_tells_the_devices_that_it_uses(tmp_path: Path, engine: Engine) 
     script.write_text("#!/bin/sh\nexit 1\n")
     assert devices_seen(replace(engine, path=str(script)), paths) is None
     assert devices_seen(engine, paths) == ()
+
+
+def test_an_engine_that_uses_the_device_comes_first_and_one_that_does_not_says_so(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {"upstream": (), "ik-fork": None, "embedded": (CARD._replace(name="as the build calls it"),)}
+
+    def resolve(registry: EngineRegistry, name: str) -> Engine:
+        return replace(engine, id=name)
+
+    monkeypatch.setattr(EngineRegistry, "resolve", resolve)
+    monkeypatch.setattr(offering, "devices_seen", lambda found, paths: seen[found.id])
+    paths = find_paths({"ORCH_HOME": str(tmp_path)})
+    found = engines_here(paths, (CARD,))
+    assert [(each.engine.id, each.devices, each.blind) for each in found] == [
+        ("ik-fork", (CARD,), False),  # a build that cannot be asked is taken to use what is there
+        ("embedded", (CARD,), False),
+        ("upstream", (), True),
+    ]
+    untold = engines_here(paths, ())  # no driver tells of a device: the build that sees one does
+    assert untold[0].engine.id == "embedded" and untold[0].devices[0].name == "as the build calls it"
+    assert not any(each.blind for each in untold)
