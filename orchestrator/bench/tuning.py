@@ -227,11 +227,14 @@ def _cores(cpus: int) -> int:
 
 
 def _go_on(shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress) -> dict[str, Any]:
-    tuning = _Tuning(shell, run, spec, progress)
+    resume = f"orch tune resume {run}"
+    tuning = _Tuning(replace(shell, resume=resume), run, spec, progress)
     state, result = "interrupted", None
     try:
-        found = tuning.search() if tuning.progress.confirmation is None else tuning.found()
-        confirmed = tuning.confirm(found)
+        with shell.staged([], f"tuning {run}", resume):
+            found = tuning.search() if tuning.progress.confirmation is None else tuning.found()
+            confirmed = tuning.confirm(found)
+
         state = "done"
         result = {
             "id": run,
@@ -259,21 +262,19 @@ class _Tuning:
         self._planner = _facts(shell, target, options)[0]
 
     def search(self) -> TuneFound:
-        """Start and measure until the search is over; what ran before runs again then."""
-        spec, shell = self._spec, self._shell
-        with shell.staged([], f"tuning {self._run}", f"orch tune resume {self._run}"):
-            client = shell.client(self._run)
-            if not self.progress.trials:
-                self._size(client)
+        """Start and measure until the search is over."""
+        client = self._shell.client(self._run)
+        if not self.progress.trials:
+            self._size(client)
 
-            while True:
-                step = self._next()
-                if isinstance(step, TuneStart):
-                    self._keep(trial_to_json(self._tried(client, step)))
-                elif not spec.devices or step.point == spec.space.current or step.point in self.progress.survived:
-                    return step
-                else:
-                    self._keep(self._full_context(client, step.point))
+        while True:
+            step, spec = self._next(), self._spec
+            if isinstance(step, TuneStart):
+                self._keep(trial_to_json(self._tried(client, step)))
+            elif not spec.devices or step.point == spec.space.current or step.point in self.progress.survived:
+                return step
+            else:
+                self._keep(self._full_context(client, step.point))
 
     def _size(self, client: GatewayClient) -> None:
         """See how fast the settings as they are read and write, and measure as much of a turn as there is time for."""
