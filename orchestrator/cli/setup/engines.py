@@ -20,6 +20,8 @@ EXAMPLES = """\
   orch engines list
   orch engines add ik-fork ~/ik_llama.cpp/build/bin/llama-server
   orch engines build upstream --pypi
+  orch engines outdated
+  orch engines update upstream        # verified and compared with the current build before it takes over
   orch engines rollback upstream
   orch engines probe upstream --json"""
 
