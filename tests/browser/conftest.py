@@ -9,7 +9,7 @@ from tests.browser.page_server import OpenedPage, Serve, page_server
 from tests.browser.webdriver import MISSING, Browser, browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_browser() -> Iterator[Browser]:
     if MISSING:
         pytest.skip(f"no browser to test in: {MISSING} missing (Debian: apt-get install chromium chromium-driver)")

@@ -46,8 +46,8 @@ class ManagerLink:
         """Send the status line as it changes, for ever."""
         while True:
             generation = self._router.views.generation
-            self._say()
-            with anyio.move_on_after(None if self._notifier.flush() else STATUS_EVERY_S):
+            told = self._say() and self._notifier.flush()
+            with anyio.move_on_after(None if told else STATUS_EVERY_S):  # a busy manager is told later, change or not
                 await self._router.views.changed(generation)
 
             await anyio.sleep(STATUS_EVERY_S)
@@ -117,10 +117,13 @@ class ManagerLink:
                     case Ready() | Stopped():
                         return None
 
-    def _say(self) -> None:
+    def _say(self) -> bool:
+        """Send the status line where it has changed, and return whether the manager has it, or there is none."""
         line = self._line()
         if line != self._said and self._notifier.try_send(status_field(line)):
             self._said = line
+
+        return line == self._said or not self.connected
 
     def _line(self) -> str:
         state = self._owner.fleet.state

@@ -121,6 +121,19 @@ async def test_the_status_follows_the_state(manager: socket.socket) -> None:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.asyncio
+async def test_a_manager_that_was_busy_is_told_the_status_later_though_nothing_changes(manager: socket.socket) -> None:
+    async with linked(manager) as heard, anyio.create_task_group() as tasks:
+        while heard.link.connected and heard.link._notifier.try_send("WATCHDOG=1"):
+            pass  # until its queue is full
+
+        tasks.start_soon(heard.link.follow)
+        await anyio.wait_all_tasks_blocked()
+        assert set(heard.messages()) == {"WATCHDOG=1"}
+        await heard_message(heard, f"STATUS=no model is loaded; {URL}")
+        tasks.cancel_scope.cancel()
+
+
 async def heard_message(heard: Heard, message: str) -> None:
     await until(lambda: message in heard.messages())
 
