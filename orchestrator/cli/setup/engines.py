@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 HELP = "find, build, update, roll back and probe engines"
 EXAMPLES = """\
-  orch engines list
   orch engines add ik-fork ~/ik_llama.cpp/build/bin/llama-server
   orch engines build upstream --pypi
   orch engines outdated
   orch engines update upstream        # verified and compared with the current build before it takes over
-  orch engines rollback upstream
-  orch engines probe upstream --json"""
+  orch engines rollback upstream"""
 
 _NONE = "-"
 
