@@ -149,12 +149,17 @@ def processor_s(pid: int) -> float:
 
 WALL_CLOCK = {
     ("adapters/http1/wire.py", "time"): "the Date header",
+    ("adapters/store/gates.py", "now"): "the date of a gate",
     ("adapters/store/lock.py", "time"): "tells a person since when the lock is held",
     ("adapters/store/lock.py", "gmtime"): "the same",
     ("adapters/store/verifications.py", "now"): "the date of a verification",
     ("bench/session.py", "time"): "the date of a bench",
     ("bench/single.py", "time"): "the date of a measurement, kept beyond this process",
     ("bench/running.py", "time"): "the date of a block, kept beyond this process",
+    ("bench/gate.py", "time"): "the date of a gate's bench",
+    ("bench/tuning.py", "time"): "the date of a tuning, and since when the user's own requests count",
+    ("cli/engine_builds/news.py", "now"): "the age of a build",
+    ("cli/engine_builds/watching.py", "now"): "the date of a look for newer builds",
     ("cli/operate/stats.py", "time"): "from which row of the history on",
     ("engines/build/install.py", "now"): "the date of a build",
     ("engines/registry.py", "now"): "the date beside an engine that was added",

@@ -53,7 +53,7 @@ def test_an_engine_that_runs_is_not_touched_by_a_build_that_fails_nor_by_one_tha
 
     (source / "server.c").write_text(server)
     (source / "bench.c").write_text("int main(void) { return 1; }\n")
-    second = home.orch_json("engines", "update", "upstream", "--no-verify")["build"]
+    second = home.orch_json("engines", "update", "upstream", "--no-gate")["build"]
     assert current(home) == second != first
     serves(home, pid)
     home.orch("engines", "rollback", "upstream")

@@ -115,6 +115,7 @@ def speed_text(found: BuildSpeed, tolerate_slower: float) -> str:
         "too_slow": "too slow",
         "probably_fast_enough": "probably no slower than is tolerated",
         "probably_too_slow": "probably too slow",
+        "too_noisy": "the machine was too busy to compare its speed",
         "unknown": "not decided",
     }[found.speed]
     open_end = (

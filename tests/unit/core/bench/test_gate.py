@@ -31,11 +31,16 @@ def test_what_is_tolerated_is_a_share_of_the_current_builds_rate() -> None:
     assert judge_speed(blocks(3, 0.999), 0.0, 16) == "too_slow"
 
 
-@pytest.mark.parametrize(("new_over_old", "expected"), [(1.0, "probably_fast_enough"), (0.93, "probably_too_slow")])
+@pytest.mark.parametrize(("new_over_old", "expected"), [(0.96, "probably_fast_enough"), (0.93, "probably_too_slow")])
 def test_after_the_last_block_the_estimate_decides(new_over_old: float, expected: str) -> None:
-    shaken = blocks(3, new_over_old, 0.04)
-    assert judge_speed(shaken, 0.03, 16) == "unknown"
-    assert judge_speed(shaken, 0.03, 6) == expected
+    shaken = blocks(8, new_over_old, 0.06)
+    assert judge_speed(shaken, 0.03, 20) == "unknown"
+    assert judge_speed(shaken, 0.03, 16) == expected
+
+
+def test_a_machine_that_was_too_busy_refuses_no_build() -> None:
+    assert judge_speed(blocks(8, 0.8, 0.3), 0.03, 16) == "too_noisy"
+    assert judge_speed(blocks(8, 0.2, 0.3), 0.03, 16) == "too_slow"  # this is seen through any noise
 
 
 def test_nothing_is_known_of_one_pair() -> None:

@@ -81,6 +81,7 @@ def test_a_build_on_which_the_profile_does_not_run_is_refused() -> None:
         (speed("too_slow", 0.92, 0.9, 0.94), False, "too slow: -8.0 % (-10.0 % to -6.0 %) with `mine`"),
         (speed("probably_fast_enough", 0.99, 0.95, 1.03), True, "after 16 blocks, so that the estimate decides"),
         (speed("probably_too_slow", 0.96, 0.93, 0.99), False, "probably too slow: -4.0 % (-7.0 % to -1.0 %)"),
+        (speed("too_noisy", 0.87, 0.66, 1.14), True, "the machine was too busy to compare its speed: -13.0 % (-34.0 %"),
         (speed("unknown", 1.0, 0.5, 2.0), False, "not decided"),
     ],
 )
