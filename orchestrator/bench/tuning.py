@@ -427,4 +427,5 @@ def _serves(link: DaemonLink, target: BenchTarget) -> bool:
 
 
 def _cause(error: OrchError) -> str:
-    return "; ".join((error.message, *error.details))
+    """Return what is wrong, without that the trial before it was not started again: its profile is gone on purpose."""
+    return "; ".join((error.message.partition("; and what ran before")[0], *error.details))

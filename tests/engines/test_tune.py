@@ -30,6 +30,9 @@ parallel = 1
 threads = 1
 threads_batch = 1
 """
+# On a CPU with AVX2 the fork of spring 2026 computes wrongly what it reads in larger batches (docs/engines.md): its
+# starts with other micro-batches are refused by the canary, which is a result here.
+SMALL_BATCHES = "\n[batch]\nubatch = 31\n"
 
 
 @pytest.fixture
@@ -40,7 +43,8 @@ def home(engine: Engine) -> Iterator[Home]:
 
     with new_home() as home:
         home.env |= {"ORCH_ENGINE_UPSTREAM" if engine.id == "upstream" else "ORCH_ENGINE_IK_FORK": engine.path}
-        home.profile("smol", PROFILE.format(model=model, engine=engine.id))
+        more = SMALL_BATCHES if engine.id == "ik-fork" else ""
+        home.profile("smol", PROFILE.format(model=model, engine=engine.id) + more)
         home.serve("smol")
         home.ready("smol")
         yield home
@@ -57,6 +61,8 @@ def test_one_thread_on_two_cores_is_tuned_within_ten_minutes_or_stays(home: Home
     took_s = time.monotonic() - began
     assert took_s < LONGEST_S
     assert {axis["name"] for axis in report["axes"]} >= {"drafts", "ubatch", "threads"}
+    wrong = [row for row in report["trials"] if row["outcome"] != "measured"]
+    assert all(row["reason"] for row in wrong)
     with open(path, "rb") as file:
         assert file.read() == before
     status = home.ready("smol")

@@ -122,12 +122,14 @@ class _Search:
         self._forecast = forecast
         self._seeds = min(SEEDS, most_starts // 3)
         self._known = {trial.point for trial in trials}
+        self._failed = [trial.point for trial in trials if trial.outcome != "measured"]
         self._dead = [trial.point for trial in trials if trial.outcome == "died"] + list(barred)
         self._rates = {
             trial.point: trimmed_mean(trial.logs)
             for trial in trials
             if trial.outcome == "measured" and trial.point not in barred
         }
+        self._has_memory = any(axis.kind == "memory" for axis in space.axes)
         self._corrections: Corrections = fitted(
             [(point, rate - (forecast(point) or 0.0)) for point, rate in self._rates.items()]
         )
@@ -221,7 +223,25 @@ class _Search:
         if point not in self._known and self._forecast(point) is None:
             return True
 
-        return any(point != dead and self._fills_as_much(point, dead, others_equal=True) for dead in self._dead)
+        if any(point != dead and self._fills_as_much(point, dead, others_equal=True) for dead in self._dead):
+            return True
+
+        return point not in self._known and any(self._has_culprit(point, failed) for failed in self._failed)
+
+    def _has_culprit(self, point: Point, failed: Point) -> bool:
+        """Whether a point has the one choice by which a start that failed differs from one that was measured.
+
+        Where a device is less full than it was then, the choice may do.
+        """
+        if not self._fills_as_much(point, failed, others_equal=False) and self._has_memory:
+            return False
+
+        for lived in self._rates:
+            apart = [k for k, (a, b) in enumerate(zip(lived, failed, strict=True)) if a != b]
+            if len(apart) == 1 and self._space.axes[apart[0]].kind != "memory" and point[apart[0]] == failed[apart[0]]:
+                return True
+
+        return False
 
     def _risky(self, point: Point) -> bool:
         """Whether it is hopeless, or fills a device as much as anything that has died: left to single steps."""
@@ -234,4 +254,4 @@ class _Search:
         if others_equal and any(at != other for is_memory, at, other in pairs if not is_memory):
             return False
 
-        return any(memory) and all(at >= other for is_memory, at, other in pairs if is_memory)
+        return self._has_memory and all(at >= other for is_memory, at, other in pairs if is_memory)

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.bench_simulation import NOISES
 from benchmarks.tune_simulation import tune_one
-from orchestrator.core.tune.search import TuneFound, TuneStart, next_start
-from orchestrator.core.tune.space import Point
-from tests.unit.core.tune.spaces import SPACE, dies, searched, tried, true_rate
+from orchestrator.core.tune.search import TuneFound, TuneStart, TuneTrial, next_start
+from orchestrator.core.tune.space import Point, Space
+from tests.unit.core.tune.spaces import SPACE, axis, dies, searched, tried, true_rate
 
 LIVING = [point for point in SPACE.planned_points(SPACE.current) if not dies(point)]
 BEST = max(map(true_rate, LIVING))
@@ -50,6 +50,19 @@ def test_a_death_bars_the_same_settings_with_more_of_the_device_filled() -> None
             dead.append(trial.point)
 
     assert dead
+
+
+def test_a_choice_by_which_alone_a_start_failed_is_not_tried_again_elsewhere() -> None:
+    space = Space((axis("drafts", "drafts", 3, 0), axis("ubatch", "speed", 3, 1), axis("threads", "speed", 3, 0)))
+    trials: list[TuneTrial] = []
+    while isinstance(step := next_start(space, trials, lambda point: 0.0, 30), TuneStart):
+        drafts, ubatch, threads = step.point
+        unfit = drafts > 0
+        logs = () if unfit else (0.2 * threads + 0.1 * (ubatch == 2),) * 6
+        trials.append(TuneTrial(step.point, "unfit" if unfit else "measured", logs, "nothing was drafted"))
+
+    assert step.point == (0, 2, 2)
+    assert sum(trial.outcome == "unfit" for trial in trials) == 1
 
 
 def test_a_search_that_is_broken_off_anywhere_goes_on_to_the_same_end() -> None:
