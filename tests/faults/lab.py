@@ -239,8 +239,10 @@ class Lab(Home):
             return []
 
         with open(full, encoding="utf-8") as file:
-            # The last one may be half written.
-            return [json.loads(line) for line in file if line.endswith("\n")]
+            # At once: the last line may be half written, and who reads on behind it gets its other half as a line.
+            text = file.read()
+
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     # Clients.
 
