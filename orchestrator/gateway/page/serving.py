@@ -83,8 +83,10 @@ class PageRoutes:
 
     def may_look(self, request: Request) -> bool:
         """Return whether a request that shows no key may have the feed all the same."""
-        shown = request.header(b"authorization") or request.header(b"x-api-key")
-        return self._open_to_look and request.path == FEED and not shown
+        if not self._open_to_look or request.path != FEED:  # each request comes by here
+            return False
+
+        return not (request.header(b"authorization") or request.header(b"x-api-key"))
 
     async def send(self, found: PageFile | EngineFile, request: Request, response: Response) -> None:
         """Answer with a file.
