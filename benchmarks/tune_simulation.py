@@ -12,14 +12,11 @@ from __future__ import annotations
 import argparse
 import functools
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp, log
 from statistics import median
 
-from benchmarks.bench_simulation import FAR_RERUNS, NOISES, Noise, sides
-from orchestrator.core.bench.anchor import far_blocks
-from orchestrator.core.bench.estimator import LOOKS, Block, verdict_at
+from benchmarks.bench_simulation import NOISES, Noise, one_run
 from orchestrator.core.tune.search import TuneStart, TuneTrial, next_start
 from orchestrator.core.tune.space import Axis, AxisChoice, Point, Space
 
@@ -153,43 +150,6 @@ def measured(chance: random.Random, noise: Noise, levels: list[float], card: Car
     return TuneTrial(point, "measured", logs)
 
 
-def paired(chance: random.Random, noise: Noise, effect: float) -> str:
-    """Return the verdict of a paired bench on fresh prompts."""
-
-    def blocks() -> Iterator[Block]:
-        level = [chance.gauss(4.6, 0.15) for _ in range(PROMPTS)]
-        own = [chance.gauss(0, 0.01) for _ in range(PROMPTS)]
-        own = [value - sum(own) / PROMPTS for value in own]
-        for side in sides(chance):
-            shared = chance.gauss(0, noise.block)
-            yield Block(
-                side,
-                tuple(
-                    level[p] + (effect + own[p] if side == "b" else 0.0) + shared + chance.gauss(0, noise.request)
-                    - (chance.expovariate(1 / 0.08) if chance.random() < noise.slow else 0.0)
-                    for p in range(PROMPTS)
-                ),
-            )  # fmt: skip
-
-    made, rerun = blocks(), 0
-    done: list[Block] = []
-    for look in LOOKS:
-        while len(done) < look.blocks:
-            done.append(next(made))
-
-        while rerun < FAR_RERUNS and (far := far_blocks(done)):
-            rerun += 1
-            at = far[0].index // 2 * 2
-            del done[at : at + 2]
-            done += [next(made), next(made)]
-
-        verdict = verdict_at(done, look.level)
-        if verdict != "undecided":
-            return verdict
-
-    return "undecided"
-
-
 @dataclass(frozen=True)
 class Result:
     """What became of one machine.
@@ -237,7 +197,7 @@ def tune_one(
     now = card.turn_s(step.point)
     differs = step.point != space.current
     gain = log(was / now) if was is not None and now is not None else 0.0
-    saved = differs and (was is None or paired(chance, noise, gain) == "b_faster")
+    saved = differs and (was is None or one_run(chance, noise, gain, PROMPTS)[0] == "b_faster")
     final = now if saved else was
     return Result(
         regret=(final / best - 1) if final is not None else float("inf"),

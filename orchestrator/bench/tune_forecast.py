@@ -42,31 +42,21 @@ class TunePlanner:
     """
 
     def __init__(
-        self,
-        paths: Paths,
-        target: PlanTarget,
-        engine: Engine,
-        rooms: tuple[DeviceRoom, ...],
-        host: HostRoom,
-        use: TuneUse,
+        self, paths: Paths, target: PlanTarget, engine: Engine, rooms: tuple[DeviceRoom, ...], host: HostRoom
     ) -> None:
         self._paths = paths
         self._target = target
         self._engine = engine
         self._host = host
-        self._use = use
         self._subject = gather(target.profile, engine, target.parts)
         self._rooms = devices_used(target.profile.settings, rooms)
+        self._argv: tuple[str, ...] | None = None
         self._judged: dict[tuple[PlanShape, int], Judgement] = {}
-        self._rates: dict[PlanShape, float] = {}
+        self._speeds: dict[PlanShape, tuple[float | None, float | None]] = {}
 
     @property
     def geometry(self) -> Geometry:
         return self._subject.geometry
-
-    @property
-    def use(self) -> TuneUse:
-        return self._use
 
     def settings(self, changed: Mapping[str, str]) -> Mapping[str, Value]:
         """Return the profile's settings on the engine with others laid over them."""
@@ -86,9 +76,12 @@ class TunePlanner:
         except OrchError:
             return False
 
-        return launch.argv != render_profile(self._paths, source, self._engine).argv
+        if self._argv is None:
+            self._argv = render_profile(self._paths, source, self._engine).argv
 
-    def log_rate(self, changed: Mapping[str, str]) -> float | None:
+        return launch.argv != self._argv
+
+    def log_rate(self, changed: Mapping[str, str], use: TuneUse) -> float | None:
         """Return the logarithm of turns a second; None where it cannot fit, 0 where no speed is known."""
         settings = laid_over(self._target.profile.settings, changed)
         shape = replace(shape_of(settings, self._subject.build.kind, self._subject.geometry), devices=len(self._rooms))
@@ -98,7 +91,11 @@ class TunePlanner:
         if judgement is not None and judgement.verdict == "does_not_fit":
             return None
 
-        return self._rate(judgement.shape if judgement is not None else shape)
+        decode, prompt = self._speed(judgement.shape if judgement is not None else shape)
+        if decode is None or prompt is None:
+            return 0.0
+
+        return -log(use.new_tokens / prompt + use.answer_tokens / decode)
 
     def _judge(self, shape: PlanShape, margin_bytes: int, *, places: bool) -> Judgement | None:
         free = [room.free_mib * MIB for room in self._rooms if room.free_mib is not None]
@@ -116,21 +113,15 @@ class TunePlanner:
 
         return self._judged[key]
 
-    def _rate(self, shape: PlanShape) -> float:
-        if shape not in self._rates:
+    def _speed(self, shape: PlanShape) -> tuple[float | None, float | None]:
+        """Return the tokens a second of generating and of prompts, None where unknown."""
+        if shape not in self._speeds:
             speed = speed_outlook(
                 self._paths, self._subject.geometry, shape, self._subject.build, self._engine.build, self._rooms
             )
-            generation = speed.generation if _middle(speed.generation) else speed.decode
-            decode, prompt = _middle(generation), _middle(speed.prompt)
-            known = decode is not None and prompt is not None
-            self._rates[shape] = (
-                -log(self._use.new_tokens / prompt + self._use.answer_tokens / decode)
-                if known and decode and prompt
-                else 0.0
-            )
+            self._speeds[shape] = _middle(speed.generation) or _middle(speed.decode), _middle(speed.prompt)
 
-        return self._rates[shape]
+        return self._speeds[shape]
 
 
 def _middle(speed: SpeedForecast) -> float | None:

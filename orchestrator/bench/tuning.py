@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
-from orchestrator.adapters.store.history import HistoryReader
+from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
 from orchestrator.bench.running import (
@@ -24,17 +22,18 @@ from orchestrator.bench.running import (
 from orchestrator.bench.session import BenchShell, begin_pair, driver_version, report_of, resume_pair
 from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
 from orchestrator.bench.tune_forecast import TunePlanner
+from orchestrator.bench.tune_subject import look_at, requests_of
 from orchestrator.bench.verification import verification_of
 from orchestrator.core.bench.blocks import BenchPlan
 from orchestrator.core.bench.figures import log_rate
 from orchestrator.core.bench.workloads import BenchPrompt, filling, request_body
 from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.plan.plan import DeviceRoom, HostRoom
 from orchestrator.core.profile.speculation import speculation_types
 from orchestrator.core.tune.axes import TuneFacts, space_of
 from orchestrator.core.tune.records import (
     TuneProgress,
     TuneSpec,
+    add_event,
     progress_of,
     spec_from_json,
     spec_to_json,
@@ -45,8 +44,6 @@ from orchestrator.core.tune.search import TuneFound, TuneStart, TuneTrial, next_
 from orchestrator.core.tune.space import Point
 from orchestrator.core.tune.use import TuneUse, sized, turns_of, use_of
 from orchestrator.engines.plan import measure_devices
-from orchestrator.engines.plan_target import find_target
-from orchestrator.engines.registry import EngineRegistry
 
 HISTORY_S = 30 * 86400.0
 """Of the user's requests, from which the shape of a turn is taken."""
@@ -78,9 +75,10 @@ def begin_tuning(shell: BenchShell, text: str, options: TuneOptions, command: Se
     if target.settings:
         raise UsageError(f"`{text}`: a profile is tuned as it is", hint=f"`orch tune {target.base}@{target.engine}`")
 
-    spec = _specified(shell, target, options, command)
-    run = shell.store.begin(time.time(), "tune", text, spec_to_json(spec))
-    return _go_on(shell, run, spec, TuneProgress())
+    planner, facts = look_at(shell, target)
+    spec = _specified(shell, target, options, command, planner, facts)
+    run = shell.store.begin(time.time(), TUNE, text, spec_to_json(spec))
+    return _go_on(shell, run, spec, TuneProgress(), planner)
 
 
 def resume_tuning(shell: BenchShell, run: int | None) -> dict[str, Any]:
@@ -88,12 +86,13 @@ def resume_tuning(shell: BenchShell, run: int | None) -> dict[str, Any]:
 
     :raises UsageError: when it is over, or what it tunes has changed since
     """
-    kept = next((each for each in shell.store.runs() if each.kind == "tune" and run in (None, each.id)), None)
+    kept = find_tuning(shell.store, run)
     if kept is None or kept.state == "done":
         raise UsageError("there is no tuning to go on with", hint="`orch tune list` shows them")
 
     spec = spec_from_json(kept.spec)
-    now = describe_target(shell.paths, BenchTarget(kept.title, spec.profile, spec.engine), None)
+    target = BenchTarget(kept.title, spec.profile, spec.engine)
+    now = describe_target(shell.paths, target, None)
     was = tuple(spec.side[key] for key in ("build", "sha256", "model_bytes"))
     if was != (now.build, now.sha256, now.model_bytes):
         raise UsageError(
@@ -102,7 +101,12 @@ def resume_tuning(shell: BenchShell, run: int | None) -> dict[str, Any]:
             hint="begin a new one",
         )
 
-    return _go_on(shell, kept.id, spec, progress_of(shell.store.events(kept.id)))
+    return _go_on(shell, kept.id, spec, progress_of(shell.store.events(kept.id)), look_at(shell, target)[0])
+
+
+def find_tuning(store: BenchStore, run: int | None) -> KeptRun | None:
+    """Return a tuning; the newest when none is named."""
+    return next((each for each in store.tunings() if run in (None, each.id)), None)
 
 
 def bench_winners(
@@ -126,40 +130,50 @@ def _with_settings(name: str, settings: Mapping[str, str]) -> str:
     return f"{name}+{','.join(f'{key}={value}' for key, value in settings.items())}"
 
 
-def tuning_report(paths: Paths, store: BenchStore, kept: KeptRun) -> dict[str, Any]:
+def tuning_report(paths: Paths, store: BenchStore, kept: KeptRun, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return the report of a tuning as it was kept, or of what there is of one that was broken off.
 
     `stale` has what is another one since: build, model, devices, driver.
+
+    :param machine: as it is now (`machine_now`)
     """
     report = kept.result
     if report is None:
         spec, progress = spec_from_json(kept.spec), progress_of(store.events(kept.id))
         report = {"id": kept.id, "kind": "tune", "state": kept.state, **tune_report(spec, progress, None, None)}
 
-    return {**report, "stale": _stale(paths, report)}
-
-
-def _stale(paths: Paths, report: dict[str, Any]) -> list[str]:
     target = BenchTarget("", report["profile"], report["engine"])
     try:
-        side = asdict(describe_target(paths, target, None))
+        stale = what_changed(report, asdict(describe_target(paths, target, None)), machine)
     except OrchError as error:
-        return [f"it cannot be started now: {error.message}"]
+        stale = [f"it cannot be started now: {error.message}"]
 
+    return {**report, "stale": stale}
+
+
+def machine_now() -> dict[str, Any]:
+    """Return the devices and the driver of this machine; looks for up to a second."""
     devices = [f"{room.name}, {room.total_mib} MiB" for room in measure_devices()]
-    return what_changed(report, side, {"devices": devices, "driver": driver_version()})
+    return {"devices": devices, "driver": driver_version()}
 
 
-def _specified(shell: BenchShell, target: BenchTarget, options: TuneOptions, command: Sequence[str]) -> TuneSpec:
-    planner, facts = _facts(shell, target, options)
+def _specified(
+    shell: BenchShell,
+    target: BenchTarget,
+    options: TuneOptions,
+    command: Sequence[str],
+    planner: TunePlanner,
+    facts: TuneFacts,
+) -> TuneSpec:
     space = space_of(facts, options.allowed).within(lambda choice: planner.says(dict(choice.settings)))
     if not space.axes:
         raise UsageError(f"{target.text}: there is nothing to choose on this machine, with this build")
 
+    requests = requests_of(shell.paths, target.base, time.time() - HISTORY_S)
     return TuneSpec(
         profile=target.base,
         engine=target.engine,
-        use=planner.use,
+        use=use_of(options.use, requests, facts.context_tokens),
         space=space,
         budget_s=options.budget_s,
         most_starts=options.most_starts,
@@ -172,63 +186,9 @@ def _specified(shell: BenchShell, target: BenchTarget, options: TuneOptions, com
     )
 
 
-def _facts(shell: BenchShell, target: BenchTarget, options: TuneOptions) -> tuple[TunePlanner, TuneFacts]:
-    """Return the planner of a target, and what decides its axes."""
-    found = find_target(shell.paths, f"{target.base}@{target.engine}")
-    engine = EngineRegistry(shell.paths).resolve(target.engine)
-    settings = found.profile.settings
-    frame = shell.link.frame()
-    rooms = tuple(
-        DeviceRoom(gpu["name"], gpu["total_mib"], gpu["total_mib"] - (gpu["others_mib"] or 0)) for gpu in frame["gpus"]
-    )
-    context = settings.get("context.size") or found.parts[0].context_length or 4096
-    slots = settings.get("context.parallel", 1)
-    slot_tokens = int(str(context)) // max(1, int(str(slots)))
-    use = use_of(options.use, _requests(shell, target.base), slot_tokens)
-    total = frame["host"]["memory_total_mib"]
-    planner = TunePlanner(shell.paths, found, engine, rooms, HostRoom(total, total), use)
-    cpus = len(os.sched_getaffinity(0))
-    facts = TuneFacts(
-        settings=settings,
-        kind=engine.capabilities.kind,
-        mtp=planner.geometry.mtp_blocks > 0,
-        expert_layers=len(planner.geometry.expert_layers),
-        devices=len(rooms) or int(bool(settings.get("memory.rpc"))),
-        cores=_cores(cpus),
-        cpus=cpus,
-        host_weights=not rooms or bool(planner.geometry.expert_layers),
-        context_tokens=slot_tokens,
-    )
-    return planner, facts
-
-
-def _requests(shell: BenchShell, profile: str) -> list[Any]:
-    if not os.path.exists(shell.paths.history_file):
-        return []
-
-    reader = HistoryReader(shell.paths.history_file)
-    try:
-        return [each for each in reader.requests(time.time() - HISTORY_S) if each.profile == profile]
-    finally:
-        reader.close()
-
-
-def _cores(cpus: int) -> int:
-    """Return the physical cores among so many CPUs."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
-                cores.add(file.read().strip())
-        except OSError:
-            return cpus
-
-    return len(cores)
-
-
-def _go_on(shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress) -> dict[str, Any]:
+def _go_on(shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress, planner: TunePlanner) -> dict[str, Any]:
     resume = f"orch tune resume {run}"
-    tuning = _Tuning(replace(shell, resume=resume), run, spec, progress)
+    tuning = _Tuning(replace(shell, resume=resume), run, spec, progress, planner)
     state, result = "interrupted", None
     try:
         with shell.staged([], f"tuning {run}", resume):
@@ -251,15 +211,15 @@ def _go_on(shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress) 
 class _Tuning:
     """One tuning, or the rest of one."""
 
-    def __init__(self, shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress) -> None:
+    def __init__(
+        self, shell: BenchShell, run: int, spec: TuneSpec, progress: TuneProgress, planner: TunePlanner
+    ) -> None:
         self._shell = shell
         self._run = run
-        self._spec = spec
+        self.spec = spec
         self.progress = progress
+        self._planner = planner
         self._forecasts: dict[Point, float | None] = {}
-        target = BenchTarget(f"{spec.profile}@{spec.engine}", spec.profile, spec.engine)
-        options = TuneOptions(spec.use.name)
-        self._planner = _facts(shell, target, options)[0]
 
     def search(self) -> TuneFound:
         """Start and measure until the search is over."""
@@ -268,7 +228,7 @@ class _Tuning:
             self._size(client)
 
         while True:
-            step, spec = self._next(), self._spec
+            step, spec = self._next(), self.spec
             if isinstance(step, TuneStart):
                 self._keep(trial_to_json(self._tried(client, step)))
             elif not spec.devices or step.point == spec.space.current or step.point in self.progress.survived:
@@ -278,7 +238,7 @@ class _Tuning:
 
     def _size(self, client: GatewayClient) -> None:
         """See how fast the settings as they are read and write, and measure as much of a turn as there is time for."""
-        spec, shell = self._spec, self._shell
+        spec, shell = self.spec, self._shell
         target = self._target(spec.space.current)
         shell.say(f"{spec.profile}@{spec.engine}: seeing how fast it is")
         with bench_profiles(shell.paths, [target]):
@@ -291,24 +251,20 @@ class _Tuning:
             answer = client.ask("look", request_body(target.profile, prompt, 48))
 
         reads, writes = answer.prompt_tok_s or 100.0, answer.decode_tok_s or 10.0
-        self._spec = replace(spec, use=sized(spec.use, spec.budget_s, start_s, reads, writes))
-        shell.store.replace_spec(self._run, spec_to_json(self._spec))
-
-    @property
-    def spec(self) -> TuneSpec:
-        return self._spec
+        self.spec = replace(spec, use=sized(spec.use, spec.budget_s, start_s, reads, writes))
+        shell.store.replace_spec(self._run, spec_to_json(self.spec))
 
     def found(self) -> TuneFound:
         """Return the end of a search that is over."""
         step = next_start(
-            self._spec.space, self.progress.trials, self._forecast, len(self.progress.trials), self.progress.barred
+            self.spec.space, self.progress.trials, self._forecast, len(self.progress.trials), self.progress.barred
         )
         assert isinstance(step, TuneFound)
         return step
 
     def confirm(self, found: TuneFound) -> dict[str, Any] | None:
         """Bench the proposal against the settings as they are, on prompts that the search has not seen."""
-        spec, shell = self._spec, self._shell
+        spec, shell = self.spec, self._shell
         if found.point == spec.space.current or found.claimed is None:  # nothing to compare, or nothing to compare with
             return None
 
@@ -325,14 +281,14 @@ class _Tuning:
         return begin_pair(shell, (name, proposed), plan, workload, spec.use.measured_tokens, spec.command)
 
     def _next(self) -> TuneStart | TuneFound:
-        spec, progress = self._spec, self.progress
+        spec, progress = self.spec, self.progress
         spent = progress.took_s > spec.budget_s * (1 - CONFIRM_SHARE)
         most = len(progress.trials) if spent else spec.most_starts
         return next_start(spec.space, progress.trials, self._forecast, most, progress.barred)
 
     def _forecast(self, point: Point) -> float | None:
         if point not in self._forecasts:
-            self._forecasts[point] = self._planner.log_rate(self._spec.space.settings(point))
+            self._forecasts[point] = self._planner.log_rate(self.spec.space.settings(point), self.spec.use)
 
         return self._forecasts[point]
 
@@ -340,21 +296,21 @@ class _Tuning:
         """Return how many blocks of the confirmation the rest of the budget has room for."""
         measured = [trial.took_s for trial in self.progress.trials if trial.outcome == "measured"]
         block_s = sum(measured) / len(measured)
-        left_s = self._spec.budget_s - self.progress.took_s
+        left_s = self.spec.budget_s - self.progress.took_s
         return max((count for count in (6, 10, 16) if count * block_s <= left_s), default=6)
 
     def _keep(self, event: dict[str, Any]) -> None:
         self._shell.store.add(self._run, event)
-        self.progress = progress_of(self._shell.store.events(self._run))
+        self.progress = add_event(self.progress, event)
 
     def _target(self, point: Point) -> BenchTarget:
-        spec = self._spec
+        spec = self.spec
         settings = (*spec.space.settings(point).items(), ONE_ATTEMPT)
         return BenchTarget(spec.space.label(point), spec.profile, spec.engine, settings)
 
     def _tried(self, client: GatewayClient, step: TuneStart) -> TuneTrial:
         """Start a point and measure it; again where clients came, as long as it takes."""
-        spec, shell = self._spec, self._shell
+        spec, shell = self.spec, self._shell
         number, label = len(self.progress.trials) + 1, spec.space.label(step.point)
         workload = turns_of(spec.use, fresh=False)
         target = self._target(step.point)
@@ -385,12 +341,12 @@ class _Tuning:
 
     def _drafts(self, point: Point) -> bool:
         """Whether a point is started to draft."""
-        settings = self._planner.settings(self._spec.space.settings(point))
+        settings = self._planner.settings(self.spec.space.settings(point))
         return speculation_types(settings) != ("none",)
 
     def _full_context(self, client: GatewayClient, point: Point) -> dict[str, Any]:
         """Fill the context of the proposal: growth that kills it later is found here."""
-        spec, shell = self._spec, self._shell
+        spec, shell = self.spec, self._shell
         target = self._target(point)
         shell.say(f"{target.text}: a prompt that fills the context of {spec.context_tokens} tokens")
         reason = ""

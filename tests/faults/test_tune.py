@@ -45,6 +45,9 @@ def test_what_is_faster_is_found_confirmed_and_written_only_when_asked(lab: Lab)
     assert line.startswith("ubatch = 1024 # orch tune, 20")
     assert "faster" in line
     assert lab.orch_json("tune", "show")["proposal"] == report["proposal"]
+    # A tuning is no bench, and the bench that confirms it is one.
+    assert [each["kind"] for each in lab.orch_json("bench", "list")] == ["pair"]
+    assert lab.orch_json("bench", "show")["verdict"] == "b_faster"
 
 
 def test_where_nothing_is_faster_nothing_is_proposed_or_the_bench_refuses_it(lab: Lab) -> None:

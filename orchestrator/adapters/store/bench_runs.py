@@ -20,6 +20,7 @@ from urllib.parse import quote
 from orchestrator.core.errors import AlreadyRunningError, OrchError
 
 VERSION = 1
+TUNE = "tune"
 LOCK_TRIES = 5
 LOCK_RETRY_S = 0.05
 """Who looks whether a bench runs has the lock for an instant."""
@@ -47,7 +48,7 @@ _TABLES = (
 class KeptRun:
     """One bench, without its blocks.
 
-    :param kind: `pair`, `pass`, `depth` or `load`
+    :param kind: `pair`, `pass`, `depth` or `load`; `tune` for a tuning, which is kept among them
     :param state: `running`, `interrupted` or `done`
     """
 
@@ -104,7 +105,7 @@ class BenchStore:
             self._connection.execute("UPDATE runs SET state = ?, result = ? WHERE id = ?", (state, text, run))
 
     def runs(self) -> list[KeptRun]:
-        """Return all benches, the newest first."""
+        """Return all benches and tunings, the newest first."""
         with self._clear_errors():
             rows = self._connection.execute(
                 "SELECT id, started_s, kind, title, spec, state, result FROM runs ORDER BY id DESC"
@@ -132,12 +133,20 @@ class BenchStore:
         except (AlreadyRunningError, OSError):
             return True
 
+    def benches(self) -> list[KeptRun]:
+        """Return what `orch bench` is about, the newest first."""
+        return [each for each in self.runs() if each.kind != TUNE]
+
+    def tunings(self) -> list[KeptRun]:
+        """Return what `orch tune` is about, the newest first."""
+        return [each for each in self.runs() if each.kind == TUNE]
+
     def find(self, run: int | None) -> KeptRun:
         """Return a bench; the newest when none is named.
 
         :raises OrchError: when there is none
         """
-        runs = self.runs()
+        runs = self.benches()
         found = next((each for each in runs if run is None or each.id == run), None)
         if found is None:
             text = "there is no bench yet" if not runs else f"there is no bench {run}"

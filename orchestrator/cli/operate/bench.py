@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics
 from orchestrator.cli.operate import bench_show
+from orchestrator.cli.operate.bench_show import run_number
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
@@ -75,13 +76,13 @@ def run(args: argparse.Namespace) -> int:
             case "list" if not rest:
                 return bench_show.list_runs(store, args)
             case "show":
-                return bench_show.show(store, _number(rest), args)
+                return bench_show.show(store, run_number(rest, "bench", "bench"), args)
             case "export":
-                return bench_show.export(store, _number(rest))
+                return bench_show.export(store, run_number(rest, "bench", "bench"))
             case "diff":
-                return bench_show.diff(store, [_number([word]) for word in rest], args)
+                return bench_show.diff(store, [run_number([word], "bench", "bench") for word in rest], args)
             case "resume":
-                return _measure(store, args, lambda shell: _resume(shell, _number(rest)))
+                return _measure(store, args, lambda shell: _resume(shell, run_number(rest, "bench", "bench")))
             case "pass" | "depth" | "load" if len(rest) == 1:
                 return _measure(store, args, lambda shell: _single(shell, action, rest[0], args))
 
@@ -92,16 +93,6 @@ def run(args: argparse.Namespace) -> int:
         return _measure(store, args, lambda shell: _pair(shell, args))
     finally:
         store.close()
-
-
-def _number(words: list[str]) -> int | None:
-    if not words:
-        return None
-
-    if len(words) > 1 or not words[0].isdigit():
-        raise UsageError(f"`{' '.join(words)}` is not the number of a bench", hint="`orch bench list` shows them")
-
-    return int(words[0])
 
 
 def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchShell], Mapping[str, Any]]) -> int:

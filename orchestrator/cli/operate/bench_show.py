@@ -15,10 +15,24 @@ if TYPE_CHECKING:
     from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
 
 
+def run_number(words: Sequence[str], what: str, verb: str) -> int | None:
+    """Return the number of a run that is kept; None where none is named, which is the newest.
+
+    :param what: what it is the number of; `verb` is whose `list` shows them
+    """
+    if not words:
+        return None
+
+    if len(words) > 1 or not words[0].isdigit():
+        raise UsageError(f"`{' '.join(words)}` is not the number of a {what}", hint=f"`orch {verb} list` shows them")
+
+    return int(words[0])
+
+
 def list_runs(store: BenchStore, args: argparse.Namespace) -> int:
     from orchestrator.bench.session import run_row
 
-    rows = [run_row(each) for each in store.runs()]
+    rows = [run_row(each) for each in store.benches()]
     if args.json:
         output.json_data(rows)
     else:

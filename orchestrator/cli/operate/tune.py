@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
+from orchestrator.cli.operate.bench_show import run_number
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
@@ -118,7 +119,7 @@ def _tuned(shell: BenchShell, profile: str, options: TuneOptions, args: argparse
 def _resumed(shell: BenchShell, words: list[str]) -> list[dict[str, Any]]:
     from orchestrator.bench.tuning import resume_tuning
 
-    return [resume_tuning(shell, _number(words))]
+    return [resume_tuning(shell, run_number(words, "tuning", "tune"))]
 
 
 def _measure(store: BenchStore, args: argparse.Namespace, work: Any) -> int:
@@ -225,15 +226,14 @@ def _draft(report: Mapping[str, Any]) -> Draft:
 
 def _list(store: BenchStore, args: argparse.Namespace) -> int:
     from orchestrator.bench.session import run_row
-    from orchestrator.bench.tuning import tuning_report
+    from orchestrator.bench.tuning import machine_now, tuning_report
     from orchestrator.core.tune.report import verdict_line
 
-    rows = []
-    for kept in store.runs():
-        if kept.kind == "tune":
-            report = tuning_report(find_paths(), store, kept)
-            result = verdict_line(report) if kept.result else "`orch tune resume` goes on"
-            rows.append({**run_row(kept), "result": result, "stale": report["stale"]})
+    rows, machine = [], machine_now()
+    for kept in store.tunings():
+        report = tuning_report(find_paths(), store, kept, machine)
+        result = verdict_line(report) if kept.result else "`orch tune resume` goes on"
+        rows.append({**run_row(kept), "result": result, "stale": report["stale"]})
 
     if args.json:
         output.json_data(rows)
@@ -250,24 +250,13 @@ def _list(store: BenchStore, args: argparse.Namespace) -> int:
 
 
 def _kept_report(store: BenchStore, words: list[str]) -> dict[str, Any]:
-    from orchestrator.bench.tuning import tuning_report
+    from orchestrator.bench.tuning import find_tuning, machine_now, tuning_report
 
-    number = _number(words)
-    kept = next((each for each in store.runs() if each.kind == "tune" and number in (None, each.id)), None)
+    kept = find_tuning(store, run_number(words, "tuning", "tune"))
     if kept is None:
         raise OrchError("there is no such tuning", hint="`orch tune list` shows them")
 
-    return tuning_report(find_paths(), store, kept)
-
-
-def _number(words: list[str]) -> int | None:
-    if not words:
-        return None
-
-    if len(words) > 1 or not words[0].isdigit():
-        raise UsageError(f"`{' '.join(words)}` is not the number of a tuning", hint="`orch tune list` shows them")
-
-    return int(words[0])
+    return tuning_report(find_paths(), store, kept, machine_now())
 
 
 def _command(args: argparse.Namespace) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from typing import Any
 
 from orchestrator.core.tune.search import TuneTrial
@@ -75,21 +76,23 @@ def trial_to_json(trial: TuneTrial) -> dict[str, Any]:
     return {"event": "trial", **asdict(trial)}
 
 
+def add_event(progress: TuneProgress, event: Mapping[str, Any]) -> TuneProgress:
+    """Return the progress after one more thing that happened, as it is kept."""
+    match event["event"]:
+        case "trial":
+            found = {**event, "point": tuple(event["point"]), "logs": tuple(event["logs"])}
+            del found["event"]
+            return replace(progress, trials=(*progress.trials, TuneTrial(**found)))
+        case "full_context" if event["survived"]:
+            return replace(progress, survived=(*progress.survived, tuple(event["point"])))
+        case "full_context":
+            return replace(progress, barred=(*progress.barred, tuple(event["point"])))
+        case "confirmation":
+            return replace(progress, confirmation=event["run"])
+        case _:
+            return progress
+
+
 def progress_of(events: Sequence[Mapping[str, Any]]) -> TuneProgress:
     """Return where a tuning is, from what happened to it."""
-    trials: list[TuneTrial] = []
-    barred: list[Point] = []
-    survived: list[Point] = []
-    confirmation = None
-    for event in events:
-        match event["event"]:
-            case "trial":
-                found = {**event, "point": tuple(event["point"]), "logs": tuple(event["logs"])}
-                del found["event"]
-                trials.append(TuneTrial(**found))
-            case "full_context":
-                (survived if event["survived"] else barred).append(tuple(event["point"]))
-            case "confirmation":
-                confirmation = event["run"]
-
-    return TuneProgress(tuple(trials), tuple(barred), tuple(survived), confirmation)
+    return reduce(add_event, events, TuneProgress())

@@ -1,0 +1,73 @@
+"""What a tuning is about, before it starts anything: a profile on its engine, the machine, the user's requests."""
+
+from __future__ import annotations
+
+import os
+
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.history import HistoryReader
+from orchestrator.bench.session import BenchShell
+from orchestrator.bench.targets import BenchTarget
+from orchestrator.bench.tune_forecast import TunePlanner
+from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.core.plan.plan import DeviceRoom, HostRoom
+from orchestrator.core.tune.axes import TuneFacts
+from orchestrator.engines.plan_target import find_target
+from orchestrator.engines.registry import EngineRegistry
+
+
+def look_at(shell: BenchShell, target: BenchTarget) -> tuple[TunePlanner, TuneFacts]:
+    """Return the planner of a target, and what decides its axes."""
+    found = find_target(shell.paths, f"{target.base}@{target.engine}")
+    engine = EngineRegistry(shell.paths).resolve(target.engine)
+    settings = found.profile.settings
+    frame = shell.link.frame()
+    rooms = tuple(
+        DeviceRoom(gpu["name"], gpu["total_mib"], gpu["total_mib"] - (gpu["others_mib"] or 0)) for gpu in frame["gpus"]
+    )
+    context = settings.get("context.size") or found.parts[0].context_length or 4096
+    slots = settings.get("context.parallel", 1)
+    slot_tokens = int(str(context)) // max(1, int(str(slots)))
+    total = frame["host"]["memory_total_mib"]
+    planner = TunePlanner(shell.paths, found, engine, rooms, HostRoom(total, total))
+    cpus = len(os.sched_getaffinity(0))
+    facts = TuneFacts(
+        settings=settings,
+        kind=engine.capabilities.kind,
+        mtp=planner.geometry.mtp_blocks > 0,
+        expert_layers=len(planner.geometry.expert_layers),
+        devices=len(rooms) or int(bool(settings.get("memory.rpc"))),
+        cores=_cores(cpus),
+        cpus=cpus,
+        host_weights=not rooms or bool(planner.geometry.expert_layers),
+        context_tokens=slot_tokens,
+    )
+    return planner, facts
+
+
+def requests_of(paths: Paths, profile: str, since_s: float) -> list[RequestRecord]:
+    """Return what clients have asked of a profile.
+
+    :param since_s: Unix time
+    """
+    if not os.path.exists(paths.history_file):
+        return []
+
+    reader = HistoryReader(paths.history_file)
+    try:
+        return [each for each in reader.requests(since_s) if each.profile == profile]
+    finally:
+        reader.close()
+
+
+def _cores(cpus: int) -> int:
+    """Return the physical cores among so many CPUs."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
+                cores.add(file.read().strip())
+        except OSError:
+            return cpus
+
+    return len(cores)
