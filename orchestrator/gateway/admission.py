@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 
-from orchestrator.adapters.http1 import UpstreamPool
+from orchestrator.adapters.http1 import UpstreamError, UpstreamPool
 from orchestrator.core.failure.quarantine import QuarantinePolicy
 from orchestrator.gateway.config import GatewayOptions
 from orchestrator.gateway.contract import Endpoint, RoutingView, Supervisor
@@ -14,6 +15,8 @@ from orchestrator.gateway.crash_suspects import CrashSuspects, RequestFingerprin
 from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.hold import Hold
 from orchestrator.gateway.instances import InstanceTable, InstanceTraffic
+
+LOOK_PATIENCE_S = 20.0
 
 
 class AdmissionGate:
@@ -54,6 +57,20 @@ class AdmissionGate:
         :param may_wait: False for what is answered by what is loaded or not at all: it never has anything loaded
         """
         return Admission(self, profile, progress, fingerprint, arrived, may_wait=may_wait)
+
+    @asynccontextmanager
+    async def looking_at(self, profile: str | None, patience_s: float = LOOK_PATIENCE_S) -> AsyncIterator[Admission]:
+        """Hold a place at an instance that serves, for a look at it that costs it little, and for so long at most.
+
+        :raises GatewayError: `engine_unreachable`, or as nothing serves the profile
+        """
+        try:
+            async with asyncio.timeout(patience_s), self.admitted(profile, may_wait=False) as admission:
+                yield admission
+        except TimeoutError:
+            raise GatewayError("engine_unreachable", f"the engine did not answer in {patience_s:g} s") from None
+        except UpstreamError as error:
+            raise GatewayError("engine_unreachable", error.message, retry_after_s=2) from error
 
     def _later(self, delay_s: float, work: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, work)

@@ -12,14 +12,14 @@ from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs
 
-from orchestrator.adapters.http1 import ContentError, Request, Response, UpstreamError
+from orchestrator.adapters.http1 import Request, Response, UpstreamError
 from orchestrator.gateway import forward
 from orchestrator.gateway.admission import Admission, shutting_down
 from orchestrator.gateway.answer import ClientAnswer
 from orchestrator.gateway.contract import Endpoint, Finished, RequestState, Underway
 from orchestrator.gateway.crash_suspects import RequestFingerprint
 from orchestrator.gateway.dispatch import Dispatcher
-from orchestrator.gateway.errors import GatewayError, content_error
+from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.failure_policy import MAX_REPLAYS, Consequence, FailureKind, Step, Written, after_failure
 from orchestrator.gateway.phases import (
     ANSWERED,
@@ -35,6 +35,7 @@ from orchestrator.gateway.phases import (
     Recovering,
     Relaying,
 )
+from orchestrator.gateway.request_guard import read_body
 from orchestrator.gateway.requests.ids import REQUEST_ID, id_of
 from orchestrator.gateway.routes import Match
 from orchestrator.gateway.timings import EngineFigures, figures
@@ -173,7 +174,7 @@ class Exchange:
 
     async def _serve(self) -> None:
         match, dispatcher = self._match, self._dispatcher
-        body = await self._body()
+        body = await read_body(self._request)
         monitor = match.route.kind == "monitor"
         name, wants_stream = (None, False) if monitor else _asked_for(self._request, match, body)
         self._model = match.model or name
@@ -208,12 +209,6 @@ class Exchange:
             elif _engine_failed(self._answer.error_status):
                 # Its client has it, and nothing waits here for what becomes of the engine.
                 dispatcher.crash_suspects.lost(admission.endpoint, fingerprint, admission.traffic.in_flight + 1)
-
-    async def _body(self) -> bytes:
-        try:
-            return await self._request.content()
-        except ContentError as error:
-            raise content_error(error) from None
 
     def _check_autoload(self, profile: str | None) -> None:
         """As llama-server's router has it: with `autoload=false` a request has nothing loaded.

@@ -121,6 +121,22 @@ def check_content(request: Request, *, json_body: bool) -> None:
         raise GatewayError("unsupported_media_type", f"send application/json, not {kind}")
 
 
+async def read_body(request: Request) -> bytes:
+    """Return the whole body, without its content coding. To be asked once.
+
+    :raises GatewayError: when it cannot be had so
+    """
+    try:
+        return await request.content()
+    except ContentError as error:
+        raise content_error(error) from None
+
+
+def shows_key(request: Request) -> bool:
+    """Return whether a request has a field that a key stands in, right or wrong."""
+    return any(request.header(name) for name in (b"authorization", b"x-api-key", b"api-key"))
+
+
 def _cross_site(origin: bytes | None) -> GatewayError:
     text = "requests from another site's pages are not allowed"
     if origin is not None:

@@ -6,21 +6,17 @@ of the model in focus, with the router's fields in it.
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from orchestrator import __version__
-from orchestrator.adapters.http1 import ContentError, Request, UpstreamError
+from orchestrator.adapters.http1 import Request
 from orchestrator.gateway import forward
 from orchestrator.gateway.contract import RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
-from orchestrator.gateway.errors import GatewayError, content_error
+from orchestrator.gateway.request_guard import read_body
 
 MAX_BYTES = 4 << 20
 """Of the engine's page: chat templates are in it."""
-
-PATIENCE_S = 20.0
 
 
 async def router_props(dispatcher: Dispatcher, request: Request) -> bytes:
@@ -46,27 +42,15 @@ def _router(view: RoutingView) -> dict[str, object]:
 
 
 async def _engine_props(dispatcher: Dispatcher, request: Request) -> dict[str, object]:
-    try:
-        asked = await request.content()  # a GET may have a body; it means nothing, and is passed on as elsewhere
-    except ContentError as error:
-        raise content_error(error) from None
-
-    try:
-        async with (
-            asyncio.timeout(PATIENCE_S),
-            dispatcher.admitted(None, None, None, None, may_wait=False) as admission,
-        ):
-            headers = forward.request_headers(request.headers, admission.endpoint.api_key)
-            target = f"/props?{request.query}" if request.query else "/props"
-            upstream = await admission.pool.request("GET", target, headers, asked)
-            try:
-                body = await upstream.read(MAX_BYTES)
-            finally:
-                upstream.abort()
-    except TimeoutError:
-        raise GatewayError("engine_unreachable", f"the engine did not answer in {PATIENCE_S:g} s") from None
-    except UpstreamError as error:
-        raise GatewayError("engine_unreachable", error.message, retry_after_s=2) from error
+    asked = await read_body(request)  # a GET may have a body; it means nothing, and is passed on as elsewhere
+    async with dispatcher.looking_at(None) as admission:
+        headers = forward.request_headers(request.headers, admission.endpoint.api_key)
+        target = f"/props?{request.query}" if request.query else "/props"
+        upstream = await admission.pool.request("GET", target, headers, asked)
+        try:
+            body = await upstream.read(MAX_BYTES)
+        finally:
+            upstream.abort()
 
     try:
         page: object = msgspec.json.decode(body) if upstream.status == 200 else {}

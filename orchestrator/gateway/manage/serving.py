@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 import msgspec
 
 from orchestrator import __version__
-from orchestrator.adapters.http1 import ContentError, Headers, Request, Response
+from orchestrator.adapters.http1 import Headers, Request, Response
 from orchestrator.gateway.dispatch import Dispatcher
-from orchestrator.gateway.errors import GatewayError, content_error
+from orchestrator.gateway.errors import GatewayError
 from orchestrator.gateway.manage.contract import ModelManager
 from orchestrator.gateway.manage.logs import LogRoutes
 from orchestrator.gateway.manage.pages import (
@@ -26,6 +26,7 @@ from orchestrator.gateway.manage.pages import (
     swap_event,
     version_json,
 )
+from orchestrator.gateway.request_guard import read_body
 from orchestrator.gateway.routes import Match
 
 KEEP_ALIVE_S = 15.0
@@ -74,7 +75,7 @@ class ManageRoutes:
                 offset_s = time() - monotonic()
                 response.send(200, _JSON, metrics_json(self._manager.recent(), wall_offset_s=offset_s))
             case "/logs":
-                if b"text/html" in (request.header(b"accept") or b"").lower():
+                if wants_html(request):
                     response.send(302, [(b"location", b"/")])  # the page shows it
                 else:
                     self._logs.history(response)
@@ -171,15 +172,18 @@ class ManageRoutes:
         return False
 
 
+def wants_html(request: Request) -> bool:
+    """Return whether a browser opens the address, rather than a script."""
+    return b"text/html" in (request.header(b"accept") or b"").lower()
+
+
 async def named_profile(dispatcher: Dispatcher, request: Request) -> str:
     """Return the profile that a body `{"model": "NAME"}` names.
 
     :raises GatewayError: `model_not_found`, `invalid_json`
     """
     try:
-        name = msgspec.json.decode(await request.content(), type=_Named).model
-    except ContentError as error:
-        raise content_error(error) from None
+        name = msgspec.json.decode(await read_body(request), type=_Named).model
     except msgspec.MsgspecError as error:
         raise GatewayError("invalid_json", f'the body must be {{"model": "NAME"}}: {error}') from error
 

@@ -6,7 +6,6 @@ It is served to who has no key, since a browser shows none where it opens an add
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from time import monotonic
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from orchestrator.adapters.http1 import Headers, Request, Response, UpstreamError
+from orchestrator.adapters.http1 import Headers, Request, Response
 from orchestrator.gateway.contract import Endpoint, Model, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
@@ -23,7 +22,6 @@ from orchestrator.gateway.page.contract import PageModel
 MAX_BYTES = 32 << 20
 """The largest file of such a page: the fork's whole page is one of 2 MB."""
 
-PATIENCE_S = 20.0
 LOOK_S = 1.0
 """So long the page at `/` waits to know whether an engine has one of its own."""
 
@@ -115,20 +113,12 @@ class EngineUis:
         profile = await self._dispatcher.profile_for(file.model)
         headers = [field for field in request.headers if field[0] in _PASSED_ON]
         target = f"{file.path}?{request.query}" if request.query else file.path
-        try:
-            async with (
-                asyncio.timeout(PATIENCE_S),
-                self._dispatcher.admitted(profile, None, None, None, may_wait=False) as admission,
-            ):
-                upstream = await admission.pool.request("GET", target, headers, b"")
-                try:
-                    body = await upstream.read(MAX_BYTES)
-                finally:
-                    upstream.abort()
-        except TimeoutError:
-            raise GatewayError("engine_unreachable", f"the engine did not answer in {PATIENCE_S:g} s") from None
-        except UpstreamError as error:
-            raise GatewayError("engine_unreachable", error.message, retry_after_s=2) from error
+        async with self._dispatcher.looking_at(profile) as admission:
+            upstream = await admission.pool.request("GET", target, headers, b"")
+            try:
+                body = await upstream.read(MAX_BYTES)
+            finally:
+                upstream.abort()
 
         if upstream.status == 415:
             text = "the engine has its page compressed alone: a client has to send `Accept-Encoding: gzip`"
@@ -158,13 +148,10 @@ class EngineUis:
 
     async def _ask(self, profile: str) -> _Known:
         try:
-            async with (
-                asyncio.timeout(LOOK_S),
-                self._dispatcher.admitted(profile, None, None, None, may_wait=False) as admission,
-            ):
+            async with self._dispatcher.looking_at(profile, LOOK_S) as admission:
                 upstream = await admission.pool.request("GET", "/", [(b"accept-encoding", b"gzip")], b"")
                 upstream.abort()
-        except (TimeoutError, UpstreamError, GatewayError):
+        except GatewayError:
             return _Known(False, monotonic() + AGAIN_S)
 
         kind = upstream.header(b"content-type") or b""

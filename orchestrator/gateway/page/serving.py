@@ -14,11 +14,12 @@ from orchestrator.adapters.http1 import Headers, Request, Response
 from orchestrator.core.config import Page
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
-from orchestrator.gateway.manage.serving import named_profile
+from orchestrator.gateway.manage.serving import named_profile, wants_html
 from orchestrator.gateway.models import profile_for
 from orchestrator.gateway.page.contract import PageHost
 from orchestrator.gateway.page.engine_ui import EngineFile, EngineUis, find_file
 from orchestrator.gateway.page.feed import PageFeed
+from orchestrator.gateway.request_guard import shows_key
 
 FEED, SWITCH = "/page/feed", "/page/switch"
 
@@ -86,7 +87,7 @@ class PageRoutes:
         if not self._open_to_look or request.path != FEED:  # each request comes by here
             return False
 
-        return not (request.header(b"authorization") or request.header(b"x-api-key"))
+        return not shows_key(request)
 
     async def send(self, found: PageFile | EngineFile, request: Request, response: Response) -> None:
         """Answer with a file.
@@ -115,11 +116,6 @@ class PageRoutes:
 
         await self._host.switch(await named_profile(self._dispatcher, request))
         response.send(200, [(b"content-type", b"application/json")], b'{"success":true}')
-
-
-def wants_html(request: Request) -> bool:
-    """Return whether a browser opens the address, rather than a script."""
-    return b"text/html" in (request.header(b"accept") or b"").lower()
 
 
 def read_files() -> dict[str, PageFile]:
