@@ -37,7 +37,6 @@ class BenchShell:
     """What all kinds of benches need.
 
     :param say: shows one line of progress; `note` tells what is worth keeping
-    :param started_daemon: whether the daemon was started for the bench, and is to end with it
     :param resume: the command that goes on with a bench that was broken off; empty for `orch bench resume`
     """
 
@@ -46,7 +45,6 @@ class BenchShell:
     store: BenchStore
     say: Say
     note: Callable[[str], None]
-    started_daemon: bool = False
     resume: str = ""
 
     def running(self) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ def bench_shell(paths: Paths, store: BenchStore) -> Iterator[BenchShell]:
         started = ensure_daemon(paths)
         link = DaemonLink(paths.control_socket, diagnostics.progress)
         try:
-            yield BenchShell(paths, link, store, diagnostics.progress, diagnostics.note, started)
+            yield BenchShell(paths, link, store, diagnostics.progress, diagnostics.note)
         finally:
             if started:
                 link.end_daemon()

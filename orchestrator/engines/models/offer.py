@@ -17,7 +17,7 @@ from orchestrator.core.setup.first_profile import Use
 from orchestrator.core.setup.found_models import FoundModel, rank
 from orchestrator.engines.ask import ask
 from orchestrator.engines.locate import BUILT_IN
-from orchestrator.engines.models.examine import examine
+from orchestrator.engines.models.examine import Examined, examine
 from orchestrator.engines.models.first_profile import Proposal, engine_for, propose
 from orchestrator.engines.models.pull import room_of
 from orchestrator.engines.registry import Engine, EngineRegistry
@@ -29,7 +29,7 @@ MOST_READ = 16
 HOST_BYTES = 8 << 30
 """Without a device a processor reads all of a model for each token: a larger one is slow, whatever memory there is."""
 
-_DEVICE = re.compile(r"^\s+(?P<id>[A-Za-z]+\d*): (?P<name>.+) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)$")
+_DEVICE = re.compile(r"^\s+[A-Za-z]+\d*: (?P<name>.+) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)$")
 _ORDER: dict[Verdict, int] = {"fits": 0, "fits_with_offload": 0, "unclear": 1, "does_not_fit": 2}
 
 
@@ -105,19 +105,18 @@ def offer(models: Sequence[FoundModel], engines: Sequence[EngineHere], host: Hos
 
         read += model.usable
         try:
-            proposals.append(proposal_of(model, engines, host, use))
+            proposals.append(proposal_of(examine(model), engines, host, use))
         except OrchError as error:
             notes.append(error.message + (f" ({error.details[0]})" if error.details else ""))
 
     return Offer(tuple(sorted(proposals, key=_place)[:MOST_OFFERED]), tuple(notes))
 
 
-def proposal_of(model: FoundModel, engines: Sequence[EngineHere], host: HostRoom, use: Use) -> Proposal:
+def proposal_of(examined: Examined, engines: Sequence[EngineHere], host: HostRoom, use: Use) -> Proposal:
     """Return how a model would be started.
 
     :raises OrchError: when it cannot be, with the reason
     """
-    examined = examine(model)
     engine = engine_for(examined, [each.engine for each in engines])
     here = next(each for each in engines if each.engine is engine)
     room = room_of(here.devices, host)

@@ -28,7 +28,6 @@ class Scanner:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.opened = 0
         self._seen: set[tuple[int, int]] = set()
         self._left = MOST_ENTRIES
 

@@ -15,6 +15,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.plan import HostRoom
 from orchestrator.core.setup.first_profile import USES, Use
 from orchestrator.core.setup.found_models import FoundModel
+from orchestrator.engines.models.examine import examine
 from orchestrator.engines.models.first_profile import Proposal
 from orchestrator.engines.models.offer import EngineHere, engines_here, offer, proposal_of
 from orchestrator.engines.models.search import find_below, find_models, find_pulled
@@ -49,8 +50,8 @@ class InitRun:
         use: Use = self.args.use or "chat"
         return use
 
-    def proposal(self, model: FoundModel, use: Use | None = None) -> Proposal:
-        return proposal_of(model, self.engines, self.host, use or self.use)
+    def proposal(self, model: FoundModel) -> Proposal:
+        return proposal_of(examine(model), self.engines, self.host, self.use)
 
 
 def look_at_machine(paths: Paths) -> tuple[tuple[EngineHere, ...], HostRoom]:
@@ -135,7 +136,7 @@ def _one_of_those_here(here: InitRun) -> Proposal | None:
     if here.asks and here.args.use is None and proposal.examined.kind == "chat":
         use = _ask_use()
         if use != here.use:
-            return here.proposal(proposal.examined.model, use)
+            return proposal_of(proposal.examined, here.engines, here.host, use)
 
     return proposal
 

@@ -10,7 +10,6 @@ from orchestrator.cli import diagnostics, output
 from orchestrator.core.errors import UsageError
 from orchestrator.core.plan.plan import HostRoom
 from orchestrator.core.plan.verdict import Verdict
-from orchestrator.core.setup.first_profile import Reasoned
 from orchestrator.core.setup.pulls import size_words
 from orchestrator.engines.models.first_profile import Proposal
 from orchestrator.engines.models.offer import EngineHere
@@ -118,10 +117,6 @@ def short(text: str) -> str:
     return text.replace(home + os.sep, "~/") if len(home) > 1 else text
 
 
-def setting_words(settings: Sequence[Reasoned]) -> list[dict[str, object]]:
-    return [{"key": each.key, "value": _plain(each.value), "why": each.why} for each in settings]
-
-
 def model_words(proposal: Proposal) -> dict[str, object]:
     """Return one model as `--json` has it."""
     model = proposal.examined.model
@@ -167,10 +162,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     for row in rows:
         output.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def machine_words(engines: Sequence[EngineHere], host: HostRoom) -> dict[str, object]:
