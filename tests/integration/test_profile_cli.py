@@ -156,6 +156,19 @@ def test_a_new_profile_takes_its_model_from_where_the_user_stands(orch: Orch) ->
     values = orch.json("profile", "show", "mine")["values"]
     assert isinstance(values, list)
     assert {"key": "model", "value": str(orch.home / "m.gguf"), "from": "own", "file": out.strip()} in values
+    _, err = orch("profile", "new", "other", "--model", "m.gguf", "--extends", "nope", code=2)
+    assert "there is no profile `nope`" in err
+
+
+def test_a_new_profile_of_a_file_that_no_plan_can_read_says_so_and_has_no_numbers(orch: Orch) -> None:
+    (orch.home / "m.gguf").write_bytes(b"GGUF")
+    out, err = orch("profile", "new", "mine", "--model", "m.gguf")
+    assert "without numbers of the plan" in err
+    assert (
+        Path(out.strip())
+        .read_text()
+        .endswith("[memory]\n# the engine leaves in host memory what the device has no room for\nfit = true\n")
+    )
 
 
 def test_the_schema_is_printed_as_json(orch: Orch) -> None:

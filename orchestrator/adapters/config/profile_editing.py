@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from orchestrator.adapters.config.profile_files import SUFFIX, ProfileStore
+from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.config.text_file import read_text, write_text
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.problems import Key, dotted
-from orchestrator.core.profile.profile import DEFAULT_ENGINE, NAME_RULE, SCHEMA_VERSION, is_name
+from orchestrator.core.profile.profile import NAME_RULE, is_name
 from orchestrator.core.terminal import quote_text
 
 
@@ -88,64 +88,33 @@ def draft_values(
         raise
 
     edited, changes = edit_text(text, before, pairs, comments or {})
-    path = source.path if not source.shipped else os.path.join(store.directory, source.name + SUFFIX)
+    path = source.path if not source.shipped else store.path_of(source.name)
     store.resolve(name_or_file, edited)
     return Draft(path, text, edited, changes, source.path if source.shipped else None)
 
 
-def create_profile(
-    store: ProfileStore,
-    name: str,
-    model: str,
-    template: str | None = None,
-    settings: Mapping[str, object] | None = None,
-) -> str:
+def create_profile(store: ProfileStore, name: str, text: str) -> str:
     """Write a new profile into the user's directory, and return its path.
 
-    :param model: path of the GGUF, absolute or beginning with `~`
-    :param template: the profile to extend
-    :param settings: dotted keys and their values
     :raises UsageError: when the name is taken or not allowed
     """
     if not is_name(name):
         raise UsageError(f"`{quote_text(name, 80)}` cannot be a profile's name", details=(f"allowed: {NAME_RULE}",))
 
     if name in store.names():
-        taken = store.source(name)
         raise UsageError(
             f"there is a profile `{name}` already",
-            details=(f"in {taken.path}",),
+            details=(f"in {store.source(name).path}",),
             hint=f"choose another name, or run `orch profile set {name} KEY=VALUE`",
         )
 
-    document = tomlkit.document()
-    document["schema"] = SCHEMA_VERSION
-    if template is not None:
-        if not is_name(template):
-            raise UsageError("a template is named, not given by its path", hint="run `orch profile list`")
-
-        store.resolve(template)
-        document["extends"] = template
-
-    document["model"] = model
-    if template is None:
-        document["engine"] = DEFAULT_ENGINE
-        for key, value in (settings or {"memory.fit": True}).items():
-            table, _, setting = key.partition(".")
-            document.setdefault(table, tomlkit.table())[setting] = list(value) if isinstance(value, tuple) else value
-
-    path = os.path.join(store.directory, name + SUFFIX)
-    text = tomlkit.dumps(document)
-    _check_new(store, path, text)
-    write_text(path, text)
-    return path
-
-
-def _check_new(store: ProfileStore, path: str, text: str) -> None:
+    path = store.path_of(name)
     if os.path.lexists(path):  # a dangling link: a name that is listed nowhere, and leads somewhere else
         raise UsageError(f"{path} exists already")
 
     store.resolve(path, text)
+    write_text(path, text)
+    return path
 
 
 def parse_value(text: str) -> object:

@@ -93,6 +93,10 @@ class ProfileStore:
         self.directory = paths.profiles
         self.shipped = shipped if shipped is not None else shipped_directory()
 
+    def path_of(self, name: str) -> str:
+        """Return the file that a profile of the user's has by this name, whether it is there or not."""
+        return os.path.join(self.directory, name + SUFFIX)
+
     def names(self) -> list[str]:
         """Return the name of every profile that has a valid one, each once, also of those that can only be extended."""
         return sorted({name for directory in (self.directory, self.shipped) for name in _stems(directory)})

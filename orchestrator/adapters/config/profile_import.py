@@ -8,7 +8,7 @@ from typing import Any
 
 import tomlkit
 
-from orchestrator.adapters.config.profile_files import SUFFIX, ProfileStore
+from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.config.text_file import write_text
 from orchestrator.core.errors import UsageError
 from orchestrator.core.profile.profile import SCHEMA_VERSION
@@ -60,7 +60,7 @@ def write_profiles(store: ProfileStore, texts: Mapping[str, str], *, force: bool
     :param force: those that are there are replaced
     :raises UsageError: when one is there already, or is not valid
     """
-    paths = {name: os.path.join(store.directory, name + SUFFIX) for name in texts}
+    paths = {name: store.path_of(name) for name in texts}
     known = set(store.names())
     there = [name for name, path in paths.items() if os.path.lexists(path) or name in known]
     if there and not force:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
-from orchestrator.core.errors import UsageError
+from orchestrator.core.errors import OrchError, UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.engines.new_profile import FirstSettings
+    from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.adapters.paths import Paths
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
@@ -70,21 +71,67 @@ def new(args: argparse.Namespace) -> int:
     from orchestrator.adapters.config.profile_editing import create_profile
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.profile.profile import is_name
 
+    paths = find_paths()
+    store = ProfileStore(paths)
     model = _model_path(args.model)
-    first = None if args.extends else _first_settings(os.path.expanduser(model))
-    settings = first.settings if first is not None else None
-    path = create_profile(ProfileStore(find_paths()), args.name, model, args.extends, settings)
+    numbers = not args.extends and is_name(args.name) and os.path.isfile(os.path.expanduser(model))
+    text = _planned_text(paths, store, args.name, model) if numbers else None
+    path = create_profile(store, args.name, text or _bare_text(store, model, args.extends))
     if args.json:
         output.json_data({"version": 1, "name": args.name, "file": path})
     else:
         output.line(path)
-        if first is not None:
-            diagnostics.note(f"{first.why}; `orch plan {args.name}` shows what takes how much")
-
-        diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor")
+        more = "" if text is None else f"; `orch plan {args.name}` shows what takes how much"
+        diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor{more}")
 
     return exit_codes.OK
+
+
+def _planned_text(paths: Paths, store: ProfileStore, name: str, model: str) -> str | None:
+    """Return a profile with the numbers of the plan, as `orch init` has them; None, and why is told, without one."""
+    from orchestrator.engines.models.examine import examine
+    from orchestrator.engines.models.first_profile import proposed_text
+    from orchestrator.engines.models.offer import engines_here, proposal_of
+    from orchestrator.engines.models.search import find_below
+    from orchestrator.engines.plan import measure_devices, measure_host
+
+    engines = engines_here(paths, measure_devices())
+    if not engines:
+        diagnostics.note("without numbers of the plan: no engine is on this machine")
+        return None
+
+    try:
+        found = find_below(model).models[0]
+        proposal = proposal_of(examine(found), engines, measure_host(), "chat")
+        text, notes = proposed_text(paths, store, proposal, name, "profile new")
+    except OrchError as error:
+        diagnostics.note(f"without numbers of the plan: {error.message}")
+        return None
+
+    for note in (*proposal.examined.notes, *notes):
+        diagnostics.note(note)
+
+    return text
+
+
+def _bare_text(store: ProfileStore, model: str, template: str | None) -> str:
+    """Return a profile that says no more than its model, and what it extends.
+
+    :raises UsageError: when there is no such template
+    """
+    from orchestrator.core.profile.profile import DEFAULT_ENGINE, is_name
+    from orchestrator.core.setup.first_profile import FIT, profile_text
+
+    if template is None:
+        return profile_text((), (("model", model), ("engine", DEFAULT_ENGINE)), (FIT,))
+
+    if not is_name(template):
+        raise UsageError("a template is named, not given by its path", hint="run `orch profile list`")
+
+    store.resolve(template)
+    return profile_text((), (("extends", template), ("model", model)), ())
 
 
 def _model_path(text: str) -> str:
@@ -107,18 +154,6 @@ def _model_path(text: str) -> str:
         raise UsageError(f"{model.name} is not whole", hint=f"`orch pull {model.name}` fetches the rest")
 
     return model.path
-
-
-def _first_settings(path: str) -> FirstSettings | None:
-    """Return the numbers of a new profile as the plan has them; None of a file that is not there or cannot be read."""
-    if not os.path.isfile(path):
-        return None
-
-    from orchestrator.core.profile.profile import DEFAULT_ENGINE
-    from orchestrator.engines.new_profile import first_settings
-    from orchestrator.engines.plan import measure_devices
-
-    return first_settings(path, DEFAULT_ENGINE, measure_devices())
 
 
 def _shown(value: object) -> str:

@@ -54,6 +54,11 @@ GOALS: dict[Use, Goal] = {
 }
 
 LEAST_CONTEXT = 4096
+MARGINS_MIB = (1024, 1280, 1536, 2048)
+"""Device memory that stays free at the first start, and at those after one that ran out of it."""
+
+
+FIT = Reasoned("memory.fit", True, "the engine leaves in host memory what the device has no room for")
 
 
 class ContextChoice(NamedTuple):

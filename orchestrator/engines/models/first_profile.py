@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.model_fit import model_misfit
 from orchestrator.core.dialect.model_limits import refuse_model
 from orchestrator.core.errors import OrchError
@@ -14,18 +17,22 @@ from orchestrator.core.plan.speed.forecast import decode_amounts
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.core.setup.first_profile import (
+    FIT,
     GOALS,
+    MARGINS_MIB,
+    USES,
     Goal,
     Reasoned,
     Use,
     choose_context,
     context_reasons,
     memory_words,
+    profile_text,
 )
 from orchestrator.engines.models.examine import Examined
-from orchestrator.engines.new_profile import MARGINS_MIB
 from orchestrator.engines.plan import gather
 from orchestrator.engines.registry import Engine
+from orchestrator.engines.render import render_profile
 
 DRAFT_MAX = 3
 SLOW_GB = 4.0
@@ -120,6 +127,47 @@ def without_drafts(proposal: Proposal) -> Proposal:
     return Proposal(proposal.examined, proposal.engine, proposal.use, kept, proposal.plan)
 
 
+class ProposedText(NamedTuple):
+    """A profile that its engine takes.
+
+    :param notes: what was left out of the proposal for that
+    """
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def proposed_text(paths: Paths, store: ProfileStore, proposal: Proposal, name: str, verb: str) -> ProposedText:
+    """Return a profile's text, with what it is for and the reason beside each number; nothing is written.
+
+    :param verb: of orch, that makes it
+    :raises OrchError: when the engine cannot express it, without drafts neither
+    """
+    text = _text(proposal, verb)
+    try:
+        profile = store.resolve(store.path_of(name), text).profile
+        assert profile is not None
+        render_profile(paths, profile, proposal.engine)
+    except OrchError as error:
+        plain = without_drafts(proposal)
+        if plain.settings == proposal.settings:
+            raise
+
+        found = proposed_text(paths, store, plain, name, verb)
+        return found._replace(notes=(f"without drafts: {error.message}", *found.notes))
+
+    return ProposedText(text, ())
+
+
+def _text(proposal: Proposal, verb: str) -> str:
+    examined, judgement = proposal.examined, proposal.plan.judgement
+    what = USES[proposal.use] if examined.kind == "chat" else f"{examined.kind}s"
+    planned = f"The plan: {judgement.reason}." if judgement.verdict == "fits_with_offload" else ""
+    head = (f"Made by `orch {verb}` for {what}.", planned)
+    first = (("model", examined.path), ("engine", proposal.engine.id))
+    return profile_text([each for each in head if each], first, proposal.settings)
+
+
 def _fitting(devices: Sequence[DeviceRoom]) -> list[Reasoned]:
     if not devices:
         return []
@@ -128,7 +176,7 @@ def _fitting(devices: Sequence[DeviceRoom]) -> list[Reasoned]:
         f"MiB of device memory that stay free: for a desktop, and for what no plan knows of ({MARGINS_MIB[0]} is usual)"
     )
     return [
-        Reasoned("memory.fit", True, "the engine leaves in host memory what the device has no room for"),
+        FIT,
         Reasoned("memory.fit_margin", MARGINS_MIB[0], margin),
         Reasoned("recovery.margins", MARGINS_MIB, "when memory runs out all the same, these are tried in turn"),
     ]

@@ -19,6 +19,7 @@ from orchestrator.core.plan.repository import (
     choose_model,
     parse_reference,
 )
+from orchestrator.core.setup.first_profile import MARGINS_MIB
 from orchestrator.core.setup.pulls import (
     ChosenModel,
     Extras,
@@ -29,7 +30,6 @@ from orchestrator.core.setup.pulls import (
     extras_for,
     space_problem,
 )
-from orchestrator.engines.new_profile import MARGINS_MIB
 from orchestrator.engines.plan import devices_used, gather
 from orchestrator.engines.plan_target import find_alike
 from orchestrator.engines.remote_model import look_into

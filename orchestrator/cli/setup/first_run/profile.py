@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.cli import diagnostics
 from orchestrator.cli.setup.first_run.choice import InitRun
-from orchestrator.core.errors import OrchError, UsageError
-from orchestrator.core.setup.first_profile import USES, free_name, profile_name, profile_text
-from orchestrator.engines.models.first_profile import Proposal, without_drafts
+from orchestrator.core.errors import UsageError
+from orchestrator.core.setup.first_profile import free_name, profile_name
+from orchestrator.engines.models.first_profile import Proposal, proposed_text
 from orchestrator.engines.models.offer import EngineHere
-from orchestrator.engines.render import render_profile
 
 DEMO = "demo"
 
@@ -47,7 +45,10 @@ def profile_for(here: InitRun, proposal: Proposal) -> ChosenProfile:
     profiles, _ = store.load_all()
     taken = {name for profile in profiles for name in profile.names} | set(store.names())
     wanted = args.name or profile_name(model.title)
-    text = _checked(here, proposal, wanted)
+    text, notes = proposed_text(here.paths, store, proposal, wanted, "init")
+    for note in notes:
+        diagnostics.note(note)
+
     if wanted not in taken or args.force:
         return _chosen(here, wanted, text)
 
@@ -71,39 +72,8 @@ def profile_for(here: InitRun, proposal: Proposal) -> ChosenProfile:
 
 
 def _chosen(here: InitRun, name: str, text: str) -> ChosenProfile:
-    file = _file(here, name)
+    file = here.store.path_of(name)
     return ChosenProfile(name, file, text, _text_of(file) == text)
-
-
-def _file(here: InitRun, name: str) -> str:
-    return os.path.join(here.store.directory, f"{name}.toml")
-
-
-def _checked(here: InitRun, proposal: Proposal, name: str) -> str:
-    """Return the text of a profile that the engine takes, without drafts where it cannot draft."""
-    text = _text(proposal)
-    try:
-        profile = here.store.resolve(_file(here, name), text).profile
-        assert profile is not None
-        render_profile(here.paths, profile, proposal.engine)
-    except OrchError as error:
-        plain = without_drafts(proposal)
-        if plain.settings == proposal.settings:
-            raise
-
-        diagnostics.note(f"without drafts: {error.message}")
-        return _checked(here, plain, name)
-
-    return text
-
-
-def _text(proposal: Proposal) -> str:
-    examined, judgement = proposal.examined, proposal.plan.judgement
-    what = USES[proposal.use] if examined.kind == "chat" else f"{examined.kind}s"
-    planned = f"The plan: {judgement.reason}." if judgement.verdict == "fits_with_offload" else ""
-    head = (f"Made by `orch init` for {what}.", planned)
-    first = (("model", examined.path), ("engine", proposal.engine.id))
-    return profile_text([each for each in head if each], first, proposal.settings)
 
 
 def _text_of(path: str) -> str | None:

@@ -147,19 +147,19 @@ def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(store: ProfileS
 
 
 def test_a_new_profile_is_valid_and_a_taken_name_is_refused(store: ProfileStore) -> None:
-    path = create_profile(store, "n", "/m.gguf", "p")
+    path = create_profile(store, "n", TEXT)
     assert store.load("n").settings == store.load("p").settings
-    assert path == os.path.join(store.directory, "n.toml")
-    create_profile(store, "plain", "/m.gguf")
-    assert store.load("plain").settings == {"memory.fit": True}
+    assert path == store.path_of("n") == os.path.join(store.directory, "n.toml")
     with pytest.raises(UsageError, match="there is a profile `p` already"):
-        create_profile(store, "p", "/m.gguf")
+        create_profile(store, "p", TEXT)
 
     with pytest.raises(UsageError, match="cannot be a profile's name"):
-        create_profile(store, "../x", "/m.gguf")
+        create_profile(store, "../x", TEXT)
 
-    with pytest.raises(UsageError, match="there is no profile `nope`"):
-        create_profile(store, "q", "/m.gguf", "nope")
+    with pytest.raises(ProblemsError):
+        create_profile(store, "q", "schema = 1\n")
+
+    assert not os.path.exists(store.path_of("q"))
 
 
 @pytest.mark.parametrize(
