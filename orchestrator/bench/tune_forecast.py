@@ -22,7 +22,7 @@ from orchestrator.core.tune.use import TuneUse
 from orchestrator.engines.plan import devices_used, gather, speed_outlook
 from orchestrator.engines.plan_target import PlanTarget
 from orchestrator.engines.registry import Engine
-from orchestrator.engines.render import render_profile
+from orchestrator.engines.render import RenderedLaunch, render_profile
 
 
 def laid_over(settings: Mapping[str, Value], changed: Mapping[str, str]) -> dict[str, Value]:
@@ -50,7 +50,7 @@ class TunePlanner:
         self._host = host
         self._subject = gather(target.profile, engine, target.parts)
         self._rooms = devices_used(target.profile.settings, rooms)
-        self._argv: tuple[str, ...] | None = None
+        self._as_it_is: RenderedLaunch | None = None
         self._judged: dict[tuple[PlanShape, int], Judgement] = {}
         self._speeds: dict[PlanShape, tuple[float | None, float | None]] = {}
 
@@ -63,7 +63,7 @@ class TunePlanner:
         return laid_over(self._target.profile.settings, changed)
 
     def says(self, changed: Mapping[str, str]) -> bool:
-        """Whether the build has words for these settings, and they change its command line."""
+        """Whether the build has words for these settings, and they change its command line or its CPUs."""
         source = self._target.source
         if source is None:
             return False
@@ -76,10 +76,10 @@ class TunePlanner:
         except OrchError:
             return False
 
-        if self._argv is None:
-            self._argv = render_profile(self._paths, source, self._engine).argv
+        if self._as_it_is is None:
+            self._as_it_is = render_profile(self._paths, source, self._engine)
 
-        return launch.argv != self._argv
+        return (launch.argv, launch.cpus) != (self._as_it_is.argv, self._as_it_is.cpus)
 
     def log_rate(self, changed: Mapping[str, str], use: TuneUse) -> float | None:
         """Return the logarithm of turns a second; None where it cannot fit, 0 where no speed is known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from orchestrator.adapters.hardware.cpu_topology import read_topology
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.history import HistoryReader
 from orchestrator.bench.session import BenchShell
@@ -11,6 +12,7 @@ from orchestrator.bench.targets import BenchTarget
 from orchestrator.bench.tune_forecast import TunePlanner
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom
+from orchestrator.core.starts.cpu_pinning import pinning_of, useful_pins
 from orchestrator.core.tune.axes import TuneFacts
 from orchestrator.engines.plan_target import find_target
 from orchestrator.engines.registry import EngineRegistry
@@ -30,17 +32,21 @@ def look_at(shell: BenchShell, target: BenchTarget) -> tuple[TunePlanner, TuneFa
     slot_tokens = int(str(context)) // max(1, int(str(slots)))
     total = frame["host"]["memory_total_mib"]
     planner = TunePlanner(shell.paths, found, engine, rooms, HostRoom(total, total))
-    cpus = len(os.sched_getaffinity(0))
+    topology = read_topology()
+    pinning = pinning_of(settings.get("cpu.pin"), None, topology)
+    usable = [cpu for cpu in topology if pinning is None or cpu.number in pinning.cpus]
+    cpus = len(usable) or len(os.sched_getaffinity(0))
     facts = TuneFacts(
         settings=settings,
         kind=engine.capabilities.kind,
         mtp=planner.geometry.mtp_blocks > 0,
         expert_layers=len(planner.geometry.expert_layers),
         devices=len(rooms) or int(bool(settings.get("memory.rpc"))),
-        cores=_cores(cpus),
+        cores=len({cpu.core for cpu in usable}) or cpus,
         cpus=cpus,
         host_weights=not rooms or bool(planner.geometry.expert_layers),
         context_tokens=slot_tokens,
+        pins=useful_pins(topology),
     )
     return planner, facts
 
@@ -58,16 +64,3 @@ def requests_of(paths: Paths, profile: str, since_s: float) -> list[RequestRecor
         return [each for each in reader.requests(since_s) if each.profile == profile]
     finally:
         reader.close()
-
-
-def _cores(cpus: int) -> int:
-    """Return the physical cores among so many CPUs."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
-                cores.add(file.read().strip())
-        except OSError:
-            return cpus
-
-    return len(cores)

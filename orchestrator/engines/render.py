@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from orchestrator.adapters.hardware.cpu_topology import read_topology
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.environment import child_environment
 from orchestrator.core.dialect.render import render
 from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.remarks import find_remarks
 from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
+from orchestrator.core.starts.cpu_pinning import Pinning, pinning_of
 from orchestrator.core.starts.margins import MarginOffset, moved_margin
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.probe import ask_arguments
@@ -27,6 +29,7 @@ class RenderedLaunch:
 
     :param engine: the engine's id
     :param argv: the binary first
+    :param cpus: that the process is bound to; empty for all
     :param env: the whole environment, nothing else is inherited
     :param notes: what a person should know about how settings were expressed
     :param profile: the profile as it stands for this engine
@@ -39,6 +42,7 @@ class RenderedLaunch:
     env: Mapping[str, str]
     notes: tuple[str, ...]
     profile: EngineProfile
+    cpus: tuple[int, ...] = ()
 
 
 def render_profile(
@@ -67,8 +71,9 @@ def render_profile(
         chosen = adjust(chosen)
 
     moved, note = moved_margin(chosen, offset)
+    pinning = _pinning(moved)
     rendered = render(
-        moved,
+        moved if pinning is None else _with_a_thread_each(moved, pinning),
         ask_arguments(engine.path, paths, chosen.extra_args, engine.capabilities),
         build=f"{engine.id} {engine.build}",
         model=model_file(paths, chosen.model).path,
@@ -76,7 +81,8 @@ def render_profile(
         port=PORT_PLACEHOLDER if port is None else str(port),
         api_key_file=api_key_file or KEY_FILE_PLACEHOLDER,
     )
-    notes = (*_changed(engine), *rendered.notes, note, *find_remarks(chosen, engine.capabilities.kind))
+    pinned = pinning.note if pinning is not None else ""
+    notes = (*_changed(engine), *rendered.notes, note, pinned, *find_remarks(chosen, engine.capabilities.kind))
     return RenderedLaunch(
         engine=engine.id,
         build=engine.build,
@@ -85,7 +91,22 @@ def render_profile(
         env=child_environment(os.environ, state_dir=paths.state, extra=chosen.environment),
         notes=tuple(filter(None, notes)),
         profile=chosen,
+        cpus=pinning.cpus if pinning is not None else (),
     )
+
+
+def _pinning(profile: EngineProfile) -> Pinning | None:
+    pin, threads = profile.settings.get("cpu.pin"), profile.settings.get("cpu.threads")
+    return pinning_of(pin, threads, read_topology()) if pin is not None else None
+
+
+def _with_a_thread_each(profile: EngineProfile, pinning: Pinning) -> EngineProfile:
+    """Say how many threads compute where the profile does not: an engine counts the machine's cores by itself."""
+    threads = profile.settings.get("cpu.threads")
+    if not pinning.cpus or isinstance(threads, int):
+        return profile
+
+    return replace(profile, settings={**profile.settings, "cpu.threads": len(pinning.cpus)})
 
 
 def _changed(engine: Engine) -> tuple[str, ...]:

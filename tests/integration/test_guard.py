@@ -196,7 +196,7 @@ def test_an_engine_is_not_executed_when_the_daemon_died_before_it_could_be_told(
     """The shim is held before its first instruction, its parent is killed, and then it goes on."""
     marker = tmp_path / "executed"
     report = tmp_path / "report"
-    inner = f'kill -STOP $$; exec {sys.executable} -I -S {SHIM} "$PPID" 0 3 -- /bin/touch {marker} 3>{report}'
+    inner = f'kill -STOP $$; exec {sys.executable} -I -S {SHIM} "$PPID" 0 3 - -- /bin/touch {marker} 3>{report}'
     parent = subprocess.Popen(
         ["/bin/sh", "-c", 'sh -c "$0" & echo $!; wait', inner], stdout=subprocess.PIPE, start_new_session=True
     )

@@ -433,6 +433,23 @@ async def _spawn_true() -> Child:
     return await spawn(shell("true"), Lines())
 
 
+def test_a_child_is_kept_on_its_cpus(runner: asyncio.Runner) -> None:
+    first = min(os.sched_getaffinity(0))
+
+    async def shown(*cpus: int) -> list[str]:
+        log = Lines()
+        argv = ("/bin/grep", "Cpus_allowed_list", "/proc/self/status")
+        child = await spawn(LaunchSpec(argv, {"PATH": PATH}, "/", INSTANCE, cpus=cpus), log)
+        await child.wait()
+        return log.lines
+
+    assert runner.run(shown(first)) == [f"Cpus_allowed_list:\t{first}"]
+    with pytest.raises(SpawnError, match="cannot start") as refused:
+        runner.run(shown(999_999))
+
+    assert "it cannot be kept on CPUs 999999" in str(refused.value.details)
+
+
 def test_a_child_starts_clean(runner: asyncio.Runner, tmp_path: Path) -> None:
     """No descriptor, ignored signal, blocked signal or variable of this process reaches it."""
     # Its own interpreter would show its own ignored signals: look through a shell.

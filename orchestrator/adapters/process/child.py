@@ -47,6 +47,7 @@ class LaunchSpec:
     """The program to run. `env` is the whole environment; `argv[0]` is a path.
 
     :param oom_score_raise: the kernel's wish to kill this one first, above this process's (proc_pid_oom_score_adj(5))
+    :param cpus: numbers of the CPUs that it may run on; empty for all that this process has
     :param group: a control group for it alone, empty so far; None where there is none
     """
 
@@ -55,6 +56,7 @@ class LaunchSpec:
     cwd: str
     instance: str
     oom_score_raise: int = 500
+    cpus: tuple[int, ...] = ()
     group: Leaf | None = None
 
 
@@ -88,7 +90,7 @@ async def spawn(spec: LaunchSpec, log: LogSink, guard: OrphanGuard | None = None
     token = os.urandom(8).hex()
     tags = {"ORCH_INSTANCE": spec.instance, "ORCH_SPAWN": token, **(guard.tags if guard else {})}
     procs_file = spec.group.procs_file if spec.group is not None else None
-    start = start_shim(spec.argv, {**spec.env, **tags}, spec.cwd, spec.oom_score_raise, procs_file)
+    start = start_shim(spec.argv, {**spec.env, **tags}, spec.cwd, spec.oom_score_raise, spec.cpus, procs_file)
     child = Child(spec.instance, token, start, log, guard, spec.group)
     try:
         error = await start.wait_outcome()

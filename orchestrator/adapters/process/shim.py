@@ -1,9 +1,10 @@
 """Runs in the child, between fork and the engine:
-`python -I -S shim.py PPID OOM_SCORE_RAISE ERROR_FD [CGROUP_PROCS] -- ARGV`.
+`python -I -S shim.py PPID OOM_SCORE_RAISE ERROR_FD CPUS [CGROUP_PROCS] -- ARGV`.
 
 Sets what only the child can set for itself and then becomes the engine, keeping the pid. Stands alone: it imports
-nothing of orch. On ERROR_FD it writes `!` if it could not enter the control group whose `cgroup.procs` it was given,
-`+` before it executes, and one line of JSON when that or an earlier step failed.
+nothing of orch. CPUS are numbers with commas in between, `-` for all that there are. On ERROR_FD it writes `!` if it
+could not enter the control group whose `cgroup.procs` it was given, `+` before it executes, and one line of JSON when
+that or an earlier step failed.
 Variables for the dynamic linker and the locale arrive with `ORCH_EXEC_` in front: they are not for this interpreter.
 """
 
@@ -39,10 +40,11 @@ def main() -> int:
         if os.getppid() != expected_ppid:
             return PARENT_GONE  # it died before the line above; whoever adopted us knows nothing of this engine
 
-        if any(not enter_group(procs_file) for procs_file in sys.argv[4:dashes]):
+        if any(not enter_group(procs_file) for procs_file in sys.argv[5:dashes]):
             os.write(error_fd, b"!")
 
         raise_oom_score(oom_score_raise)
+        bind_to_cpus(sys.argv[4])
         dump_no_core()
         reset_signals()
         os.write(error_fd, b"+")
@@ -59,6 +61,17 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def bind_to_cpus(cpus: str) -> None:
+    """Run on these CPUs alone, and so will every thread and child (sched_setaffinity(2))."""
+    if cpus == "-":
+        return
+
+    try:
+        os.sched_setaffinity(0, map(int, cpus.split(",")))
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot be kept on CPUs {cpus}: {error.strerror}") from error
 
 
 def dump_no_core() -> None:

@@ -126,10 +126,16 @@ class ShimStart:
 
 
 def start_shim(
-    argv: tuple[str, ...], env: dict[str, str], cwd: str, oom_score_raise: int, procs_file: str | None = None
+    argv: tuple[str, ...],
+    env: dict[str, str],
+    cwd: str,
+    oom_score_raise: int,
+    cpus: tuple[int, ...] = (),
+    procs_file: str | None = None,
 ) -> ShimStart:
     """Fork the shim.
 
+    :param cpus: numbers of those that it may run on; empty for all that this process has
     :param procs_file: of the control group to enter; that it could not does not stop the start
     :raises SpawnError: when even that failed; nothing is left behind
     :raises RuntimeError: on another thread than the main one, whose end would kill the child
@@ -146,7 +152,8 @@ def start_shim(
             log_fd, log_writer = _pipe(on_error, writers)
             report_fd, report_writer = _pipe(on_error, writers)
             group = [procs_file] if procs_file is not None else []
-            words = [str(os.getpid()), str(oom_score_raise), str(report_writer), *group, "--", *argv]
+            bound = ",".join(map(str, cpus)) or "-"
+            words = [str(os.getpid()), str(oom_score_raise), str(report_writer), bound, *group, "--", *argv]
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", SHIM, *words],
                 stdin=subprocess.DEVNULL,

@@ -52,6 +52,7 @@ _ELSEWHERE = (
     "cache.",
     "context.size",
     "cpu.threads",
+    "cpu.pin",
     "memory.fit_margin",
 )
 """Beginnings of settings that say nothing about how a model is computed."""

@@ -186,6 +186,7 @@ PLACEMENT: tuple[Row, ...] = (
     Row("batch.ubatch", value("--ubatch-size")),
     Row("cpu.threads", (Form(Shape.OMIT, when=("auto",), note=DEFAULT), *value("--threads"))),
     Row("cpu.threads_batch", (Form(Shape.OMIT, when=("auto",), note=DEFAULT), *value("--threads-batch"))),
+    Row("cpu.pin", (Form(Shape.OMIT, note="nothing to pass, orch binds the process itself"),)),
     Row("cpu.numa", value("--numa")),
     layers("memory.gpu_layers", "--n-gpu-layers", "--gpu-layers"),
     Row("memory.cpu_moe", option("--cpu-moe"), nearest='nearest here `memory.tensor_overrides = ["exps=CPU"]`'),

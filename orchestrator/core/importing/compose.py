@@ -85,7 +85,7 @@ def _as_items(node: YamlNode) -> list[YamlNode]:
 _MOST_EXTENSIONS = 8
 _KEYS = {
     "env_file": ("changed", "its variables are read where the file lies beside this one; give others with `--var`"),
-    "cpuset": ("lost", "orch does not bind an engine to processors; `cpu.threads` and `cpu.numa` are near"),
+    "cpuset": ("lost", "orch binds an engine to no list of CPUs; `cpu.pin` is near"),
     "deploy": ("changed", "the engine sees every device of the machine; `[environment]` can hide some"),
     "ulimits": ("changed", "limits are those of the daemon"),
     "ports": ("changed", "`gateway.port` is the address of all models"),

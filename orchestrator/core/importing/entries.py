@@ -115,6 +115,8 @@ def _read_wrappers(server: ServerCommand, entry: ImportEntry) -> None:
         said = "stands in front of the server and has no setting"
         if "numactl" in text:
             said += "; `cpu.numa` is near it"
+        elif "taskset" in text:
+            said += "; `cpu.pin` is near it"
 
         entry.add("lost", text, said, words[0].line)
     elif words:

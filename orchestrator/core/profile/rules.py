@@ -218,6 +218,16 @@ def _both_experts(facts: ProfileFacts) -> str | None:
     return None
 
 
+def _pin_with_numa(facts: ProfileFacts) -> str | None:
+    pin, numa = facts.get("cpu.pin"), facts.get("cpu.numa")
+    if pin in (None, "none") or numa in (None, "numactl"):
+        return None
+
+    return (
+        f'`cpu.pin = "{pin}"` would be undone: `cpu.numa = "{numa}"` has the engine bind its threads itself; keep one'
+    )
+
+
 def _draft_bounds(facts: ProfileFacts) -> str | None:
     low, high = facts.get("speculative.draft_min"), facts.get("speculative.draft_max")
     if isinstance(low, int) and isinstance(high, int) and low > high:
@@ -257,6 +267,7 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("memory.direct_io", "memory.mlock"), _direct_io_with("memory.mlock")),
     (("memory.direct_io", "memory.mmap"), _direct_io_with("memory.mmap")),
     (("memory.n_cpu_moe", "memory.cpu_moe"), _both_experts),
+    (("cpu.pin", "cpu.numa"), _pin_with_numa),
     (("batch.ubatch", "batch.size"), _ubatch_above_batch),
     (("chat.template_file", "chat.template"), _two_templates),
     *INPUT_RULES,

@@ -56,6 +56,9 @@ KV_TYPES = (
 q6_0 and q8_KV are the fork's; the turbo types belong to further forks of upstream, whose help lists them.
 """
 
+PINS = ("one_per_core", "fast_cores")
+"""Ways to keep an engine on some CPUs of the machine (`core/starts/cpu_pinning.py`)."""
+
 SPECULATIVE_TYPES = (
     "none", "mtp", "draft", "eagle3", "dflash", "dspark", "suffix",
     "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache",
@@ -101,6 +104,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("batch.ubatch", ("int",), "physical batch, tokens: the compute buffers grow with it", minimum=1, maximum=1048576),
     Setting("cpu.threads", ("int", "string"), "threads while generating", choices=("auto",), minimum=1, maximum=4096, instead=_AUTO_THREADS),
     Setting("cpu.threads_batch", ("int", "string"), "threads while processing prompts", choices=("auto",), minimum=1, maximum=4096, instead=_AUTO_THREADS),
+    Setting("cpu.pin", ("string",), "CPUs that the engine is kept on: one of each core, or of each fast core, with a thread for each", choices=("none", *PINS)),
     Setting("cpu.numa", ("string",), "NUMA placement", choices=("distribute", "isolate", "numactl")),
     Setting("kv.k", ("string",), "type of the K cache", choices=KV_TYPES),
     Setting("kv.v", ("string",), "type of the V cache; quantised types need flash attention", choices=KV_TYPES),

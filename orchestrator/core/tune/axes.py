@@ -1,15 +1,15 @@
 """Which settings of a profile are worth trying on this machine. Pure.
 
 In the order in which they are searched: what speculates and how far, the micro-batch, what changes answers (only where
-the user allows it), one memory axis, threads, the fork's kernels for experts, and last below which probability a
-drafter stops. A memory axis is the margin of a fit or the layers of experts on the host, never both: each moves the
-other.
+the user allows it), one memory axis, threads and the CPUs that they run on, the fork's kernels for experts, and last
+below which probability a drafter stops. A memory axis is the margin of a fit or the layers of experts on the host,
+never both: each moves the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.profile.settings import Value
@@ -41,6 +41,7 @@ class TuneFacts:
     :param mtp: whether the model has blocks that draft
     :param expert_layers: of the model; 0 for a dense one
     :param fewest_n_cpu_moe: that fit by the plan; None without a plan
+    :param pins: values of `cpu.pin` that leave out CPUs of this machine, with how many stay
     :param host_weights: whether some weights are, or may be, in host memory
     """
 
@@ -54,6 +55,7 @@ class TuneFacts:
     host_weights: bool
     context_tokens: int
     fewest_n_cpu_moe: int | None = None
+    pins: Mapping[str, int] = field(default_factory=dict)
 
 
 def space_of(facts: TuneFacts, allowed: Sequence[str]) -> Space:
@@ -147,7 +149,7 @@ def _memory(facts: TuneFacts) -> Iterator[Axis]:
 
 
 def _host(facts: TuneFacts) -> Iterator[Axis]:
-    """Yield the threads of generating and of prompts, where weights are in host memory."""
+    """Yield threads of generating, threads of prompts and their CPUs, where weights are in host memory."""
     if not facts.host_weights or facts.cpus < 2:
         return
 
@@ -156,6 +158,25 @@ def _host(facts: TuneFacts) -> Iterator[Axis]:
         numbers = {facts.cores // 2, facts.cores - 1, facts.cores, facts.cpus} - {0}
         values = [*sorted(numbers | ({now} if isinstance(now, int) else set())), *([now] if now == "auto" else [])]
         yield _axis(name, "speed", [(str(each), ((key, _toml(each)),)) for each in values], values.index(now))
+
+    yield _pin(facts)
+
+
+def _pin(facts: TuneFacts) -> Axis:
+    """Return the axis of CPUs: all, or some of them with a thread for each, whatever the axes of threads have."""
+    now = str(facts.settings.get("cpu.pin", "none"))
+    choices = []
+    for pin in dict.fromkeys(("none", *facts.pins, now)):
+        pairs = [("cpu.pin", _toml(pin))]
+        if pin in facts.pins:
+            count = str(facts.pins[pin])
+            written = [key for key in ("cpu.threads", "cpu.threads_batch") if isinstance(facts.settings.get(key), int)]
+            pairs += [(key, count) for key in written]
+
+        mutes = ("threads", "threads_batch") if pin not in ("none", now) else ()
+        choices.append(AxisChoice(pin, tuple(pairs), mutes))
+
+    return Axis("pin", "speed", tuple(choices), [choice.label for choice in choices].index(now))
 
 
 def _fork(facts: TuneFacts) -> Iterator[Axis]:

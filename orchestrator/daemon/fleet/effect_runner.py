@@ -277,6 +277,7 @@ class EffectRunner:
             env=dict(rendered.env),
             cwd=launch.directory,
             instance=launch.instance,
+            cpus=rendered.cpus,
             group=memory_scope.group,
         )
         try:

@@ -10,6 +10,8 @@ import pytest
 from orchestrator.core.errors import UsageError
 from orchestrator.core.profile.profile import DEMO_MODEL, EngineOverride, Profile
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.starts.cpu_pinning import LogicalCpu
+from orchestrator.engines import render
 from orchestrator.engines.registry import Engine, EngineRegistry
 from orchestrator.engines.render import KEY_FILE_PLACEHOLDER, PORT_PLACEHOLDER, render_profile
 from tests.unit.engines.engine_scripts import FORK_NEW, UPSTREAM, engine, paths_below
@@ -117,3 +119,20 @@ def test_the_fork_is_asked_for_a_flag_that_its_help_does_not_list(tmp_path: Path
 def test_upstream_is_asked_nothing_as_its_help_lists_every_flag(tmp_path: Path, upstream: Engine) -> None:
     with pytest.raises(UsageError):
         render_profile(paths_below(tmp_path), replace(PROFILE, extra_args=("--of-tomorrow",)), upstream)
+
+
+@pytest.mark.parametrize("which", ["upstream", "fork"])
+def test_a_pinned_engine_has_its_cpus_and_a_thread_for_each(
+    tmp_path: Path, which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smt = tuple(LogicalCpu(number, str(number % 2)) for number in range(4))
+    monkeypatch.setattr(render, "read_topology", lambda: smt)
+    found: Engine = request.getfixturevalue(which)
+    paths, pinned = paths_below(tmp_path), replace(PROFILE, settings={"cpu.pin": "one_per_core"})
+    launch = render_profile(paths, pinned, found)
+    assert (launch.cpus, value_of("--threads", launch.argv)) == ((0, 1), "2")
+    assert [note for note in launch.notes if "CPUs 0-1 of 4" in note]
+    assert "cpu.threads" not in launch.profile.settings
+    chosen = render_profile(paths, replace(PROFILE, settings={**pinned.settings, "cpu.threads": 1}), found)
+    assert (chosen.cpus, value_of("--threads", chosen.argv)) == ((0, 1), "1")
+    assert render_profile(paths, PROFILE, found).cpus == ()

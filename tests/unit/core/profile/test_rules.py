@@ -44,6 +44,7 @@ FIT: Settings = {"memory.fit": True}
         ({"memory.direct_io": True, "memory.mmap": True}, "unknown", "two ways of loading"),
         ({"memory.cpu_moe": True, "memory.n_cpu_moe": 3}, "unknown", "keep one"),
         ({"batch.ubatch": 4096}, "unknown", "would be cut"),
+        ({"cpu.pin": "fast_cores", "cpu.numa": "distribute"}, "unknown", "would be undone"),
         ({"chat.template": "a", "chat.template_file": "/t"}, "unknown", "keep one"),
     ],
 )
@@ -67,6 +68,8 @@ def test_a_combination_that_cannot_work_is_refused_with_the_reason(settings: Set
         ({"kv.v": "f16", "attention.flash": "off"}, "upstream"),
         ({"kv.v": "q8_0", "attention.flash": "auto"}, "upstream"),
         ({"batch.size": 4096, "batch.ubatch": 4096}, "upstream"),
+        ({"cpu.pin": "fast_cores", "cpu.numa": "numactl"}, "unknown"),
+        ({"cpu.pin": "none", "cpu.numa": "distribute"}, "unknown"),
         ({"speculative.type": "mtp", "kv.k": "q8_0", "speculative.kv_k": "q8_0"}, "ik"),
     ],
 )

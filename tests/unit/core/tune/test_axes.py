@@ -81,6 +81,27 @@ def test_threads_are_an_axis_where_weights_are_in_host_memory() -> None:
     assert [each.label for each in axes(CARD)["threads"].choices] == ["4", "7", "8", "16", "auto"]
 
 
+HYBRID = replace(CPU, cores=24, cpus=32, pins={"one_per_core": 24, "fast_cores": 8})
+
+
+def test_cpus_are_an_axis_where_the_machine_has_a_choice_of_them() -> None:
+    assert "pin" not in axes(CPU)
+    assert "pin" not in axes(replace(HYBRID, devices=1, host_weights=False))
+    pin = axes(HYBRID)["pin"]
+    assert [each.label for each in pin.choices] == ["none", "one_per_core", "fast_cores"]
+    assert (now(pin), pin.choices[2].settings) == ("none", (("cpu.pin", '"fast_cores"'),))
+
+
+def test_another_set_of_cpus_has_a_thread_for_each_whatever_the_axes_of_threads_have() -> None:
+    written = replace(HYBRID, settings=settings(cpu__threads=32, cpu__threads_batch=32))
+    space = space_of(written, ())
+    fast = tuple(2 if axis.name == "pin" else 0 for axis in space.axes)
+    found = space.settings(space.canonical(fast))
+    assert (found["cpu.pin"], found["cpu.threads"], found["cpu.threads_batch"]) == ('"fast_cores"', "8", "8")
+    pinned = replace(HYBRID, settings=settings(cpu__pin="fast_cores"))
+    assert [each.mutes for each in axes(pinned)["pin"].choices] == [(), ("threads", "threads_batch"), ()]
+
+
 def test_kernels_for_experts_are_the_forks_own() -> None:
     assert "fused_moe" not in axes(CARD)
     fork = axes(replace(CARD, kind="ik"))
