@@ -43,6 +43,7 @@ VERBS: dict[str, str] = {
     "models": "list and remove the models on this machine's disk",
     "engines": "find, build, update, roll back and probe engines",
     "verify": "check that an engine computes rightly, by itself or against another one",
+    "vram": "show who holds device memory, and get back what the desktop takes",
     "margins": "show or forget the memory margins that were learned",
     "quarantine": "show or clear the requests that are refused because engines died of them",
     "explain": "say why an engine failed, from its log",
@@ -75,8 +76,8 @@ _SETUP = frozenset(
 )
 """The verbs in `cli/setup`."""
 
-_RESIDENTS = frozenset({"load", "unload", "pin"})
-"""The verbs in `cli/residents`; the others are in `cli/operate`."""
+_FOLDERS = {"setup": _SETUP, "residents": frozenset({"load", "unload", "pin"}), "vram": frozenset({"vram"})}
+"""The folders of `cli` and their verbs; the others are in `cli/operate`."""
 
 _MODULES = {"import": "import_profiles"}
 """The modules that are not named as their verb, as Python keeps the word for itself."""
@@ -171,7 +172,7 @@ def _dispatch(words: list[str]) -> int:
 
 def module_of(verb: str) -> str:
     """Return the name of the module that carries out a verb."""
-    folder = "setup" if verb in _SETUP else "residents" if verb in _RESIDENTS else "operate"
+    folder = next((name for name, verbs in _FOLDERS.items() if verb in verbs), "operate")
     return f"orchestrator.cli.{folder}.{_MODULES.get(verb, verb)}"
 
 

@@ -20,6 +20,7 @@ class GpuReading:
     `used_mib` is what nobody can allocate any more: what processes hold and `reserved_mib`, the driver's own, where it
     tells that apart. What a driver does not tell is None. `processes` is pid to MiB, of those the driver tells about
     (NVIDIA: everybody's, nobody's in most containers; AMD: those that were asked for). `utilization` is 0 to 1.
+    `pci_address` is as in `0000:03:00.0`, and AMD's devices have it alone.
     """
 
     index: int
@@ -40,6 +41,7 @@ class GpuReading:
     pcie_tx_mib_s: float | None = None
     energy_j: float | None = None
     reserved_mib: int | None = None
+    pci_address: str = ""
 
 
 class GpuProvider(Protocol):
@@ -97,6 +99,11 @@ class GpuReader:
 
     def watch(self, pids: Collection[int]) -> None:
         self._pids = frozenset(pids)
+
+    @property
+    def late(self) -> bool:
+        """Whether a driver was asked and has not answered yet."""
+        return self._answered is not None
 
     def read(self) -> tuple[GpuReading, ...]:
         age_s = self.age_s

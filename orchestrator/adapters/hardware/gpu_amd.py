@@ -1,8 +1,8 @@
 """AMD devices through sysfs of the amdgpu driver: no library, no process started.
 
-Sources: Documentation/gpu/amdgpu/driver-misc.rst and thermal.rst (sysfs), Documentation/gpu/drm-usage-stats.rst
-(fdinfo) of the kernel. Limits: an APU's `vram` is only what the firmware set aside, and memory that a kernel before
-6.5 gave out through /dev/kfd (ROCm) is in the device's total alone. `pcie_bw` is left out: reading it takes a second.
+Sources: Documentation/gpu/amdgpu/driver-misc.rst and thermal.rst of the kernel. Limits: an APU's `vram` is only what
+the firmware set aside, and memory that a kernel before 6.5 gave out through /dev/kfd (ROCm) is in the device's total
+alone. `pcie_bw` is left out: reading it takes a second.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import os
 import re
 from collections.abc import Collection
 
+from orchestrator.adapters.hardware.drm_clients import vram_by_device
 from orchestrator.adapters.hardware.gpu import GpuReading
 
 VENDOR = "0x1002"
 _CARD = re.compile(r"card(\d+)")
-_FIELD = re.compile(r"^(drm-[a-z-]+):\s*(.+?)\s*$", re.MULTILINE)
-_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 
 class AmdSysfs:
@@ -37,7 +36,7 @@ class AmdSysfs:
         if not self._devices:
             return None
 
-        held = _vram_by_device(self._proc, pids)
+        held = vram_by_device(self._proc, pids).held
         readings = (_reading(device, at, held) for at, device in enumerate(self._devices))
         return tuple(reading for reading in readings if reading is not None)
 
@@ -82,6 +81,7 @@ def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuRea
         used_mib=used >> 20,
         total_mib=total >> 20,
         uuid=_text(device, "unique_id") or address,
+        pci_address=address,
         vendor="amd",
         processes=processes or None,
         utilization=None if busy is None else busy / 100,
@@ -91,40 +91,6 @@ def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuRea
         sm_clock_mhz=None if core_hz is None else core_hz // 1_000_000,
         memory_clock_mhz=None if memory_hz is None else memory_hz // 1_000_000,
     )
-
-
-def _vram_by_device(proc: str, pids: Collection[int]) -> dict[str, dict[int, int]]:
-    """Return PCI address to pid to bytes of VRAM. A descriptor that was duplicated shows the same client again."""
-    clients: dict[tuple[str, int, str], int] = {}
-    for pid in pids:
-        directory = os.path.join(proc, str(pid), "fdinfo")
-        try:
-            names = os.listdir(directory)
-        except OSError:  # the process is gone, or another user's
-            continue
-
-        for name in names:
-            text = _text(directory, name)
-            if "drm-driver" not in text:
-                continue
-
-            fields = dict(_FIELD.findall(text))
-            size = fields.get("drm-memory-vram") or fields.get("drm-resident-vram")
-            if fields.get("drm-driver") == "amdgpu" and size is not None:
-                clients[fields.get("drm-pdev", ""), pid, fields.get("drm-client-id", name)] = _bytes(size)
-
-    held: dict[str, dict[int, int]] = {}
-    for (address, pid, _), size_bytes in clients.items():
-        of_device = held.setdefault(address, {})
-        of_device[pid] = of_device.get(pid, 0) + size_bytes
-
-    return held
-
-
-def _bytes(text: str) -> int:
-    """Return `1234 KiB` as bytes; 0 for anything that is no size."""
-    number, _, unit = text.partition(" ")
-    return int(number) * _UNITS[unit] if number.isdecimal() and unit in _UNITS else 0
 
 
 def _address(device: str) -> str:

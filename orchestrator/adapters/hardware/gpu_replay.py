@@ -56,6 +56,7 @@ class Device(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pcie_tx_mib_s: float | None = None
     energy_j: float | None = None
     reserved_mib: int | None = None
+    pci_address: str = ""
 
 
 class Recording(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -73,6 +73,7 @@ def test_everything_that_sysfs_tells_is_read_in_our_units(tree: Tree) -> None:
             used_mib=9000,
             total_mib=24560,
             uuid="1f2e3d",
+            pci_address="0000:03:00.0",
             vendor="amd",
             utilization=0.83,
             power_w=212.0,
@@ -101,9 +102,17 @@ def test_memory_of_processes_counts_each_client_once(tree: Tree) -> None:
     tree.write("proc/77/fdinfo/4", FDINFO.format(client=5, kib=2048 * 1024))
     tree.write("proc/77/fdinfo/5", FDINFO.format(client=6, kib=1024))
     tree.write("proc/77/fdinfo/0", "pos:\t0\nflags:\t0100000\n")
-    tree.write("proc/78/fdinfo/3", FDINFO.format(client=7, kib=4096).replace("amdgpu", "i915"))
+    tree.write("proc/78/fdinfo/3", FDINFO.format(client=7, kib=4096).replace("03:00.0", "04:00.0"))
     assert read(tree, 77, 78, 79)[0].processes == {77: 2049}
     assert read(tree)[0].processes is None
+
+
+def test_a_client_that_two_processes_have_open_counts_once(tree: Tree) -> None:
+    """A compositor gives its descriptor on to its helpers; a fork has the same."""
+    tree.write("proc/78/fdinfo/9", FDINFO.format(client=5, kib=2048 * 1024))
+    tree.write("proc/77/fdinfo/3", FDINFO.format(client=5, kib=2048 * 1024))
+    tree.write("proc/78/fdinfo/3", FDINFO.format(client=8, kib=1024))
+    assert read(tree, 78, 77)[0].processes == {77: 2048, 78: 1}
 
 
 def test_cards_of_others_are_not_ours(tmp_path: Path) -> None:

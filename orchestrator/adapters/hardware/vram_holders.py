@@ -1,0 +1,166 @@
+"""The machine's answer to "who holds device memory": devices, processes, and what could not be seen. Blocks.
+
+NVIDIA's driver tells the memory of every process; of AMD's and Intel's the kernel tells it, process by process. What a
+process is, /proc says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+from collections.abc import Collection, Mapping
+
+from orchestrator.adapters.hardware.drm_clients import DrmMemory, vram_by_device
+from orchestrator.adapters.hardware.gpu import GpuReader
+from orchestrator.core.vram.process_kinds import ProcessFacts
+from orchestrator.core.vram.report import DeviceFigures, VramReport, vram_report
+
+INTEL_DRIVERS = ("i915", "xe")
+PATIENCE_S = 8.0
+"""Without its persistence daemon NVIDIA's driver takes seconds to wake its cards."""
+
+HOST_PIDS = "pid:[4026531836]"
+"""The pid namespace of the host: PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h."""
+
+_CONTAINER = re.compile(r"(docker|libpod|podman|containerd|crio|kubepods|lxc|nspawn)")
+
+
+def read_vram(gpus: GpuReader, profiles: Mapping[int, str], root: str = "/") -> VramReport:
+    """Return who holds the memory of each device.
+
+    :param profiles: of the engines that this orch runs, by pid
+    :param root: the directory with `sys` and `proc`
+    """
+    proc = os.path.join(root, "proc")
+    pids = _pids(proc)
+    gpus.watch(profiles)
+    readings = gpus.read_now()
+    cards = _intel_cards(os.path.join(root, "sys/class/drm"))
+    asked = any(each.vendor == "amd" for each in readings) or bool(cards)
+    drm = vram_by_device(proc, pids) if asked else DrmMemory({}, ())
+    devices = []
+    for each in readings:
+        told = each.vendor == "nvidia" or not each.pci_address
+        processes = each.processes if told else _in_mib(drm.held.get(each.pci_address, {}))
+        devices.append(
+            DeviceFigures(
+                each.index, each.name, each.used_mib, each.total_mib, each.reserved_mib, processes,
+                "driver" if told else "fdinfo",
+            )
+        )  # fmt: skip
+
+    first = max((each.index + 1 for each in devices), default=0)
+    held = [(name, _in_mib(drm.held[address])) for address, name in cards.items() if address in drm.held]
+    for index, (name, processes) in enumerate(held, first):
+        devices.append(DeviceFigures(index, name, None, None, None, processes, "fdinfo"))
+
+    holding = {pid for each in devices for pid in each.processes or ()}
+    facts = {pid: found for pid in holding if (found := process_facts(proc, pid)) is not None}
+    return vram_report(devices, facts, profiles, _notes(gpus, root, drm.unreadable))
+
+
+def process_facts(proc: str, pid: int) -> ProcessFacts | None:
+    """Return what /proc shows of a process; None when it shows none of this number."""
+    directory = os.path.join(proc, str(pid))
+    comm = _bytes(directory, "comm")
+    if comm is None:
+        return None
+
+    program = ""
+    with contextlib.suppress(OSError):  # another user's
+        program = os.readlink(os.path.join(directory, "exe"))
+
+    words = (_bytes(directory, "cmdline") or b"").rstrip(b"\0").split(b"\0")
+    container = _CONTAINER.search(_text(_bytes(directory, "cgroup")))
+    return ProcessFacts(
+        pid=pid,
+        comm=_text(comm).strip(),
+        words=tuple(_text(word) for word in words if word),
+        program=program,
+        user=_other_user(directory),
+        container=container[1] if container else None,
+    )
+
+
+def _pids(proc: str) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(proc) if name.isdecimal()]
+    except OSError:  # no /proc at all
+        return []
+
+
+def _intel_cards(drm: str) -> dict[str, str]:
+    """Return PCI address to name of each card of Intel's."""
+    try:
+        names = sorted(name for name in os.listdir(drm) if re.fullmatch(r"card\d+", name))
+    except OSError:  # no graphics driver at all
+        return {}
+
+    cards = {}
+    for name in names:
+        device = os.path.join(drm, name, "device")
+        lines = _text(_bytes(device, "uevent")).splitlines()
+        fields = dict(line.split("=", 1) for line in lines if "=" in line)
+        if fields.get("DRIVER") in INTEL_DRIVERS and "PCI_SLOT_NAME" in fields:
+            number = _text(_bytes(device, "device")).strip()
+            cards[fields["PCI_SLOT_NAME"]] = f"Intel {number} ({fields['DRIVER']})"
+
+    return cards
+
+
+def _notes(gpus: GpuReader, root: str, unreadable: Collection[int]) -> list[str]:
+    """Return what could not be seen, for people."""
+    notes = []
+    if gpus.late:
+        notes.append("a driver has not answered in time: what is shown may be old, or lack its devices")
+
+    proc = os.path.join(root, "proc")
+    programs = sum(1 for pid in unreadable if _bytes(os.path.join(proc, str(pid)), "cmdline"))  # not the kernel's
+    if programs:
+        what = "1 process" if programs == 1 else f"{programs} processes"
+        notes.append(f"{what} of other users could not be looked at: `sudo orch vram` sees them as well")
+
+    try:
+        inside = os.readlink(os.path.join(proc, "self/ns/pid")) != HOST_PIDS
+    except OSError:  # a tree of a test, or a /proc without namespaces
+        inside = False
+
+    if inside:
+        notes.append("orch runs in a container: processes outside of it are not seen, their memory is told of nobody")
+
+    return notes
+
+
+def _in_mib(held: Mapping[int, int]) -> dict[int, int]:
+    """Return pid to MiB, without those that hold less than one."""
+    return {pid: size >> 20 for pid, size in held.items() if size >> 20}
+
+
+def _other_user(directory: str) -> str | None:
+    """Return the name of the user whose process it is; None where it is this process's own."""
+    try:
+        uid = os.stat(directory).st_uid
+    except OSError:  # gone meanwhile
+        return None
+
+    if uid == os.geteuid():
+        return None
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # of a container, say
+        return str(uid)
+
+
+def _bytes(directory: str, name: str) -> bytes | None:
+    try:
+        with open(os.path.join(directory, name), "rb") as file:
+            return file.read()
+    except OSError:  # gone, another user's, or not on this kernel
+        return None
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")

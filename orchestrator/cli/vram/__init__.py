@@ -1,0 +1,1 @@
+"""`orch vram`: who holds device memory, and how the desktop gives its share back."""
