@@ -74,12 +74,6 @@ class DaemonLink:
             if time.monotonic() > deadline:
                 raise TimedOutError(f"{target} was not ready after {SWITCH_S:g} s", hint="look at `orch status`")
 
-    def check_lease(self) -> None:
-        """:raises LeaseEndedError: when the lease is over; that may be told a moment after what it has ended"""
-        if self._lease is not None:
-            time.sleep(LOOK_S)
-            self._lease.check()
-
     def strangers(self, prefix: str) -> int:
         """Return how many requests of others wait or run."""
         return sum(not each["id"].startswith(prefix) for each in self._get("/v1/requests")["requests"])

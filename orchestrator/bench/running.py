@@ -136,7 +136,6 @@ def start_target(link: DaemonLink, target: BenchTarget) -> None:
     except (LeaseEndedError, NotRunningError, TimedOutError):
         raise
     except OrchError as error:
-        link.check_lease()  # somebody else has switched: that is no fault of the target
         raise StartFailedError(error) from error
 
 

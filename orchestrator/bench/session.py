@@ -110,11 +110,10 @@ def begin_pair(
 ) -> dict[str, Any]:
     """Run a bench of two targets, and return its report."""
     targets = shell.parse(texts)
-    before = shell.running()
     with bench_profiles(shell.paths, targets):  # a wrong setting is told before anything is kept or started
         sides = _described(shell, dict(zip(_SIDES, targets, strict=True)))
 
-    spec = BenchSpec(plan, workload, tokens, sides, before, tuple(command), shell.machine())
+    spec = BenchSpec(plan, workload, tokens, sides, tuple(command), shell.machine())
     run = shell.store.begin(time.time(), "pair", " ".join(texts), spec_to_json(spec))
     return _go_on(shell, run, spec, BenchProgress())
 

@@ -1,4 +1,4 @@
-"""Amounts as people write them on a command line: `12G`, `11500M`, `32k`, `15m`."""
+"""Amounts as people write them on a command line (`12G`, `11500M`, `32k`, `15m`), and a change as they read it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _MIB = {"m": 1, "g": 1 << 10, "t": 1 << 20}
 _TIME = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _TIMES = {"": 1, "k": 1 << 10, "m": 1 << 20}
+
+
+def shown_change(ratio: float) -> str:
+    """Return a ratio as the change that it is: `+12.5 %` of 1.125."""
+    return f"{100 * (ratio - 1):+.1f} %" if ratio <= 10 else "over +900 %"
 
 
 def parse_memory(text: str, option: str) -> int:

@@ -44,7 +44,7 @@ def sweep_unused_trial_profiles(paths: Paths) -> list[str]:
 
     :return: the names of the profiles
     """
-    with contextlib.suppress(AlreadyRunningError, OSError), bench_lock(paths.bench_file):
+    with contextlib.suppress(AlreadyRunningError, OSError), bench_lock(paths.bench_file, patience_s=0):
         return sweep_trial_profiles(paths)
 
     return []

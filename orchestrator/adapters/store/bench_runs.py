@@ -7,22 +7,21 @@ sees to; others read meanwhile.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from orchestrator.adapters.store.exclusive import exclusive_lock, is_locked
 from orchestrator.core.errors import AlreadyRunningError, OrchError
 
 VERSION = 1
 TUNE = "tune"
-LOCK_TRIES = 5
-LOCK_RETRY_S = 0.05
+LOOK_S = 0.2
+"""For one that only looks whether a bench runs, which holds the lock for a moment."""
 """Who looks whether a bench runs has the lock for an instant."""
 
 _TABLES = (
@@ -128,9 +127,8 @@ class BenchStore:
     def _in_use(self) -> bool:
         """Return whether a bench runs: what is kept of one that was killed says so for ever."""
         try:
-            with bench_lock(self.path, tries=1):
-                return False
-        except (AlreadyRunningError, OSError):
+            return is_locked(f"{self.path}.lock")
+        except OSError:
             return True
 
     def benches(self) -> list[KeptRun]:
@@ -204,25 +202,11 @@ class BenchStore:
             raise OrchError(f"{self.path} cannot be used", details=(str(error),), hint=hint) from error
 
 
-@contextlib.contextmanager
-def bench_lock(path: str, tries: int = LOCK_TRIES) -> Iterator[None]:
+def bench_lock(path: str, patience_s: float = LOOK_S) -> contextlib.AbstractContextManager[None]:
     """Be the one bench that runs, or see to it that none does.
 
     :param path: of the benches' file
     :raises AlreadyRunningError: when another one is
     """
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        for left in reversed(range(tries)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not left:
-                    raise AlreadyRunningError("another bench runs here", hint="wait for its end, or stop it") from None
-
-                time.sleep(LOCK_RETRY_S)
-
-        yield
-    finally:
-        os.close(descriptor)
+    busy = AlreadyRunningError("another bench runs here", hint="wait for its end, or stop it")
+    return exclusive_lock(f"{path}.lock", busy, patience_s)

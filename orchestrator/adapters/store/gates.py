@@ -7,23 +7,20 @@ takes it for `interrupted`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+from orchestrator.adapters.store.exclusive import exclusive_lock, is_locked
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.errors import AlreadyRunningError
 from orchestrator.core.setup.build_gate import GateState
 
 _log = logging.getLogger(__name__)
 _KEPT = 100
-_LOCK_S = 0.5
-"""For a look at whether a gate runs to end, which holds the lock for a moment."""
+_LOOK_S = 0.5
+"""For one that only looks whether a gate runs, which holds the lock for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +52,18 @@ class GateStore:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Be the one gate that runs.
 
         :raises AlreadyRunningError: when another one does
         """
-        with self._opened_lock() as descriptor:
-            deadline = time.monotonic() + _LOCK_S
-            while not _locks(descriptor, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
-                    raise AlreadyRunningError("another new build is being judged", hint="wait for its end, or stop it")
-
-                time.sleep(_LOCK_S / 20)
-
-            yield
+        busy = AlreadyRunningError("another new build is being judged", hint="wait for its end, or stop it")
+        return exclusive_lock(f"{self._path}.lock", busy, _LOOK_S)
 
     def find(self, engine: str, build: str) -> GateRecord | None:
         """Return what became of a build; a gate that nobody runs any more was interrupted."""
         found = _read(self._entries().get(_name(engine, build)))
-        if found is None or found.state != "running" or self._is_running():
+        if found is None or found.state != "running" or is_locked(f"{self._path}.lock"):
             return found
 
         return replace(found, state="interrupted", reason="the gate did not come to its end")
@@ -96,20 +85,6 @@ class GateStore:
         entries[name] = asdict(replace(record, when=now))
         save_state(self._path, {"gates": dict(list(entries.items())[-_KEPT:])})
 
-    def _is_running(self) -> bool:
-        with self._opened_lock() as descriptor:
-            return not _locks(descriptor, fcntl.LOCK_SH)
-
-    @contextlib.contextmanager
-    def _opened_lock(self) -> Iterator[int]:
-        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(f"{self._path}.lock", flags, 0o600)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
     def _entries(self) -> dict[str, Any]:
         state, notice = load_state(self._path)
         if notice:
@@ -121,15 +96,6 @@ class GateStore:
 
 def _name(engine: str, build: str) -> str:
     return f"{engine}@{build}"
-
-
-def _locks(descriptor: int, how: int) -> bool:
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-
-    return True
 
 
 def _read(entry: Any) -> GateRecord | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.bench.text import FIGURES, shown, table
+from orchestrator.core.quantities import shown_change
 
 
 def bench_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,4 +66,4 @@ def _ratio(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> float |
 
 
 def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+    return "-" if ratio is None else shown_change(ratio)

@@ -15,16 +15,12 @@ from orchestrator.core.bench.workloads import BenchPrompt, Workload
 
 @dataclass(frozen=True, slots=True)
 class BenchSpec:
-    """All that a bench is gone on with.
-
-    :param before: profile and engine that ran when it began, and are to run at its end
-    """
+    """All that a bench is gone on with."""
 
     plan: BenchPlan
     workload: Workload
     tokens: int
     sides: Mapping[Side, BenchSide]
-    before: tuple[str, str] | None
     command: tuple[str, ...]
     machine: Mapping[str, Any]
 
@@ -45,7 +41,6 @@ def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
         ),
         tokens=found["tokens"],
         sides={side: side_from_json(found["sides"][side]) for side in found["sides"]},
-        before=tuple(found["before"]) if found["before"] else None,
         command=tuple(found["command"]),
         machine=found["machine"],
     )

@@ -17,6 +17,7 @@ from orchestrator.core.bench.blocks import (
 from orchestrator.core.bench.conditions import SIDES, BenchCondition, BenchSide, find_conditions
 from orchestrator.core.bench.estimator import BenchEstimate, Side, Verdict, estimate, level_of, median
 from orchestrator.core.bench.figures import BenchAnswer
+from orchestrator.core.quantities import shown_change
 
 
 def bench_report(
@@ -170,18 +171,18 @@ def verdict_text(report: Mapping[str, Any]) -> str:
     if report["ratio"] is None:
         return "nothing can be said yet: fewer than two pairs of blocks were measured"
 
-    interval = f"{_percent(report['low'])} to {_percent(report['high'])}"
+    interval = f"{shown_change(report['low'])} to {shown_change(report['high'])}"
     names = {side: f"{side.upper()} ({report[side]['target']})" for side in SIDES}
     match report["verdict"]:
         case "b_faster":
-            text = f"{names['b']} is faster than {names['a']} by {_percent(report['ratio'])} ({interval})"
+            text = f"{names['b']} is faster than {names['a']} by {shown_change(report['ratio'])} ({interval})"
         case "a_faster":
-            turned = f"{_percent(1 / report['high'])} to {_percent(1 / report['low'])}"
-            text = f"{names['a']} is faster than {names['b']} by {_percent(1 / report['ratio'])} ({turned})"
+            turned = f"{shown_change(1 / report['high'])} to {shown_change(1 / report['low'])}"
+            text = f"{names['a']} is faster than {names['b']} by {shown_change(1 / report['ratio'])} ({turned})"
         case "same":
-            text = f"no difference worth having: B over A {_percent(report['ratio'])} ({interval})"
+            text = f"no difference worth having: B over A {shown_change(report['ratio'])} ({interval})"
         case _:
-            text = f"undecided: B over A {_percent(report['ratio'])} ({interval})"
+            text = f"undecided: B over A {shown_change(report['ratio'])} ({interval})"
 
     return f"{text} in {_METRIC_TEXTS[report['metric']]}, on these prompts" + (
         "; under conditions" if report["conditional"] else ""
@@ -194,10 +195,6 @@ _METRIC_TEXTS = {
     "prompt": "reading prompts",
     "ttft": "the time to the first token",
 }
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %" if ratio <= 10 else "over +900 %"
 
 
 def shown_conditions(conditions: Sequence[BenchCondition]) -> list[str]:

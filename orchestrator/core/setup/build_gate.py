@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.core.bench.gate import PASSES, GateSpeed
+from orchestrator.core.quantities import shown_change
 from orchestrator.core.verify.checks import Verdict
 
 GateState = Literal["running", "interrupted", "accepted", "waiting", "refused", "undecided"]
@@ -109,7 +110,7 @@ def decide(truth: GateDecision, speed: BuildSpeed | NotCompared | DoesNotServe, 
 
 def speed_text(found: BuildSpeed, tolerate_slower: float) -> str:
     """Return what was measured in a sentence, with its interval and what is tolerated."""
-    interval = f"{_percent(found.low)} to {_percent(found.high)}"
+    interval = f"{shown_change(found.low)} to {shown_change(found.high)}"
     words = {
         "fast_enough": "no slower than is tolerated",
         "too_slow": "too slow",
@@ -124,14 +125,10 @@ def speed_text(found: BuildSpeed, tolerate_slower: float) -> str:
         else ""
     )
     return (
-        f"{words}: {_percent(found.ratio)} ({interval}) with `{found.profile}` against {found.against}, "
+        f"{words}: {shown_change(found.ratio)} ({interval}) with `{found.profile}` against {found.against}, "
         f"-{100 * tolerate_slower:g} % is tolerated{open_end}"
     )
 
 
 def _names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"

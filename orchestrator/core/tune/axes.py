@@ -40,7 +40,6 @@ class TuneFacts:
     :param settings: of the profile on its engine
     :param mtp: whether the model has blocks that draft
     :param expert_layers: of the model; 0 for a dense one
-    :param fewest_n_cpu_moe: that fit by the plan; None without a plan
     :param pins: values of `cpu.pin` that leave out CPUs of this machine, with how many stay
     :param host_weights: whether some weights are, or may be, in host memory
     """
@@ -54,7 +53,6 @@ class TuneFacts:
     cpus: int
     host_weights: bool
     context_tokens: int
-    fewest_n_cpu_moe: int | None = None
     pins: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -141,9 +139,8 @@ def _memory(facts: TuneFacts) -> Iterator[Axis]:
 
     layers = settings.get("memory.n_cpu_moe")
     if isinstance(layers, int) and facts.expert_layers:
-        fewest = facts.fewest_n_cpu_moe or 0
         around = {layers + step for step in EXPERT_STEPS}
-        counts = sorted({layers, *(each for each in around if fewest <= each <= facts.expert_layers)}, reverse=True)
+        counts = sorted({layers, *(each for each in around if 0 <= each <= facts.expert_layers)}, reverse=True)
         rows = [(str(each), (("memory.n_cpu_moe", str(each)),)) for each in counts]
         yield _axis("n_cpu_moe", "memory", rows, counts.index(layers))
 

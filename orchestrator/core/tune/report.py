@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import exp
 from typing import Any
 
+from orchestrator.core.quantities import shown_change
 from orchestrator.core.tune.records import TuneProgress, TuneSpec
 from orchestrator.core.tune.search import TuneFound, TuneTrial
 
@@ -80,12 +81,12 @@ def verdict_line(report: Mapping[str, Any]) -> str:
 
     if report["confirmed"]:
         return (
-            f"{name}: {words} answers a {report['use']['name']} turn {_percent(found['ratio'])} faster "
-            f"({_percent(found['low'])} to {_percent(found['high'])})"
+            f"{name}: {words} answers a {report['use']['name']} turn {shown_change(found['ratio'])} faster "
+            f"({shown_change(found['low'])} to {shown_change(found['high'])})"
         )
 
     what = _NOT_FASTER.get(found["verdict"], "not certain to be faster")
-    told = f" ({_percent(found['low'])} to {_percent(found['high'])})" if found["ratio"] is not None else ""
+    told = f" ({shown_change(found['low'])} to {shown_change(found['high'])})" if found["ratio"] is not None else ""
     return f"{name}: {words} is {what}{told}; the settings stay as they are"
 
 
@@ -150,7 +151,7 @@ def comments_of(report: Mapping[str, Any], today: str) -> dict[str, str]:
     :param today: the date, as 2026-01-31
     """
     found = report["confirmation"]
-    gained = f"{_percent(found['low'])} to {_percent(found['high'])}"
+    gained = f"{shown_change(found['low'])} to {shown_change(found['high'])}"
     return dict.fromkeys(
         report["proposal"],
         f"orch tune, {today}, {report['build']}: a {report['use']['name']} turn {gained} faster, with all that it set",
@@ -182,7 +183,3 @@ def _confirmation(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _share(logarithm: float | None) -> float | None:
     return None if logarithm is None else round(exp(logarithm) - 1, 4)
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"

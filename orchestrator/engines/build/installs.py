@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.exclusive import exclusive_lock
 from orchestrator.adapters.store.state_file import write_atomically
 from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.problems import did_you_mean
@@ -251,28 +251,14 @@ def write_manifest(directory: str, manifest: dict[str, object]) -> None:
     write_atomically(os.path.join(directory, MANIFEST), text.encode(), mode=0o644)
 
 
-@contextlib.contextmanager
-def locked(engine: str, paths: Paths) -> Iterator[None]:
+def locked(engine: str, paths: Paths) -> contextlib.AbstractContextManager[None]:
     """Hold the lock for changes to an engine's builds.
 
     :raises OrchError: when another orch holds it
     """
-    root = root_of(engine, paths)
-    os.makedirs(root, mode=0o700, exist_ok=True)
-    descriptor = os.open(os.path.join(root, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OrchError(
-                f"another orch is building or changing `{engine}`",
-                details=(os.path.join(root, ".lock"),),
-                hint="wait until it is done",
-            ) from error
-
-        yield
-    finally:
-        os.close(descriptor)
+    lock = os.path.join(root_of(engine, paths), ".lock")
+    text = f"another orch is building or changing `{engine}`"
+    return exclusive_lock(lock, OrchError(text, details=(lock,), hint="wait until it is done"))
 
 
 def _target(root: str, link: str) -> str | None:

@@ -26,6 +26,5 @@ def test_fields_of_a_newer_orch_are_left_out() -> None:
 
 
 def test_a_spec_comes_back() -> None:
-    spec = BenchSpec(PLAN, CHAT, 192, sides(), ("p", "upstream"), ("orch", "bench"), {"cpus": 2})
+    spec = BenchSpec(PLAN, CHAT, 192, sides(), ("orch", "bench"), {"cpus": 2})
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
-    assert spec_from_json(spec_to_json(replace(spec, before=None))).before is None
