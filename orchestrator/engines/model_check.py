@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from collections.abc import Callable
 
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader
-from orchestrator.adapters.gguf.splits import read_splits
+from orchestrator.adapters.gguf.splits import has_mtp, read_splits
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.verifications import VerificationStore, build_key, model_key
 from orchestrator.core.dialect.capabilities import Kind
@@ -15,15 +17,20 @@ from orchestrator.core.dialect.model_fit import (
     adapter_misfit,
     drafter_misfit,
     model_misfit,
+    mtp_drafter_misfit,
     projector_misfit,
 )
-from orchestrator.core.dialect.model_limits import refuse_embeddings, refuse_mtp_drafter
+from orchestrator.core.dialect.model_limits import refuse_embeddings
 from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.errors import OrchError, UsageError
+from orchestrator.core.plan.repository import RepositoryFile, sort_files
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.speculation import drafts_with_mtp, speculation_types
 from orchestrator.core.verify.relevance import kv_types_of, relevant_failures
 from orchestrator.engines.registry import Engine
+
+MOST_HEADS = 8
+"""Files beside a model whose headers are read to find its head."""
 
 
 class MissingModelError(UsageError):
@@ -112,22 +119,50 @@ def _computed_wrongly(profile: EngineProfile, engine: Engine, said: str) -> Orch
     )
 
 
-def check_mtp(profile: EngineProfile, header: GgufHeader) -> None:
+def check_mtp(profile: EngineProfile, parts: tuple[GgufHeader, ...]) -> None:
     """Check that there is a head where the profile asks for MTP.
 
     :raises OrchError: when there is none, or one of another model
     """
-    wants_mtp = drafts_with_mtp(profile.settings)
+    if not drafts_with_mtp(profile.settings):
+        return
+
     drafter = profile.settings.get("speculative.draft_model")
-    if wants_mtp and isinstance(drafter, str):
-        _check_mtp_drafter(profile, header, drafter)
-    elif wants_mtp and not header.has_mtp:
+    if drafter is not None:
+        _check_beside(profile, parts[0], "speculative.draft_model", drafter, mtp_drafter_misfit)
+    elif not has_mtp(parts):
+        head = _head_beside(parts[0])
+        given = f"`orch profile set {profile.name} speculative.draft_model={shlex.quote(head)}`" if head else ""
         raise UsageError(
             f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
-            details=(f"{header.path}: {header.architecture}, nextn_predict_layers is 0 or absent",),
-            hint="take a file that keeps the MTP layers, name the head's own file as speculative.draft_model,"
-            ' or set speculative.type = "none"',
+            details=(_missing_head(parts), *((f"{head}: its head, by name and header",) if head else ())),
+            hint=given
+            or "take a file that keeps the MTP layers, name the head's own file as speculative.draft_model, or"
+            f" `orch profile set {profile.name} speculative.type=none`",
         )
+
+
+def _missing_head(parts: tuple[GgufHeader, ...]) -> str:
+    header = parts[0]
+    if header.nextn_predict_layers:
+        count = header.nextn_predict_layers
+        return f"{header.path}: {header.architecture}, nextn_predict_layers is {count}, and their tensors were left out"
+
+    return f"{header.path}: {header.architecture}, nextn_predict_layers is 0 or absent"
+
+
+def _head_beside(model: GgufHeader) -> str | None:
+    """Return a file in the model's directory that can draft with MTP for it; None where there is none."""
+    directory = os.path.dirname(model.path)
+    with contextlib.suppress(OSError):
+        drafters = sort_files(map(RepositoryFile, os.listdir(directory))).drafters
+        for file in drafters[:MOST_HEADS]:
+            path = os.path.join(directory, file.path)
+            with contextlib.suppress(OrchError):
+                if mtp_drafter_misfit(model, read_splits(path)[0]) is None:
+                    return path
+
+    return None
 
 
 def check_embeddings(profile: EngineProfile, header: GgufHeader) -> None:
@@ -159,20 +194,3 @@ def _refuse(profile: EngineProfile, misfit: Misfit | None) -> None:
     if misfit is not None:
         hint = misfit.hint.replace("NAME", profile.name)
         raise UnfitModelError(f"profile `{profile.name}`: {misfit.message}", details=(misfit.detail,), hint=hint)
-
-
-def _check_mtp_drafter(profile: EngineProfile, target: GgufHeader, path: str) -> None:
-    drafter = read_model(profile, path, "speculative.draft_model")[0]
-    reason = refuse_mtp_drafter(
-        target_width=target.number("embedding_length"),
-        architecture=drafter.architecture,
-        nextn_predict_layers=drafter.nextn_predict_layers,
-        width=drafter.number("embedding_length"),
-        backbone_width=drafter.number("embedding_length_out"),
-    )
-    if reason is not None:
-        raise UsageError(
-            f"profile `{profile.name}` asks for MTP with a file that cannot draft for its model",
-            details=(f"{path}: {reason}", f"{target.path}: {target.architecture}"),
-            hint="take the drafter that was published with the model, or leave speculative.draft_model out",
-        )

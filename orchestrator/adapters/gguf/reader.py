@@ -13,7 +13,6 @@ import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 from orchestrator.adapters.gguf.types import size_bytes
@@ -112,11 +111,6 @@ class GgufHeader:
     @property
     def nextn_predict_layers(self) -> int:
         return self.number("nextn_predict_layers") or 0
-
-    @cached_property
-    def has_mtp(self) -> bool:
-        """True when the MTP layers are described and their tensors are in this file: a converter can leave them out."""
-        return self.nextn_predict_layers > 0 and any(".nextn.eh_proj." in tensor.name for tensor in self.tensors)
 
     @property
     def context_length(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from orchestrator.adapters.gguf.reader import GgufError, GgufHeader, Value, gguf_error, read_gguf
 
@@ -37,6 +38,16 @@ def read_splits(path: str) -> tuple[GgufHeader, ...]:
     headers = tuple(read_gguf(other) for other in paths)
     check_together(headers)
     return headers
+
+
+def has_mtp(parts: Sequence[GgufHeader]) -> bool:
+    """Return whether a model drafts by itself: its MTP layers are described and their tensors are in one of its files.
+
+    A converter can leave the tensors out; of a model in several files the last one has them.
+    """
+    return parts[0].nextn_predict_layers > 0 and any(
+        ".nextn.eh_proj." in tensor.name for part in parts for tensor in part.tensors
+    )
 
 
 def check_together(headers: tuple[GgufHeader, ...]) -> None:

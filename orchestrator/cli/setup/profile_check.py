@@ -75,7 +75,7 @@ def _header_problems(profile: EngineProfile, kind: Kind, file: str) -> list[Prob
     try:
         parts = read_model(profile, model_file(find_paths(), profile.model).path)
         check_fit(profile, parts, kind)
-        check_mtp(profile, parts[0])
+        check_mtp(profile, parts)
         check_embeddings(profile, parts[0])
     except MissingModelError:
         return []

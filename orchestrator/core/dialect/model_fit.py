@@ -116,6 +116,32 @@ def drafter_misfit(model: Header, drafter: Header) -> Misfit | None:
     )
 
 
+def mtp_drafter_misfit(model: Header, drafter: Header) -> Misfit | None:
+    """Return the reason why a file of its own cannot draft with MTP for a model.
+
+    It is an assistant (Gemma 4), whose `embedding_length_out` is the model's width, or a model's MTP layers in a file
+    apart (Step, Qwen), of the model's own width.
+    """
+    assistant = drafter.architecture.endswith(("assistant", "-mtp", "_mtp"))
+    reads = drafter.number("embedding_length_out" if assistant else "embedding_length")
+    width = model.number("embedding_length")
+    if not assistant and not drafter.number("nextn_predict_layers"):
+        reason = "has neither MTP layers nor is it an assistant"
+        hint = 'a small model of its own drafts with `speculative.type = "draft"`; MTP takes the head of this model'
+    elif reads is not None and width is not None and reads != width:
+        reason = f"is made for a model of width {reads}, and the model's is {width}"
+        hint = "take the head that was published with the model"
+    else:
+        return None
+
+    own = ", or leave speculative.draft_model out: the model has a head of its own"
+    return Misfit(
+        f"the file that is to draft with MTP {reason}",
+        f"{drafter.path}: {_what(drafter)}; {model.path}: {_what(model)}",
+        hint + (own if model.number("nextn_predict_layers") else ""),
+    )
+
+
 def adapter_misfit(model: Header, adapter: Header) -> Misfit | None:
     """Return the reason why a LoRA adapter cannot be laid over a model."""
     kind = adapter.kv.get("general.type")

@@ -44,37 +44,6 @@ def refuse_model(capabilities: Capabilities, architecture: str | None, nextn_pre
     return None
 
 
-def refuse_mtp_drafter(
-    *,
-    target_width: int | None,
-    architecture: str,
-    nextn_predict_layers: int,
-    width: int | None,
-    backbone_width: int | None,
-) -> str | None:
-    """Return the reason why a file cannot draft with MTP for a target; None when nothing speaks against it.
-
-    A head of its own is an assistant (Gemma 4), whose `embedding_length_out` is the target's width, or a model's MTP
-    layers in a file apart (Step, Qwen), of the target's own width.
-
-    :param target_width: the target's `embedding_length`; None where its header does not say
-    :param width: the drafter's `embedding_length`
-    :param backbone_width: the drafter's `embedding_length_out`
-    """
-    assistant = architecture.endswith(("assistant", "-mtp", "_mtp"))
-    if not assistant and nextn_predict_layers == 0:
-        return (
-            f"it is a {architecture or 'model without an architecture'} without MTP layers: MTP drafts with an"
-            ' assistant or with MTP layers; a small model of its own drafts with `speculative.type = "draft"`'
-        )
-
-    reads = backbone_width if assistant else width
-    if reads is not None and target_width is not None and reads != target_width:
-        return f"it is made for a model of width {reads}, and the model's is {target_width}: take this model's drafter"
-
-    return None
-
-
 def refuse_embeddings(settings: Mapping[str, Value], file_pooling: int | None) -> str | None:
     """Return the reason why `/v1/embeddings` would answer every request with an error; None when nothing speaks so.
 

@@ -13,10 +13,8 @@ from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.dialect.forms import Inexpressible, Sheet, Spelled, engine_text, spell
 from orchestrator.core.dialect.tables import DEFAULT, ONLY_FORK, ONLY_UPSTREAM, Form, Row, Shape, kv, layers, option
 from orchestrator.core.profile.settings import SPECULATIVE_TYPES, Value
-from orchestrator.core.profile.speculation import NO_SPECULATION, speculation_types
+from orchestrator.core.profile.speculation import DRAFTERS, NEED_DRAFT_MODEL, NO_SPECULATION, speculation_types
 
-_DRAFT_MODEL_TYPES = ("draft", "eagle3", "dflash", "dspark")
-_DRAFTING = ("mtp", *_DRAFT_MODEL_TYPES)
 _NGRAM = tuple(name for name in SPECULATIVE_TYPES if name.startswith("ngram-"))
 _NGRAM_MAPS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v")
 
@@ -51,12 +49,12 @@ ROWS: tuple[Row, ...] = (
     Row("speculative.draft_model", (Form(Shape.VALUE, ("--spec-draft-model", "--model-draft")),)),
     Row("speculative.draft_max", (
         Form(Shape.VALUE, ("--spec-ngram-mod-n-max",), types=("ngram-mod",)),
-        Form(Shape.VALUE, ("--spec-draft-n-max",), types=_DRAFTING),
+        Form(Shape.VALUE, ("--spec-draft-n-max",), types=DRAFTERS),
         Form(Shape.VALUE, ("--draft-max",)),
     ), nearest=_AS_M),
     Row("speculative.draft_min", (
         Form(Shape.VALUE, ("--spec-ngram-mod-n-min",), types=("ngram-mod",)),
-        Form(Shape.VALUE, ("--spec-draft-n-min",), types=_DRAFTING),
+        Form(Shape.VALUE, ("--spec-draft-n-min",), types=DRAFTERS),
         Form(Shape.VALUE, ("--draft-min",), types=("mtp",), beside=("-mtp!",), note="this build takes 0 for MTP"),
         Form(Shape.VALUE, ("--draft-min",)),
     ), nearest="nearest here `speculative.ngram_min_hits`, which keeps rare drafts away"),
@@ -91,7 +89,7 @@ APPLIES: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "mtp": (*_LENGTHS, "speculative.draft_p_min", *_CACHES, *_ALWAYS),
     **dict.fromkeys(
-        _DRAFT_MODEL_TYPES, (*_PLACES, *_LENGTHS, "speculative.draft_p_min", *_CACHES, *_ALWAYS)
+        NEED_DRAFT_MODEL, (*_PLACES, *_LENGTHS, "speculative.draft_p_min", *_CACHES, *_ALWAYS)
     ),
     **dict.fromkeys(_NGRAM, (*_LENGTHS, *_GRAMS, *_ALWAYS)),
     "ngram-cache": (*_LENGTHS, *_ALWAYS),
@@ -146,7 +144,7 @@ def render_speculation(settings: Mapping[str, Value], caps: Capabilities, sheet:
 
 def _type_of(path: str, types: Sequence[str]) -> str:
     """Return the type in a chain that a setting is about: lengths of grams are the n-grams', all else the drafter's."""
-    wanted = _NGRAM if path in _GRAMS else _DRAFTING
+    wanted = _NGRAM if path in _GRAMS else DRAFTERS
     return next((kind for kind in types if kind in wanted), types[0])
 
 
@@ -161,7 +159,7 @@ def _add_types(types: Sequence[str], asked: Value, caps: Capabilities, sheet: Sh
     if refused is not None:
         sheet.refuse("speculative.type", asked, refused.reason)
     elif flag is None or _CHAINS not in (flag.choices or ()):
-        nearest = next((kind for kind in types if kind in _DRAFTING), types[0])
+        nearest = next((kind for kind in types if kind in DRAFTERS), types[0])
         sheet.refuse("speculative.type", asked, f'it takes one type, no chain; nearest here "{nearest}"')
     else:
         words = [result.argv[1] for result in results if isinstance(result, Spelled)]
@@ -175,8 +173,8 @@ def _add_stages(types: Sequence[str], given: dict[str, Value], sheet: Sheet) -> 
         sheet.refuse("speculative.type", shown, f"its stages are {', '.join(STAGE_TYPES)}; use upstream")
         return
 
-    ordered = sorted(types, key=lambda kind: kind in _DRAFTING)
-    if len(ordered) > 1 and (len(ordered) > 2 or ordered[0] in _DRAFTING or ordered[1] not in ("mtp", "draft")):
+    ordered = sorted(types, key=lambda kind: kind in DRAFTERS)
+    if len(ordered) > 1 and (len(ordered) > 2 or ordered[0] in DRAFTERS or ordered[1] not in ("mtp", "draft")):
         sheet.refuse(
             "speculative.type", shown, "its chain is one n-gram stage, then `mtp` or `draft`; nearest here two"
         )

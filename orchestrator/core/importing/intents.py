@@ -9,7 +9,8 @@ from orchestrator.core.problems import Problems
 from orchestrator.core.profile.facts import DEFAULT_BATCH, DEFAULT_UBATCH
 from orchestrator.core.profile.profile import Profile
 from orchestrator.core.profile.reading import build_profile, read_layer
-from orchestrator.core.profile.rules import NEED_DRAFT_MODEL, engine_kind, find_conflicts
+from orchestrator.core.profile.rules import engine_kind, find_conflicts
+from orchestrator.core.profile.speculation import NEED_DRAFT_MODEL
 
 _PLACED = ("memory.gpu_layers", "memory.cpu_moe", "memory.n_cpu_moe", "memory.n_cpu_ffn", "memory.tensor_overrides")
 _MOST_ROUNDS = 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.profile.facts import DEFAULT_UBATCH, Check, ProfileFacts
+from orchestrator.core.profile.speculation import DRAFTERS
 
 
 def _input_above_ubatch(facts: ProfileFacts) -> str | None:
@@ -111,7 +112,16 @@ def _chain_of_types(facts: ProfileFacts) -> str | None:
         return '`speculative.type`: "none" stands alone, not in a chain'
 
     double = next((kind for kind in facts.types if facts.types.count(kind) > 1), None)
-    return None if double is None else f'`speculative.type`: "{double}" is there twice'
+    if double is not None:
+        return f'`speculative.type`: "{double}" is there twice'
+
+    # Both engines have one context for drafts and one file for it; n-grams need neither.
+    drafters = [kind for kind in facts.types if kind in DRAFTERS]
+    if len(drafters) > 1:
+        names = " and ".join(f'"{kind}"' for kind in drafters)
+        return f"`speculative.type`: {names} cannot be chained, an engine has one drafter; n-grams may stand before it"
+
+    return None
 
 
 INPUT_RULES: tuple[tuple[tuple[str, ...], Check], ...] = (

@@ -16,13 +16,12 @@ from orchestrator.core.problems import Key
 from orchestrator.core.profile.facts import DEFAULT_BATCH, Check, ProfileFacts
 from orchestrator.core.profile.input_rules import INPUT_RULES
 from orchestrator.core.profile.profile import EngineProfile, Profile
-from orchestrator.core.profile.speculation import speculates
+from orchestrator.core.profile.speculation import DRAFTERS, NEED_DRAFT_MODEL, speculates
 
 _KINDS: Mapping[str, Kind] = {"upstream": "upstream", "embedded": "upstream", "ik-fork": "ik"}
 
 _CONTEXT_STEP = re.compile(r"context:([0-9]{1,9})")
 _PLAIN_TYPES = ("f32", "f16", "bf16")
-NEED_DRAFT_MODEL = ("draft", "eagle3", "dflash", "dspark")
 
 
 def engine_kind(engine: str) -> Kind:
@@ -90,7 +89,7 @@ def _key(path: str) -> Key:
 
 
 def _draft_model_unused(facts: ProfileFacts) -> str | None:
-    if facts.get("speculative.draft_model") is None or {*facts.types} & {*NEED_DRAFT_MODEL, "mtp"}:
+    if facts.get("speculative.draft_model") is None or {*facts.types} & {*DRAFTERS}:
         return None
 
     if facts.get("speculative.type") == "none":

@@ -8,6 +8,11 @@ from orchestrator.core.profile.settings import Value
 
 NO_SPECULATION = ("none",)
 
+NEED_DRAFT_MODEL = ("draft", "eagle3", "dflash", "dspark")
+
+DRAFTERS = ("mtp", *NEED_DRAFT_MODEL)
+"""Types that draft with a model or a head of it, of which an engine has one; the others look up n-grams."""
+
 
 def speculation_types(settings: Mapping[str, Value]) -> tuple[str, ...]:
     """Return the types in the order of the chain; `("none",)` when nothing is drafted."""

@@ -389,7 +389,7 @@ class Preparer:
             check_verified(profile, parts, engine, self._paths)
 
         header = parts[0]
-        check_mtp(profile, header)
+        check_mtp(profile, parts)
         check_embeddings(profile, header)
         limit = refuse_model(engine.capabilities, header.architecture, header.nextn_predict_layers)
         if limit is not None:

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.adapters.gguf.reader import GgufHeader
-from orchestrator.adapters.gguf.splits import read_splits
-from orchestrator.core.dialect.model_fit import Misfit, drafter_misfit, model_misfit, projector_misfit
-from orchestrator.core.dialect.model_limits import refuse_mtp_drafter
+from orchestrator.adapters.gguf.splits import has_mtp, read_splits
+from orchestrator.core.dialect.model_fit import (
+    Misfit,
+    drafter_misfit,
+    model_misfit,
+    mtp_drafter_misfit,
+    projector_misfit,
+)
 from orchestrator.core.errors import OrchError
 from orchestrator.core.plan.geometry import GeometryError, geometry_of
 from orchestrator.core.setup.found_models import FoundModel
@@ -74,7 +79,7 @@ def examine(model: FoundModel) -> Examined:
     _check_answers(parts)
     notes: list[str] = []
     projector = _projector(model, parts[0], notes)
-    drafter, draft = _drafter(model, parts[0], notes)
+    drafter, draft = _drafter(model, parts, notes)
     return Examined(model, parts, _kind(parts[0]), projector, drafter, draft, tuple(notes))
 
 
@@ -135,8 +140,8 @@ def _projector(model: FoundModel, header: GgufHeader, notes: list[str]) -> str |
     return fits[0] if len(fits) == 1 else None
 
 
-def _drafter(model: FoundModel, header: GgufHeader, notes: list[str]) -> tuple[str | None, str]:
-    own = "mtp" if header.has_mtp else ""
+def _drafter(model: FoundModel, parts: tuple[GgufHeader, ...], notes: list[str]) -> tuple[str | None, str]:
+    header, own = parts[0], "mtp" if has_mtp(parts) else ""
     if model.drafter is None:
         return None, own
 
@@ -148,13 +153,7 @@ def _drafter(model: FoundModel, header: GgufHeader, notes: list[str]) -> tuple[s
             way = "mtp"
 
         if way == "mtp":
-            return refuse_mtp_drafter(
-                target_width=header.number("embedding_length"),
-                architecture=other.architecture,
-                nextn_predict_layers=other.nextn_predict_layers,
-                width=other.number("embedding_length"),
-                backbone_width=other.number("embedding_length_out"),
-            )
+            return _said(mtp_drafter_misfit(header, other))
 
         return _said(drafter_misfit(header, other)) if way == "draft" else None
 

@@ -20,7 +20,7 @@ from orchestrator.adapters.gguf.reader import (
     read_gguf,
     read_header,
 )
-from orchestrator.adapters.gguf.splits import read_splits, split_paths
+from orchestrator.adapters.gguf.splits import has_mtp, read_splits, split_paths
 from orchestrator.adapters.gguf.types import size_bytes
 from orchestrator.adapters.gguf.writer import Field, TensorData, floats, write_gguf, zeros
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, type_name
@@ -73,7 +73,7 @@ def failure(path: str) -> str:
 def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
     header = read_gguf(sample(tmp_path / "model.gguf"))
     assert (header.version, header.architecture, header.number("block_count")) == (3, "qwen35moe", 5)
-    assert (header.nextn_predict_layers, header.has_mtp, header.context_length) == (1, True, 4096)
+    assert (header.nextn_predict_layers, has_mtp((header,)), header.context_length) == (1, True, 4096)
     assert header.kv["qwen35moe.attention.head_count_kv"] == GgufArray("i32", 3, (0, 2, 2))
     assert header.file_size == (tmp_path / "model.gguf").stat().st_size
     embedding, projection = header.tensors
@@ -85,7 +85,7 @@ def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
 def test_mtp_layers_that_the_converter_left_out_are_not_mtp(tmp_path: Path) -> None:
     header = read_gguf(sample(tmp_path / "model.gguf", tensors=[TensorData("a", (1,), "f32", [floats([1])])]))
     assert header.nextn_predict_layers == 1
-    assert not header.has_mtp
+    assert not has_mtp((header,))
 
 
 def test_long_arrays_and_strings_are_only_counted(tmp_path: Path) -> None:

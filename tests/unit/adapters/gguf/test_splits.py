@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.gguf.reader import GgufError
-from orchestrator.adapters.gguf.splits import read_splits
+from orchestrator.adapters.gguf.splits import has_mtp, read_splits
 from orchestrator.adapters.gguf.writer import Field, TensorData, write_gguf, zeros
 
 PARTS = {1: ("a.weight", "b.weight"), 2: ("c.weight", "d.weight"), 3: ("e.weight",)}
@@ -58,3 +59,14 @@ def test_a_part_of_another_model_is_named(
 
     assert f"m-{file:05d}-of-00003.gguf" in caught.value.message
     assert words in caught.value.details[0]
+
+
+@pytest.mark.parametrize(("tensor", "found"), [("blk.4.nextn.eh_proj.weight", True), ("e.weight", False)])
+def test_the_mtp_layers_of_a_model_in_several_files_are_in_the_last_one(
+    tmp_path: Path, tensor: str, found: bool
+) -> None:
+    path = parts(tmp_path, 3, (tensor,))
+    first, *others = read_splits(path)
+    described = replace(first, kv={**first.kv, "llama.nextn_predict_layers": 1})
+    assert has_mtp((described, *others)) is found
+    assert not has_mtp((first, *others))

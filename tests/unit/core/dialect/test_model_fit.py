@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from orchestrator.core.dialect.capabilities import Kind
-from orchestrator.core.dialect.model_fit import adapter_misfit, drafter_misfit, model_misfit, projector_misfit
+from orchestrator.core.dialect.model_fit import (
+    adapter_misfit,
+    drafter_misfit,
+    model_misfit,
+    mtp_drafter_misfit,
+    projector_misfit,
+)
 from orchestrator.core.dialect.tensor_types import TENSOR_TYPES, fork_only, may_load, type_advice
 
 
@@ -173,3 +179,32 @@ def test_an_adapter_is_one_and_of_its_base(adapter: FakeHeader, words: str | Non
     found = adapter_misfit(model(), adapter)
     assert (found is None) == (words is None)
     assert words is None or (found is not None and words in found.message)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "nextn", "width", "backbone", "words"),
+    [
+        ("gemma4-assistant", 0, 1024, 2816, ""),
+        ("gemma4_mtp", 0, 1024, None, ""),
+        ("step35", 3, 2816, None, ""),
+        ("qwen35", 1, None, None, ""),
+        ("gemma4-assistant", 0, 1024, 5376, "for a model of width 5376"),
+        ("qwen35moe", 1, 2048, None, "for a model of width 2048"),
+        ("llama", 0, 2816, None, "neither MTP layers"),
+        ("gemma4", 0, 2816, None, "neither MTP layers"),
+        ("", 0, None, None, "neither MTP layers"),
+    ],
+)
+def test_a_drafter_of_mtp_is_a_head_of_the_models_width(
+    architecture: str, nextn: int, width: int | None, backbone: int | None, words: str
+) -> None:
+    numbers = {"nextn_predict_layers": nextn, "embedding_length": width, "embedding_length_out": backbone}
+    drafter = FakeHeader(architecture, {f"{architecture}.{key}": value for key, value in numbers.items()})
+    misfit = mtp_drafter_misfit(FakeHeader(kv={"llama.embedding_length": 2816}), drafter)
+    assert (misfit is None) == (not words)
+    assert misfit is None or (words in misfit.message and "a head of its own" not in misfit.hint)
+
+
+def test_a_model_with_a_head_of_its_own_can_do_without_the_wrong_file() -> None:
+    misfit = mtp_drafter_misfit(FakeHeader(kv={"llama.nextn_predict_layers": 1}), FakeHeader("bert"))
+    assert misfit is not None and "leave speculative.draft_model out" in misfit.hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.dialect.capabilities import Capabilities, Kind
-from orchestrator.core.dialect.model_limits import known_limits, refuse_embeddings, refuse_model, refuse_mtp_drafter
+from orchestrator.core.dialect.model_limits import known_limits, refuse_embeddings, refuse_model
 from orchestrator.core.profile.settings import Value
 
 
@@ -37,30 +37,6 @@ def test_the_fork_of_spring_2026_is_refused_a_qwen35_file_with_mtp_layers(
 def test_the_limit_is_said_when_such_a_build_is_installed() -> None:
     assert "qwen35moe" in known_limits("ik", False)[0]
     assert known_limits("ik", True) == known_limits("upstream", False) == ()
-
-
-@pytest.mark.parametrize(
-    ("architecture", "nextn", "width", "backbone", "words"),
-    [
-        ("gemma4-assistant", 0, 1024, 2816, ""),
-        ("gemma4_mtp", 0, 1024, None, ""),
-        ("step35", 3, 2816, None, ""),
-        ("qwen35", 1, None, None, ""),
-        ("gemma4-assistant", 0, 1024, 5376, "for a model of width 5376"),
-        ("qwen35moe", 1, 2048, None, "for a model of width 2048"),
-        ("llama", 0, 2816, None, "without MTP layers"),
-        ("gemma4", 0, 2816, None, "without MTP layers"),
-        ("", 0, None, None, "without an architecture"),
-    ],
-)
-def test_a_drafter_of_mtp_is_a_head_of_the_models_width(
-    architecture: str, nextn: int, width: int | None, backbone: int | None, words: str
-) -> None:
-    reason = refuse_mtp_drafter(
-        target_width=2816, architecture=architecture, nextn_predict_layers=nextn, width=width, backbone_width=backbone
-    )
-    assert (reason is None) == (not words)
-    assert words in (reason or "")
 
 
 @pytest.mark.parametrize(

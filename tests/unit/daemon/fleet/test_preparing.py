@@ -162,7 +162,7 @@ def test_mtp_drafts_with_a_file_of_its_own_where_the_model_has_no_head(paths: Pa
     ("architecture", "numbers", "words"),
     [
         ("gemma4-assistant", {"embedding_length_out": 12345}, "for a model of width 12345"),
-        ("llama", {"embedding_length": 64}, "without MTP layers"),
+        ("llama", {"embedding_length": 64}, "neither MTP layers"),
         ("qwen35", {"embedding_length": 12345, "nextn_predict_layers": 1}, "for a model of width 12345"),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_draft_for_the_model_is_refused_before_a_start(
     with pytest.raises(UsageError) as caught:
         Preparer(paths, GpuReader(())).resolve("p", None)
 
-    assert words in caught.value.details[0]
+    assert words in caught.value.message and str(drafter) in caught.value.details[0]
 
 
 def test_a_drafter_that_does_not_exist_is_named(paths: Paths, tmp_path: Path) -> None:
@@ -193,6 +193,19 @@ def test_mtp_without_a_head_and_without_a_drafter_is_refused(paths: Paths, tmp_p
         Preparer(paths, GpuReader(())).resolve("p", None)
 
     assert "speculative.draft_model" in (caught.value.hint or "")
+
+
+def test_a_head_that_lies_beside_its_model_is_named_with_the_command(paths: Paths, tmp_path: Path) -> None:
+    width = read_gguf(str(tmp_path / "m.gguf")).number("embedding_length")
+    assert width is not None
+    write_header(tmp_path / "mtp-of-another.gguf", "llama", embedding_length=width + 1, nextn_predict_layers=1)
+    write_header(tmp_path / "mtp-this one.gguf", "llama", embedding_length=width, nextn_predict_layers=1)
+    text = f'schema = 1\nmodel = "{tmp_path / "m.gguf"}"\n[speculative]\ntype = "mtp"\n'
+    Path(paths.profiles, "p.toml").write_text(text)
+    with pytest.raises(UsageError, match="the model has no MTP head") as caught:
+        Preparer(paths, GpuReader(())).resolve("p", None)
+
+    assert caught.value.hint == f"`orch profile set p speculative.draft_model='{tmp_path / 'mtp-this one.gguf'}'`"
 
 
 def test_embeddings_of_a_file_that_names_no_pooling_are_refused_before_a_start(paths: Paths, tmp_path: Path) -> None:

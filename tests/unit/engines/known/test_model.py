@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from orchestrator.adapters.gguf.reader import read_gguf
+from orchestrator.adapters.gguf.splits import has_mtp
 from orchestrator.engines.known.layout import FLOOR, HEIGHT, WIDTH
 from orchestrator.engines.known.model import BYTES, EOS, SPECIAL, KnownModel, known_model, write_known_model
 from orchestrator.engines.known.text import TEXT, cut
@@ -190,7 +191,7 @@ def test_the_header_describes_the_architecture(tmp_path: Path, architecture: str
     header = read_gguf(str(path))
     hybrid = architecture == "qwen35moe"
     assert (header.architecture, header.context_length) == (architecture, 512)
-    assert (header.number("block_count"), header.has_mtp) == ((9, True) if hybrid else (8, False))
+    assert (header.number("block_count"), has_mtp((header,))) == ((9, True) if hybrid else (8, False))
     assert header.file_size < 16 << 20
 
 
