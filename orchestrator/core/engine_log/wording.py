@@ -119,7 +119,7 @@ _ROWS: tuple[_Row, ...] = (
     _row(r"successfully fit params to free device memory", Degraded("fit_given_up", mended=True)),
     _row(r"Flash Attention was auto, set to disabled|flash_attn (?:is not compatible with|requires|is not supported)\b.*forcing off", Degraded("flash_attention_off")),
     _row(r"Flash Attention was auto, set to enabled", Degraded("flash_attention_off", mended=True)),
-    _row(r"(?:WARNING: )?-mtp flag provided, but model has 0 NextN layers|context type MTP requested but model doesn't contain MTP|failed to create MTP (?:draft )?context|MTP is not supported with parallel slots yet, removing the MTP stage|(?:MTP|mtp) .*\b(?:will be|is) disabled\b",
+    _row(r"(?:WARNING: )?-mtp flag provided, but model has 0 NextN layers|context type MTP requested but model doesn't contain MTP|failed to create MTP (?:draft )?context(?!, falling back)|MTP is not supported with parallel slots yet, removing the MTP stage|(?:MTP|mtp) .*\b(?:will be|is) disabled\b",
          Degraded("mtp_off")),
     _row(r"the target and draft vocabs are not compatible|(?:draft model|DFlash draft model|MTP target and companion) vocab\S*(?:/tokenizer)? (?:type must match|is incompatible|are incompatible)|draft model special tokens must match",
          Degraded("draft_vocab")),

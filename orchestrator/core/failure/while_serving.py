@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.core.engine_log.events import LogRecord, RequestAnswered
+from orchestrator.core.engine_log.signatures import Phase
 from orchestrator.core.failure.advice import describe
 from orchestrator.core.failure.diagnosis import Diagnosis, diagnose
 
@@ -28,12 +29,30 @@ def memory_ran_out(records: Sequence[LogRecord], first: int) -> Diagnosis | None
         if RequestAnswered() in record.events:
             failed = None
         elif failed is None and record.failure is not None:
-            failed = _while_serving(records[: index + 1])
+            failed = _out_of_memory(records[: index + 1], "runtime")
 
     return failed
 
 
-def _while_serving(records: Sequence[LogRecord]) -> Diagnosis | None:
+def memory_ran_out_before_serving(records: Sequence[LogRecord]) -> Diagnosis | None:
+    """The first failure for want of device memory before the first answer, after which the engine went on all the same.
+
+    Upstream goes on without MTP where the memory for its context is missing (llama.cpp issue 24758).
+
+    :param records: of the engine's log so far
+    """
+    for index, record in enumerate(records):
+        if RequestAnswered() in record.events:
+            return None
+
+        found = _out_of_memory(records[: index + 1], "compute") if record.failure is not None else None
+        if found is not None:
+            return found
+
+    return None
+
+
+def _out_of_memory(records: Sequence[LogRecord], phase: Phase) -> Diagnosis | None:
     """The failure of the last record, where it is one of device memory.
 
     The earlier ones tell whether a margin can help.
@@ -45,9 +64,9 @@ def _while_serving(records: Sequence[LogRecord]) -> Diagnosis | None:
     whole = diagnose(records, None)
     action = whole.action if whole.failure_class == "device_oom" else found.action
     message, hint = describe(
-        "device_oom", "runtime", action, device=found.device, requested_mib=found.requested_mib, ended=None
+        "device_oom", phase, action, device=found.device, requested_mib=found.requested_mib, ended=None
     )
-    return replace(found, phase="runtime", action=action, message=message, hint=hint)
+    return replace(found, phase=phase, action=action, message=message, hint=hint)
 
 
 def last_failed(records: Sequence[LogRecord], first: int) -> LogRecord | None:

@@ -257,12 +257,18 @@ def contradicts_itself(detail: str) -> Failure:
     )
 
 
-def no_drafts(answers: int) -> Failure:
-    """Return the failure of an engine that was to draft with MTP and answered without a single draft."""
+def no_drafts(answers: int, evidence: str | None = None) -> Failure:
+    """Return the failure of an engine that was to draft with MTP and answered without a single draft.
+
+    :param evidence: the line of its log that says why; None where none does
+    """
+    why = "" if evidence else "; its log does not say why: this build ignores the head"
     return Failure(
         "engine_bug",
-        f"speculation with MTP was asked for, and {answers} answers were made without a single draft",
+        f"speculation with MTP was asked for, and {answers} answers were made without a single draft{why}",
+        evidence,
         action="give_up",
         phase="none",
-        hint='set speculative.type = "none", or take a file with its MTP head and a build that loads it',
+        hint="take a newer build (`orch engines update`) or the other engine, or"
+        " `orch profile set NAME speculative.type=none`",
     )

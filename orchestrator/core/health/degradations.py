@@ -30,7 +30,10 @@ _TEXTS: dict[DegradationKind, tuple[str, str]] = {
         "flash attention is off: the KV cache takes more memory, and long prompts more time",
         "see which device cannot do it in `orch logs`; `attention.flash` says what is asked for",
     ),
-    "mtp_off": ("MTP is off: nothing is drafted", "take a file with its MTP head and a build that loads it"),
+    "mtp_off": (
+        "MTP is off: nothing is drafted",
+        'take a file with its MTP head and a build that loads it, or set speculative.type = "none"',
+    ),
     "draft_vocab": (
         "the draft model's vocabulary is not the model's",
         "take a draft model of the same family: `speculative.draft_model`",
@@ -51,7 +54,7 @@ _TEXTS: dict[DegradationKind, tuple[str, str]] = {
 }
 
 _ON_PROCESSOR: tuple[DegradationKind, ...] = ("layers_ignored", "no_device")
-_SPECULATION: tuple[DegradationKind, ...] = ("mtp_off", "draft_vocab", "speculation_off")
+OF_SPECULATION: tuple[DegradationKind, ...] = ("mtp_off", "draft_vocab", "speculation_off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def _degradation(kind: DegradationKind, line: str) -> Degradation:
 
 def _asked(kind: DegradationKind, settings: Mapping[str, Value]) -> bool:
     """Return whether a profile asks for what the engine goes on without."""
-    if kind in _SPECULATION:
+    if kind in OF_SPECULATION:
         return settings.get("speculative.type", "none") != "none"
 
     if kind == "mlock_failed":

@@ -329,7 +329,8 @@ class EffectRunner:
                     embeddings=settings.get("server.embeddings") is True,
                     reranking=settings.get("server.reranking") is True,
                     mtp=launch.mtp,
-                    drafts_in_log=lambda: _drafts_in_log(run),
+                    drafts_in_log=run.drafts_in_log,
+                    undrafted=run.undrafted,
                     timeout_s=self._limits.stall_s,
                     context_tokens=run.figures.context_tokens if run.figures is not None else None,
                     ubatch=ubatch if isinstance(ubatch, int) else DEFAULT_UBATCH,
@@ -400,8 +401,3 @@ class EffectRunner:
     def _forget(self, run: EngineRun) -> None:
         run.launch.key.forget()
         self._runs.remove(run)
-
-
-def _drafts_in_log(run: EngineRun) -> int:
-    run.log_cursor.catch_up_now()
-    return run.log_cursor.activity.drafts

@@ -17,11 +17,13 @@ from orchestrator.adapters.process.ports import owned_by
 from orchestrator.adapters.process.tree import Activity
 from orchestrator.core.engine_log.marks import without_marks
 from orchestrator.core.engine_log.request_text import RequestTextRemover
+from orchestrator.core.failure.while_serving import memory_ran_out_before_serving
+from orchestrator.core.fleet.failures import diagnosed_failure
 from orchestrator.core.fleet.lifecycle_states import Failure
 from orchestrator.core.fleet.model_figures import ModelFigures
-from orchestrator.core.fleet.readiness import LoadingLook, missing_device, work_done
+from orchestrator.core.fleet.readiness import LoadingLook, missing_device, no_drafts, work_done
 from orchestrator.core.fleet.routing_states import Endpoint
-from orchestrator.core.health.degradations import Degradation, degradations_of, describe_degradations
+from orchestrator.core.health.degradations import OF_SPECULATION, Degradation, degradations_of, describe_degradations
 from orchestrator.core.starts.readback import MemoryRow, memory_rows
 from orchestrator.core.terminal import neutralise
 from orchestrator.daemon.fleet.log_cursor import LogCursor
@@ -107,6 +109,23 @@ class EngineRun:
         self.log_cursor.catch_up_now()
         self.degradations = degradations_of(self.log_cursor.activity, self.launch.profile.settings)
         return self.degradations
+
+    def drafts_in_log(self) -> int:
+        """Return how many drafts its log has counted so far."""
+        self.log_cursor.catch_up_now()
+        return self.log_cursor.activity.drafts
+
+    def undrafted(self, answers: int) -> Failure:
+        """Return why it drafts nothing though MTP is asked for, as its log tells it.
+
+        :param answers: that were made without a draft
+        """
+        found = memory_ran_out_before_serving(self.log_cursor.records)
+        if found is not None:
+            return diagnosed_failure(found)
+
+        told = self.log_cursor.activity.degraded
+        return no_drafts(answers, next((told[kind] for kind in OF_SPECULATION if kind in told), None))
 
     def stopped(self) -> bool:
         """Return whether the process is stopped by a signal or a debugger."""

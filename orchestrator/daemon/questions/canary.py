@@ -73,6 +73,7 @@ async def send_canary(
     context_tokens: int | None = None,
     ubatch: int = DEFAULT_UBATCH,
     proven: bool = False,
+    undrafted: Callable[[int], Failure] = no_drafts,
 ) -> Failure | None:
     """Ask for real answers; with MTP, until drafts were really counted.
 
@@ -80,6 +81,7 @@ async def send_canary(
     :param timeout_s: of each question; a process that is stopped right here answers none
     :param context_tokens: of one slot; None when the engine did not tell
     :param ubatch: tokens that one batch holds
+    :param undrafted: returns the failure of so many answers without a draft
     :param proven: the same has answered all of it before: one short answer will do, and without it all is asked again
     :return: None when it answered
     """
@@ -90,7 +92,7 @@ async def send_canary(
     if embeddings or reranking:
         return await _ask_about_inputs(probe, purpose, timeout_s)
 
-    return await _ask_for_text(probe, purpose, drafts_in_log, timeout_s)
+    return await _ask_for_text(probe, purpose, drafts_in_log, timeout_s, undrafted)
 
 
 async def _answers_briefly(probe: EngineProbe, purpose: Purpose, timeout_s: float) -> bool:
@@ -102,7 +104,11 @@ async def _answers_briefly(probe: EngineProbe, purpose: Purpose, timeout_s: floa
 
 
 async def _ask_for_text(
-    probe: EngineProbe, purpose: Purpose, drafts_in_log: Callable[[], int], timeout_s: float
+    probe: EngineProbe,
+    purpose: Purpose,
+    drafts_in_log: Callable[[], int],
+    timeout_s: float,
+    undrafted_failure: Callable[[int], Failure],
 ) -> Failure | None:
     small = purpose.context_tokens is not None and purpose.context_tokens < SHORT_CONTEXT
     prompts = list(SHORT_PROMPTS if small else PROMPTS)
@@ -139,7 +145,7 @@ async def _ask_for_text(
         if again.canary.ok and answers - undrafted > 1:
             return failure  # two prompts, and each had two answers
 
-    return no_drafts(answers) if undrafted and undrafted == answers else failure
+    return undrafted_failure(answers) if undrafted and undrafted == answers else failure
 
 
 async def _ask_in_pieces(probe: EngineProbe, prompt: str, timeout_s: float, budget_s: float) -> Generation:

@@ -5,6 +5,7 @@ import pytest
 from orchestrator.core.engine_log.parser import parse_log
 from orchestrator.core.failure.diagnosis import Diagnosis
 from orchestrator.core.failure.while_serving import memory_ran_out as memory_ran_out_since
+from orchestrator.core.failure.while_serving import memory_ran_out_before_serving
 
 BUFFER = "0.12.000.100 E ggml_gallocr_reserve_n_impl: failed to allocate CUDA1 buffer of size 104857600"
 VULKAN = "0.12.000.200 E srv  update_slots: decode() failed: vk::Device::allocateMemory: ErrorOutOfDeviceMemory"
@@ -76,3 +77,17 @@ def test_other_failures_are_no_matter_of_device_memory(line: str) -> None:
 def test_a_clients_text_is_no_reason_though_it_was_begun_before_the_last_look() -> None:
     lines = ["0.12.000.100 D srv  process: formatted prompt: 'hello", "CUDA error: out of memory", BUFFER[15:]]
     assert memory_ran_out(lines, 2) is None
+
+
+MTP_OOM = "E ggml_backend_cuda_buffer_type_alloc_buffer: allocating 2645.29 MiB on device 0: cudaMalloc failed"
+
+
+def test_memory_that_was_missing_before_the_first_answer_says_why_nothing_is_drafted() -> None:
+    found = memory_ran_out_before_serving(parse_log([MTP_OOM, LAUNCHED, TIMED]))
+    assert found is not None and (found.requested_mib, found.phase) == (2645.29, "compute")
+    assert found.action == "retry_margin"
+
+
+@pytest.mark.parametrize("lines", [[LAUNCHED, TIMED], [LAUNCHED, TIMED, MTP_OOM]])
+def test_memory_that_was_missing_later_or_never_does_not(lines: list[str]) -> None:
+    assert memory_ran_out_before_serving(parse_log(lines)) is None

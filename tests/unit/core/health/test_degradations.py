@@ -52,7 +52,7 @@ def kinds(*lines: str, settings: dict[str, Value] | None = None) -> list[str]:
         ("llama_init_from_model: flash_attn is not compatible with Grok - forcing off", "flash_attention_off"),
         ("WARNING: -mtp flag provided, but model has 0 NextN layers. MTP will be disabled.", "mtp_off"),
         ("W llama_init_from_model: context type MTP requested but model doesn't contain MTP layers", "mtp_off"),
-        ("0.01.002.003 W srv    load_model: failed to create MTP context, falling back", "mtp_off"),
+        ("0.01.002.003 E srv    load_model: failed to create MTP context", "mtp_off"),
         (VOCABS, "draft_vocab"),
         ("the target and draft vocabs are not compatible - tokens will be translated between the two", "draft_vocab"),
         (NO_SPECULATION, "speculation_off"),
@@ -76,6 +76,7 @@ def test_each_wording_is_read(line: str, kind: str) -> None:
         "0.01.002.003 I srv  params_from_: Prompt: 'warning: no usable GPU found, --gpu-layers option will be ignored'",
         'text: "the target and draft vocabs are not compatible"',
         "0.00.1.1 I sched_reserve: Flash Attention was auto, set to enabled",
+        "common_speculative_state_mtp: failed to create MTP context, falling back to shared context",  # it drafts
         "W llama_context: n_ctx_seq (4096) < n_ctx_train (262144) -- the full capacity will not be utilized",
     ],
 )

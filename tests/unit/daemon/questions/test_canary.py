@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.fleet.lifecycle_states import Failure
+from orchestrator.core.fleet.readiness import no_drafts
 from orchestrator.daemon.questions import canary
 from orchestrator.daemon.questions.canary import send_canary
 
@@ -169,6 +170,10 @@ async def test_with_mtp_drafts_have_to_be_counted() -> None:
     assert await sent(Scripted(lambda path, body: text(" a", drafts=3)), mtp=True) is None
     failure = await sent(Scripted(lambda path, body: text(" a")), mtp=True)
     assert failure is not None and "without a single draft" in failure.message
+    why = await sent(
+        Scripted(lambda path, body: text(" a")), mtp=True, undrafted=lambda answers: no_drafts(answers, "a line")
+    )
+    assert why is not None and why.evidence == "a line"
 
 
 @pytest.mark.parametrize("purpose", ["embeddings", "reranking"])
