@@ -99,10 +99,7 @@ def print_report(store: BenchStore, kept: KeptRun, args: argparse.Namespace) -> 
         raise UsageError(f"bench {kept.id} has no result: it was broken off")
 
     if args.html is not None:
-        from orchestrator.adapters.config.text_file import write_text
-
-        write_text(os.path.abspath(args.html), documents.html_page(report) if pair else documents.single_page(report))
-        diagnostics.note(f"written: {args.html}")
+        write_page(args.html, documents.html_page(report) if pair else documents.single_page(report))
 
     if args.json:
         output.json_data(report)
@@ -111,3 +108,11 @@ def print_report(store: BenchStore, kept: KeptRun, args: argparse.Namespace) -> 
     else:
         for line in text.report_lines(report) if pair else single_text.single_lines(report):
             output.line(line)
+
+
+def write_page(file: str, page: str) -> None:
+    """Write the page of a report, and say so."""
+    from orchestrator.adapters.config.text_file import write_text
+
+    write_text(os.path.abspath(file), page)
+    diagnostics.note(f"written: {file}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
-from orchestrator.cli.operate.bench_show import run_number
+from orchestrator.cli.operate.bench_show import run_number, write_page
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
 
@@ -25,7 +25,7 @@ EXAMPLES = """\
   orch tune my-profile --for agent --apply    # write what was confirmed into the profile
   orch tune my-profile --engines upstream,ik-fork    # tune both, then bench the winners against each other
   orch tune resume                            # go on where one was broken off
-  orch tune show 12                           # its report; `orch tune list` has the others"""
+  orch tune show --html report.html           # the newest; `orch tune list` has the others"""
 
 ACTIONS = ("resume", "show", "list", "apply")
 
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the order of the confirmation (42)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--markdown", action="store_true", help="print the report for a post")
+    parser.add_argument("--html", metavar="FILE", help="write the report into a file, as a page")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -145,17 +146,23 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Any) -> int:
 
 def _print(reports: list[dict[str, Any]], args: argparse.Namespace) -> int:
     from orchestrator.core.bench.report import verdict_text
-    from orchestrator.core.tune.report import markdown, report_lines
+    from orchestrator.core.tune.documents import html_page, markdown
+    from orchestrator.core.tune.report import report_lines
+
+    if args.html is not None:
+        write_page(args.html, html_page(reports))
 
     if args.json:
         output.json_data(reports[0] if len(reports) == 1 else reports)
         return exit_codes.OK
 
+    if args.markdown:
+        output.raw(markdown(reports))
+        return exit_codes.OK
+
     for report in reports:
         if report["kind"] != "tune":
             output.line(f"{report['a']['target']} (A) against {report['b']['target']} (B): {verdict_text(report)}")
-        elif args.markdown:
-            output.line(markdown(report))
         else:
             for line in report_lines(report):
                 output.line(line)

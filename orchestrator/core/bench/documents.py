@@ -17,7 +17,8 @@ _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;text-align:right}"
     "td,th{border-bottom:1px solid #ddd}"
-    "td:first-child,th:first-child{text-align:left}code,pre{font:13px/1.4 ui-monospace,monospace;white-space:pre-wrap}"
+    "td:first-child,th:first-child,.words td,.words th{text-align:left}.words td:nth-child(2){white-space:nowrap}"
+    "code,pre{font:13px/1.4 ui-monospace,monospace;white-space:pre-wrap}"
     ".verdict{font-size:1.2rem;font-weight:600}svg{max-width:100%;height:auto}"
 )
 
@@ -25,8 +26,8 @@ _STYLE = (
 def markdown(report: Mapping[str, Any]) -> str:
     """Return a report of two targets for a post, with the command that repeats it."""
     lines = [f"**{verdict_text(report)}**", "", described(report), ""]
-    lines += _markdown_table(_figure_rows(report))
-    lines += ["", *_markdown_table(prompt_rows(report))]
+    lines += markdown_table(_figure_rows(report))
+    lines += ["", *markdown_table(prompt_rows(report))]
     if report["conditions"]:
         lines += ["", "Conditions:", "", *(f"- {each}" for each in shown_conditions(report["conditions"]))]
 
@@ -39,29 +40,35 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def html_page(report: Mapping[str, Any]) -> str:
-    """Return a report of two targets as a page of its own, with its plots as SVG."""
-    parts = [f"<p class=verdict>{_text(verdict_text(report))}</p><p>{_text(described(report))}</p>"]
+    """Return a report of two targets as a page of its own."""
+    return page(f"bench {report['id']}", pair_parts(report))
+
+
+def pair_parts(report: Mapping[str, Any]) -> list[str]:
+    """Return what a page says of two targets, with its plots as SVG."""
+    parts = [f"<p class=verdict>{html_text(verdict_text(report))}</p><p>{html_text(described(report))}</p>"]
     if report["ratio"] is not None:
         parts.append(interval_svg(report["low"], report["ratio"], report["high"]))
 
-    parts += [_html_table(_figure_rows(report)), _html_table(prompt_rows(report)), prompts_svg(report)]
+    parts += [html_table(_figure_rows(report)), html_table(prompt_rows(report)), prompts_svg(report)]
     if report["conditions"]:
-        items = "".join(f"<li>{_text(each)}" for each in shown_conditions(report["conditions"]))
+        items = "".join(f"<li>{html_text(each)}" for each in shown_conditions(report["conditions"]))
         parts.append(f"<h2>Conditions</h2><ul>{items}</ul>")
 
-    parts.append(f"<h2>How</h2><p>{_text(machine_text(report['machine']))}</p>")
+    parts.append(f"<h2>How</h2><p>{html_text(machine_text(report['machine']))}</p>")
     for side in "ab":
         own = report[side]
-        parts.append(f"<p>{side.upper()}: {_text(own['engine'])} {_text(own['build'])}, {_text(_model(own))}</p>")
-        parts.append(f"<pre>{_text(shlex.join(own['argv']))}</pre>")
+        parts.append(
+            f"<p>{side.upper()}: {html_text(own['engine'])} {html_text(own['build'])}, {html_text(_model(own))}</p>"
+        )
+        parts.append(f"<pre>{html_text(shlex.join(own['argv']))}</pre>")
 
-    parts.append(f"<p>Again: <code>{_text(shlex.join(report['command']))}</code></p>")
-    return _page(f"bench {report['id']}", parts)
+    return [*parts, repeated(report["command"])]
 
 
 def single_page(result: Mapping[str, Any]) -> str:
     """Return a result of one target as a page of its own."""
-    parts = [f"<pre>{_text(chr(10).join(single_lines(result)))}</pre>"]
+    parts = [f"<pre>{html_text(chr(10).join(single_lines(result)))}</pre>"]
     for series in result["series"]:
         if result["kind"] == "depth":
             points = [(row["depth"], row["decode_tok_s"]) for row in series["points"] if row["decode_tok_s"]]
@@ -70,9 +77,9 @@ def single_page(result: Mapping[str, Any]) -> str:
             points = [(row["clients"], row["tok_s"]) for row in series["rows"] if row["tok_s"]]
             parts.append(curve_svg(f"{series['target']}: tok/s in sum by clients", points))
 
-    parts.append(f"<p>{_text(machine_text(result['machine']))}</p>")
-    parts.append(f"<p>Again: <code>{_text(shlex.join(result['command']))}</code></p>")
-    return _page(f"bench {result['id']}", parts)
+    parts.append(f"<p>{html_text(machine_text(result['machine']))}</p>")
+    parts.append(repeated(result["command"]))
+    return page(f"bench {result['id']}", parts)
 
 
 def single_markdown(result: Mapping[str, Any]) -> str:
@@ -119,7 +126,7 @@ def prompts_svg(report: Mapping[str, Any]) -> str:
         y = 8 + 22 * number
         left = middle + min(value, 0) * scale
         bars.append(
-            f'<text x="0" y="{y + 12}">{_text(name)}</text>'
+            f'<text x="0" y="{y + 12}">{html_text(name)}</text>'
             f'<rect x="{left:.1f}" y="{y}" width="{max(abs(value) * scale, 1):.1f}" height="14" fill="#06c"/>'
             f'<text x="{WIDTH}" y="{y + 12}" text-anchor="end">{100 * value:+.1f} %</text>'
         )
@@ -147,7 +154,7 @@ def curve_svg(title: str, points: Sequence[tuple[float, float]]) -> str:
         for (x, y), (at, value) in zip(placed, points, strict=True)
     )
     return (
-        f"<h2>{_text(title)}</h2>"
+        f"<h2>{html_text(title)}</h2>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" font-size="10" role="img">'
         f'<line x1="{EDGE}" x2="{WIDTH - EDGE}" y1="{HEIGHT - EDGE}" y2="{HEIGHT - EDGE}" stroke="#888"/>'
         f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="2"/>{marks}</svg>'
@@ -168,22 +175,37 @@ def _model(side: Mapping[str, Any]) -> str:
     return f"{side['model'].rpartition('/')[2]} ({side['model_type']})"
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+def repeated(command: Sequence[str]) -> str:
+    """Return the paragraph with the command that repeats a run."""
+    return f"<p>Again: <code>{html_text(shlex.join(command))}</code></p>"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table's lines; the first row is its head."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     return ["| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])]
 
 
-def _html_table(rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(cell)}" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}" for cell in row) for row in rows[1:])
-    return f"<table><tr>{head}{body}</table>"
+def html_table(rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
+    """Return a table; the first row is its head.
+
+    :param words: not figures alone, which are written to the right
+    """
+    head = "".join(f"<th>{html_text(cell)}" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}" for cell in row) for row in rows[1:])
+    return f"<table{' class=words' if words else ''}><tr>{head}{body}</table>"
 
 
-def _page(title: str, parts: Sequence[str]) -> str:
-    head = f"<!doctype html><meta charset=utf-8><title>{_text(title)}</title><style>{_STYLE}</style>"
-    return head + f"<h1>{_text(title)}</h1>" + "\n".join(parts) + "\n"
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a page that loads nothing from elsewhere.
+
+    :param parts: of its body, as HTML
+    """
+    head = f"<!doctype html><meta charset=utf-8><title>{html_text(title)}</title><style>{_STYLE}</style>"
+    return head + f"<h1>{html_text(title)}</h1>" + "\n".join(parts) + "\n"
 
 
-def _text(text: str) -> str:
+def html_text(text: str) -> str:
+    """Return text that is no markup."""
     return html.escape(str(text))

@@ -112,10 +112,15 @@ def _shown(value: object) -> str:
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report for people: the trials in their order, and the verdict."""
-    cells = [("settings", "turns", ""), *map(_cells, report["trials"])]
+    cells = trial_rows(report)
     widths = [max(len(row[column]) for row in cells) for column in range(2)]
     rows = [f"{a:{widths[0]}}  {b:>{widths[1]}}  {c}".rstrip() for a, b, c in cells]
-    lines = [_head(report), "", *rows, "", verdict_line(report)]
+    return [head_line(report), "", *rows, "", verdict_line(report), *remarks(report)]
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """Return what stands beside the verdict: the figure that the search claimed, what is stale, what was left out."""
+    lines = []
     if report["claimed"] is not None and report["proposal"]:
         lines.append(f"the search claimed {100 * report['claimed']:+.1f} %: the best of many figures is partly luck")
 
@@ -123,14 +128,13 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"left out, as a full context killed it: {label}" for label in report["full_context_died"])]
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """Return the report for a post."""
-    rows = [f"| {a} | {b} | {c} |" for a, b, c in map(_cells, report["trials"])]
-    head = [f"**{verdict_line(report)}**", "", _head(report), "", "| settings | turns | a turn |", "|---|---|---|"]
-    return "\n".join([*head, *rows, ""])
+def trial_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the starts in their order: settings, turns in the same time, and a turn's time or why there is none."""
+    return [("settings", "turns", "a turn"), *map(_cells, report["trials"])]
 
 
-def _head(report: Mapping[str, Any]) -> str:
+def head_line(report: Mapping[str, Any]) -> str:
+    """Return what was tuned, and for which turns."""
     use = report["use"]
     share = use["measured_share"]
     part = "" if share == 1 else f"; {share:.0%} of each turn is measured, as whole ones take too long here"
