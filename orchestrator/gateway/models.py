@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
 
 from orchestrator.core.problems import nearest
 from orchestrator.core.profile.variants import Variant
@@ -20,10 +21,37 @@ MAX_QUOTED = 100
 MAX_NAME = 256
 """Characters: no profile and no alias has a longer name, and comparing one costs its length."""
 
+_LONGEST_LETTER = 12
+"""Bytes that one letter of a name may take in a path: four of UTF-8, three of the path for each."""
+
 
 def is_known(name: str | None, models: Sequence[Model]) -> bool:
     """Return whether a name needs no look for it: a model has it, or it names none, or none could have it."""
     return not name or len(name) > MAX_NAME or _named(name, models) is not None
+
+
+def names_in_front(rest: str, models: Sequence[Model]) -> Iterator[tuple[str, str]]:
+    """Yield each name of a model that the beginning of a path is, the shortest first, and what follows it.
+
+    Names may hold slashes, so where one ends is known from the names, not from the first slash. The look-up is bounded
+    by the names: a path may be all slashes.
+
+    :param rest: of a path, without a slash in front
+    """
+    names = {name for model in models for name in model.names}
+    longest = max(map(len, names), default=0) * _LONGEST_LETTER
+    end = -1
+    for _ in range(1 + max((name.count("/") for name in names), default=0)):
+        end = rest.find("/", end + 1)
+        name = rest if end < 0 else rest[:end]
+        if len(name) > longest:
+            return
+
+        if unquote(name, errors="replace") in names:
+            yield unquote(name, errors="replace"), rest[len(name) :]
+
+        if end < 0:
+            return
 
 
 def default_profile(models: Sequence[Model], default: str) -> str | None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from orchestrator.adapters.http1 import Headers, first
 from orchestrator.gateway.contract import Model
 from orchestrator.gateway.errors import Family, GatewayError
-from orchestrator.gateway.models import MAX_NAME, is_known, profile_for
+from orchestrator.gateway.models import is_known, names_in_front, profile_for
 
 Kind = Literal[
     "about", "health", "models", "model", "metrics", "running", "requests", "cancel", "monitor", "inference",
@@ -141,9 +141,6 @@ _ELSEWHERE = (
 )  # fmt: skip
 """Where clients of llama-swap and of llama-server's router find what they ask for; the beginnings of their routes."""
 
-_LONGEST_LETTER = 12
-"""Bytes that one letter of a name may take in a path: four of UTF-8, three of the path for each."""
-
 
 def find_route(method: str, path: str, models: Sequence[Model], headers: Headers | None = None) -> Match:
     """Return the route of a request.
@@ -170,11 +167,9 @@ def find_route(method: str, path: str, models: Sequence[Model], headers: Headers
 
 def _check_upstream_name(rest: str, models: Sequence[Model]) -> None:
     """:raises GatewayError: `model_not_found`, with the list, where nobody has a name that the path begins with"""
-    most_slashes = max((name.count("/") for model in models for name in model.names), default=0)
-    parts = rest[: MAX_NAME * _LONGEST_LETTER].split("/")[: most_slashes + 1]
-    begins = ("/".join(parts[: count + 1]) for count in range(len(parts)))
-    if not any(is_known(unquote(name, errors="replace"), models) for name in begins):
-        profile_for(unquote(parts[0], errors="replace"), models)
+    name = unquote(rest.partition("/")[0], errors="replace")
+    if not any(names_in_front(rest, models)) and not is_known(name, models):
+        profile_for(name, models)
 
 
 def _hint(path: str, host: bytes | None) -> str:
@@ -216,25 +211,13 @@ def _find(path: str, models: Sequence[Model]) -> Match | None:
 
 
 def _find_upstream(rest: str, models: Sequence[Model]) -> Match | None:
-    """Return the route of what follows `/upstream/`; that of a name that nobody has where a route follows it.
-
-    Aliases may hold slashes, so where the name ends is known from the names, not from the first slash. The look-up is
-    bounded by the names: a path may be all slashes.
-    """
-    names = {name for model in models for name in model.names}
-    most_slashes = max((name.count("/") for name in names), default=0)
-    longest = max(map(len, names), default=0) * _LONGEST_LETTER
-    at, known = -1, False
-    for _ in range(most_slashes + 1):
-        at = rest.find("/", at + 1, longest + 1)
-        if at < 0:
-            break
-
-        if unquote(rest[:at], errors="replace") in names:
-            known = True
-            route = ENGINE_ROUTES.get(rest[at:]) or _UPSTREAM_ONLY.get(rest[at:])
-            if route is not None:
-                return Match(route, rest[at:], unquote(rest[:at]))
+    """Return the route of what follows `/upstream/`; that of a name that nobody has where a route follows it."""
+    known = False
+    for name, path in names_in_front(rest, models):
+        known = True
+        route = ENGINE_ROUTES.get(path) or _UPSTREAM_ONLY.get(path)
+        if route is not None:
+            return Match(route, path, name)
 
     if known:
         return None

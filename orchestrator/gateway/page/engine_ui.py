@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from orchestrator.adapters.http1 import Headers, Request, Response
 from orchestrator.gateway.contract import Endpoint, Model, RoutingView
 from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.errors import GatewayError
+from orchestrator.gateway.models import names_in_front
 from orchestrator.gateway.page.contract import PageModel
 
 MAX_BYTES = 32 << 20
@@ -64,24 +64,14 @@ class EngineFile(NamedTuple):
 
 
 def find_file(path: str, models: Sequence[Model]) -> EngineFile | None:
-    """Return the file that a path under `/upstream/` means, where it is one; names may hold slashes.
-
-    Looks at no more places than the longest name has slashes: a path may be all slashes.
-    """
+    """Return the file that a path under `/upstream/` means, where it is one; the longest name is meant."""
     if not path.startswith(UPSTREAM):
         return None
 
-    rest, names = path.removeprefix(UPSTREAM), {name for model in models for name in model.names}
-    found, at = None, -1
-    for _ in range(1 + max((name.count("/") for name in names), default=0)):
-        at = rest.find("/", at + 1)
-        end = at if at >= 0 else len(rest)
-        name = unquote(rest[:end], errors="replace")
-        if name in names and (at < 0 or _FILE.fullmatch(rest, at)):
-            found = EngineFile(name, rest[end:])  # the longest name is meant
-
-        if at < 0:
-            break
+    found = None
+    for name, file in names_in_front(path.removeprefix(UPSTREAM), models):
+        if not file or _FILE.fullmatch(file):
+            found = EngineFile(name, file)
 
     return found
 
