@@ -1,6 +1,8 @@
-"""The embedded engine behind a relay that makes it wrong in one way: what verification has to find.
+"""An engine behind a relay that makes it wrong in one way: what verification has to find.
 
     mutant_engine.py HOW ARGV...
+
+The engine is the program that MUTANT_OF names, by default the embedded one.
 
 `swap`: in one of 50 steps the second likeliest token instead of the likeliest. `seed`: the seed that was asked for is
 ignored. `drop`: one token of a hundred is lost. `accept`: all drafts are counted as accepted. `none`: nothing.
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -19,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 EMBEDDED = (sys.executable, "-c", "import sys; from orchestrator.engines.embedded.main import main; sys.exit(main())")
+ENGINE = (os.environ["MUTANT_OF"],) if "MUTANT_OF" in os.environ else EMBEDDED
 
 
 class Mutation:
@@ -96,7 +100,7 @@ def serve(mutation: Mutation, engine_port: int, port: int) -> None:
 def main() -> int:
     how, words = sys.argv[1], sys.argv[2:]
     if "--port" not in words:
-        return subprocess.run([*EMBEDDED, *words], check=False).returncode
+        return subprocess.run([*ENGINE, *words], check=False).returncode
 
     at = words.index("--port") + 1
     port = int(words[at])
@@ -105,7 +109,7 @@ def main() -> int:
         engine_port = probe.getsockname()[1]
 
     words[at] = str(engine_port)
-    engine = subprocess.Popen([*EMBEDDED, *words])
+    engine = subprocess.Popen([*ENGINE, *words])
     signal.signal(signal.SIGTERM, lambda *_: engine.terminate())
     threading.Thread(target=serve, args=(Mutation(how), engine_port, port), daemon=True).start()
     return engine.wait()

@@ -61,7 +61,7 @@ def test_a_slower_build_is_refused_and_one_as_fast_is_accepted(lab: Lab, paths: 
     assert "too slow: -" in refused.reason and "with `mine` against old, -25 % is tolerated" in refused.reason
     accepted = judge(paths, equal)
     assert accepted.state == "accepted", accepted.reason
-    assert (lab.status()["profile"], lab.status()["engine"], lab.status()["state"]) == ("mine", "upstream", "ready")
+    assert serves(lab) == ("mine", "upstream", "ready")
 
     store = GateStore(paths.gates_file)
     assert [store.find("upstream", name) for name in ("slower", "equal")] != [None, None]
@@ -146,6 +146,32 @@ def test_a_switch_by_a_person_meanwhile_stays_and_judges_nobody(lab: Lab, paths:
     assert "`orch switch other` meanwhile" in record.reason
     assert lab.ready("other")
     assert "`orch engines update upstream` goes on" in lab.orch("status").stdout
+
+
+def test_a_daemon_that_is_killed_as_it_starts_the_new_build_refuses_nobody(lab: Lab, paths: Paths) -> None:
+    lab.serve("mine")
+    lab.ready("mine")
+    lab.faults("mine", {"tokens_s": 200.0, "load_s": 0.5})
+    new = build(lab, paths, "equal")
+    with ThreadPoolExecutor(1) as pool:
+        judged = pool.submit(judge, paths, new)
+        until(lambda: serves(lab)[1:] == ("upstream@equal", "starting"), "the new one starts")
+        assert lab.daemon is not None
+        lab.daemon.kill()
+        lab.daemon.wait()
+        record = judged.result()
+
+    assert record.state == "undecided", record.reason
+    assert "it could not be judged: " in record.reason and "daemon" in record.reason
+    assert [each.build for each in installed(paths) if each.current] == ["old"]
+    lab.serve()
+    until(lambda: serves(lab) == ("mine", "upstream", "ready"), "what served before serves again")
+    assert "the daemon ended meanwhile; `orch engines update upstream` goes on" in lab.orch("status").stdout
+
+
+def serves(lab: Lab) -> tuple[str, str, str]:
+    status = lab.status()
+    return status["profile"], status["engine"], status["state"]
 
 
 def test_one_gate_at_a_time(lab: Lab, paths: Paths) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
+import subprocess
 from typing import Any
 
+from orchestrator.adapters.paths import find_paths
+from orchestrator.adapters.store.bench_runs import BenchStore
+from orchestrator.core.tune.records import progress_of
+from orchestrator.core.tune.search import TuneTrial
 from tests.faults.lab import Lab
 from tests.support import until
 
@@ -70,18 +75,58 @@ def test_a_start_that_dies_is_a_result_and_is_never_proposed(lab: Lab) -> None:
     assert report["proposal"].get("batch.ubatch") == "256"
 
 
-def test_one_that_was_killed_is_gone_on_with_from_where_it_was(lab: Lab) -> None:
+def test_one_that_was_broken_off_in_any_way_serves_again_what_served_and_goes_on_from_where_it_was(lab: Lab) -> None:
     serve(lab, {"with_words": {"--ubatch-size 1024": {"tokens_s": 4000.0}}})
-    tuning = lab.begin("tune", "model", *SHORT)
-    until(lambda: len(_trials(lab)) >= 2, "two starts are kept")
+    assert lab.daemon is not None
+
+    tuning = begun(lab, 2, "tune", "model", *SHORT)
     tuning.kill()
     tuning.communicate()
-    kept = _trials(lab)
+    serves_and_says(lab, "tuning 1: its process ended; `orch tune resume 1` goes on")
+
+    tuning = begun(lab, 3, "tune", "resume")
+    lab.daemon.kill()
+    lab.daemon.wait()
+    _, err = tuning.communicate(timeout=60)
+    assert tuning.returncode == 1, err
+    lab.serve()
+    serves_and_says(lab, "tuning 1: the daemon ended meanwhile; `orch tune resume 1` goes on")
+
+    tuning = begun(lab, 4, "tune", "resume")
+    tuning.send_signal(signal.SIGINT)
+    _, err = tuning.communicate(timeout=60)
+    assert tuning.returncode == 130, err
+    assert "orch tune resume" in err
+    status = lab.status()
+    assert (status["profile"], status["state"], status["lease"]) == ("model", "ready", None), "at once"
+
+    kept = trials_kept(lab)
     [row] = lab.orch_json("tune", "list")
-    assert row["state"] != "done"
+    assert row["state"] == "interrupted"
     report = lab.orch_json("tune", "resume")
-    assert [each["settings"] for each in report["trials"]][: len(kept)] == kept
+    assert trials_kept(lab)[: len(kept)] == kept
+    assert not [each for each in report["trials"] if each["outcome"] == "died"], (
+        "an interruption is no result of a start"
+    )
     assert report["proposal"].get("batch.ubatch") == "1024"
+
+
+def begun(lab: Lab, trials: int, *words: str) -> subprocess.Popen[str]:
+    """Begin, or go on with, a tuning, and wait until it has kept so many starts and measures the next one."""
+    tuning = lab.begin(*words)
+
+    def measures() -> bool:
+        assert tuning.poll() is None, tuning.communicate()
+        asked = lab.control("/v1/requests")["requests"]
+        return len(trials_kept(lab)) >= trials and any(each["id"].startswith("bench-") for each in asked)
+
+    until(measures, f"{trials} starts are kept, and the next is measured")
+    return tuning
+
+
+def serves_and_says(lab: Lab, what: str) -> None:
+    until(lambda: (lab.status()["profile"], lab.status()["state"]) == ("model", "ready"), "what served serves again")
+    assert what in lab.orch("status").stdout
 
 
 def test_what_cannot_be_asked_for_is_refused_before_anything_starts(lab: Lab) -> None:
@@ -100,6 +145,11 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_starts(lab: Lab) ->
         assert text in done.stderr
 
 
-def _trials(lab: Lab) -> list[str]:
-    done = lab.orch("tune", "show", "--json", check=False)
-    return [] if done.returncode else [each["settings"] for each in json.loads(done.stdout)["trials"]]
+def trials_kept(lab: Lab) -> tuple[TuneTrial, ...]:
+    """Return the starts that the newest tuning has kept so far."""
+    store = BenchStore(find_paths({"ORCH_HOME": lab.root}).bench_file)
+    try:
+        tunings = store.tunings()
+        return progress_of(store.events(tunings[0].id)).trials if tunings else ()
+    finally:
+        store.close()
