@@ -316,6 +316,9 @@ class Dashboard(App[None]):
     def action_copy_command(self) -> None:
         self.operator.start(self.operator.command_line)
 
+    def action_vram(self) -> None:
+        self.operator.start(self.operator.vram)
+
     def action_last_error(self) -> None:
         self.operator.show_errors()
 

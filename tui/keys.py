@@ -45,6 +45,7 @@ ACTIONS = (
     Action("engine_menu", "x", "Engine menu", "all of the above as a menu", changes=True),
     Action("open_log", "l", "Log", "the engine's log, on the whole screen", footer=True),
     Action("copy_command", "y", "Copy command", "copy the engine's command line to the clipboard, and show it"),
+    Action("vram", "v", "Device memory", "who holds the memory of each device, and what frees it"),
     Action("last_error", "E", "Last error", "what went wrong last, and before"),
     Action("panel(1)", "1", "Speed", "panel 1: tokens per second over time"),
     Action("panel(2)", "2", "Memory", "panel 2: devices and host"),

@@ -23,6 +23,7 @@ from tui.screens.switch import SwitchScreen
 from tui.screens.text import TextScreen, facts
 from tui.source import FrameSource, error_texts
 from tui.text import BLANK, Line, line
+from tui.views.vram import holders
 
 KEPT_ERRORS = 20
 FOLLOW_S = 1.0
@@ -224,6 +225,10 @@ class Operator:
         )
         title = f"{facts_['profile']}@{facts_['engine']}"
         self._app.push_screen(TextScreen(title, lines, copy=text))
+
+    async def vram(self) -> None:
+        """Show who holds the memory of each device."""
+        self._app.push_screen(TextScreen("Device memory", holders(await self._get("/v1/vram"))))
 
     def show_errors(self) -> None:
         """Show the present failure of the daemon first, then the kept errors, the newest first."""

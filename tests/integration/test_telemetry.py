@@ -151,6 +151,12 @@ def test_the_engine_s_part_of_a_device_is_told_apart(served: Home) -> None:
     assert (card["engine_mib"], card["others_mib"]) == (10000, 800)
     assert (card["used_mib"], card["utilization"], card["throttle"]) == (11000, 0.97, ["power_cap"])
     assert card["power_w"] is None and card["pcie_rx_mib_s"] is None
+    profile = served.status()["profile"]
+    for report in (served.control("/v1/vram"), served.orch_json("vram")):  # of the daemon, and by the command itself
+        (device,) = report["devices"]
+        held = [(each["kind"], each["name"], each["mib"]) for each in device["holders"]]
+        assert held[0] == ("orch", profile, 10_000) and [mib for *_, mib in held] == [10_000, 700]
+        assert (device["reserved_mib"], device["untold_mib"], device["counted_twice_mib"]) == (200, 100, 0)
 
 
 def test_an_engine_that_does_not_answer_holds_nobody_up(home: Home) -> None:

@@ -9,6 +9,8 @@ import pytest
 from textual.widgets import OptionList
 
 from orchestrator.core.errors import NotRunningError, OrchError, UsageError
+from orchestrator.core.vram.process_kinds import ProcessFacts
+from orchestrator.core.vram.report import DeviceFigures, vram_report
 from tests.tui.driving import dashboard, head, picture, until
 from tests.tui.recorded import Recording, frame
 from tui import keys
@@ -299,6 +301,17 @@ async def test_the_menu_leads_to_the_same_questions() -> None:
         await until(pilot, lambda: isinstance(app.screen, MenuScreen), "the menu")
         await pilot.press("down", "down", "down", "enter")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+
+
+async def test_who_holds_device_memory_is_shown_with_what_frees_it() -> None:
+    recording = Recording(frame("serving"))
+    figures = DeviceFigures(0, "RTX 3060", 11_000, 12_288, 300, {7: 10_000, 8: 400}, "driver")
+    recording.answers["/v1/vram"] = vram_report([figures], {8: ProcessFacts(8, "firefox")}, {7: "chat"})
+    async with dashboard(recording, readonly=True) as (app, pilot):
+        await pilot.press("v")
+        await until(pilot, lambda: isinstance(app.screen, TextScreen) and "RTX 3060" in picture(app), "it is shown")
+        shown = picture(app)
+        assert all(each in shown for each in ("10000 MiB  orch: chat (pid 7)", "`orch unload chat`", "told of nobody"))
 
 
 async def test_the_interval_can_be_changed() -> None:

@@ -24,6 +24,7 @@
     POST /v1/requests/cancel {"id"}              end the requests with this id, or the one with this number (an integer)
     GET  /v1/targets                             what could be started or switched to
     GET  /v1/launch                              the command line, environment and log of what runs
+    GET  /v1/vram                                who holds the memory of each device (`core/vram/report.py`)
     GET  /v1/quarantine                          requests that met deaths of engines, and those that are refused for it
     POST /v1/quarantine {"id"?}                  forget one of them, or all
     POST /v1/down     {"profiles"?, "force"?, "all"?}   stop these, or everything, and the daemon when it is to end
@@ -38,7 +39,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import monotonic
 from urllib.parse import parse_qs
@@ -57,6 +58,7 @@ from orchestrator.core.fleet.lifecycle_states import Target, instance_of
 from orchestrator.core.fleet.routing import READING_AHEAD
 from orchestrator.core.fleet.state_summary import pid_of
 from orchestrator.core.terminal import quote_text
+from orchestrator.core.vram.report import VramReport
 from orchestrator.daemon.control.actions import Actions
 from orchestrator.daemon.control.event_log import EventLog
 from orchestrator.daemon.control.loading import LoadingActions
@@ -105,6 +107,7 @@ class Control:
     :param targets: what could be started; blocking, given what runs
     :param drain_s: how long a stop waits for the requests that run
     :param frame: what a dashboard shows, with at most so many points and requests
+    :param vram: who holds device memory, given the profiles of our engines by pid; blocking
     :param requests: the requests that wait and run
     :param end: ends the daemon, once the answer is out
     :param ends_with_engine: whether the daemon ends with the engine (`orch up` started it)
@@ -125,6 +128,7 @@ class Control:
         targets: Callable[[Target | None], Targets],
         drain_s: float,
         frame: Callable[[int, int], Awaitable[TopFrame]],
+        vram: Callable[[Mapping[int, str]], VramReport],
         requests: Dispatcher,
         end: Callable[[], None],
         ends_with_engine: bool,
@@ -142,6 +146,7 @@ class Control:
         self._list_targets = targets
         self._drain_s = drain_s
         self._build_frame = frame
+        self._read_vram = vram
         self._dispatcher = requests
         self._end = end
         self._ends_with_engine = ends_with_engine
@@ -163,6 +168,7 @@ class Control:
             ("POST", "/v1/requests/cancel"): self._cancel_request,
             ("GET", "/v1/targets"): self._targets,
             ("GET", "/v1/launch"): self._launch,
+            ("GET", "/v1/vram"): self._vram,
             ("GET", "/v1/quarantine"): self._quarantine,
             ("POST", "/v1/quarantine"): self._clear_quarantine,
             ("POST", "/v1/down"): self._down,
@@ -292,6 +298,11 @@ class Control:
     async def _targets(self, request: Request, response: Response) -> None:
         answer = await anyio.to_thread.run_sync(self._list_targets, self._actions.running())
         response.send(200, _JSON, msgspec.json.encode(answer))
+
+    async def _vram(self, request: Request, response: Response) -> None:
+        rows = self._status_builder.status()["instances"]
+        profiles = {row["pid"]: row["profile"] for row in rows if row["pid"] is not None}
+        response.send(200, _JSON, msgspec.json.encode(await anyio.to_thread.run_sync(self._read_vram, profiles)))
 
     async def _launch(self, request: Request, response: Response) -> None:
         state = self._owner.fleet.state

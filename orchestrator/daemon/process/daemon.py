@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.trial_profiles import sweep_unused_trial_profiles
 from orchestrator.adapters.hardware.gpu_sources import open_gpus
+from orchestrator.adapters.hardware.vram_holders import read_vram
 from orchestrator.adapters.http1 import HttpLimits, HttpServer
 from orchestrator.adapters.log.file import LogFile
 from orchestrator.adapters.log.store import InstanceLog
@@ -345,6 +346,7 @@ class Daemon:
             targets=lambda running: list_targets(self._paths, running),
             drain_s=self._config.daemon.drain_s,
             frame=frames.frame,
+            vram=partial(read_vram, self._gpus),
             requests=dispatcher,
             end=self._signals.ending.set,
             ends_with_engine=self._options.started_by_up,
