@@ -148,9 +148,11 @@ def speed_outlook(
     room = devices[0] if len(devices) == 1 else None
     card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
     store = SpeedStore(paths.speeds_file)
+    host = store.host()
     key = SpeedKey(build.kind, build_name, device_key([each.name for each in devices]), geometry.architecture,
                    geometry.tensor_types)  # fmt: skip
-    ceilings = Ceilings(card.bandwidth_gb_s if card else None, store.host_gb_s)
+    note = f"measured on {host.when[:10]} with {host.threads} threads" if host is not None and host.when else ""
+    ceilings = Ceilings(card.bandwidth_gb_s if card else None, host.gb_s if host is not None else None, note)
     return outlook_of(store.samples(), key, geometry, shape, build, ceilings)
 
 

@@ -161,6 +161,7 @@ WALL_CLOCK = {
     ("cli/engine_builds/news.py", "now"): "the age of a build",
     ("cli/engine_builds/watching.py", "now"): "the date of a look for newer builds",
     ("cli/operate/stats.py", "time"): "from which row of the history on",
+    ("doctor/measure.py", "now"): "the date of a measurement, kept beyond this process",
     ("engines/build/install.py", "now"): "the date of a build",
     ("engines/registry.py", "now"): "the date beside an engine that was added",
     ("daemon/control/event_log.py", "now"): "the time of an event",

@@ -1,80 +1,137 @@
 """How fast this machine reads its memory: what decoding on the host cannot exceed.
 
-Every process reads its own buffer, which is larger than the caches, with the C library's `memchr`. A copy would count
-bytes that are written as well, and moves fewer.
+Each thread compares the two halves of pieces of its own buffer, which are equal, with the C library's `memcmp`: it only
+reads, with vector instructions, and ctypes holds no interpreter lock meanwhile. From a processor's caches the same call
+reads several times as fast as one core gets from memory, so it is not what limits; `memchr`, with one stream instead of
+two, read a fifth slower from memory. `python -m benchmarks.host_read` measures that, and compares it with sysbench.
+The buffers have pages of 4 KiB, as a mapped model has, where the machine does not make all pages huge. Threads are
+bound to no processor, as the engines' are not. A copy would count bytes that are written as well, and moves fewer.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+import ctypes
+import mmap
+import threading
+from collections.abc import Callable, Collection
+from time import monotonic, perf_counter, sleep
 
 from orchestrator.core.errors import OrchError
+from orchestrator.core.setup.machine_speed import ReadSpeed, read_speed
 
-BUFFER_MIB = 256
-ROUNDS = 24
-MOST_PROCESSES = 16
-_LIMIT_S = 120.0
+TOTAL_MIB = 1024
+LEAST_MIB = 64
+"""All buffers together, and each of them at least: far beyond the third-level cache of a desktop."""
 
-_READER = """\
-import sys, time
-data = bytearray(b"1") * (int(sys.argv[1]) << 20)
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(sys.argv[2])):
-    began = time.perf_counter()
-    data.find(b"0")
-    print(len(data) / (time.perf_counter() - began), flush=True)
-"""
-"""Waits for a line before it reads, so that all begin together."""
+MIB = 1 << 20
+PIECE_BYTES = 8 * MIB
+"""Read by one call, in about a millisecond; buffers are whole pieces."""
+
+SECONDS = 5.0
+_LOOK_S = 0.1
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/{}"
 
 
-class MemorySpeed(NamedTuple):
-    """GB/s over all processes: the best round and the one in the middle."""
+def physical_cores(allowed: Collection[int], topology: str = _TOPOLOGY) -> int:
+    """Return on how many cores these processors are: both engines start as many threads unless they are told.
 
-    best: float
-    middle: float
-    processes: int
-
-
-def measure_memory(buffer_mib: int = BUFFER_MIB, rounds: int = ROUNDS) -> MemorySpeed:
-    """Read memory with as many processes as this one may have processors, for some seconds.
-
-    :raises OrchError: when a process ends, or takes too long
+    :param topology: pattern of the files that tell a processor's package and core
     """
-    count = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-    argv = (sys.executable, "-S", "-c", _READER, str(buffer_mib), str(rounds))
-    readers = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    return len({_core_of(number, topology) for number in allowed})
+
+
+def _core_of(number: int, topology: str) -> tuple[str, str]:
+    """Return a processor's package and core; where the kernel does not tell, it is a core of its own."""
     try:
-        for reader in readers:
-            assert reader.stdout is not None
-            reader.stdout.readline()
+        with (
+            open(topology.format(number, "physical_package_id"), encoding="ascii") as package,
+            open(topology.format(number, "core_id"), encoding="ascii") as core,
+        ):
+            return package.read().strip(), core.read().strip()
+    except OSError:
+        return "", str(number)
 
-        _tell_all(readers)
-        told = [reader.communicate(timeout=_LIMIT_S)[0].split() for reader in readers]
-    except subprocess.TimeoutExpired as error:
-        hint = "the machine is very busy: measure when it is not"
-        raise OrchError("reading memory took too long", hint=hint) from error
+
+def measure_memory(
+    threads: int,
+    may_go_on: Callable[[], None] = lambda: None,
+    *,
+    seconds: float = SECONDS,
+    total_mib: int = TOTAL_MIB,
+    least_mib: int = LEAST_MIB,
+) -> ReadSpeed:
+    """Read memory for some seconds. Blocks.
+
+    :param threads: as many as the engine would use; more than there are processors share them
+    :param may_go_on: asked ten times a second; what it raises ends the reading, and is raised here
+    :raises OrchError: when there is not enough free memory for the buffers
+    """
+    size = max(total_mib // threads, least_mib) * MIB // PIECE_BYTES * PIECE_BYTES
+    _check_room(threads * size)
+    ready, go, stop = threading.Barrier(threads + 1), threading.Event(), threading.Event()
+    ends: list[list[float]] = [[] for _ in range(threads)]
+
+    def read(index: int) -> None:
+        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as buffer:
+            _read_pieces(buffer, ready, go, stop, ends[index])
+
+    workers = [threading.Thread(target=read, args=(index,), daemon=True) for index in range(threads)]
+    for worker in workers:
+        worker.start()
+
+    try:
+        ready.wait()
+        began = perf_counter()
+        go.set()
+        deadline = monotonic() + seconds
+        while monotonic() < deadline:
+            may_go_on()
+            sleep(_LOOK_S)
+
+        ended = perf_counter()
     finally:
-        for reader in readers:
-            reader.kill()
-            reader.wait()
+        stop.set()
+        go.set()
+        for worker in workers:
+            worker.join()
 
-    if any(len(each) != rounds for each in told):
-        raise OrchError("a process that read memory ended early", hint=f"{count * buffer_mib} MiB are needed for it")
-
-    sums = sorted(sum(map(float, round_)) / 1e9 for round_ in zip(*told, strict=True))
-    return MemorySpeed(sums[-1], sums[len(sums) // 2], count)
+    return read_speed(ends, PIECE_BYTES, began, ended)
 
 
-def _tell_all(readers: Sequence[subprocess.Popen[str]]) -> None:
-    """Have all of them begin."""
-    for reader in readers:
-        assert reader.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: what it has not told is noticed
-            reader.stdin.write("\n")
-            reader.stdin.flush()
+def _read_pieces(
+    buffer: mmap.mmap, ready: threading.Barrier, go: threading.Event, stop: threading.Event, ends: list[float]
+) -> None:
+    """Read a buffer again and again until told to stop, and note when each piece was read.
+
+    Its pages are written first: pages that never were are all the same one, which the cache has.
+    """
+    size = len(buffer)
+    view = ctypes.c_char.from_buffer(buffer)
+    address = ctypes.addressof(view)
+    ctypes.memset(address, 1, size)
+    compare = _memcmp()
+    ready.wait()
+    go.wait()
+    while not stop.is_set():
+        for piece in range(address, address + size, PIECE_BYTES):
+            compare(piece, piece + PIECE_BYTES // 2, PIECE_BYTES // 2)
+            ends.append(perf_counter())
+
+    del view  # a mapping that is looked into cannot be closed
+
+
+def _memcmp() -> Callable[[int, int, int], object]:
+    function = ctypes.CDLL(None).memcmp
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    return function
+
+
+def _check_room(wanted_bytes: int) -> None:
+    from orchestrator.adapters.hardware.host import available_memory_bytes
+
+    free = available_memory_bytes()
+    if wanted_bytes > free // 2:
+        raise OrchError(
+            f"memory is not measured: {wanted_bytes >> 20} MiB are read, and {free >> 20} MiB are available",
+            hint="stop what holds memory (`orch down`), or name a profile with fewer `cpu.threads`",
+        )

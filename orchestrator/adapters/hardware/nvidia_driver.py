@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.errors import OrchError
+from orchestrator.core.setup.machine_speed import PcieLink
 
 
 class DriverMissing(OrchError):
@@ -52,6 +53,48 @@ def compute_capabilities() -> tuple[tuple[int, int], ...]:
             return tuple(sorted({tuple(nvml.nvmlDeviceGetCudaComputeCapability(each)) for each in _handles(nvml)}))
     except (DriverMissing, DriverUnresponsive, pynvml.NVMLError):
         return ()
+
+
+def pcie_links(sysfs: str = "/sys/bus/pci/devices") -> tuple[PcieLink, ...]:
+    """Return each card's link to the host; none when the driver does not answer.
+
+    NVML's widest link is that of card and slot together (nvml.h, nvmlDeviceGetMaxPcieLinkWidth): the card's own is in
+    its capabilities, which the kernel shows in sysfs.
+    """
+    import pynvml
+
+    def asked(name: str, handle: Any) -> int | None:
+        try:
+            return int(getattr(pynvml, name)(handle))
+        # As in `gpu_nvml`: what this card, or this version of the library, does not tell.
+        except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
+            return None
+
+    try:
+        with _nvml() as nvml:
+            return tuple(
+                PcieLink(
+                    as_text(nvml.nvmlDeviceGetName(handle)),
+                    generation=asked("nvmlDeviceGetCurrPcieLinkGeneration", handle),
+                    generation_here=asked("nvmlDeviceGetMaxPcieLinkGeneration", handle),
+                    generation_card=asked("nvmlDeviceGetGpuMaxPcieLinkGeneration", handle),
+                    width=asked("nvmlDeviceGetCurrPcieLinkWidth", handle),
+                    width_card=_own_width(nvml, handle, sysfs) or asked("nvmlDeviceGetMaxPcieLinkWidth", handle),
+                )
+                for handle in _handles(nvml)
+            )
+    except (DriverMissing, DriverUnresponsive, pynvml.NVMLError):
+        return ()
+
+
+def _own_width(nvml: Any, handle: Any, sysfs: str) -> int | None:
+    """Return the lanes that a card has, whatever its slot has; None where the kernel does not tell."""
+    try:
+        domain, _, rest = as_text(nvml.nvmlDeviceGetPciInfo(handle).busId).lower().partition(":")
+        with open(f"{sysfs}/{domain[-4:]}:{rest}/max_link_width", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError, nvml.NVMLError):
+        return None
 
 
 def as_text(value: bytes | str) -> str:

@@ -6,11 +6,13 @@ that cannot be read is as if it were not there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.plan.speed.forecast import SpeedKey, SpeedSample
@@ -19,6 +21,29 @@ _log = logging.getLogger(__name__)
 _KEPT = 200
 _DIGITS = 2
 """Of the amounts that tell entries apart: runs at nearly the same depth are of one kind."""
+
+
+class HostSpeed(NamedTuple):
+    """How fast the host's memory was read at best, GB/s.
+
+    :param threads: that read; None where it is not known
+    :param when: RFC 3339; empty where it is not known
+    :param machine: `machine_name` where it was measured; empty where it is not known
+    """
+
+    gb_s: float
+    threads: int | None = None
+    when: str = ""
+    machine: str = ""
+
+
+def machine_name() -> str:
+    """Return what tells this machine from others that may share a home: its name and its processor."""
+    model = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+
+    return f"{os.uname().nodename}, {model or os.uname().machine}"
 
 
 class SpeedStore:
@@ -45,18 +70,27 @@ class SpeedStore:
         entries[name] = asdict(sample)
         save_state(self._path, {**_kept(state), "samples": dict(list(entries.items())[-_KEPT:])})
 
-    @property
-    def host_gb_s(self) -> float | None:
-        """The highest bandwidth at which the host's memory was read; None where it was not measured."""
-        found = self._state().get("host_gb_s")
-        return float(found) if isinstance(found, int | float) and found > 0 else None
+    def host(self) -> HostSpeed | None:
+        """Return how fast the host's memory was read; None where it was not measured, or on another machine."""
+        state = self._state()
+        gb_s, told = state.get("host_gb_s"), state.get("host")
+        if not isinstance(gb_s, int | float) or gb_s <= 0:
+            return None
 
-    def record_host(self, gb_s: float) -> None:
-        """Keep the bandwidth of the host's memory.
+        if not isinstance(told, dict):  # kept before these were
+            return HostSpeed(float(gb_s))
+
+        threads, when, machine = told.get("threads"), told.get("when"), told.get("machine")
+        found = HostSpeed(float(gb_s), threads if isinstance(threads, int) else None, str(when or ""), str(machine))
+        return found if found.machine == machine_name() else None
+
+    def record_host(self, speed: HostSpeed) -> None:
+        """Keep how fast the host's memory was read.
 
         :raises OSError: when it cannot be written
         """
-        save_state(self._path, {**_kept(self._state()), "host_gb_s": round(gb_s, 2)})
+        told = {"threads": speed.threads, "when": speed.when, "machine": speed.machine}
+        save_state(self._path, {**_kept(self._state()), "host_gb_s": round(speed.gb_s, 2), "host": told})
 
     def _state(self) -> Mapping[str, object]:
         state, notice = load_state(self._path)
@@ -67,7 +101,7 @@ class SpeedStore:
 
 
 def _kept(state: Mapping[str, object]) -> dict[str, object]:
-    return {name: state[name] for name in ("samples", "host_gb_s") if name in state}
+    return {name: state[name] for name in ("samples", "host_gb_s", "host") if name in state}
 
 
 def _entries(state: Mapping[str, object]) -> dict[str, Any]:

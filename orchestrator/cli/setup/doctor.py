@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
+from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.core.setup.doctor import CheckResult
@@ -17,18 +18,32 @@ HELP = "look for what is wrong with this machine and this installation"
 EXAMPLES = """\
   orch doctor
   orch doctor --json | jq '.findings[] | select(.level == "problem")'
-  orch doctor --measure               # in a quiet moment: a ceiling for speeds on the host
+  orch doctor --measure PROFILE       # in a quiet moment: how fast memory, disk and bus can be for it
   sudo -u orch orch doctor            # what the system's service sees"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--measure", action="store_true", help="measure how fast memory is read, for `orch plan`: 5 s")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure how fast memory and the model's file are read, and see the cards' links, for `orch plan`: 10 s; "
+        "not while a request runs",
+    )
+    parser.add_argument(
+        "profile",
+        metavar="PROFILE",
+        nargs="?",
+        help="whose threads, file and placement --measure goes by; default: the one loaded, else the configured one",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.measure:
-        return _measure(as_json=args.json)
+        return _measure(args.profile, as_json=args.json)
+
+    if args.profile is not None:
+        raise UsageError("only `--measure` is about one profile", hint=f"orch doctor --measure {args.profile}")
 
     from orchestrator.adapters.paths import find_paths
     from orchestrator.adapters.systemd.steps import Tools
@@ -37,10 +52,8 @@ def run(args: argparse.Namespace) -> int:
     findings = examine(DoctorContext(find_paths(), os.environ, Tools()), _checks())
     count = {level: sum(each.level == level for each in findings) for level in ("problem", "warning")}
     if args.json:
-        described = [{"level": each.level, "what": each.what, "text": each.text, "fix": each.fix} for each in findings]
-        output.json_data(
-            {"version": 1, "problems": count["problem"], "warnings": count["warning"], "findings": described}
-        )
+        counts = {"problems": count["problem"], "warnings": count["warning"]}
+        output.json_data({"version": 1, **counts, "findings": _described(findings)})
     else:
         _show(findings)
         words = (f"{n} {level}{'' if n == 1 else 's'}" for level, n in count.items())
@@ -49,26 +62,28 @@ def run(args: argparse.Namespace) -> int:
     return exit_codes.FAILED if count["problem"] else exit_codes.OK
 
 
-def _measure(*, as_json: bool) -> int:
-    from orchestrator.adapters.hardware.memory_speed import measure_memory
+def _measure(profile: str | None, *, as_json: bool) -> int:
+    from orchestrator.adapters.config.config_file import load_config
     from orchestrator.adapters.paths import find_paths, make_directories
-    from orchestrator.adapters.store.speeds import SpeedStore
+    from orchestrator.doctor.measure import figures, measure, usual_profile
 
     paths = find_paths()
     make_directories(paths)
-    diagnostics.progress("reading memory")
-    found = measure_memory()
-    SpeedStore(paths.speeds_file).record_host(found.best)
+    profile = profile or usual_profile(paths, load_config(paths).daemon.default_profile)
+    diagnostics.progress("reading memory" if profile is None else f"reading memory, and the disk of {profile}")
+    found = measure(paths, profile)
+    diagnostics.clear_progress()
     if as_json:
-        output.json_data(
-            {"host_gb_s": round(found.best, 2), "middle_gb_s": round(found.middle, 2), "processes": found.processes}
-        )
+        output.json_data({**dict(figures(found)), "findings": _described(found.findings)})
     else:
-        text = f"memory is read at {found.best:.1f} GB/s at best, {found.middle:.1f} in the middle of the rounds"
-        output.line(f"{text}, by {found.processes} process{'' if found.processes == 1 else 'es'}")
-        diagnostics.note("kept: `orch plan` takes the best for what decoding on the host cannot exceed")
+        _show(found.findings)
+        diagnostics.note("kept: `orch plan` takes it for what decoding on the host cannot exceed")
 
     return exit_codes.OK
+
+
+def _described(findings: tuple[CheckResult, ...]) -> list[dict[str, str | None]]:
+    return [{"level": each.level, "what": each.what, "text": each.text, "fix": each.fix} for each in findings]
 
 
 def _show(findings: tuple[CheckResult, ...]) -> None:

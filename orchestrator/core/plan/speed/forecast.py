@@ -80,10 +80,14 @@ def device_key(names: Sequence[str]) -> str:
 
 
 class Ceilings(NamedTuple):
-    """Bandwidths that no step exceeds, GB/s; None where unknown."""
+    """Bandwidths that no step exceeds, GB/s; None where unknown.
+
+    :param host_note: when and how the host's was measured, for people
+    """
 
     device_gb_s: float | None = None
     host_gb_s: float | None = None
+    host_note: str = ""
 
 
 NO_CEILINGS = Ceilings()
@@ -243,9 +247,11 @@ def _basis(used: Sequence[SpeedSample], what: str, ceilings: Ceilings) -> str:
         runs = f"{len(used)} run{'s' if len(used) > 1 else ''}"
         return f"{runs} {what}, the last on {used[-1].when[:10]}"
 
-    known = [
-        f"{number:g} GB/s of the {name}" for name, number in zip(("device", "host"), ceilings, strict=True) if number
-    ]
+    known = [f"{ceilings.device_gb_s:g} GB/s of the device"] if ceilings.device_gb_s else []
+    if ceilings.host_gb_s:
+        note = f" ({ceilings.host_note})" if ceilings.host_note else ""
+        known.append(f"{ceilings.host_gb_s:g} GB/s of the host{note}")
+
     return f"at most: {' and '.join(known)}; nothing was measured"
 
 

@@ -1,21 +1,66 @@
-"""Reading memory: a figure of this machine, and a process that cannot have the memory is told."""
+"""Reading memory and a disk: figures of this machine, and what is refused."""
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 
-from orchestrator.adapters.hardware import memory_speed
-from orchestrator.adapters.hardware.memory_speed import measure_memory
+from orchestrator.adapters.hardware.disk_speed import LEAST_BYTES, DiskNotMeasured, measure_disk
+from orchestrator.adapters.hardware.memory_speed import measure_memory, physical_cores
 from orchestrator.core.errors import OrchError
+
+SMALL = {"seconds": 0.15, "total_mib": 16, "least_mib": 8}
 
 
 def test_memory_is_read_at_a_rate_that_machines_have() -> None:
-    found = measure_memory(buffer_mib=32, rounds=3)
-    assert 0.05 < found.middle <= found.best < 5000
-    assert 1 <= found.processes <= memory_speed.MOST_PROCESSES
+    before = threading.active_count()
+    found = measure_memory(2, **SMALL)  # type: ignore[arg-type]
+    assert 0 <= found.middle <= found.best < 5000
+    assert found.best > 0
+    assert found.readers == 2
+    assert threading.active_count() == before
 
 
-def test_a_reader_that_ends_early_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_speed, "_READER", "print('ready')")
-    with pytest.raises(OrchError, match="ended early"):
-        measure_memory(buffer_mib=1, rounds=2)
+def test_what_is_in_use_meanwhile_ends_the_reading() -> None:
+    def refuse() -> None:
+        raise OrchError("a request is under way")
+
+    before = threading.active_count()
+    with pytest.raises(OrchError, match="under way"):
+        measure_memory(2, refuse, **SMALL)  # type: ignore[arg-type]
+
+    assert threading.active_count() == before
+
+
+def test_more_than_is_available_is_not_read() -> None:
+    with pytest.raises(OrchError, match="not measured: 16777216 MiB are read"):
+        measure_memory(2, total_mib=1 << 24)
+
+
+def test_cores_are_counted_once_whatever_threads_they_have(tmp_path: Path) -> None:
+    for number, (package, core) in enumerate([("0", "0"), ("0", "1"), ("0", "0"), ("0", "1"), ("1", "0")]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "physical_package_id").write_text(f"{package}\n")
+        (tmp_path / str(number) / "core_id").write_text(f"{core}\n")
+
+    topology = f"{tmp_path}/{{}}/{{}}"
+    assert physical_cores(range(4), topology) == 2
+    assert physical_cores(range(5), topology) == 3
+    assert physical_cores([7, 8], topology) == 2  # the kernel does not tell
+
+
+def test_a_file_is_read_past_the_page_cache(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"\1" * (LEAST_BYTES + 100))
+    assert 0 < measure_disk(str(path)) < 100
+
+
+def test_a_disk_that_cannot_be_measured_says_why(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"x" * 5000)
+    with pytest.raises(DiskNotMeasured, match="too small, 4 KiB"):
+        measure_disk(str(tmp_path / "small"))
+
+    with pytest.raises(DiskNotMeasured, match="No such file"):
+        measure_disk(str(tmp_path / "absent"))

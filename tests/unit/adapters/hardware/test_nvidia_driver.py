@@ -10,7 +10,9 @@ from orchestrator.adapters.hardware.nvidia_driver import (
     DriverUnresponsive,
     compute_capabilities,
     describe_driver,
+    pcie_links,
 )
+from orchestrator.core.setup.machine_speed import PcieLink
 from tests.fakes.nvml_driver import IDLE_MIB, TOTAL_MIB, Driver, install
 
 CAPABILITY = "nvmlDeviceGetCudaComputeCapability"
@@ -54,3 +56,27 @@ def test_a_driver_that_does_not_answer_has_no_compute_capabilities(driver: Drive
     assert compute_capabilities() == ()
     driver.says(IDLE_MIB)  # a card that does not know its own
     assert compute_capabilities() == ()
+
+
+def test_links_are_told_with_the_cards_own_width(driver: Driver, tmp_path: Path) -> None:
+    told = {
+        "nvmlDeviceGetCurrPcieLinkGeneration": 1,
+        "nvmlDeviceGetMaxPcieLinkGeneration": 3,
+        "nvmlDeviceGetGpuMaxPcieLinkGeneration": 4,
+        "nvmlDeviceGetCurrPcieLinkWidth": 4,
+        "nvmlDeviceGetMaxPcieLinkWidth": 4,
+        "nvmlDeviceGetPciInfo": {"busId": "00000000:0B:00.0"},
+    }
+    card = tmp_path / "0000:0b:00.0"
+    card.mkdir()
+    (card / "max_link_width").write_text("16\n")
+    driver.shows(device(**told), device())
+    assert pcie_links(str(tmp_path)) == (
+        PcieLink("Stub 0", 1, 3, 4, 4, 16),
+        PcieLink("Stub 1", None, None, None, None, None),
+    )
+
+
+def test_without_an_answer_there_are_no_links(driver: Driver) -> None:
+    driver.says(IDLE_MIB, error=True)
+    assert pcie_links() == ()

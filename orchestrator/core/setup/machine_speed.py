@@ -1,0 +1,164 @@
+"""What `orch doctor --measure` found, judged: memory and disk as they are read, links of cards, and a profile's step.
+
+Pure. A figure that nobody tells is None and is said to be unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from orchestrator.core.setup.doctor import CheckResult
+from orchestrator.core.setup.memory_modules import MemoryModule, channels_of, peak_gb_s
+
+GB = 1e9
+WINDOW_S = 0.1
+LOW_SHARE = 0.5
+"""Enough threads that read in order reach 60 to 90 % of what the modules give; below this something is amiss."""
+
+
+class ReadSpeed(NamedTuple):
+    """How fast something was read, GB/s: the best tenth of a second and the one in the middle.
+
+    :param readers: threads that read at the same time
+    """
+
+    best: float
+    middle: float
+    readers: int
+
+
+class PcieLink(NamedTuple):
+    """A card's link to the host; None where the driver does not tell.
+
+    :param generation: now: a card that does nothing goes down to 1
+    :param generation_here: the most that card, slot and processor can together; `generation_card` the card alone
+    :param width: lanes now; `width_card` the card's own most
+    """
+
+    name: str
+    generation: int | None
+    generation_here: int | None
+    generation_card: int | None
+    width: int | None
+    width_card: int | None
+
+
+def read_speed(ends: Sequence[Sequence[float]], piece_bytes: int, began: float, ended: float) -> ReadSpeed:
+    """Return the speed of some readers together.
+
+    :param ends: for each reader, when it had read each piece, s
+    :param began: between this and `ended` all of them read
+    """
+    count = max(int((ended - began) / WINDOW_S), 1)
+    window_s = (ended - began) / count
+    pieces = [0] * count
+    for reader in ends:
+        for at in reader:
+            if began <= at < ended:
+                pieces[min(int((at - began) / window_s), count - 1)] += 1
+
+    rates = [number * piece_bytes / GB / window_s for number in pieces]
+    return ReadSpeed(max(rates), median(rates), len(ends))
+
+
+def judge_memory(speed: ReadSpeed, modules: Sequence[MemoryModule] | None) -> Iterator[CheckResult]:
+    """Yield what the speed of the memory means beside what its modules are set to.
+
+    :param modules: None where the firmware's table cannot be read
+    """
+    threads = f"{speed.readers} thread{'' if speed.readers == 1 else 's'}"
+    text = f"read at {speed.best:.1f} GB/s at best, {speed.middle:.1f} in the middle, with {threads}"
+    if modules is None:
+        yield CheckResult("ok", "memory", text)
+        fix = "as root: `sudo orch doctor --measure`; or look at `sudo dmidecode -t memory`"
+        yield CheckResult("note", "modules", "what the memory is set to is unknown: only root may read it", fix)
+        return
+
+    fitted = [module for module in modules if module.size_mib]
+    if not fitted:
+        yield CheckResult("ok", "memory", text)
+        yield CheckResult("note", "modules", "the firmware tells of no memory module: a virtual machine, perhaps")
+        return
+
+    yield from _judge_modules(fitted)
+    peak, channels = peak_gb_s(fitted), channels_of(fitted)
+    if peak is None or channels is None:
+        yield CheckResult("ok", "memory", f"{text}; what the modules give is not told")
+        return
+
+    beside = f"{text}; {channels} channel{'' if channels == 1 else 's'} as they are set give {peak:.0f} at most"
+    if speed.best >= LOW_SHARE * peak or speed.readers < 2 * channels:  # fewer threads cannot read as much
+        yield CheckResult("ok", "memory", beside)
+    else:
+        fix = "measure again when nothing else runs; is it the same, look at the slots and the BIOS"
+        yield CheckResult("warning", "memory", beside, fix)
+
+
+def _judge_modules(fitted: Sequence[MemoryModule]) -> Iterator[CheckResult]:
+    channels = channels_of(fitted)
+    of = f" in {channels} channel{'' if channels == 1 else 's'}" if channels is not None else ""
+    slow = [each for each in fitted if each.configured_mt_s and each.configured_mt_s < (each.rated_mt_s or 0)]
+    kinds = dict.fromkeys(f"{each.kind}-{each.configured_mt_s or '?'}" for each in fitted)
+    text = f"{len(fitted)} module{'' if len(fitted) == 1 else 's'}{of}, set to {', '.join(kinds)}"
+    if slow:
+        yield CheckResult(
+            "warning",
+            "modules",
+            f"{text}, rated {slow[0].rated_mt_s}",
+            "is XMP (Intel) or EXPO/DOCP (AMD) on? It is set in the BIOS",
+        )
+    elif channels == 1:
+        yield CheckResult("warning", "modules", text, "a second module in the other channel doubles the speed")
+    else:
+        yield CheckResult("ok", "modules", text)
+
+
+def judge_disk(path: str, speed_gb_s: float | None, model_bytes: int, why_unknown: str = "") -> CheckResult:
+    """Return what the speed of the disk means for a model's file.
+
+    :param speed_gb_s: read past the page cache
+    """
+    if not speed_gb_s:
+        return CheckResult("note", "disk", f"{path}: not measured: {why_unknown}")
+
+    whole_s = model_bytes / GB / speed_gb_s
+    text = f"{path}: {speed_gb_s:.2f} GB/s past the page cache: a cold start reads {model_bytes / GB:.1f} GB in"
+    return CheckResult("ok", "disk", f"{text} {whole_s:.0f} s" if whole_s >= 1 else f"{text} under 1 s")
+
+
+def judge_link(link: PcieLink) -> CheckResult:
+    """Return whether a card's link is as wide as the card is. Its generation now says nothing of one that is idle."""
+    if link.width is None or link.width_card is None:
+        return CheckResult("note", "pcie", f"{link.name}: the width of its link is unknown")
+
+    generation = link.generation_here or link.generation
+    text = f"{link.name}: {link.width} of {link.width_card} lanes"
+    if generation is not None:
+        text += f", generation {generation}"
+        if link.generation_card is not None and link.generation_card > generation:
+            text += f" of {link.generation_card}"
+
+    if link.generation is not None and generation is not None and link.generation < generation:
+        text += f" (at {link.generation} now, as cards go while they have nothing to do)"
+
+    if link.width < link.width_card:
+        fix = "try another slot, or without a riser: prompts are read more slowly with weights on the host"
+        return CheckResult("warning", "pcie", text, fix)
+
+    return CheckResult("ok", "pcie", text)
+
+
+def judge_profile(profile: str, host_gb: float, speed: ReadSpeed, basis: str) -> CheckResult:
+    """Return what the memory's speed means for a profile.
+
+    :param host_gb: what one step of decoding reads of the host's memory, GB; `basis` says of which placement
+    """
+    if host_gb < 0.001:
+        return CheckResult("ok", "profile", f"{profile}: decoding reads nothing of the host's memory {basis}")
+
+    most = speed.best / host_gb
+    amount = f"{host_gb:.2f} GB" if host_gb >= 0.1 else f"{host_gb * 1000:.0f} MB"
+    text = f"{profile}: {amount} of the host's memory for each token {basis}"
+    return CheckResult("ok", "profile", f"{text}: at most {most:.0f} tokens/s at {speed.best:.0f} GB/s, without drafts")

@@ -1,0 +1,143 @@
+"""`orch doctor --measure`: how fast this machine reads what decoding reads, and what that means for one profile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator.adapters.hardware.disk_speed import DiskNotMeasured, measure_disk
+from orchestrator.adapters.hardware.memory_speed import measure_memory, physical_cores
+from orchestrator.adapters.hardware.nvidia_driver import pcie_links
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore, machine_name
+from orchestrator.api import client
+from orchestrator.core.errors import NotRunningError, OrchError
+from orchestrator.core.plan.plan import plan_of
+from orchestrator.core.plan.speed.forecast import decode_amounts
+from orchestrator.core.setup.doctor import CheckResult
+from orchestrator.core.setup.machine_speed import (
+    ReadSpeed,
+    judge_disk,
+    judge_link,
+    judge_memory,
+    judge_profile,
+)
+from orchestrator.core.setup.memory_modules import MemoryModule, memory_modules
+from orchestrator.engines.plan import devices_used, gather, measure_devices, measure_host
+from orchestrator.engines.plan_target import PlanTarget, find_target
+
+DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
+STATUS_S = 2.0
+_AT_REST = ("stopped", "failed", "ready")
+
+
+@dataclass(frozen=True)
+class MeasuredMachine:
+    """What was measured, and what it means.
+
+    :param disk_gb_s: of the model's file; None where it was not measured
+    """
+
+    memory: ReadSpeed
+    disk_gb_s: float | None
+    findings: tuple[CheckResult, ...]
+
+
+def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
+    """Measure for the threads, the file and the placement of a profile, and keep the memory's speed for forecasts.
+
+    An engine that serves is not made to wait: while a request runs or waits, or a model loads, nothing is measured,
+    and one that comes meanwhile ends the measurement within a third of a second, of which then nothing is kept.
+
+    :param profile: None takes the memory with a thread for each core, and no file
+    :raises OrchError: when the machine is in use, or the profile cannot be read
+    """
+    refuse_while_used(paths)
+    target = find_target(paths, profile) if profile is not None else None
+    disk_gb_s, findings = None, list(map(judge_link, pcie_links()))
+    if target is not None:
+        disk_gb_s, finding = _disk(target)
+        findings.append(finding)
+
+    memory = measure_memory(_threads_of(target), lambda: refuse_while_used(paths))
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    SpeedStore(paths.speeds_file).record_host(HostSpeed(memory.best, memory.readers, when, machine_name()))
+    findings += judge_memory(memory, read_modules())
+    if target is not None and profile is not None:
+        findings.append(_meaning(profile, target, memory))
+
+    return MeasuredMachine(memory, disk_gb_s, tuple(findings))
+
+
+def refuse_while_used(paths: Paths) -> None:
+    """:raises OrchError: while a request runs or waits, a model loads, or a daemon does not say"""
+    with suppress(NotRunningError):
+        status = json.loads(client.request(paths.control_socket, "/v1/status", timeout_s=STATUS_S))
+        gateway, moving = status["gateway"], [each for each in status["instances"] if each["state"] not in _AT_REST]
+        if gateway["in_flight"] or gateway["queued"] or moving or status["switching"]:
+            what = f"{moving[0]['profile']} is {moving[0]['state']}" if moving else "a request is under way"
+            raise OrchError(
+                f"nothing is measured: {what}, and reading memory would slow it down",
+                hint="measure in a quiet moment; `orch requests` shows what runs",
+            )
+
+
+def usual_profile(paths: Paths, default: str) -> str | None:
+    """Return the profile that is loaded in a daemon of this home, else the default one; None without either.
+
+    :param default: as the configuration has it, empty for none
+    """
+    try:
+        status = json.loads(client.request(paths.control_socket, "/v1/status", timeout_s=STATUS_S))
+    except NotRunningError:
+        return default or None
+
+    return status["profile"] or default or None
+
+
+def read_modules(table: str = DMI_TABLE) -> tuple[MemoryModule, ...] | None:
+    """Return the memory modules by the firmware's table; None where this user may not read it."""
+    try:
+        with open(table, "rb") as file:
+            return memory_modules(file.read())
+    except PermissionError:
+        return None
+    except OSError:  # no firmware that tells: a container or a small virtual machine
+        return ()
+
+
+def _threads_of(target: PlanTarget | None) -> int:
+    """Return the threads with which the engine generates: the profile's, else a thread for each core."""
+    told = target.profile.settings.get("cpu.threads") if target is not None else None
+    return told if isinstance(told, int) else physical_cores(os.sched_getaffinity(0))
+
+
+def _disk(target: PlanTarget) -> tuple[float | None, CheckResult]:
+    path = max(target.parts, key=lambda part: part.file_size).path
+    try:
+        speed = measure_disk(path)
+    except DiskNotMeasured as error:
+        return None, judge_disk(path, None, target.size_bytes, str(error))
+
+    return speed, judge_disk(path, speed, target.size_bytes)
+
+
+def _meaning(profile: str, target: PlanTarget, memory: ReadSpeed) -> CheckResult:
+    """Return what a token takes where the plan for what is free now places the weights."""
+    subject = gather(target.profile, target.engine, target.parts)
+    devices = devices_used(target.profile.settings, measure_devices())
+    shape = plan_of(subject, devices, measure_host()).shape
+    basis = "as it would be placed now" if devices else "without a device"
+    return judge_profile(profile, decode_amounts(subject.geometry, shape, subject.build.kind)[2], memory, basis)
+
+
+def figures(found: MeasuredMachine) -> Iterator[tuple[str, object]]:
+    """Yield the figures under their names in JSON."""
+    yield "host_gb_s", round(found.memory.best, 2)
+    yield "middle_gb_s", round(found.memory.middle, 2)
+    yield "processes", found.memory.readers  # its name from when each reader was a process
+    yield "disk_gb_s", None if found.disk_gb_s is None else round(found.disk_gb_s, 3)

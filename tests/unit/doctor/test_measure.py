@@ -1,0 +1,93 @@
+"""A machine in use is not measured, and what is measured is for the profile that was named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.paths import Paths, find_paths
+from orchestrator.adapters.store.speeds import SpeedStore
+from orchestrator.api import client
+from orchestrator.core.errors import NotRunningError, OrchError
+from orchestrator.core.setup.machine_speed import ReadSpeed
+from orchestrator.doctor import measure as measuring
+from orchestrator.doctor.measure import measure, read_modules, refuse_while_used, usual_profile
+
+CALM = {
+    "profile": "some",
+    "switching": False,
+    "gateway": {"in_flight": 0, "queued": 0},
+    "instances": [{"profile": "some", "state": "ready"}],
+}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return find_paths({"ORCH_HOME": str(tmp_path)})
+
+
+def daemon_says(monkeypatch: pytest.MonkeyPatch, status: dict[str, object] | None) -> None:
+    def answer(*_: object, **__: object) -> bytes:
+        if status is None:
+            raise NotRunningError("no daemon is running")
+
+        return json.dumps(status).encode()
+
+    monkeypatch.setattr(client, "request", answer)
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        ({"gateway": {"in_flight": 1, "queued": 0}}, "a request is under way"),
+        ({"gateway": {"in_flight": 0, "queued": 2}}, "a request is under way"),
+        ({"instances": [{"profile": "other", "state": "starting"}]}, "other is starting"),
+    ],
+)
+def test_a_machine_in_use_is_not_measured(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, used: dict[str, object], said: str
+) -> None:
+    daemon_says(monkeypatch, CALM | used)
+    with pytest.raises(OrchError, match=said):
+        measure(paths, None)
+
+    assert SpeedStore(paths.speeds_file).host() is None
+
+
+def test_a_machine_at_rest_is_measured(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon_says(monkeypatch, CALM)
+    refuse_while_used(paths)
+    assert usual_profile(paths, "default") == "some"
+    daemon_says(monkeypatch, None)
+    refuse_while_used(paths)
+    assert usual_profile(paths, "default") == "default"
+    assert usual_profile(paths, "") is None
+
+
+def test_figures_are_for_the_profile_and_kept_for_forecasts(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon_says(monkeypatch, None)
+    asked: list[int] = []
+
+    def memory(threads: int, _: object) -> ReadSpeed:
+        asked.append(threads)
+        return ReadSpeed(31.0, 30.0, threads)
+
+    monkeypatch.setattr(measuring, "measure_memory", memory)
+    monkeypatch.setattr(measuring, "measure_devices", lambda: ())
+    (Path(paths.profiles)).mkdir(parents=True)
+    (Path(paths.profiles) / "small.toml").write_text('schema = 1\nextends = "demo"\n[cpu]\nthreads = 3\n')
+    found = measure(paths, "small")
+    kept = SpeedStore(paths.speeds_file).host()
+    assert asked == [3]
+    assert kept is not None
+    assert (kept.gb_s, kept.threads) == (31.0, 3)
+    assert {each.what for each in found.findings} >= {"disk", "memory", "modules", "profile"}
+    assert dict(measuring.figures(found))["host_gb_s"] == 31.0
+
+
+def test_a_table_of_modules_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert read_modules(str(tmp_path / "DMI")) == ()
+    (tmp_path / "DMI").write_bytes(b"\0" * 10)
+    assert read_modules(str(tmp_path / "DMI")) == ()
