@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from orchestrator.core.addresses import is_loopback, listen_host
+from orchestrator.core.energy.prices import COST_SETTINGS, ApiPrice, CostConfig, read_prices
 from orchestrator.core.fleet.restart import RestartPolicy
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.absent import explain_absent
@@ -89,6 +90,7 @@ class Config:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     residency: ResidencyConfig = field(default_factory=ResidencyConfig)
     engines: EnginesConfig = field(default_factory=EnginesConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ CONFIG_SETTINGS: tuple[Setting, ...] = (
     *RESIDENCY_SETTINGS,
     Setting("engines.tolerate_slower", ("float",), "so much slower may a new build be, percent", minimum=0, maximum=50),
     Setting("engines.auto", ("bool",), "`orch engines watch` makes a build current that has passed its gate"),
+    *COST_SETTINGS,
 )  # fmt: skip
 
 _BY_PATH = {setting.path: setting for setting in CONFIG_SETTINGS}
@@ -209,12 +212,13 @@ def read_config(
         values["gateway.api_key_file"], origins["gateway.api_key_file"] = keys_credential, "credential"
 
     check_residency(values, file_problems)
+    prices = read_prices(values, file_problems)
     _check_open_host(values, origins, file_problems, environment_problems)
     _check_origins(values, file_problems)
     if origins["gateway.api_key_file"] == "file" and values["gateway.api_key_file"]:
         values["gateway.api_key_file"] = resolve(str(values["gateway.api_key_file"]))
 
-    return LoadedConfig(_build(values), values, origins)
+    return LoadedConfig(_build(values, prices), values, origins)
 
 
 def _read_tables(document: Mapping[str, object], problems: Problems) -> dict[str, Value]:
@@ -284,7 +288,7 @@ def _default(path: str) -> Value:
 _DEFAULTS = Config()
 
 
-def _build(values: Mapping[str, Value]) -> Config:
+def _build(values: Mapping[str, Value], prices: Mapping[str, ApiPrice]) -> Config:
     host = listen_host(str(values["gateway.host"]))
     return Config(
         gateway=GatewayConfig(**{**_table(values, "gateway"), "host": host}),
@@ -292,6 +296,7 @@ def _build(values: Mapping[str, Value]) -> Config:
         restart=RestartPolicy(**_table(values, "restart"), healthy_s=cast(float, values["daemon.healthy_s"])),
         residency=ResidencyConfig(**_table(values, "residency")),
         engines=EnginesConfig(**_table(values, "engines")),
+        cost=CostConfig(**{**_table(values, "cost"), "prices": prices}),
     )
 
 

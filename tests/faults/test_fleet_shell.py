@@ -71,6 +71,7 @@ from orchestrator.gateway.dispatch import Dispatcher
 from orchestrator.gateway.models import models_json, running_json
 from tests.faults.lab import Lab
 from tests.support import PATIENCE_S
+from tests.unit.daemon.telemetry.idle_parts import no_energy
 
 A = Target("a", "fake-upstream")
 B = Target("b", "fake-upstream")
@@ -131,7 +132,7 @@ async def parts(lab: Lab, *, owned: bool) -> AsyncIterator[Parts]:
     owner = Owner(EventLog(os.path.join(paths.state, "events.jsonl")))
     runs = EngineRuns()
     router = Router(owner, runs, on_request=True)
-    ledger = RequestLedger(Totals(), HistoryWriter(paths.history_file))
+    ledger = RequestLedger(Totals(), HistoryWriter(paths.history_file), no_energy())
     dispatcher = Dispatcher(GatewayOptions(), router, ledger)
     guard = OrphanGuard(os.urandom(8).hex(), "test")
 

@@ -1,4 +1,4 @@
-"""The history: one row a request, and thinned samples, in one SQLite file of bounded size.
+"""The history: one row a request, thinned samples and idle energy by the hour, in one SQLite file of bounded size.
 
 No column holds what was asked or answered. Content that cannot be read is kept aside as `.bad` (then `.bad2`, ...); a
 file of a newer orch is refused and left alone. One thread writes (`daemon/telemetry/history.py`); readers open it
@@ -13,12 +13,13 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 
 from orchestrator.adapters.store.state_file import free_name
+from orchestrator.core.energy.sharing import IdleRecord
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.core.measure.samples import TIERS, HistorySample, thin, thinned_before
@@ -72,17 +73,35 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE requests ADD COLUMN client TEXT",
         "ALTER TABLE requests ADD COLUMN request_id TEXT",
     ),
+    (
+        "ALTER TABLE requests ADD COLUMN cached_tokens INTEGER",
+        "ALTER TABLE requests ADD COLUMN energy_j REAL",
+        f"""CREATE TABLE idle_energy (
+            hour_s INTEGER NOT NULL,
+            profile TEXT NOT NULL,
+            engine TEXT NOT NULL,
+            idle_j REAL NOT NULL,
+            idle_s REAL NOT NULL,
+            unknown_s REAL NOT NULL,
+            PRIMARY KEY (hour_s, profile, engine)
+        ){STRICT}{"," if STRICT else ""} WITHOUT ROWID""",
+    ),
 )
 """The statements from each version of the file to the next; `PRAGMA user_version` counts the versions."""
 
 VERSION = len(_MIGRATIONS)
 
 _COLUMNS = tuple(field.name for field in fields(RequestRecord))
-_ADDED = {"client": 2, "request_id": 2}
+_ADDED = {"client": 2, "request_id": 2, "cached_tokens": 3, "energy_j": 3}
 """The version of the file in which a column was added; the others were there from the first."""
 
 _values = attrgetter(*_COLUMNS)
 _INSERT = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_ADD_IDLE = """INSERT INTO idle_energy VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hour_s, profile, engine) DO UPDATE SET
+    idle_j = idle_j + excluded.idle_j, idle_s = idle_s + excluded.idle_s, unknown_s = unknown_s + excluded.unknown_s"""
+_ENERGY_VERSION = 3
+"""The version of the file in which `idle_energy` was added."""
+
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
@@ -109,8 +128,13 @@ class HistoryStore:
             self._connection.close()
             raise
 
-    def write(self, requests: Sequence[RequestRecord], samples: Sequence[HistorySample]) -> None:
-        """Add rows, all or none of them.
+    def write(
+        self,
+        requests: Sequence[RequestRecord],
+        samples: Sequence[HistorySample],
+        idle: Sequence[IdleRecord] = (),
+    ) -> None:
+        """Add rows, all or none of them; idle energy is added to that of its hour.
 
         :raises DamagedHistory: when the file turns out to be damaged
         :raises sqlite3.Error: when the disk is full or does not take it
@@ -120,6 +144,7 @@ class HistoryStore:
         with raise_damaged(self.path), self._transaction() as connection:
             connection.executemany(_INSERT, rows)
             connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?)", points)
+            connection.executemany(_ADD_IDLE, [tuple(map(_clipped, astuple(each))) for each in idle])
 
     def tidy(self, now_s: float, *, kept_requests: int = KEPT_REQUESTS) -> None:
         """Thin out what has aged, and delete what is too old or too many.
@@ -128,6 +153,7 @@ class HistoryStore:
         """
         with raise_damaged(self.path), self._transaction() as connection:
             connection.execute("DELETE FROM requests WHERE started_s < ?", (now_s - KEPT_S,))
+            connection.execute("DELETE FROM idle_energy WHERE hour_s < ?", (now_s - KEPT_S,))
             connection.execute(
                 "DELETE FROM requests WHERE id <= (SELECT id FROM requests ORDER BY id DESC LIMIT 1 OFFSET ?)",
                 (kept_requests,),
@@ -252,6 +278,14 @@ class HistoryReader:
         """Return the samples of that Unix time or later, of all steps together, oldest first."""
         query = "SELECT at_s, decode_tok_s, prompt_tok_s, used_mib FROM samples WHERE at_s >= ? ORDER BY at_s"
         return [_sample(row) for row in self._rows(query, since_s)]
+
+    def idle_energy(self, since_s: float) -> list[IdleRecord]:
+        """Return the idle energy of the hours that began at that Unix time or later, oldest first."""
+        if self._version < _ENERGY_VERSION:
+            return []
+
+        query = "SELECT * FROM idle_energy WHERE hour_s >= ? ORDER BY hour_s, profile, engine"
+        return [IdleRecord(*row) for row in self._rows(query, since_s)]
 
     def close(self) -> None:
         self._connection.close()

@@ -19,6 +19,8 @@ class RequestRecord:
     :param first_token_s: from the request's arrival; None for an answer that was no stream
     :param client: the name of the key that it came with; None for a key without a name, or no key
     :param request_id: its `X-Request-Id`; None in rows of an older orch
+    :param cached_tokens: of its prompt, not computed since the engine had them in its cache
+    :param energy_j: that the devices used for it (`core/energy`); None where that is not known
     """
 
     started_s: float
@@ -40,6 +42,8 @@ class RequestRecord:
     replays: int = 0
     client: str | None = None
     request_id: str | None = None
+    cached_tokens: int | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class RequestStats:
     :param name: the engine, profile or build, None for requests that never got to one; or the client, None for those
         whose key has no name
     :param held_s: time in the queue, all requests together
+    :param energy_requests: those whose energy is known; `energy_j` is of them together
+    :param prompt_j_per_token: of those of them whose engine told its times; as `output_j_per_token`
     """
 
     name: str | None
@@ -72,6 +78,11 @@ class RequestStats:
     held_requests: int
     held_s: float
     cancelled: int = 0
+    cached_tokens: int = 0
+    energy_requests: int = 0
+    energy_j: float | None = None
+    prompt_j_per_token: float | None = None
+    output_j_per_token: float | None = None
 
 
 HELD_S = 0.05
@@ -83,6 +94,8 @@ def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestS
     outcomes = Counter(each.outcome for each in records)
     drafted = sum(each.draft_tokens or 0 for each in records)
     accepted = sum(each.draft_accepted or 0 for each in records)
+    joules = [each.energy_j for each in records if each.energy_j is not None]
+    split = split_all(records)
     firsts = sorted(each.first_token_s for each in records if each.first_token_s is not None)
     return RequestStats(
         name=name,
@@ -105,7 +118,55 @@ def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestS
         held_requests=sum(each.held_s >= HELD_S for each in records),
         held_s=round(math.fsum(each.held_s for each in records), 3),
         cancelled=outcomes["cancelled"],
+        cached_tokens=sum(each.cached_tokens or 0 for each in records),
+        energy_requests=len(joules),
+        energy_j=round(math.fsum(joules), 3) if joules else None,
+        prompt_j_per_token=split.prompt_j_per_token,
+        output_j_per_token=split.output_j_per_token,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SplitEnergy:
+    """The energy of requests, prompts and answers apart, J, with the tokens that it was used for.
+
+    :param requests: those whose energy is known and whose engine told its times
+    :param prompt_tokens: those that were computed; `cached_tokens` were not
+    """
+
+    requests: int
+    prompt_j: float
+    output_j: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+    @property
+    def prompt_j_per_token(self) -> float | None:
+        return round(self.prompt_j / self.prompt_tokens, 6) if self.prompt_tokens else None
+
+    @property
+    def output_j_per_token(self) -> float | None:
+        return round(self.output_j / self.output_tokens, 6) if self.output_tokens else None
+
+
+def split_all(records: Iterable[RequestRecord]) -> SplitEnergy:
+    """Return the energy of requests, divided between prompt and answer by the engine's times for them."""
+    told = [each for each in records if each.energy_j is not None and (each.prompt_ms or 0) + (each.output_ms or 0) > 0]
+    prompt_j = [_prompt_energy(each) for each in told]
+    return SplitEnergy(
+        requests=len(told),
+        prompt_j=math.fsum(prompt_j),
+        output_j=math.fsum((each.energy_j or 0.0) - part_j for each, part_j in zip(told, prompt_j, strict=True)),
+        prompt_tokens=sum(each.prompt_tokens or 0 for each in told),
+        cached_tokens=sum(each.cached_tokens or 0 for each in told),
+        output_tokens=sum(each.output_tokens or 0 for each in told),
+    )
+
+
+def _prompt_energy(record: RequestRecord) -> float:
+    prompt_ms, output_ms = record.prompt_ms or 0.0, record.output_ms or 0.0
+    return (record.energy_j or 0.0) * prompt_ms / (prompt_ms + output_ms)
 
 
 def sum_requests_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats]:

@@ -70,6 +70,7 @@ from orchestrator.daemon.residency.leases import Leases
 from orchestrator.daemon.residency.memory_looks import MemoryLooks
 from orchestrator.daemon.residency.residency import ResidencyKeeper
 from orchestrator.daemon.residency.usage import UsageBook
+from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
@@ -129,6 +130,7 @@ class Daemon:
             LogFile(os.path.join(paths.logs, "engine.log"), max_bytes=config.daemon.log_max_mib << 20)
         )
         self._history = HistoryWriter(paths.history_file)
+        self._energy = EnergyBook(self._history.add_idle, time)
         self._totals = Totals()
         self._signals = Signals()
         self.start_failure: OrchError | None = None
@@ -153,6 +155,7 @@ class Daemon:
             with anyio.CancelScope(shield=True):
                 await guard.close()
                 await self._log.aclose()
+                self._energy.close()
                 await anyio.to_thread.run_sync(self._history.close)
 
         self._event_log.add("ended", f"daemon {os.getpid()}")
@@ -165,7 +168,7 @@ class Daemon:
         owner.observe(lambda: self._totals.looked(owner.fleet.slots, monotonic()))
         marks = StartMarks(self._log, runs.build)
         owner.observe(lambda: marks.looked(owner.fleet.slots))
-        ledger = RequestLedger(self._totals, self._history)
+        ledger = RequestLedger(self._totals, self._history, self._energy)
         residency = ResidencyKeeper(config, lambda: load_config(self._paths), owner.post)
         models = ModelList(self._paths, router.list_models, residency.profiles_read)
         dispatcher = Dispatcher(self._settings, router, ledger, models.look_again)
@@ -191,7 +194,9 @@ class Daemon:
         ledger.subscribe(slowdown.finished)
         ledger.subscribe(self._tell_cancelled)
         core.start("slowdown watch", slowdown.run)
-        telemetry = Telemetry(self._paths, owner, runs, dispatcher, self._gpus, memory, self._keep)
+        telemetry = Telemetry(
+            self._paths, owner, runs, dispatcher, self._gpus, memory, self._energy, dispatcher.underway, self._keep
+        )
         ledger.subscribe(telemetry.finished)
         core.start("telemetry", telemetry.run)
 

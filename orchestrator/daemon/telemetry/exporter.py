@@ -98,6 +98,7 @@ class Exporter:
             history_dropped=self._history.dropped,
             degraded=[each.kind for each in run.degradations] if run is not None else (),
             residents=residents,
+            energy=self._telemetry.energy.models,
         )
 
     async def _all_residents(self) -> list[ResidentGauges]:

@@ -14,6 +14,7 @@ from time import monotonic, time
 
 from orchestrator.adapters.store.history import DamagedHistory, HistoryStore, open_history
 from orchestrator.adapters.writer_thread import WriterThread
+from orchestrator.core.energy.sharing import IdleRecord
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.core.measure.samples import HistorySample
@@ -46,6 +47,7 @@ class HistoryWriter:
         self._clock = clock
         self._requests: list[RequestRecord] = []
         self._samples: list[HistorySample] = []
+        self._idle: list[IdleRecord] = []
         self._writer = WriterThread("history", self._run)
         self._begun = threading.Event()
         self._dropped = 0
@@ -83,12 +85,19 @@ class HistoryWriter:
                 self._samples.append(sample)
                 self._writer.condition.notify()
 
+    def add_idle(self, record: IdleRecord) -> None:
+        """Queue a row; never blocks and never raises."""
+        with self._writer.condition:
+            if self._has_room():
+                self._idle.append(record)
+                self._writer.condition.notify()
+
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what is left, at most this long; False when the disk did not take it in time. Blocks."""
         return self._writer.close(timeout_s)
 
     def _has_room(self) -> bool:
-        full = len(self._requests) + len(self._samples) >= MAX_BACKLOG
+        full = len(self._requests) + len(self._samples) + len(self._idle) >= MAX_BACKLOG
         if self._writer.closing or full or not self._writer.start():
             self._dropped += 1
             return False
@@ -105,9 +114,9 @@ class HistoryWriter:
 
         self._begun.set()
         while True:
-            requests, samples, last = self._gathered()
-            if requests or samples:
-                self._write(requests, samples)
+            requests, samples, idle, last = self._gathered()
+            if requests or samples or idle:
+                self._write(requests, samples, idle)
 
             if last:
                 break
@@ -115,23 +124,26 @@ class HistoryWriter:
         if self._store is not None:
             self._store.close()
 
-    def _gathered(self) -> tuple[list[RequestRecord], list[HistorySample], bool]:
+    def _gathered(self) -> tuple[list[RequestRecord], list[HistorySample], list[IdleRecord], bool]:
         """Return the rows that came in within a moment, and whether they are the last."""
         with self._writer.condition:
-            self._writer.condition.wait_for(lambda: self._writer.closing or self._requests or self._samples)
+            self._writer.condition.wait_for(
+                lambda: self._writer.closing or self._requests or self._samples or self._idle
+            )
             self._writer.condition.wait_for(lambda: self._writer.closing or self._requests, SAMPLES_S)
             self._writer.condition.wait_for(lambda: self._writer.closing, BATCH_S)
-            requests, samples = self._requests[:], self._samples[:]
+            requests, samples, idle = self._requests[:], self._samples[:], self._idle[:]
             self._requests.clear()
             self._samples.clear()
-            return requests, samples, self._writer.closing
+            self._idle.clear()
+            return requests, samples, idle, self._writer.closing
 
-    def _write(self, requests: list[RequestRecord], samples: list[HistorySample]) -> None:
-        unwritten = len(requests) + len(samples)
+    def _write(self, requests: list[RequestRecord], samples: list[HistorySample], idle: list[IdleRecord]) -> None:
+        unwritten = len(requests) + len(samples) + len(idle)
         try:
             store = self._opened()
             if store is not None:
-                store.write(requests, samples)
+                store.write(requests, samples, idle)
                 unwritten = 0
                 if monotonic() >= self._tidy_at:
                     self._tidy_at = monotonic() + TIDY_EVERY_S
@@ -176,7 +188,8 @@ class HistoryWriter:
             self._store = None
 
 
-_SHARED = tuple(field.name for field in fields(RequestRecord) if field.name != "started_s")
+_OWN = ("started_s", "cached_tokens", "energy_j")
+_SHARED = tuple(field.name for field in fields(RequestRecord) if field.name not in _OWN)
 
 
 def record_of(finished: Finished, now_s: float, monotonic_s: float) -> RequestRecord:
@@ -190,4 +203,12 @@ def record_of(finished: Finished, now_s: float, monotonic_s: float) -> RequestRe
         if name.endswith("_s") and value is not None:
             row[name] = round(value, 6)
 
-    return RequestRecord(started_s=round(now_s - (monotonic_s - finished.started), 3), **row)
+    return RequestRecord(
+        started_s=round(now_s - (monotonic_s - finished.started), 3), cached_tokens=_cached_tokens(finished), **row
+    )
+
+
+def _cached_tokens(finished: Finished) -> int | None:
+    """Return the tokens of the prompt that were not computed: what the context holds beside those that were."""
+    depth, prompt, output = finished.depth_tokens, finished.prompt_tokens, finished.output_tokens
+    return None if depth is None or prompt is None or output is None else max(depth - prompt - output, 0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic, time
 
 from orchestrator.api.types import SpeedStatus
+from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.history import HistoryWriter, record_of
 from orchestrator.daemon.telemetry.speed import SpeedMeter
 from orchestrator.daemon.telemetry.totals import Totals
@@ -21,9 +23,10 @@ class RequestLedger:
     :ivar recent: the requests that ended last, oldest first
     """
 
-    def __init__(self, totals: Totals, history: HistoryWriter) -> None:
+    def __init__(self, totals: Totals, history: HistoryWriter, energy: EnergyBook) -> None:
         self._totals = totals
         self._history = history
+        self._energy = energy
         self._speed = SpeedMeter()
         self._subscribers: list[Callable[[Finished], None]] = []
         self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
@@ -40,7 +43,13 @@ class RequestLedger:
         for subscriber in self._subscribers:
             subscriber(record)
 
-        self._history.add_request(record_of(record, time(), monotonic()))
+        row = record_of(record, time(), monotonic())
+        self._energy.finished(
+            record,
+            lambda joules: self._history.add_request(
+                replace(row, energy_j=None if joules is None else round(joules, 3))
+            ),
+        )
 
     def refused(self, code: str) -> None:
         """Count a request that got no further than the gateway's guard."""

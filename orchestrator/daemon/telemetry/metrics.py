@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from orchestrator import __version__
 from orchestrator.api.top_frames import GpuFigures, HostFigures
+from orchestrator.core.energy.sharing import ModelEnergy
 from orchestrator.core.fleet.state_summary import StateName
 from orchestrator.core.measure.engine_metrics import Family
 from orchestrator.daemon.telemetry.totals import Histogram, Pair, Totals
@@ -82,6 +83,7 @@ SPECS = (
     Spec("orch_resident_requests_queued", "gauge", _PAIR, "Requests that wait for it."),
     Spec("orch_resident_gpu_memory_bytes", "gauge", (*_PAIR, *_GPU), "Device memory that it holds."),
     Spec("orch_resident_host_memory_bytes", "gauge", _PAIR, "Host memory of its process."),
+    Spec("orch_energy_joules_total", "counter", (*_PAIR, "use"), "Energy of its devices, with requests and without."),
     Spec("orch_history_dropped_total", "counter", (), "Rows that could not be written to the history."),
 )
 
@@ -121,6 +123,7 @@ class Snapshot:
     :param engine: what the instance that serves says of itself
     :param degraded: kinds of what it goes on without
     :param residents: all loaded profiles, that in focus as well
+    :param energy: since the daemon began
     """
 
     state: StateName
@@ -136,6 +139,7 @@ class Snapshot:
     history_dropped: int = 0
     degraded: Sequence[str] = ()
     residents: Sequence[ResidentGauges] = ()
+    energy: Mapping[Pair, ModelEnergy] = field(default_factory=dict)
 
     @property
     def beside(self) -> Sequence[ResidentGauges]:
@@ -265,6 +269,11 @@ def rows_of_snapshot(now: Snapshot) -> Rows:
             ((*each.pair, *gpu), _bytes(mib)) for each in residents for gpu, mib in each.gpus_mib.items()
         ],
         "orch_resident_host_memory_bytes": [(each.pair, _bytes(each.host_mib)) for each in residents],
+        "orch_energy_joules_total": [
+            ((*model, use), joules)
+            for model, each in now.energy.items()
+            for use, joules in (("busy", each.busy_j), ("idle", each.idle_j))
+        ],
         "orch_history_dropped_total": [((), now.history_dropped)],
     }
 

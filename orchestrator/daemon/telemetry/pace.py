@@ -6,6 +6,7 @@ else looks at something regularly does so at the same moment (`sleep_until_tick`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 import anyio
@@ -28,10 +29,14 @@ async def sleep_until_tick(every_s: float) -> None:
 
 
 class Pace:
-    """Tells sampling loops how long to rest, and wakes them when there is something to see."""
+    """Tells sampling loops how long to rest, and wakes them when there is something to see.
 
-    def __init__(self, traffic: Traffic) -> None:
+    :param owed: whether somebody waits for the next sample, though no request is under way
+    """
+
+    def __init__(self, traffic: Traffic, owed: Callable[[], bool] = lambda: False) -> None:
         self._traffic = traffic
+        self._owed = owed
         self._looked_at = float("-inf")
         self._woken = anyio.Event()
         self._awake = False
@@ -56,14 +61,14 @@ class Pace:
         """Wake resting loops when requests come, for ever."""
         while True:
             await sleep_until_tick(SECOND_S)
-            before, self._awake = self._awake, self._traffic.active > 0
+            before, self._awake = self._awake, self._traffic.active > 0 or self._owed()
             if self._awake and not before:
                 self._wake()
 
     @property
     def pause_s(self) -> float:
         """Seconds from one sample to the next."""
-        return SECOND_S if self.watched or self._traffic.active else IDLE_S
+        return SECOND_S if self.watched or self._traffic.active or self._owed() else IDLE_S
 
     async def rest(self, until: float) -> None:
         """Rest until then (monotonic), or until there is something new to see."""

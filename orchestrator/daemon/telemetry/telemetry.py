@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic, time
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
 import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.gguf.splits import split_paths
+from orchestrator.adapters.hardware.cpu_energy import CpuEnergy
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.adapters.hardware.host import HostReading, Residency, read_host, residency, rss_mib
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.process.tree import ProcessTree
 from orchestrator.api.top_frames import Point
+from orchestrator.core.energy.intervals import EnergySample
+from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.measure.rates import Measured
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.energy import EnergyBook, EnergyLook, device_samples, loaded_on
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
 from orchestrator.engines.model_file import model_file
-from orchestrator.gateway.contract import Finished, Traffic
+from orchestrator.gateway.contract import Finished, Traffic, Underway
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +42,9 @@ TREE_S = 10.0
 """How often the engines' descendants are searched for; that looks at every process of the machine."""
 
 CACHE_S = 30.0
+FRESH_S = 1.0
+"""A reading that is older is the last one of a driver that does not answer: it says nothing about the time since."""
+
 KEPT_POINTS = 3600
 """An hour, when there is something to see in each second of it."""
 
@@ -53,6 +60,7 @@ class DeviceSnapshot:
     :param engines: pids of the engines' processes
     :param alive: pids that a device names and that exist here
     :param before_mib: device to what was in use before the engines were started
+    :param energy: what each device told of its energy at `energy_at_s` (monotonic); a driver that is late tells nothing
     """
 
     taken_s: float = float("-inf")
@@ -63,11 +71,15 @@ class DeviceSnapshot:
     alive: frozenset[int] = frozenset()
     before_mib: Mapping[int, int] = field(default_factory=dict)
     rss_mib: int | None = None
+    energy: Mapping[str, EnergySample] = field(default_factory=dict)
+    energy_at_s: float = float("-inf")
 
 
 class Telemetry:
     """Samples devices, host, engine and page cache.
 
+    :param energy: shares out what the devices used from one sample to the next
+    :param underway: the requests that wait or run
     :param on_point: told of each new point
     """
 
@@ -79,14 +91,20 @@ class Telemetry:
         traffic: Traffic,
         gpus: GpuProvider,
         memory: DeviceMemory,
+        energy: EnergyBook,
+        underway: Callable[[], Sequence[Underway]],
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
         self._paths = paths
         self._runs = runs
         self._gpus = gpus
         self._memory = memory
+        self.energy = energy
+        self._underway = underway
         self._on_point = on_point
-        self._pace = Pace(traffic)
+        self._cpu_energy = CpuEnergy()
+        self._owner = owner
+        self._pace = Pace(traffic, lambda: energy.waiting)
         self._engine = EngineSamples(owner, runs, traffic, self._pace)
         self._sampled = anyio.Event()
         self._trees: dict[int, ProcessTree] = {}
@@ -163,9 +181,11 @@ class Telemetry:
             self.look = await anyio.to_thread.run_sync(self._read, children, before_mib)
         except OSError as error:  # no descriptor left to read /proc with, say
             self._complain(error)
+            self.energy.missed()
             return
 
         self._failing = False
+        self.energy.sampled(self._energy_look(), self._underway())
         measured = self.measured()
         point = Point(
             at_s=round(time(), 3),
@@ -178,6 +198,13 @@ class Telemetry:
         self._sampled.set()
         self._sampled = anyio.Event()
 
+    def _energy_look(self) -> EnergyLook:
+        look = self.look
+        states = (each for each in self._owner.fleet.slots.values() if isinstance(each, Ready | Draining))
+        runs = [run for run in (self._runs.get(each.instance) for each in states) if run is not None]
+        loaded = loaded_on(runs, look.gpus, self._cpu_energy.packages)
+        return EnergyLook(look.energy_at_s, look.energy, loaded)
+
     def _complain(self, error: OSError) -> None:
         if not self._failing:
             _log.warning("no samples are taken: %s", error)
@@ -189,11 +216,17 @@ class Telemetry:
         pids = self._family(children)
         self._gpus.watch(pids)
         gpus = self._gpus.read_now()
+        gpus_age_s = self._gpus.age_s
+        fresh = gpus if gpus_age_s is not None and gpus_age_s < FRESH_S else ()
+        energy_at_s = monotonic() - (gpus_age_s or 0.0 if fresh else 0.0)
+        energy = device_samples(fresh, self._cpu_energy.read(), energy_at_s, clock_gettime(CLOCK_BOOTTIME))
         named = {pid for each in gpus for pid in each.processes or ()}
         return DeviceSnapshot(
             taken_s=monotonic(),
             gpus=gpus,
-            gpus_age_s=self._gpus.age_s,
+            gpus_age_s=gpus_age_s,
+            energy=energy,
+            energy_at_s=energy_at_s,
             host=read_host(),
             engines=pids,
             alive=frozenset(pid for pid in named if stat_of(pid) is not None),

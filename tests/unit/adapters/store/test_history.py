@@ -18,6 +18,7 @@ from orchestrator.adapters.store.history import (
     HistoryStore,
     open_history,
 )
+from orchestrator.core.energy.sharing import IdleRecord
 from orchestrator.core.errors import OrchError
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.core.measure.samples import TIERS, HistorySample
@@ -26,7 +27,7 @@ NOW_S = 1_800_000_000.0
 ONE = RequestRecord(
     started_s=NOW_S, profile="demo", engine="upstream", build="b1", route="/completion", outcome="complete", status=200,
     held_s=0.25, total_s=2.0, first_token_s=0.5, prompt_tokens=100, prompt_ms=50.0, output_tokens=11, output_ms=1000.0,
-    draft_tokens=10, draft_accepted=4, replays=1,
+    draft_tokens=10, draft_accepted=4, replays=1, cached_tokens=50, energy_j=210.5,
 )  # fmt: skip
 BARE = RequestRecord(NOW_S + 1, None, None, None, "/completion", "error", 503, 9.0, 9.0)
 
@@ -112,6 +113,34 @@ def test_a_batch_is_written_whole_or_not_at_all(path: str) -> None:
 
     store.close()
     assert read(path) == []
+
+
+def test_idle_energy_is_added_up_by_the_hour(path: str) -> None:
+    store = HistoryStore(path)
+    hour = IdleRecord(7200, "demo", "upstream", 100.5, 10.0, 1.0)
+    store.write([], [], [hour, replace(hour, hour_s=3600)])
+    store.write([], [], [replace(hour, idle_j=20.0)])
+    reader = HistoryReader(path)
+    assert reader.idle_energy(3600) == [
+        replace(hour, hour_s=3600),
+        IdleRecord(7200, "demo", "upstream", 120.5, 20.0, 2.0),
+    ]
+    assert len(reader.idle_energy(3601)) == 1
+    store.tidy(now_s=7200.0 + history_store.KEPT_S)
+    assert [each.hour_s for each in reader.idle_energy(0)] == [7200]
+    reader.close()
+    store.close()
+
+
+def test_a_file_that_an_older_orch_has_left_has_no_energy(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(history_store, "_MIGRATIONS", history_store._MIGRATIONS[:2])
+        patch.setattr(history_store, "VERSION", 2)
+        HistoryStore(path).close()
+
+    reader = HistoryReader(path)
+    assert (reader.idle_energy(0), reader.requests(0)) == ([], [])
+    reader.close()
 
 
 def test_a_file_of_a_newer_orch_is_refused_and_left_alone(path: str) -> None:

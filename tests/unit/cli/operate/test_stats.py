@@ -80,7 +80,7 @@ def test_only_requests_that_are_young_enough_count(capsys: pytest.CaptureFixture
 def test_csv_has_the_names_and_figures_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(out(capsys, "--json"))["groups"]
     rows = list(csv.DictReader(io.StringIO(out(capsys, "--csv"))))
-    assert rows == [{name: str(value) for name, value in group.items()} for group in found]
+    assert rows == [{name: "" if value is None else str(value) for name, value in group.items()} for group in found]
 
 
 @pytest.mark.parametrize("age", ["0h", "24", "h", "-1h", "1.5h", "24H", "", "9999999h"])

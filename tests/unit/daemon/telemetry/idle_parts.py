@@ -11,6 +11,7 @@ from orchestrator.adapters.store.margins import MarginKey
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.fleet.preparing import Launch
+from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.engines.render import RenderedLaunch
 from tests.unit.core.dialect.fixture_builds import UPSTREAM, build
 from tests.unit.core.fleet.lifecycle_machine import FIRST, A
@@ -39,10 +40,7 @@ class Devices:
     def __init__(self, *readings: GpuReading) -> None:
         self.readings = readings
         self.watched: list[frozenset[int]] = []
-
-    @property
-    def age_s(self) -> float | None:
-        return 0.0
+        self.age_s: float | None = 0.0
 
     def read(self) -> tuple[GpuReading, ...]:
         return self.readings
@@ -52,6 +50,11 @@ class Devices:
 
     def watch(self, pids: Collection[int]) -> None:
         self.watched.append(frozenset(pids))
+
+
+def no_energy() -> EnergyBook:
+    """A book that keeps nothing."""
+    return EnergyBook(lambda record: None, lambda: 0.0)
 
 
 def run_on(port: int, instance: str) -> EngineRun:

@@ -22,7 +22,7 @@ from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from tests.unit.core.fleet.lifecycle_machine import OOM
 from tests.unit.daemon.running_owner import NotedEffects, become_ready, make_failed, request_start, running_owner
-from tests.unit.daemon.telemetry.idle_parts import Clients, Devices, run_on
+from tests.unit.daemon.telemetry.idle_parts import Clients, Devices, no_energy, run_on
 from tests.unit.engines.engine_scripts import paths_below
 
 pytestmark = pytest.mark.asyncio
@@ -61,7 +61,7 @@ class Scraped:
         self.clients, self.runs = Clients(), EngineRuns()
         devices = Devices(GpuReading(0, "card", 1000, 2000, "GPU-1"))
         paths, memory = paths_below(directory), DeviceMemory(devices)
-        telemetry = Telemetry(paths, owner, self.runs, self.clients, devices, memory)
+        telemetry = Telemetry(paths, owner, self.runs, self.clients, devices, memory, no_energy(), list)
         history = HistoryWriter(str(directory / "history.sqlite3"))
         self._port = port
         self._exporter = Exporter(owner, self.runs, self.clients, telemetry, Totals(), history)

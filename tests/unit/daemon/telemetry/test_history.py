@@ -264,5 +264,5 @@ def test_a_row_of_the_history_has_each_field_of_the_request_under_its_name() -> 
         "started_s": NOW_S - 3.0, "profile": "demo", "engine": "upstream", "build": "b1", "route": "/completion",
         "outcome": "complete", "status": 200, "held_s": 0.25, "total_s": 3.0, "first_token_s": 0.5, "prompt_tokens": 2,
         "prompt_ms": 3.5, "output_tokens": 4, "output_ms": 5.5, "draft_tokens": 6, "draft_accepted": 5, "replays": 1,
-        "client": "laptop", "request_id": "r-1",
+        "client": "laptop", "request_id": "r-1", "cached_tokens": 3, "energy_j": None,
     }  # fmt: skip

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import orchestrator
 from orchestrator.api.top_frames import GpuFigures, HostFigures
+from orchestrator.core.energy.sharing import ModelEnergy
 from orchestrator.core.measure.engine_metrics import read_families
 from orchestrator.daemon.telemetry.metrics import RESIDENT_STATES, SPECS, ResidentGauges, Snapshot, render
 from orchestrator.daemon.telemetry.totals import MAX_PAIRS, Totals
@@ -63,6 +64,7 @@ def full_snapshot() -> Snapshot:
     return Snapshot(
         "ready", ("demo", "upstream"), "b1", 1, 2, 40.5, 900.0, (GPU,), HOST, read_families(ENGINE), history_dropped=3,
         degraded=("mlock_failed",), residents=(DEMO, EMBED),
+        energy={("demo", "upstream"): ModelEnergy(120.5, 30.25, 10.0)},
     )  # fmt: skip
 
 
@@ -79,6 +81,11 @@ def parsed(page: bytes) -> dict[str, Metric]:
 @pytest.fixture(scope="module")
 def page() -> dict[str, Metric]:
     return parsed(render(full_snapshot(), full_totals()))
+
+
+def test_energy_with_requests_and_without_is_apart(page: dict[str, Metric]) -> None:
+    samples = {each.labels["use"]: each.value for each in page["orch_energy_joules_total"].samples}
+    assert samples == {"busy": 120.5, "idle": 30.25}
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +22,7 @@ from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.telemetry import telemetry as module
 from orchestrator.daemon.telemetry.telemetry import Telemetry, rounded
 from tests.unit.daemon.running_owner import running_owner, until
-from tests.unit.daemon.telemetry.idle_parts import Clients, Devices, run_on
+from tests.unit.daemon.telemetry.idle_parts import Clients, Devices, no_energy, run_on
 from tests.unit.engines.engine_scripts import paths_below
 
 pytestmark = pytest.mark.asyncio
@@ -46,8 +46,9 @@ async def sampled(directory: Path, *readings: GpuReading) -> AsyncIterator[Sampl
     devices, clients, runs, points = Devices(*readings), Clients(), EngineRuns(), list[Point]()
     async with running_owner() as (owner, _):
         telemetry = Telemetry(
-            paths_below(directory), owner, runs, clients, devices, DeviceMemory(devices), points.append
-        )
+            paths_below(directory), owner, runs, clients, devices, DeviceMemory(devices), no_energy(), list,
+            points.append,
+        )  # fmt: skip
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(telemetry.run)
             yield Sampled(telemetry, devices, clients, runs, points)
@@ -63,6 +64,16 @@ async def test_a_first_sample_comes_at_once_with_devices_and_host(tmp_path: Path
         assert sample.points == sample.telemetry.points(10)
         assert sample.points[0]["used_mib"] == [1000]
         assert sample.points[0]["decode_tok_s"] is None
+
+
+async def test_a_sample_has_what_devices_tell_of_their_energy_unless_the_driver_is_late(tmp_path: Path) -> None:
+    async with sampled(tmp_path, replace(CARD, energy_j=12.5)) as sample:
+        await sample.telemetry.wait_fresh(30)
+        look = sample.telemetry.look
+        assert look.energy["GPU-1"].counter_j == 12.5
+        assert look.taken_s - 1 < look.energy["GPU-1"].at_s == look.energy_at_s <= look.taken_s
+        sample.devices.age_s = 5.0
+        await until(lambda: "GPU-1" not in sample.telemetry.look.energy)
 
 
 async def test_of_the_processes_on_a_device_those_that_are_here_are_told_apart(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""The book of energy over samples that a test gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from orchestrator.adapters.hardware.cpu_energy import PackageEnergy
+from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.core.energy.intervals import EnergySample
+from orchestrator.core.energy.sharing import HOUR_S, IdleRecord, Model
+from orchestrator.daemon.telemetry.energy import KEEP_EVERY_S, EnergyBook, EnergyLook, device_samples, loaded_on
+from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER
+from orchestrator.gateway.contract import Finished, Underway
+from tests.unit.daemon.telemetry.idle_parts import run_on
+
+MODEL: Model = ("demo", "upstream")
+UNDERWAY = Underway(
+    id=1, route="/completion", outcome="running", started=101.0, held_s=0.5, first_token_s=None, total_s=0.0,
+    instance="a.1", profile="demo", engine="upstream",
+)  # fmt: skip
+FINISHED = Finished(
+    id=1, route="/completion", outcome="complete", started=101.0, held_s=0.5, first_token_s=None, total_s=2.25,
+    instance="a.1", profile="demo", engine="upstream", status=200,
+)  # fmt: skip
+
+
+@dataclass
+class Booked:
+    """A book, what it gave to the history, and the energies that it settled."""
+
+    kept: list[IdleRecord] = field(default_factory=list)
+    settled: list[float | None] = field(default_factory=list)
+    now_s: float = 10 * HOUR_S + 5.0
+
+    def __post_init__(self) -> None:
+        self.book = EnergyBook(self.kept.append, lambda: self.now_s)
+
+    def sampled(
+        self,
+        taken_s: float,
+        counter_j: float | None,
+        *underway: Underway,
+        loaded: Mapping[Model, Collection[str]] | None = None,
+    ) -> None:
+        devices = {} if counter_j is None else {"GPU-1": EnergySample(taken_s, taken_s, counter_j)}
+        look = EnergyLook(taken_s, devices, {MODEL: ("GPU-1",)} if loaded is None else loaded)
+        self.book.sampled(look, underway)
+
+    def finished(self, record: Finished = FINISHED) -> None:
+        self.book.finished(record, self.settled.append)
+
+
+def test_a_request_is_settled_by_the_sample_after_its_end() -> None:
+    book = Booked()
+    book.sampled(90.0, 0.0)
+    book.sampled(100.0, 200.0)
+    book.sampled(102.0, 330.0, UNDERWAY)  # 1.5 s of 20 W, then work
+    book.finished()
+    assert (book.settled, book.book.waiting) == ([], True)
+    book.sampled(103.0, 530.0)
+    assert (book.settled, book.book.waiting) == ([], True), "it ended after that sample"
+    book.sampled(104.0, 600.0)
+    assert book.settled == [pytest.approx(100 + 200 + (70 - 0.75 * 20))]
+    assert not book.book.waiting
+    found = book.book.models[MODEL]
+    assert [found.busy_j, found.idle_j, found.idle_s] == pytest.approx([355.0, 245.0, 12.25])
+
+
+def test_a_request_that_began_and_ended_between_two_samples_is_known() -> None:
+    book = Booked()
+    book.sampled(90.0, 0.0)
+    book.sampled(100.0, 200.0)
+    book.finished()
+    book.sampled(104.0, 600.0)
+    assert book.settled == [pytest.approx(400 - 20 * 2.25)]
+
+
+def test_what_began_before_the_first_sample_is_unknown() -> None:
+    book = Booked()
+    book.sampled(102.0, 0.0, UNDERWAY)
+    book.finished()
+    book.sampled(104.0, 300.0)
+    assert book.settled == [None]
+
+
+def test_a_request_whose_body_came_slowly_counts_from_when_an_engine_had_it() -> None:
+    book = Booked()
+    book.sampled(102.0, 0.0, replace(UNDERWAY, instance=None, engine=None))
+    book.sampled(102.5, 10.0, UNDERWAY)
+    book.finished()
+    book.sampled(104.0, 210.0)
+    assert book.settled[0] is not None and book.settled[0] > 100
+
+
+def test_nothing_waits_where_nobody_tells() -> None:
+    book = Booked()
+    book.finished()
+    book.sampled(100.0, None)
+    book.finished()
+    book.sampled(101.0, 0.0, loaded={MODEL: ()})
+    book.finished()
+    book.finished(replace(FINISHED, instance=None))
+    assert book.settled == [None] * 4
+    assert book.book.models == {}, "what nobody knows is no series of zeros"
+
+
+def test_a_device_that_is_lost_leaves_the_request_unknown_and_the_next_one_is_known_again() -> None:
+    book = Booked()
+    book.sampled(100.0, 0.0)
+    book.sampled(102.0, 50.0, UNDERWAY)
+    book.sampled(103.0, None, UNDERWAY)
+    book.sampled(103.1, 150.0, UNDERWAY)
+    book.finished()
+    book.sampled(104.0, 250.0)
+    assert book.settled == [None]
+    book.finished(replace(FINISHED, id=2, started=104.5))
+    book.sampled(110.0, 900.0)
+    assert book.settled[1] is not None
+
+
+def test_a_sample_that_cannot_be_taken_and_the_daemons_end_keep_no_row() -> None:
+    book = Booked()
+    book.sampled(100.0, 0.0)
+    book.finished()
+    book.book.missed()
+    assert (book.settled, book.book.waiting) == ([None], False)
+    book.sampled(105.0, 0.0)
+    book.finished(replace(FINISHED, id=2, started=106.0))
+    book.book.close()
+    assert book.settled == [None, None]
+
+
+def test_idle_energy_is_kept_by_the_hour_each_minute_and_at_the_end() -> None:
+    book = Booked()
+    book.sampled(100.0, 0.0)
+    book.sampled(110.0, 200.0)
+    book.sampled(120.0, 400.0)
+    assert book.kept == [IdleRecord(10 * HOUR_S, *MODEL, 200.0, 10.0, 0.0)]
+    book.now_s += HOUR_S
+    book.sampled(110.0 + KEEP_EVERY_S, 1000.0)
+    assert book.kept[1:] == [IdleRecord(11 * HOUR_S, *MODEL, 800.0, KEEP_EVERY_S, 0.0)]
+    book.sampled(180.0, None)
+    book.book.close()
+    assert book.kept[2:] == [IdleRecord(11 * HOUR_S, *MODEL, 0.0, 0.0, 10.0)], "unknown, and said to be"
+
+
+def test_profiles_of_a_tuning_do_not_become_series_without_end() -> None:
+    book = Booked()
+    for number in range(MAX_PAIRS + 5):
+        loaded: dict[Model, tuple[str, ...]] = {(f"trial{number}", "upstream"): ("GPU-1",)}
+        book.sampled(number * 20.0, 0.0, loaded=loaded)
+        book.sampled(number * 20.0 + 10, 100.0, loaded=loaded)
+
+    assert len(book.book.models) == MAX_PAIRS + 1
+    assert book.book.models[OTHER].idle_j > 0
+
+
+CARD = GpuReading(0, "card", 1000, 2000, "GPU-1", processes={}, power_w=20.0, energy_j=7.5)
+PACKAGE = PackageEnergy("package-0", 3.0, 262143.0)
+
+
+def test_devices_that_tell_something_become_samples() -> None:
+    silent = GpuReading(1, "old", 1000, 2000)
+    assert device_samples([CARD, silent], [PACKAGE], 5.0, 6.0) == {
+        "GPU-1": EnergySample(5.0, 6.0, 7.5, 20.0),
+        "package-0": EnergySample(5.0, 6.0, 3.0, wraps_at_j=262143.0),
+    }
+
+
+@pytest.mark.asyncio
+async def test_an_engine_without_device_memory_is_on_all_processors() -> None:
+    run = run_on(1, "a.1")
+    target = run.launch.target
+    assert loaded_on([run], [CARD], ["package-0", "package-1"]) == {
+        (target.profile, target.engine): ("package-0", "package-1")
+    }
