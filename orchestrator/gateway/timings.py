@@ -42,8 +42,10 @@ class BodyTail:
 class EngineFigures:
     """The engine's counts and times; None where it did not say.
 
-    :param depth_tokens: of context at the end, those that were in the cache included: upstream tells what it took from
-        there (`cache_n`), the fork where it ended (`n_past`)
+    :param prompt_tokens: of the prompt that were computed
+    :param cached_tokens: of the prompt that were in the cache: upstream tells them (`cache_n`), the fork where its
+        context ended (`n_past`)
+    :param depth_tokens: of context at the end, those that were in the cache included
     """
 
     prompt_tokens: int | None = None
@@ -53,6 +55,7 @@ class EngineFigures:
     draft_tokens: int | None = None
     draft_accepted: int | None = None
     depth_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 def figures(tail: bytes) -> EngineFigures:
@@ -70,13 +73,16 @@ def figures(tail: bytes) -> EngineFigures:
             draft_tokens=_whole(found, "draft_n"),
             draft_accepted=_whole(found, "draft_n_accepted"),
             depth_tokens=_depth(found),
+            cached_tokens=_cached(found),
         )
 
     found = _object_after(tail, _USAGE)
     if found is not None:
+        computed, cached = _prompt_of_usage(found)
         return EngineFigures(
-            prompt_tokens=_whole(found, "prompt_tokens", "input_tokens"),
+            prompt_tokens=computed,
             output_tokens=_whole(found, "completion_tokens", "output_tokens"),
+            cached_tokens=cached,
         )
 
     return EngineFigures()
@@ -99,6 +105,31 @@ def _depth(timings: dict[str, object]) -> int | None:
     counts = [_whole(timings, name) for name in ("cache_n", "prompt_n", "predicted_n")]
     known = [each for each in counts if each is not None]
     return sum(known) if len(known) == len(counts) else _whole(timings, "n_past")
+
+
+def _cached(timings: dict[str, object]) -> int | None:
+    told, depth = _whole(timings, "cache_n"), _whole(timings, "n_past")
+    computed, output = _whole(timings, "prompt_n"), _whole(timings, "predicted_n")
+    if told is not None or depth is None or computed is None or output is None:
+        return told
+
+    return max(depth - computed - output, 0)
+
+
+def _prompt_of_usage(usage: dict[str, object]) -> tuple[int | None, int | None]:
+    """Return the tokens of the prompt that were computed, and those that were in the cache.
+
+    Anthropic's counts leave those in the cache out (`cache_read_input_tokens`), OpenAI's have them in the whole prompt,
+    with their number beside it (`prompt_tokens_details`, in the Responses API `input_tokens_details`). Where a build
+    does not tell it, all count as computed.
+    """
+    prompt, apart = _whole(usage, "prompt_tokens", "input_tokens"), _whole(usage, "cache_read_input_tokens")
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+    within = _whole(details, "cached_tokens") if isinstance(details, dict) else None
+    if prompt is None or apart is not None or within is None:
+        return prompt, apart
+
+    return max(prompt - within, 0), within
 
 
 def _whole(found: dict[str, object], *names: str) -> int | None:

@@ -170,7 +170,7 @@ def test_the_activity_has_the_newest_request_first_by_pages() -> None:
         return Finished(
             id=number, route="/v1/chat/completions", outcome="complete", started=monotonic(), held_s=0.0,
             first_token_s=0.1, total_s=0.5, instance="i-1", profile="demo", status=200, prompt_tokens=10,
-            prompt_ms=20.0, output_tokens=5, output_ms=40.0, depth_tokens=22,
+            prompt_ms=20.0, output_tokens=5, output_ms=40.0, depth_tokens=22, cached_tokens=7,
         )  # fmt: skip
 
     async def work() -> None:

@@ -33,10 +33,11 @@ _COLUMNS = (
     ("DECODE", "tok/s"),
     ("DRAFT", "%"),
     ("HELD", "s"),
+    ("CACHE", "%"),
 )
-"""The table's columns and their units; with a name of eleven characters they take 80 columns."""
+"""The table's columns and their units; with a name of eight characters they take 80 columns."""
 
-_NAME_WIDTH = 11
+_NAME_WIDTH = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +152,6 @@ def _print_table(groups: list[RequestStats], total: RequestStats, by: str) -> No
 
 
 def _cells(stats: RequestStats) -> tuple[str, ...]:
-    acceptance = stats.draft_acceptance
     return (
         _count(stats.requests),
         _count(stats.error),
@@ -162,9 +162,14 @@ def _cells(stats: RequestStats) -> tuple[str, ...]:
         _figure(stats.first_token_p95_s),
         _figure(stats.prompt_tok_s),
         _figure(stats.decode_tok_s),
-        _figure(None if acceptance is None else acceptance * 100),
+        _percent(stats.draft_acceptance),
         _figure(stats.held_s),
+        _percent(stats.cached_share),
     )
+
+
+def _percent(share: float | None) -> str:
+    return _figure(None if share is None else share * 100)
 
 
 def _count(value: float) -> str:

@@ -56,6 +56,7 @@ class RequestStats:
     :param name: the engine, profile or build, None for requests that never got to one; or the client, None for those
         whose key has no name
     :param held_s: time in the queue, all requests together
+    :param cached_share: of the prompts' tokens that were in an engine's cache, 0 to 1, over requests that tell it
     :param energy_requests: those whose energy is known; `energy_j` is of them together
     :param prompt_j_per_token: of those of them whose engine told its times; as `output_j_per_token`
     """
@@ -79,6 +80,7 @@ class RequestStats:
     held_s: float
     cancelled: int = 0
     cached_tokens: int = 0
+    cached_share: float | None = None
     energy_requests: int = 0
     energy_j: float | None = None
     prompt_j_per_token: float | None = None
@@ -94,6 +96,9 @@ def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestS
     outcomes = Counter(each.outcome for each in records)
     drafted = sum(each.draft_tokens or 0 for each in records)
     accepted = sum(each.draft_accepted or 0 for each in records)
+    prompts = [each for each in records if each.cached_tokens is not None and each.prompt_tokens is not None]
+    cached = sum(each.cached_tokens or 0 for each in prompts)
+    whole = cached + sum(each.prompt_tokens or 0 for each in prompts)
     joules = [each.energy_j for each in records if each.energy_j is not None]
     split = split_all(records)
     firsts = sorted(each.first_token_s for each in records if each.first_token_s is not None)
@@ -118,7 +123,8 @@ def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestS
         held_requests=sum(each.held_s >= HELD_S for each in records),
         held_s=round(math.fsum(each.held_s for each in records), 3),
         cancelled=outcomes["cancelled"],
-        cached_tokens=sum(each.cached_tokens or 0 for each in records),
+        cached_tokens=cached,
+        cached_share=round(cached / whole, 4) if whole else None,
         energy_requests=len(joules),
         energy_j=round(math.fsum(joules), 3) if joules else None,
         prompt_j_per_token=split.prompt_j_per_token,

@@ -73,22 +73,28 @@ _QUESTIONS: Mapping[str, tuple[Sequence[BenchPrompt], Sequence[BenchPrompt]]] = 
 def use_of(name: str, requests: Iterable[RequestRecord], context_tokens: int) -> TuneUse:
     """Return the use of this name as this user's own requests have it, cut to the context of a slot.
 
-    The history counts what an engine computed of a prompt, not what it took from its cache: the shared part stays that
-    of the use's name.
+    Where enough requests tell what was in the cache, so do the tokens before the new ones; else those stay as they are
+    usual for the use, and of an engine that does not tell it (the fork in the Responses and Messages APIs) all of a
+    prompt counts as new.
 
     :param requests: that the profile answered
     """
     use = USES[name]
     found = [
-        (each.prompt_tokens, each.output_tokens)
+        (each.prompt_tokens, each.output_tokens, each.cached_tokens)
         for each in requests
         if each.outcome == "complete" and each.prompt_tokens and each.output_tokens and each.output_tokens > 1
     ]
+    told = [each for each in found if each[2] is not None]
+    if len(told) >= LEAST_REQUESTS:
+        found = told
+        use = replace(use, shared_tokens=round(median([cached or 0 for _, _, cached in told])))
+
     if len(found) >= LEAST_REQUESTS:
         use = replace(
             use,
-            new_tokens=max(16, round(median([prompt for prompt, _ in found]))),
-            answer_tokens=min(1024, max(32, round(median([answer for _, answer in found])))),
+            new_tokens=max(16, round(median([prompt for prompt, _, _ in found]))),
+            answer_tokens=min(1024, max(32, round(median([answer for _, answer, _ in found])))),
             source=f"the medians of {len(found)} requests",
         )
 

@@ -188,7 +188,7 @@ class HistoryWriter:
             self._store = None
 
 
-_OWN = ("started_s", "cached_tokens", "energy_j")
+_OWN = ("started_s", "energy_j")
 _SHARED = tuple(field.name for field in fields(RequestRecord) if field.name not in _OWN)
 
 
@@ -203,12 +203,4 @@ def record_of(finished: Finished, now_s: float, monotonic_s: float) -> RequestRe
         if name.endswith("_s") and value is not None:
             row[name] = round(value, 6)
 
-    return RequestRecord(
-        started_s=round(now_s - (monotonic_s - finished.started), 3), cached_tokens=_cached_tokens(finished), **row
-    )
-
-
-def _cached_tokens(finished: Finished) -> int | None:
-    """Return the tokens of the prompt that were not computed: what the context holds beside those that were."""
-    depth, prompt, output = finished.depth_tokens, finished.prompt_tokens, finished.output_tokens
-    return None if depth is None or prompt is None or output is None else max(depth - prompt - output, 0)
+    return RequestRecord(started_s=round(now_s - (monotonic_s - finished.started), 3), **row)

@@ -132,7 +132,7 @@ def _activity(record: Finished, wall_offset_s: float) -> dict[str, object]:
         "req_path": record.route,
         "resp_status_code": record.status,
         "tokens": {
-            "cache_tokens": _known(_cached(record)),
+            "cache_tokens": _known(record.cached_tokens),
             "draft_tokens": _known(record.draft_tokens),
             "draft_acc_tokens": _known(record.draft_accepted),
             "input_tokens": _known(record.prompt_tokens),
@@ -143,14 +143,6 @@ def _activity(record: Finished, wall_offset_s: float) -> dict[str, object]:
         "duration_ms": round(record.total_s * 1000),
         "has_capture": False,
     }
-
-
-def _cached(record: Finished) -> int | None:
-    """Return the tokens of the prompt that were in the cache: the depth at the end, less what was computed."""
-    if record.depth_tokens is None or record.prompt_tokens is None or record.output_tokens is None:
-        return None
-
-    return max(record.depth_tokens - record.prompt_tokens - record.output_tokens, 0)
 
 
 def _known(figure: float | None) -> float:

@@ -20,17 +20,20 @@ def test_the_last_timings_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "depth"),
+    ("more", "depth", "cached"),
     [
-        ({"cache_n": 1000}, 1007),
-        ({"n_past": 1007, "n_ctx": 4096}, 1007),
-        ({}, None),
-        ({"cache_n": "x"}, None),
+        ({"cache_n": 1000}, 1007, 1000),
+        ({"n_past": 1007, "n_ctx": 4096}, 1007, 1000),
+        ({}, None, None),
+        ({"cache_n": "x"}, None, None),
     ],
     ids=["upstream", "fork", "older builds", "broken"],
 )
-def test_the_depth_of_the_context_counts_what_was_in_the_cache(more: dict[str, object], depth: int | None) -> None:
-    assert figures(compact({"timings": {**TIMINGS, **more}})).depth_tokens == depth
+def test_the_depth_of_the_context_counts_what_was_in_the_cache(
+    more: dict[str, object], depth: int | None, cached: int | None
+) -> None:
+    found = figures(compact({"timings": {**TIMINGS, **more}}))
+    assert (found.depth_tokens, found.cached_tokens) == (depth, cached)
 
 
 def test_text_that_looks_like_timings_is_not_taken() -> None:
@@ -43,13 +46,18 @@ def test_text_that_looks_like_timings_is_not_taken() -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        ({"prompt_tokens": 7, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 1}}, (7, 8)),
-        ({"input_tokens": 7, "output_tokens": 8}, (7, 8)),
+        ({"prompt_tokens": 7, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 1}}, (6, 8, 1)),
+        ({"input_tokens": 37, "output_tokens": 8, "input_tokens_details": {"cached_tokens": 36}}, (1, 8, 36)),
+        ({"cache_read_input_tokens": 37, "input_tokens": 1, "output_tokens": 8}, (1, 8, 37)),
+        ({"input_tokens": 7, "output_tokens": 8}, (7, 8, None)),
+        ({"input_tokens": 7, "output_tokens": 8, "input_tokens_details": None}, (7, 8, None)),
     ],
 )
-def test_usage_serves_where_there_are_no_timings(usage: dict[str, object], expected: tuple[int, int]) -> None:
+def test_usage_serves_where_there_are_no_timings(
+    usage: dict[str, object], expected: tuple[int, int, int | None]
+) -> None:
     found = figures(compact({"usage": usage, "id": "x"}))
-    assert (found.prompt_tokens, found.output_tokens) == expected
+    assert (found.prompt_tokens, found.output_tokens, found.cached_tokens) == expected
     assert found.output_ms is None
 
 

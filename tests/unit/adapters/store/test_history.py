@@ -308,7 +308,7 @@ def test_a_file_of_the_first_version_is_read_as_it_is_and_gone_on_with(
     connection.close()
     assert read(path) == [BARE]
     store = HistoryStore(path)
-    named = replace(ONE, started_s=NOW_S + 2, client="laptop", request_id="r-1")
+    named = replace(ONE, started_s=NOW_S + 2, client="laptop", request_id="r-1", cached_tokens=7)
     store.write([named], [])
     assert read(path) == [BARE, named]
     store.close()

@@ -24,6 +24,7 @@ ONE = RequestRecord(
     started_s=NOW_S - 60, profile="demo", engine="upstream", build="b11434-a-build-with-a-long-name",
     route="/completion", outcome="complete", status=200, held_s=0.25, total_s=2.0, first_token_s=0.5,
     prompt_tokens=100, prompt_ms=50.0, output_tokens=11, output_ms=1000.0, draft_tokens=10, draft_accepted=4,
+    cached_tokens=300,
 )  # fmt: skip
 HUGE = replace(
     ONE, engine="ik-fork", build="b2", prompt_tokens=4 * 10**9, output_tokens=10**9, held_s=1e7, first_token_s=1e4
@@ -54,9 +55,10 @@ def test_a_person_gets_headings_with_units_in_eighty_columns(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     heads, units, *rows = out(capsys, "--by", by).splitlines()
     assert heads.split() == [
-        by.upper(), "REQS", "ERR", "GONE", "PROMPT", "OUTPUT", "TTFT", "TTFT", "PROMPT", "DECODE", "DRAFT", "HELD"
+        by.upper(), "REQS", "ERR", "GONE", "PROMPT", "OUTPUT", "TTFT", "TTFT", "PROMPT", "DECODE", "DRAFT", "HELD",
+        "CACHE",
     ]  # fmt: skip
-    assert units.split() == ["tok", "tok", "p50", "s", "p95", "s", "tok/s", "tok/s", "%", "s"]
+    assert units.split() == ["tok", "tok", "p50", "s", "p95", "s", "tok/s", "tok/s", "%", "s", "%"]
     assert max(map(len, (heads, units, *rows))) <= 80
     figures = [row for row in rows if len(row) > 40]
     assert len({len(row) for row in (heads, *figures)}) == 1, "the columns end alike"
@@ -65,7 +67,7 @@ def test_a_person_gets_headings_with_units_in_eighty_columns(
 
 def test_a_pipe_gets_rows_alone(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split() for line in out(capsys).splitlines()]
-    assert rows[0] == ["upstream", "2", "0", "0", "200", "22", "0.50", "0.50", "2000", "10.0", "40.0", "0.50"]
+    assert rows[0] == ["upstream", "2", "0", "0", "200", "22", "0.50", "0.50", "2000", "10.0", "40.0", "0.50", "75.0"]
     assert [row[0] for row in rows] == ["upstream", "ik-fork", "total"]
 
 

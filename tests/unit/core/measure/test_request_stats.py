@@ -46,6 +46,13 @@ def test_acceptance_is_pooled() -> None:
     assert sum_requests("x", [ONE, replace(ONE, draft_tokens=90, draft_accepted=90)]).draft_acceptance == 0.94
 
 
+def test_the_cached_share_is_of_the_prompts_that_tell_it() -> None:
+    told = [replace(ONE, cached_tokens=0), replace(ONE, cached_tokens=300)]
+    usage = sum_requests("x", [*told, ONE, replace(ONE, prompt_tokens=None, cached_tokens=9)])
+    assert (usage.cached_tokens, usage.cached_share) == (300, 0.6)
+    assert sum_requests("x", [ONE]).cached_share is None
+
+
 def test_outcomes_and_tokens_are_counted() -> None:
     records = [ONE, replace(ONE, outcome="client_gone"), replace(ONE, outcome="error", replays=1)]
     usage = sum_requests("x", records)

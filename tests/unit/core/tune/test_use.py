@@ -10,10 +10,13 @@ from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.core.tune.use import LEAST_MEASURED, LEAST_REQUESTS, USES, sized, turns_of, use_of
 
 
-def request(prompt: int | None, answer: int | None, outcome: str = "complete") -> RequestRecord:
+def request(
+    prompt: int | None, answer: int | None, outcome: str = "complete", cached: int | None = None
+) -> RequestRecord:
     return RequestRecord(
-        0.0, "p", "e", "b", "/v1/chat/completions", outcome, 200, 0.0, 1.0, prompt_tokens=prompt, output_tokens=answer
-    )
+        0.0, "p", "e", "b", "/v1/chat/completions", outcome, 200, 0.0, 1.0, prompt_tokens=prompt, output_tokens=answer,
+        cached_tokens=cached,
+    )  # fmt: skip
 
 
 def test_a_use_has_its_usual_shape_until_there_are_enough_requests() -> None:
@@ -22,6 +25,14 @@ def test_a_use_has_its_usual_shape_until_there_are_enough_requests() -> None:
     enough = use_of("chat", [*few, request(500, 70)], 32768)
     assert (enough.new_tokens, enough.answer_tokens) == (700, 90)
     assert enough.source == f"the medians of {LEAST_REQUESTS} requests"
+
+
+def test_what_was_in_the_cache_is_taken_where_enough_requests_tell_it() -> None:
+    silent, told = [request(4000, 90)] * 40, [request(600, 80, cached=9000)] * LEAST_REQUESTS
+    found = use_of("chat", [*silent, *told], 32768)
+    assert (found.shared_tokens, found.new_tokens, found.answer_tokens) == (9000, 600, 80)
+    few = use_of("chat", [*silent, *told[1:]], 32768)
+    assert (few.shared_tokens, few.new_tokens) == (USES["chat"].shared_tokens, 4000)
 
 
 def test_requests_without_figures_count_for_nothing() -> None:

@@ -258,7 +258,7 @@ def test_a_row_of_the_history_has_each_field_of_the_request_under_its_name() -> 
         id=7, route="/completion", outcome="complete", started=997.0, held_s=0.25, first_token_s=0.5000004, total_s=3.0,
         instance="s.1", profile="demo", engine="upstream", build="b1", status=200, replays=1, prompt_tokens=2,
         prompt_ms=3.5, output_tokens=4, output_ms=5.5, draft_tokens=6, draft_accepted=5, depth_tokens=9,
-        client="laptop", request_id="r-1",
+        client="laptop", request_id="r-1", cached_tokens=3,
     )  # fmt: skip
     assert asdict(record_of(finished, now_s=NOW_S, monotonic_s=1000.0)) == {
         "started_s": NOW_S - 3.0, "profile": "demo", "engine": "upstream", "build": "b1", "route": "/completion",
