@@ -305,6 +305,22 @@ class HistoryReader:
             raise OrchError(f"{self._path} cannot be read", details=(str(error),)) from error
 
 
+def read_history(path: str, since_s: float) -> tuple[list[RequestRecord], list[IdleRecord]]:
+    """Return the requests and the idle energy since that Unix time; nothing when nothing was ever recorded.
+
+    :raises OrchError: when it cannot be read
+    """
+    try:
+        reader = HistoryReader(path)
+    except FileNotFoundError:
+        return [], []
+
+    try:
+        return reader.requests(since_s), reader.idle_energy(since_s)
+    finally:
+        reader.close()
+
+
 @contextlib.contextmanager
 def raise_damaged(path: str) -> Iterator[None]:
     """Turn SQLite's own errors about a damaged file into `DamagedHistory`.

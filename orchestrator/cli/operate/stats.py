@@ -19,7 +19,7 @@ EXAMPLES = """\
   orch stats --since 7d --by profile
   orch stats --by build --json
   orch stats --by client            # by the names in the key file
-  orch stats --since all --csv > stats.csv"""
+  orch stats --since 30d --cost --card-price 800    # electricity here, or an API: prices in [cost] of orch.toml"""
 
 _COLUMNS = (
     ("REQS", ""),
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", choices=("engine", "profile", "build", "client"), default="engine", help="what to compare (engine)"
     )
+    parser.add_argument("--cost", action="store_true", help="what it cost in electricity, and would by API prices")
+    parser.add_argument("--card-price", metavar="PRICE", help="with --cost: when what is saved would pay for a card")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print as JSON")
     form.add_argument("--csv", action="store_true", help="print as CSV, with a header")
@@ -55,6 +57,11 @@ def run(args: argparse.Namespace) -> int:
 
     age_s = _age_s(args.since)
     since_s = 0.0 if age_s is None else time.time() - age_s
+    if args.cost or args.card_price is not None:
+        from orchestrator.cli.cost_report import run_cost
+
+        return run_cost(args, since_s)
+
     groups, total = _read(since_s, args.by)
     if args.json:
         _print_json(groups, total, args.by, since_s)
@@ -70,19 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:
-    from orchestrator.adapters.store.history import HistoryReader
+    from orchestrator.adapters.store.history import read_history
     from orchestrator.core.measure.request_stats import sum_requests, sum_requests_by
 
-    try:
-        reader = HistoryReader(find_paths().history_file)
-    except FileNotFoundError:
-        return [], sum_requests(None, [])
-
-    try:
-        records = reader.requests(since_s)
-    finally:
-        reader.close()
-
+    records, _ = read_history(find_paths().history_file, since_s)
     return sum_requests_by(by, records), sum_requests(None, records)
 
 
@@ -149,6 +147,16 @@ def _print_table(groups: list[RequestStats], total: RequestStats, by: str) -> No
 
         figures = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         output.line(f"{name.ljust(_NAME_WIDTH)} {' '.join(figures)}")
+
+    if total.energy_j is not None:
+        rates = ((total.prompt_j_per_token, "prompt"), (total.output_j_per_token, "output"))
+        told = ", ".join(f"{_figure(rate)} {word}" for rate, word in rates if rate is not None)
+        share = f"{total.energy_requests} of {total.requests} requests"
+        output.line(f"energy {_figure(total.energy_j / WH_J)} Wh ({share})" + (told and f", J per token: {told}"))
+
+
+WH_J = 3600
+"""Joules in a watt-hour."""
 
 
 def _cells(stats: RequestStats) -> tuple[str, ...]:

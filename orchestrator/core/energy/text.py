@@ -1,0 +1,154 @@
+"""The costs of models as lines for a terminal, with what they assume. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from orchestrator.core.energy.cost import DAY_S, KWH_J, MILLION, CardPayback, ModelCost
+from orchestrator.core.energy.prices import CostConfig
+
+HEADINGS = ("per million tokens", "prompt", "cached", "output", "these requests")
+HOUR_S = 3600.0
+MAX_DECIMALS = 8
+
+
+def cost_lines(costs: Sequence[ModelCost], config: CostConfig) -> list[str]:
+    """Return a table for each model."""
+    lines: list[str] = []
+    for each in costs:
+        lines += [*([""] if lines else []), *_model_lines(each, config)]
+
+    return lines
+
+
+def payback_lines(paybacks: Sequence[CardPayback], config: CostConfig, card_price: float, over_s: float) -> list[str]:
+    """Return when each API's price would have paid for a card."""
+    price = _money(card_price, config)
+    lines = [f"a card for {price}, by the use of the last {_time(over_s)}, all models together:"]
+    if over_s < DAY_S:
+        lines.append("  less than a day: at what pace you use it is hardly known")
+
+    for each in paybacks:
+        if each.per_million is None:
+            lines.append(f"  {each.name}: unknown, no request is compared")
+            continue
+
+        if each.million_tokens is None:
+            more = _money(-each.per_million, config)
+            lines.append(f"  {each.name}: never; a million tokens costs {more} more here than there")
+            continue
+
+        lines.append(
+            f"  {each.name}: paid after {each.million_tokens:,.0f} million tokens ({_money(each.per_million, config)} "
+            "saved with each million, idle time not counted)"
+        )
+        pace = f"at {each.million_tokens_a_day:.3g} million tokens a day and with the idle time there was"
+        if each.days is None:
+            lines.append(f"    {pace}: never, idle time costs more than is saved ({_saved_a_day(each, config)})")
+        else:
+            lines.append(f"    {pace}: after {_time(each.days * DAY_S)} ({_saved_a_day(each, config)})")
+
+    return lines
+
+
+def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
+    """Return what the figures go by."""
+    requests, compared = sum(each.requests for each in costs), sum(each.energy.requests for each in costs)
+    found = [
+        f"{compared} of {requests} requests have known energy and times, and only these are compared",
+        "energy is that of the cards, or of the processors for an engine without one; at the plug it is more",
+        "between prompt and output it is divided by the engine's times for them",
+        "`cached` is what the engine had in its own cache; an API's cache may hold more or less",
+        "prices are as they are written in `[cost]`",
+    ]
+    if card:
+        found.append("the tokens stay mixed as they were; nothing else of the machine is paid for")
+
+    return found
+
+
+def _model_lines(cost: ModelCost, config: CostConfig) -> list[str]:
+    energy = cost.energy
+    idle = f"  idle: {_energy(cost.idle_j)} in {_time(cost.idle_s)} without a request"
+    idle += "" if cost.idle_cost is None else f", {_money(cost.idle_cost, config)}"
+    idle += f"; of {_time(cost.idle_unknown_s)} more it is unknown" if cost.idle_unknown_s >= 1 else ""
+    if not energy.requests:
+        found = [f"{cost.profile}: {cost.requests} requests, the energy of none of them is known"]
+        return [*found, idle] if cost.idle_s else found
+
+    rows: list[tuple[str, ...]] = [
+        HEADINGS,
+        ("energy", _rate(energy.prompt_j, energy.prompt_tokens), "", _rate(energy.output_j, energy.output_tokens),
+         _energy(energy.prompt_j + energy.output_j)),
+    ]  # fmt: skip
+    if cost.busy_cost is not None:
+        together = _money(cost.busy_cost, config)
+        prompt, output = _amount(cost.prompt_per_million), _amount(cost.output_per_million)
+        rows.append(("local", prompt, "0" if energy.cached_tokens else "", output, together))
+
+    for api in cost.apis:
+        price = api.price
+        figures = (_amount(price.prompt), _amount(price.cached), _amount(price.output))
+        rows.append((api.name, *figures, _money(api.cost, config)))
+
+    rows.append(
+        ("tokens", *(f"{count:,}" for count in (energy.prompt_tokens, energy.cached_tokens, energy.output_tokens)), "")
+    )
+    lines = [f"{cost.profile}: {energy.requests} of {cost.requests} requests", *_table(rows)]
+    if cost.idle_s or cost.idle_unknown_s:
+        lines.append(idle)
+
+    for api in cost.apis:
+        if api.saved is not None:
+            word = "saved" if api.saved >= 0 else "lost"
+            lines.append(f"  {word} against {api.name}, idle time counted: {_money(abs(api.saved), config)}")
+
+    return lines
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    lines = []
+    for name, *figures in rows:
+        cells = (cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True))
+        lines.append("  ".join(("", name.ljust(widths[0]), *cells)).rstrip())
+
+    return lines
+
+
+def _saved_a_day(payback: CardPayback, config: CostConfig) -> str:
+    return f"{_money(payback.saved_a_day, config)} a day"
+
+
+def _rate(joules: float, tokens: int) -> str:
+    return _energy(joules / tokens * MILLION) if tokens else "-"
+
+
+def _energy(joules: float) -> str:
+    kwh = joules / KWH_J
+    return f"{kwh:.3g} kWh" if kwh >= 1 else f"{kwh * 1000:.3g} Wh"
+
+
+def _money(value: float, config: CostConfig) -> str:
+    return f"{_amount(value)} {config.currency}".rstrip()
+
+
+def _amount(value: float | None) -> str:
+    """Return money with cents, or with two figures where it is less than ten of them."""
+    if value is None:
+        return "-"
+
+    decimals = 2 if not value or abs(value) >= 0.1 else min(1 - math.floor(math.log10(abs(value))), MAX_DECIMALS)
+    return f"{value:,.{decimals}f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 2 * HOUR_S:
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+    days = seconds / DAY_S
+    if days < 2:
+        return f"{seconds / HOUR_S:.1f} h"
+
+    return f"{days:,.0f} days" if days < 1000 else f"{days / 365.25:,.0f} years"
