@@ -47,14 +47,14 @@ def read_vram(gpus: GpuReader, profiles: Mapping[int, str], root: str = "/") -> 
         devices.append(
             DeviceFigures(
                 each.index, each.name, each.used_mib, each.total_mib, each.reserved_mib, processes,
-                "driver" if told else "fdinfo",
+                "driver" if told else "fdinfo", each.pci_address,
             )
         )  # fmt: skip
 
     first = max((each.index + 1 for each in devices), default=0)
-    held = [(name, _in_mib(drm.held[address])) for address, name in cards.items() if address in drm.held]
-    for index, (name, processes) in enumerate(held, first):
-        devices.append(DeviceFigures(index, name, None, None, None, processes, "fdinfo"))
+    for index, address in enumerate((each for each in cards if each in drm.held), first):
+        processes = _in_mib(drm.held[address])
+        devices.append(DeviceFigures(index, cards[address], None, None, None, processes, "fdinfo", address))
 
     holding = {pid for each in devices for pid in each.processes or ()}
     facts = {pid: found for pid in holding if (found := process_facts(proc, pid)) is not None}

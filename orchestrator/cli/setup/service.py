@@ -135,6 +135,7 @@ def install_user_service(profile: str) -> tuple[str, ...]:
     """
     from orchestrator.adapters.systemd.machine import check_systemd, inspect_host
     from orchestrator.adapters.systemd.steps import Tools, perform_steps
+    from orchestrator.cli.steps import visible_steps
     from orchestrator.core.setup.service_plan import install_steps
     from orchestrator.doctor.service import prepare_units
 
@@ -148,7 +149,7 @@ def install_user_service(profile: str) -> tuple[str, ...]:
     steps = install_steps(machine, units, orch)
     perform_steps(steps, tools, machine.root, lambda step: diagnostics.progress(str(step)))
     diagnostics.clear_progress()
-    return tuple(map(str, _visible(steps)))
+    return tuple(map(str, visible_steps(steps)))
 
 
 def _start_warnings(tools: Tools, machine: ServiceHost, orch: tuple[str, ...], profile: str) -> list[str]:
@@ -260,20 +261,12 @@ def _refuse_edited(args: argparse.Namespace, machine: ServiceHost, paths: list[s
 
 
 def _show_plan(args: argparse.Namespace, machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> int:
-    from orchestrator.core.setup.service_plan import WriteFile
+    from orchestrator.cli.steps import show_steps
 
     if args.json:
         output.json_data(_as_json(machine, steps, warnings))
-        return exit_codes.OK
-
-    for step in _visible(steps):
-        output.line(str(step))
-        if isinstance(step, WriteFile):
-            for line in step.text.splitlines():
-                output.line(f"    {line}".rstrip())
-
-    if not steps:
-        diagnostics.note("nothing to do")
+    else:
+        show_steps(steps)
 
     return exit_codes.OK
 
@@ -286,7 +279,9 @@ def _report(
         output.json_data(_as_json(machine, steps, warnings))
         return exit_codes.OK
 
-    for step in _visible(steps):
+    from orchestrator.cli.steps import visible_steps
+
+    for step in visible_steps(steps):
         diagnostics.note(str(step))
 
     output.line(f"orch.service ({machine.flavour}): {words}")
@@ -298,20 +293,13 @@ def _report(
     return exit_codes.OK
 
 
-def _visible(steps: tuple[Step, ...]) -> list[Step]:
-    """Leave out the steps that do something only when they are undone."""
-    from orchestrator.core.setup.service_plan import Run
-
-    return [step for step in steps if not (isinstance(step, Run) and not step.argv)]
-
-
 def _as_json(machine: ServiceHost, steps: tuple[Step, ...], warnings: list[str]) -> dict[str, object]:
-    from dataclasses import asdict
+    from orchestrator.cli.steps import steps_data
 
     return {
         "version": 1,
         "flavour": machine.flavour,
-        "steps": [{"what": str(step), "kind": type(step).__name__, **asdict(step)} for step in _visible(steps)],
+        "steps": steps_data(steps),
         "warnings": warnings,
     }
 

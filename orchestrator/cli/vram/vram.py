@@ -8,13 +8,17 @@ import os
 from orchestrator.adapters.paths import find_paths
 from orchestrator.api import client
 from orchestrator.cli import diagnostics, output
+from orchestrator.cli.vram import reclaim
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import NotRunningError, OrchError
 
 HELP = "show who holds device memory, and get back what the desktop takes"
 EXAMPLES = """\
   orch vram
-  orch vram --json"""
+  orch vram --json
+  orch vram reclaim --plan               # the ways to get back what the desktop takes
+  orch vram reclaim --install --dry-run
+  sudo orch vram reclaim --uninstall"""
 
 STATUS_S = 3.0
 """For the daemon's answer: who holds memory is known without it."""
@@ -22,9 +26,13 @@ STATUS_S = 3.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the devices and who holds their memory as JSON")
+    reclaim.add_action(parser.add_subparsers(dest="action", metavar="ACTION"))
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action == "reclaim":
+        return reclaim.run(args)
+
     from orchestrator.adapters.hardware.gpu_sources import open_gpus
     from orchestrator.adapters.hardware.vram_holders import PATIENCE_S, read_vram
     from orchestrator.core.vram.report import report_lines

@@ -39,11 +39,13 @@ class VramHolder(TypedDict):
 class VramDevice(TypedDict):
     """One device. `told_by` is where the processes come from; null when nothing tells them. See the module for the sum.
 
-    `used_mib` and `untold_mib` are null where the driver tells what processes hold and not what is in use (Intel).
+    `pci_address` is empty where the driver does not tell it (NVIDIA). `used_mib` and `untold_mib` are null where the
+    driver tells what processes hold and not what is in use (Intel).
     """
 
     index: int
     name: str
+    pci_address: str
     total_mib: int | None
     used_mib: int | None
     free_mib: int | None
@@ -73,6 +75,7 @@ class DeviceFigures:
     reserved_mib: int | None
     processes: Mapping[int, int] | None
     told_by: Literal["driver", "fdinfo"]
+    pci_address: str = ""
 
 
 def vram_report(
@@ -98,6 +101,7 @@ def _device(figures: DeviceFigures, facts: Mapping[int, ProcessFacts], profiles:
     return VramDevice(
         index=figures.index,
         name=figures.name,
+        pci_address=figures.pci_address,
         total_mib=figures.total_mib,
         used_mib=used_mib,
         free_mib=None if used_mib is None or figures.total_mib is None else max(figures.total_mib - used_mib, 0),
