@@ -213,7 +213,7 @@ def _apply(report: Mapping[str, Any]) -> None:
         was = "not set" if change.before is None else change.before
         diagnostics.note(f"{draft.path}: {change.key} = {change.after} (was {was})")
 
-    diagnostics.note(f"in force at the next start: `orch restart`, or `orch up {report['profile']}`")
+    diagnostics.note("in force at the next start; `orch reload` starts an engine anew that runs this profile")
 
 
 def _draft(report: Mapping[str, Any]) -> Draft:

@@ -62,9 +62,10 @@ def pinning_of(pin: Value | None, threads: Value | None, topology: Sequence[Logi
     kept = _fast(topology) if pin == "fast_cores" else topology
     cpus = _one_per_core(kept)
     what = "fast core" if len(kept) < len(topology) else "core"
-    note = f'cpu.pin = "{pin}": runs on CPUs {cpu_list(cpus)} of {len(topology)}, one of each {what}'
+    plural = "s" if len(cpus) > 1 else ""
+    note = f'cpu.pin = "{pin}": runs on CPU{plural} {cpu_list(cpus)} of {len(topology)}, one of each {what}'
     if not isinstance(threads, int):
-        note += f", with {len(cpus)} threads"
+        note += f", with {len(cpus)} thread{plural}"
     elif threads > len(cpus):
         note += f"; {threads} threads (`cpu.threads`) share them, which is slow: leave `cpu.threads` out"
 

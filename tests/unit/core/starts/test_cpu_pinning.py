@@ -83,6 +83,12 @@ def test_the_note_says_where_it_runs_and_with_how_many_threads(threads: int | st
     assert pinning.note.endswith(end)
 
 
+def test_one_cpu_is_no_plural() -> None:
+    pinning = pinning_of("one_per_core", None, AMD_SMT[:1])
+    assert pinning is not None
+    assert pinning.note == 'cpu.pin = "one_per_core": runs on CPU 0 of 1, one of each core, with 1 thread'
+
+
 def test_only_what_leaves_out_cpus_is_worth_trying() -> None:
     assert useful_pins(INTEL_8P_16E) == {"one_per_core": 24, "fast_cores": 8}
     assert useful_pins(AMD_TWO_CCDS) == {"one_per_core": 16}

@@ -104,6 +104,7 @@ def test_another_set_of_cpus_has_a_thread_for_each_whatever_the_axes_of_threads_
 
 def test_kernels_for_experts_are_the_forks_own() -> None:
     assert "fused_moe" not in axes(CARD)
+    assert {"fused_moe", "merge_experts"} & set(axes(replace(CARD, kind="ik", expert_layers=0))) == set()
     fork = axes(replace(CARD, kind="ik"))
     assert now(fork["fused_moe"]) == "the engine's"
     assert [each.label for each in fork["fused_moe"].choices] == ["the engine's", "false", "true"]
