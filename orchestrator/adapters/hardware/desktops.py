@@ -40,7 +40,8 @@ def desktop_facts(report: VramReport, root: str = "/") -> DesktopFacts:
 
 
 def _held_by_desktop(report: VramReport, integrated: set[str]) -> dict[str, int] | None:
-    """Return name to MiB of the programs of the desktop; None when no driver tells any process.
+    """Return name to MiB of the programs of the desktop; None when no driver tells any process, and when none is found
+    while some could not be seen.
 
     Memory of an integrated GPU is the host's, and does not count.
     """
@@ -53,7 +54,7 @@ def _held_by_desktop(report: VramReport, integrated: set[str]) -> dict[str, int]
         if holder["kind"] in ("compositor", "desktop"):
             held[holder["name"]] = held.get(holder["name"], 0) + holder["mib"]
 
-    return held
+    return held if held or not report["notes"] else None
 
 
 def _cards(drm: str) -> tuple[GraphicsCard, ...]:

@@ -1,6 +1,6 @@
 """The machine's answer to "who holds device memory": devices, processes, and what could not be seen. Blocks.
 
-NVIDIA's driver tells the memory of every process; of AMD's and Intel's the kernel tells it, process by process. What a
+NVIDIA's driver tells the memory of every process; of others' cards the kernel tells it, process by process. What a
 process is, /proc says.
 """
 
@@ -17,7 +17,6 @@ from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.core.vram.process_kinds import ProcessFacts
 from orchestrator.core.vram.report import DeviceFigures, VramReport, vram_report
 
-INTEL_DRIVERS = ("i915", "xe")
 PATIENCE_S = 8.0
 """Without its persistence daemon NVIDIA's driver takes seconds to wake its cards."""
 
@@ -30,14 +29,14 @@ _CONTAINER = re.compile(r"(docker|libpod|podman|containerd|crio|kubepods|lxc|nsp
 def read_vram(gpus: GpuReader, profiles: Mapping[int, str], root: str = "/") -> VramReport:
     """Return who holds the memory of each device.
 
+    :param gpus: told already which processes are our engines, see `GpuReader.watch`
     :param profiles: of the engines that this orch runs, by pid
     :param root: the directory with `sys` and `proc`
     """
     proc = os.path.join(root, "proc")
     pids = _pids(proc)
-    gpus.watch(profiles)
     readings = gpus.read_now()
-    cards = _intel_cards(os.path.join(root, "sys/class/drm"))
+    cards = _other_cards(os.path.join(root, "sys/class/drm"))
     asked = any(each.vendor == "amd" for each in readings) or bool(cards)
     drm = vram_by_device(proc, pids) if asked else DrmMemory({}, ())
     devices = []
@@ -91,8 +90,8 @@ def _pids(proc: str) -> list[int]:
         return []
 
 
-def _intel_cards(drm: str) -> dict[str, str]:
-    """Return PCI address to name of each card of Intel's."""
+def _other_cards(drm: str) -> dict[str, str]:
+    """Return PCI address to name of each card whose driver tells no totals: all but NVIDIA's and AMD's."""
     try:
         names = sorted(name for name in os.listdir(drm) if re.fullmatch(r"card\d+", name))
     except OSError:  # no graphics driver at all
@@ -103,9 +102,10 @@ def _intel_cards(drm: str) -> dict[str, str]:
         device = os.path.join(drm, name, "device")
         lines = _text(_bytes(device, "uevent")).splitlines()
         fields = dict(line.split("=", 1) for line in lines if "=" in line)
-        if fields.get("DRIVER") in INTEL_DRIVERS and "PCI_SLOT_NAME" in fields:
-            number = _text(_bytes(device, "device")).strip()
-            cards[fields["PCI_SLOT_NAME"]] = f"Intel {number} ({fields['DRIVER']})"
+        driver = fields.get("DRIVER", "")
+        if driver not in ("", "nvidia", "amdgpu") and "PCI_SLOT_NAME" in fields:
+            vendor = "Intel" if driver in ("i915", "xe") else "GPU"
+            cards[fields["PCI_SLOT_NAME"]] = f"{vendor} {_text(_bytes(device, 'device')).strip()} ({driver})"
 
     return cards
 

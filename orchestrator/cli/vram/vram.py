@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.core.vram.report import report_lines
 
     gpus = open_gpus(os.environ, PATIENCE_S)
-    report = read_vram(gpus, _own_engines())
+    profiles = _own_engines()
+    gpus.watch(profiles)
+    report = read_vram(gpus, profiles)
     if args.json:
         output.json_data(report)
         return exit_codes.OK
@@ -46,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
     rows = report_lines(report)
     owners = [owner for amount, owner, _ in rows if amount]
     width = max(map(len, owners), default=0)
-    for amount, owner, release in rows:
+    for number, (amount, owner, release) in enumerate(rows):
+        if not amount and number:
+            output.line()
+
         output.line(f"{amount:>11}  {owner:<{width}}  {release}".rstrip() if amount else owner)
 
     if not rows and not gpus.late:
@@ -70,4 +75,4 @@ def _own_engines() -> dict[int, str]:
         diagnostics.warn(f"the engines of orch are shown without their profiles: {error.message}")
         return {}
 
-    return {row["pid"]: row["profile"] for row in status["instances"] if row["pid"] is not None}
+    return {row["pid"]: row["profile"] for row in status.get("instances", []) if row["pid"] is not None}

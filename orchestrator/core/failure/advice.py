@@ -42,8 +42,8 @@ _HINTS: dict[FailureClass, str] = {
 }
 
 _OTHER_MEMORY = (
-    "a larger margin cannot help here: free the memory that others use, or set a smaller `context.size`, "
-    "`memory.n_cpu_moe`, a smaller `kv.k` and `kv.v`, or `memory.fit = true` without manual placement"
+    "a larger margin cannot help here: free the memory that others use (`orch vram` shows it), or set a smaller "
+    "`context.size`, `memory.n_cpu_moe`, a smaller `kv.k` and `kv.v`, or `memory.fit = true` without manual placement"
 )
 
 

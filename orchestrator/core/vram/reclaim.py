@@ -94,13 +94,12 @@ def install_steps(facts: DesktopFacts, name: str | None) -> tuple[WayName, tuple
     :raises OrchError: when a file is in the way that orch has not written
     """
     plan = reclaim_plan(facts)
-    ways = {way.name: way for way in plan.ways if way.steps}
-    way = next(iter(ways.values()), None) if name is None else next((ways[each] for each in ways if each == name), None)
+    ways = [way for way in plan.ways if way.steps]
+    way = next((each for each in ways if name is None or each.name == name), None)
     if way is None:
-        known = ", ".join(ways) or "none"
-        wanted = f"`{name}`" if name else "a way"
+        known = ", ".join(each.name for each in ways) or "none"
         raise UsageError(
-            f"there is not {wanted} to install on this machine",
+            f"this machine has no way {f'`{name}`' if name else 'that can be installed'}",
             details=(plan.situation, f"ways that can be installed: {known}", *plan.notes),
             hint="see `orch vram reclaim --plan`",
         )
@@ -223,7 +222,7 @@ def _software(facts: DesktopFacts) -> list[ReclaimWay]:
     if not sessions:
         return []
 
-    nvidia = any(each.driver.startswith("nvidia") for each in facts.cards)
+    nvidia = any(each.driver == "nvidia" for each in facts.cards)
     vendor_file = facts.mesa_vendor_file if nvidia else ""
     cautions = [
         "the processor draws: windows, video and web pages take its time, effects are gone",

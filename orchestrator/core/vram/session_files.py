@@ -28,12 +28,6 @@ _COMPOSITORS: dict[tuple[Family, bool], Mapping[str, str]] = {
 
 _CARDS: dict[Family, str] = {"kwin": "KWIN_DRM_DEVICES", "wlroots": "WLR_DRM_DEVICES"}
 
-VARIABLES = (
-    *_SOFTWARE, "KWIN_COMPOSE", "WLR_RENDERER", "KWIN_DRM_DEVICES", "WLR_DRM_DEVICES", "XDG_CURRENT_DESKTOP",
-    "__EGL_VENDOR_LIBRARY_FILENAMES", "__GLX_VENDOR_LIBRARY_NAME",
-)  # fmt: skip
-"""All that a session of ours may set. No engine may see them: Vulkan or OpenCL of Mesa would compute on the CPU."""
-
 
 def is_ours(path: str, text: str) -> bool:
     """Return whether a file is one that `orch vram reclaim` wrote."""

@@ -87,3 +87,6 @@ def test_only_the_desktops_programs_on_cards_of_their_own_count(tree: Tree) -> N
     silent = DeviceFigures(0, "RTX 3060", 600, 12288, None, None, "driver")
     assert tree.facts(vram_report([card, integrated], facts, {})).held_mib == {"KWin": 300, "Plasma": 40}
     assert tree.facts(vram_report([silent, integrated], facts, {})).held_mib is None
+    headless = DeviceFigures(0, "RTX 3060", 90, 12288, None, {2: 90}, "driver")
+    assert tree.facts(vram_report([headless], facts, {})).held_mib == {}
+    assert tree.facts(vram_report([headless], facts, {}, ["3 processes could not be looked at"])).held_mib is None

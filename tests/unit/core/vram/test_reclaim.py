@@ -14,7 +14,7 @@ from orchestrator.core.errors import OrchError, UsageError
 from orchestrator.core.setup.service_plan import RemoveFile, Run, Step, WriteFile
 from orchestrator.core.vram.desktop_facts import DesktopFacts, LoginSession
 from orchestrator.core.vram.reclaim import install_steps, plan_lines, reclaim_plan, uninstall_steps
-from orchestrator.core.vram.session_files import MARK, RULES, VARIABLES, is_ours
+from orchestrator.core.vram.session_files import MARK, RULES, is_ours
 from tests.unit.core.vram.desktops import DESKTOP, INTEL, MESA, NVIDIA, SESSIONS, SWAY
 
 
@@ -111,7 +111,7 @@ def test_without_an_integrated_gpu_the_session_drawn_by_the_cpu_is_the_best() ->
 def test_where_there_is_nothing_to_get_back_no_way_is_offered(facts: DesktopFacts, why: str) -> None:
     plan = reclaim_plan(facts)
     assert (plan.situation, plan.ways) == (why, ())
-    with pytest.raises(UsageError, match="not a way to install"):
+    with pytest.raises(UsageError, match="no way that can be installed"):
         install_steps(facts, None)
 
 
@@ -155,7 +155,7 @@ def test_no_engine_inherits_what_a_session_of_ours_sets() -> None:
     steps = [*install_steps(DESKTOP, "software")[1], *install_steps(DESKTOP, "integrated")[1]]
     commands = execs(tuple(steps)).values()
     session = dict(word.split("=", 1) for command in commands for word in command.split() if "=" in word)
-    assert set(session) == set(VARIABLES)
+    assert {"LIBGL_ALWAYS_SOFTWARE", "GALLIUM_DRIVER", "KWIN_COMPOSE", "KWIN_DRM_DEVICES"} <= set(session)
     environment = child_environment({**session, "PATH": "/bin"}, state_dir="/state", extra={})
     assert environment.keys() & session.keys() == set()
 
