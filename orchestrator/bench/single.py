@@ -108,6 +108,7 @@ def _single(
     before = shell.running()
     with bench_profiles(shell.paths, targets):
         side = describe_target(shell.paths, named, verification_of(shell.paths, named))
+        settings = {each.text: describe_target(shell.paths, each, None).all_settings for each in targets}
 
     spec: dict[str, Any] = {"command": list(command), "machine": shell.machine(), "before": before}
     run = shell.store.begin(time.time(), kind, named.text, spec)
@@ -120,6 +121,7 @@ def _single(
         "build": side.build,
         "sha256": side.sha256,
         "model": side.model,
+        "model_bytes": side.model_bytes,
         "model_type": side.model_type,
         "verified": side.verified,
         "series": [],
@@ -134,7 +136,12 @@ def _single(
                 shell.say(f"{target.text}: starting")
                 shell.link.switch(target.switch_text)
                 began_s = time.time()
-                found = {"target": target.text, "argv": list(shell.link.argv()), **work(shell, target, client)}
+                found = {
+                    "target": target.text,
+                    "argv": list(shell.link.argv()),
+                    "all_settings": settings[target.text],
+                    **work(shell, target, client),
+                }
                 found["strangers"] = shell.link.strangers_since(shell.link.frame(), began_s, client.prefix)
                 result["series"].append(found)
 

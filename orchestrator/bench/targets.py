@@ -184,6 +184,6 @@ def describe_target(paths: Paths, target: BenchTarget, verified: str | None) -> 
         model_bytes=size,
         model_type=model_type,
         layers=layers,
-        sampling={key: str(value) for key, value in profile.settings.items() if key.startswith("sampling.")},
+        all_settings={key: str(value) for key, value in profile.settings.items()},
         verified=verified,
     )

@@ -168,7 +168,7 @@ def check_profiles(context: DoctorContext) -> Iterator[CheckResult]:
     for problem in problems:
         yield CheckResult("problem", "profiles", str(problem), "`orch profile check`")
 
-    mine = [each for each in found if not _is_shipped(each)]
+    mine = [each for each in found if not is_shipped(each)]
     yield CheckResult("ok", "profiles", f"{len(found)} are valid, {len(mine)} of them yours")
     for profile in mine:  # the shipped ones say where one would have to put the model
         model = model_file(context.paths, profile.model)
@@ -178,7 +178,8 @@ def check_profiles(context: DoctorContext) -> Iterator[CheckResult]:
             yield CheckResult("warning", "models", text, f"`orch profile set {profile.name} model=PATH`")
 
 
-def _is_shipped(profile: Profile) -> bool:
+def is_shipped(profile: Profile) -> bool:
+    """Return whether a profile came with orch."""
     return os.path.dirname(profile.file) == shipped_directory()
 
 

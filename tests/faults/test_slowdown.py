@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.engines.known.model import write_known_model
 from tests.fakes.nvml_driver import TOTAL_MIB, Driver
 from tests.faults.lab import QUICK, Lab
 from tests.support import until
@@ -15,7 +16,7 @@ from tests.support import until
 WATCHFUL = QUICK.replace("[daemon]", "[daemon]\nprobe_s = 0.2\nstall_s = 1.5")
 LADDER = "[memory]\nfit = true\nfit_margin = 1024\n[recovery]\nmargins = [1024, 1536, 2048]\n"
 TOKENS = 24
-KINDS = ("slowed", "spilled", "throttled", "stream_stalled", "drafts_stopped")
+KINDS = ("slowed", "spilled", "throttled", "stream_stalled", "drafts_stopped", "drafts_wrong")
 
 
 @pytest.fixture
@@ -192,15 +193,27 @@ def test_a_stream_that_stands_still_is_said_and_the_engine_goes_on(lab: Lab) -> 
 
 
 def test_drafts_that_stop_while_serving_are_said(lab: Lab) -> None:
-    path = lab.model("m", {"tokens_s": 20000, "draft_requests": 3}, more='[speculative]\ntype = "mtp"\n')
-    from orchestrator.engines.known.model import write_known_model
-
-    write_known_model(path, "qwen35moe")
-    lab.serve("m")
-    lab.ready("m")
-    clients = Clients(lab)
+    clients = drafting(lab, draft_requests=3)
     clients.ask(6, 250)
     assert not said(lab)
     clients.ask(2, 300)
     assert list(said(lab)) == ["drafts_stopped"]
     assert "without a single draft" in lab.status()["notice"]
+
+
+def test_drafts_that_are_mostly_wrong_are_said(lab: Lab) -> None:
+    clients = drafting(lab)
+    clients.ask(8, 80, fake_right=0.6)
+    assert not said(lab) and lab.status()["notice"] is None
+    clients.ask(8, 80, fake_right=0.3)
+    assert list(said(lab)) == ["drafts_wrong"]
+    assert "whether that costs speed here is unknown" in lab.status()["notice"]
+
+
+def drafting(lab: Lab, **faults: object) -> Clients:
+    """Clients of an engine that is ready and drafts with MTP."""
+    path = lab.model("m", {"tokens_s": 20000, **faults}, more='[speculative]\ntype = "mtp"\n')
+    write_known_model(path, "qwen35moe")
+    lab.serve("m")
+    lab.ready("m")
+    return Clients(lab)

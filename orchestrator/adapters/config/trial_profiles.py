@@ -19,6 +19,11 @@ MADE = re.compile(r"bench-[0-9a-f]{12}")
 HEADING = "# Written by `orch bench`, and removed at its end."
 
 
+def is_trial_profile(name: str) -> bool:
+    """Return whether a profile is called as those are that are written to try settings."""
+    return MADE.fullmatch(name) is not None
+
+
 def sweep_trial_profiles(paths: Paths) -> list[str]:
     """Remove what was left by somebody who was killed; the caller holds the lock.
 
@@ -27,7 +32,7 @@ def sweep_trial_profiles(paths: Paths) -> list[str]:
     swept = []
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(paths.profiles):
-            if MADE.fullmatch(name.removesuffix(SUFFIX)):
+            if is_trial_profile(name.removesuffix(SUFFIX)):
                 path = os.path.join(paths.profiles, name)
                 with open(path, encoding="utf-8", errors="replace") as file:
                     ours = file.readline().startswith(HEADING)

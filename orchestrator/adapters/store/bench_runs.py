@@ -63,11 +63,19 @@ class KeptRun:
 class BenchStore:
     """The file, opened or made.
 
+    :param read_only: nothing is made or written; the file has to be there
     :raises OrchError: when it cannot be read, or a newer orch wrote it
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
+        if read_only:
+            with self._clear_errors():
+                self._connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=1.0)
+                self._version()
+
+            return
+
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
@@ -177,11 +185,7 @@ class BenchStore:
 
         connection.execute("BEGIN IMMEDIATE")  # two may find a new file at the same time
         try:
-            version = self._version()
-            if version > VERSION:
-                raise OrchError(f"{self.path} was written by a newer orch", hint="upgrade orch, or move the file away")
-
-            for table in _TABLES if version == 0 else ():
+            for table in _TABLES if self._version() == 0 else ():
                 connection.execute(table)
 
             connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -191,7 +195,12 @@ class BenchStore:
                 connection.execute("ROLLBACK")
 
     def _version(self) -> int:
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        """:raises OrchError: when a newer orch wrote the file"""
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > VERSION:
+            raise OrchError(f"{self.path} was written by a newer orch", hint="upgrade orch, or move the file away")
+
+        return version
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:

@@ -6,8 +6,8 @@ import argparse
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator.cli import diagnostics, output
@@ -15,6 +15,7 @@ from orchestrator.core import exit_codes
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.core.bench.mtp_gain import MtpFinding
     from orchestrator.core.engine_log.events import LogRecord
     from orchestrator.core.engine_log.marks import LoggedStart
     from orchestrator.core.failure.diagnosis import Diagnosis
@@ -105,7 +106,8 @@ def _explain_start(starts: list[LoggedStart], args: argparse.Namespace) -> int:
         diagnostics.note(f"{_name(start)}, started {start.began.get('time')}")
 
     last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    _print(_Explanation(found, _degraded(records), start, last_line), args.json)
+    measured = _measured(start) if args.file is None else []
+    _print(_Explanation(found, _degraded(records), start, last_line, measured), args.json)
     return exit_codes.OK
 
 
@@ -225,12 +227,16 @@ def _engine_log() -> str:
 
 @dataclass(frozen=True)
 class _Explanation:
-    """What is printed: the diagnosis, and the start that it is of where the log is orch's own."""
+    """What is printed: the diagnosis and, where the log is orch's own, the start that it is of.
+
+    :param measured: what benches say against its settings
+    """
 
     diagnosis: Diagnosis
     degraded: list[Degradation]
     start: LoggedStart | None = None
     last_line: str = ""
+    measured: Sequence[MtpFinding] = ()
 
     def as_json(self) -> dict[str, object]:
         from orchestrator.core.failure.reactions import response_to
@@ -251,6 +257,7 @@ class _Explanation:
             values |= {key: began.get(key) for key in ("profile", "engine", "build", "attempt")}
             values["response"] = response_to(found.failure_class, found.action, found.phase)
             values |= {"started": began.get("time"), "exit": exited.get("status"), "next": judged.get("next")}
+            values["measured"] = [asdict(each) for each in self.measured]
 
         return values | {"degraded": [_degradation_as_json(each) for each in self.degraded]}
 
@@ -291,6 +298,27 @@ def _degraded(records: list[LogRecord]) -> list[Degradation]:
     return list(degradations_of(add_records(EngineActivity(), newest_start(records)), None))
 
 
+def _measured(start: LoggedStart) -> list[MtpFinding]:
+    """Return what benches measured against the profile of a start, as it is now; nothing where that is not known."""
+    from orchestrator.adapters.config.profile_files import ProfileStore
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.bench.mtp_gain import mtp_findings
+    from orchestrator.core.errors import OrchError
+    from orchestrator.core.profile.speculation import drafts_with_mtp
+    from orchestrator.engines.mtp_measured import measured_for
+    from orchestrator.engines.registry import EngineRegistry
+
+    paths, name = find_paths(), str(start.began.get("profile"))
+    try:
+        engine = EngineRegistry(paths).resolve(str(start.began.get("engine")))
+        profile = ProfileStore(paths).load(name).for_engine(engine.id)
+        found = measured_for(paths, profile, engine) if drafts_with_mtp(profile.settings) else None
+    except (OSError, OrchError):  # the log outlives profiles, engines and models
+        return []
+
+    return list(mtp_findings(found, name)) if found is not None else []
+
+
 def _degradation_as_json(degradation: Degradation) -> dict[str, object]:
     return {
         "kind": degradation.kind,
@@ -320,3 +348,7 @@ def _print(explanation: _Explanation, as_json: bool) -> None:
 
         if each.evidence != explanation.diagnosis.evidence:
             _show_degradation(each)
+
+    for finding in explanation.measured:
+        output.line(f"{finding.kind}: {finding.message}")
+        output.line(f"  what you can do: {finding.hint}")

@@ -95,7 +95,7 @@ def _show(findings: tuple[CheckResult, ...]) -> None:
 
 
 def _checks() -> dict[str, Check]:
-    from orchestrator.doctor import files, machine
+    from orchestrator.doctor import files, machine, speculation
 
     return {
         "orch": machine.check_orch,
@@ -111,5 +111,6 @@ def _checks() -> dict[str, Check]:
         "gateway": files.check_gateway,
         "profiles": files.check_profiles,
         "engines": files.check_engines,
+        "mtp": speculation.check_mtp,
         "service": machine.check_service,
     }

@@ -43,7 +43,8 @@ class BenchSide:
     :param settings: laid over the profile
     :param model_bytes: with `model_type`, the file's declared quantisation, what tells another model
     :param layers: of the model; 0 where its header does not say
-    :param sampling: of the profile; what a request says goes before it
+    :param all_settings: of the profile on its engine with `settings` laid over it, as text; what a request says goes
+        before those of sampling. Empty for what an older orch kept
     :param verified: `right`, `wrong`, or None while nothing was verified
     """
 
@@ -58,8 +59,12 @@ class BenchSide:
     model_bytes: int = 0
     model_type: str = ""
     layers: int = 0
-    sampling: Mapping[str, str] = field(default_factory=dict)
+    all_settings: Mapping[str, str] = field(default_factory=dict)
     verified: str | None = None
+
+    @property
+    def sampling(self) -> dict[str, str]:
+        return {key: value for key, value in self.all_settings.items() if key.startswith("sampling.")}
 
 
 def find_conditions(

@@ -47,7 +47,8 @@ def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
 
 
 def side_from_json(found: Mapping[str, Any]) -> BenchSide:
-    return BenchSide(**{**_known(BenchSide, found), "argv": tuple(found["argv"])})
+    settings = found.get("all_settings", found.get("sampling", {}))  # an older orch kept those of sampling alone
+    return BenchSide(**{**_known(BenchSide, found), "argv": tuple(found["argv"]), "all_settings": settings})
 
 
 def event_to_json(event: BenchEvent) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class EngineActivity:
     """Sums and newest values since the engine's start.
 
     :param prompt_batches: batches of prompts that were read
-    :param drafts: tokens that were drafted
+    :param drafts: tokens that were drafted, of which `drafts_accepted` were right
     :param prompt_shares: task to how much of its prompt was read, 0 to 1; the newest tasks last
     :param free_mib: device to MiB that it had free when the engine began; what is printed later is of a fit
     :param degraded: what the engine goes on without to the line that says so, its first words to that effect
@@ -49,11 +49,12 @@ class EngineActivity:
     device_seen: bool = False
     memory: LoadedMemory = LoadedMemory()
     fit_free_mib: int | None = None
+    drafts_accepted: int = 0
 
 
 def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> EngineActivity:
     """The figures after these records, too."""
-    prompt_batches, drafts = activity.prompt_batches, activity.drafts
+    prompt_batches, drafts, accepted = activity.prompt_batches, activity.drafts, activity.drafts_accepted
     shares, free_mib = dict(activity.prompt_shares), dict(activity.free_mib)
     degraded, device_seen = dict(activity.degraded), activity.device_seen
     memory, fit_free_mib = activity.memory, activity.fit_free_mib
@@ -65,8 +66,8 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                 case PromptProgress(task, share):
                     shares.pop(task, None)
                     shares[task] = share
-                case DraftsCounted(generated):
-                    drafts += generated
+                case DraftsCounted(generated, right):
+                    drafts, accepted = drafts + generated, accepted + right
                 case DeviceFree(device, free):
                     free_mib.setdefault(device, free)
                 case BufferAllocated(buffer, buffer_kind, mib):
@@ -87,7 +88,9 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
                     pass
 
     newest = dict(list(shares.items())[-KEPT_TASKS:])
-    return EngineActivity(prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory, fit_free_mib)
+    return EngineActivity(
+        prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory, fit_free_mib, accepted
+    )
 
 
 def _placed_by_hand(record: LogRecord) -> bool:

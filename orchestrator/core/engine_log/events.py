@@ -142,9 +142,10 @@ class PromptProgress:
 
 @dataclass(frozen=True, slots=True)
 class DraftsCounted:
-    """Draft tokens that were generated for one request."""
+    """Draft tokens that were generated for one request, and how many of them were right."""
 
     generated: int
+    accepted: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,8 +91,8 @@ _ROWS: tuple[_Row, ...] = (
     _row(r"slot +\w+: id +\d+ \| task (?P<task>\d+) \| prompt processing[^=]*, n_tokens = .* progress = (?P<share>[01]\.\d+)",
          lambda found: PromptProgress(int(found["task"]), float(found["share"]))),
     _row(r"prompt processing", PromptBatchRead()),
-    _row(r"draft acceptance(?: rate)? = *[\d.]+ *\( *\d+ accepted / *(?P<generated>\d+) generated\)",
-         lambda found: DraftsCounted(int(found["generated"]))),
+    _row(r"draft acceptance(?: rate)? = *[\d.]+ *\( *(?P<accepted>\d+) accepted / *(?P<generated>\d+) generated\)",
+         lambda found: DraftsCounted(int(found["generated"]), int(found["accepted"]))),
     # Starts.
     _row(r"build: \d+ \(|build = \d+ \(|build info\b|build_info: |common_params_print_info: |log_info: verbosity|Started \S+\.service\b",
          ProcessBegan()),

@@ -70,6 +70,7 @@ from orchestrator.daemon.residency.leases import Leases
 from orchestrator.daemon.residency.memory_looks import MemoryLooks
 from orchestrator.daemon.residency.residency import ResidencyKeeper
 from orchestrator.daemon.residency.usage import UsageBook
+from orchestrator.daemon.telemetry.draft_watch import DraftWatch
 from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
@@ -194,6 +195,9 @@ class Daemon:
         ledger.subscribe(slowdown.finished)
         ledger.subscribe(self._tell_cancelled)
         core.start("slowdown watch", slowdown.run)
+        drafts = DraftWatch(owner, runs, self._paths.bench_file, self._event_log.add, router.refresh)
+        ledger.subscribe(drafts.finished)
+        core.start("draft watch", drafts.run)
         telemetry = Telemetry(
             self._paths, owner, runs, dispatcher, self._gpus, memory, self._energy, dispatcher.underway, self._keep
         )
@@ -201,7 +205,8 @@ class Daemon:
         core.start("telemetry", telemetry.run)
 
         def notice_of(instance: str | None) -> str | None:
-            return "; ".join(filter(None, (runs.notice(instance), slowdown.notice(instance)))) or None
+            notices = (runs.notice(instance), slowdown.notice(instance), drafts.notice(instance))
+            return "; ".join(filter(None, notices)) or None
 
         def abandoned() -> int:
             underway = dispatcher.underway()

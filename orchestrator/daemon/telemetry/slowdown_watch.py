@@ -1,4 +1,4 @@
-"""Notices engines that have become slow, and MTP that has stopped: what `core/health/slowdown.py` decides is said here.
+"""Notices engines that have become slow: what `core/health/slowdown.py` decides is said here.
 
 Devices are looked at only while a request is in flight.
 
@@ -21,7 +21,6 @@ from orchestrator.adapters.hardware.host_cpu import read_cpu
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, next_rung
 from orchestrator.core.fleet.lifecycle_states import Draining, Ready
-from orchestrator.core.health.drafting import DraftHistory, add_answer
 from orchestrator.core.health.overlap import OverlapTracker, add_request
 from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPolicy, SlowdownVerdict, assess, resume
 from orchestrator.core.profile.speculation import speculates
@@ -52,11 +51,9 @@ class WatchedInstance:
 
     overlap: OverlapTracker = field(default_factory=OverlapTracker)
     history: SlowdownHistory = field(default_factory=SlowdownHistory)
-    drafting: DraftHistory = field(default_factory=DraftHistory)
     looks: MachineSamples = field(default_factory=MachineSamples)
     ended: float = float("-inf")
     counts_drafts: bool = False
-    drafts_in_log: int = 0
     plan: str = ""
 
 
@@ -103,7 +100,7 @@ class SlowdownWatch:
         while True:
             await sleep_until_tick(self._look_s)
             slept = monotonic() - due > self._look_s + GAP_S
-            serving = self._serving()
+            serving = serving_runs(self._owner, self._runs)
             for instance in self._subjects.keys() - serving.keys():
                 del self._subjects[instance]
 
@@ -154,9 +151,6 @@ class SlowdownWatch:
                 if verdict.kind != before:
                     self._on_notice()
 
-        if run.launch.mtp and record.output_tokens:
-            self._count_drafts(run, subject, record)
-
     def _is_beside_another(self, instance: str, since: float) -> bool:
         """Return whether another engine worked on this machine since then: steps that shared it tell nothing of one."""
         others = ((name, each) for name, each in self._subjects.items() if name != instance)
@@ -169,19 +163,7 @@ class SlowdownWatch:
             return None
 
         parts = [subject.history.reason, subject.plan if subject.history.kind == "spilled" else ""]
-        if subject.drafting.lost:
-            parts.append(_no_drafts(subject.drafting))
-
         return "; ".join(filter(None, parts)) or None
-
-    def _serving(self) -> dict[str, EngineRun]:
-        found = {}
-        for state in self._owner.fleet.slots.values():
-            run = self._runs.get(state.instance) if isinstance(state, Ready | Draining) else None
-            if run is not None:
-                found[run.launch.instance] = run
-
-        return found
 
     def _tell(self, instance: str, run: EngineRun, subject: WatchedInstance, verdict: SlowdownVerdict) -> None:
         if verdict.kind == "spilled" and not subject.plan:
@@ -220,27 +202,16 @@ class SlowdownWatch:
         self._record("margin_planned", f"{run.launch.target}: {subject.plan}")
         self._on_notice()
 
-    def _count_drafts(self, run: EngineRun, subject: WatchedInstance, record: Finished) -> None:
-        # Builds that do not count drafts in their answers print a line for each.
-        run.log_cursor.catch_up_now()
-        before_it, subject.drafts_in_log = subject.drafts_in_log, run.log_cursor.activity.drafts
-        drafted = bool(record.draft_tokens) or subject.drafts_in_log > before_it
-        before = subject.drafting.lost
-        subject.drafting, news = add_answer(subject.drafting, record.output_tokens or 0, drafted=drafted)
-        if news == "lost":
-            self._record("drafts_stopped", f"{run.launch.target}: {_no_drafts(subject.drafting)}")
-        elif news == "back":
-            self._record("drafts_resumed", f"{run.launch.target}: drafts are counted again")
 
-        if subject.drafting.lost != before:
-            self._on_notice()
+def serving_runs(owner: Owner, runs: EngineRuns) -> dict[str, EngineRun]:
+    """Return the instances that serve, those that end their last requests among them."""
+    found = {}
+    for state in owner.fleet.slots.values():
+        run = runs.get(state.instance) if isinstance(state, Ready | Draining) else None
+        if run is not None:
+            found[run.launch.instance] = run
 
-
-def _no_drafts(drafting: DraftHistory) -> str:
-    return (
-        f"the profile asks for MTP, and the last {drafting.requests} answers ({drafting.tokens} tokens) were made"
-        " without a single draft: the engine has stopped drafting, or the clients turned it off"
-    )
+    return found
 
 
 def _speculates(run: EngineRun) -> bool:

@@ -20,7 +20,7 @@ def tokens_wanted(body: dict[str, Any]) -> int:
 
 
 def timings(
-    count: int, prompt_s: float, took_s: float, *, upstream: bool, drafted: int | None, cached: int = 0
+    count: int, prompt_s: float, took_s: float, *, upstream: bool, drafted: int | None, right: float, cached: int = 0
 ) -> dict[str, object]:
     made: dict[str, object] = {
         "prompt_n": 7,
@@ -38,7 +38,7 @@ def timings(
         made |= {"n_ctx": 4096, "n_past": cached + 7 + count}
 
     if drafted:
-        made |= {"draft_n": drafted, "draft_n_accepted": drafted // 2}
+        made |= {"draft_n": drafted, "draft_n_accepted": int(drafted * right)}
 
     return made
 

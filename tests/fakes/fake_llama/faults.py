@@ -52,8 +52,9 @@ class Faults:
     :param draft_requests: so many requests of clients are answered with drafts, the later ones without; 0 for all
 
     A client's request may say in its body what only it shall meet: `fake_cached`, tokens of its context that are said
-    to have been in the cache; `fake_slow_by`, as `slow_by`; `fake_stall_after`, tokens after which its stream stands
-    still; `fake_error_after`, tokens after which its stream ends with an error.
+    to have been in the cache; `fake_right`, the share of its drafts that are right (0.5); `fake_slow_by`, as `slow_by`;
+    `fake_stall_after`, tokens after which its stream stands still; `fake_error_after`, tokens after which its stream
+    ends with an error.
     """
 
     bind_after_s: float = 0.0

@@ -199,7 +199,10 @@ class Engine:
         drafted = count * 2 if drafts else None
         took_s = time.monotonic() - first
         cached = int(body.get("fake_cached", 0))
-        figures = answers.timings(count, prompt_s, took_s, upstream=self._upstream, drafted=drafted, cached=cached)
+        right = float(body.get("fake_right", 0.5))
+        figures = answers.timings(
+            count, prompt_s, took_s, upstream=self._upstream, drafted=drafted, right=right, cached=cached
+        )
         if streams:
             for event in answers.closing(family, count, self._model, figures):
                 request.chunk(event)

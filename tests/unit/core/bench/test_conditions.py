@@ -38,7 +38,7 @@ def test_equal_verified_targets_on_a_quiet_machine_have_no_condition() -> None:
         ({"model_type": "q8_0"}, "quant"),
         ({"model": "/other.gguf"}, "model"),
         ({"model_bytes": 5}, "model"),
-        ({"sampling": {"sampling.top_k": "20"}}, "sampling"),
+        ({"all_settings": {"sampling.top_k": "20"}}, "sampling"),
     ],
 )
 def test_targets_that_differ_beside_what_is_compared(of_b: dict[str, object], kind: str) -> None:

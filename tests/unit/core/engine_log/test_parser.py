@@ -64,7 +64,7 @@ CASES: list[tuple[str, list[LogEvent]]] = [
      [StageReached(Stage.ANSWERED), RequestAnswered()]),
     ('INFO [release_slots] slot released | tid="1" timestamp=1 id_slot=0', [StageReached(Stage.ANSWERED)]),
     ("0.12.000.400 I slot      release: id  0 | task 3 | stop processing: n_tokens = 12, truncated = 0", []),
-    ("draft acceptance rate = 0.50000 (   10 accepted /    20 generated)", [DraftsCounted(20)]),
+    ("draft acceptance rate = 0.50000 (   10 accepted /    20 generated)", [DraftsCounted(20, 10)]),
     ("0.09.000.000 I srv    operator(): cleaning up before exit...", [StoppedCleanly()]),
     ("ggml_cuda_init: found 1 ROCm devices:", [DeviceSeen(), BackendSeen("rocm")]),
     ("  Device 0: NVIDIA X, compute capability 8.9, VMM: yes, VRAM: 24000 MiB",

@@ -1,0 +1,71 @@
+"""What benches that are kept here measured of MTP for one start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
+from orchestrator.core.bench.blocks import progress_of
+from orchestrator.core.bench.conditions import SIDES, BenchSide
+from orchestrator.core.bench.mtp_gain import (
+    MtpMeasurement,
+    holds_for,
+    measured_by_depth,
+    measured_by_pair,
+    mtp_and_none,
+)
+from orchestrator.core.bench.records import event_from_json, side_from_json, spec_from_json
+
+
+def measured_mtp(path: str, build: str, model: str, settings: Mapping[str, Any]) -> MtpMeasurement | None:
+    """Return what the newest bench says of MTP for a start with these settings; a bench in pairs before one by depth.
+
+    A tuning counts by the bench that confirms it, where speculation is all that it changed.
+
+    :param path: of the benches' file
+    :param build: as `engines/registry.engine_key` has it
+    :param model: as `adapters/file_stamps.file_identity` has it
+    :param settings: of the profile on the engine
+    :return: None where nothing was measured of the same settings, build and model
+    :raises OrchError: when the file cannot be read
+    """
+    if not os.path.exists(path):
+        return None
+
+    store = BenchStore(path, read_only=True)
+    try:
+        runs = [each for each in store.runs() if each.state == "done" and each.kind in ("pair", "depth")]
+        for kept in sorted(runs, key=lambda each: each.kind != "pair"):  # the newest first, of each kind
+            side = _mtp_side(kept)
+            if side is not None and holds_for(side, build, model, settings):
+                found = _measured(store, kept)
+                if found is not None and found.ratios:
+                    return found
+    finally:
+        store.close()
+
+    return None
+
+
+def _mtp_side(kept: KeptRun) -> BenchSide | None:
+    """Return the side of a bench that drafted with MTP; None where it did not compare that with none."""
+    if kept.kind == "pair":
+        sides = [side_from_json(kept.spec["sides"][side]) for side in SIDES]
+    else:
+        result = kept.result or {}
+        known = {key: result.get(key) for key in ("build", "sha256", "model", "model_bytes", "profile", "engine")}
+        arms = [each.get("all_settings", {}) for each in result.get("series", ())]
+        sides = [side_from_json({"name": "", "argv": (), **known, "all_settings": arm}) for arm in arms]
+
+    indices = mtp_and_none([each.all_settings for each in sides])
+    return None if indices is None else sides[indices[0]]
+
+
+def _measured(store: BenchStore, kept: KeptRun) -> MtpMeasurement | None:
+    if kept.kind == "depth":
+        return measured_by_depth(kept.id, kept.started_s, kept.result or {"series": ()})
+
+    progress = progress_of([event_from_json(each) for each in store.events(kept.id)])
+    return measured_by_pair(kept.id, kept.started_s, spec_from_json(kept.spec), progress.measured)

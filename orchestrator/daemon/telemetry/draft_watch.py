@@ -1,0 +1,194 @@
+"""Notices MTP that does not pay: drafts that stop, drafts that are mostly wrong, and what benches here have measured.
+
+`core/health/drafting.py`, `core/health/acceptance.py` and `core/bench/mtp_gain.py` decide; what they find is said here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio.to_thread
+
+from orchestrator.adapters.config.trial_profiles import is_trial_profile
+from orchestrator.adapters.file_stamps import Stamp, stamp
+from orchestrator.adapters.store.mtp_benches import measured_mtp
+from orchestrator.core.bench.mtp_gain import MtpMeasurement, gain_at, mtp_findings
+from orchestrator.core.errors import OrchError
+from orchestrator.core.health.acceptance import (
+    ENGINES_TEMPERATURE,
+    AcceptanceHistory,
+    DraftedAnswer,
+    Gain,
+    add_drafted,
+    describe_low,
+)
+from orchestrator.core.health.drafting import DraftHistory, add_answer
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.pace import sleep_until_tick
+from orchestrator.daemon.telemetry.slowdown_watch import serving_runs
+from orchestrator.gateway.contract import Finished
+
+_log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""Between two looks whether a bench has been kept."""
+
+
+@dataclass(slots=True)
+class DraftedInstance:
+    """What is known of the drafts of one instance.
+
+    :ivar logged: drafts, and right ones, that its log had counted at the end of the last answer
+    :ivar measured: what a bench measured for its settings, build and model; None where none did
+    :ivar seen: the benches' file when it was read last; `None` before that
+    """
+
+    drafting: DraftHistory = field(default_factory=DraftHistory)
+    acceptance: AcceptanceHistory = field(default_factory=AcceptanceHistory)
+    logged: tuple[int, int] = (0, 0)
+    measured: MtpMeasurement | None = None
+    seen: tuple[Stamp, Stamp] | None = None
+
+    @property
+    def gain(self) -> Gain | None:
+        """What the share of right drafts makes of the speed; None where no bench told the cost of a draft."""
+        cost = self.measured.draft_cost if self.measured is not None else None
+        return partial(gain_at, cost) if cost is not None else None
+
+
+class DraftWatch:
+    """Watches the instances that draft with MTP, and says when that does not pay.
+
+    :param bench_file: of `orch bench`
+    :param record: notes an event for people: its kind, and a sentence
+    :param on_notice: called when what `notice` says has changed
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        runs: EngineRuns,
+        bench_file: str,
+        record: Callable[[str, str], None],
+        on_notice: Callable[[], None],
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._owner = owner
+        self._runs = runs
+        self._bench_file = bench_file
+        self._record = record
+        self._on_notice = on_notice
+        self._look_s = look_s
+        self._subjects: dict[str, DraftedInstance] = {}
+
+    async def run(self) -> None:
+        """Read what benches have measured of the instances that serve, whenever some was kept, for ever."""
+        while True:
+            await sleep_until_tick(self._look_s)
+            serving = {name: run for name, run in serving_runs(self._owner, self._runs).items() if run.launch.mtp}
+            for instance in self._subjects.keys() - serving.keys():
+                del self._subjects[instance]
+
+            seen = (stamp(self._bench_file), stamp(f"{self._bench_file}-wal")) if serving else None
+            for instance, run in serving.items():
+                subject = self._subjects.setdefault(instance, DraftedInstance())
+                if subject.seen != seen and not is_trial_profile(run.launch.target.profile):
+                    subject.seen = seen
+                    await self._read_benches(run, subject)
+
+    def finished(self, record: Finished) -> None:
+        """Judge the drafts of a request that has ended."""
+        instance = record.instance
+        run = self._runs.get(instance) if instance is not None else None
+        if instance is None or run is None or not run.launch.mtp or not record.output_tokens:
+            return
+
+        subject = self._subjects.setdefault(instance, DraftedInstance())
+        drafts, accepted = _drafts_of(run, subject, record)
+        before = (subject.drafting.lost, subject.acceptance.low)
+        subject.drafting, news = add_answer(subject.drafting, record.output_tokens, drafted=drafts > 0)
+        if news == "lost":
+            self._record("drafts_stopped", f"{run.launch.target}: {_no_drafts(subject.drafting)}")
+        elif news == "back":
+            self._record("drafts_resumed", f"{run.launch.target}: drafts are counted again")
+
+        if drafts and record.output_ms:
+            answer = DraftedAnswer(drafts, accepted, record.output_tokens, record.output_ms)
+            subject.acceptance, change = add_drafted(subject.acceptance, answer, subject.gain)
+            if change == "low":
+                self._record("drafts_wrong", f"{run.launch.target}: {_low(run, subject)}")
+            elif change == "well":
+                self._record("drafts_right", f"{run.launch.target}: enough drafts are right again")
+
+        if (subject.drafting.lost, subject.acceptance.low) != before:
+            self._on_notice()
+
+    def notice(self, instance: str | None) -> str | None:
+        """Return a sentence for people on MTP that does not pay; None when it does, as far as that is known."""
+        run, subject = self._runs.get(instance), self._subjects.get(instance or "")
+        if run is None or subject is None:
+            return None
+
+        parts = _slower(run, subject.measured)
+        if subject.drafting.lost:
+            parts.append(_no_drafts(subject.drafting))
+
+        if subject.acceptance.low:
+            parts.append(_low(run, subject))
+
+        return "; ".join(parts) or None
+
+    async def _read_benches(self, run: EngineRun, subject: DraftedInstance) -> None:
+        key, settings = run.launch.margin_key, run.launch.written.settings
+        try:
+            measured = await anyio.to_thread.run_sync(
+                measured_mtp, self._bench_file, key.build, key.model, settings, abandon_on_cancel=True
+            )
+        except (OSError, OrchError) as error:
+            _log.warning("what benches measured of %s is not known: %s", run.launch.target, error)
+            return
+
+        before, after = _slower(run, subject.measured), _slower(run, measured)
+        subject.measured = measured
+        if after != before:
+            for each in after:
+                self._record("mtp_slower", f"{run.launch.target}: {each}")
+
+            self._on_notice()
+
+
+def _slower(run: EngineRun, measured: MtpMeasurement | None) -> list[str]:
+    """Return that MTP was measured to be slower than none; empty where it was not."""
+    found = mtp_findings(measured, run.launch.target.profile) if measured is not None else ()
+    return [f"{each.message}; {each.hint} turns it off" for each in found if each.kind == "mtp_slower"]
+
+
+def _drafts_of(run: EngineRun, subject: DraftedInstance, record: Finished) -> tuple[int, int]:
+    """Return how many tokens were drafted for an answer, and how many of them were right."""
+    # Builds that do not count drafts in their answers print a line for each.
+    run.log_cursor.catch_up_now()
+    activity, before = run.log_cursor.activity, subject.logged
+    subject.logged = (activity.drafts, activity.drafts_accepted)
+    if record.draft_tokens is not None:
+        return record.draft_tokens, record.draft_accepted or 0
+
+    return activity.drafts - before[0], activity.drafts_accepted - before[1]
+
+
+def _no_drafts(drafting: DraftHistory) -> str:
+    return (
+        f"the profile asks for MTP, and the last {drafting.requests} answers ({drafting.tokens} tokens) were made"
+        " without a single draft: the engine has stopped drafting, or the clients turned it off"
+    )
+
+
+def _low(run: EngineRun, subject: DraftedInstance) -> str:
+    settings = run.launch.profile.settings
+    temperature = settings.get("sampling.temperature", ENGINES_TEMPERATURE)
+    assert isinstance(temperature, int | float)
+    source = subject.measured.source if subject.measured is not None else ""
+    return describe_low(subject.acceptance, temperature, subject.gain, source, run.launch.target.profile)

@@ -1,0 +1,116 @@
+"""What kept benches say of MTP for one start: of pairs before those by depth, and of the same settings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.store.bench_runs import TUNE, BenchStore
+from orchestrator.adapters.store.mtp_benches import measured_mtp
+from orchestrator.core.bench.conditions import BenchSide
+from orchestrator.core.bench.records import BenchSpec, event_to_json, spec_to_json
+from orchestrator.core.bench.workloads import CHAT
+from orchestrator.core.errors import OrchError
+from orchestrator.core.profile.settings import Value
+from tests.unit.core.bench.benches import PLAN, pairs
+
+BUILD, MODEL = "b1 ffffffffffff", "m.gguf:77:123456"
+SETTINGS: dict[str, Value] = {"context.size": 4096, "speculative.type": "mtp"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "data" / "bench.sqlite3")
+
+
+def side(settings: Mapping[str, object]) -> BenchSide:
+    texts = {key: str(value) for key, value in settings.items()}
+    return BenchSide("p", "p", "e", "b1", "f" * 64, model="/models/m.gguf", model_bytes=77, all_settings=texts)
+
+
+def keep_pair(path: str, mtp_tok_s: float, *, settings: Mapping[str, object] = SETTINGS, state: str = "done") -> int:
+    """Keep a bench of MTP (A) against none (B) at 100 tok/s."""
+    none = side({**settings, "speculative.type": "none"})
+    spec = BenchSpec(PLAN, CHAT, 192, {"a": side(settings), "b": none}, (), {})
+    store = BenchStore(path)
+    run = store.begin(1.7e9, "pair", "p against p", spec_to_json(spec))
+    for block in pairs(6, mtp_tok_s, 100.0, 0.02):
+        store.add(run, event_to_json(block))
+
+    store.end(run, state, {})
+    store.close()
+    return run
+
+
+def keep_depth(path: str, mtp_tok_s: float) -> int:
+    rates = {"mtp": mtp_tok_s, "none": 100.0}
+    series = [
+        {
+            "all_settings": side({**SETTINGS, "speculative.type": kind}).all_settings,
+            "points": [{"depth": 512, "decode_tok_s": tok_s, "prompt_tok_s": 800.0}],
+        }
+        for kind, tok_s in rates.items()
+    ]
+    known = {key: getattr(side(SETTINGS), key) for key in ("build", "sha256", "model", "model_bytes")}
+    store = BenchStore(path)
+    run = store.begin(1.7e9, "depth", "p", {})
+    store.end(run, "done", {**known, "profile": "p", "engine": "e", "series": series})
+    store.close()
+    return run
+
+
+def found(path: str, settings: Mapping[str, object] = SETTINGS) -> tuple[str, float] | None:
+    measured = measured_mtp(path, BUILD, MODEL, settings)
+    return None if measured is None else (measured.source, round(measured.ratios["decode"].ratio, 1))
+
+
+def test_nothing_was_measured_where_there_are_no_benches_and_nothing_is_made(path: str) -> None:
+    assert found(path) is None
+    assert not Path(path).parent.exists()
+
+
+def test_the_newest_pair_goes_before_older_ones_and_before_one_by_depth(path: str) -> None:
+    keep_depth(path, 70.0)
+    assert found(path) == ("bench 1 (by depth)", 0.7)
+    keep_pair(path, 80.0)
+    assert found(path) == ("bench 2", 0.8)
+    keep_depth(path, 70.0)
+    assert found(path) == ("bench 2", 0.8)
+    keep_pair(path, 150.0)
+    assert found(path) == ("bench 4", 1.5)
+
+
+def test_what_was_broken_off_or_measured_of_other_settings_does_not_count(path: str) -> None:
+    keep_pair(path, 80.0, state="interrupted")
+    keep_pair(path, 80.0, settings={**SETTINGS, "context.size": 8192})
+    keep_pair(path, 80.0, settings={"context.size": 4096, "speculative.type": "ngram-mod"})
+    assert found(path) is None
+    assert found(path, {**SETTINGS, "context.size": 8192}) == ("bench 2", 0.8)
+
+
+def test_tunings_and_benches_of_an_older_orch_are_passed_over(path: str) -> None:
+    store = BenchStore(path)
+    store.end(store.begin(1.7e9, TUNE, "p", {"side": {}}), "done", {})
+    spec = spec_to_json(BenchSpec(PLAN, CHAT, 192, {each: side({}) for each in ("a", "b")}, (), {}))
+    for each in spec["sides"].values():
+        del each["all_settings"]
+        each["sampling"] = {"sampling.top_k": "20"}
+
+    store.end(store.begin(1.7e9, "pair", "p", spec), "done", {})
+    store.end(store.begin(1.7e9, "depth", "p", {}), "done", {"series": [{"points": []}, {"points": []}]})
+    store.close()
+    assert found(path) is None
+
+
+def test_a_file_that_cannot_be_read_is_said(path: str) -> None:
+    keep_pair(path, 80.0)
+    Path(path).write_bytes(b"x" * 4096)
+    with pytest.raises(OrchError, match="cannot be used"):
+        found(path)
+
+
+def test_a_side_of_an_older_orch_keeps_its_sampling() -> None:
+    assert replace(side({"sampling.top_k": 20})).sampling == {"sampling.top_k": "20"}
