@@ -98,6 +98,11 @@ class Paths:
         return os.path.join(self.state, "speeds.json")
 
     @property
+    def speed_marks_file(self) -> str:
+        """How fast profiles were, and what speed was accepted."""
+        return os.path.join(self.state, "speed_marks.json")
+
+    @property
     def verifications_file(self) -> str:
         return os.path.join(self.state, "verifications.json")
 

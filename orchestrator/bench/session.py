@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 from orchestrator import __version__
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.key_file import read_keys
+from orchestrator.adapters.hardware.machine import driver_version, kernel_release, processor_name
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
 from orchestrator.adapters.store.state_file import load_state
@@ -96,8 +96,8 @@ class BenchShell:
         frame = self.link.frame()
         return {
             "orch": __version__,
-            "system": f"{platform.system()} {platform.release()}",
-            "processor": _processor(),
+            "system": kernel_release(),
+            "processor": processor_name(),
             "cpus": os.cpu_count(),
             "memory_mib": frame["host"]["memory_total_mib"],
             "devices": [f"{gpu['name']}, {gpu['total_mib']} MiB" for gpu in frame["gpus"]],
@@ -214,23 +214,6 @@ def _described(shell: BenchShell, targets: Mapping[Side, BenchTarget]) -> dict[S
         side: describe_target(shell.paths, target, verification_of(shell.paths, target))
         for side, target in targets.items()
     }
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-
-    return platform.machine()
-
-
-def driver_version() -> str | None:
-    """Return what the NVIDIA driver says of itself; None without one."""
-    with contextlib.suppress(OSError), open("/proc/driver/nvidia/version", encoding="utf-8") as file:
-        return file.readline().strip()
-
-    return None
 
 
 def run_row(kept: KeptRun) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from orchestrator.adapters.hardware.machine import driver_version
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
@@ -19,7 +20,7 @@ from orchestrator.bench.running import (
     measure_residency,
     start_target,
 )
-from orchestrator.bench.session import BenchShell, begin_pair, driver_version, report_of, resume_pair
+from orchestrator.bench.session import BenchShell, begin_pair, report_of, resume_pair
 from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
 from orchestrator.bench.tune_forecast import TunePlanner
 from orchestrator.bench.tune_subject import look_at, requests_of

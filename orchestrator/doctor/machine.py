@@ -15,6 +15,7 @@ from importlib import metadata
 from orchestrator import __version__
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.profile_files import ProfileStore
+from orchestrator.adapters.hardware.machine import kernel_release
 from orchestrator.adapters.hardware.nvidia_driver import DriverMissing, DriverUnresponsive, describe_driver
 from orchestrator.adapters.paths import is_service_user
 from orchestrator.adapters.process.linux import check_platform
@@ -223,4 +224,4 @@ def check_kernel(_: DoctorContext) -> Iterator[CheckResult]:
     except OrchError as error:
         yield CheckResult("problem", "kernel", f"{error.message}: {'; '.join(error.details)}")
     else:
-        yield CheckResult("ok", "kernel", f"{platform.system()} {platform.release()}")
+        yield CheckResult("ok", "kernel", kernel_release())

@@ -22,7 +22,7 @@ HELP = "find out which of two engines, profiles or settings is faster, and how s
 EXAMPLES = """\
   orch bench upstream ik-fork                          # the profile that runs, on both engines
   orch bench my-profile my-profile+kv.k=q8_0 --metric turn
-  orch bench resume                                    # go on where one was broken off
+  orch bench course my-profile                         # how fast it was over time, and what changed
   orch bench show --html report.html                   # the newest; `orch bench list` has the others
   orch bench depth upstream --to 32768"""
 
@@ -34,6 +34,8 @@ ACTIONS = {
     "list": "the benches that were made",
     "show": "a bench's report",
     "diff": "two benches side by side",
+    "course": "how fast profiles were over time, by benches and by answers to clients",
+    "accept": "take the present speed of a profile for normal",
     "export": "all that was kept of a bench, as JSON",
 }
 """First words that are not a target; `list@upstream` would be the profile of that name."""
@@ -70,6 +72,12 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.adapters.store.bench_runs import BenchStore
 
     action, *rest = args.words
+    if action == "course" and len(rest) <= 1:
+        return bench_show.course(rest[0] if rest else None, args)
+
+    if action == "accept" and len(rest) == 1:
+        return bench_show.accept(rest[0])
+
     store = BenchStore(find_paths().bench_file)
     try:
         match action:
@@ -87,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
                 return _measure(store, args, lambda shell: _single(shell, action, rest[0], args))
 
         if len(args.words) != 2 or action in ACTIONS:
-            wanted = "one target" if action in ("pass", "depth", "load") else "two targets"
+            wanted = "one target" if action in ("pass", "depth", "load", "accept", "course") else "two targets"
             raise UsageError(f"{wanted} are expected, found `{' '.join(args.words)}`", hint="run `orch bench --help`")
 
         return _measure(store, args, lambda shell: _pair(shell, args))

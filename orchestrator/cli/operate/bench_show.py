@@ -1,4 +1,4 @@
-"""`orch bench list`, `show`, `diff` and `export`, and how a report is printed."""
+"""`orch bench list`, `show`, `diff`, `export`, `course` and `accept`, and how a report is printed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
+    from orchestrator.core.course.course import Course
 
 
 def run_number(words: Sequence[str], what: str, verb: str) -> int | None:
@@ -86,6 +87,72 @@ def diff(store: BenchStore, numbers: Sequence[int | None], args: argparse.Namesp
             output.line(line)
 
     return exit_codes.OK
+
+
+def course(name: str | None, args: argparse.Namespace) -> int:
+    """Print how fast profiles were over time, and which of them have become slower.
+
+    :param name: `PROFILE` or `PROFILE@ENGINE`; None for all
+    """
+    from orchestrator.core.course.text import HEADINGS, accept_hint, course_json, course_rows, decline_text
+
+    courses = _courses(name)
+    if args.json:
+        output.json_data([course_json(each) for each in courses])
+        return exit_codes.OK
+
+    output.table(HEADINGS, [row for each in courses for row in course_rows(each)])
+    for each in courses:
+        if each.decline is not None:
+            output.line()
+            output.line(decline_text(each.series, each.decline))
+            diagnostics.note(accept_hint(each.series))
+
+    if not courses:
+        diagnostics.note("nothing was measured yet: `orch bench` leaves a figure, and so do eight short answers a day")
+
+    return exit_codes.OK
+
+
+def accept(name: str) -> int:
+    """Take the present speed of a profile for normal: what it was before is not compared with any more."""
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.adapters.store.speed_marks import SpeedMarkStore
+
+    declined = {each.series: each.decline for each in _courses(name) if each.decline is not None}
+    since_s = {series: decline.now.marks[0].when_s for series, decline in declined.items()}
+    if since_s:
+        SpeedMarkStore(find_paths().speed_marks_file).accept(since_s)
+
+    for series, decline in declined.items():
+        diagnostics.note(f"{series.target} ({series.kind}): {decline.now.rate:.4g} a second is its speed from now on")
+
+    if not since_s:
+        diagnostics.note(f"`{name}` is not known to be slower than it was: there is nothing to accept")
+
+    return exit_codes.OK
+
+
+def _courses(name: str | None) -> list[Course]:
+    """Return the courses of a profile, on one engine or on all; those of all profiles without a name.
+
+    :raises UsageError: when nothing was measured of what is named
+    """
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.adapters.store.courses import read_courses
+    from orchestrator.core.problems import did_you_mean
+
+    courses = read_courses(find_paths())
+    found = [each for each in courses if name in (None, each.series.profile, each.series.target)]
+    if name is not None and not found:
+        known = sorted({each.series.target for each in courses})
+        raise UsageError(
+            f"nothing was measured of `{name}`",
+            details=(f"measured: {', '.join(known) or 'nothing yet'}",),
+            hint=did_you_mean(name, known) or "`orch bench course` shows all",
+        )
+
+    return found
 
 
 def print_report(store: BenchStore, kept: KeptRun, args: argparse.Namespace) -> None:

@@ -95,7 +95,7 @@ def _show(findings: tuple[CheckResult, ...]) -> None:
 
 
 def _checks() -> dict[str, Check]:
-    from orchestrator.doctor import files, machine, speculation
+    from orchestrator.doctor import files, machine, speculation, speed
 
     return {
         "orch": machine.check_orch,
@@ -112,5 +112,6 @@ def _checks() -> dict[str, Check]:
         "profiles": files.check_profiles,
         "engines": files.check_engines,
         "mtp": speculation.check_mtp,
+        "speed": speed.check_speed,
         "service": machine.check_service,
     }

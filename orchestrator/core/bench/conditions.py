@@ -23,8 +23,9 @@ LEAST_LAYER_MIB = 16
 BAD_CLOCKS = 0.1
 """Share of answers whose times disagree with the client's clock that is worth a word."""
 
-_THROTTLES = frozenset({"thermal", "hw_thermal", "hw_slowdown", "power_brake", "reliability"})
-"""Reasons that come and go with the heat; a power limit holds for both all the time, and is told without weight."""
+HOT = frozenset({"thermal", "hw_thermal", "hw_slowdown", "power_brake", "reliability"})
+"""Reasons for lower clocks that come and go with the heat; a power limit is there all the time, and is told without
+weight."""
 
 
 class BenchCondition(TypedDict):
@@ -137,15 +138,13 @@ def _devices(sides: Mapping[Side, BenchSide], blocks: Sequence[MeasuredBlock]) -
     for index in sorted({look.index for _, look in looks}):
         of = [(side, look) for side, look in looks if look.index == index]
         throttled = {side: {reason for own, look in of if own == side for reason in look.throttle} for side in SIDES}
-        hot = sorted(reason for reason in throttled["a"] | throttled["b"] if reason in _THROTTLES)
+        hot = sorted(reason for reason in throttled["a"] | throttled["b"] if reason in HOT)
         if hot:
-            share = {
-                side: sum(bool(_THROTTLES & set(look.throttle)) for own, look in of if own == side) for side in SIDES
-            }
+            share = {side: sum(bool(HOT & set(look.throttle)) for own, look in of if own == side) for side in SIDES}
             text = f"device {index} was throttled ({', '.join(hot)}) in {share['a']} blocks of A and {share['b']} of B"
             yield _condition("throttled", text)
 
-        capped = sorted((throttled["a"] | throttled["b"]) - _THROTTLES)
+        capped = sorted((throttled["a"] | throttled["b"]) - HOT)
         if capped:
             yield _condition("limited", f"device {index} ran at a limit: {', '.join(capped)}", weighs=False)
 

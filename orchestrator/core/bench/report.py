@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp
+from math import exp, log, sqrt
 from typing import Any
 
 from orchestrator.core.bench.blocks import (
@@ -17,6 +17,7 @@ from orchestrator.core.bench.blocks import (
 from orchestrator.core.bench.conditions import SIDES, BenchCondition, BenchSide, find_conditions
 from orchestrator.core.bench.estimator import BenchEstimate, Side, Verdict, estimate, level_of, median
 from orchestrator.core.bench.figures import BenchAnswer
+from orchestrator.core.bench.student import two_sided_quantile
 from orchestrator.core.quantities import shown_change
 
 
@@ -76,11 +77,30 @@ def _target(side: BenchSide, blocks: Sequence[MeasuredBlock]) -> dict[str, Any]:
         "model_type": side.model_type,
         "argv": list(side.argv),
         **summary(answers),
+        **_decode_interval(blocks),
         "device_peak_mib": max(devices, default=None),
         "rss_mib": max((block.rss_mib for block in blocks if block.rss_mib is not None), default=None),
         "energy_j_per_token": _energy(blocks),
         "devices": sorted({each.name for block in blocks for each in block.devices}),
     }
+
+
+def _decode_interval(blocks: Sequence[MeasuredBlock]) -> dict[str, float | None]:
+    """Return the 95 % interval of the decode rate, by Student's t on the blocks: each has the same prompts.
+
+    It holds for this bench alone, and is not that of the difference of two targets.
+    """
+    rates = [[log(each.decode_tok_s) for each in block.answers if each.decode_tok_s] for block in blocks]
+    values = [sum(each) / len(each) for each in rates if each]
+    if len(values) < 2:
+        return {"decode_low": None, "decode_high": None}
+
+    mean = sum(values) / len(values)
+    deviation = sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    half = two_sided_quantile(0.05, len(values) - 1) * deviation / sqrt(len(values))
+    # The figure that is shown is the mean of the rates, not that of their logarithms: the interval is put around it.
+    middle = _mean([each.decode_tok_s for block in blocks for each in block.answers]) or 0.0
+    return {"decode_low": _rounded(middle * exp(-half)), "decode_high": _rounded(middle * exp(half))}
 
 
 def summary(answers: Sequence[BenchAnswer]) -> dict[str, Any]:

@@ -22,6 +22,10 @@ Kind = Literal["ok", "slow", "throttled", "spilled"]
 DEPTH_FLOOR = 512
 """So many tokens of context cost a step no more than the rest of it does: its weights have to be read as well."""
 
+LEAST_STEPS = 16
+OTHER_CPU = 0.2
+"""Share of the host's CPUs that other programs may take: beside more, steps tell nothing of an engine alone."""
+
 _SLOWING = ("thermal", "slowdown", "brake", "power")
 """Parts of the names of those reasons for lower clocks that make a device slower than it was."""
 
@@ -42,7 +46,7 @@ class SlowdownPolicy:
     :param repeat_s: the same is not reported again within this time
     """
 
-    least_steps: int = 16
+    least_steps: int = LEAST_STEPS
     healthy_samples: int = 8
     bucket: int = 12
     window: int = 5
@@ -104,6 +108,12 @@ class StepSample:
     tokens_per_step: float = 1.0
     prompt_tokens: int = 0
     prompt_ms: float | None = None
+
+
+def had_machine_to_itself(sample: StepSample) -> bool:
+    """Return whether an answer was long enough, and shared neither the engine nor the processors."""
+    alone = sample.streams <= 1.0 and (sample.other_cpu or 0) <= OTHER_CPU
+    return alone and sample.steps >= LEAST_STEPS
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
+from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.request_slots import abandoned_slots, progress_of
 from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
@@ -328,8 +329,14 @@ class Daemon:
             router.refresh,
             effect_runner.learn,
             SpeedBook(self._paths.speeds_file),
+            MarkBook(self._paths.speed_marks_file, self._event_log.add, router.refresh, self._is_lent, time),
             look_s,
         )
+
+    def _is_lent(self) -> bool:
+        """Return whether a client tries other targets right now."""
+        lease = self._leases.status()
+        return lease is not None and lease["state"] == "held"
 
     def _control(
         self,

@@ -26,6 +26,7 @@ from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPol
 from orchestrator.core.profile.speculation import speculates
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.daemon.telemetry.step_times import MachineSamples, request_of
@@ -64,6 +65,7 @@ class SlowdownWatch:
     :param record: notes an event for people: its kind, and a sentence
     :param on_notice: called when what `notice` says has changed
     :param speeds: takes the answers that had an engine to themselves
+    :param marks: takes them too, for what a profile's speed was on other days
     :param learn: has the next start begin no lower than on this rung; raises OrchError or OSError when it cannot
     :param look_s: time between two looks at the devices
     """
@@ -78,6 +80,7 @@ class SlowdownWatch:
         on_notice: Callable[[], None],
         learn: Callable[[EngineRun, Rung], Awaitable[object]],
         speeds: SpeedBook,
+        marks: MarkBook,
         look_s: float = LOOK_S,
         policy: SlowdownPolicy | None = None,
     ) -> None:
@@ -89,6 +92,7 @@ class SlowdownWatch:
         self._on_notice = on_notice
         self._learn_rung = learn
         self._speeds = speeds
+        self._marks = marks
         self._look_s = look_s
         self._policy = policy or SlowdownPolicy()
         self._subjects: dict[str, WatchedInstance] = {}
@@ -125,6 +129,7 @@ class SlowdownWatch:
                 await self._learn(self._spilled.pop())
 
             await self._speeds.save_due(serving)
+            await self._marks.save_due(serving)
 
             due = monotonic()
 
@@ -148,6 +153,9 @@ class SlowdownWatch:
                 before = subject.history.kind
                 subject.history, verdict = assess(subject.history, sample, now, self._policy)
                 self._tell(instance, run, subject, verdict)
+                if verdict.kind == "ok":
+                    self._marks.note(run, sample)
+
                 if verdict.kind != before:
                     self._on_notice()
 
@@ -158,11 +166,12 @@ class SlowdownWatch:
 
     def notice(self, instance: str | None) -> str | None:
         """Return a sentence for people on an instance that works, but not as it should; None when all is well."""
+        slower = self._marks.notice(self._runs.get(instance))
         subject = self._subjects.get(instance or "")
         if subject is None:
-            return None
+            return slower
 
-        parts = [subject.history.reason, subject.plan if subject.history.kind == "spilled" else ""]
+        parts = [slower, subject.history.reason, subject.plan if subject.history.kind == "spilled" else ""]
         return "; ".join(filter(None, parts)) or None
 
     def _tell(self, instance: str, run: EngineRun, subject: WatchedInstance, verdict: SlowdownVerdict) -> None:

@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.core.errors import OrchError
-from orchestrator.core.health.slowdown import StepSample
+from orchestrator.core.health.slowdown import StepSample, had_machine_to_itself
 from orchestrator.core.plan.speed.forecast import SpeedKey, device_key
 from orchestrator.core.plan.speed.samples import LEAST_ANSWERS, AnswerSpeed, placed, samples_of
 from orchestrator.daemon.fleet.engine_run import EngineRun
@@ -19,9 +19,6 @@ from orchestrator.daemon.fleet.engine_run import EngineRun
 _log = logging.getLogger(__name__)
 
 KEPT_ANSWERS = 64
-LEAST_STEPS = 16
-OTHER_CPU = 0.2
-"""Share of the processors that other programs may take: beside more, an answer tells nothing of this machine."""
 
 
 class SpeedBook:
@@ -36,7 +33,7 @@ class SpeedBook:
 
     def note(self, run: EngineRun, step: StepSample) -> None:
         """Add an answer; one that shared the engine or the machine is left out."""
-        if step.streams > 1.0 or step.steps < LEAST_STEPS or (step.other_cpu or 0) > OTHER_CPU:
+        if not had_machine_to_itself(step):
             return
 
         instance = run.launch.instance

@@ -11,6 +11,7 @@ from orchestrator.core.health.slowdown import StepSample
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry import slowdown_watch
+from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.slowdown_watch import SlowdownWatch
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
 from orchestrator.gateway.contract import Finished, Traffic
@@ -23,6 +24,16 @@ async def never_learned(run: EngineRun, rung: Rung) -> None:
     raise AssertionError("nothing here is learned from")
 
 
+class Marks:
+    """Counts the answers that it is given."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, run: EngineRun, sample: StepSample) -> None:
+        self.count += 1
+
+
 class Machine:
     """A watch over two engines, with the requests that each has, and the answers that were judged."""
 
@@ -30,13 +41,14 @@ class Machine:
         self.busy: dict[str, int] = {}
         self.judged: list[tuple[str, float]] = []
         self.now = 0.0
+        self.marks = Marks()
         runs = EngineRuns()
         for instance in ("a.1", "b.1"):
             runs.add(run_on(1, instance))
 
         self.watch = SlowdownWatch(
             cast(Owner, None), runs, cast(Traffic, self), tuple, lambda kind, text: None, lambda: None,
-            never_learned, cast(SpeedBook, self),
+            never_learned, cast(SpeedBook, self), cast(MarkBook, self.marks),
         )  # fmt: skip
 
     def in_flight(self, instance: str) -> int:
@@ -86,3 +98,14 @@ async def test_other_answers_of_the_same_engine_keep_none_from_being_judged(mach
         machine.ends("a.1", at_s)
 
     assert machine.judged == [("a.1", 100.0), ("a.1", 100.2), ("a.1", 100.4)]
+
+
+async def test_answers_of_an_engine_that_is_found_slow_are_no_marks_of_its_speed(machine: Machine) -> None:
+    for number in range(8):
+        machine.ends("a.1", 100.0 + 10 * number)
+
+    assert machine.marks.count == 8
+    for number in range(8):
+        machine.ends("a.1", 200.0 + 10 * number, decode_s=2.0)
+
+    assert (machine.marks.count, len(machine.judged)) == (11, 16)  # the fourth slow one decides

@@ -1,0 +1,145 @@
+"""Whether a profile has become slower than it was, and what has changed since. Pure.
+
+The newest marks of a kind are compared with the best level that this kind ever held: the highest median of some marks
+in a row under the same circumstances. Both are medians, so that a bad day moves neither. How far apart they may be by
+chance follows from how neighbours under the same circumstances differ, and at least from how one start of an engine
+differs from the next. The best of many is partly luck, and the question is asked after each mark: the limit is four
+standard errors. How often that errs: `benchmarks/decline_simulation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from math import exp, log, sqrt
+
+from orchestrator.core.bench.estimator import median
+from orchestrator.core.course.marks import CircumstanceChange, SpeedMark, changes
+
+WORTH_TELLING = log(1 / 0.95)
+"""A loss of less than 5 % is nobody's news."""
+
+LEAST_SCATTER = 0.015
+"""Standard deviation of marks at least: what one start of an engine differs from another (docs/truth.md, rough)."""
+
+CERTAIN = 4.0
+"""Standard errors that a loss has to exceed to be told; `SHOWN` are those of the interval that is told with it."""
+
+SHOWN = 1.96
+TO_SIGMA = 1.4826
+"""From the median of absolute deviations to the standard deviation of a normal distribution."""
+
+OF_MEDIAN = sqrt(1.5708)
+"""How much wider a median scatters than a mean (the square root of pi / 2); one value is its own median."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclinePolicy:
+    """How many marks are enough.
+
+    :param window: marks that make a level at most
+    :param least_best: that the best level has to have been held for
+    :param least_newest: of the newest, and answers in them, where something known has changed; where nothing has, it
+        is a whole window
+    """
+
+    window: int = 5
+    least_best: int = 5
+    least_newest: int = 2
+    least_answers: int = 32
+
+
+OF_ANSWERS = DeclinePolicy()
+OF_BENCHES = DeclinePolicy(least_best=1, least_newest=1, least_answers=0)
+"""A bench is repeated in itself, on texts of its own, while nobody else is served: one is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedLevel:
+    """Some marks in a row, under the same circumstances.
+
+    :param level: the median of their levels, a logarithm
+    """
+
+    marks: tuple[SpeedMark, ...]
+    level: float
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second of a bench, steps a second of answers."""
+        return exp(self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A profile that is slower than it was.
+
+    :param ratio: of the rates, below 1; `low` and `high` are its 95 % interval
+    :param changed: what is another one since; empty where nothing that is known of has changed
+    """
+
+    best: SpeedLevel
+    now: SpeedLevel
+    ratio: float
+    low: float
+    high: float
+    changed: tuple[CircumstanceChange, ...]
+
+
+def find_decline(marks: Sequence[SpeedMark], accepted_s: float = float("-inf")) -> Decline | None:
+    """Return by how much the newest marks are slower than the best level, or nothing where that is not certain.
+
+    :param marks: of one profile, engine and kind, oldest first
+    :param accepted_s: Unix time from which on the speed is taken for normal: what is older is not compared with
+    """
+    marks = [mark for mark in marks if mark.when_s >= accepted_s]
+    if not marks:
+        return None
+
+    policy = OF_BENCHES if marks[-1].bench is not None else OF_ANSWERS
+    runs = [list(group) for _, group in groupby(marks, key=lambda mark: mark.circumstances)]
+    now = _level(runs[-1][-policy.window :])
+    best = best_level(marks[: -len(now.marks)], policy)
+    if best is None:
+        return None
+
+    changed = changes(best.marks[-1].circumstances, now.marks[-1].circumstances)
+    least = policy.least_newest if changed or marks[-1].bench is not None else policy.window
+    if len(now.marks) < least or sum(mark.answers for mark in now.marks) < policy.least_answers:
+        return None
+
+    error = _scatter(runs) * sqrt(_variance_of(now) + _variance_of(best))
+    lost = best.level - now.level
+    if lost < max(WORTH_TELLING, CERTAIN * error):
+        return None
+
+    return Decline(best, now, exp(-lost), exp(-lost - SHOWN * error), exp(-lost + SHOWN * error), changed)
+
+
+def best_level(marks: Sequence[SpeedMark], policy: DeclinePolicy) -> SpeedLevel | None:
+    """Return the highest level that was held, None where none was held for long enough."""
+    levels = []
+    for _, group in groupby(marks, key=lambda mark: mark.circumstances):
+        run = list(group)
+        if len(run) >= policy.least_best:
+            width = min(policy.window, len(run))
+            levels += [_level(run[at : at + width]) for at in range(len(run) - width + 1)]
+
+    return max(levels, key=lambda each: each.level, default=None)
+
+
+def _level(marks: Sequence[SpeedMark]) -> SpeedLevel:
+    return SpeedLevel(tuple(marks), median([mark.level for mark in marks]))
+
+
+def _variance_of(level: SpeedLevel) -> float:
+    """Return the variance of a level in variances of one mark."""
+    count = len(level.marks)
+    return 1.0 if count == 1 else OF_MEDIAN**2 / count
+
+
+def _scatter(runs: Sequence[Sequence[SpeedMark]]) -> float:
+    """Return the standard deviation of marks, by how neighbours differ: a slow drift has no part in that."""
+    apart = [abs(after.level - before.level) for run in runs for before, after in pairwise(run)]
+    return max(TO_SIGMA * median(apart) / sqrt(2), LEAST_SCATTER) if apart else LEAST_SCATTER

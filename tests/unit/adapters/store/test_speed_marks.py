@@ -1,0 +1,62 @@
+"""The file of marks: what is written is read, the level that is compared with stays, and damage loses only itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.store import speed_marks
+from orchestrator.adapters.store.speed_marks import SpeedMarkStore
+from orchestrator.core.course.course import SpeedSeries
+from orchestrator.core.course.decline import find_decline
+from tests.unit.core.course.histories import NEW_DRIVER, ON, days, mark
+
+SERIES = SpeedSeries("p", "upstream", "answers")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "state" / "speed_marks.json")
+
+
+def test_what_is_recorded_is_read_by_the_next_process(path: str) -> None:
+    marks = [*days(3, 50.0), mark(3, 45.0, NEW_DRIVER), replace(mark(4, 45.0), prompt_tok_s=None)]
+    SpeedMarkStore(path).record(marks[2:])
+    SpeedMarkStore(path).accept({SERIES: 5.5})
+    SpeedMarkStore(path).record(marks[:2])
+    assert SpeedMarkStore(path).marks() == marks
+    assert SpeedMarkStore(path).accepted() == {SERIES: 5.5}
+    assert len(json.loads(Path(path).read_text())["circumstances"]) == 2
+
+
+def test_a_mark_grows_with_its_day(path: str) -> None:
+    store = SpeedMarkStore(path)
+    for answers in (8, 16):
+        store.record([mark(1, 50.0, answers=answers)])
+
+    assert [each.answers for each in store.marks()] == [16]
+
+
+def test_the_best_level_outlives_many_marks(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed_marks, "KEPT", 10)
+    store = SpeedMarkStore(path)
+    store.record([*days(6, 50.0), *days(30, 45.0, NEW_DRIVER, first=6)])
+    found = store.marks()
+    assert len(found) == 15
+    decline = find_decline(found)
+    assert decline is not None and (round(decline.best.rate), decline.changed[0].what) == (50, "driver")
+
+
+def test_an_entry_that_cannot_be_read_is_as_if_it_were_not_there(path: str) -> None:
+    store = SpeedMarkStore(path)
+    store.record(days(3, 50.0))
+    state = json.loads(Path(path).read_text())
+    state["marks"][0]["on"] = "gone"
+    state["marks"][1]["step_ms"] = "fast"
+    state["accepted"] = [{"profile": "p"}, 7]
+    Path(path).write_text(json.dumps(state))
+    assert [each.when_s for each in store.marks()] == [mark(2, 50.0, ON).when_s]
+    assert store.accepted() == {}
