@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.bench.records import BenchSpec
-from orchestrator.core.course.marks import MeasuredMachine, SpeedMark, circumstances_of
+from orchestrator.core.course.marks import MachineNames, SpeedMark, circumstances_of
 from orchestrator.core.profile.profile import engine_of
 
 DISTURBED = frozenset({"throttled", "drift", "clock", "cache_hits", "short_answers", "wrong"})
@@ -46,9 +46,9 @@ def marks_of_bench(number: int, started_s: float, spec: BenchSpec, result: Mappi
         )  # fmt: skip
 
 
-def machine_of(described: Mapping[str, Any]) -> MeasuredMachine:
+def machine_of(described: Mapping[str, Any]) -> MachineNames:
     """Return the machine that a bench was made on, as it is kept."""
-    return MeasuredMachine(
+    return MachineNames(
         processor=described["processor"],
         cpus=described["cpus"],
         devices=tuple(each.rpartition(", ")[0] for each in described["devices"]),

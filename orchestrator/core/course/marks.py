@@ -13,7 +13,7 @@ _NO_SETTINGS = frozenset({"--host", "--port", "--api-key-file", "--alias", "--mo
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredMachine:
+class MachineNames:
     """The machine that something was measured on.
 
     :param processor: its name; `cpus` how many there are
@@ -97,7 +97,7 @@ class SpeedMark:
 
 
 def circumstances_of(
-    build: str, model: str, model_bytes: int, argv: Sequence[str], machine: MeasuredMachine
+    build: str, model: str, model_bytes: int, argv: Sequence[str], machine: MachineNames
 ) -> Circumstances:
     """Return what something is measured on.
 

@@ -21,7 +21,7 @@ from orchestrator.adapters.store.speed_marks import SpeedMarkStore
 from orchestrator.core.course.answers import LEAST_ANSWERS, ComparableAnswer, answer_of, kind_of, mark_of
 from orchestrator.core.course.course import SpeedSeries, courses_of
 from orchestrator.core.course.decline import Decline
-from orchestrator.core.course.marks import Circumstances, MeasuredMachine, SpeedMark, circumstances_of
+from orchestrator.core.course.marks import Circumstances, MachineNames, SpeedMark, circumstances_of
 from orchestrator.core.course.text import accept_hint, decline_text
 from orchestrator.core.errors import OrchError
 from orchestrator.core.health.slowdown import StepSample
@@ -73,7 +73,7 @@ class MarkBook:
         self._on_notice = on_notice
         self._trial = trial
         self._clock = clock
-        self._machine = MeasuredMachine(processor_name(), os.cpu_count() or 1, (), driver_version(), kernel_release())
+        self._machine = MachineNames(processor_name(), os.cpu_count() or 1, (), driver_version(), kernel_release())
         self._days: dict[tuple[str, str], DayOfAnswers] = {}
         self._declines: list[tuple[SpeedSeries, Decline]] = []
         self._judged: tuple[Stamp] | None = None

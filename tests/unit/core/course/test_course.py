@@ -26,7 +26,7 @@ SLOWER = [*days(6, 50.0), *days(3, 45.0, NEW_DRIVER, first=6)]
 def bench(shake: float = 0.001, **of_b: object) -> tuple[BenchSpec, dict[str, Any]]:
     made = sides(**of_b)
     found = {side: replace(each, argv=("/e", "-c", "8192")) for side, each in made.items()}
-    spec = BenchSpec(PLAN, WORKLOADS["chat"], TOKENS, found, None, (), MACHINE)
+    spec = BenchSpec(PLAN, WORKLOADS["chat"], TOKENS, found, (), MACHINE)
     return spec, bench_report(found, PLAN, progress_of(pairs(3, 100, 110, shake)), TOKENS)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.course.marks import MeasuredMachine, changes, circumstances_of, settings_of
+from orchestrator.core.course.marks import MachineNames, changes, circumstances_of, settings_of
 from tests.unit.core.course.histories import NEW_DRIVER, ON
 
 VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024"
-MACHINE = MeasuredMachine("Ryzen", 16, ("RTX 3060",), VERSION, "Linux 6.8.0")
+MACHINE = MachineNames("Ryzen", 16, ("RTX 3060",), VERSION, "Linux 6.8.0")
 
 
 def test_a_command_line_is_read_by_flag() -> None:
