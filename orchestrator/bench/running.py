@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.adapters.hardware.run_queue import read_threads, waited_ms
 from orchestrator.api.top_frames import GpuFigures, TopFrame
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink, Say
@@ -111,7 +112,10 @@ def measure_residency(
         for number, prompt in enumerate(workload.prompts, 1):
             _refuse_strangers(link.strangers(client.prefix))
             say(f"prompt {number} of {len(workload.prompts)}")
-            answers.append(client.ask(prompt.name, workload_body(target.profile, workload, prompt, tokens)))
+            before = read_threads(pid) if pid is not None else {}
+            answer = client.ask(prompt.name, workload_body(target.profile, workload, prompt, tokens))
+            after = read_threads(pid) if pid is not None else {}
+            answers.append(replace(answer, waited_ms=waited_ms(before, after)))
             if looks[0]["gpus"]:
                 looks.append(link.frame())
     except BenchRequestFailed as error:

@@ -23,6 +23,9 @@ LEAST_LAYER_MIB = 16
 BAD_CLOCKS = 0.1
 """Share of answers whose times disagree with the client's clock that is worth a word."""
 
+MUCH_WAITED = 0.05
+"""Share of the time of answers that an engine waited for a processor that is worth a word."""
+
 HOT = frozenset({"thermal", "hw_thermal", "hw_slowdown", "power_brake", "reliability"})
 """Reasons for lower clocks that come and go with the heat; a power limit is there all the time, and is told without
 weight."""
@@ -174,6 +177,12 @@ def _answers(sides: Mapping[Side, BenchSide], blocks: Sequence[MeasuredBlock], t
         if answers and unclear > BAD_CLOCKS * len(answers):
             text = f"{name}: its own times disagree with the client's clock in {unclear} of {len(answers)} answers"
             yield _condition("clock", text)
+
+        waited_s = sum(each.waited_ms or 0.0 for each in answers) / 1000
+        if waited_s > MUCH_WAITED * sum(each.wall_s for each in answers):
+            share = waited_s / sum(each.wall_s for each in answers)
+            text = f"{name}: other programs had its processor for {100 * share:.0f} % of the time of its answers"
+            yield _condition("waited", f"{text}, which `turn` leaves out", weighs=False)
 
 
 def _course(sides: Mapping[Side, BenchSide], plan: BenchPlan, progress: BenchProgress) -> Iterator[BenchCondition]:

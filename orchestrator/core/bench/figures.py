@@ -26,6 +26,8 @@ class BenchAnswer:
     :param cached_tokens: of the prompt that were not computed, as they were in the engine's cache
     :param by_depth: for engines that tell: drafts and accepted ones by position
     :param first_token_s: from the request to the first text, `wall_s` to the end; the client's clock
+    :param waited_ms: how long the engine was ready to compute, and other programs had the processor; None where nobody
+        tells
     """
 
     prompt: str
@@ -39,6 +41,12 @@ class BenchAnswer:
     draft_tokens: int = 0
     draft_accepted: int = 0
     by_depth: tuple[tuple[int, int], ...] = ()
+    waited_ms: float | None = None
+
+    @property
+    def turn_s(self) -> float:
+        """The time of the whole answer, without that in which other programs had the engine's processor."""
+        return self.wall_s - (self.waited_ms or 0.0) / 1000
 
     @property
     def decode_tok_s(self) -> float | None:
@@ -94,7 +102,7 @@ def log_rate(answer: BenchAnswer, metric: Metric) -> float | None:
     """Return the logarithm of a rate that is larger where the target is faster; times count by their inverse."""
     rates: dict[Metric, float | None] = {
         "decode": answer.decode_tok_s,
-        "turn": 1 / answer.wall_s if answer.wall_s > 0 else None,
+        "turn": 1 / answer.turn_s if answer.turn_s > 0 else None,
         "prompt": answer.prompt_tok_s,
         "ttft": 1 / answer.first_token_s if answer.first_token_s > 0 else None,
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orchestrator.core.bench.blocks import BenchDevice, BenchEvent, ThrownPair, progress_of, sides_of
+from orchestrator.core.bench.blocks import BenchDevice, BenchEvent, MeasuredBlock, ThrownPair, progress_of, sides_of
 from orchestrator.core.bench.conditions import BenchCondition, BenchSide, find_conditions
 from orchestrator.core.bench.estimator import Side
 from tests.unit.core.bench.benches import PLAN, TOKENS, block, pairs, sides
@@ -83,6 +84,18 @@ def test_one_token_in_the_cache_is_none() -> None:
 def test_clocks_that_disagree_are_told() -> None:
     events = [block(0, "a", 100, wall_s=9), block(0, "b", 100, wall_s=9)]
     assert {each["kind"] for each in found(sides(), events)} == {"clock"}
+
+
+def test_other_programs_on_its_processor_are_told_of_each_target_that_had_them() -> None:
+    def waiting(side: Side, share: float) -> MeasuredBlock:
+        kept = block(0, side, 100)
+        return replace(
+            kept, answers=tuple(replace(each, waited_ms=each.wall_s * 1000 * share) for each in kept.answers)
+        )
+
+    [told] = found(sides(), [waiting("a", 0.3), waiting("b", 0.04)])
+    assert (told["kind"], told["weighs"]) == ("waited", False)
+    assert "A (upstream): other programs had its processor for 30 % of the time" in told["text"]
 
 
 def test_pairs_of_clients_are_told_without_weight_and_far_ones_with_it() -> None:

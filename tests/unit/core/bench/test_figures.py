@@ -44,6 +44,13 @@ def test_each_metric_is_larger_where_a_target_is_faster(metric: Metric, rate: fl
     assert log_rate(answer("p", 100.0), metric) == pytest.approx(log(rate))
 
 
+def test_what_an_engine_waited_for_a_processor_is_no_part_of_its_turn() -> None:
+    disturbed = replace(answer("p", 100.0, wall_s=1.6), waited_ms=500.0)
+    assert log_rate(disturbed, "turn") == pytest.approx(log(1 / 1.1))
+    assert log_rate(replace(disturbed, waited_ms=None), "turn") == pytest.approx(log(1 / 1.6))
+    assert log_rate(replace(disturbed, waited_ms=1700.0), "turn") is None, "it cannot be"
+
+
 def test_a_single_token_has_no_decode_rate() -> None:
     assert log_rate(answer("p", 100.0, tokens=1), "decode") is None
 
