@@ -1,7 +1,7 @@
 """The device memory of processes as the kernel's DRM drivers tell it in /proc/PID/fdinfo (amdgpu, i915, xe).
 
-NVIDIA's driver tells nothing there. Each call reads every descriptor of each process: once a question, not each second
-for all processes.
+NVIDIA's driver tells nothing there. Each call looks at every descriptor of each process: once a question, not each
+second for all processes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def vram_by_device(proc: str, pids: Iterable[int]) -> DrmMemory:
             continue
 
         for name in names:
+            if not _may_be_drm(os.path.join(proc, str(pid), "fd", name)):
+                continue
+
             client = parse_client(_text(os.path.join(directory, name)))
             if client is not None:
                 key = client.client_id or f"{pid}/{name}"  # before Linux 5.19 there is no telling
@@ -52,6 +55,14 @@ def vram_by_device(proc: str, pids: Iterable[int]) -> DrmMemory:
         of_device[pid] = of_device.get(pid, 0) + size_bytes
 
     return DrmMemory(held, tuple(unreadable))
+
+
+def _may_be_drm(link: str) -> bool:
+    """Return whether a descriptor leads to a device of DRM: to ask that is far quicker than to read its fdinfo."""
+    try:
+        return os.readlink(link).startswith("/dev/dri/")
+    except OSError:  # closed meanwhile: reading it says so as well
+        return True
 
 
 def _text(path: str) -> str:

@@ -115,6 +115,15 @@ def test_a_client_that_two_processes_have_open_counts_once(tree: Tree) -> None:
     assert read(tree, 78, 77)[0].processes == {77: 2048, 78: 1}
 
 
+def test_only_descriptors_of_drm_are_read(tree: Tree) -> None:
+    tree.write("proc/77/fdinfo/3", FDINFO.format(client=5, kib=2048))
+    tree.write("proc/77/fdinfo/4", FDINFO.format(client=6, kib=1024))
+    (tree.root / "proc/77/fd").mkdir()
+    (tree.root / "proc/77/fd/3").symlink_to("/dev/dri/renderD128")
+    (tree.root / "proc/77/fd/4").symlink_to("/home/me/notes")
+    assert read(tree, 77)[0].processes == {77: 2}
+
+
 def test_cards_of_others_are_not_ours(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     tree.card(0, vendor="0x8086", mem_info_vram_total="1", mem_info_vram_used="1")
