@@ -78,6 +78,10 @@ def of_mib(part: float, whole: float) -> str:
     return f"{part / 1024:.1f} / {whole / 1024:.1f} GiB"
 
 
+def joules(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.1f} J" if value < 10_000 else f"{value / 3600:.1f} Wh"
+
+
 def watts(value: float | None, limit: float | None) -> str:
     if value is None:
         return ""

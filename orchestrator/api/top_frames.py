@@ -77,7 +77,7 @@ class SlotFigures(TypedDict):
 class RequestRow(TypedDict):
     """One request. `outcome` is `held` or `running` for one that has not ended, else `complete`, `error`,
     `client_gone` or `cancelled`. `id` is the number, `request_id` the `X-Request-Id`, `client` the name of the key.
-    Never holds what was asked or answered."""
+    `energy_j` is told a second or two after the request's end. Never holds what was asked or answered."""
 
     id: int
     started: str
@@ -98,6 +98,7 @@ class RequestRow(TypedDict):
     total_s: float
     request_id: str | None
     client: str | None
+    energy_j: NotRequired[float | None]
 
 
 class Rates(TypedDict):

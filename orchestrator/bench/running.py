@@ -31,6 +31,10 @@ from orchestrator.core.bench.figures import BenchAnswer
 from orchestrator.core.bench.workloads import WARM_UP, WARM_UP_TOKENS, Workload, workload_body
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 
+SETTLE_S = 0.5
+SETTLE_LOOKS = 5
+"""The daemon tells a request's energy with its next sample: a second after the request's end, or a little more."""
+
 MOST_FAILURES = 3
 """Times in a row that a pair is begun again because a request of ours failed."""
 
@@ -73,10 +77,12 @@ class MeasuredStay:
     :param answers: in the order of the workload
     :param looks: frames from after the warm-up to the end
     :param took_s: with the start
+    :param energy_j: of the requests that were measured; None where the daemon does not know it of each
     """
 
     answers: tuple[BenchAnswer, ...]
     looks: tuple[TopFrame, ...]
+    energy_j: float | None
     started_s: float
     took_s: float
 
@@ -121,12 +127,41 @@ def measure_residency(
     except BenchRequestFailed as error:
         raise PairSpoilt("unusable", "; ".join((error.message, *error.details))) from error
 
-    looks.append(link.frame())
+    looks.append(settled_frame(link, client.prefix))
     _refuse_strangers(link.strangers_since(looks[-1], started_s, client.prefix))
     if link.status()["pid"] != pid:
         raise PairSpoilt("changed", "another engine was started while a block was measured")
 
-    return MeasuredStay(tuple(answers), tuple(looks), started_s, time.monotonic() - began)
+    energy_j = requests_energy(looks[-1], client.prefix, len(answers))
+    return MeasuredStay(tuple(answers), tuple(looks), energy_j, started_s, time.monotonic() - began)
+
+
+def settled_frame(link: DaemonLink, prefix: str) -> TopFrame:
+    """Return a frame in which the energy of our newest request is told, if that of any is.
+
+    :param prefix: that the ids of our requests begin with
+    """
+    frame = link.frame()
+    for _ in range(SETTLE_LOOKS):
+        joules = _request_energies(frame, prefix)
+        if not joules or joules[0] is not None or not any(each is not None for each in joules):
+            break
+
+        time.sleep(SETTLE_S)
+        frame = link.frame()
+
+    return frame
+
+
+def requests_energy(frame: TopFrame, prefix: str, count: int) -> float | None:
+    """Return the energy of our newest requests together, J; None unless each one's is known."""
+    joules = [each for each in _request_energies(frame, prefix)[:count] if each is not None]
+    return sum(joules) if len(joules) == count else None
+
+
+def _request_energies(frame: TopFrame, prefix: str) -> list[float | None]:
+    """Return the energy of each of our requests, the newest first."""
+    return [each.get("energy_j") for each in frame["requests"] if (each["request_id"] or "").startswith(prefix)]
 
 
 def start_target(link: DaemonLink, target: BenchTarget) -> None:
@@ -244,6 +279,7 @@ class BenchRun:
             answers=found.answers,
             devices=tuple(device_looks(list(found.looks))),
             rss_mib=found.looks[-1]["host"]["engine_rss_mib"],
+            energy_j=found.energy_j,
         )
         if (lacking := lacks_figure(block, self._plan)) is not None:
             raise PairSpoilt("unusable", lacking)
@@ -267,18 +303,14 @@ def _half(progress: BenchProgress, pair: int) -> tuple[MeasuredBlock, ...]:
 def device_looks(frames: list[TopFrame]) -> list[BenchDevice]:
     """Return each device at its worst moment."""
     found: dict[int, BenchDevice] = {}
-    first = {gpu["index"]: gpu for gpu in frames[0]["gpus"]} if frames else {}
     for frame in frames:
         for gpu in frame["gpus"]:
-            old = found.get(gpu["index"])
-            found[gpu["index"]] = _worse(old, gpu, first.get(gpu["index"]))
+            found[gpu["index"]] = _worse(found.get(gpu["index"]), gpu)
 
     return list(found.values())
 
 
-def _worse(old: BenchDevice | None, gpu: GpuFigures, first: GpuFigures | None) -> BenchDevice:
-    start_j = first["energy_j"] if first is not None else None
-    used_j = gpu["energy_j"] - start_j if gpu["energy_j"] is not None and start_j is not None else None
+def _worse(old: BenchDevice | None, gpu: GpuFigures) -> BenchDevice:
     new = BenchDevice(
         index=gpu["index"],
         name=gpu["name"],
@@ -290,7 +322,6 @@ def _worse(old: BenchDevice | None, gpu: GpuFigures, first: GpuFigures | None) -
         sm_clock_mhz=gpu["sm_clock_mhz"],
         memory_clock_mhz=gpu["memory_clock_mhz"],
         power_w=gpu["power_w"],
-        energy_j=used_j,
     )
     if old is None:
         return new

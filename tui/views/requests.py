@@ -65,5 +65,6 @@ def details(row: RequestRow) -> list[Line]:
         ("first token", f"after {figures.seconds(row['first_token_s'])}"),
         ("held", figures.seconds(row["held_s"])),
         ("total", figures.seconds(row["total_s"])),
+        ("energy", figures.joules(row.get("energy_j"))),
     ]
     return [((f"{name:<12}", "dim"), (value, "")) for name, value in facts]

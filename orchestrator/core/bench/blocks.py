@@ -54,8 +54,6 @@ class BenchDevice:
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
     power_w: float | None = None
-    energy_j: float | None = None
-    """Used from the first request of the block to the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,7 @@ class MeasuredBlock:
     :param attempt: how often the pair had been thrown away before
     :param answers: in the order in which they were measured
     :param rss_mib: memory of the engine's process on the host
+    :param energy_j: of the answers, as `orch stats` knows it; None where it is not known of each
     """
 
     pair: int
@@ -75,6 +74,7 @@ class MeasuredBlock:
     answers: tuple[BenchAnswer, ...]
     devices: tuple[BenchDevice, ...] = ()
     rss_mib: int | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,8 +163,8 @@ def _by_position(answers: Sequence[BenchAnswer]) -> list[float | None]:
 
 
 def _energy(blocks: Sequence[MeasuredBlock]) -> float | None:
-    told = [block for block in blocks if any(each.energy_j is not None for each in block.devices)]
-    joules = sum(each.energy_j or 0.0 for block in told for each in block.devices)
+    told = [block for block in blocks if block.energy_j is not None]
+    joules = sum(block.energy_j or 0.0 for block in told)
     return _ratio(joules, sum(answer.output_tokens for block in told for answer in block.answers))
 
 

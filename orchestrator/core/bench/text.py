@@ -19,7 +19,7 @@ FIGURES = (
     ("acceptance", "drafts accepted"),
     ("device_peak_mib", "device memory, MiB at most"),
     ("rss_mib", "host memory, MiB at most"),
-    ("energy_j_per_token", "energy, J per token"),
+    ("energy_j_per_token", "energy, J per output token"),
 )
 WIDTH = 49
 """Columns of an interval's plot: odd, so that 0 has one of its own."""

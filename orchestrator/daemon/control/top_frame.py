@@ -111,7 +111,10 @@ class TopFrames:
             underway_row(each, clock, slots.get(each.id), asked_s.get(each.instance, NEVER))
             for each in reversed(underway)
         ]
-        rows += [row_of(each, clock) for each in reversed(self._ledger.recent)]
+        for each in reversed(self._ledger.recent):
+            rows.append(row_of(each, clock))
+            rows[-1]["energy_j"] = self._ledger.energy_j(each.id)
+
         return rows[: max(count, 0)]
 
 

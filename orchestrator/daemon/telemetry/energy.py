@@ -74,7 +74,7 @@ class EnergyBook:
     def finished(self, record: Finished, settle: Settle) -> None:
         """Settle a request that has ended: at the next sample, or at once when there is nothing to wait for."""
         request = _at_work(record, record.started + record.total_s)
-        if request is None or not self._is_told(request.model):
+        if request is None or not self._may_be_told(request.model):
             self._joules.pop(record.id, None)
             settle(None)
         else:
@@ -126,12 +126,12 @@ class EnergyBook:
         self.missed()
         self._keep_idle()
 
-    def _is_told(self, model: Model) -> bool:
-        """Return whether all devices of a model told something at the last sample."""
-        if self._last is None:
-            return False
+    def _may_be_told(self, model: Model) -> bool:
+        """Return whether the next sample may tell the energy of a model, by what the last one had."""
+        if self._last is None or model not in self._last.loaded:  # loaded since: on which devices is not known yet
+            return self._last is not None and bool(self._last.devices)
 
-        devices = self._last.loaded.get(model, ())
+        devices = self._last.loaded[model]
         return bool(devices) and all(device in self._last.devices for device in devices)
 
     def _count(self, models: Mapping[Model, ModelEnergy], now_s: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import monotonic, time
 
 from orchestrator.api.types import SpeedStatus
+from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.history import HistoryWriter, record_of
 from orchestrator.daemon.telemetry.speed import SpeedMeter
@@ -28,6 +29,7 @@ class RequestLedger:
         self._history = history
         self._energy = energy
         self._speed = SpeedMeter()
+        self._joules: dict[int, float] = {}
         self._subscribers: list[Callable[[Finished], None]] = []
         self.recent: deque[Finished] = deque(maxlen=KEPT_REQUESTS)
 
@@ -44,12 +46,21 @@ class RequestLedger:
             subscriber(record)
 
         row = record_of(record, time(), monotonic())
-        self._energy.finished(
-            record,
-            lambda joules: self._history.add_request(
-                replace(row, energy_j=None if joules is None else round(joules, 3))
-            ),
-        )
+        self._energy.finished(record, lambda joules: self._settle(record.id, row, joules))
+
+    def _settle(self, number: int, row: RequestRecord, joules: float | None) -> None:
+        """Take a request's energy, which comes later than its end, and give its row to the history."""
+        if joules is not None:
+            self._joules[number] = joules = round(joules, 3)
+            row = replace(row, energy_j=joules)
+            while len(self._joules) > KEPT_REQUESTS:
+                del self._joules[next(iter(self._joules))]
+
+        self._history.add_request(row)
+
+    def energy_j(self, number: int) -> float | None:
+        """Return the energy of one of the recent requests; None while it is not known, or when it never is."""
+        return self._joules.get(number)
 
     def refused(self, code: str) -> None:
         """Count a request that got no further than the gateway's guard."""

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
+from orchestrator.bench import running as module
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
 from orchestrator.bench.lease import LeaseEndedError
-from orchestrator.bench.running import BenchRun, BenchTargetFailed, device_looks
+from orchestrator.bench.running import BenchRun, BenchTargetFailed, device_looks, requests_energy, settled_frame
 from orchestrator.bench.targets import BenchTarget
 from orchestrator.core.bench.blocks import BenchEvent, BenchPlan, BenchProgress, MeasuredBlock, ThrownPair
 from orchestrator.core.bench.figures import BenchAnswer
@@ -168,16 +169,64 @@ def test_half_a_pair_of_an_earlier_run_does_not_count() -> None:
     assert len([each for each in bench.events if isinstance(each, MeasuredBlock)]) == len(progress.measured) == 6
 
 
-def gpu(used: int, energy: float, *throttle: str) -> dict[str, Any]:
+def gpu(used: int, *throttle: str) -> dict[str, Any]:
     return {
         "index": 0, "name": "card", "used_mib": used, "engine_mib": used - 10, "others_mib": 10, "throttle": throttle,
-        "temperature_c": 60.0, "sm_clock_mhz": 1500, "memory_clock_mhz": 900, "power_w": 200.0, "energy_j": energy,
+        "temperature_c": 60.0, "sm_clock_mhz": 1500, "memory_clock_mhz": 900, "power_w": 200.0,
     }  # fmt: skip
 
 
 def test_a_device_is_shown_at_its_worst_moment() -> None:
-    frames = [{"gpus": [gpu(100, 5.0)]}, {"gpus": [gpu(900, 7.0, "thermal")]}, {"gpus": [gpu(300, 9.5, "power_cap")]}]
+    frames = [{"gpus": [gpu(100)]}, {"gpus": [gpu(900, "thermal")]}, {"gpus": [gpu(300, "power_cap")]}]
     [look] = device_looks(cast(Any, frames))
     assert (look.used_mib, look.engine_mib, look.throttle) == (900, 890, ("thermal", "power_cap"))
-    assert look.energy_j == 4.5
     assert device_looks([]) == []
+
+
+def shown(*rows: tuple[str, float | None]) -> Any:
+    """A frame with these requests, the newest first."""
+    return {"requests": [{"request_id": name, "energy_j": joules} for name, joules in rows]}
+
+
+def test_the_energy_of_a_block_is_that_of_its_own_requests() -> None:
+    frame = shown(("bench-1-3", 20.0), ("other", 1000.0), ("bench-1-2", 22.5), ("bench-1-1", 7.0))
+    assert requests_energy(frame, "bench-1-", 2) == 42.5
+    assert requests_energy(frame, "bench-1-", 4) is None, "an older one has left the list"
+    assert requests_energy(shown(("bench-1-2", None), ("bench-1-1", 7.0)), "bench-1-", 2) is None
+    assert requests_energy(cast(Any, {"requests": [{"request_id": "bench-1-1"}]}), "bench-1-", 1) is None, (
+        "an older orch"
+    )
+
+
+class Frames:
+    """A daemon that shows these frames in turn, the last one for ever."""
+
+    def __init__(self, *frames: Any) -> None:
+        self.frames = list(frames)
+        self.looks = 0
+
+    def frame(self) -> Any:
+        self.looks += 1
+        return self.frames.pop(0) if len(self.frames) > 1 else self.frames[0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "looks"),
+    [
+        (
+            [shown(("b-2", None), ("b-1", 5.0)), shown(("b-2", None), ("b-1", 5.0)), shown(("b-2", 6.0), ("b-1", 5.0))],
+            3,
+        ),
+        ([shown(("b-2", None), ("b-1", None))], 1),
+        ([shown(("other", None))], 1),
+        ([shown(("b-2", None), ("b-1", 5.0))], 1 + module.SETTLE_LOOKS),
+    ],
+    ids=["it is told a moment later", "nobody tells any", "none of ours", "it is never told"],
+)
+def test_a_bench_waits_for_energy_that_is_told_and_for_no_other(
+    frames: list[Any], looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 0.0)
+    daemon = Frames(*frames)
+    assert settled_frame(cast(DaemonLink, daemon), "b-") == frames[-1]
+    assert daemon.looks == looks

@@ -10,7 +10,7 @@ from orchestrator.core.bench.records import BenchSpec, event_from_json, event_to
 from orchestrator.core.bench.workloads import CHAT
 from tests.unit.core.bench.benches import PLAN, block, sides
 
-LOOK = BenchDevice(0, "card", 900, engine_mib=700, throttle=("thermal",), energy_j=12.5)
+LOOK = BenchDevice(0, "card", 900, engine_mib=700, throttle=("thermal",))
 
 
 def test_events_come_back() -> None:

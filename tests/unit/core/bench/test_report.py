@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.core.bench.blocks import progress_of
@@ -70,3 +71,10 @@ def test_an_unfinished_bench_without_a_pair_can_be_shown() -> None:
     made = bench_report(sides(), PLAN, progress_of([block(0, "a", 100)]), TOKENS)
     assert made["ratio"] is None
     assert report_lines({**made, "id": 1, "workload": "chat"})
+
+
+def test_energy_is_told_of_each_side_over_the_tokens_of_the_blocks_that_know_it() -> None:
+    told = [replace(block(0, "a", 100), energy_j=606.0), block(0, "b", 100), block(1, "a", 100), block(1, "b", 100)]
+    made = bench_report(sides(), PLAN, progress_of(told), TOKENS)
+    assert made["a"]["energy_j_per_token"] == 1.0  # six answers of 101 tokens
+    assert made["b"]["energy_j_per_token"] is None

@@ -118,7 +118,7 @@ def test_a_row_has_each_field_of_the_request_under_its_name() -> None:
         "id": 7, "started": "moment 9", "profile": "demo", "engine": "upstream", "build": "b1", "route": "/completion",
         "outcome": "complete", "status": 200, "prompt_tokens": 2, "output_tokens": 4, "first_token_s": 0.5,
         "prompt_tok_s": 666.67, "decode_tok_s": 545.45, "draft_tokens": 6, "draft_accepted": 5, "held_s": 0.25,
-        "total_s": 3.0, "request_id": "r-1", "client": "laptop",
+        "total_s": 3.0, "request_id": "r-1", "client": "laptop", "energy_j": None,
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import pytest
 
@@ -11,8 +12,12 @@ from orchestrator.adapters.hardware.cpu_energy import PackageEnergy
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.core.energy.intervals import EnergySample
 from orchestrator.core.energy.sharing import HOUR_S, IdleRecord, Model
+from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.daemon.telemetry import ledger as ledger_module
 from orchestrator.daemon.telemetry.energy import KEEP_EVERY_S, EnergyBook, EnergyLook, device_samples, loaded_on
-from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER
+from orchestrator.daemon.telemetry.history import HistoryWriter
+from orchestrator.daemon.telemetry.ledger import RequestLedger
+from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER, Totals
 from orchestrator.gateway.contract import Finished, Underway
 from tests.unit.daemon.telemetry.idle_parts import run_on
 
@@ -107,6 +112,15 @@ def test_nothing_waits_where_nobody_tells() -> None:
     assert book.book.models == {}, "what nobody knows is no series of zeros"
 
 
+def test_the_first_request_of_a_model_that_was_just_loaded_is_known() -> None:
+    book = Booked()
+    book.sampled(100.0, 0.0, loaded={})
+    book.finished()
+    assert book.settled == []
+    book.sampled(104.0, 400.0)
+    assert book.settled == [175.0]
+
+
 def test_a_device_that_is_lost_leaves_the_request_unknown_and_the_next_one_is_known_again() -> None:
     book = Booked()
     book.sampled(100.0, 0.0)
@@ -177,3 +191,31 @@ async def test_an_engine_without_device_memory_is_on_all_processors() -> None:
     assert loaded_on([run], [CARD], ["package-0", "package-1"]) == {
         (target.profile, target.engine): ("package-0", "package-1")
     }
+
+
+class Rows:
+    """A history that shows its rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[RequestRecord] = []
+
+    def add_request(self, record: RequestRecord) -> None:
+        self.rows.append(record)
+
+
+def test_the_ledger_writes_a_row_with_its_energy_once_that_is_known_and_tells_it_of_recent_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEPT_REQUESTS", 2)
+    rows, booked = Rows(), Booked()
+    ledger = RequestLedger(Totals(), cast(HistoryWriter, rows), booked.book)
+    ledger.finished(replace(FINISHED, id=9))
+    assert [each.energy_j for each in rows.rows] == [None], "nobody tells yet: it is not waited for"
+    booked.sampled(100.0, 0.0)
+    for number in (1, 2, 3):
+        ledger.finished(replace(FINISHED, id=number))
+
+    assert len(rows.rows) == 1
+    booked.sampled(104.0, 400.0)
+    assert [each.energy_j for each in rows.rows[1:]] == [58.333] * 3  # 1.75 of 4 s at 100 W
+    assert [ledger.energy_j(number) for number in (9, 1, 2, 3)] == [None, None, 58.333, 58.333]
