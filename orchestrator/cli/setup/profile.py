@@ -208,6 +208,7 @@ def _render(args: argparse.Namespace) -> int:
     import shlex
 
     from orchestrator.adapters.paths import find_paths
+    from orchestrator.core.starts.cpu_pinning import cpu_list
     from orchestrator.engines.registry import EngineRegistry
     from orchestrator.engines.render import render_profile
     from orchestrator.engines.start_plan import offset_of
@@ -225,6 +226,7 @@ def _render(args: argparse.Namespace) -> int:
                 "argv": list(launch.argv),
                 "env": dict(launch.env),
                 "notes": list(launch.notes),
+                "cpus": list(launch.cpus),
             }
         )
         return exit_codes.OK
@@ -233,7 +235,8 @@ def _render(args: argparse.Namespace) -> int:
         diagnostics.note(f"note: {note}")
 
     environment = [f"{name}={value}" for name, value in launch.env.items()]
-    output.line(shlex.join(["env", "-i", *environment, *launch.argv]))
+    bound = ["taskset", "-c", cpu_list(launch.cpus)] if launch.cpus else []
+    output.line(shlex.join([*bound, "env", "-i", *environment, *launch.argv]))
     return exit_codes.OK
 
 
