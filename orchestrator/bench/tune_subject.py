@@ -33,7 +33,7 @@ def look_at(shell: BenchShell, target: BenchTarget) -> tuple[TunePlanner, TuneFa
     total = frame["host"]["memory_total_mib"]
     planner = TunePlanner(shell.paths, found, engine, rooms, HostRoom(total, total))
     topology = read_topology()
-    pinning = pinning_of(settings.get("cpu.pin"), None, topology)
+    pinning = pinning_of(settings, topology)
     usable = [cpu for cpu in topology if pinning is None or cpu.number in pinning.cpus]
     cpus = len(usable) or len(os.sched_getaffinity(0))
     facts = TuneFacts(

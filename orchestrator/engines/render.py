@@ -71,7 +71,7 @@ def render_profile(
         chosen = adjust(chosen)
 
     moved, note = moved_margin(chosen, offset)
-    pinning = _pinning(moved)
+    pinning = pinning_of(moved.settings, read_topology()) if "cpu.pin" in moved.settings else None
     rendered = render(
         moved if pinning is None else _with_a_thread_each(moved, pinning),
         ask_arguments(engine.path, paths, chosen.extra_args, engine.capabilities),
@@ -93,11 +93,6 @@ def render_profile(
         profile=chosen,
         cpus=pinning.cpus if pinning is not None else (),
     )
-
-
-def _pinning(profile: EngineProfile) -> Pinning | None:
-    pin, threads = profile.settings.get("cpu.pin"), profile.settings.get("cpu.threads")
-    return pinning_of(pin, threads, read_topology()) if pin is not None else None
 
 
 def _with_a_thread_each(profile: EngineProfile, pinning: Pinning) -> EngineProfile:

@@ -8,7 +8,7 @@ them at each operation, the slowest core sets the pace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.profile.settings import PINS, Value
@@ -46,13 +46,13 @@ class Pinning:
     note: str
 
 
-def pinning_of(pin: Value | None, threads: Value | None, topology: Sequence[LogicalCpu]) -> Pinning | None:
+def pinning_of(settings: Mapping[str, Value], topology: Sequence[LogicalCpu]) -> Pinning | None:
     """Return on which CPUs an engine runs; None where the profile does not ask.
 
-    :param pin: the value of `cpu.pin`
-    :param threads: the value of `cpu.threads`; without a number the engine gets one thread for each CPU
+    :param settings: of the profile; without a number in `cpu.threads` the engine gets one thread for each CPU
     :param topology: empty where the kernel does not tell it
     """
+    pin = settings.get("cpu.pin")
     if pin not in PINS:
         return None
 
@@ -64,10 +64,13 @@ def pinning_of(pin: Value | None, threads: Value | None, topology: Sequence[Logi
     what = "fast core" if len(kept) < len(topology) else "core"
     plural = "s" if len(cpus) > 1 else ""
     note = f'cpu.pin = "{pin}": runs on CPU{plural} {cpu_list(cpus)} of {len(topology)}, one of each {what}'
-    if not isinstance(threads, int):
+    if not isinstance(settings.get("cpu.threads"), int):
         note += f", with {len(cpus)} thread{plural}"
-    elif threads > len(cpus):
-        note += f"; {threads} threads (`cpu.threads`) share them, which is slow: leave `cpu.threads` out"
+
+    for key in ("cpu.threads", "cpu.threads_batch"):
+        threads = settings.get(key)
+        if isinstance(threads, int) and threads > len(cpus):
+            note += f"; {threads} threads (`{key}`) share them, which is slow: leave `{key}` out"
 
     return Pinning(cpus, note)
 
@@ -76,7 +79,7 @@ def useful_pins(topology: Sequence[LogicalCpu]) -> dict[str, int]:
     """Return the values of `cpu.pin` that leave out CPUs of this machine, each another set, with how many stay."""
     found: dict[str, int] = {}
     for pin in PINS:
-        pinning = pinning_of(pin, None, topology)
+        pinning = pinning_of({"cpu.pin": pin}, topology)
         if pinning is not None and 0 < len(pinning.cpus) < len(topology) and len(pinning.cpus) not in found.values():
             found[pin] = len(pinning.cpus)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.core.profile.settings import Value
 from orchestrator.core.starts.cpu_pinning import LogicalCpu, Pinning, cpu_list, pinning_of, useful_pins
 
 EVEN = tuple(range(0, 16, 2))
@@ -51,40 +52,44 @@ PLAIN = tuple(LogicalCpu(n, str(n)) for n in range(2))
     ],
 )
 def test_one_cpu_of_each_core_that_counts(topology: tuple[LogicalCpu, ...], pin: str, cpus: tuple[int, ...]) -> None:
-    pinning = pinning_of(pin, None, topology)
+    pinning = pinning_of({"cpu.pin": pin}, topology)
     assert pinning is not None
     assert pinning.cpus == cpus
 
 
-@pytest.mark.parametrize("pin", [None, "none"])
-def test_a_profile_that_does_not_ask_is_left_alone(pin: str | None) -> None:
-    assert pinning_of(pin, 8, INTEL_8P_16E) is None
+@pytest.mark.parametrize("settings", [{}, {"cpu.pin": "none"}])
+def test_a_profile_that_does_not_ask_is_left_alone(settings: dict[str, Value]) -> None:
+    assert pinning_of({**settings, "cpu.threads": 8}, INTEL_8P_16E) is None
 
 
 def test_where_the_kernel_does_not_tell_nothing_is_bound_and_it_is_said() -> None:
-    assert pinning_of("fast_cores", None, ()) == Pinning(
+    assert pinning_of({"cpu.pin": "fast_cores"}, ()) == Pinning(
         (), 'cpu.pin = "fast_cores" has no effect: the kernel does not tell which CPUs share a core here'
     )
 
 
 @pytest.mark.parametrize(
-    ("threads", "end"),
+    ("settings", "end"),
     [
-        (None, "one of each fast core, with 8 threads"),
-        ("auto", "one of each fast core, with 8 threads"),
-        (6, "one of each fast core"),
-        (24, "24 threads (`cpu.threads`) share them, which is slow: leave `cpu.threads` out"),
+        ({}, "one of each fast core, with 8 threads"),
+        ({"cpu.threads": "auto", "cpu.threads_batch": 8}, "one of each fast core, with 8 threads"),
+        ({"cpu.threads": 6}, "one of each fast core"),
+        ({"cpu.threads": 24}, "24 threads (`cpu.threads`) share them, which is slow: leave `cpu.threads` out"),
+        (
+            {"cpu.threads_batch": 9},
+            "9 threads (`cpu.threads_batch`) share them, which is slow: leave `cpu.threads_batch` out",
+        ),
     ],
 )
-def test_the_note_says_where_it_runs_and_with_how_many_threads(threads: int | str | None, end: str) -> None:
-    pinning = pinning_of("fast_cores", threads, INTEL_8P_16E)
+def test_the_note_says_where_it_runs_and_with_how_many_threads(settings: dict[str, Value], end: str) -> None:
+    pinning = pinning_of({"cpu.pin": "fast_cores", **settings}, INTEL_8P_16E)
     assert pinning is not None
     assert pinning.note.startswith('cpu.pin = "fast_cores": runs on CPUs 0,2,4,6,8,10,12,14 of 32, ')
     assert pinning.note.endswith(end)
 
 
 def test_one_cpu_is_no_plural() -> None:
-    pinning = pinning_of("one_per_core", None, AMD_SMT[:1])
+    pinning = pinning_of({"cpu.pin": "one_per_core"}, AMD_SMT[:1])
     assert pinning is not None
     assert pinning.note == 'cpu.pin = "one_per_core": runs on CPU 0 of 1, one of each core, with 1 thread'
 
