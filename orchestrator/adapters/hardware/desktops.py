@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 
+from orchestrator.adapters.hardware.drm_cards import INTEL_DRIVERS, connected_screens, find_cards
 from orchestrator.core.vram.desktop_facts import DesktopFacts, GraphicsCard, LoginSession
 from orchestrator.core.vram.report import VramReport
 from orchestrator.core.vram.session_files import RULES, is_ours
@@ -13,9 +13,8 @@ SESSION_DIRECTORIES = tuple(
     f"/usr/{below}share/{kind}" for below in ("", "local/") for kind in ("wayland-sessions", "xsessions")
 )
 MESA_VENDOR_FILE = "/usr/share/glvnd/egl_vendor.d/50_mesa.json"
-DRIVERS = ("nvidia", "nouveau", "amdgpu", "radeon", "i915", "xe")
-APU_MOST_BYTES = 4 << 30
-"""What firmware sets aside for the graphics of an AMD processor at most, as `vram`."""
+DRIVERS = ("nvidia", "nouveau", "amdgpu", "radeon", *INTEL_DRIVERS)
+"""Those of cards that a desktop may draw on; others are displays alone: firmware's, a server's, a virtual one."""
 
 
 def desktop_facts(report: VramReport, root: str = "/") -> DesktopFacts:
@@ -24,7 +23,7 @@ def desktop_facts(report: VramReport, root: str = "/") -> DesktopFacts:
     :param report: who holds device memory now
     :param root: the directory with `sys`, `usr` and `etc`
     """
-    cards = _cards(os.path.join(root, "sys/class/drm"))
+    cards = _cards(root)
     paths = [*_session_paths(root), RULES]
     files = {path: text for path in paths if (text := _text(_below(root, path))) is not None}
     ours = {path: text for path, text in files.items() if is_ours(path, text)}
@@ -57,39 +56,12 @@ def _held_by_desktop(report: VramReport, integrated: set[str]) -> dict[str, int]
     return held if held or not report["notes"] else None
 
 
-def _cards(drm: str) -> tuple[GraphicsCard, ...]:
-    try:
-        names = sorted(os.listdir(drm))
-    except OSError:  # no graphics driver at all
-        return ()
-
-    cards = []
-    for name in (each for each in names if re.fullmatch(r"card\d+", each)):
-        device = os.path.join(drm, name, "device")
-        lines = (_text(os.path.join(device, "uevent")) or "").splitlines()
-        fields = dict(line.split("=", 1) for line in lines if "=" in line)
-        driver, address = fields.get("DRIVER", ""), fields.get("PCI_SLOT_NAME", "")
-        if driver not in DRIVERS:  # a display alone: firmware's, a server's, a virtual one, USB
-            continue
-
-        connectors = [each.removeprefix(f"{name}-") for each in names if each.startswith(f"{name}-")]
-        screens = [each for each in connectors if _text(os.path.join(drm, f"{name}-{each}", "status")) == "connected\n"]
-        cards.append(GraphicsCard(name, driver, address, _is_integrated(driver, address, device), tuple(screens)))
-
-    return tuple(cards)
-
-
-def _is_integrated(driver: str, address: str, device: str) -> bool:
-    """Return whether a card is in the processor: Intel's are always at 00:02.0; AMD's have little memory set aside, and
-    may use more of the host's."""
-    if driver in ("i915", "xe"):
-        return address.endswith(":00:02.0")
-
-    if driver != "amdgpu":
-        return False
-
-    own, host = (_text(os.path.join(device, f"mem_info_{kind}_total")) for kind in ("vram", "gtt"))
-    return own is not None and host is not None and int(own) <= min(APU_MOST_BYTES, int(host))
+def _cards(root: str) -> tuple[GraphicsCard, ...]:
+    found = (card for card in find_cards(root) if card.driver in DRIVERS)
+    return tuple(
+        GraphicsCard(card.name, card.driver, card.address, card.integrated, connected_screens(root, card.name))
+        for card in found
+    )
 
 
 def _session_paths(root: str) -> list[str]:

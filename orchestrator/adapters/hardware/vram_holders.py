@@ -12,6 +12,7 @@ import pwd
 import re
 from collections.abc import Collection, Mapping
 
+from orchestrator.adapters.hardware.drm_cards import INTEL_DRIVERS, find_cards, read_text
 from orchestrator.adapters.hardware.drm_clients import DrmMemory, vram_by_device
 from orchestrator.adapters.hardware.gpu import GpuReader
 from orchestrator.core.vram.process_kinds import ProcessFacts
@@ -36,7 +37,7 @@ def read_vram(gpus: GpuReader, profiles: Mapping[int, str], root: str = "/") -> 
     proc = os.path.join(root, "proc")
     pids = _pids(proc)
     readings = gpus.read_now()
-    cards = _other_cards(os.path.join(root, "sys/class/drm"))
+    cards = _other_cards(root)
     asked = any(each.vendor == "amd" for each in readings) or bool(cards)
     drm = vram_by_device(proc, pids) if asked else DrmMemory({}, ())
     devices = []
@@ -90,22 +91,14 @@ def _pids(proc: str) -> list[int]:
         return []
 
 
-def _other_cards(drm: str) -> dict[str, str]:
-    """Return PCI address to name of each card whose driver tells no totals: all but NVIDIA's and AMD's."""
-    try:
-        names = sorted(name for name in os.listdir(drm) if re.fullmatch(r"card\d+", name))
-    except OSError:  # no graphics driver at all
-        return {}
-
+def _other_cards(root: str) -> dict[str, str]:
+    """Return PCI address to name of each card with memory of its own whose driver tells no totals: all but NVIDIA's and
+    AMD's."""
     cards = {}
-    for name in names:
-        device = os.path.join(drm, name, "device")
-        lines = _text(_bytes(device, "uevent")).splitlines()
-        fields = dict(line.split("=", 1) for line in lines if "=" in line)
-        driver = fields.get("DRIVER", "")
-        if driver not in ("", "nvidia", "amdgpu") and "PCI_SLOT_NAME" in fields:
-            vendor = "Intel" if driver in ("i915", "xe") else "GPU"
-            cards[fields["PCI_SLOT_NAME"]] = f"{vendor} {_text(_bytes(device, 'device')).strip()} ({driver})"
+    for card in find_cards(root):
+        if card.driver not in ("nvidia", "amdgpu") and not card.integrated:
+            vendor = "Intel" if card.driver in INTEL_DRIVERS else "GPU"
+            cards[card.address] = f"{vendor} {read_text(card.device, 'device').strip()} ({card.driver})"
 
     return cards
 

@@ -57,6 +57,19 @@ def total(device: VramDevice) -> int:
     return held + device["reserved_mib"] + rest - device["counted_twice_mib"]
 
 
+def forbid(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    """Make a process one of another user, of whom descriptors may not be seen: tests may run as root."""
+    listdir = os.listdir
+
+    def guarded(path: str) -> list[str]:
+        if path.endswith(f"/{pid}/fdinfo"):
+            raise PermissionError(13, "Permission denied", path)
+
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", guarded)
+
+
 def entries(**mib: int) -> list[dict[str, int]]:
     return [{"pid": int(pid.removeprefix("p")), "usedGpuMemory": size * MIB} for pid, size in mib.items()]
 
@@ -68,12 +81,14 @@ def test_a_desktop_with_two_engines_on_one_card(machine: Machine, tmp_path: Path
         "nvmlDeviceGetGraphicsRunningProcesses": entries(p1800=312, p1830=54, p1900=96, p2400=431, p900=4),
     }
     driver.shows({"used_mib": 10_412, "total_mib": 12_288, "reserved_mib": 376, "told": lists})
+    machine.write("sys/class/drm/card0/device/uevent", "DRIVER=i915\nPCI_SLOT_NAME=0000:00:02.0\n")
     machine.process(4100, "llama-server", "/opt/ik/llama-server", "-m", "/m/chat.gguf")
     machine.process(4200, "ollama", "/usr/local/bin/ollama", "runner", cgroup="0::/system.slice/docker-9f3.scope")
     machine.process(1800, "kwin_wayland", "/usr/bin/kwin_wayland")
     machine.process(1830, "Xwayland", "/usr/bin/Xwayland", ":0")
     machine.process(1900, "plasmashell", "/usr/bin/plasmashell")
     machine.process(2400, "firefox-bin", "/usr/lib/firefox/firefox-bin")
+    forbid(monkeypatch, 4200)
     report = read_vram(GpuReader((Nvml(), AmdSysfs(str(machine.root)))), {4100: "chat"}, str(machine.root))
     (card,) = report["devices"]
     assert told(card) == [
@@ -144,15 +159,7 @@ def test_amd_and_intel_by_the_kernels_own_figures(machine: Machine, monkeypatch:
     ):
         machine.client(pid, fd, client, mib, address=address, driver=kind, region=region)
 
-    listdir = os.listdir
-
-    def guarded(path: str) -> list[str]:
-        if path.endswith("/77/fdinfo"):
-            raise PermissionError(13, "Permission denied", path)
-
-        return listdir(path)
-
-    monkeypatch.setattr(os, "listdir", guarded)  # as for another user's process: tests may run as root
+    forbid(monkeypatch, 77)
     report = read_vram(GpuReader((AmdSysfs(str(machine.root)),)), {4100: "chat"}, str(machine.root))
     card, arc = report["devices"]
     engine, compositor, helper = (4100, "orch", "chat", 8600), (1800, "compositor", "sway", 240), (1850, 30)
