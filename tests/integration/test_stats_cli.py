@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import glob
 import io
+import json
 import os
+import re
 import signal
 import stat
 from collections.abc import Iterator
@@ -67,7 +69,25 @@ def test_an_age_that_is_none_is_refused(home: Home) -> None:
     assert "`7x`" in done.stderr and "90m" in done.stderr
 
 
+CARD_W = 100.0
+
+
+def card_that_counts() -> str:
+    """A recorded card that draws 100 W and counts it; the engine has memory on it. After a minute it is reset."""
+    card = {
+        "index": 0,
+        "name": "card",
+        "uuid": "GPU-1",
+        "used_mib": 900,
+        "total_mib": 4096,
+        "processes": {"engine": 800},
+    }
+    samples = [[{**card, "power_w": CARD_W, "energy_j": CARD_W * 0.05 * count}] for count in range(1200)]
+    return json.dumps({"every_s": 0.05, "samples": samples})
+
+
 def test_requests_are_recorded_with_what_answered_them(home: Home) -> None:
+    home.env["ORCH_GPU_REPLAY"] = home.write("gpus.json", card_that_counts())
     served(home)
     timings = [home.complete("A supervisor", 60)["timings"] for _ in range(2)]
     _, _, stream = home.request("POST", "/completion", {"prompt": "A", "n_predict": 20, "stream": True})
@@ -83,6 +103,18 @@ def test_requests_are_recorded_with_what_answered_them(home: Home) -> None:
     assert group["draft_tokens"] >= sum(each["draft_n"] for each in timings)
     assert group["decode_tok_s"] <= 139 * 1000 / ms, (steps, ms)
     assert [each["requests"] for each in found["groups"] if each["engine"] is None] == [1]
+
+    reader = HistoryReader(os.path.join(home.root, "state", "history.sqlite3"))
+    rows = [each for each in reader.requests(0) if each.engine]
+    reader.close()
+    assert group["energy_requests"] == 3
+    assert group["energy_j"] == pytest.approx(
+        CARD_W * sum(each.total_s - each.held_s for each in rows), rel=0.1, abs=20
+    )
+    counted = dict(
+        re.findall(r'orch_energy_joules_total{.*use="(busy|idle)"} (\S+)', home.request("GET", "/metrics")[2].decode())
+    )
+    assert float(counted["busy"]) == pytest.approx(group["energy_j"], abs=0.1)
 
     status = home.status()
     by_build = home.orch_json("stats", "--by", "build")["groups"]

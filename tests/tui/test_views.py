@@ -217,6 +217,18 @@ def test_rates_have_the_digits_that_matter(value: float | None, text: str) -> No
     assert figures.rate(value) == text
 
 
+@pytest.mark.parametrize("value, text", [(None, "—"), (0.04, "0.0 J"), (512.34, "512.3 J"), (36_000.0, "10.0 Wh")])
+def test_energy_is_in_the_unit_that_fits(value: float | None, text: str) -> None:
+    assert figures.joules(value) == text
+
+
+def test_the_details_of_a_request_have_its_energy_and_an_older_daemon_tells_none() -> None:
+    row = frame("serving")["requests"][0]
+    assert "energy      —" in [plain(each) for each in requests.details(row)]
+    row["energy_j"] = 75.5
+    assert "energy      75.5 J" in [plain(each) for each in requests.details(row)]
+
+
 @pytest.mark.parametrize("value, text", [(41, "41 s"), (200, "3 min"), (7500, "2 h 05"), (300_000, "3 d 11 h")])
 def test_durations_have_two_units_at_most(value: float, text: str) -> None:
     assert figures.duration(value) == text

@@ -40,6 +40,19 @@ async def test_with_nothing_to_see_samples_are_rare() -> None:
     assert (pace.watched, pace.pause_s) == (True, SECOND_S)
 
 
+async def test_what_is_owed_to_a_request_that_has_ended_is_sampled_soon() -> None:
+    owed = [False]
+    pace = Pace(Clients(), lambda: owed[0])
+    assert pace.pause_s == IDLE_S
+    with anyio.fail_after(10.0):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pace.run)
+            owed[0] = True
+            await pace.rest(monotonic() + 60.0)
+            assert pace.pause_s == SECOND_S
+            tasks.cancel_scope.cancel()
+
+
 async def test_whoever_begins_to_look_ends_a_rest() -> None:
     pace = Pace(Clients())
     with anyio.fail_after(5.0):
