@@ -171,7 +171,7 @@ def draft_cost(ratio: float, tokens_per_step: float | None, acceptance: float | 
         return None
 
     drafts = (tokens_per_step - 1) / acceptance
-    return (tokens_per_step / ratio - 1) / drafts
+    return max((tokens_per_step / ratio - 1) / drafts, 0.0)
 
 
 def gain_at(cost: float, acceptance: float, drafts_per_step: float) -> float:
@@ -179,7 +179,7 @@ def gain_at(cost: float, acceptance: float, drafts_per_step: float) -> float:
 
     :param cost: of one draft, in plain steps
     """
-    return (1 + acceptance * drafts_per_step) / max(1 + cost * drafts_per_step, 0.01)
+    return (1 + acceptance * drafts_per_step) / (1 + cost * drafts_per_step)
 
 
 def holds_for(side: BenchSide, build: str, model: str, settings: Mapping[str, Any]) -> bool:

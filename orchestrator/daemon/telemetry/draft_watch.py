@@ -26,6 +26,7 @@ from orchestrator.core.health.acceptance import (
     describe_low,
 )
 from orchestrator.core.health.drafting import DraftHistory, add_answer
+from orchestrator.core.profile.speculation import speculation_types
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
@@ -116,7 +117,7 @@ class DraftWatch:
         elif news == "back":
             self._record("drafts_resumed", f"{run.launch.target}: drafts are counted again")
 
-        if drafts and record.output_ms:
+        if drafts and accepted is not None and record.output_ms and (subject.gain is not None or _drafts_alone(run)):
             answer = DraftedAnswer(drafts, accepted, record.output_tokens, record.output_ms)
             subject.acceptance, change = add_drafted(subject.acceptance, answer, subject.gain)
             if change == "low":
@@ -167,14 +168,19 @@ def _slower(run: EngineRun, measured: MtpMeasurement | None) -> list[str]:
     return [f"{each.message}; {each.hint} turns it off" for each in found if each.kind == "mtp_slower"]
 
 
-def _drafts_of(run: EngineRun, subject: DraftedInstance, record: Finished) -> tuple[int, int]:
-    """Return how many tokens were drafted for an answer, and how many of them were right."""
+def _drafts_alone(run: EngineRun) -> bool:
+    """Return whether all drafts are MTP's: engines count those of n-grams with them, which cost next to nothing."""
+    return speculation_types(run.launch.profile.settings) == ("mtp",)
+
+
+def _drafts_of(run: EngineRun, subject: DraftedInstance, record: Finished) -> tuple[int, int | None]:
+    """Return how many tokens were drafted for an answer, and how many of them were right; None where nothing says."""
     # Builds that do not count drafts in their answers print a line for each.
     run.log_cursor.catch_up_now()
     activity, before = run.log_cursor.activity, subject.logged
     subject.logged = (activity.drafts, activity.drafts_accepted)
     if record.draft_tokens is not None:
-        return record.draft_tokens, record.draft_accepted or 0
+        return record.draft_tokens, record.draft_accepted
 
     return activity.drafts - before[0], activity.drafts_accepted - before[1]
 

@@ -31,13 +31,23 @@ def side(settings: Mapping[str, object]) -> BenchSide:
     return BenchSide("p", "p", "e", "b1", "f" * 64, model="/models/m.gguf", model_bytes=77, all_settings=texts)
 
 
-def keep_pair(path: str, mtp_tok_s: float, *, settings: Mapping[str, object] = SETTINGS, state: str = "done") -> int:
-    """Keep a bench of MTP (A) against none (B) at 100 tok/s."""
+def keep_pair(
+    path: str, mtp_tok_s: float, *, settings: Mapping[str, object] = SETTINGS, state: str = "done", right: float = 0.0
+) -> int:
+    """Keep a bench of MTP (A) against none (B) at 100 tok/s.
+
+    :param right: share of right drafts, of 60 for each answer; 0 where they are not told
+    """
     none = side({**settings, "speculative.type": "none"})
     spec = BenchSpec(PLAN, CHAT, 192, {"a": side(settings), "b": none}, (), {})
     store = BenchStore(path)
     run = store.begin(1.7e9, "pair", "p against p", spec_to_json(spec))
     for block in pairs(6, mtp_tok_s, 100.0, 0.02):
+        if block.side == "a" and right:
+            accepted = round(60 * right)
+            told = (replace(each, draft_tokens=60, draft_accepted=accepted) for each in block.answers)
+            block = replace(block, answers=tuple(told))
+
         store.add(run, event_to_json(block))
 
     store.end(run, state, {})

@@ -37,7 +37,6 @@ class Watched:
         self.run = run
         self.events: list[tuple[str, str]] = []
         self.changes = 0
-        self.now = anyio.Event()
         runs = EngineRuns()
         runs.add(run)
         self.watch = DraftWatch(
@@ -46,7 +45,6 @@ class Watched:
 
     def _changed(self) -> None:
         self.changes += 1
-        self.now.set()
 
     @property
     def kinds(self) -> list[str]:
@@ -77,12 +75,14 @@ def bench_file(tmp_path: Path) -> str:
 async def read_benches(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it look at the benches once."""
     monkeypatch.setattr(draft_watch, "serving_runs", lambda owner, runs: {"a.1": watched.run})
-    looked = anyio.Event()
+    began, looked = anyio.Event(), anyio.Event()
 
     async def tick(_: float) -> None:
-        if watched.watch._subjects:
+        if began.is_set():
             looked.set()
             await anyio.sleep_forever()
+
+        began.set()
 
     monkeypatch.setattr(draft_watch, "sleep_until_tick", tick)
     async with anyio.create_task_group() as tasks:
@@ -118,6 +118,19 @@ async def test_a_build_that_counts_drafts_in_its_log_alone_is_judged_by_that(ben
         watched.answers(1, None)
 
     assert watched.kinds == ["drafts_wrong"] and "33 % of the last 2400" in watched.notice
+
+
+async def test_a_chain_is_judged_only_where_its_cost_was_measured(
+    bench_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain: dict[str, Value] = {"speculative.type": ("ngram-mod", "mtp")}
+    watched = Watched(bench_file, drafting_run(**chain))
+    watched.answers(30, 0.2)
+    assert not watched.events  # n-grams guess long, and cheaply
+    keep_pair(bench_file, 110.0, settings={**SETTINGS, **chain}, right=0.5)
+    await read_benches(watched, monkeypatch)
+    watched.answers(30, 0.05)
+    assert watched.kinds == ["drafts_wrong"] and "that loses" in watched.notice and "(by bench 1)" in watched.notice
 
 
 async def test_drafts_that_stop_are_said(bench_file: str) -> None:
