@@ -126,8 +126,8 @@ def mtp_drafter_misfit(model: Header, drafter: Header) -> Misfit | None:
     reads = drafter.number("embedding_length_out" if assistant else "embedding_length")
     width = model.number("embedding_length")
     if not assistant and not drafter.number("nextn_predict_layers"):
-        reason = "has neither MTP layers nor is it an assistant"
-        hint = 'a small model of its own drafts with `speculative.type = "draft"`; MTP takes the head of this model'
+        reason = "is no head: it has no MTP layers and is no assistant"
+        hint = 'a small model drafts with `speculative.type = "draft"`; for MTP take the head published with this model'
     elif reads is not None and width is not None and reads != width:
         reason = f"is made for a model of width {reads}, and the model's is {width}"
         hint = "take the head that was published with the model"

@@ -190,9 +190,9 @@ def test_an_adapter_is_one_and_of_its_base(adapter: FakeHeader, words: str | Non
         ("qwen35", 1, None, None, ""),
         ("gemma4-assistant", 0, 1024, 5376, "for a model of width 5376"),
         ("qwen35moe", 1, 2048, None, "for a model of width 2048"),
-        ("llama", 0, 2816, None, "neither MTP layers"),
-        ("gemma4", 0, 2816, None, "neither MTP layers"),
-        ("", 0, None, None, "neither MTP layers"),
+        ("llama", 0, 2816, None, "has no MTP layers"),
+        ("gemma4", 0, 2816, None, "has no MTP layers"),
+        ("", 0, None, None, "has no MTP layers"),
     ],
 )
 def test_a_drafter_of_mtp_is_a_head_of_the_models_width(

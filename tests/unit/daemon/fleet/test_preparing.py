@@ -162,7 +162,7 @@ def test_mtp_drafts_with_a_file_of_its_own_where_the_model_has_no_head(paths: Pa
     ("architecture", "numbers", "words"),
     [
         ("gemma4-assistant", {"embedding_length_out": 12345}, "for a model of width 12345"),
-        ("llama", {"embedding_length": 64}, "neither MTP layers"),
+        ("llama", {"embedding_length": 64}, "has no MTP layers"),
         ("qwen35", {"embedding_length": 12345, "nextn_predict_layers": 1}, "for a model of width 12345"),
     ],
 )
