@@ -1,4 +1,4 @@
-"""What benches that are kept here measured of MTP for one start."""
+"""What benches and tunings that are kept here measured of MTP for one start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
+from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun
 from orchestrator.core.bench.blocks import progress_of
 from orchestrator.core.bench.conditions import SIDES, BenchSide
 from orchestrator.core.bench.mtp_gain import (
@@ -17,12 +17,16 @@ from orchestrator.core.bench.mtp_gain import (
     mtp_and_none,
 )
 from orchestrator.core.bench.records import event_from_json, side_from_json, spec_from_json
+from orchestrator.core.tune import records as tune_records
+from orchestrator.core.tune.mtp_trials import measured_by_tuning
+
+KINDS = ("pair", "depth", TUNE)
 
 
 def measured_mtp(path: str, build: str, model: str, settings: Mapping[str, Any]) -> MtpMeasurement | None:
-    """Return what the newest bench says of MTP for a start with these settings; a bench in pairs before one by depth.
+    """Return what is kept of MTP for a start with these settings.
 
-    A tuning counts by the bench that confirms it, where speculation is all that it changed.
+    A bench in pairs goes before one by depth, and that before a tuning; of each kind the newest.
 
     :param path: of the benches' file
     :param build: as `engines/registry.engine_key` has it
@@ -36,8 +40,8 @@ def measured_mtp(path: str, build: str, model: str, settings: Mapping[str, Any])
 
     store = BenchStore(path, read_only=True)
     try:
-        runs = [each for each in store.runs() if each.state == "done" and each.kind in ("pair", "depth")]
-        for kept in sorted(runs, key=lambda each: each.kind != "pair"):  # the newest first, of each kind
+        runs = [each for each in store.runs() if each.state == "done" and each.kind in KINDS]
+        for kept in sorted(runs, key=lambda each: KINDS.index(each.kind)):  # the newest first, of each kind
             side = _mtp_side(kept)
             if side is not None and holds_for(side, build, model, settings):
                 found = _measured(store, kept)
@@ -51,6 +55,9 @@ def measured_mtp(path: str, build: str, model: str, settings: Mapping[str, Any])
 
 def _mtp_side(kept: KeptRun) -> BenchSide | None:
     """Return the side of a bench that drafted with MTP; None where it did not compare that with none."""
+    if kept.kind == TUNE:
+        return side_from_json(kept.spec["side"])
+
     if kept.kind == "pair":
         sides = [side_from_json(kept.spec["sides"][side]) for side in SIDES]
     else:
@@ -64,8 +71,14 @@ def _mtp_side(kept: KeptRun) -> BenchSide | None:
 
 
 def _measured(store: BenchStore, kept: KeptRun) -> MtpMeasurement | None:
-    if kept.kind == "depth":
-        return measured_by_depth(kept.id, kept.started_s, kept.result or {"series": ()})
+    result = kept.result or {}
+    if kept.kind == TUNE:
+        progress = tune_records.progress_of(store.events(kept.id))
+        return measured_by_tuning(f"tuning {kept.id}", kept.started_s, tune_records.spec_from_json(kept.spec), progress)
 
-    progress = progress_of([event_from_json(each) for each in store.events(kept.id)])
-    return measured_by_pair(kept.id, kept.started_s, spec_from_json(kept.spec), progress.measured)
+    if kept.kind == "depth":
+        return measured_by_depth(f"bench {kept.id} (by depth)", kept.started_s, result)
+
+    source = f"bench {kept.id}{' (under conditions)' if result.get('conditional') else ''}"
+    blocks = progress_of([event_from_json(each) for each in store.events(kept.id)])
+    return measured_by_pair(source, kept.started_s, spec_from_json(kept.spec), blocks.measured)

@@ -39,14 +39,13 @@ class MtpRatio:
     """The rate with MTP over the rate without, above 1 where MTP is faster.
 
     :param high: end of the interval, as `low`; None where each was measured once
-    :param with_tok_s: tokens a second, the mean; `without_tok_s` without MTP
+    :param figures: both, for people: `19.2 against 23.7 tok/s`
     """
 
     ratio: float
     low: float | None
     high: float | None
-    with_tok_s: float
-    without_tok_s: float
+    figures: str
 
     def is_lower(self, least: float) -> bool:
         """Return whether MTP is certainly slower, and by this share at least."""
@@ -58,9 +57,10 @@ class MtpRatio:
 
 @dataclass(frozen=True, slots=True)
 class MtpMeasurement:
-    """What one bench measured with MTP and without.
+    """What one bench or tuning measured with MTP and without.
 
     :param source: for people, `bench 12`
+    :param ratios: of a bench for decoding and prompts, of a tuning for turns
     :param when_s: Unix time
     :param draft_cost: of one draft, in plain steps; None where the bench does not tell it
     """
@@ -104,7 +104,7 @@ def mtp_and_none(arms: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
 
 
 def measured_by_pair(
-    run: int, when_s: float, spec: BenchSpec, blocks: Sequence[MeasuredBlock]
+    source: str, when_s: float, spec: BenchSpec, blocks: Sequence[MeasuredBlock]
 ) -> MtpMeasurement | None:
     """Return what a bench of two targets measured; None where they are no MTP and none, or before there are two pairs.
 
@@ -132,17 +132,17 @@ def measured_by_pair(
         ends = sorted(exp(value if mtp == "b" else -value) for value in (found.low, found.high))
         key = f"{metric}_tok_s"
         ratios[metric] = MtpRatio(
-            exp(found.mean if mtp == "b" else -found.mean), ends[0], ends[1], figures[mtp][key], plain[key]
+            exp(found.mean if mtp == "b" else -found.mean), ends[0], ends[1], _figures(figures[mtp][key], plain[key])
         )
 
     cost = None
     if "decode" in ratios:
         cost = draft_cost(ratios["decode"].ratio, figures[mtp]["tokens_per_step"], figures[mtp]["acceptance"])
 
-    return MtpMeasurement(f"bench {run}", when_s, ratios, cost)
+    return MtpMeasurement(source, when_s, ratios, cost)
 
 
-def measured_by_depth(run: int, when_s: float, result: Mapping[str, Any]) -> MtpMeasurement | None:
+def measured_by_depth(source: str, when_s: float, result: Mapping[str, Any]) -> MtpMeasurement | None:
     """Return what a bench by depth measured: medians over the depths, each of which was measured twice."""
     series = result["series"]
     arms = mtp_and_none([each.get("all_settings", {}) for each in series])
@@ -157,9 +157,10 @@ def measured_by_depth(run: int, when_s: float, result: Mapping[str, Any]) -> Mtp
         pairs = [(mtp, none) for mtp, none in rows if mtp and none]
         if pairs:
             ratio = median([mtp / none for mtp, none in pairs])
-            ratios[metric] = MtpRatio(ratio, None, None, median([a for a, _ in pairs]), median([b for _, b in pairs]))
+            medians = [median([pair[k] for pair in pairs]) for k in (0, 1)]
+            ratios[metric] = MtpRatio(ratio, None, None, _figures(*medians))
 
-    return MtpMeasurement(f"bench {run} (by depth)", when_s, ratios)
+    return MtpMeasurement(source, when_s, ratios)
 
 
 def draft_cost(ratio: float, tokens_per_step: float | None, acceptance: float | None) -> float | None:
@@ -201,14 +202,15 @@ def mtp_findings(found: MtpMeasurement, profile: str) -> tuple[MtpFinding, ...]:
     findings = []
     day = datetime.fromtimestamp(found.when_s, UTC).date()
     off = f"`orch profile set {profile} speculative.type=none`"
-    decode, prompt = found.ratios.get("decode"), found.ratios.get("prompt")
-    if decode is not None and decode.is_lower(1 - exp(-SAME_WITHIN)):
-        text = f"MTP is slower than none on this machine: {_rates(decode)}; {found.source}, {day}"
+    decode, prompt, turn = (found.ratios.get(metric) for metric in ("decode", "prompt", "turn"))
+    speed = decode or turn
+    if speed is not None and speed.is_lower(1 - exp(-SAME_WITHIN)):
+        text = f"MTP is slower than none on this machine: {_compared(speed)}; {found.source}, {day}"
         findings.append(MtpFinding("mtp_slower", text, off))
 
-    if prompt is not None and prompt.is_lower(LEAST_PROMPT_LOSS):
+    elif prompt is not None and prompt.is_lower(LEAST_PROMPT_LOSS):
         gained = f", while it decodes {_percent(decode.ratio)}" if decode is not None else ""
-        text = f"MTP makes prompts slower: {_rates(prompt)}{gained}; {found.source}, {day}"
+        text = f"MTP makes prompts slower: {_compared(prompt)}{gained}; {found.source}, {day}"
         hint = f"for long prompts with short answers, {off}; `orch tune {profile} --for agent` weighs both"
         findings.append(MtpFinding("mtp_slower_prompts", text, hint))
 
@@ -218,18 +220,21 @@ def mtp_findings(found: MtpMeasurement, profile: str) -> tuple[MtpFinding, ...]:
 def describe_gain(found: MtpMeasurement) -> str:
     """Return what was measured, for people."""
     day = datetime.fromtimestamp(found.when_s, UTC).date()
-    texts = {"decode": "MTP decodes {}", "prompt": "prompts {}"}
-    said = "; ".join(texts[metric].format(_rates(each)) for metric, each in found.ratios.items())
+    texts: Mapping[Metric, str] = {"decode": "MTP decodes {}", "prompt": "prompts {}", "turn": "{}"}
+    said = "; ".join(texts[metric].format(_compared(each)) for metric, each in found.ratios.items())
     return f"{said}; {found.source}, {day}"
 
 
-def _rates(found: MtpRatio) -> str:
+def _compared(found: MtpRatio) -> str:
     interval = ""
     if found.low is not None and found.high is not None:
         interval = f" ({_percent(found.low)} to {_percent(found.high)})"
 
-    rates = f"{shown(found.with_tok_s)} against {shown(found.without_tok_s)} tok/s"
-    return f"{rates}, {_percent(found.ratio)}{interval}"
+    return f"{found.figures}, {_percent(found.ratio)}{interval}"
+
+
+def _figures(with_tok_s: float, without_tok_s: float) -> str:
+    return f"{shown(with_tok_s)} against {shown(without_tok_s)} tok/s"
 
 
 def _percent(ratio: float) -> str:

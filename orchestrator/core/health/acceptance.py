@@ -103,7 +103,9 @@ def describe_low(history: AcceptanceHistory, temperature: float, gain: Gain | No
     :param source: of what `gain` goes by, for people
     """
     said = f"{100 * history.share:.0f} % of the last {history.drafts} drafts of MTP were right"
-    if temperature >= HIGH_TEMPERATURE:
+    if history.share >= LOW:
+        why = "too few for what a draft costs on this machine"
+    elif temperature >= HIGH_TEMPERATURE:
         why = f"at the profile's temperature, {temperature:g}, under 50 % is usual"
     else:
         why = f"few for the profile's temperature, {temperature:g}; clients may send a higher one"

@@ -117,7 +117,7 @@ class DraftWatch:
         elif news == "back":
             self._record("drafts_resumed", f"{run.launch.target}: drafts are counted again")
 
-        if drafts and accepted is not None and record.output_ms and (subject.gain is not None or _drafts_alone(run)):
+        if drafts and accepted is not None and record.output_ms and _can_be_judged(run, subject):
             answer = DraftedAnswer(drafts, accepted, record.output_tokens, record.output_ms)
             subject.acceptance, change = add_drafted(subject.acceptance, answer, subject.gain)
             if change == "low":
@@ -168,9 +168,15 @@ def _slower(run: EngineRun, measured: MtpMeasurement | None) -> list[str]:
     return [f"{each.message}; {each.hint} turns it off" for each in found if each.kind == "mtp_slower"]
 
 
-def _drafts_alone(run: EngineRun) -> bool:
-    """Return whether all drafts are MTP's: engines count those of n-grams with them, which cost next to nothing."""
-    return speculation_types(run.launch.profile.settings) == ("mtp",)
+def _can_be_judged(run: EngineRun, subject: DraftedInstance) -> bool:
+    """Return whether the share of right drafts tells more than what a bench has told already.
+
+    Without a bench all drafts have to be MTP's: engines count those of n-grams with them, which cost next to nothing.
+    """
+    if subject.gain is None:
+        return speculation_types(run.launch.profile.settings) == ("mtp",)
+
+    return not _slower(run, subject.measured)
 
 
 def _drafts_of(run: EngineRun, subject: DraftedInstance, record: Finished) -> tuple[int, int | None]:

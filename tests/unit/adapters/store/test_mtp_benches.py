@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from math import exp
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from orchestrator.core.bench.records import BenchSpec, event_to_json, spec_to_js
 from orchestrator.core.bench.workloads import CHAT
 from orchestrator.core.errors import OrchError
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.tune.records import TuneSpec, trial_to_json
+from orchestrator.core.tune.records import spec_to_json as spec_of_tuning
+from orchestrator.core.tune.search import TuneTrial
+from orchestrator.core.tune.space import Axis, AxisChoice, Space
+from orchestrator.core.tune.use import USES
 from tests.unit.core.bench.benches import PLAN, pairs
 
 BUILD, MODEL = "b1 ffffffffffff", "m.gguf:77:123456"
@@ -101,9 +107,8 @@ def test_what_was_broken_off_or_measured_of_other_settings_does_not_count(path: 
     assert found(path, {**SETTINGS, "context.size": 8192}) == ("bench 2", 0.8)
 
 
-def test_tunings_and_benches_of_an_older_orch_are_passed_over(path: str) -> None:
+def test_benches_of_an_older_orch_are_passed_over(path: str) -> None:
     store = BenchStore(path)
-    store.end(store.begin(1.7e9, TUNE, "p", {"side": {}}), "done", {})
     spec = spec_to_json(BenchSpec(PLAN, CHAT, 192, {each: side({}) for each in ("a", "b")}, (), {}))
     for each in spec["sides"].values():
         del each["all_settings"]
@@ -113,6 +118,25 @@ def test_tunings_and_benches_of_an_older_orch_are_passed_over(path: str) -> None
     store.end(store.begin(1.7e9, "depth", "p", {}), "done", {"series": [{"points": []}, {"points": []}]})
     store.close()
     assert found(path) is None
+
+
+def test_a_tuning_counts_where_no_bench_does(path: str) -> None:
+    drafts = Axis("drafts", "drafts", (AxisChoice("none", (("speculative.type", '"none"'),)), AxisChoice("3 mtp")), 1)
+    spec = TuneSpec(
+        "p", "e", USES["chat"], Space((drafts,)), 900.0, 20, 42, False, 4096, asdict(side(SETTINGS)), (), {}
+    )
+    store = BenchStore(path)
+    run = store.begin(1.7e9, TUNE, "p", spec_of_tuning(spec))
+    for point, log in (((1,), -1.0), ((0,), -0.5)):
+        store.add(run, trial_to_json(TuneTrial(point, "measured", (log,) * 5)))
+
+    store.end(run, "done", {})
+    store.close()
+    measured = measured_mtp(path, BUILD, MODEL, SETTINGS)
+    assert measured is not None and measured.source == "tuning 1"
+    assert measured.ratios["turn"].ratio == pytest.approx(exp(-0.5))
+    keep_depth(path, 70.0)
+    assert found(path) == ("bench 2 (by depth)", 0.7)
 
 
 def test_a_file_that_cannot_be_read_is_said(path: str) -> None:

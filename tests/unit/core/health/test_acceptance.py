@@ -71,6 +71,12 @@ def test_the_loss_is_said_where_it_was_measured() -> None:
     assert "`orch profile set p speculative.type=none`" in text
 
 
+def test_many_right_drafts_are_not_called_few_for_a_temperature() -> None:
+    gain = partial(gain_at, 0.9)
+    text = describe_low(after(*[answer(0.8)] * 12, gain=gain)[0], 0.2, gain, "bench 12", "p")
+    assert "80 % of the last 2400 drafts of MTP were right (too few for what a draft costs on this machine)" in text
+
+
 def test_else_it_is_said_to_be_unknown_and_how_it_is_measured() -> None:
     text = describe_low(after(*[answer(0.4)] * 12)[0], 0.2, None, "", "p")
     assert "whether that costs speed here is unknown" in text
