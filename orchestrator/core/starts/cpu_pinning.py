@@ -77,7 +77,7 @@ def pinning_of(settings: Mapping[str, Value], topology: Sequence[LogicalCpu]) ->
 
 def useful_pins(topology: Sequence[LogicalCpu]) -> dict[str, int]:
     """Return the values of `cpu.pin` that leave out CPUs of this machine, each another set, with how many stay."""
-    found: dict[str, int] = {}
+    found: dict[str, int] = {}  # by their number, as the fast ones are among those of all cores
     for pin in PINS:
         pinning = pinning_of({"cpu.pin": pin}, topology)
         if pinning is not None and 0 < len(pinning.cpus) < len(topology) and len(pinning.cpus) not in found.values():

@@ -163,7 +163,10 @@ def _pin(facts: TuneFacts) -> Axis:
     """Return the axis of CPUs: all, or some of them with a thread for each, whatever the axes of threads have."""
     now = str(facts.settings.get("cpu.pin", "none"))
     choices = []
-    for pin in dict.fromkeys(("none", *facts.pins, now)):
+    for pin in ("one_per_core", "none", "fast_cores"):  # each way of pinning is one step from none
+        if pin not in ("none", now, *facts.pins):
+            continue
+
         pairs = [("cpu.pin", _toml(pin))]
         if pin in facts.pins:
             count = str(facts.pins[pin])

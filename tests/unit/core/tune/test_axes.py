@@ -88,8 +88,14 @@ def test_cpus_are_an_axis_where_the_machine_has_a_choice_of_them() -> None:
     assert "pin" not in axes(CPU)
     assert "pin" not in axes(replace(HYBRID, devices=1, host_weights=False))
     pin = axes(HYBRID)["pin"]
-    assert [each.label for each in pin.choices] == ["none", "one_per_core", "fast_cores"]
+    assert [each.label for each in pin.choices] == ["one_per_core", "none", "fast_cores"]
     assert (now(pin), pin.choices[2].settings) == ("none", (("cpu.pin", '"fast_cores"'),))
+
+
+def test_each_set_of_cpus_is_one_step_from_none() -> None:
+    space = space_of(HYBRID, ())
+    at = [axis.name for axis in space.axes].index("pin")
+    assert {point[at] for point in space.neighbours(space.current, at)} == {0, 2}
 
 
 def test_another_set_of_cpus_has_a_thread_for_each_whatever_the_axes_of_threads_have() -> None:
@@ -99,7 +105,7 @@ def test_another_set_of_cpus_has_a_thread_for_each_whatever_the_axes_of_threads_
     found = space.settings(space.canonical(fast))
     assert (found["cpu.pin"], found["cpu.threads"], found["cpu.threads_batch"]) == ('"fast_cores"', "8", "8")
     pinned = replace(HYBRID, settings=settings(cpu__pin="fast_cores"))
-    assert [each.mutes for each in axes(pinned)["pin"].choices] == [(), ("threads", "threads_batch"), ()]
+    assert [each.mutes for each in axes(pinned)["pin"].choices] == [("threads", "threads_batch"), (), ()]
 
 
 def test_kernels_for_experts_are_the_forks_own() -> None:
