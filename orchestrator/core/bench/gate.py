@@ -19,16 +19,12 @@ PASSES: frozenset[GateSpeed] = frozenset({"fast_enough", "probably_fast_enough",
 """What a build is made current with."""
 
 
-NOISY = log1p(0.1)
-"""Half an interval from which on an estimate that it holds says nothing: a machine that was busy, and no build."""
-
-
 def judge_speed(blocks: Sequence[Block], tolerate_slower: float, most_blocks: int) -> GateSpeed:
     """Return what the blocks say of B's speed.
 
     `unknown` while the interval holds the limit and more blocks are to come. Where it still does at the end, the
-    estimate itself decides, and the answer is `probably` only. Not where the interval is so wide that the machine was
-    too busy to compare anything: a build as fast as the other one is not to be refused for that.
+    estimate itself decides, and the answer is `probably` only. Where the interval holds 0 as well, the machine was too
+    busy to tell a build as fast as the other one from one that is too slow: none is refused for that.
 
     :param blocks: in the order in which they were measured, in pairs
     :param tolerate_slower: share of A's rate, 0.03 for 3 %
@@ -51,4 +47,4 @@ def judge_speed(blocks: Sequence[Block], tolerate_slower: float, most_blocks: in
     if found.mean > limit:
         return "probably_fast_enough"
 
-    return "too_noisy" if (found.high - found.low) / 2 > NOISY else "probably_too_slow"
+    return "probably_too_slow" if found.high < 0 else "too_noisy"

@@ -40,6 +40,7 @@ def test_after_the_last_block_the_estimate_decides(new_over_old: float, expected
 
 def test_a_machine_that_was_too_busy_refuses_no_build() -> None:
     assert judge_speed(blocks(8, 0.8, 0.3), 0.03, 16) == "too_noisy"
+    assert judge_speed(blocks(8, 0.9, 0.13), 0.03, 16) == "too_noisy"  # as fast, or too slow: nobody can tell
     assert judge_speed(blocks(8, 0.2, 0.3), 0.03, 16) == "too_slow"  # this is seen through any noise
 
 
