@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from orchestrator.adapters.config.config_file import load_config
+from orchestrator.adapters.config.trial_profiles import is_trial_profile
 from orchestrator.adapters.hardware.cpu_energy import CpuEnergy
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.store.history import read_history
@@ -16,9 +18,10 @@ from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
 from orchestrator.core.energy.cost import CardPayback, ModelCost, card_paybacks, model_costs
 from orchestrator.core.energy.prices import CostConfig
-from orchestrator.core.energy.sharing import HOUR_S
+from orchestrator.core.energy.sharing import HOUR_S, IdleRecord
 from orchestrator.core.energy.text import assumptions, cost_lines, payback_lines
 from orchestrator.core.errors import UsageError
+from orchestrator.core.measure.request_stats import RequestRecord
 
 
 def run_cost(args: argparse.Namespace, since_s: float) -> int:
@@ -31,7 +34,8 @@ def run_cost(args: argparse.Namespace, since_s: float) -> int:
     paths, now_s = find_paths(), time.time()
     config = load_config(paths).cost
     records, idle = read_history(paths.history_file, since_s - HOUR_S)  # idle energy is kept by the hour
-    records = [each for each in records if each.started_s >= since_s]
+    records = [_in_its_row(each) for each in records if each.started_s >= since_s]
+    idle = [_in_its_row(each) for each in idle]
     costs = model_costs(records, idle, config)
     begins = [*(each.started_s for each in records), *(float(each.hour_s) for each in idle)]
     over_s = now_s - max(since_s, min(begins, default=now_s - 1))
@@ -58,6 +62,16 @@ def run_cost(args: argparse.Namespace, since_s: float) -> int:
         diagnostics.note(text)
 
     return exit_codes.OK
+
+
+TRIALS = "benches and tuning"
+
+Row = TypeVar("Row", RequestRecord, IdleRecord)
+
+
+def _in_its_row(record: Row) -> Row:
+    """Return a record with the name of its row: all the profiles of benches and tunings are one."""
+    return replace(record, profile=TRIALS) if is_trial_profile(record.profile or "") else record
 
 
 def _card_price(args: argparse.Namespace) -> float | None:

@@ -1,7 +1,7 @@
 """What requests cost here in electricity, and what APIs would ask for the same tokens. Pure.
 
-Only requests whose energy is known, and whose engine told its times, are compared: on both sides the same tokens. Idle
-energy is a cost of this machine alone, and kept apart.
+Only requests whose energy is known, and whose engine told what it computed, are compared: on both sides the same
+tokens. Idle energy is a cost of this machine alone, and kept apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ApiCost:
     """What an API would ask for the requests that are compared.
 
     :param cost: prompts, cached tokens and answers together
-    :param saved: that, less the electricity of the requests and of idle time; None without a price of electricity
+    :param saved: that, less the electricity of these requests and of idle time; None without a price of electricity
     """
 
     name: str
@@ -39,6 +39,7 @@ class ModelCost:
     """One profile's requests over a time; money is None without a price of electricity, and a rate without tokens.
 
     :param requests: all of them; `energy.requests` are compared
+    :param untold_j: of `untold_requests` more of known energy, which the engine told nothing of: most were broken off
     :param idle_j: while it was loaded and not asked, in `idle_s`; in `idle_unknown_s` more nobody knows
     :param prompt_per_million: electricity for a million tokens of prompts that were computed
     :param busy_cost: of the requests that are compared; None also when there are requests, and none can be
@@ -47,12 +48,15 @@ class ModelCost:
     profile: str
     requests: int
     energy: SplitEnergy
+    untold_requests: int
+    untold_j: float
     idle_j: float
     idle_s: float
     idle_unknown_s: float
     prompt_per_million: float | None
     output_per_million: float | None
     busy_cost: float | None
+    untold_cost: float | None
     idle_cost: float | None
     apis: tuple[ApiCost, ...]
 
@@ -97,6 +101,8 @@ def _model_cost(
     profile: str, records: Sequence[RequestRecord], idle: Sequence[IdleRecord], config: CostConfig
 ) -> ModelCost:
     energy = split_all(records)
+    joules = [each.energy_j for each in records if each.energy_j is not None]
+    untold_j = max(sum(joules) - energy.prompt_j - energy.output_j, 0.0) if len(joules) > energy.requests else 0.0
     idle_j = sum(each.idle_j for each in idle)
     known = energy.requests or not records
     busy_cost = _electricity(energy.prompt_j + energy.output_j, config) if known else None
@@ -111,12 +117,15 @@ def _model_cost(
         profile=profile,
         requests=len(records),
         energy=energy,
+        untold_requests=len(joules) - energy.requests,
+        untold_j=untold_j,
         idle_j=idle_j,
         idle_s=sum(each.idle_s for each in idle),
         idle_unknown_s=sum(each.unknown_s for each in idle),
         prompt_per_million=_per_million(energy.prompt_j, energy.prompt_tokens, config),
         output_per_million=_per_million(energy.output_j, energy.output_tokens, config),
         busy_cost=busy_cost,
+        untold_cost=_electricity(untold_j, config),
         idle_cost=idle_cost,
         apis=tuple(apis),
     )

@@ -56,7 +56,7 @@ def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
     """Return what the figures go by."""
     requests, compared = sum(each.requests for each in costs), sum(each.energy.requests for each in costs)
     found = [
-        f"{compared} of {requests} requests have known energy and times, and only these are compared",
+        f"{compared} of {_requests(requests)} compared: those of known energy of which the engine told what it computed",
         "energy is that of the cards, or of the processors for an engine without one; at the plug it is more",
         "between prompt and output it is divided by the engine's times for them",
         "`cached` is what the engine had in its own cache; an API's cache may hold more or less",
@@ -74,7 +74,7 @@ def _model_lines(cost: ModelCost, config: CostConfig) -> list[str]:
     idle += "" if cost.idle_cost is None else f", {_money(cost.idle_cost, config)}"
     idle += f"; of {_time(cost.idle_unknown_s)} more it is unknown" if cost.idle_unknown_s >= 1 else ""
     if not energy.requests:
-        found = [f"{cost.profile}: {cost.requests} requests, the energy of none of them is known"]
+        found = [f"{cost.profile}: {_requests(cost.requests)}, the energy of none of them is known"]
         return [*found, idle] if cost.idle_s else found
 
     rows: list[tuple[str, ...]] = [
@@ -95,7 +95,12 @@ def _model_lines(cost: ModelCost, config: CostConfig) -> list[str]:
     rows.append(
         ("tokens", *(f"{count:,}" for count in (energy.prompt_tokens, energy.cached_tokens, energy.output_tokens)), "")
     )
-    lines = [f"{cost.profile}: {energy.requests} of {cost.requests} requests", *_table(rows)]
+    lines = [f"{cost.profile}: {energy.requests} of {_requests(cost.requests)}", *_table(rows)]
+    if cost.untold_requests:
+        untold = _requests(cost.untold_requests)
+        text = f"  not compared: {_energy(cost.untold_j)} of {untold} of which the engine told nothing"
+        lines.append(text if cost.untold_cost is None else f"{text}, {_money(cost.untold_cost, config)}")
+
     if cost.idle_s or cost.idle_unknown_s:
         lines.append(idle)
 
@@ -119,6 +124,10 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _saved_a_day(payback: CardPayback, config: CostConfig) -> str:
     return f"{_money(payback.saved_a_day, config)} a day"
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count:,} requests"
 
 
 def _rate(joules: float, tokens: int) -> str:

@@ -58,7 +58,7 @@ class RequestStats:
     :param held_s: time in the queue, all requests together
     :param cached_share: of the prompts' tokens that were in an engine's cache, 0 to 1, over requests that tell it
     :param energy_requests: those whose energy is known; `energy_j` is of them together
-    :param prompt_j_per_token: of those of them whose engine told its times; as `output_j_per_token`
+    :param prompt_j_per_token: of those of them whose engine told what it computed; as `output_j_per_token`
     """
 
     name: str | None
@@ -136,7 +136,7 @@ def sum_requests(name: str | None, records: Sequence[RequestRecord]) -> RequestS
 class SplitEnergy:
     """The energy of requests, prompts and answers apart, J, with the tokens that it was used for.
 
-    :param requests: those whose energy is known and whose engine told its times
+    :param requests: those whose energy is known and whose engine told what it computed
     :param prompt_tokens: those that were computed; `cached_tokens` were not
     """
 
@@ -157,22 +157,29 @@ class SplitEnergy:
 
 
 def split_all(records: Iterable[RequestRecord]) -> SplitEnergy:
-    """Return the energy of requests, divided between prompt and answer by the engine's times for them."""
-    told = [each for each in records if each.energy_j is not None and (each.prompt_ms or 0) + (each.output_ms or 0) > 0]
-    prompt_j = [_prompt_energy(each) for each in told]
+    """Return the energy of requests, divided between prompt and answer."""
+    found = [(each, each.energy_j, _prompt_share(each)) for each in records]
+    told = [(each, joules, share) for each, joules, share in found if joules is not None and share is not None]
     return SplitEnergy(
         requests=len(told),
-        prompt_j=math.fsum(prompt_j),
-        output_j=math.fsum((each.energy_j or 0.0) - part_j for each, part_j in zip(told, prompt_j, strict=True)),
-        prompt_tokens=sum(each.prompt_tokens or 0 for each in told),
-        cached_tokens=sum(each.cached_tokens or 0 for each in told),
-        output_tokens=sum(each.output_tokens or 0 for each in told),
+        prompt_j=math.fsum(joules * share for _, joules, share in told),
+        output_j=math.fsum(joules * (1 - share) for _, joules, share in told),
+        prompt_tokens=sum(each.prompt_tokens or 0 for each, _, _ in told),
+        cached_tokens=sum(each.cached_tokens or 0 for each, _, _ in told),
+        output_tokens=sum(each.output_tokens or 0 for each, _, _ in told),
     )
 
 
-def _prompt_energy(record: RequestRecord) -> float:
+def _prompt_share(record: RequestRecord) -> float | None:
+    """Return the part of a request's energy that its prompt took, 0 to 1; None where the engine told nothing of it.
+
+    By the engine's times; all of it where only a prompt was computed, as for embeddings, which have no times.
+    """
     prompt_ms, output_ms = record.prompt_ms or 0.0, record.output_ms or 0.0
-    return (record.energy_j or 0.0) * prompt_ms / (prompt_ms + output_ms)
+    if prompt_ms + output_ms > 0:
+        return prompt_ms / (prompt_ms + output_ms)
+
+    return 1.0 if record.prompt_tokens and not record.output_tokens else None
 
 
 def sum_requests_by(field: str, records: Iterable[RequestRecord]) -> list[RequestStats]:

@@ -36,7 +36,8 @@ Settle = Callable[[float | None], None]
 class EnergyLook:
     """What a sample says about energy.
 
-    :param taken_s: monotonic, as `boot_s` since the boot
+    :param taken_s: monotonic
+    :param devices: by name, those that told something
     :param loaded: the devices that each loaded model is on
     """
 
@@ -83,9 +84,9 @@ class EnergyBook:
     def sampled(self, look: EnergyLook, underway: Sequence[RequestFacts]) -> None:
         """Share out what was used since the last sample, and settle the requests that ended before this one."""
         last, self._last = self._last, look
-        requests = {number: request for number, (request, _) in self._ended.items()}
         running = {each.id: _at_work(each, float("inf")) for each in underway if each.outcome == "running"}
-        requests.update((number, request) for number, request in running.items() if request is not None)
+        requests = {number: request for number, request in running.items() if request is not None}
+        requests.update((number, request) for number, (request, _) in self._ended.items())
         if last is None:  # what began before the first sample is never known as a whole
             self._joules = dict.fromkeys(requests)
         else:
@@ -95,7 +96,7 @@ class EnergyBook:
             _, settle = self._ended.pop(number)
             settle(self._joules.pop(number))
 
-        self._joules = {number: self._joules[number] for number in requests if number in self._joules}
+        self._joules = {number: joules for number, joules in self._joules.items() if number in requests}
 
     def _add(self, last: EnergyLook, look: EnergyLook, requests: Mapping[int, RequestAtWork]) -> None:
         """Add what was used between two samples to the requests and the models."""
@@ -179,6 +180,7 @@ def device_samples(
 
 
 def device_name(gpu: GpuReading) -> str:
+    """Return what a device is called in the book: its name for good, where it has one."""
     return gpu.uuid or f"gpu{gpu.index}"
 
 

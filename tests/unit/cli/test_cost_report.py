@@ -58,11 +58,22 @@ def test_money_and_energy_are_told_with_what_they_assume_and_nothing_is_missing(
     told = capsys.readouterr()
     assert told.err == ""
     lines = told.out.splitlines()
-    assert lines[0] == "qwen: 1 of 1 requests"
+    assert lines[0] == "qwen: 1 of 1 request"
     assert "  saved against api, idle time counted: 1.62 EUR" in lines  # 2.00 - 0.25 - 0.125
     assert "a card for 300.00 EUR, by the use of the last 2 days, all models together:" in lines
     assert any("paid after 189 million tokens" in line for line in lines)  # 300 / 1.75 times 1.1
-    assert "  1 of 1 requests have known energy and times, and only these are compared" in lines
+    assert "  1 of 1 request compared: those of known energy of which the engine told what it computed" in lines
+
+
+def test_the_profiles_of_benches_are_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [replace(ONE, profile=f"bench-{number:012x}") for number in (1, 2)]
+    record(*trials, ONE, idle=(replace(IDLE, profile=f"bench-{3:012x}"),))
+    assert cli.main(["stats", "--since", "7d", "--cost", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [(each["profile"], each["requests"], each["idle_j"]) for each in models] == [
+        ("benches and tuning", 2, 1.8e6),
+        ("qwen", 1, 0),
+    ]
 
 
 def test_scripts_get_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +93,7 @@ def test_what_is_not_known_is_said_with_what_to_do(capsys: pytest.CaptureFixture
     record(replace(ONE, energy_j=None))
     assert cli.main(["stats", "--since", "7d", "--cost"]) == 0
     told = capsys.readouterr()
-    assert told.out.splitlines()[0] == "qwen: 1 requests, the energy of none of them is known"
+    assert told.out.splitlines()[0] == "qwen: 1 request, the energy of none of them is known"
     assert "no energy is known: a card has to tell its energy or its power" in told.err
     assert "`electricity_per_kwh` in `[cost]`" in told.err and "no API price to compare with" in told.err
 

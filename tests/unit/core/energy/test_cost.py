@@ -51,6 +51,12 @@ def test_energy_of_a_request_is_divided_by_the_engines_times() -> None:
     assert (qwen.energy.prompt_j_per_token, qwen.energy.output_j_per_token) == (1.0, 6.0)
 
 
+def test_embeddings_have_no_times_and_are_prompts_alone() -> None:
+    embedded = replace(PROMPTS, prompt_ms=None, output_tokens=None, output_ms=None)
+    (qwen,) = model_costs([embedded], [], CONFIG)
+    assert (qwen.energy.prompt_j, qwen.energy.output_j, qwen.untold_requests) == (360_000.0, 0.0, 0)
+
+
 def test_a_card_is_paid_by_what_is_saved_as_on_paper() -> None:
     costs = model_costs([PROMPTS, MIXED, UNKNOWN], [IDLE], CONFIG)
     (card,) = card_paybacks(costs, CONFIG, card_price=720.0, over_s=2 * 86_400.0)
@@ -91,7 +97,7 @@ def test_without_a_price_of_electricity_energy_is_shown_and_no_money() -> None:
 def test_requests_of_unknown_energy_cost_an_unknown_amount_and_not_nothing() -> None:
     (qwen,) = model_costs([UNKNOWN], [replace(IDLE, idle_j=0.0, idle_s=0.0, unknown_s=60.0)], CONFIG)
     assert qwen.busy_cost is None and qwen.apis[0].saved is None
-    assert cost_lines([qwen], CONFIG) == ["qwen: 1 requests, the energy of none of them is known"]
+    assert cost_lines([qwen], CONFIG) == ["qwen: 1 request, the energy of none of them is known"]
 
 
 def test_a_model_that_was_loaded_and_never_asked_has_its_idle_cost() -> None:
@@ -99,6 +105,18 @@ def test_a_model_that_was_loaded_and_never_asked_has_its_idle_cost() -> None:
     assert (qwen.requests, qwen.busy_cost) == (0, 0.0)
     assert qwen.idle_cost == pytest.approx(0.06)
     assert qwen.apis[0].saved == pytest.approx(-0.06)
+
+
+def test_energy_of_requests_that_were_broken_off_is_told_and_compared_with_nothing() -> None:
+    gone = replace(
+        PROMPTS, outcome="client_gone", prompt_ms=None, output_ms=None, prompt_tokens=None, energy_j=36_000.0
+    )
+    (qwen,) = model_costs([PROMPTS, gone], [], CONFIG)
+    assert (qwen.requests, qwen.energy.requests, qwen.untold_requests) == (2, 1, 1)
+    assert qwen.busy_cost == pytest.approx(0.03)
+    assert "  not compared: 10 Wh of 1 request of which the engine told nothing, 0.0030 EUR" in cost_lines(
+        [qwen], CONFIG
+    )
 
 
 def test_requests_that_never_got_to_an_engine_cost_nothing_and_are_not_counted() -> None:
@@ -117,4 +135,4 @@ def test_a_person_reads_a_table_for_each_model() -> None:
         "  idle: 200 Wh in 10.0 h without a request, 0.060 EUR",
         "  saved against api, idle time counted: 0.66 EUR",
     ]
-    assert assumptions(costs, card=True)[0].startswith("2 of 3 requests have known energy")
+    assert assumptions(costs, card=True)[0].startswith("2 of 3 requests compared")

@@ -76,3 +76,15 @@ def test_groups_are_named_by_the_field_and_the_busiest_comes_first() -> None:
         ("ik-fork", 1),
     ]
     assert {each.name for each in sum_requests_by("build", records)} == {"b1", "b2"}
+
+
+def test_energy_is_summed_over_requests_that_know_it_and_divided_over_those_that_tell_their_times() -> None:
+    told = replace(ONE, prompt_ms=250.0, output_ms=750.0, energy_j=440.0)  # 100 tokens in, 11 out
+    usage = sum_requests("x", [told, replace(told, prompt_tokens=None, prompt_ms=None, output_ms=None), ONE])
+    assert (usage.energy_requests, usage.energy_j) == (2, 880.0)
+    assert (usage.prompt_j_per_token, usage.output_j_per_token) == (1.1, 30.0)
+
+
+def test_without_known_energy_there_is_none_and_not_nothing() -> None:
+    usage = sum_requests("x", [ONE])
+    assert (usage.energy_requests, usage.energy_j, usage.output_j_per_token) == (0, None, None)
