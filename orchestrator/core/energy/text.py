@@ -56,7 +56,7 @@ def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
     """Return what the figures go by."""
     requests, compared = sum(each.requests for each in costs), sum(each.energy.requests for each in costs)
     found = [
-        f"{compared} of {_requests(requests)} compared: those of known energy of which the engine told what it computed",
+        f"{compared} of {_requests(requests)} compared: their energy is known, and what was computed",
         "energy is that of the cards, or of the processors for an engine without one; at the plug it is more",
         "between prompt and output it is divided by the engine's times for them",
         "`cached` is what the engine had in its own cache; an API's cache may hold more or less",

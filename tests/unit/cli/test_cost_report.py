@@ -62,7 +62,7 @@ def test_money_and_energy_are_told_with_what_they_assume_and_nothing_is_missing(
     assert "  saved against api, idle time counted: 1.62 EUR" in lines  # 2.00 - 0.25 - 0.125
     assert "a card for 300.00 EUR, by the use of the last 2 days, all models together:" in lines
     assert any("paid after 189 million tokens" in line for line in lines)  # 300 / 1.75 times 1.1
-    assert "  1 of 1 request compared: those of known energy of which the engine told what it computed" in lines
+    assert "  1 of 1 request compared: their energy is known, and what was computed" in lines
 
 
 def test_the_profiles_of_benches_are_one_row(capsys: pytest.CaptureFixture[str]) -> None:
