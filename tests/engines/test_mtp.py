@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,23 @@ def test_upstream_cannot_chain_mtp_with_a_draft_model(upstream: Engine, tmp_path
     with started(upstream, tmp_path, "-m", mtp, *words) as server:
         assert server.process.wait(60) == 1
         assert "failed to create MTP context" in server.text()
+
+
+def test_a_build_that_ignores_the_head_is_not_ready(upstream: Engine, tmp_path: Path) -> None:
+    """It takes the flags and drops them; it answers, so that only the missing drafts tell."""
+    words = "--spec-type|--spec-draft-n-max|--spec-draft-p-min"
+    program = tmp_path / "llama-server"
+    program.write_text(
+        "#!/bin/bash\nkept=()\nwhile (( $# )); do\n"
+        f'  case "$1" in {words}) shift ;; *) kept+=("$1") ;; esac\n  shift\ndone\n'
+        f'exec {shlex.quote(upstream.path)} "${{kept[@]}}"\n'
+    )
+    program.chmod(0o755)
+    with new_home() as home:
+        add(home, upstream, "qwen35moe")
+        home.env["ORCH_ENGINE_UPSTREAM"] = str(program)
+        done = home.orch("up", "known", check=False)
+        assert done.returncode != 0
+        assert "3 answers were made without a single draft" in done.stderr, done.stderr
+        assert "this build ignores the head" in done.stderr
+        assert "speculative.type=none" in done.stderr
