@@ -135,7 +135,7 @@ def check_mtp(profile: EngineProfile, parts: tuple[GgufHeader, ...]) -> None:
         given = f"`orch profile set {profile.name} speculative.draft_model={shlex.quote(head)}`" if head else ""
         raise UsageError(
             f"profile `{profile.name}` asks for MTP, and the model has no MTP head",
-            details=(_missing_head(parts), *((f"{head}: its head, by name and header",) if head else ())),
+            details=(_missing_head(parts), *((f"{head}: a head of its width lies beside it",) if head else ())),
             hint=given
             or "take a file that keeps the MTP layers, name the head's own file as speculative.draft_model, or"
             f" `orch profile set {profile.name} speculative.type=none`",

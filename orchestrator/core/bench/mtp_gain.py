@@ -207,7 +207,6 @@ def mtp_findings(found: MtpMeasurement, profile: str) -> tuple[MtpFinding, ...]:
     if speed is not None and speed.is_lower(1 - exp(-SAME_WITHIN)):
         text = f"MTP is slower than none on this machine: {_compared(speed)}; {found.source}, {day}"
         findings.append(MtpFinding("mtp_slower", text, off))
-
     elif prompt is not None and prompt.is_lower(LEAST_PROMPT_LOSS):
         gained = f", while it decodes {_percent(decode.ratio)}" if decode is not None else ""
         text = f"MTP makes prompts slower: {_compared(prompt)}{gained}; {found.source}, {day}"

@@ -257,9 +257,10 @@ def contradicts_itself(detail: str) -> Failure:
     )
 
 
-def no_drafts(answers: int, evidence: str | None = None) -> Failure:
+def no_drafts(profile: str, answers: int, evidence: str | None = None) -> Failure:
     """Return the failure of an engine that was to draft with MTP and answered without a single draft.
 
+    :param profile: that asks for it
     :param evidence: the line of its log that says why; None where none does
     """
     why = "" if evidence else "; its log does not say why: this build ignores the head"
@@ -270,5 +271,5 @@ def no_drafts(answers: int, evidence: str | None = None) -> Failure:
         action="give_up",
         phase="none",
         hint="take a newer build (`orch engines update`) or the other engine, or"
-        " `orch profile set NAME speculative.type=none`",
+        f" `orch profile set {profile} speculative.type=none`",
     )

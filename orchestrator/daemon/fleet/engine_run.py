@@ -125,7 +125,8 @@ class EngineRun:
             return diagnosed_failure(found)
 
         told = self.log_cursor.activity.degraded
-        return no_drafts(answers, next((told[kind] for kind in OF_SPECULATION if kind in told), None))
+        why = next((told[kind] for kind in OF_SPECULATION if kind in told), None)
+        return no_drafts(self.launch.target.profile, answers, why)
 
     def stopped(self) -> bool:
         """Return whether the process is stopped by a signal or a debugger."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.engine_probe import Canary, EngineProbe, Generation
 from orchestrator.core.fleet.lifecycle_states import Failure
-from orchestrator.core.fleet.readiness import no_drafts, refused_canary, unanswered_canary, wrong_answers
+from orchestrator.core.fleet.readiness import refused_canary, unanswered_canary, wrong_answers
 from orchestrator.core.health.canary import compare_answers
 from orchestrator.core.health.outcomes import outcome_of_question
 
@@ -69,19 +69,19 @@ async def send_canary(
     reranking: bool,
     mtp: bool,
     drafts_in_log: Callable[[], int],
+    undrafted: Callable[[int], Failure],
     timeout_s: float,
     context_tokens: int | None = None,
     ubatch: int = DEFAULT_UBATCH,
     proven: bool = False,
-    undrafted: Callable[[int], Failure] = no_drafts,
 ) -> Failure | None:
     """Ask for real answers; with MTP, until drafts were really counted.
 
     :param drafts_in_log: drafts that the engine's log has counted so far (builds that do not say so in their answers)
+    :param undrafted: returns the failure of so many answers without a draft
     :param timeout_s: of each question; a process that is stopped right here answers none
     :param context_tokens: of one slot; None when the engine did not tell
     :param ubatch: tokens that one batch holds
-    :param undrafted: returns the failure of so many answers without a draft
     :param proven: the same has answered all of it before: one short answer will do, and without it all is asked again
     :return: None when it answered
     """

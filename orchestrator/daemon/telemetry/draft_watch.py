@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio.to_thread
@@ -45,7 +45,7 @@ class DraftedInstance:
 
     :ivar logged: drafts, and right ones, that its log had counted at the end of the last answer
     :ivar measured: what a bench measured for its settings, build and model; None where none did
-    :ivar seen: the benches' file when it was read last; `None` before that
+    :ivar seen: stamps of the benches' file and its log when they were read last; None before that
     """
 
     drafting: DraftHistory = field(default_factory=DraftHistory)
@@ -138,7 +138,7 @@ class DraftWatch:
         if subject.drafting.lost:
             parts.append(_no_drafts(subject.drafting))
 
-        if subject.acceptance.low:
+        if subject.acceptance.low and _can_be_judged(run, subject):
             parts.append(_low(run, subject))
 
         return "; ".join(parts) or None
@@ -155,6 +155,7 @@ class DraftWatch:
 
         before, after = _slower(run, subject.measured), _slower(run, measured)
         subject.measured = measured
+        subject.acceptance = replace(subject.acceptance, low=False)  # the next answer is judged by what is known now
         if after != before:
             for each in after:
                 self._record("mtp_slower", f"{run.launch.target}: {each}")
@@ -169,10 +170,13 @@ def _slower(run: EngineRun, measured: MtpMeasurement | None) -> list[str]:
 
 
 def _can_be_judged(run: EngineRun, subject: DraftedInstance) -> bool:
-    """Return whether the share of right drafts tells more than what a bench has told already.
+    """Return whether the share of right drafts tells more than what a bench tells, or has told already.
 
-    Without a bench all drafts have to be MTP's: engines count those of n-grams with them, which cost next to nothing.
+    Without one all drafts have to be MTP's: engines count those of n-grams with them, which cost next to nothing.
     """
+    if is_trial_profile(run.launch.target.profile):
+        return False
+
     if subject.gain is None:
         return speculation_types(run.launch.profile.settings) == ("mtp",)
 

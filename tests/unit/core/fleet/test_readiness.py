@@ -138,9 +138,9 @@ def test_another_engine_than_the_one_started_is_named(
 def test_a_canary_without_an_answer_may_pass_and_one_without_drafts_does_not() -> None:
     assert unanswered_canary("timed out").action == "restart"
     assert "timed out" in unanswered_canary("timed out").message
-    assert no_drafts(3).action == "give_up"
-    assert "3 answers" in no_drafts(3).message and "this build ignores the head" in no_drafts(3).message
-    told = no_drafts(3, "W context type MTP requested but model doesn't contain MTP layers")
+    assert no_drafts("p", 3).action == "give_up"
+    assert "3 answers" in no_drafts("p", 3).message and "this build ignores the head" in no_drafts("p", 3).message
+    told = no_drafts("p", 3, "W context type MTP requested but model doesn't contain MTP layers")
     assert told.evidence is not None and "ignores" not in told.message
 
 

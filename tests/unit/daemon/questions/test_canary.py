@@ -59,6 +59,7 @@ async def sent(scripted: Scripted, **more: Any) -> Failure | None:
     server = await asyncio.start_server(scripted, "127.0.0.1", 0)
     probe = EngineProbe("127.0.0.1", server.sockets[0].getsockname()[1], None)
     wanted = {"embeddings": False, "reranking": False, "mtp": False, "drafts_in_log": lambda: 0, "timeout_s": 5.0}
+    wanted["undrafted"] = lambda answers: no_drafts("p", answers)
     try:
         return await send_canary(probe, **{**wanted, **more})
     finally:
@@ -171,7 +172,7 @@ async def test_with_mtp_drafts_have_to_be_counted() -> None:
     failure = await sent(Scripted(lambda path, body: text(" a")), mtp=True)
     assert failure is not None and "without a single draft" in failure.message
     why = await sent(
-        Scripted(lambda path, body: text(" a")), mtp=True, undrafted=lambda answers: no_drafts(answers, "a line")
+        Scripted(lambda path, body: text(" a")), mtp=True, undrafted=lambda answers: no_drafts("p", answers, "a line")
     )
     assert why is not None and why.evidence == "a line"
 

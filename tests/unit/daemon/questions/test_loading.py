@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.engine_probe import EngineProbe
 from orchestrator.core.dialect.capabilities import Kind
 from orchestrator.core.fleet.lifecycle_states import Failure
-from orchestrator.core.fleet.readiness import LoadingLook
+from orchestrator.core.fleet.readiness import LoadingLook, no_drafts
 from orchestrator.daemon.questions.canary import send_canary
 from orchestrator.daemon.questions.loading import check_identity, watch_loading
 
@@ -78,6 +78,7 @@ async def test_a_canary_that_nobody_answers_has_an_end(mute: int, kind: str) -> 
                 reranking=kind == "reranking",
                 mtp=False,
                 drafts_in_log=lambda: 0,
+                undrafted=lambda answers: no_drafts("p", answers),
                 timeout_s=0.2,
             )
     finally:

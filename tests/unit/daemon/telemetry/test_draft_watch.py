@@ -133,6 +133,25 @@ async def test_a_chain_is_judged_only_where_its_cost_was_measured(
     assert watched.kinds == ["drafts_wrong"] and "that loses" in watched.notice and "(by bench 1)" in watched.notice
 
 
+async def test_drafts_that_were_called_wrong_are_judged_anew_once_their_cost_is_known(
+    bench_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(bench_file, drafting_run())
+    watched.answers(30, 0.4)
+    keep_pair(bench_file, 140.0, right=0.5)  # a draft costs next to nothing
+    await read_benches(watched, monkeypatch)
+    watched.answers(30, 0.4)
+    assert watched.kinds == ["drafts_wrong"] and watched.notice == ""
+
+
+async def test_the_profile_of_a_bench_is_told_nothing(bench_file: str) -> None:
+    run = drafting_run()
+    run.launch = replace(run.launch, target=replace(run.launch.target, profile="bench-0123456789ab"))
+    watched = Watched(bench_file, run)
+    watched.answers(30, 0.2)
+    assert watched.notice == "" and not watched.events
+
+
 async def test_drafts_that_stop_are_said(bench_file: str) -> None:
     watched = Watched(bench_file, drafting_run())
     watched.answers(3, 0.7)
@@ -146,11 +165,12 @@ async def test_mtp_that_a_bench_measured_to_be_slower_is_said_with_the_command(
     bench_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(bench_file, drafting_run())
+    watched.answers(30, 0.4)
     keep_pair(bench_file, 80.0, right=0.5)
     await read_benches(watched, monkeypatch)
     watched.answers(30, 0.4)  # that they cost too much is said already
     name = watched.run.launch.target.profile
-    assert watched.kinds == ["mtp_slower"] and watched.changes == 1
+    assert watched.kinds == ["drafts_wrong", "mtp_slower"] and "unknown" not in watched.notice
     assert "MTP is slower than none on this machine" in watched.notice and "bench 1" in watched.notice
     assert f"`orch profile set {name} speculative.type=none`" in watched.notice
 
