@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from orchestrator.adapters.hardware.cpu_topology import read_topology
 from orchestrator.adapters.hardware.disk_speed import DiskNotMeasured, measure_disk
-from orchestrator.adapters.hardware.memory_speed import measure_memory, physical_cores
+from orchestrator.adapters.hardware.memory_speed import measure_memory
 from orchestrator.adapters.hardware.nvidia_driver import pcie_links
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore, machine_name
@@ -27,6 +28,7 @@ from orchestrator.core.setup.machine_speed import (
     judge_profile,
 )
 from orchestrator.core.setup.memory_modules import MemoryModule, memory_modules
+from orchestrator.core.starts.cpu_pinning import pinning_of
 from orchestrator.engines.plan import devices_used, gather, measure_devices, measure_host
 from orchestrator.engines.plan_target import PlanTarget, find_target
 
@@ -63,7 +65,8 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
         disk_gb_s, finding = _disk(target)
         findings.append(finding)
 
-    memory = measure_memory(_threads_of(target), lambda: refuse_while_used(paths))
+    threads, cpus = _threads_of(target)
+    memory = measure_memory(threads, lambda: refuse_while_used(paths), cpus=cpus)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     SpeedStore(paths.speeds_file).record_host(HostSpeed(memory.best, memory.readers, when, machine_name()))
     findings += judge_memory(memory, read_modules())
@@ -110,10 +113,17 @@ def read_modules(table: str = DMI_TABLE) -> tuple[MemoryModule, ...] | None:
         return ()
 
 
-def _threads_of(target: PlanTarget | None) -> int:
-    """Return the threads with which the engine generates: the profile's, else a thread for each core."""
-    told = target.profile.settings.get("cpu.threads") if target is not None else None
-    return told if isinstance(told, int) else physical_cores(os.sched_getaffinity(0))
+def _threads_of(target: PlanTarget | None) -> tuple[int, tuple[int, ...]]:
+    """Return the threads with which the engine generates, and the CPUs that it is bound to, empty for none.
+
+    Both engines start a thread for each core unless they are told.
+    """
+    settings = target.profile.settings if target is not None else {}
+    topology, told = read_topology(), settings.get("cpu.threads")
+    pinning = pinning_of(settings.get("cpu.pin"), told, topology)
+    cpus = pinning.cpus if pinning is not None else ()
+    cores = len(cpus) or len({cpu.core for cpu in topology}) or len(os.sched_getaffinity(0))
+    return told if isinstance(told, int) else cores, cpus
 
 
 def _disk(target: PlanTarget) -> tuple[float | None, CheckResult]:

@@ -5,13 +5,14 @@ reads, with vector instructions, and ctypes holds no interpreter lock meanwhile.
 reads several times as fast as one core gets from memory, so it is not what limits; `memchr`, with one stream instead of
 two, read a fifth slower from memory. `python -m benchmarks.host_read` measures that, and compares it with sysbench.
 The buffers have pages of 4 KiB, as a mapped model has, where the machine does not make all pages huge. Threads are
-bound to no processor, as the engines' are not. A copy would count bytes that are written as well, and moves fewer.
+bound to CPUs as far as the engine would be. A copy would count bytes that are written as well, and moves fewer.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
 from collections.abc import Callable, Collection
 from time import monotonic, perf_counter, sleep
@@ -29,33 +30,13 @@ PIECE_BYTES = 8 * MIB
 
 SECONDS = 5.0
 _LOOK_S = 0.1
-_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/{}"
-
-
-def physical_cores(allowed: Collection[int], topology: str = _TOPOLOGY) -> int:
-    """Return on how many cores these processors are: both engines start as many threads unless they are told.
-
-    :param topology: pattern of the files that tell a processor's package and core
-    """
-    return len({_core_of(number, topology) for number in allowed})
-
-
-def _core_of(number: int, topology: str) -> tuple[str, str]:
-    """Return a processor's package and core; where the kernel does not tell, it is a core of its own."""
-    try:
-        with (
-            open(topology.format(number, "physical_package_id"), encoding="ascii") as package,
-            open(topology.format(number, "core_id"), encoding="ascii") as core,
-        ):
-            return package.read().strip(), core.read().strip()
-    except OSError:
-        return "", str(number)
 
 
 def measure_memory(
     threads: int,
     may_go_on: Callable[[], None] = lambda: None,
     *,
+    cpus: Collection[int] = (),
     seconds: float = SECONDS,
     total_mib: int = TOTAL_MIB,
     least_mib: int = LEAST_MIB,
@@ -63,6 +44,7 @@ def measure_memory(
     """Read memory for some seconds. Blocks.
 
     :param threads: as many as the engine would use; more than there are processors share them
+    :param cpus: that the threads may run on, as with `cpu.pin`; empty for any
     :param may_go_on: asked ten times a second; what it raises ends the reading, and is raised here
     :raises OrchError: when there is not enough free memory for the buffers
     """
@@ -72,6 +54,9 @@ def measure_memory(
     ends: list[list[float]] = [[] for _ in range(threads)]
 
     def read(index: int) -> None:
+        if cpus:
+            os.sched_setaffinity(0, cpus)  # 0 is this thread, not the process
+
         with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as buffer:
             _read_pieces(buffer, ready, go, stop, ends[index])
 

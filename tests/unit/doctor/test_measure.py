@@ -70,7 +70,7 @@ def test_figures_are_for_the_profile_and_kept_for_forecasts(paths: Paths, monkey
     daemon_says(monkeypatch, None)
     asked: list[int] = []
 
-    def memory(threads: int, _: object) -> ReadSpeed:
+    def memory(threads: int, _: object, **__: object) -> ReadSpeed:
         asked.append(threads)
         return ReadSpeed(31.0, 30.0, threads)
 
