@@ -63,6 +63,20 @@ class MemoryStatus(TypedDict):
     measured_mib: float | None
 
 
+class PageCacheStatus(TypedDict):
+    """How much of the model that an engine reads from host memory is in the page cache, MiB; of its experts likewise.
+
+    `resident_mib` is null where the kernel does not tell. `where` says which layers that is; empty where the engine
+    placed them itself: then all that it has mapped counts.
+    """
+
+    part_mib: int
+    resident_mib: int | None
+    experts_mib: int
+    experts_resident_mib: int | None
+    where: str
+
+
 class UnloadedStatus(TypedDict):
     """What was unloaded because nobody used it, and since when that is (RFC 3339)."""
 
@@ -141,12 +155,14 @@ class Status(TypedDict):
     unloaded: UnloadedStatus | None
     instances: list[InstanceStatus]
     lease: LeaseStatus | None
+    page_cache: PageCacheStatus | None
 
 
 """The answer of `orch status --json`.
 
 `since` is when `state` was entered, RFC 3339; `stale` lists what the profile's text says differently by now; `notice`
-is what is worth knowing of an engine that serves: that it has become slow, say. All but `instances`, `gpus` and
+is what is worth knowing of an engine that serves: that it has become slow, say. `page_cache` is null for a model that
+is not mapped. All but `instances`, `gpus` and
 `gateway` is about the one in focus; `instances` has all, the one in focus first.
 """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from orchestrator.api.types import InstanceStatus, MemoryStatus, SwitchResult, TargetName
+    from orchestrator.api.types import InstanceStatus, MemoryStatus, PageCacheStatus, SwitchResult, TargetName
     from orchestrator.core.fleet.state_summary import StateName
 
 STATE_SYMBOLS: dict[StateName, str] = {
@@ -94,6 +94,18 @@ def memory_texts(rows: Sequence[MemoryStatus]) -> list[str]:
     """Return what an engine takes, a line for each place; beside what was read otherwise, its plan."""
     places = dict.fromkeys(row["place"] for row in rows)
     return [_place_text(place, [row for row in rows if row["place"] == place]) for place in places]
+
+
+def page_cache_text(row: PageCacheStatus) -> str:
+    """Return how much of the host's part of a model is in the page cache, and of its experts."""
+    if row["resident_mib"] is None:
+        return f"{row['part_mib']} MiB are mapped: the kernel tells nobody but the file's owner what is there"
+
+    text = f"{row['resident_mib']} of {row['part_mib']} MiB that the host reads"
+    if row["experts_mib"] and row["experts_resident_mib"] is not None:
+        text += f", experts {row['experts_resident_mib']} of {row['experts_mib']}"
+
+    return f"{text} ({row['where']})" if row["where"] else text
 
 
 def _place_text(place: str, rows: Sequence[MemoryStatus]) -> str:

@@ -121,6 +121,15 @@ def _rss_bytes(pids: Iterable[int]) -> int:
     return total
 
 
+def process_reads(pid: int) -> tuple[int, int] | None:
+    """Return the bytes that a process had read from storage, and its major page faults; None where nothing tells."""
+    counts, data = _io_counts(pid), linux.read_proc(f"/proc/{pid}/stat")
+    if counts is None or "read_bytes" not in counts or not data:
+        return None
+
+    return counts["read_bytes"], int(data[data.rindex(b")") + 2 :].split()[9])  # majflt, proc_pid_stat(5)
+
+
 def _io_counts(pid: int) -> dict[str, int] | None:
     data = linux.read_proc(f"/proc/{pid}/io")
     if not data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.api.types import AttemptStatus, InstanceStatus, LeaseStatus, Status
-from orchestrator.api.wording import STATE_SYMBOLS, instance_state, instance_use, memory_texts
+from orchestrator.api.wording import STATE_SYMBOLS, instance_state, instance_use, memory_texts, page_cache_text
 
 
 def lines(status: Status) -> Iterator[str]:
@@ -67,6 +67,10 @@ def lines(status: Status) -> Iterator[str]:
 
     for text in memory_texts(status.get("memory", [])):
         yield f"  memory    {text}"
+
+    page_cache = status.get("page_cache")
+    if page_cache is not None:
+        yield f"  cached    {page_cache_text(page_cache)}"
 
     if len(status["attempts"]) > 1 or status["state"] in ("failed", "backoff"):
         yield "  attempts"

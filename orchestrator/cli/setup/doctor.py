@@ -95,7 +95,7 @@ def _show(findings: tuple[CheckResult, ...]) -> None:
 
 
 def _checks() -> dict[str, Check]:
-    from orchestrator.doctor import files, machine, speculation, speed
+    from orchestrator.doctor import files, machine, running, speculation, speed
 
     return {
         "orch": machine.check_orch,
@@ -114,4 +114,5 @@ def _checks() -> dict[str, Check]:
         "mtp": speculation.check_mtp,
         "speed": speed.check_speed,
         "service": machine.check_service,
+        "running": running.check_running,
     }

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
-from orchestrator.api.types import AttemptStatus, GatewayStatus, GpuStatus, LeaseStatus, Status, UnloadedStatus
+from orchestrator.api.types import (
+    AttemptStatus,
+    GatewayStatus,
+    GpuStatus,
+    LeaseStatus,
+    PageCacheStatus,
+    Status,
+    UnloadedStatus,
+)
 from orchestrator.api.wording import counted
 from orchestrator.core.errors import OrchError, TimedOutError
 from orchestrator.core.fleet.lifecycle_states import Attempt, Draining, StartRecord, Stopped, describe, instance_of
@@ -27,6 +35,10 @@ COMPARE_S = 2.0
 """For the profile to be read: nobody waits longer for a status, whatever its disk does."""
 
 
+async def _no_page_cache(instance: str | None) -> PageCacheStatus | None:
+    return None
+
+
 class StatusBuilder:
     """Builds the status.
 
@@ -34,6 +46,7 @@ class StatusBuilder:
     :param abandoned: how many slots of the engine work for clients that are gone
     :param waiting: how many requests wait for a profile, and since when, by profile
     :param idle_s: seconds since the last request of a profile; None where it had none
+    :param page_cache: how much of an instance's model is in the page cache; may take two seconds
     :param lease: who tries other targets, or was interrupted while he did
     :ivar gateway_url: where clients reach the gateway
     :ivar residents: builds the rows of `instances`
@@ -55,6 +68,7 @@ class StatusBuilder:
         waiting: Callable[[], Mapping[str, tuple[int, float]]] = dict,
         idle_s: Callable[[str], float | None] = lambda profile: None,
         lease: Callable[[], LeaseStatus | None] = lambda: None,
+        page_cache: Callable[[str | None], Awaitable[PageCacheStatus | None]] = _no_page_cache,
     ) -> None:
         self._owner = owner
         self._runs = runs
@@ -68,11 +82,12 @@ class StatusBuilder:
         self.clock = clock
         self._abandoned = abandoned
         self._lease = lease
+        self._page_cache = page_cache
         self.residents = ResidentRows(owner, runs, traffic, waiting, clock, idle_s)
         self._comparing = False
 
     def status(self) -> Status:
-        """Return the status without the devices, and without what has changed in the profile's text."""
+        """Return the status without the devices, the page cache, and what has changed in the profile's text."""
         published = self._owner.published.value
         fleet = published.fleet
         state = fleet.state
@@ -115,6 +130,7 @@ class StatusBuilder:
             else None,
             instances=self.residents.rows(),
             lease=self._lease(),
+            page_cache=None,
         )
 
     def progress(self) -> str:
@@ -139,8 +155,9 @@ class StatusBuilder:
         return f"{text}; waiting for {' and '.join(waits)} (`orch switch --now` cuts them)" if waits else text
 
     async def full_status(self) -> Status:
-        """Return the status with the devices, and with what has changed in the profile's text."""
+        """Return the status with the devices and the page cache, and with what has changed in the profile's text."""
         status = self.status()
+        status["page_cache"] = await self._page_cache(instance_of(self._owner.fleet.state))
         status["stale"] = list(await self.stale())
         readings = await anyio.to_thread.run_sync(self._gpus.read)
         status["gpus"] = gpu_status(readings)

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import anyio.to_thread
 
-from orchestrator.adapters.hardware.host import Residency
+from orchestrator.adapters.hardware.page_cache import Residency
 from orchestrator.api.top_frames import (
     GpuFigures,
     HostFigures,

@@ -70,6 +70,7 @@ from orchestrator.daemon.residency.leases import Leases
 from orchestrator.daemon.residency.memory_looks import MemoryLooks
 from orchestrator.daemon.residency.residency import ResidencyKeeper
 from orchestrator.daemon.residency.usage import UsageBook
+from orchestrator.daemon.telemetry.cold_read_watch import ColdReadWatch
 from orchestrator.daemon.telemetry.draft_watch import DraftWatch
 from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.exporter import Exporter
@@ -199,6 +200,9 @@ class Daemon:
         drafts = DraftWatch(owner, runs, self._paths.bench_file, self._event_log.add, router.refresh)
         ledger.subscribe(drafts.finished)
         core.start("draft watch", drafts.run)
+        cold_reads = ColdReadWatch(self._paths, owner, runs, dispatcher, self._event_log.add, router.refresh)
+        ledger.subscribe(cold_reads.finished)
+        core.start("cold read watch", cold_reads.run)
         telemetry = Telemetry(
             self._paths, owner, runs, dispatcher, self._gpus, memory, self._energy, dispatcher.underway, self._keep
         )
@@ -206,7 +210,7 @@ class Daemon:
         core.start("telemetry", telemetry.run)
 
         def notice_of(instance: str | None) -> str | None:
-            notices = (runs.notice(instance), slowdown.notice(instance), drafts.notice(instance))
+            notices = (watch.notice(instance) for watch in (runs, slowdown, drafts, cold_reads))
             return "; ".join(filter(None, notices)) or None
 
         def abandoned() -> int:
@@ -226,6 +230,7 @@ class Daemon:
             owner, runs, router, dispatcher, ledger, self._preparer, self._gpus, notice_of, gateway_url,
             clock, abandoned, dispatcher.hold.waiting,
             lambda profile: usage.idle_s(profile, monotonic()), self._leases.status,
+            cold_reads.page_cache,
         )  # fmt: skip
         exporter = Exporter(owner, runs, dispatcher, telemetry, self._totals, self._history, status.residents)
         actions = Actions(

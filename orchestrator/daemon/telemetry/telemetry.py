@@ -19,7 +19,8 @@ import anyio.to_thread
 from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.cpu_energy import CpuEnergy
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
-from orchestrator.adapters.hardware.host import HostReading, Residency, read_host, residency, rss_mib
+from orchestrator.adapters.hardware.host import HostReading, read_host, rss_mib
+from orchestrator.adapters.hardware.page_cache import Residency, residency
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.process.tree import ProcessTree

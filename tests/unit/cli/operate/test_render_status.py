@@ -55,6 +55,7 @@ def status(state: StateName = "ready", **changes: object) -> Status:
         unloaded=None,
         instances=[],
         lease=None,
+        page_cache=None,
     )
     return Status(**{**base, **changes})  # type: ignore[typeddict-item]
 
@@ -234,3 +235,14 @@ def test_who_tries_other_targets_is_told_and_what_became_of_it(changes: dict[str
     serves = {"profile": "chat", "engine": "upstream"}
     lease = {"title": "bench 3", "resume": "go", "since": "10:00", "serves": serves, "cause": None, **changes}
     assert line in list(lines(status(lease=lease)))
+
+
+def test_what_of_the_model_is_in_the_page_cache_is_shown() -> None:
+    figure = {"part_mib": 9000, "resident_mib": 8100, "experts_mib": 8000, "experts_resident_mib": 7100}
+    shown = list(lines(status(page_cache={**figure, "where": "experts of layers 0-25"})))
+    assert "  cached    8100 of 9000 MiB that the host reads, experts 7100 of 8000 (experts of layers 0-25)" in shown
+    dense = {**figure, "experts_mib": 0, "experts_resident_mib": 0, "where": ""}
+    assert "  cached    8100 of 9000 MiB that the host reads" in list(lines(status(page_cache=dense)))
+    unknown = {**figure, "resident_mib": None, "where": ""}
+    assert any("the kernel tells nobody but the file's owner" in line for line in lines(status(page_cache=unknown)))
+    assert not any("cached" in line for line in lines(status()))

@@ -1,0 +1,223 @@
+"""Notices engines that read weights from the disk while they answer, and tells how much of them is in the page cache.
+
+What is noticed decides `core/health/cold_reads.py`. A look is two small files of /proc, once a second while requests
+run and every ten seconds else; the page cache is asked about when somebody wants to know, or once something is noticed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import anyio
+import anyio.to_thread
+
+from orchestrator.adapters.gguf.splits import read_splits
+from orchestrator.adapters.hardware.host import io_pressure
+from orchestrator.adapters.hardware.page_cache import mapped_spans, residency_of
+from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.process.tree import process_reads
+from orchestrator.api.types import PageCacheStatus
+from orchestrator.core.engine_log.loaded_memory import HOST
+from orchestrator.core.errors import OrchError
+from orchestrator.core.fleet.lifecycle_states import Draining, Ready
+from orchestrator.core.health.cold_reads import ColdReads, ProcessReads, add_look, add_residency, cold_text
+from orchestrator.core.plan.memory.host_spans import FileTensor, HostPart, host_part
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry.pace import IDLE_S, sleep_until_tick
+from orchestrator.engines.model_file import model_file
+from orchestrator.gateway.contract import Finished, Traffic
+
+_log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+CACHE_S = 10.0
+"""So old a figure of the page cache may get."""
+
+PATIENCE_S = 2.0
+"""For a disk that does not answer; the figure is left out then."""
+
+
+@dataclass(slots=True)
+class ColdWatched:
+    """What is known of one instance.
+
+    :ivar part: what it has of the model in host memory; None before it was read
+    :ivar figure: the newest of the page cache, and when it was taken
+    :ivar text: what is noticed, for people; empty while that is nothing
+    """
+
+    history: ColdReads
+    part: HostPart | None = None
+    figure: PageCacheStatus | None = None
+    taken: float = float("-inf")
+    used: bool = False
+    text: str = ""
+
+
+class ColdReadWatch:
+    """Watches the instances that serve.
+
+    :param record: notes an event for people: its kind, and a sentence
+    :param on_notice: called when what `notice` says has changed
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        owner: Owner,
+        runs: EngineRuns,
+        traffic: Traffic,
+        record: Callable[[str, str], None],
+        on_notice: Callable[[], None],
+    ) -> None:
+        self._paths = paths
+        self._owner = owner
+        self._runs = runs
+        self._traffic = traffic
+        self._record = record
+        self._on_notice = on_notice
+        self._watched: dict[str, ColdWatched] = {}
+
+    async def run(self) -> None:
+        """Look at every instance that serves, for ever."""
+        while True:
+            await sleep_until_tick(LOOK_S)
+            serving = self._serving()
+            for instance in self._watched.keys() - serving.keys():
+                del self._watched[instance]
+
+            for instance, run in serving.items():
+                try:
+                    await self._look(instance, run)
+                except (OSError, RuntimeError) as error:  # no descriptor or thread left: this look says nothing
+                    _log.warning("the reads of %s are not looked at: %s", instance, error)
+
+    def finished(self, record: Finished) -> None:
+        """Take note of a request that has ended: it may have begun and ended between two looks."""
+        watched = self._watched.get(record.instance or "")
+        if watched is not None:
+            watched.used = True
+
+    def notice(self, instance: str | None) -> str | None:
+        """Return a sentence for people on an instance that reads from the disk; None when all is well."""
+        watched = self._watched.get(instance or "")
+        return watched.text or None if watched is not None else None
+
+    async def page_cache(self, instance: str | None) -> PageCacheStatus | None:
+        """Return how much of an instance's part of the host is in the page cache; None where it has none mapped."""
+        run = self._serving().get(instance or "")
+        if run is None:
+            return None
+
+        watched = self._watched.setdefault(run.launch.instance, _begin(run))
+        if monotonic() - watched.taken > CACHE_S:
+            watched.taken = monotonic()  # also for one that gets no answer: it is not asked again at once
+            with anyio.move_on_after(PATIENCE_S):
+                watched.figure = await anyio.to_thread.run_sync(self._read, run, watched, abandon_on_cancel=True)
+
+        return watched.figure
+
+    def _serving(self) -> dict[str, EngineRun]:
+        found = {}
+        for state in self._owner.fleet.slots.values():
+            run = self._runs.get(state.instance) if isinstance(state, Ready | Draining) else None
+            if run is not None and run.child is not None:
+                found[run.launch.instance] = run
+
+        return found
+
+    async def _look(self, instance: str, run: EngineRun) -> None:
+        watched = self._watched.setdefault(instance, _begin(run))
+        now, last = monotonic(), watched.history.last
+        used = watched.used or self._traffic.in_flight(instance) > 0
+        if not used and not watched.text and last is not None and now - last[0] < IDLE_S:
+            return
+
+        reads = process_reads(run.child.pid) if run.child is not None else None
+        if reads is None:  # it is gone, or the kernel does not tell
+            return
+
+        watched.used = False
+        watched.history, news = add_look(watched.history, now, ProcessReads(*reads), used=used)
+        if news == "cold":
+            watched.taken = float("-inf")
+            share = _share(await self.page_cache(instance))
+            copied = watched.part is not None and not watched.part.weights
+            locked = run.launch.profile.settings.get("memory.mlock") is True
+            watched.text = cold_text(watched.history.cold, share, io_pressure(), mapped=not copied, locked=locked)
+        elif watched.text and news is None:
+            share = _share(await self.page_cache(instance))
+            watched.history, news = add_residency(watched.history, now, share)
+
+        if news is not None:
+            self._tell(run, watched, news)
+
+    def _tell(self, run: EngineRun, watched: ColdWatched, news: str) -> None:
+        if news == "cold":
+            _log.warning("%s: %s", run.launch.target, watched.text)
+            self._record("went_cold", f"{run.launch.target}: {watched.text}")
+        else:
+            watched.text = ""
+            self._record("warmed", f"{run.launch.target}: its weights are in the page cache again")
+
+        self._on_notice()
+
+    def _read(self, run: EngineRun, watched: ColdWatched) -> PageCacheStatus | None:
+        """Ask the kernel; runs in a thread."""
+        part = watched.part or self._part_of(run)
+        if part is None:
+            return None
+
+        if run.read_back is not None:  # the placement is known by then, if it ever is
+            watched.part = part
+
+        weights, experts = residency_of(part.weights), residency_of(part.experts)
+        if weights is None or experts is None or not weights.total_mib:
+            return None
+
+        return PageCacheStatus(
+            part_mib=weights.total_mib,
+            resident_mib=weights.resident_mib,
+            experts_mib=experts.total_mib,
+            experts_resident_mib=experts.resident_mib,
+            where=part.where,
+        )
+
+    def _part_of(self, run: EngineRun) -> HostPart | None:
+        """Return what an instance has of its model in host memory; None when its files cannot be read any more."""
+        path = model_file(self._paths, run.launch.profile.model).path
+        try:
+            parts = read_splits(path)
+        except OrchError:  # replaced or removed since it was loaded
+            return None
+
+        tensors = (
+            FileTensor(part.path, tensor.name, tensor.offset, tensor.size_bytes)
+            for part in parts
+            for tensor in part.tensors
+        )
+        mapped = mapped_spans(run.child.pid, [part.path for part in parts]) if run.child is not None else {}
+        plan = run.read_back.plan if run.read_back is not None else None
+        certain = plan is not None and plan.certain and not plan.fitted
+        kind = run.launch.capabilities.kind
+        return host_part(tensors, mapped, (plan.geometry, plan.shape, kind) if plan is not None and certain else None)
+
+
+def _begin(run: EngineRun) -> ColdWatched:
+    """Begin with an instance that has become ready."""
+    settings = run.launch.profile.settings
+    told = run.log_cursor.activity.memory.by_place().get(HOST, {}).get("weights")
+    host_bytes = told or run.launch.model_bytes
+    when_needed = settings.get("memory.defer_experts") is True or settings.get("memory.lazy") == "on"
+    return ColdWatched(ColdReads(host_bytes, allowed_bytes=host_bytes if when_needed else 0))
+
+
+def _share(figure: PageCacheStatus | None) -> float | None:
+    if figure is None or figure["resident_mib"] is None:
+        return None
+
+    return figure["resident_mib"] / figure["part_mib"]

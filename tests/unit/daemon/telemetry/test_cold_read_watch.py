@@ -1,0 +1,120 @@
+"""The watch as it goes: looks are cheap while nothing happens, and what is noticed is told once."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import pytest
+
+from orchestrator.adapters.paths import find_paths
+from orchestrator.adapters.process.child import Child
+from orchestrator.api.types import PageCacheStatus
+from orchestrator.core.plan.memory.host_spans import HostPart
+from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
+from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.telemetry import cold_read_watch
+from orchestrator.daemon.telemetry.cold_read_watch import ColdReadWatch
+from orchestrator.gateway.contract import Finished
+from tests.unit.daemon.telemetry.idle_parts import Clients, run_on
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1 << 20
+
+
+class Engine:
+    """An engine with counters that a test moves, and a clock; the watch over it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.read_mib, self.faults, self.looks = 100.0, 0, 0, 0
+        self.resident_mib = 900
+        self.events: list[tuple[str, str]] = []
+        self.notices = 0
+        self.clients = Clients()
+        self.run: EngineRun = run_on(1, "a.1")
+        self.run.child = cast(Child, type("Process", (), {"pid": os.getpid()})())
+        runs = EngineRuns()
+        runs.add(self.run)
+        monkeypatch.setattr(cold_read_watch, "process_reads", self.reads)
+        monkeypatch.setattr(cold_read_watch, "monotonic", lambda: self.now)
+        monkeypatch.setattr(cold_read_watch, "io_pressure", lambda: None)
+        monkeypatch.setattr(ColdReadWatch, "_serving", lambda _: {"a.1": self.run})
+        monkeypatch.setattr(ColdReadWatch, "_read", lambda *_: self.figure())
+        self.watch = ColdReadWatch(
+            find_paths({"ORCH_HOME": "/nonexistent"}), cast(Owner, None), runs, self.clients,
+            lambda kind, text: self.events.append((kind, text)), self.noticed,
+        )  # fmt: skip
+
+    def noticed(self) -> None:
+        self.notices += 1
+
+    def reads(self, _: int) -> tuple[int, int]:
+        self.looks += 1
+        return self.read_mib * MIB, self.faults
+
+    def figure(self) -> PageCacheStatus:
+        return PageCacheStatus(part_mib=900, resident_mib=self.resident_mib, experts_mib=0, experts_resident_mib=0,
+                               where="")  # fmt: skip
+
+    async def seconds(self, count: int, *, read_mib: int = 0) -> None:
+        """Let time pass; what is read is read in each second."""
+        for _ in range(count):
+            self.now += 1.0
+            self.read_mib += read_mib
+            self.faults += 1 if read_mib else 0
+            await self.watch._look("a.1", self.run)
+
+    def answered(self) -> None:
+        self.watch.finished(cast(Finished, type("Record", (), {"instance": "a.1"})()))
+
+
+@pytest.fixture
+async def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return Engine(monkeypatch)
+
+
+async def test_an_engine_at_rest_is_looked_at_every_ten_seconds(engine: Engine) -> None:
+    await engine.seconds(60)
+    assert engine.looks == 6
+    assert engine.events == []
+
+
+async def test_a_healthy_engine_that_answers_is_left_alone(engine: Engine) -> None:
+    engine.clients.active = 1
+    await engine.seconds(60)
+    assert engine.looks == 60
+    assert (engine.events, engine.notices, engine.watch.notice("a.1")) == ([], 0, None)
+
+
+async def test_a_request_between_two_looks_counts(engine: Engine) -> None:
+    await engine.seconds(1)
+    engine.answered()
+    engine.resident_mib = 300
+    await engine.seconds(1, read_mib=50)
+    [(kind, text)] = engine.events
+    assert kind == "went_cold"
+    assert "50 MiB in 10 s, 33% of the host's part" in text
+    assert engine.watch.notice("a.1") in text  # type: ignore[operator]
+    assert engine.notices == 1
+
+
+async def test_it_is_told_once_and_is_over_when_all_has_come_back(engine: Engine) -> None:
+    engine.clients.active = 1
+    engine.resident_mib = 500
+    await engine.seconds(20, read_mib=50)
+    engine.clients.active = 0
+    await engine.seconds(30)
+    assert [kind for kind, _ in engine.events] == ["went_cold"]
+    engine.resident_mib = 900
+    await engine.seconds(12)
+    assert [kind for kind, _ in engine.events] == ["went_cold", "warmed"]
+    assert engine.watch.notice("a.1") is None
+
+
+async def test_what_is_not_mapped_is_read_back_from_swap(engine: Engine) -> None:
+    await engine.seconds(1)
+    engine.watch._watched["a.1"].part = HostPart({}, {})
+    engine.answered()
+    await engine.seconds(1, read_mib=50)
+    assert "read back from swap" in engine.events[0][1]
