@@ -30,7 +30,7 @@ class ProcessReads(NamedTuple):
     major_faults: int
 
 
-class Look(NamedTuple):
+class ReadLook(NamedTuple):
     """What was read since the look before it, while requests ran."""
 
     at_s: float
@@ -53,7 +53,7 @@ class ColdReads:
     host_bytes: int
     allowed_bytes: int = 0
     last: tuple[float, ProcessReads] | None = None
-    looks: tuple[Look, ...] = ()
+    looks: tuple[ReadLook, ...] = ()
     cold: int = 0
 
     @property
@@ -74,7 +74,7 @@ def add_look(history: ColdReads, at_s: float, now: ProcessReads, *, used: bool) 
     since_s, before = last
     read = max(now.read_bytes - before.read_bytes, 0)
     counted = max(read - history.allowed_bytes, 0)
-    look = Look(at_s, at_s - since_s, counted, max(now.major_faults - before.major_faults, 0))
+    look = ReadLook(at_s, at_s - since_s, counted, max(now.major_faults - before.major_faults, 0))
     kept = tuple(each for each in (*history.looks, look) if at_s - each.at_s < WINDOW_S)
     history = replace(history, looks=kept, allowed_bytes=max(history.allowed_bytes - read, 0))
     total = sum(each.read_bytes for each in kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ CACHED = {"part_mib": 900, "resident_mib": 900, "experts_mib": 0, "experts_resid
 READY = {"state": "ready", "profile": "some", "notice": None, "page_cache": CACHED}
 
 
-def told(monkeypatch: pytest.MonkeyPatch, home: Path, answer: dict[str, object] | Exception) -> list[tuple[str, str]]:
+def told(
+    monkeypatch: pytest.MonkeyPatch, home: Path, answer: Mapping[str, object] | Exception
+) -> list[tuple[str, str]]:
     def request(*_: object, **__: object) -> bytes:
         if isinstance(answer, Exception):
             raise answer
