@@ -120,7 +120,7 @@ def _threads_of(target: PlanTarget | None) -> tuple[int, tuple[int, ...]]:
     """
     settings = target.profile.settings if target is not None else {}
     topology, told = read_topology(), settings.get("cpu.threads")
-    pinning = pinning_of(settings.get("cpu.pin"), told, topology)
+    pinning = pinning_of(settings, topology)
     cpus = pinning.cpus if pinning is not None else ()
     cores = len(cpus) or len({cpu.core for cpu in topology}) or len(os.sched_getaffinity(0))
     return told if isinstance(told, int) else cores, cpus
