@@ -87,8 +87,9 @@ class Machine:
             time.sleep(0.3)
 
     def journal(self, unit: str, user: str = "root") -> str:
-        flavour = "-u" if user == "root" else "--user-unit"
-        return self.run(f"journalctl --no-pager -o cat {flavour} {shlex.quote(unit)} | tail -60").stdout
+        # `--user-unit` asks for the units of who asks, which is root.
+        of = f"-u {shlex.quote(unit)}" if user == "root" else f"_SYSTEMD_USER_UNIT={shlex.quote(unit)}.service"
+        return self.run(f"journalctl --no-pager -o cat {of} | tail -60").stdout
 
     def _uid(self, user: str) -> int:
         for line in self.run("cat /etc/passwd").stdout.splitlines():
