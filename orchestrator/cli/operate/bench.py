@@ -127,6 +127,7 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchS
             diagnostics.clear_progress()
 
     bench_show.print_report(store, store.find(report["id"]), args)
+    bench_show.tell_declines(report["id"])
     return exit_codes.OK
 
 

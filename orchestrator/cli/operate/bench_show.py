@@ -94,24 +94,35 @@ def course(name: str | None, args: argparse.Namespace) -> int:
 
     :param name: `PROFILE` or `PROFILE@ENGINE`; None for all
     """
-    from orchestrator.core.course.text import HEADINGS, accept_hint, course_json, course_rows, decline_text
+    from orchestrator.core.course.text import accept_hint, course_json, course_lines
 
     courses = _courses(name)
     if args.json:
         output.json_data([course_json(each) for each in courses])
         return exit_codes.OK
 
-    output.table(HEADINGS, [row for each in courses for row in course_rows(each)])
-    for each in courses:
+    for number, each in enumerate(courses):
+        for line in [""] * (number > 0) + course_lines(each):
+            output.line(line)
+
         if each.decline is not None:
-            output.line()
-            output.line(decline_text(each.series, each.decline))
             diagnostics.note(accept_hint(each.series))
 
     if not courses:
-        diagnostics.note("nothing was measured yet: `orch bench` leaves a figure, and so do eight short answers a day")
+        diagnostics.note(
+            "nothing was measured yet: a bench is, and so are eight answers a day that had the machine to themselves"
+        )
 
     return exit_codes.OK
+
+
+def tell_declines(bench: int) -> None:
+    """Tell of profiles that were faster in an earlier bench than in this one."""
+    from orchestrator.core.course.text import accept_hint, decline_text
+
+    for each in _courses(None):
+        if each.decline is not None and each.decline.now.marks[-1].bench == bench:
+            diagnostics.note(f"{decline_text(each.series, each.decline)}; {accept_hint(each.series)}")
 
 
 def accept(name: str) -> int:

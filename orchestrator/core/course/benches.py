@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.bench.estimator import LOOKS
 from orchestrator.core.bench.records import BenchSpec
 from orchestrator.core.course.marks import MachineNames, SpeedMark, circumstances_of
 from orchestrator.core.profile.profile import engine_of
@@ -16,10 +17,12 @@ DISTURBED = frozenset({"throttled", "drift", "clock", "cache_hits", "short_answe
 def marks_of_bench(number: int, started_s: float, spec: BenchSpec, result: Mapping[str, Any]) -> Iterator[SpeedMark]:
     """Yield the marks of a bench of two targets, also of a tuning's confirmation and of a gate.
 
+    There are none of a quick one, whose few blocks have no verdict either.
+
     :param started_s: Unix time
     :param result: its report; none of an older orch, which has no interval for each target
     """
-    if DISTURBED & {each["kind"] for each in result["conditions"]}:
+    if result["blocks"] < LOOKS[0].blocks or DISTURBED & {each["kind"] for each in result["conditions"]}:
         return
 
     for side in (result["a"], result["b"]):

@@ -15,7 +15,7 @@ from itertools import groupby, pairwise
 from math import exp, log, sqrt
 
 from orchestrator.core.bench.estimator import median
-from orchestrator.core.course.marks import CircumstanceChange, SpeedMark, changes
+from orchestrator.core.course.marks import NORMAL_95, CircumstanceChange, SpeedMark, changes
 
 WORTH_TELLING = log(1 / 0.95)
 """A loss of less than 5 % is nobody's news."""
@@ -24,9 +24,8 @@ LEAST_SCATTER = 0.015
 """Standard deviation of marks at least: what one start of an engine differs from another (docs/truth.md, rough)."""
 
 CERTAIN = 4.0
-"""Standard errors that a loss has to exceed to be told; `SHOWN` are those of the interval that is told with it."""
+"""Standard errors that a loss has to exceed to be told; the interval that is told with it has `NORMAL_95` of them."""
 
-SHOWN = 1.96
 TO_SIGMA = 1.4826
 """From the median of absolute deviations to the standard deviation of a normal distribution."""
 
@@ -109,12 +108,13 @@ def find_decline(marks: Sequence[SpeedMark], accepted_s: float = float("-inf")) 
     if len(now.marks) < least or sum(mark.answers for mark in now.marks) < policy.least_answers:
         return None
 
-    error = _scatter(runs) * sqrt(_variance_of(now) + _variance_of(best))
+    scatter = _scatter(runs)
+    error = sqrt(_variance_of(now, scatter) + _variance_of(best, scatter))
     lost = best.level - now.level
     if lost < max(WORTH_TELLING, CERTAIN * error):
         return None
 
-    return Decline(best, now, exp(-lost), exp(-lost - SHOWN * error), exp(-lost + SHOWN * error), changed)
+    return Decline(best, now, exp(-lost), exp(-lost - NORMAL_95 * error), exp(-lost + NORMAL_95 * error), changed)
 
 
 def best_level(marks: Sequence[SpeedMark], policy: DeclinePolicy) -> SpeedLevel | None:
@@ -133,10 +133,11 @@ def _level(marks: Sequence[SpeedMark]) -> SpeedLevel:
     return SpeedLevel(tuple(marks), median([mark.level for mark in marks]))
 
 
-def _variance_of(level: SpeedLevel) -> float:
-    """Return the variance of a level in variances of one mark."""
+def _variance_of(level: SpeedLevel, scatter: float) -> float:
+    """Return the variance of a level, by how marks scatter and how sure each of them is of itself."""
     count = len(level.marks)
-    return 1.0 if count == 1 else OF_MEDIAN**2 / count
+    of_mark = scatter**2 + sum(mark.own_error**2 for mark in level.marks) / count
+    return of_mark if count == 1 else of_mark * OF_MEDIAN**2 / count
 
 
 def _scatter(runs: Sequence[Sequence[SpeedMark]]) -> float:

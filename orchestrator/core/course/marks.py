@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
+NORMAL_95 = 1.96
+"""Standard deviations of a normal distribution within which 95 % of it lie."""
+
 _DRIVER = re.compile(r"(?:NVRM version:)?\s*(.*?\d+\.\d+(?:\.\d+)*)")
 _NO_SETTINGS = frozenset({"--host", "--port", "--api-key-file", "--alias", "--model", "-m"})
 """Flags whose values orch chooses for a start, names, and the model, which is compared by its file."""
@@ -94,6 +97,13 @@ class SpeedMark:
         to clients, where the share of accepted drafts changes with what they ask.
         """
         return log(self.decode_tok_s) if self.bench is not None else -log(self.step_ms / 1000)
+
+    @property
+    def own_error(self) -> float:
+        """The standard error of `level` that a bench knows of itself, by its blocks; that of answers is in how they scatter
+        from mark to mark.
+        """
+        return log(self.high_tok_s / self.low_tok_s) / (2 * NORMAL_95) if self.bench is not None else 0.0
 
 
 def circumstances_of(

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.core.bench.text import table
 from orchestrator.core.course.course import Course, SpeedSeries
 from orchestrator.core.course.decline import Decline
 from orchestrator.core.course.marks import SpeedMark, changes
 
-HEADINGS = ("TARGET", "MEASURED BY", "FROM", "DECODE tok/s", "95 %", "STEP ms", "PROMPT tok/s", "ANSWERS", "CHANGED")
+_HEADINGS = ("day", "decode, tok/s", "95 %", "step, ms", "prompt, tok/s", "answers", "")
 MOST_CHANGES = 4
 """That a sentence names: a profile that was written anew has many."""
 
@@ -35,29 +36,30 @@ def accept_hint(series: SpeedSeries) -> str:
     return f"`orch bench course {target}` shows it over time; `orch bench accept {target}` takes it for normal"
 
 
-def course_rows(course: Course) -> list[tuple[str, ...]]:
-    """Return the marks of a series as rows of a table, each with what is another one than a row before."""
-    rows: list[tuple[str, ...]] = []
+def course_lines(course: Course) -> list[str]:
+    """Return the marks of a series as a table, oldest first, with a line for what is another one from there on."""
+    rows = table([_HEADINGS, *map(_row, course.marks)])
+    lines = [f"{course.series.target}: {course.series.kind}", f"  {rows[0]}"]
     before: SpeedMark | None = None
-    for mark in course.marks:
+    for mark, row in zip(course.marks, rows[1:], strict=True):
         changed = changes(before.circumstances, mark.circumstances) if before is not None else ()
+        lines += [f"  - {each}" for each in changed]
+        lines.append(f"  {row}{'  (a trial)' if mark.trial else ''}")
         before = mark
-        measured = f"bench {mark.bench}: {mark.kind}" if mark.bench is not None else mark.kind
-        rows.append(
-            (
-                course.series.target,
-                f"{measured} (a trial)" if mark.trial else measured,
-                day(mark.when_s),
-                f"{mark.decode_tok_s:.4g}",
-                f"{mark.low_tok_s:.4g} to {mark.high_tok_s:.4g}",
-                f"{mark.step_ms:.4g}",
-                f"{mark.prompt_tok_s:.4g}" if mark.prompt_tok_s is not None else "",
-                str(mark.answers),
-                "; ".join(map(str, changed)),
-            )
-        )
 
-    return rows
+    return lines if course.decline is None else [*lines, f"  {decline_text(course.series, course.decline)}"]
+
+
+def _row(mark: SpeedMark) -> tuple[str, ...]:
+    return (
+        day(mark.when_s),
+        f"{mark.decode_tok_s:.4g}",
+        f"{mark.low_tok_s:.4g} to {mark.high_tok_s:.4g}",
+        f"{mark.step_ms:.4g}",
+        f"{mark.prompt_tok_s:.4g}" if mark.prompt_tok_s is not None else "-",
+        str(mark.answers),
+        f"bench {mark.bench}" if mark.bench is not None else "",
+    )
 
 
 def course_json(course: Course) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from orchestrator.core.bench.report import bench_report
 from orchestrator.core.bench.workloads import WORKLOADS
 from orchestrator.core.course.benches import marks_of_bench
 from orchestrator.core.course.course import SpeedSeries, courses_of
-from orchestrator.core.course.text import HEADINGS, accept_hint, course_json, course_rows, decline_text
+from orchestrator.core.course.text import accept_hint, course_json, course_lines, decline_text
 from tests.unit.core.bench.benches import PLAN, TOKENS, pairs, sides
 from tests.unit.core.course.histories import NEW_DRIVER, ON, days, mark
 
@@ -48,8 +48,9 @@ def test_named_builds_and_settings_are_trials() -> None:
         assert (b.trial, b.engine.startswith("upstream@")) == (True, False)
 
 
-def test_a_bench_that_was_disturbed_or_is_an_older_orchs_leaves_none() -> None:
+def test_a_bench_that_was_disturbed_or_quick_or_is_an_older_orchs_leaves_none() -> None:
     spec, result = bench()
+    assert list(marks_of_bench(7, 1000.0, spec, {**result, "blocks": 4})) == []
     hot = [{"kind": "throttled", "text": "hot", "weighs": True}]
     assert list(marks_of_bench(7, 1000.0, spec, {**result, "conditions": hot})) == []
     old = {side: {key: value for key, value in result[side].items() if key != "decode_low"} for side in "ab"}
@@ -90,12 +91,21 @@ def test_what_is_told_names_rates_days_and_changes() -> None:
     assert "nothing that orch knows of has changed" in decline_text(unchanged.series, unchanged.decline)
 
 
-def test_rows_show_a_change_where_it_happened() -> None:
-    [course] = courses_of(SLOWER, {})
-    rows = course_rows(course)
-    assert {len(row) for row in rows} == {len(HEADINGS)}
-    assert [bool(row[-1]) for row in rows] == [False] * 6 + [True] + [False] * 2
-    found = course_json(course)
+def test_a_change_is_shown_where_it_happened() -> None:
+    [course] = courses_of([*SLOWER, replace(mark(9, 50.0), trial=True)], {})
+    lines = course_lines(course)
+    assert lines[:3] == [
+        "p@upstream: answers",
+        "  day         decode, tok/s            95 %  step, ms  prompt, tok/s  answers",
+        "  1970-01-01             50        49 to 51        20            400       32",
+    ]
+    assert [number for number, line in enumerate(lines) if line.startswith("  - driver")] == [8, 12]
+    assert lines[-1].endswith("(a trial)")
+    assert course_lines(courses_of(SLOWER, {})[0])[-1].startswith("  p@upstream decodes 10 % slower")
+
+
+def test_a_course_in_json_has_the_circumstances_in_full() -> None:
+    found = course_json(courses_of(SLOWER, {})[0])
     assert (found["profile"], found["engine"], found["kind"], len(found["marks"])) == ("p", "upstream", "answers", 9)
     assert found["decline"]["changed"][0]["what"] == "driver"
     assert found["marks"][0]["circumstances"] == asdict(ON)

@@ -71,6 +71,7 @@ def test_two_benches_are_enough() -> None:
     found = find_decline(bench)
     assert found is not None and [each.what for each in found.changed] == ["driver"]
     assert find_decline([bench[0], mark(1, 48.0, NEW_DRIVER, bench=2)]) is None
+    assert find_decline([bench[0], replace(bench[1], low_tok_s=38.0, high_tok_s=51.0)]) is None  # it is not sure itself
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda each: each.name)
