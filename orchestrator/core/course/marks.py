@@ -100,8 +100,9 @@ class SpeedMark:
 
     @property
     def own_error(self) -> float:
-        """The standard error of `level` that a bench knows of itself, by its blocks; that of answers is in how they scatter
-        from mark to mark.
+        """The standard error of `level` that a bench knows of itself, by its blocks.
+
+        That of answers is in how they scatter from mark to mark.
         """
         return log(self.high_tok_s / self.low_tok_s) / (2 * NORMAL_95) if self.bench is not None else 0.0
 
