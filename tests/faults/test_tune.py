@@ -49,7 +49,11 @@ def test_what_is_faster_is_found_confirmed_and_written_only_when_asked(lab: Lab)
     [line] = [each for each in after.splitlines() if each.startswith("ubatch")]
     assert line.startswith("ubatch = 1024 # orch tune, 20")
     assert "faster" in line
-    assert lab.orch_json("tune", "show")["proposal"] == report["proposal"]
+    page = os.path.join(lab.root, "report.html")
+    assert lab.orch_json("tune", "show", "--html", page)["proposal"] == report["proposal"]
+    with open(page, encoding="utf-8") as file:
+        assert "batch.ubatch = 1024" in file.read()
+
     # A tuning is no bench, and the bench that confirms it is one.
     assert [each["kind"] for each in lab.orch_json("bench", "list")] == ["pair"]
     assert lab.orch_json("bench", "show")["verdict"] == "b_faster"

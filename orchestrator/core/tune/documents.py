@@ -21,10 +21,13 @@ def html_page(reports: Sequence[Mapping[str, Any]]) -> str:
     """Return reports of tunings, and of a bench of their winners, as a page of its own."""
     parts: list[str] = []
     for report in reports:
-        parts += _tune_parts(report) if report["kind"] == "tune" else ["<h2>Against each other</h2>"]
-        parts += documents.pair_parts(report) if report["kind"] != "tune" else []
+        if report["kind"] == "tune":
+            parts += _tune_parts(report)
+        else:
+            parts += ["<h2>Against each other</h2>", *documents.pair_parts(report)]
 
-    return documents.page(f"tuning {', '.join(str(each['id']) for each in reports if each['kind'] == 'tune')}", parts)
+    numbers = [str(report["id"]) for report in reports if report["kind"] == "tune"]
+    return documents.page(f"tuning {', '.join(numbers)}", parts)
 
 
 def _markdown(report: Mapping[str, Any]) -> str:
