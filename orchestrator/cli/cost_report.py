@@ -52,7 +52,7 @@ def run_cost(args: argparse.Namespace, since_s: float) -> int:
         for line in payback_lines(paybacks, config, card_price, over_s):
             output.line(line)
 
-    if costs:
+    if any(each.energy.requests for each in costs):
         output.line()
         output.line("these figures go by:")
         for text in assumptions(costs, card=bool(paybacks)):

@@ -23,6 +23,11 @@ def _target(row: RequestRow) -> str:
     return f"{row['profile'] or '?'}@{row['engine'] or '?'}"
 
 
+def _energy(row: RequestRow) -> float | None:
+    """Return the energy, J; a daemon of an older orch does not tell one."""
+    return row.get("energy_j")
+
+
 def _client(row: RequestRow) -> str:
     """Return the name of the client; a daemon of an older orch does not tell one."""
     return row.get("client") or ""
@@ -42,6 +47,7 @@ COLUMNS: tuple[Column[RequestRow], ...] = (
     ),
     Column("held", 7, lambda r: (figures.seconds(r["held_s"] or None), ""), lambda r: r["held_s"], weight=7),
     Column("total", 7, lambda r: (figures.seconds(r["total_s"]), ""), lambda r: r["total_s"], weight=12),
+    Column("energy", 9, lambda r: (figures.joules(_energy(r)), ""), _energy, weight=2),
     Column("client", 10, lambda r: (_client(r), ""), _client, False, 3),
     Column("on", 18, lambda r: (_target(r), ""), _target, False, 4),
     Column("route", 0, lambda r: (r["route"], "dim"), lambda r: r["route"], False, 6),
@@ -65,6 +71,6 @@ def details(row: RequestRow) -> list[Line]:
         ("first token", f"after {figures.seconds(row['first_token_s'])}"),
         ("held", figures.seconds(row["held_s"])),
         ("total", figures.seconds(row["total_s"])),
-        ("energy", figures.joules(row.get("energy_j"))),
+        ("energy", figures.joules(_energy(row))),
     ]
     return [((f"{name:<12}", "dim"), (value, "")) for name, value in facts]

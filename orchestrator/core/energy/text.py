@@ -11,6 +11,7 @@ from orchestrator.core.energy.prices import CostConfig
 HEADINGS = ("per million tokens", "prompt", "cached", "output", "these requests")
 HOUR_S = 3600.0
 MAX_DECIMALS = 8
+"""Of money: a hundred-millionth is nothing to anybody."""
 
 
 def cost_lines(costs: Sequence[ModelCost], config: CostConfig) -> list[str]:

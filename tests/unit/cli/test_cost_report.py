@@ -93,7 +93,7 @@ def test_what_is_not_known_is_said_with_what_to_do(capsys: pytest.CaptureFixture
     record(replace(ONE, energy_j=None))
     assert cli.main(["stats", "--since", "7d", "--cost"]) == 0
     told = capsys.readouterr()
-    assert told.out.splitlines()[0] == "qwen: 1 request, the energy of none of them is known"
+    assert told.out == "qwen: 1 request, the energy of none of them is known\n"
     assert "no energy is known: a card has to tell its energy or its power" in told.err
     assert "`electricity_per_kwh` in `[cost]`" in told.err and "no API price to compare with" in told.err
 
