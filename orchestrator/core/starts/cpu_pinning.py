@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from orchestrator.core.profile.settings import PINS, Value
 
-FAST_SHARE = 0.8
-"""Of the fastest core's figure that a core has which counts as fast. Cores of one kind differ by less (5.2 to 5.7 GHz
-for the two halves of a Ryzen 7950X3D, 5.5 to 5.8 GHz for favoured cores of Intel's), other kinds by more (a Zen 5c core
-beside a Zen 5 has 0.65, a Cortex-A725 beside an X925 has 0.7)."""
+SAME_KIND = 0.85
+"""Least figure of a core over that of the next faster one, while both are of one kind.
+
+Firmware ranks cores of one kind in steps of some percent, and the kernel's highest clocks may follow the ranks: 4.4 to
+5.2 GHz for a Ryzen 3700X, whose cores are all alike. Another kind is a gap: a Zen 5c core beside a Zen 5 has 0.65, a
+Cortex-A725 beside an X925 0.7.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,14 @@ def _fast(topology: Sequence[LogicalCpu]) -> Sequence[LogicalCpu]:
     if len(ratings) < len(topology):
         return topology
 
-    return [cpu for cpu, rating in zip(topology, ratings, strict=True) if rating >= FAST_SHARE * max(ratings)]
+    slowest = max(ratings)
+    for rating in sorted(ratings, reverse=True):
+        if rating < SAME_KIND * slowest:
+            break
+
+        slowest = rating
+
+    return [cpu for cpu, rating in zip(topology, ratings, strict=True) if rating >= slowest]
 
 
 def _one_per_core(topology: Sequence[LogicalCpu]) -> tuple[int, ...]:

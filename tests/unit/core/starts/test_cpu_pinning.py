@@ -23,6 +23,9 @@ AMD_TWO_CCDS = tuple(
 )
 """Ryzen 9 7950X3D: the half with the large cache is clocked lower."""
 
+RANKED = tuple(LogicalCpu(n, f"{n % 8},{n % 8 + 8}", rating=5_224_000 - 133_000 * (n % 8)) for n in range(16))
+"""A Ryzen whose firmware ranks its cores, all of one kind, and whose highest clocks the kernel computes from the ranks."""
+
 ZEN5_AND_5C = tuple(
     LogicalCpu(n, f"{n % 12},{n % 12 + 12}", rating=5_157_000 if n % 12 < 4 else 3_300_000) for n in range(24)
 )
@@ -44,6 +47,7 @@ PLAIN = tuple(LogicalCpu(n, str(n)) for n in range(2))
         (AMD_SMT, "fast_cores", tuple(range(8))),
         (AMD_TWO_CCDS, "one_per_core", tuple(range(16))),
         (AMD_TWO_CCDS, "fast_cores", tuple(range(16))),  # no half of it is of another kind
+        (RANKED, "fast_cores", tuple(range(8))),
         (ZEN5_AND_5C, "fast_cores", (0, 1, 2, 3)),
         (GB10, "fast_cores", (5, 6, 7, 8, 9, 15, 16, 17, 18, 19)),
         (PLAIN, "fast_cores", (0, 1)),
