@@ -24,7 +24,7 @@ AMD_TWO_CCDS = tuple(
 """Ryzen 9 7950X3D: the half with the large cache is clocked lower."""
 
 RANKED = tuple(LogicalCpu(n, f"{n % 8},{n % 8 + 8}", rating=5_224_000 - 133_000 * (n % 8)) for n in range(16))
-"""A Ryzen whose firmware ranks its cores, all of one kind, and whose highest clocks the kernel computes from the ranks."""
+"""Ryzen 7 3700X: cores of one kind, whose ranks the kernel has taken into their highest clocks."""
 
 ZEN5_AND_5C = tuple(
     LogicalCpu(n, f"{n % 12},{n % 12 + 12}", rating=5_157_000 if n % 12 < 4 else 3_300_000) for n in range(24)
