@@ -21,6 +21,15 @@ MAX_WRAP_S = 60.0
 """Over a longer time a counter that wraps may have wrapped twice: RAPL's 262 kJ last 15 minutes at 300 W, and some
 machines' 65 kJ four."""
 
+SLEPT_S = 1.0
+"""A machine that slept for longer may have begun such a counter anew, which looks as if it had wrapped."""
+
+MAX_W = 3000.0
+"""More than any device draws: its counter is another one than at the sample before."""
+
+UPDATE_S = 0.2
+"""Counters move in steps, NVML's of a tenth of a second: two close samples may see more than the time between them."""
+
 Span = tuple[float, float]
 """Begin and end of a request at its engine, monotonic, s."""
 
@@ -134,14 +143,15 @@ def _counter_rise(first: EnergySample, last: EnergySample) -> float | None:
     if first.counter_j is None or last.counter_j is None:
         return None
 
-    rise_j = last.counter_j - first.counter_j
-    if last.wraps_at_j is None:
-        return rise_j if rise_j >= 0 else None
+    rise_j, passed_s = last.counter_j - first.counter_j, last.boot_s - first.boot_s
+    if last.wraps_at_j is not None:
+        slept = passed_s - (last.at_s - first.at_s) > SLEPT_S
+        if slept or passed_s > MAX_WRAP_S:
+            return None
 
-    if last.boot_s - first.boot_s > MAX_WRAP_S:
-        return None
+        rise_j += last.wraps_at_j if rise_j < 0 else 0.0
 
-    return rise_j if rise_j >= 0 else rise_j + last.wraps_at_j
+    return rise_j if 0 <= rise_j <= MAX_W * (passed_s + UPDATE_S) else None
 
 
 def _divided(total_j: float, activity: DeviceActivity, idle_w: float | None) -> IntervalEnergy:

@@ -66,6 +66,17 @@ def test_a_counter_that_wraps_goes_on_and_is_not_believed_when_it_may_have_wrapp
     assert energy_between(before, late, IDLE) == IntervalEnergy(0.0, None)
 
 
+def test_a_counter_that_may_have_begun_anew_while_the_machine_slept_is_not_taken_for_one_that_wrapped() -> None:
+    before = counted(0, 250_000.0, wraps_at_j=262_143.0)
+    after = EnergySample(10.0, 40.0, 1_000.0, wraps_at_j=262_143.0)
+    assert energy_between(before, after, IDLE) == IntervalEnergy(0.0, None)
+
+
+def test_more_than_a_device_can_draw_is_another_counter() -> None:
+    assert energy_between(counted(0, 0.0), counted(1, 4000.0), BUSY) == IntervalEnergy(None, 0.0)
+    assert energy_between(counted(0, 0.0, power_w=200.0), counted(1, 4e6, power_w=220.0), BUSY).busy_j == 210.0
+
+
 @pytest.mark.parametrize(("gap_s", "known"), [(MAX_BUSY_S, True), (MAX_BUSY_S + 0.1, False)])
 def test_power_does_not_bridge_a_gap_in_work(gap_s: float, known: bool) -> None:
     activity = DeviceActivity(gap_s, gap_s, True, True, {1: gap_s})
