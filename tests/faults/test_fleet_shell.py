@@ -386,11 +386,10 @@ def hung_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Reading ahead blocks until the test lets go; `is_set` then says that it was."""
     answers = threading.Event()
 
-    def blocks(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], bool]) -> int:
+    def blocks(paths: Sequence[str]) -> None:
         answers.wait(PATIENCE_S)
-        return 0
 
-    monkeypatch.setattr(switcher_module, "read_ahead", blocks)
+    monkeypatch.setattr(switcher_module, "residency", blocks)
     yield answers
     answers.set()
 

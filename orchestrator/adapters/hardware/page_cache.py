@@ -138,13 +138,19 @@ def mapped_spans(pid: int, paths: Sequence[str]) -> dict[str, Spans]:
     return {path: tuple(spans) for path, spans in found.items()}
 
 
-def read_ahead(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], bool]) -> int:
+def read_ahead(
+    paths: Sequence[str],
+    limit_bytes: int,
+    cancelled: Callable[[], bool],
+    on_read: Callable[[int], None] = lambda done: None,
+) -> int:
     """Read files in order, sequentially. Blocks: call it in a thread.
 
     Best effort: a file that cannot be read is left to the engine, which says what is wrong with it.
 
     :param limit_bytes: stop there (at most a block later), so that nothing that is in use is pushed out
     :param cancelled: asked between blocks
+    :param on_read: told after each block how many bytes have been read
     :return: bytes read
     """
     done = 0
@@ -156,6 +162,7 @@ def read_ahead(paths: Sequence[str], limit_bytes: int, cancelled: Callable[[], b
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                     while done < limit_bytes and not cancelled() and (read := file.readinto(buffer)):
                         done += read
+                        on_read(done)
             except OSError as error:
                 _log.info("%s is not read ahead: %s", path, error)
 

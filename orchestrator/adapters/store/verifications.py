@@ -54,6 +54,7 @@ _ELSEWHERE = (
     "cpu.threads",
     "cpu.pin",
     "memory.fit_margin",
+    "memory.prefetch",
 )
 """Beginnings of settings that say nothing about how a model is computed."""
 

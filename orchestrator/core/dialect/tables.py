@@ -222,6 +222,7 @@ LOAD_FLAGS: tuple[Row, ...] = (
 LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap+mlock", "dio")
 
 FITTING: tuple[Row, ...] = (
+    Row("memory.prefetch", (Form(Shape.OMIT, note="nothing to pass, orch itself goes by it"),)),
     Row("memory.require_device", (Form(Shape.OMIT, note="nothing to pass, orch itself goes by it"),)),
     Row("memory.repack", (
         Form(Shape.BARE, ("--run-time-repack",), when=(True,), note="repacking while loading reads the file instead of mapping it here"),

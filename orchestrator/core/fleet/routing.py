@@ -47,6 +47,7 @@ class RoutingFacts:
     :param closing: whether the daemon stops
     :param repaired: profiles that failed and have changed since
     :param reading: what a switch is about to start: its model is read ahead while the old instance serves on
+    :param read_percent: of what is read ahead, how much has been read
     :param unloaded: profiles that the next request loads again, with the time since when that is so (monotonic)
     """
 
@@ -58,6 +59,7 @@ class RoutingFacts:
     closing: bool = False
     repaired: frozenset[str] = frozenset()
     reading: Target | None = None
+    read_percent: int = 0
     unloaded: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -199,7 +201,8 @@ def instances_told(fleet: Fleet) -> set[str]:
 def fleet_progress(fleet: Fleet, facts: RoutingFacts, instances: Mapping[str, InstanceFacts]) -> str:
     """Return one line for those who wait for the focus, and for `orch status`."""
     if fleet.switch is None and facts.reading is not None:
-        return f"switching to {facts.reading}: {READING_AHEAD}"
+        share = f", {facts.read_percent} %" if facts.read_percent else ""
+        return f"switching to {facts.reading}: {READING_AHEAD}{share}"
 
     return _resident_progress(fleet, fleet.focused, facts, instances)
 

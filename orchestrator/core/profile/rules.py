@@ -210,6 +210,13 @@ def _direct_io_with(path: str) -> Check:
     return check
 
 
+def _prefetch_with_direct_io(facts: ProfileFacts) -> str | None:
+    if facts.on("memory.prefetch") and facts.on("memory.direct_io"):
+        return "`memory.prefetch` has no effect with `memory.direct_io`: the engine reads past the page cache"
+
+    return None
+
+
 def _both_experts(facts: ProfileFacts) -> str | None:
     if facts.on("memory.cpu_moe") and facts.get("memory.n_cpu_moe") is not None:
         return "`memory.cpu_moe` keeps every layer's experts in host memory, `memory.n_cpu_moe` some: keep one"
@@ -265,6 +272,7 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("context.parallel", "speculative.type"), _slots_with_speculation),
     (("memory.direct_io", "memory.mlock"), _direct_io_with("memory.mlock")),
     (("memory.direct_io", "memory.mmap"), _direct_io_with("memory.mmap")),
+    (("memory.prefetch", "memory.direct_io"), _prefetch_with_direct_io),
     (("memory.n_cpu_moe", "memory.cpu_moe"), _both_experts),
     (("cpu.pin", "cpu.numa"), _pin_with_numa),
     (("batch.ubatch", "batch.size"), _ubatch_above_batch),

@@ -131,6 +131,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("memory.mmap", ("bool",), "map the model file instead of reading it"),
     Setting("memory.mlock", ("bool",), "lock the model in host memory"),
     Setting("memory.direct_io", ("bool",), "read the model file past the page cache"),
+    Setting("memory.prefetch", ("bool",), "read the model into the page cache before a switch to it, while what runs serves on; unset means unless `memory.direct_io` is set"),
     Setting("memory.repack", ("bool",), "repack weights for the CPU while loading"),
     Setting("memory.lazy", ("string",), "read the rows of big embedding tensors from disk when they are needed", choices=("auto", "on", "off")),
     Setting("memory.defer_experts", ("bool",), "read expert weights when they are first needed"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 
@@ -35,6 +36,7 @@ class Router:
         self._runs = runs
         self._facts = RoutingFacts(on_request=on_request)
         self._fleet = owner.fleet
+        self._read_percent: Callable[[], int] = lambda: 0
         self._failed: dict[str, tuple[Failed, str, str | None]] = {}
         starting = RoutingView(1, None, Refusal("starting", "starting", 1), "starting", ())
         self.views: Publisher[RoutingView] = Publisher(starting)
@@ -61,7 +63,8 @@ class Router:
 
     def progress(self) -> str:
         """Return one line on what is under way at the focus, as of now."""
-        return fleet_progress(self._owner.fleet, self._facts, self._instances())
+        facts = replace(self._facts, read_percent=self._read_percent())
+        return fleet_progress(self._owner.fleet, facts, self._instances())
 
     def list_models(self, models: tuple[Model, ...]) -> None:
         """Show these models to clients from now on. One that has changed may be started again, whatever it met."""
@@ -117,8 +120,12 @@ class Router:
         }
         self._facts = replace(self._facts, repaired=frozenset(repaired))
 
-    def reads_ahead(self, target: Target | None) -> None:
-        """Show what a switch is about to start; None once it has begun, or does not happen."""
+    def reads_ahead(self, target: Target | None, read_percent: Callable[[], int] = lambda: 0) -> None:
+        """Show what a switch is about to start; None once it has begun, or does not happen.
+
+        :param read_percent: how much of its model has been read
+        """
+        self._read_percent = read_percent
         self._facts = replace(self._facts, reading=target)
         self.refresh()
 

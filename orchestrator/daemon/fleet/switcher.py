@@ -18,7 +18,7 @@ from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.gpu import GpuProvider
 from orchestrator.adapters.hardware.host import available_memory_bytes
-from orchestrator.adapters.hardware.page_cache import read_ahead
+from orchestrator.adapters.hardware.page_cache import read_ahead, residency
 from orchestrator.api.types import SwitchResult, TargetName
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.fleet_states import FocusRequested, RestartRequested
@@ -33,6 +33,7 @@ from orchestrator.core.fleet.resident_states import (
     target_of,
 )
 from orchestrator.core.residency.placement import choose_strategy
+from orchestrator.core.starts.read_ahead import read_ahead_bytes
 from orchestrator.core.starts.start import placed_mib
 from orchestrator.daemon.fleet.owner import Owner, fresh_slot
 from orchestrator.daemon.fleet.preparing import Preparer, ResolvedTarget
@@ -49,6 +50,7 @@ class PendingSwitch:
     :ivar keep: what was in focus stays loaded
     :ivar aside: it starts a resident anew that may not be in focus: it takes nobody's place, and can be one of several
     :ivar reading: the read-ahead, which nobody waits for once it is cancelled
+    :ivar read_percent: how much of what it is to read has been read
     :ivar end: why it did not reach its target, once it is done
     """
 
@@ -65,6 +67,7 @@ class PendingSwitch:
     held_before: int = 0
     begun: bool = False
     reading: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    read_percent: int = 0
     end: EndCause | None = None
     result: SwitchResult | None = None
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -74,7 +77,9 @@ class Switcher:
     """Runs one switch of the focus at a time, and beside it those that start a resident anew.
 
     :param held: how many requests have ever been held by the gateway
-    :param reads_ahead: told what is about to be started while its model is read; None once the fleet has the switch
+    :param reads_ahead: told what is about to be started while its model is read; None once the fleet has the switch;
+        and asked with it how many per cent have been read
+    :param mapped_bytes: what engines have mapped from files in host memory; asked in a thread
     """
 
     def __init__(
@@ -83,13 +88,15 @@ class Switcher:
         preparer: Preparer,
         gpus: GpuProvider,
         held: Callable[[], int],
-        reads_ahead: Callable[[Target | None], None],
+        reads_ahead: Callable[[Target | None, Callable[[], int]], None],
+        mapped_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self._owner = owner
         self._preparer = preparer
         self._gpus = gpus
         self._held = held
         self._reads_ahead = reads_ahead
+        self._mapped_bytes = mapped_bytes
         self._operations: dict[str, PendingSwitch] = {}
 
     @property
@@ -158,7 +165,7 @@ class Switcher:
             fresh_slot(), origin, resolved.target, strategy, reason, again, now, keep, held_before=self._held()
         )
         self._keep(operation)
-        self._reads_ahead(operation.target)
+        self._reads_ahead(operation.target, lambda: operation.read_percent)
         return operation
 
     def begin_aside(self, resolved: ResolvedTarget, strategy: Strategy, reason: str) -> PendingSwitch:
@@ -195,13 +202,12 @@ class Switcher:
 
         operation.begun = True
         loaded = operation.target == operation.origin or self._serves(operation.target)
-        if not loaded and self._owner.fleet.switch is None:
-            paths, scope = split_paths(resolved.model_path), operation.reading
-            with scope:
+        # Where nothing serves meanwhile, the engine itself reads its file as fast, and begins sooner.
+        serving = any(isinstance(state, Ready) for state in self._owner.fleet.slots.values())
+        if serving and not loaded and self._owner.fleet.switch is None:
+            with operation.reading:
                 try:
-                    # A model that does not fit beside the rest of the page cache is read as far as it does.
-                    limit_bytes = available_memory_bytes() // 2
-                    await run_abandonable(lambda: read_ahead(paths, limit_bytes, lambda: scope.cancel_called))
+                    await run_abandonable(lambda: self._read_ahead(operation, resolved))
                 except (OSError, RuntimeError, ValueError) as error:  # no thread or descriptor left, a disk's error
                     _log.warning("the model is not read ahead: %s", error)
 
@@ -220,6 +226,24 @@ class Switcher:
         finally:
             self._end_reading()
 
+    def _read_ahead(self, operation: PendingSwitch, resolved: ResolvedTarget) -> None:
+        """Read a model into the page cache as far as it may be; runs in a thread."""
+        paths = split_paths(resolved.model_path)
+        found = residency(paths)
+        limit_bytes = read_ahead_bytes(
+            resolved.profile.settings,
+            model_bytes=resolved.model_bytes,
+            resident_bytes=None if found is None or found.resident_mib is None else found.resident_mib << 20,
+            available_bytes=available_memory_bytes(),
+            mapped_bytes=self._mapped_bytes(),
+        )
+
+        def note(done: int) -> None:
+            operation.read_percent = min(100 * done // limit_bytes, 100)
+
+        if limit_bytes:
+            read_ahead(paths, limit_bytes, lambda: operation.reading.cancel_called, note)
+
     def interrupt(self, end: EndCause) -> None:
         """End a switch that still reads ahead; one that the fleet has taken is the fleet's to end."""
         operation = self.current
@@ -231,7 +255,7 @@ class Switcher:
     def _end_reading(self) -> None:
         current = self.current
         if current is None or current.phase != "reading":  # another switch may read ahead by now
-            self._reads_ahead(None)
+            self._reads_ahead(None, lambda: 0)
 
     def cancel(self) -> PendingSwitch:
         """:raises OrchError: when no switch is under way"""

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.trial_profiles import sweep_unused_trial_profiles
 from orchestrator.adapters.hardware.gpu_sources import open_gpus
+from orchestrator.adapters.hardware.host import mapped_bytes
 from orchestrator.adapters.hardware.vram_holders import read_vram
 from orchestrator.adapters.http1 import HttpLimits, HttpServer
 from orchestrator.adapters.log.file import LogFile
@@ -178,7 +179,10 @@ class Daemon:
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
         core.start("owner", lambda: owner.run(effect_runner), again=False)
-        switcher = Switcher(owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered, router.reads_ahead)
+        switcher = Switcher(
+            owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered, router.reads_ahead,
+            lambda: mapped_bytes([child.pid for child in runs.children()]),
+        )  # fmt: skip
         owner.observe_switches(self._totals.switched)
         owner.observe_switches(switcher.finished)
         usage = UsageBook(owner, dispatcher)

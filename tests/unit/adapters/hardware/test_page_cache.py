@@ -34,6 +34,14 @@ def test_every_byte_of_every_file_is_read(files: list[str]) -> None:
     assert read_ahead(files, 1 << 40, never) == 3 * BLOCK_BYTES
 
 
+def test_what_has_been_read_is_told_after_each_block(files: list[str]) -> None:
+    told: list[int] = []
+    read_ahead(files, 1 << 40, never, told.append)
+    assert told[0] == BLOCK_BYTES
+    assert told == sorted(told)
+    assert told[-1] == 3 * BLOCK_BYTES
+
+
 def test_reading_ends_within_a_block_of_the_limit(files: list[str]) -> None:
     limit_bytes = BLOCK_BYTES + 1
     assert limit_bytes <= read_ahead(files, limit_bytes, never) < limit_bytes + BLOCK_BYTES

@@ -172,6 +172,12 @@ def test_what_a_switch_reads_ahead_is_shown_as_loading_and_what_serves_still_ser
     assert {model.name: model.status for model in view.models} == {SHOWN.name: "loaded", "other": "loading"}
 
 
+def test_how_much_has_been_read_ahead_is_shown() -> None:
+    facts = replace(FACTS, reading=Target("other", "upstream"), read_percent=42)
+    view = view_of(phases.serving().fleet, facts)
+    assert view.progress == "switching to other@upstream: reading the model ahead, 42 %"
+
+
 def test_what_is_read_ahead_while_nothing_runs_is_shown_as_loading() -> None:
     view = view_of(Resident(), replace(FACTS, reading=Target("other", "upstream")))
     assert {model.name: model.status for model in view.models} == {SHOWN.name: "unloaded", "other": "loading"}

@@ -52,6 +52,7 @@ FIT: Settings = {"memory.fit": True}
         ({"speculative.type": "mtp", "kv.k": "q8_0", "speculative.kv_k": "f16"}, "ik", "has no effect"),
         ({"memory.direct_io": True, "memory.mlock": True}, "unknown", "two ways of loading"),
         ({"memory.direct_io": True, "memory.mmap": True}, "unknown", "two ways of loading"),
+        ({"memory.direct_io": True, "memory.prefetch": True}, "unknown", "reads past the page cache"),
         ({"memory.cpu_moe": True, "memory.n_cpu_moe": 3}, "unknown", "keep one"),
         ({"batch.ubatch": 4096}, "unknown", "would be cut"),
         ({"cpu.pin": "fast_cores", "cpu.numa": "distribute"}, "unknown", "would be undone"),
