@@ -16,6 +16,7 @@ import pytest
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.engines.build import installs
 from orchestrator.engines.registry import Engine, EngineRegistry
+from tests.engines.slow_build import slow_build
 from tests.support import ORCH
 
 ENGINES = ("upstream", "ik-fork")
@@ -59,6 +60,30 @@ def engine(request: pytest.FixtureRequest, real_builds: dict[str, Engine]) -> En
 @pytest.fixture
 def upstream(real_builds: dict[str, Engine]) -> Engine:
     return _built("upstream", real_builds)
+
+
+@pytest.fixture(scope="session")
+def slower_upstream(real_builds: dict[str, Engine]) -> Path:
+    """The llama-server of a build of upstream that was made a fifth slower."""
+    return _slow_build("slower")
+
+
+@pytest.fixture(scope="session")
+def much_slower_upstream(real_builds: dict[str, Engine]) -> Path:
+    """The llama-server of a build of upstream that was made several times slower."""
+    return _slow_build("much-slower")
+
+
+def _slow_build(how: str) -> Path:
+    installed = installs.current("upstream", engine_paths())
+    if installed is None:
+        pytest.skip(_why_not_built["upstream"])
+
+    found = slow_build(how, installed, engine_paths(), HOME / "slow")
+    if isinstance(found, str):
+        pytest.skip(found)
+
+    return found
 
 
 @pytest.fixture
