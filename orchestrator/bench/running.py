@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.adapters.hardware.run_queue import read_threads, waited_ms
+from orchestrator.adapters.hardware.run_queue import cpus_of, read_threads, waited_ms
 from orchestrator.api.top_frames import GpuFigures, TopFrame
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink, Say
@@ -111,6 +111,7 @@ def measure_residency(
     pid = link.status()["pid"]
     link.wait_idle(client.prefix)
     started_s = time.time()
+    cpus = cpus_of(pid) if pid is not None else 0
     answers = []
     try:
         client.ask(WARM_UP.name, workload_body(target.profile, workload, WARM_UP, WARM_UP_TOKENS))
@@ -121,7 +122,7 @@ def measure_residency(
             before = read_threads(pid) if pid is not None else {}
             answer = client.ask(prompt.name, workload_body(target.profile, workload, prompt, tokens))
             after = read_threads(pid) if pid is not None else {}
-            answers.append(replace(answer, waited_ms=waited_ms(before, after)))
+            answers.append(replace(answer, waited_ms=waited_ms(before, after, cpus)))
             if looks[0]["gpus"]:
                 looks.append(link.frame())
     except BenchRequestFailed as error:

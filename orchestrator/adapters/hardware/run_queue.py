@@ -38,12 +38,22 @@ def read_threads(pid: int) -> dict[int, ThreadTimes]:
     return found
 
 
-def waited_ms(before: Mapping[int, ThreadTimes], after: Mapping[int, ThreadTimes]) -> float | None:
+def cpus_of(pid: int) -> int:
+    """Return how many CPUs a process may use; 0 when it is gone."""
+    try:
+        return len(os.sched_getaffinity(pid))
+    except OSError:
+        return 0
+
+
+def waited_ms(before: Mapping[int, ThreadTimes], after: Mapping[int, ThreadTimes], cpus: int) -> float | None:
     """Return how long the work of a process was held up between two readings by other programs, at least.
 
-    That is the longest wait of a thread that computed. What several threads waited for each other is not in it: they
-    wait computing, or sleeping.
+    That is the longest wait of a thread that computed. What several threads waited for each other's results is not in
+    it: they wait computing, or sleeping. More of them than CPUs take the CPUs from each other, which is the engine's own
+    doing.
 
+    :param cpus: that the process may use
     :return: None where nothing is known
     """
     none = ThreadTimes(0, 0)
@@ -56,4 +66,5 @@ def waited_ms(before: Mapping[int, ThreadTimes], after: Mapping[int, ThreadTimes
         return None
 
     busiest = max(each.computed_ns for each in spent)
-    return max(each.waited_ns for each in spent if each.computed_ns >= COMPUTES * busiest) / 1e6
+    computing = [each for each in spent if each.computed_ns >= COMPUTES * busiest]
+    return max(each.waited_ns for each in computing) / 1e6 if len(computing) <= cpus else None
