@@ -50,8 +50,8 @@ def waited_ms(before: Mapping[int, ThreadTimes], after: Mapping[int, ThreadTimes
     """Return how long the work of a process was held up between two readings by other programs, at least.
 
     That is the longest wait of a thread that computed. What several threads waited for each other's results is not in
-    it: they wait computing, or sleeping. More of them than CPUs take the CPUs from each other, which is the engine's own
-    doing.
+    it: they wait computing, or sleeping. Where more of them compute than there are CPUs, they take these from each
+    other, which is the engine's own doing.
 
     :param cpus: that the process may use
     :return: None where nothing is known
