@@ -187,12 +187,17 @@ def device_name(gpu: GpuReading) -> str:
 def loaded_on(
     runs: Sequence[EngineRun], gpus: Sequence[GpuReading], packages: Collection[str]
 ) -> dict[Model, tuple[str, ...]]:
-    """Return the devices whose energy is each model's: those that it has memory on, else all processors."""
+    """Return the devices whose energy is each model's: those that it has memory on, else all processors.
+
+    An engine that said to have memory on a device is on no processors, whoever tells about the device: its driver may
+    be gone for now, or it may be another machine's.
+    """
     shares = device_shares(runs, gpus)
     loaded: dict[Model, tuple[str, ...]] = {}
     for run in runs:
         target = run.launch.target
         own = tuple(device_name(each) for each in gpus if target.profile in shares[each.index])
-        loaded[target.profile, target.engine] = own or tuple(packages)
+        elsewhere = run.read_back is not None and run.read_back.start.devices
+        loaded[target.profile, target.engine] = own or (() if elsewhere else tuple(packages))
 
     return loaded

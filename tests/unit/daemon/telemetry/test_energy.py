@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -13,13 +14,14 @@ from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.core.energy.intervals import EnergySample
 from orchestrator.core.energy.sharing import HOUR_S, IdleRecord, Model
 from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.daemon.fleet.engine_run import EngineRun
+from orchestrator.daemon.residency import shares
 from orchestrator.daemon.telemetry import ledger as ledger_module
 from orchestrator.daemon.telemetry.energy import KEEP_EVERY_S, EnergyBook, EnergyLook, device_samples, loaded_on
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER, Totals
 from orchestrator.gateway.contract import Finished, Underway
-from tests.unit.daemon.telemetry.idle_parts import run_on
 
 MODEL: Model = ("demo", "upstream")
 UNDERWAY = Underway(
@@ -184,13 +186,25 @@ def test_devices_that_tell_something_become_samples() -> None:
     }
 
 
-@pytest.mark.asyncio
-async def test_an_engine_without_device_memory_is_on_all_processors() -> None:
-    run = run_on(1, "a.1")
-    target = run.launch.target
-    assert loaded_on([run], [CARD], ["package-0", "package-1"]) == {
-        (target.profile, target.engine): ("package-0", "package-1")
-    }
+def run_with(pid: int, *devices: str) -> EngineRun:
+    """A run of the model whose engine said to have memory on these devices."""
+    launch = SimpleNamespace(target=SimpleNamespace(profile=MODEL[0], engine=MODEL[1]), profile=None)
+    read_back = SimpleNamespace(start=SimpleNamespace(devices=devices))
+    return cast(EngineRun, SimpleNamespace(launch=launch, child=SimpleNamespace(pid=pid), read_back=read_back))
+
+
+def test_a_model_is_on_the_devices_that_it_has_memory_on_else_on_all_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shares, "told_mib", lambda run, read: {})
+    packages = ["package-0", "package-1"]
+    first, second = replace(CARD, processes={7: 500}), replace(CARD, index=1, uuid="", processes={7: 400})
+    other = replace(CARD, index=2, uuid="GPU-2", processes={8: 100})
+    assert loaded_on([run_with(7, "CUDA0", "CUDA1")], [first, second, other], packages) == {MODEL: ("GPU-1", "gpu1")}
+    assert loaded_on([run_with(7)], [other], packages) == {MODEL: ("package-0", "package-1")}
+    assert loaded_on([run_with(7, "CUDA0")], [], packages) == {MODEL: ()}, (
+        "its driver is gone, and it is on no processor"
+    )
 
 
 class Rows:
