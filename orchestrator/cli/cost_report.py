@@ -104,7 +104,7 @@ def _missing(costs: Sequence[ModelCost], config: CostConfig, file: str) -> list[
         return ["no requests in that time"]
 
     missing = []
-    if any(each.requests for each in costs) and not any(each.energy.requests for each in costs):
+    if any(each.requests for each in costs) and not any(each.energy.requests + each.untold_requests for each in costs):
         missing.append(
             "no energy is known: a card has to tell its energy or its power (NVIDIA's driver or amdgpu), and for an "
             f"engine without a card {CpuEnergy().why_unknown() or 'the daemon has to have been running for it'}"

@@ -70,47 +70,50 @@ def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
 
 
 def _model_lines(cost: ModelCost, config: CostConfig) -> list[str]:
-    energy = cost.energy
-    idle = f"  idle: {_energy(cost.idle_j)} in {_time(cost.idle_s)} without a request"
-    idle += "" if cost.idle_cost is None else f", {_money(cost.idle_cost, config)}"
-    idle += f"; of {_time(cost.idle_unknown_s)} more it is unknown" if cost.idle_unknown_s >= 1 else ""
-    if not energy.requests:
-        found = [f"{cost.profile}: {_requests(cost.requests)}, the energy of none of them is known"]
-        return [*found, idle] if cost.idle_s else found
+    compared = cost.energy.requests
+    if compared:
+        lines = [f"{cost.profile}: {compared} of {_requests(cost.requests)}", *_table(_rows(cost, config))]
+    elif cost.requests and not cost.untold_requests:
+        lines = [f"{cost.profile}: {_requests(cost.requests)}, the energy of none of them is known"]
+    else:
+        lines = [f"{cost.profile}: {_requests(cost.requests)}"]
 
-    rows: list[tuple[str, ...]] = [
-        HEADINGS,
-        ("energy", _rate(energy.prompt_j, energy.prompt_tokens), "", _rate(energy.output_j, energy.output_tokens),
-         _energy(energy.prompt_j + energy.output_j)),
-    ]  # fmt: skip
-    if cost.busy_cost is not None:
-        together = _money(cost.busy_cost, config)
-        prompt, output = _amount(cost.prompt_per_million), _amount(cost.output_per_million)
-        rows.append(("local", prompt, "0" if energy.cached_tokens else "", output, together))
-
-    for api in cost.apis:
-        price = api.price
-        figures = (_amount(price.prompt), _amount(price.cached), _amount(price.output))
-        rows.append((api.name, *figures, _money(api.cost, config)))
-
-    rows.append(
-        ("tokens", *(f"{count:,}" for count in (energy.prompt_tokens, energy.cached_tokens, energy.output_tokens)), "")
-    )
-    lines = [f"{cost.profile}: {energy.requests} of {_requests(cost.requests)}", *_table(rows)]
     if cost.untold_requests:
-        untold = _requests(cost.untold_requests)
-        text = f"  not compared: {_energy(cost.untold_j)} of {untold} of which the engine told nothing"
-        lines.append(text if cost.untold_cost is None else f"{text}, {_money(cost.untold_cost, config)}")
+        untold = f"{_energy(cost.untold_j)} of {_requests(cost.untold_requests)} of which the engine told nothing"
+        lines.append(f"  not compared: {untold}{_price(cost.untold_cost, config)}")
 
-    if cost.idle_s or cost.idle_unknown_s:
-        lines.append(idle)
+    if cost.idle_s:
+        lines.append(
+            f"  idle: {_energy(cost.idle_j)} in {_time(cost.idle_s)} without a request{_price(cost.idle_cost, config)}"
+        )
+        if cost.idle_unknown_s >= 1:
+            lines[-1] += f"; of {_time(cost.idle_unknown_s)} more it is unknown"
 
-    for api in cost.apis:
-        if api.saved is not None:
-            word = "saved" if api.saved >= 0 else "lost"
-            lines.append(f"  {word} against {api.name}, idle time counted: {_money(abs(api.saved), config)}")
+    if compared:
+        for api in cost.apis:
+            if api.saved is not None:
+                word = "saved" if api.saved >= 0 else "lost"
+                lines.append(f"  {word} against {api.name}, idle time counted: {_money(abs(api.saved), config)}")
 
     return lines
+
+
+def _rows(cost: ModelCost, config: CostConfig) -> list[tuple[str, ...]]:
+    """Return the table of the requests that are compared."""
+    energy = cost.energy
+    prompt, output = _rate(energy.prompt_j, energy.prompt_tokens), _rate(energy.output_j, energy.output_tokens)
+    rows: list[tuple[str, ...]] = [HEADINGS, ("energy", prompt, "", output, _energy(energy.prompt_j + energy.output_j))]
+    if cost.busy_cost is not None:
+        prompt, output = _amount(cost.prompt_per_million), _amount(cost.output_per_million)
+        cached = "0" if energy.cached_tokens else ""
+        rows.append(("local", prompt, cached, output, _money(cost.busy_cost, config)))
+
+    for api in cost.apis:
+        prices = (api.price.prompt, api.price.cached, api.price.output)
+        rows.append((api.name, *map(_amount, prices), _money(api.cost, config)))
+
+    tokens = (energy.prompt_tokens, energy.cached_tokens, energy.output_tokens)
+    return [*rows, ("tokens", *(f"{count:,}" for count in tokens), "")]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -127,8 +130,13 @@ def _saved_a_day(payback: CardPayback, config: CostConfig) -> str:
     return f"{_money(payback.saved_a_day, config)} a day"
 
 
+def _price(value: float | None, config: CostConfig) -> str:
+    """Return money as the end of a sentence; nothing where it is not known."""
+    return "" if value is None else f", {_money(value, config)}"
+
+
 def _requests(count: int) -> str:
-    return "1 request" if count == 1 else f"{count:,} requests"
+    return "no request" if not count else "1 request" if count == 1 else f"{count:,} requests"
 
 
 def _rate(joules: float, tokens: int) -> str:

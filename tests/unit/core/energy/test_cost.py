@@ -105,6 +105,7 @@ def test_a_model_that_was_loaded_and_never_asked_has_its_idle_cost() -> None:
     assert (qwen.requests, qwen.busy_cost) == (0, 0.0)
     assert qwen.idle_cost == pytest.approx(0.06)
     assert qwen.apis[0].saved == pytest.approx(-0.06)
+    assert cost_lines([qwen], CONFIG) == ["qwen: no request", "  idle: 200 Wh in 10.0 h without a request, 0.060 EUR"]
 
 
 def test_energy_of_requests_that_were_broken_off_is_told_and_compared_with_nothing() -> None:
@@ -117,6 +118,14 @@ def test_energy_of_requests_that_were_broken_off_is_told_and_compared_with_nothi
     assert "  not compared: 10 Wh of 1 request of which the engine told nothing, 0.0030 EUR" in cost_lines(
         [qwen], CONFIG
     )
+
+
+def test_where_only_broken_off_requests_are_known_nothing_is_compared() -> None:
+    gone = replace(PROMPTS, prompt_ms=None, output_ms=None, prompt_tokens=None)
+    assert cost_lines(model_costs([gone], [], CONFIG), CONFIG) == [
+        "qwen: 1 request",
+        "  not compared: 100 Wh of 1 request of which the engine told nothing, 0.030 EUR",
+    ]
 
 
 def test_requests_that_never_got_to_an_engine_cost_nothing_and_are_not_counted() -> None:
