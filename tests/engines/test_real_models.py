@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.api import client
 from orchestrator.engines.registry import Engine
 from tests.engines.real_models import MODELS, fetch
+from tests.healthy import alarms
 from tests.support import Home, new_home
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 QUESTION = (
     "Tell me in one short sentence what the capital city of France is called, and which river flows through it, please."
 )
-ALARMS = {"degraded", "answers_failed", "slowed", "stream_stalled", "drafts_stopped", "unready", "effect_failed"}
 
 
 @pytest.fixture
@@ -57,8 +56,7 @@ def test_a_real_model_is_ready_on_upstream_and_raises_no_alarm(home: Home, upstr
         assert text
 
     assert home.ready(model)["notice"] is None
-    events = map(json.loads, client.stream(home.control_socket, "/v1/events?lines=1000&follow=0"))
-    assert not [event for event in events if event["kind"] in ALARMS]
+    assert alarms(home) == []
 
 
 def test_an_engine_that_computes_a_real_model_wrongly_is_never_ready(home: Home, fork: Engine) -> None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.adapters.store.bench_runs import BenchStore
-from orchestrator.api import client
 from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
 from orchestrator.core.bench.records import BenchSpec, event_to_json, spec_to_json
 from orchestrator.core.bench.workloads import CHAT
+from tests.healthy import alarms
 from tests.support import Home, new_home, until
 from tests.unit.core.bench.benches import PLAN, pairs
-
-NORMAL = {"started", "starting", "ready", "first_reading"}
-"""Kinds of events that a run has in which nothing is wrong. Every other kind is an alarm, or not of such a run."""
 
 TOKENS, ANSWERS = 200, 8
 """Enough for each notice that goes by answers to have its say."""
@@ -33,11 +28,6 @@ def home() -> Iterator[Home]:
         home.serve("mine")
         home.ready("mine")
         yield home
-
-
-def events(home: Home) -> list[dict[str, Any]]:
-    lines = client.stream(home.control_socket, "/v1/events?lines=1000&follow=0")
-    return [json.loads(line) for line in lines]
 
 
 def paths_of(home: Home) -> Paths:
@@ -55,7 +45,7 @@ def test_a_healthy_run_has_no_notice_no_alarm_and_nothing_that_it_goes_on_withou
     assert shown["speed"]["draft_acceptance"] > 0, "MTP is watched"
     assert shown["notice"] is None and shown["stale"] == [] and shown["cause"] is None
     assert [each["outcome"] for each in shown["attempts"]] == ["ready"]
-    assert {each["kind"] for each in events(home)} <= NORMAL
+    assert alarms(home) == []
     page = home.request("GET", "/metrics")[2].decode()
     assert not [line for line in page.splitlines() if line.startswith("orch_degraded{")]
     assert "notice" not in home.orch("status").stdout
@@ -93,7 +83,7 @@ def test_mtp_that_a_bench_measured_to_be_slower_is_said_in_status_doctor_and_exp
     notice = until(lambda: home.status()["notice"], "the daemon has read it")
     slower = "MTP is slower than none on this machine: 99.00 against 125 tok/s"
     assert slower in notice and "bench 1" in notice and off in notice
-    assert [each["kind"] for each in events(home)].count("mtp_slower") == 1
+    assert [each.partition(":")[0] for each in alarms(home)] == ["mtp_slower"]
     assert [(level, slower in text, fix) for level, text, fix in findings(home)] == [("warning", True, off)]
     explained = home.orch("explain").stdout
     assert f"mtp_slower: {slower}" in explained and f"what you can do: {off}" in explained
