@@ -61,15 +61,19 @@ def machine_of(described: Mapping[str, Any]) -> MachineNames:
 
 
 def in_use(marks: Sequence[SpeedMark]) -> list[SpeedMark]:
-    """Return the marks without trials of what the profile was never used with.
+    """Return the marks without trials of what the profile did not run with afterwards.
 
-    A build that a gate has refused, or settings that were never written into the profile, are no news of it. Those that
-    were are: a tuning's confirmed settings, once they have been applied.
+    A build that a gate has refused, settings that were never written into the profile, and an older build that was
+    benched once more are no news of it. A tuning's confirmed settings are, once they have been applied.
 
     :param marks: of one profile and engine
     """
-    used = [_what_runs(mark) for mark in marks if not mark.trial]
-    return [mark for mark in marks if not mark.trial or _what_runs(mark) in used]
+    used = [mark for mark in marks if not mark.trial]
+
+    def was_used(trial: SpeedMark) -> bool:
+        return any(each.when_s >= trial.when_s and _what_runs(each) == _what_runs(trial) for each in used)
+
+    return [mark for mark in marks if not mark.trial or was_used(mark)]
 
 
 def _what_runs(mark: SpeedMark) -> tuple[str, str, Mapping[str, str]]:

@@ -1,7 +1,7 @@
 """Whether a profile has become slower than it was, and what has changed since. Pure.
 
-The newest marks of a kind are compared with the best level that this kind ever held: the highest median of some marks
-in a row under the same circumstances. Both are medians, so that a bad day moves neither. How far apart they may be by
+The newest marks of a kind, under the same circumstances, are compared with the best level that this kind ever held: the
+highest median of some marks in a row. Both are medians, so that a bad day moves neither. How far apart they may be by
 chance follows from how neighbours under the same circumstances differ, and at least from how one start of an engine
 differs from the next. The best of many is partly luck, and the question is asked after each mark: the limit is four
 standard errors. How often that errs: `benchmarks/decline_simulation.py`.
@@ -15,7 +15,7 @@ from itertools import groupby, pairwise
 from math import exp, log, sqrt
 
 from orchestrator.core.bench.estimator import median
-from orchestrator.core.course.marks import NORMAL_95, CircumstanceChange, SpeedMark, changes
+from orchestrator.core.course.marks import NORMAL_95, CircumstanceChange, Circumstances, SpeedMark, changes
 
 WORTH_TELLING = log(1 / 0.95)
 """A loss of less than 5 % is nobody's news."""
@@ -37,32 +37,37 @@ OF_MEDIAN = sqrt(1.5708)
 class DeclinePolicy:
     """How many marks are enough.
 
-    :param window: marks that make a level at most
-    :param least_best: that the best level has to have been held for
+    :param window: marks that make a level
+    :param least_alike: so many make one, too, where all there are under the same circumstances are fewer than a window
     :param least_newest: of the newest, and answers in them, where something known has changed; where nothing has, it
         is a whole window
     """
 
     window: int = 5
-    least_best: int = 5
+    least_alike: int = 5
     least_newest: int = 2
     least_answers: int = 32
 
 
 OF_ANSWERS = DeclinePolicy()
-OF_BENCHES = DeclinePolicy(least_best=1, least_newest=1, least_answers=0)
+OF_BENCHES = DeclinePolicy(least_alike=1, least_newest=1, least_answers=0)
 """A bench is repeated in itself, on texts of its own, while nobody else is served: one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedLevel:
-    """Some marks in a row, under the same circumstances.
+    """Some marks in a row.
 
     :param level: the median of their levels, a logarithm
     """
 
     marks: tuple[SpeedMark, ...]
     level: float
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """Those of the last mark that was as fast as the level: where some changed within it, those before a loss."""
+        return next(mark for mark in reversed(self.marks) if mark.level >= self.level).circumstances
 
     @property
     def rate(self) -> float:
@@ -103,7 +108,7 @@ def find_decline(marks: Sequence[SpeedMark], accepted_s: float = float("-inf")) 
     if best is None:
         return None
 
-    changed = changes(best.marks[-1].circumstances, now.marks[-1].circumstances)
+    changed = changes(best.circumstances, now.circumstances)
     least = policy.least_newest if changed or marks[-1].bench is not None else policy.window
     if len(now.marks) < least or sum(mark.answers for mark in now.marks) < policy.least_answers:
         return None
@@ -118,15 +123,14 @@ def find_decline(marks: Sequence[SpeedMark], accepted_s: float = float("-inf")) 
 
 
 def best_level(marks: Sequence[SpeedMark], policy: DeclinePolicy) -> SpeedLevel | None:
-    """Return the highest level that was held, None where none was held for long enough."""
-    levels = []
-    for _, group in groupby(marks, key=lambda mark: mark.circumstances):
-        run = list(group)
-        if len(run) >= policy.least_best:
-            width = min(policy.window, len(run))
-            levels += [_level(run[at : at + width]) for at in range(len(run) - width + 1)]
+    """Return the highest level that was held, None where none was held for long enough.
 
-    return max(levels, key=lambda each: each.level, default=None)
+    A window may reach over a change: where something changes every few days, no other would ever be full.
+    """
+    windows = [marks[at : at + policy.window] for at in range(len(marks) - policy.window + 1)]
+    runs = [list(group) for _, group in groupby(marks, key=lambda mark: mark.circumstances)]
+    windows += [run for run in runs if policy.least_alike <= len(run) < policy.window]
+    return max(map(_level, windows), key=lambda each: each.level, default=None)
 
 
 def _level(marks: Sequence[SpeedMark]) -> SpeedLevel:

@@ -65,8 +65,15 @@ def test_a_build_that_a_gate_refused_is_no_news_of_the_profile() -> None:
     ]
     [of_answers, of_benches] = courses_of([*days(6, 50.0), *gate], {})
     assert (of_answers.decline, of_benches.decline, len(of_benches.marks)) == (None, None, 2)
-    [_, used] = courses_of([*days(6, 50.0), *gate, mark(9, 40.0, refused)], {})
+    later = [*days(6, 50.0), mark(7, 50.0, bench=3), *gate, mark(9, 40.0, refused)]
+    [_, used] = courses_of(later, {})
     assert used.decline is not None and [each.what for each in used.decline.changed] == ["build"]
+
+
+def test_an_older_build_that_is_benched_once_more_is_no_news_of_the_profile() -> None:
+    older = replace(ON, build="b0 f")
+    now = [mark(1, 40.0, older, bench=1), mark(3, 50.0, bench=2), replace(mark(3, 40.0, older, bench=2), trial=True)]
+    assert courses_of(now, {})[0].decline is None
 
 
 def test_series_are_apart_and_each_is_accepted_for_itself() -> None:
@@ -100,8 +107,8 @@ def test_a_change_is_shown_where_it_happened() -> None:
         "  1970-01-01             50        49 to 51        20            400       32",
     ]
     assert [number for number, line in enumerate(lines) if line.startswith("  - driver")] == [8, 12]
-    assert lines[-1].endswith("(a trial)")
-    assert course_lines(courses_of(SLOWER, {})[0])[-1].startswith("  p@upstream decodes 10 % slower")
+    assert lines[-2].endswith("(a trial)")
+    assert lines[-1].startswith("  p@upstream decodes 10 % slower")
 
 
 def test_a_course_in_json_has_the_circumstances_in_full() -> None:
