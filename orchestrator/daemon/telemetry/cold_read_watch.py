@@ -116,8 +116,11 @@ class ColdReadWatch:
         watched = self._watched.setdefault(run.launch.instance, _begin(run))
         if monotonic() - watched.taken > CACHE_S:
             watched.taken = monotonic()  # also for one that gets no answer: it is not asked again at once
-            with anyio.move_on_after(PATIENCE_S):
-                watched.figure = await anyio.to_thread.run_sync(self._read, run, watched, abandon_on_cancel=True)
+            try:
+                with anyio.move_on_after(PATIENCE_S):
+                    watched.figure = await anyio.to_thread.run_sync(self._read, run, watched, abandon_on_cancel=True)
+            except (OSError, RuntimeError) as error:  # no descriptor or thread left
+                _log.warning("what of %s is in the page cache cannot be read: %s", run.launch.target, error)
 
         return watched.figure
 
