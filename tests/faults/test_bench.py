@@ -14,7 +14,7 @@ from tests.support import until
 QUICK = ("--tokens", "32", "--blocks", "6", "--json")
 
 
-def lab_of_two(lab: Lab, fast: float = 600.0, slow: float = 400.0) -> None:
+def lab_of_two(lab: Lab, fast: float = 600.0, slow: float = 200.0) -> None:
     """A profile that is served, and another one that is slower."""
     lab.model("fast", {"tokens_s": fast})
     lab.model("slow", {"tokens_s": slow})
@@ -55,7 +55,7 @@ def test_the_faster_one_is_found_and_what_ran_runs_again(lab: Lab) -> None:
     lab_of_two(lab)
     report = json.loads(lab.orch("bench", "slow", "fast", *QUICK).stdout)
     assert (report["verdict"], report["blocks"], report["metric"]) == ("b_faster", 6, "decode")
-    assert 1.3 < report["ratio"] < 1.7
+    assert 2 < report["ratio"] < 3.5
     assert {"model", "not_verified"} <= kinds(report)
     assert report["conditional"] is True
     assert all(each["a"]["output_tokens"] == 32 for each in report["prompts"])
@@ -163,7 +163,7 @@ def test_what_is_no_target_is_said(lab: Lab) -> None:
 def test_one_target_is_measured_in_three_ways_and_each_is_kept(lab: Lab) -> None:
     lab_of_two(lab)
     depth = json.loads(lab.orch("bench", "depth", "slow", "--to", "1024", "--json").stdout)
-    assert [point["decode_tok_s"] > 300 for point in depth["series"][0]["points"]] == [True, True]
+    assert [point["decode_tok_s"] > 120 for point in depth["series"][0]["points"]] == [True, True]
     load = json.loads(lab.orch("bench", "load", "slow", "--clients", "1,2", "--tokens", "32", "--json").stdout)
     assert [(row["clients"], row["failed"]) for row in load["series"][0]["rows"]] == [(1, 0), (2, 0)]
     once = lab.orch("bench", "pass", "slow", "--prompts", "mtp", "--tokens", "32").stdout
