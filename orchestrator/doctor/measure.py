@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore, machine_name
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError
+from orchestrator.core.plan.geometry import GeometryError
 from orchestrator.core.plan.plan import plan_of
 from orchestrator.core.plan.speed.forecast import decode_amounts
 from orchestrator.core.setup.doctor import CheckResult
@@ -62,7 +63,7 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
     target = find_target(paths, profile) if profile is not None else None
     disk_gb_s, findings = None, list(map(judge_link, pcie_links()))
     if target is not None:
-        disk_gb_s, finding = _disk(target)
+        disk_gb_s, finding = _disk(target, lambda: refuse_while_used(paths))
         findings.append(finding)
 
     threads, cpus = _threads_of(target)
@@ -126,10 +127,10 @@ def _threads_of(target: PlanTarget | None) -> tuple[int, tuple[int, ...]]:
     return told if isinstance(told, int) else cores, cpus
 
 
-def _disk(target: PlanTarget) -> tuple[float | None, CheckResult]:
+def _disk(target: PlanTarget, may_go_on: Callable[[], None]) -> tuple[float | None, CheckResult]:
     path = max(target.parts, key=lambda part: part.file_size).path
     try:
-        speed = measure_disk(path)
+        speed = measure_disk(path, may_go_on)
     except DiskNotMeasured as error:
         return None, judge_disk(path, None, target.size_bytes, str(error))
 
@@ -138,9 +139,13 @@ def _disk(target: PlanTarget) -> tuple[float | None, CheckResult]:
 
 def _meaning(profile: str, target: PlanTarget, memory: ReadSpeed) -> CheckResult:
     """Return what a token takes where the plan for what is free now places the weights."""
-    subject = gather(target.profile, target.engine, target.parts)
+    try:
+        subject = gather(target.profile, target.engine, target.parts)
+    except GeometryError as error:
+        return CheckResult("note", "profile", f"{profile}: what a token reads is unknown: {error.message}")
+
     devices = devices_used(target.profile.settings, measure_devices())
-    shape = plan_of(subject, devices, measure_host()).shape
+    shape = plan_of(subject, devices, measure_host(), advise=False).shape
     basis = "as it would be placed now" if devices else "without a device"
     return judge_profile(profile, decode_amounts(subject.geometry, shape, subject.build.kind)[2], memory, basis)
 

@@ -11,6 +11,7 @@ bound to CPUs as far as the engine would be. A copy would count bytes that are w
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import os
 import threading
@@ -28,8 +29,9 @@ MIB = 1 << 20
 PIECE_BYTES = 8 * MIB
 """Read by one call, in about a millisecond; buffers are whole pieces."""
 
-SECONDS = 5.0
+SECONDS = 4.0
 _LOOK_S = 0.1
+_READY_S = 30.0
 
 
 def measure_memory(
@@ -46,7 +48,7 @@ def measure_memory(
     :param threads: as many as the engine would use; more than there are processors share them
     :param cpus: that the threads may run on, as with `cpu.pin`; empty for any
     :param may_go_on: asked ten times a second; what it raises ends the reading, and is raised here
-    :raises OrchError: when there is not enough free memory for the buffers
+    :raises OrchError: when there is not enough memory for the buffers
     """
     size = max(total_mib // threads, least_mib) * MIB // PIECE_BYTES * PIECE_BYTES
     _check_room(threads * size)
@@ -54,18 +56,21 @@ def measure_memory(
     ends: list[list[float]] = [[] for _ in range(threads)]
 
     def read(index: int) -> None:
-        if cpus:
-            os.sched_setaffinity(0, cpus)  # 0 is this thread, not the process
+        try:
+            if cpus:
+                os.sched_setaffinity(0, cpus)  # 0 is this thread, not the process
 
-        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as buffer:
-            _read_pieces(buffer, ready, go, stop, ends[index])
+            with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as buffer:
+                _read_pieces(buffer, ready, go, stop, ends[index])
+        except (OSError, threading.BrokenBarrierError):  # no such CPU or no memory; or told so by another one
+            ready.abort()
 
     workers = [threading.Thread(target=read, args=(index,), daemon=True) for index in range(threads)]
     for worker in workers:
         worker.start()
 
     try:
-        ready.wait()
+        ready.wait(_READY_S)
         began = perf_counter()
         go.set()
         deadline = monotonic() + seconds
@@ -74,9 +79,15 @@ def measure_memory(
             sleep(_LOOK_S)
 
         ended = perf_counter()
+    except threading.BrokenBarrierError as error:
+        raise OrchError(
+            f"{threads} threads could not have {size // MIB} MiB each to read, within {_READY_S:.0f} s",
+            hint="the machine is very busy, or short of memory: measure when it is not",
+        ) from error
     finally:
         stop.set()
         go.set()
+        ready.abort()
         for worker in workers:
             worker.join()
 
@@ -93,16 +104,20 @@ def _read_pieces(
     size = len(buffer)
     view = ctypes.c_char.from_buffer(buffer)
     address = ctypes.addressof(view)
-    ctypes.memset(address, 1, size)
     compare = _memcmp()
-    ready.wait()
-    go.wait()
-    while not stop.is_set():
-        for piece in range(address, address + size, PIECE_BYTES):
+    try:
+        ctypes.memset(address, 1, size)
+        ready.wait()
+        go.wait()
+        for offset in itertools.cycle(range(0, size, PIECE_BYTES)):
+            if stop.is_set():
+                return
+
+            piece = address + offset
             compare(piece, piece + PIECE_BYTES // 2, PIECE_BYTES // 2)
             ends.append(perf_counter())
-
-    del view  # a mapping that is looked into cannot be closed
+    finally:
+        del view  # a mapping that is looked into cannot be closed
 
 
 def _memcmp() -> Callable[[int, int, int], object]:

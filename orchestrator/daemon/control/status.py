@@ -46,7 +46,7 @@ class StatusBuilder:
     :param abandoned: how many slots of the engine work for clients that are gone
     :param waiting: how many requests wait for a profile, and since when, by profile
     :param idle_s: seconds since the last request of a profile; None where it had none
-    :param page_cache: how much of an instance's model is in the page cache; may take two seconds
+    :param page_cache: how much of an instance's model is in the page cache; may take a second
     :param lease: who tries other targets, or was interrupted while he did
     :ivar gateway_url: where clients reach the gateway
     :ivar residents: builds the rows of `instances`

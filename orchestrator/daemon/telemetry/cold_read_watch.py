@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 import anyio
-import anyio.to_thread
 
+from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.gguf.splits import read_splits
 from orchestrator.adapters.hardware.host import io_pressure
 from orchestrator.adapters.hardware.page_cache import mapped_spans, residency_of
@@ -37,7 +37,7 @@ LOOK_S = 1.0
 CACHE_S = 10.0
 """So old a figure of the page cache may get."""
 
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 """For a disk that does not answer; the figure is left out then."""
 
 
@@ -47,6 +47,8 @@ class ColdWatched:
 
     :ivar part: what it has of the model in host memory; None before it was read
     :ivar figure: the newest of the page cache, and when it was taken
+    :ivar asking: a thread reads it
+    :ivar used: a request has ended since the last look
     :ivar text: what is noticed, for people; empty while that is nothing
     """
 
@@ -54,6 +56,7 @@ class ColdWatched:
     part: HostPart | None = None
     figure: PageCacheStatus | None = None
     taken: float = float("-inf")
+    asking: bool = False
     used: bool = False
     text: str = ""
 
@@ -114,15 +117,23 @@ class ColdReadWatch:
             return None
 
         watched = self._watched.setdefault(run.launch.instance, _begin(run))
-        if monotonic() - watched.taken > CACHE_S:
-            watched.taken = monotonic()  # also for one that gets no answer: it is not asked again at once
+        if monotonic() - watched.taken > CACHE_S and not watched.asking:
+            watched.taken, watched.asking = monotonic(), True
             try:
                 with anyio.move_on_after(PATIENCE_S):
-                    watched.figure = await anyio.to_thread.run_sync(self._read, run, watched, abandon_on_cancel=True)
+                    watched.figure = await run_abandonable(lambda: self._ask(run, watched))
             except (OSError, RuntimeError) as error:  # no descriptor or thread left
+                watched.asking = False
                 _log.warning("what of %s is in the page cache cannot be read: %s", run.launch.target, error)
 
         return watched.figure
+
+    def _ask(self, run: EngineRun, watched: ColdWatched) -> PageCacheStatus | None:
+        """Read the figure in a thread that may hang with its disk; then no second one is begun."""
+        try:
+            return self._read(run, watched)
+        finally:
+            watched.asking = False
 
     def _serving(self) -> dict[str, EngineRun]:
         found = {}
@@ -170,7 +181,7 @@ class ColdReadWatch:
         self._on_notice()
 
     def _read(self, run: EngineRun, watched: ColdWatched) -> PageCacheStatus | None:
-        """Ask the kernel; runs in a thread."""
+        """Return the figure as it is now."""
         part = watched.part or self._part_of(run)
         if part is None:
             return None

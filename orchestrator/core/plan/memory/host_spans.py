@@ -86,10 +86,10 @@ def _on_host(name: str, geometry: Geometry, shape: PlanShape, kind: Kind) -> boo
     match = _LAYER.match(name)
     if match is None:
         # Rows of the input embedding are looked up on the host, wherever the layers are.
-        return output == HOST if name.startswith("output") else name.startswith("token_embd") or layers[0] == HOST
+        return output == HOST if name.startswith("output") else name.startswith("token_embd") or HOST in layers[:1]
 
     layer = int(match[1])
-    if layers[min(layer, len(layers) - 1)] == HOST:
+    if HOST in layers[min(layer, len(layers) - 1) :][:1]:  # blocks of MTP go with the last layer
         return True
 
     if _EXPERTS.match(match[2]):

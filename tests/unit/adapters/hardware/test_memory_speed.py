@@ -36,6 +36,14 @@ def test_what_is_in_use_meanwhile_ends_the_reading() -> None:
     assert threading.active_count() == before
 
 
+def test_threads_that_cannot_run_where_they_are_to_end_the_reading() -> None:
+    before = threading.active_count()
+    with pytest.raises(OrchError, match="2 threads could not have 8 MiB each"):
+        measure_memory(2, cpus={100_000}, **SMALL)  # type: ignore[arg-type]
+
+    assert threading.active_count() == before
+
+
 def test_more_than_is_available_is_not_read() -> None:
     with pytest.raises(OrchError, match="not measured: 16777216 MiB are read"):
         measure_memory(2, total_mib=1 << 24)
@@ -44,7 +52,9 @@ def test_more_than_is_available_is_not_read() -> None:
 def test_a_file_is_read_past_the_page_cache(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"\1" * (LEAST_BYTES + 100))
-    assert 0 < measure_disk(str(path)) < 100
+    asked: list[bool] = []
+    assert 0 < measure_disk(str(path), lambda: asked.append(True)) < 100
+    assert asked
 
 
 def test_a_disk_that_cannot_be_measured_says_why(tmp_path: Path) -> None:
