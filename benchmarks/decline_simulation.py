@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
-from math import exp, log
+from math import exp, log, sqrt
 
-from benchmarks.bench_simulation import NOISES, WARM_UP_S, Noise
+from benchmarks.bench_simulation import BLOCK_S, NOISES, WARM_UP_S, Noise
 from orchestrator.core.bench.estimator import median
+from orchestrator.core.bench.student import two_sided_quantile
 from orchestrator.core.course.decline import find_decline
 from orchestrator.core.course.marks import Circumstances, SpeedMark
 
@@ -85,6 +86,33 @@ def drifting_history(
     ]
 
 
+def healthy_benches(chance: random.Random, noise: Noise, count: int) -> list[SpeedMark]:
+    """Return marks of benches of eight blocks of six answers, of a profile that never becomes slower."""
+    kernel, marks = 0, []
+    for day in range(count):
+        kernel += chance.random() < CHANGES
+        warm_up, walk, blocks = chance.uniform(*noise.warm_up), 0.0, []
+        for block in range(8):
+            walk += chance.gauss(0, noise.walk)
+            shared = chance.gauss(0, noise.block) + walk + warm_up * exp(-2 * block * BLOCK_S / WARM_UP_S)
+            slow = sum(chance.expovariate(1 / 0.08) for _ in range(6) if chance.random() < noise.slow)
+            blocks.append(shared + (sum(chance.gauss(0, noise.request) for _ in range(6)) - slow) / 6)
+
+        mean = sum(blocks) / len(blocks)
+        deviation = sqrt(sum((each - mean) ** 2 for each in blocks) / (len(blocks) - 1))
+        half = two_sided_quantile(0.05, len(blocks) - 1) * deviation / sqrt(len(blocks))
+        circumstances = Circumstances("b1", "m", {}, "card", "550.1", str(kernel))
+        rate = 100 * exp(mean)
+        marks.append(
+            SpeedMark(
+                day * DAY_S, "p", "e", "chat", circumstances, 48, rate, rate * exp(-half), rate * exp(half), 10.0,
+                bench=day,
+            )
+        )  # fmt: skip
+
+    return marks
+
+
 def told_at(marks: Sequence[SpeedMark]) -> int | None:
     """Return after how many marks a decline was told first."""
     return next((count for count in range(1, len(marks) + 1) if find_decline(marks[:count]) is not None), None)
@@ -101,7 +129,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    print("noise    told in healthy histories of 60 marks; drift of 15 % in 60 marks found: unchanged, changes")
+    print("noise    told in healthy histories of 60 marks; drift of 15 % found: unchanged, changes; told in 20 benches")
     for noise in NOISES:
         chance = random.Random(args.seed)
         alarms = sum(told_at(healthy_history(chance, noise, 60)) is not None for _ in range(args.runs))
@@ -110,7 +138,9 @@ def main() -> None:
             drifts = [drifting_history(chance, noise, 60, 0.15, changes_every) for _ in range(args.runs // 10)]
             shares.append(sum(told_at(marks) is not None for marks in drifts) / len(drifts))
 
-        print(f"{noise.name:8} {alarms / args.runs:.3f}  {shares[0]:.2f}  {shares[1]:.2f}", flush=True)
+        of_benches = sum(told_at(healthy_benches(chance, noise, 20)) is not None for _ in range(args.runs)) / args.runs
+        figures = f"{alarms / args.runs:.3f}  {shares[0]:.2f}  {shares[1]:.2f}  {of_benches:.3f}"
+        print(f"{noise.name:8} {figures}", flush=True)
 
     print("noise    slower  something changed  found within 30 marks; answers until told: median, p90")
     for noise in NOISES:

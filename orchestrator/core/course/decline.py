@@ -26,6 +26,7 @@ LEAST_SCATTER = 0.015
 CERTAIN = 4.0
 """Standard errors that a loss has to exceed to be told; the interval that is told with it has `NORMAL_95` of them."""
 
+FEW_NEIGHBOURS = 4
 TO_SIGMA = 1.4826
 """From the median of absolute deviations to the standard deviation of a normal distribution."""
 
@@ -50,8 +51,9 @@ class DeclinePolicy:
 
 
 OF_ANSWERS = DeclinePolicy()
-OF_BENCHES = DeclinePolicy(least_alike=1, least_newest=1, least_answers=0)
-"""A bench is repeated in itself, on texts of its own, while nobody else is served: one is enough."""
+OF_BENCHES = DeclinePolicy(window=2, least_alike=1, least_newest=1, least_answers=0)
+"""A bench is repeated in itself, on texts of its own, while nobody else is served: one is enough, but where nothing
+known has changed, as the processors may have been busy all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def find_decline(marks: Sequence[SpeedMark], accepted_s: float = float("-inf")) 
         return None
 
     changed = changes(best.circumstances, now.circumstances)
-    least = policy.least_newest if changed or marks[-1].bench is not None else policy.window
+    least = policy.least_newest if changed else policy.window
     if len(now.marks) < least or sum(mark.answers for mark in now.marks) < policy.least_answers:
         return None
 
@@ -145,6 +147,9 @@ def _variance_of(level: SpeedLevel, scatter: float) -> float:
 
 
 def _scatter(runs: Sequence[Sequence[SpeedMark]]) -> float:
-    """Return the standard deviation of marks, by how neighbours differ: a slow drift has no part in that."""
+    """Return the standard deviation of marks, by how neighbours differ: a slow drift has no part in that.
+
+    Of few neighbours a loss itself would be one, and most of what is seen.
+    """
     apart = [abs(after.level - before.level) for run in runs for before, after in pairwise(run)]
-    return max(TO_SIGMA * median(apart) / sqrt(2), LEAST_SCATTER) if apart else LEAST_SCATTER
+    return max(TO_SIGMA * median(apart) / sqrt(2), LEAST_SCATTER) if len(apart) >= FEW_NEIGHBOURS else LEAST_SCATTER

@@ -66,12 +66,15 @@ def test_it_ends_when_the_speed_comes_back_and_when_it_is_accepted() -> None:
     assert found is not None and round(found.best.rate) == 45
 
 
-def test_two_benches_are_enough() -> None:
+def test_two_benches_are_enough_after_a_change_and_three_without() -> None:
     bench = [mark(0, 50.0, bench=1), mark(1, 44.0, NEW_DRIVER, bench=2)]
     found = find_decline(bench)
     assert found is not None and [each.what for each in found.changed] == ["driver"]
     assert find_decline([bench[0], mark(1, 48.0, NEW_DRIVER, bench=2)]) is None
     assert find_decline([bench[0], replace(bench[1], low_tok_s=38.0, high_tok_s=51.0)]) is None  # it is not sure itself
+    unchanged = [mark(0, 50.0, bench=1), mark(1, 44.0, bench=2)]
+    assert find_decline(unchanged) is None
+    assert find_decline([*unchanged, mark(2, 44.0, bench=3)]) is not None
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda each: each.name)
