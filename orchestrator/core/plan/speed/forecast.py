@@ -249,10 +249,10 @@ def _basis(used: Sequence[SpeedSample], what: str, ceilings: Ceilings) -> str:
 
     known = [f"{ceilings.device_gb_s:g} GB/s of the device"] if ceilings.device_gb_s else []
     if ceilings.host_gb_s:
-        note = f" ({ceilings.host_note})" if ceilings.host_note else ""
+        note = f", {ceilings.host_note}" if ceilings.host_note else ""
         known.append(f"{ceilings.host_gb_s:g} GB/s of the host{note}")
 
-    return f"at most: {' and '.join(known)}; nothing was measured"
+    return f"at most: {' and '.join(known)}; no start was measured"
 
 
 def _distinct(experts: int, used: int, width: float) -> float:

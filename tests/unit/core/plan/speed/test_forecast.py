@@ -93,6 +93,16 @@ def test_a_card_s_bandwidth_is_a_ceiling_alone() -> None:
     assert "360 GB/s" in forecast.basis
 
 
+def test_a_ceiling_of_the_host_says_when_it_was_measured() -> None:
+    ceilings = Ceilings(host_gb_s=31.0, host_note="measured on 2026-11-30 with 8 threads")
+    forecast = forecast_decode([], KEY, (1.0, 0.0, 1.24), ceilings)
+    assert forecast.low is None
+    assert forecast.high == pytest.approx(25.0)
+    assert (
+        forecast.basis == "at most: 31 GB/s of the host, measured on 2026-11-30 with 8 threads; no start was measured"
+    )
+
+
 def test_a_run_of_the_same_start_forecasts_itself_within_a_tenth() -> None:
     amounts = decode_amounts(A3B, SHAPE, "upstream")
     low, high = known(forecast_decode([sample(amounts, 10.0)], KEY, amounts))
