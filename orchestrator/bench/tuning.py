@@ -384,5 +384,8 @@ def _serves(link: DaemonLink, target: BenchTarget) -> bool:
 
 
 def _cause(error: OrchError) -> str:
-    """Return what is wrong, without that the trial before it was not started again: its profile is gone on purpose."""
-    return "; ".join((error.message.partition("; and what ran before")[0], *error.details))
+    """Return what is wrong, without the name of the trial's own profile, which nobody knows, and without that the trial
+    before it was not started again: its profile is gone on purpose.
+    """
+    message = error.message.partition("; and what ran before")[0]
+    return "; ".join((message.partition(" did not start: ")[2] or message, *error.details))

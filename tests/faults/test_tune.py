@@ -76,6 +76,8 @@ def test_a_start_that_dies_is_a_result_and_is_never_proposed(lab: Lab) -> None:
     report = tuned(lab)
     died = [each["settings"] for each in report["trials"] if each["outcome"] == "died"]
     assert any("ubatch 1024" in each for each in died)
+    reasons = [each["reason"] for each in report["trials"] if each["outcome"] == "died"]
+    assert not [each for each in reasons if "bench-" in each], "the name of a trial's profile says nothing to people"
     assert report["proposal"].get("batch.ubatch") == "256"
 
 

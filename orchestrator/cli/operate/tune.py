@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for", dest="use", choices=("chat", "agent", "batch"), default="chat", help="the turns that count (chat)"
     )
-    parser.add_argument("--budget", default="15m", metavar="TIME", help="for all of it, such as 10m or 1h (15m)")
+    parser.add_argument("--budget", default="15m", metavar="TIME", help="for a tuning, such as 10m or 1h (15m)")
     parser.add_argument("--starts", type=int, default=20, metavar="N", help="most starts of the search (20)")
     parser.add_argument(
         "--allow", default="", metavar="kv,context", help="try also what changes answers, or shortens conversations"
@@ -145,7 +145,7 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Any) -> int:
 
 
 def _print(reports: list[dict[str, Any]], args: argparse.Namespace) -> int:
-    from orchestrator.core.bench.report import verdict_text
+    from orchestrator.core.bench.text import report_lines as bench_lines
     from orchestrator.core.tune.documents import html_page, markdown
     from orchestrator.core.tune.report import report_lines
 
@@ -160,14 +160,12 @@ def _print(reports: list[dict[str, Any]], args: argparse.Namespace) -> int:
         output.raw(markdown(reports))
         return exit_codes.OK
 
-    for report in reports:
-        if report["kind"] != "tune":
-            output.line(f"{report['a']['target']} (A) against {report['b']['target']} (B): {verdict_text(report)}")
-        else:
-            for line in report_lines(report):
-                output.line(line)
+    for number, report in enumerate(reports):
+        if number:
+            output.line()
 
-        output.line()
+        for line in bench_lines(report) if report["kind"] == "pair" else report_lines(report):
+            output.line(line)
 
     return exit_codes.OK
 
