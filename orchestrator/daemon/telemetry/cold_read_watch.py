@@ -226,7 +226,10 @@ def _begin(run: EngineRun) -> ColdWatched:
     settings = run.launch.profile.settings
     told = run.log_cursor.activity.memory.by_place().get(HOST, {}).get("weights")
     host_bytes = told or run.launch.model_bytes
-    when_needed = settings.get("memory.defer_experts") is True or settings.get("memory.lazy") == "on"
+    # With NUMA placement both engines map the file without having it read (`llama-mmap.cpp`: prefetch = 0).
+    when_needed = (
+        settings.get("memory.defer_experts") is True or settings.get("memory.lazy") == "on" or "cpu.numa" in settings
+    )
     return ColdWatched(ColdReads(host_bytes, allowed_bytes=host_bytes if when_needed else 0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.process.child import Child
 from orchestrator.api.types import PageCacheStatus
 from orchestrator.core.plan.memory.host_spans import HostPart
+from orchestrator.core.profile.settings import Value
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry import cold_read_watch
@@ -118,3 +120,17 @@ async def test_what_is_not_mapped_is_read_back_from_swap(engine: Engine) -> None
     engine.answered()
     await engine.seconds(1, read_mib=50)
     assert "read back from swap" in engine.events[0][1]
+
+
+@pytest.mark.parametrize("setting", [("memory.defer_experts", True), ("memory.lazy", "on"), ("cpu.numa", "distribute")])
+async def test_a_first_reading_that_the_profile_leaves_for_later_is_healthy(
+    engine: Engine, setting: tuple[str, Value]
+) -> None:
+    launch = engine.run.launch
+    profile = replace(launch.profile, settings=dict([setting]))
+    engine.run.launch = replace(launch, profile=profile, model_bytes=900 * MIB)
+    engine.clients.active = 1
+    await engine.seconds(10, read_mib=100)  # the first look begins the count
+    assert engine.events == []
+    await engine.seconds(1, read_mib=100)
+    assert [kind for kind, _ in engine.events] == ["went_cold"]
