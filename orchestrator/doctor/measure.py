@@ -15,6 +15,7 @@ from orchestrator.adapters.hardware.memory_speed import measure_memory
 from orchestrator.adapters.hardware.nvidia_driver import pcie_links
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore, machine_name
+from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError
 from orchestrator.core.plan.geometry import GeometryError
@@ -30,11 +31,15 @@ from orchestrator.core.setup.machine_speed import (
 )
 from orchestrator.core.setup.memory_modules import MemoryModule, memory_modules
 from orchestrator.core.starts.cpu_pinning import pinning_of
+from orchestrator.doctor.examine import DoctorContext, examine
 from orchestrator.engines.plan import devices_used, gather, measure_devices, measure_host
 from orchestrator.engines.plan_target import PlanTarget, find_target
 
 DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
 STATUS_S = 2.0
+DRIVER_S = 3.0
+"""For a driver in trouble, which may never answer."""
+
 _AT_REST = ("stopped", "failed", "ready")
 
 
@@ -61,7 +66,8 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
     """
     refuse_while_used(paths)
     target = find_target(paths, profile) if profile is not None else None
-    disk_gb_s, findings = None, list(map(judge_link, pcie_links()))
+    context = DoctorContext(paths, os.environ, Tools())
+    disk_gb_s, findings = None, list(examine(context, {"pcie": lambda _: map(judge_link, pcie_links())}, DRIVER_S))
     if target is not None:
         disk_gb_s, finding = _disk(target, lambda: refuse_while_used(paths))
         findings.append(finding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,14 @@ def test_a_table_of_modules_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert read_modules(str(tmp_path / "DMI")) == ()
     (tmp_path / "DMI").write_bytes(b"\0" * 10)
     assert read_modules(str(tmp_path / "DMI")) == ()
+
+
+def test_a_driver_that_hangs_is_said_and_the_rest_is_measured(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon_says(monkeypatch, None)
+    answers = threading.Event()
+    monkeypatch.setattr(measuring, "pcie_links", answers.wait)
+    monkeypatch.setattr(measuring, "DRIVER_S", 0.01)
+    monkeypatch.setattr(measuring, "measure_memory", lambda *_, **__: ReadSpeed(31.0, 30.0, 2))
+    found = measure(paths, None)
+    answers.set()
+    assert [(each.what, each.level) for each in found.findings][:2] == [("pcie", "warning"), ("memory", "ok")]
