@@ -50,6 +50,34 @@ def home(engine: Engine) -> Iterator[Home]:
         yield home
 
 
+def test_both_engines_are_tuned_and_the_winners_benched(upstream: Engine, fork: Engine) -> None:
+    model = fetch("smollm2")
+    if isinstance(model, str):
+        pytest.skip(model)
+
+    with new_home() as home:
+        home.env |= {"ORCH_ENGINE_UPSTREAM": upstream.path, "ORCH_ENGINE_IK_FORK": fork.path}
+        own = SMALL_BATCHES.replace("[batch]", "[engine.ik-fork.batch]")
+        text = PROFILE.format(model=model, engine="upstream").replace('engine = "upstream"\n', "")
+        home.profile("smol", f'{text}{own}\n[engine]\ndefault = "upstream"\n')
+        home.serve("smol")
+        home.ready("smol")
+        words = ("tune", "smol", "--engines", "upstream,ik-fork", "--budget", "1m", "--starts", "3", "--json")
+        first, second, pair = json.loads(home.orch(*words, timeout_s=LONGEST_S).stdout)
+        assert [(each["engine"], each["state"]) for each in (first, second)] == [
+            ("upstream", "done"),
+            ("ik-fork", "done"),
+        ]
+        assert all(each["trials"][0]["outcome"] == "measured" for each in (first, second))
+        for side, report in (("a", first), ("b", second)):
+            assert pair[side]["settings"] == (report["proposal"] if report["confirmed"] else {})
+            assert pair[side]["engine"] == report["engine"]
+
+        assert (pair["kind"], pair["state"], pair["metric"]) == ("pair", "done", "turn")
+        assert pair["blocks"] in (6, 10, 16)
+        assert home.ready("smol")["engine"] == "upstream"
+
+
 def test_one_thread_on_two_cores_is_tuned_within_ten_minutes_or_stays(home: Home, engine: Engine) -> None:
     path = os.path.join(home.root, "config", "profiles", "smol.toml")
     with open(path, "rb") as file:
