@@ -11,7 +11,7 @@ from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.bench.asking import GatewayClient
 from orchestrator.bench.daemon_link import LOOK_S
 from orchestrator.bench.session import BenchShell
-from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target
+from orchestrator.bench.targets import BenchTarget, bench_profiles, describe_target, shown_settings
 from orchestrator.bench.verification import verification_of
 from orchestrator.core.bench.curves import depth_summary, depths_up_to, load_summary
 from orchestrator.core.bench.figures import BenchAnswer
@@ -105,12 +105,12 @@ def _single(
     work: Callable[[BenchShell, BenchTarget, GatewayClient], dict[str, Any]],
 ) -> dict[str, Any]:
     """Run each target once, keep what came out, and have what ran before run again."""
-    before = shell.running()
     with bench_profiles(shell.paths, targets):
         side = describe_target(shell.paths, named, verification_of(shell.paths, named))
-        settings = {each.text: describe_target(shell.paths, each, None).all_settings for each in targets}
+        store = ProfileStore(shell.paths)
+        settings = {each.text: shown_settings(store.load(each.profile).for_engine(each.engine)) for each in targets}
 
-    spec: dict[str, Any] = {"command": list(command), "machine": shell.machine(), "before": before}
+    spec: dict[str, Any] = {"command": list(command), "machine": shell.machine()}
     run = shell.store.begin(time.time(), kind, named.text, spec)
     result: dict[str, Any] = {
         "kind": kind,

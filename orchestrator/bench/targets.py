@@ -25,7 +25,7 @@ from orchestrator.core.bench.conditions import BenchSide
 from orchestrator.core.dialect.tensor_types import type_name
 from orchestrator.core.errors import UsageError
 from orchestrator.core.problems import did_you_mean
-from orchestrator.core.profile.profile import engine_of, split_target
+from orchestrator.core.profile.profile import EngineProfile, engine_of, split_target
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.registry import EngineRegistry
 
@@ -154,6 +154,11 @@ def _profile_path(paths: Paths, name: str) -> str:
     return os.path.join(paths.profiles, name + SUFFIX)
 
 
+def shown_settings(profile: EngineProfile) -> dict[str, str]:
+    """Return all settings of a profile as the text that is kept of them."""
+    return {key: str(value) for key, value in profile.settings.items()}
+
+
 def describe_target(paths: Paths, target: BenchTarget, verified: str | None) -> BenchSide:
     """Return what is known of a target before it runs: its build, and its model's file.
 
@@ -184,6 +189,6 @@ def describe_target(paths: Paths, target: BenchTarget, verified: str | None) -> 
         model_bytes=size,
         model_type=model_type,
         layers=layers,
-        all_settings={key: str(value) for key, value in profile.settings.items()},
+        all_settings=shown_settings(profile),
         verified=verified,
     )

@@ -22,7 +22,6 @@ VERSION = 1
 TUNE = "tune"
 LOOK_S = 0.2
 """For one that only looks whether a bench runs, which holds the lock for a moment."""
-"""Who looks whether a bench runs has the lock for an instant."""
 
 _TABLES = (
     """CREATE TABLE runs (
