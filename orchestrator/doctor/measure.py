@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 
 from orchestrator.adapters.hardware.cpu_topology import read_topology
 from orchestrator.adapters.hardware.disk_speed import DiskNotMeasured, measure_disk
+from orchestrator.adapters.hardware.machine import machine_name
 from orchestrator.adapters.hardware.memory_speed import measure_memory
 from orchestrator.adapters.hardware.nvidia_driver import pcie_links
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore, machine_name
+from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore
 from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError

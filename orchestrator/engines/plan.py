@@ -143,12 +143,13 @@ def speed_outlook(
 
     :param build_name: as the engine tells it; empty for none that is installed
     """
+    from orchestrator.adapters.hardware.machine import machine_name
     from orchestrator.adapters.store.speeds import SpeedStore
 
     room = devices[0] if len(devices) == 1 else None
     card = card_of_device(room.name, room.total_mib) if room is not None and room.total_mib else None
     store = SpeedStore(paths.speeds_file)
-    host = store.host()
+    host = store.host(machine_name())
     key = SpeedKey(build.kind, build_name, device_key([each.name for each in devices]), geometry.architecture,
                    geometry.tensor_types)  # fmt: skip
     note = f"measured on {host.when[:10]} with {host.threads} threads" if host is not None and host.when else ""

@@ -18,6 +18,11 @@ def processor_name() -> str:
     return platform.machine()
 
 
+def machine_name() -> str:
+    """Return what tells this machine from others that may share a home: its name and its processor."""
+    return f"{platform.node()}, {processor_name()}"
+
+
 def driver_version() -> str | None:
     """Return what the NVIDIA driver says of itself; None without one."""
     with contextlib.suppress(OSError), open(NVIDIA_VERSION, encoding="utf-8") as file:

@@ -6,10 +6,8 @@ that cannot be read is as if it were not there.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -28,22 +26,13 @@ class HostSpeed(NamedTuple):
 
     :param threads: that read; None where it is not known
     :param when: RFC 3339; empty where it is not known
-    :param machine: `machine_name` where it was measured; empty where it is not known
+    :param machine: `hardware.machine.machine_name` where it was measured; empty where it is not known
     """
 
     gb_s: float
     threads: int | None = None
     when: str = ""
     machine: str = ""
-
-
-def machine_name() -> str:
-    """Return what tells this machine from others that may share a home: its name and its processor."""
-    model = ""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-
-    return f"{os.uname().nodename}, {model or os.uname().machine}"
 
 
 class SpeedStore:
@@ -70,8 +59,11 @@ class SpeedStore:
         entries[name] = asdict(sample)
         save_state(self._path, {**_kept(state), "samples": dict(list(entries.items())[-_KEPT:])})
 
-    def host(self) -> HostSpeed | None:
-        """Return how fast the host's memory was read; None where it was not measured, or on another machine."""
+    def host(self, machine: str) -> HostSpeed | None:
+        """Return how fast the host's memory was read; None where it was not measured, or on another machine.
+
+        :param machine: the name of this one
+        """
         state = self._state()
         gb_s, told = state.get("host_gb_s"), state.get("host")
         if not isinstance(gb_s, int | float) or gb_s <= 0:
@@ -80,9 +72,11 @@ class SpeedStore:
         if not isinstance(told, dict):  # kept before these were
             return HostSpeed(float(gb_s))
 
-        threads, when, machine = told.get("threads"), told.get("when"), told.get("machine")
-        found = HostSpeed(float(gb_s), threads if isinstance(threads, int) else None, str(when or ""), str(machine))
-        return found if found.machine == machine_name() else None
+        if told.get("machine") != machine:
+            return None
+
+        threads, when = told.get("threads"), told.get("when")
+        return HostSpeed(float(gb_s), threads if isinstance(threads, int) else None, str(when or ""), machine)
 
     def record_host(self, speed: HostSpeed) -> None:
         """Keep how fast the host's memory was read.

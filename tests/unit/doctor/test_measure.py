@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.hardware.machine import machine_name
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.api import client
@@ -54,7 +55,7 @@ def test_a_machine_in_use_is_not_measured(
     with pytest.raises(OrchError, match=said):
         measure(paths, None)
 
-    assert SpeedStore(paths.speeds_file).host() is None
+    assert SpeedStore(paths.speeds_file).host(machine_name()) is None
 
 
 def test_a_machine_at_rest_is_measured(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_figures_are_for_the_profile_and_kept_for_forecasts(paths: Paths, monkey
     (Path(paths.profiles)).mkdir(parents=True)
     (Path(paths.profiles) / "small.toml").write_text('schema = 1\nextends = "demo"\n[cpu]\nthreads = 3\n')
     found = measure(paths, "small")
-    kept = SpeedStore(paths.speeds_file).host()
+    kept = SpeedStore(paths.speeds_file).host(machine_name())
     assert asked == [3]
     assert kept is not None
     assert (kept.gb_s, kept.threads) == (31.0, 3)

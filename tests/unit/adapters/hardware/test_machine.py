@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,7 @@ def test_the_driver_s_own_line_is_read_and_none_without_one(tmp_path: Path, monk
 def test_processor_and_kernel_have_names() -> None:
     assert machine.processor_name().strip()
     assert machine.kernel_release().startswith("Linux ")
+
+
+def test_a_machine_is_told_from_others_by_its_name_and_its_processor() -> None:
+    assert machine.machine_name() == f"{os.uname().nodename}, {machine.processor_name()}"
