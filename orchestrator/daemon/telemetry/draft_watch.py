@@ -29,8 +29,8 @@ from orchestrator.core.health.drafting import DraftHistory, add_answer
 from orchestrator.core.profile.speculation import speculation_types
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.serving_runs import serving_runs
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
-from orchestrator.daemon.telemetry.slowdown_watch import serving_runs
 from orchestrator.gateway.contract import Finished
 
 _log = logging.getLogger(__name__)

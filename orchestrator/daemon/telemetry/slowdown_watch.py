@@ -26,6 +26,7 @@ from orchestrator.core.health.slowdown import Kind, SlowdownHistory, SlowdownPol
 from orchestrator.core.profile.speculation import speculates
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.serving_runs import serving_runs
 from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
@@ -210,17 +211,6 @@ class SlowdownWatch:
 
         self._record("margin_planned", f"{run.launch.target}: {subject.plan}")
         self._on_notice()
-
-
-def serving_runs(owner: Owner, runs: EngineRuns) -> dict[str, EngineRun]:
-    """Return the instances that serve, those that end their last requests among them."""
-    found = {}
-    for state in owner.fleet.slots.values():
-        run = runs.get(state.instance) if isinstance(state, Ready | Draining) else None
-        if run is not None:
-            found[run.launch.instance] = run
-
-    return found
 
 
 def _speculates(run: EngineRun) -> bool:

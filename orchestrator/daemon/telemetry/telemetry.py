@@ -26,11 +26,11 @@ from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.process.tree import ProcessTree
 from orchestrator.api.top_frames import Point
 from orchestrator.core.energy.intervals import EnergySample
-from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.measure.rates import Measured
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.serving_runs import serving_runs
 from orchestrator.daemon.telemetry.energy import EnergyBook, EnergyLook, device_samples, loaded_on
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
@@ -201,8 +201,7 @@ class Telemetry:
 
     def _energy_look(self) -> EnergyLook:
         look = self.look
-        states = (each for each in self._owner.fleet.slots.values() if isinstance(each, Ready | Draining))
-        runs = [run for run in (self._runs.get(each.instance) for each in states) if run is not None]
+        runs = list(serving_runs(self._owner, self._runs).values())
         loaded = loaded_on(runs, look.gpus, self._cpu_energy.packages)
         return EnergyLook(look.energy_at_s, look.energy, loaded)
 
