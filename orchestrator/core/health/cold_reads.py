@@ -1,13 +1,14 @@
-"""Whether an engine reads weights from the disk while it answers: a verdict on counters of its process. Pure.
+"""Whether an engine reads weights from the disk while it answers: a verdict on counters of its processes. Pure.
 
 Weights that are mapped lie in the page cache, from which the kernel takes them when memory is short; each use then
-waits for the disk. Counted are bytes that a process had read from storage (`read_bytes`, proc_pid_io(5)) while
+waits for the disk. Counted are bytes that its processes had read from storage (`read_bytes`, proc_pid_io(5)) while
 requests were in flight, if pages were missing as well (major faults, proc_pid_stat(5)): a saved slot that is read
 causes none. An engine that has loaded reads nothing: both engines touch every weight before they serve.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -24,14 +25,17 @@ News = Literal["cold", "warm"]
 
 
 class ProcessReads(NamedTuple):
-    """Counters of a process: they only grow."""
+    """Counters of one process: they only grow."""
 
     read_bytes: int
     major_faults: int
 
 
 class ReadLook(NamedTuple):
-    """What was read since the look before it, while requests ran."""
+    """What was read since the look before it, while requests ran.
+
+    :param at_s: monotonic
+    """
 
     at_s: float
     took_s: float
@@ -45,14 +49,14 @@ class ColdReads:
 
     :param host_bytes: of the model in host memory
     :param allowed_bytes: that may be read for the first time: a profile can ask for reading when first needed
-    :param last: the counters at the last look, and its time; None before the first one
+    :param last: the time of the last look (monotonic) and the counters then, by process; None before the first one
     :param looks: of the window, oldest first
     :param cold: what was read in the window in which it was noticed, bytes; 0 while nothing is
     """
 
     host_bytes: int
     allowed_bytes: int = 0
-    last: tuple[float, ProcessReads] | None = None
+    last: tuple[float, Mapping[int, ProcessReads]] | None = None
     looks: tuple[ReadLook, ...] = ()
     cold: int = 0
 
@@ -61,10 +65,13 @@ class ColdReads:
         return round(min(max(PART * self.host_bytes, LEAST_BYTES), MOST_BYTES))
 
 
-def add_look(history: ColdReads, at_s: float, now: ProcessReads, *, used: bool) -> tuple[ColdReads, News | None]:
+def add_look(
+    history: ColdReads, at_s: float, now: Mapping[int, ProcessReads], *, used: bool
+) -> tuple[ColdReads, News | None]:
     """Return the history after a look at the counters, and what is new.
 
     :param at_s: monotonic
+    :param now: of the engine's processes, by process id; one that was not there at the last look begins to count
     :param used: requests were in flight since the look before
     """
     last, history = history.last, replace(history, last=(at_s, now))
@@ -72,9 +79,11 @@ def add_look(history: ColdReads, at_s: float, now: ProcessReads, *, used: bool) 
         return history, None
 
     since_s, before = last
-    read = max(now.read_bytes - before.read_bytes, 0)
+    both = [(before[pid], reads) for pid, reads in now.items() if pid in before]
+    read = sum(max(reads.read_bytes - earlier.read_bytes, 0) for earlier, reads in both)
+    faults = sum(max(reads.major_faults - earlier.major_faults, 0) for earlier, reads in both)
     counted = max(read - history.allowed_bytes, 0)
-    look = ReadLook(at_s, at_s - since_s, counted, max(now.major_faults - before.major_faults, 0))
+    look = ReadLook(at_s, at_s - since_s, counted, faults)
     kept = tuple(each for each in (*history.looks, look) if at_s - each.at_s < WINDOW_S)
     history = replace(history, looks=kept, allowed_bytes=max(history.allowed_bytes - read, 0))
     total = sum(each.read_bytes for each in kept)

@@ -204,14 +204,16 @@ class Daemon:
         drafts = DraftWatch(owner, runs, self._paths.bench_file, self._event_log.add, router.refresh)
         ledger.subscribe(drafts.finished)
         core.start("draft watch", drafts.run)
-        cold_reads = ColdReadWatch(self._paths, owner, runs, dispatcher, self._event_log.add, router.refresh)
-        ledger.subscribe(cold_reads.finished)
-        core.start("cold read watch", cold_reads.run)
         telemetry = Telemetry(
             self._paths, owner, runs, dispatcher, self._gpus, memory, self._energy, dispatcher.underway, self._keep
         )
         ledger.subscribe(telemetry.finished)
         core.start("telemetry", telemetry.run)
+        cold_reads = ColdReadWatch(
+            self._paths, owner, runs, dispatcher, self._event_log.add, router.refresh, telemetry.family
+        )
+        ledger.subscribe(cold_reads.finished)
+        core.start("cold read watch", cold_reads.run)
 
         def notice_of(instance: str | None) -> str | None:
             notices = (watch.notice(instance) for watch in (runs, slowdown, drafts, cold_reads))

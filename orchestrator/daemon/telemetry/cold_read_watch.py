@@ -1,13 +1,14 @@
 """Notices engines that read weights from the disk while they answer, and tells how much of them is in the page cache.
 
-What is noticed decides `core/health/cold_reads.py`. A look is two small files of /proc, once a second while requests
-run and every ten seconds else; the page cache is asked about when somebody wants to know, or once something is noticed.
+What is noticed decides `core/health/cold_reads.py`. A look is two small files of /proc for each process of
+an engine, once a second while requests run and every ten seconds else; the page cache is asked about when somebody
+wants to know, or once something is noticed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from time import monotonic
 
@@ -46,6 +47,7 @@ class ColdWatched:
     """What is known of one instance.
 
     :ivar part: what it has of the model in host memory; None before it was read
+    :ivar part_from: what `part` was made from: whether its placement was known, and its processes
     :ivar figure: the newest of the page cache, and when it was taken
     :ivar asking: a thread reads it
     :ivar used: a request has ended since the last look
@@ -54,6 +56,7 @@ class ColdWatched:
 
     history: ColdReads
     part: HostPart | None = None
+    part_from: tuple[bool, frozenset[int]] = (False, frozenset())
     figure: PageCacheStatus | None = None
     taken: float = float("-inf")
     asking: bool = False
@@ -66,6 +69,7 @@ class ColdReadWatch:
 
     :param record: notes an event for people: its kind, and a sentence
     :param on_notice: called when what `notice` says has changed
+    :param family: the processes of the engine whose first one has this id, as they were found last
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class ColdReadWatch:
         traffic: Traffic,
         record: Callable[[str, str], None],
         on_notice: Callable[[], None],
+        family: Callable[[int], Collection[int]],
     ) -> None:
         self._paths = paths
         self._owner = owner
@@ -83,6 +88,7 @@ class ColdReadWatch:
         self._traffic = traffic
         self._record = record
         self._on_notice = on_notice
+        self._family = family
         self._watched: dict[str, ColdWatched] = {}
 
     async def run(self) -> None:
@@ -116,8 +122,8 @@ class ColdReadWatch:
         if run is None:
             return None
 
-        watched = self._watched.setdefault(run.launch.instance, _begin(run))
-        if monotonic() - watched.taken > CACHE_S and not watched.asking:
+        watched = self._watch_of(run)
+        if monotonic() - watched.taken >= CACHE_S and not watched.asking:
             watched.taken, watched.asking = monotonic(), True
             try:
                 with anyio.move_on_after(PATIENCE_S):
@@ -144,19 +150,30 @@ class ColdReadWatch:
 
         return found
 
+    def _watch_of(self, run: EngineRun) -> ColdWatched:
+        watched = self._watched.get(run.launch.instance)
+        if watched is None:
+            watched = self._watched[run.launch.instance] = _begin(run)
+
+        return watched
+
+    def _processes(self, run: EngineRun) -> frozenset[int]:
+        return frozenset(self._family(run.child.pid)) if run.child is not None else frozenset()
+
     async def _look(self, instance: str, run: EngineRun) -> None:
-        watched = self._watched.setdefault(instance, _begin(run))
+        watched = self._watch_of(run)
         now, last = monotonic(), watched.history.last
         used = watched.used or self._traffic.in_flight(instance) > 0
-        if not used and not watched.text and last is not None and now - last[0] < IDLE_S:
+        if not used and last is not None and now - last[0] < IDLE_S:
             return
 
-        reads = process_reads(run.child.pid) if run.child is not None else None
-        if reads is None:  # it is gone, or the kernel does not tell
+        told = ((pid, process_reads(pid)) for pid in self._processes(run))
+        reads = {pid: ProcessReads(*counters) for pid, counters in told if counters is not None}
+        if not reads:  # it is gone, or the kernel does not tell
             return
 
         watched.used = False
-        watched.history, news = add_look(watched.history, now, ProcessReads(*reads), used=used)
+        watched.history, news = add_look(watched.history, now, reads, used=used)
         if news == "cold":
             watched.taken = float("-inf")
             share = _share(await self.page_cache(instance))
@@ -182,12 +199,13 @@ class ColdReadWatch:
 
     def _read(self, run: EngineRun, watched: ColdWatched) -> PageCacheStatus | None:
         """Return the figure as it is now."""
-        part = watched.part or self._part_of(run)
+        made_from = (run.read_back is not None, self._processes(run))
+        if watched.part is None or watched.part_from != made_from:
+            watched.part, watched.part_from = self._part_of(run), made_from
+
+        part = watched.part
         if part is None:
             return None
-
-        if run.read_back is not None:  # the placement is known by then, if it ever is
-            watched.part = part
 
         weights, experts = residency_of(part.weights), residency_of(part.experts)
         if weights is None or experts is None or not weights.total_mib:
@@ -214,7 +232,9 @@ class ColdReadWatch:
             for part in parts
             for tensor in part.tensors
         )
-        mapped = mapped_spans(run.child.pid, [part.path for part in parts]) if run.child is not None else {}
+        paths = [part.path for part in parts]
+        # One of them computes; a wrapper around it has nothing mapped.
+        mapped = next(filter(None, (mapped_spans(pid, paths) for pid in sorted(self._processes(run)))), {})
         plan = run.read_back.plan if run.read_back is not None else None
         certain = plan is not None and plan.certain and not plan.fitted
         kind = run.launch.capabilities.kind

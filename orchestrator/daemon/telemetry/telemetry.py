@@ -109,7 +109,7 @@ class Telemetry:
         self._engine = EngineSamples(owner, runs, traffic, self._pace)
         self._sampled = anyio.Event()
         self._trees: dict[int, ProcessTree] = {}
-        self._pids: frozenset[int] = frozenset()
+        self._families: dict[int, frozenset[int]] = {}
         self._searched_at = float("-inf")
         self._failing = False
         self._points: deque[Point] = deque(maxlen=KEPT_POINTS)
@@ -138,6 +138,10 @@ class Telemetry:
     def measured_of(self, instance: str | None) -> Measured:
         """Return the same for any instance."""
         return self._engine.measured_of(instance)
+
+    def family(self, pid: int) -> frozenset[int]:
+        """Return the processes of the engine whose first one this is, with its descendants as they were found last."""
+        return self._families.get(pid, frozenset()) | {pid}
 
     def points(self, count: int) -> list[Point]:
         """Return the newest points, `count` at most, oldest first."""
@@ -239,10 +243,10 @@ class Telemetry:
         if children.keys() != self._trees.keys() or monotonic() - self._searched_at > TREE_S:
             known = {pid: ProcessTree(pid, start) for pid, start in children.items()}
             self._trees = {pid: self._trees.get(pid, tree) for pid, tree in known.items()}
-            self._pids = frozenset(pid for tree in self._trees.values() for pid in tree.members())
+            self._families = {pid: frozenset(tree.members()) for pid, tree in self._trees.items()}
             self._searched_at = monotonic()
 
-        return self._pids
+        return frozenset(pid for family in self._families.values() for pid in family)
 
     # The page cache.
 

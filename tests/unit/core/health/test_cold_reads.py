@@ -11,15 +11,15 @@ def watch(
     history: ColdReads, *looks: tuple[float, int, int], used: bool = True, begin: float = 0.0
 ) -> tuple[ColdReads, list[News | None]]:
     """Take looks: seconds since the one before, MiB read and pages missed since then."""
-    now = history.last[1] if history.last else ProcessReads(0, 0)
+    now = history.last[1][1] if history.last else ProcessReads(0, 0)
     at_s = history.last[0] if history.last else begin
     if history.last is None:
-        history, _ = add_look(history, at_s, now, used=False)
+        history, _ = add_look(history, at_s, {1: now}, used=False)
 
     news = []
     for after_s, mib, faults in looks:
         at_s, now = at_s + after_s, ProcessReads(now.read_bytes + mib * MIB, now.major_faults + faults)
-        history, new = add_look(history, at_s, now, used=used)
+        history, new = add_look(history, at_s, {1: now}, used=used)
         news.append(new)
 
     return history, news
@@ -39,9 +39,20 @@ def test_what_is_read_while_nothing_is_asked_is_its_own_business() -> None:
 
 
 def test_the_load_before_the_first_look_does_not_count() -> None:
-    history, _ = add_look(BEGUN, 100.0, ProcessReads(1000 * MIB, 5000), used=True)
+    history, _ = add_look(BEGUN, 100.0, {1: ProcessReads(1000 * MIB, 5000)}, used=True)
     assert not history.cold
     assert watch(history, (1.0, 0, 0))[1] == [None]
+
+
+def test_a_process_that_was_found_later_counts_from_then_on_and_with_the_others() -> None:
+    wrapper, loaded = ProcessReads(MIB, 5), ProcessReads(1000 * MIB, 5000)
+    history, _ = add_look(BEGUN, 0.0, {1: wrapper}, used=True)
+    history, news = add_look(history, 1.0, {1: wrapper, 2: loaded}, used=True)
+    assert (news, history.looks[-1].read_bytes) == (None, 0)
+    read = ProcessReads(1060 * MIB, 5100)
+    history, news = add_look(history, 2.0, {1: ProcessReads(51 * MIB, 50), 2: read}, used=True)
+    assert (news, history.cold) == ("cold", 110 * MIB)
+    assert add_look(history, 3.0, {2: read}, used=True)[1] is None  # the wrapper has ended
 
 
 def test_a_tenth_of_the_model_read_again_within_the_window_is_noticed_once() -> None:

@@ -17,6 +17,7 @@ from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry import cold_read_watch
 from orchestrator.daemon.telemetry.cold_read_watch import ColdReadWatch
+from orchestrator.engines.read_back import ReadBack
 from orchestrator.gateway.contract import Finished
 from tests.unit.daemon.telemetry.idle_parts import Clients, run_on
 
@@ -31,6 +32,7 @@ class Engine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.read_mib, self.faults, self.looks = 100.0, 0, 0, 0
         self.resident_mib = 900
+        self.family = frozenset({os.getpid()})
         self.events: list[tuple[str, str]] = []
         self.notices = 0
         self.clients = Clients()
@@ -45,7 +47,7 @@ class Engine:
         monkeypatch.setattr(ColdReadWatch, "_read", lambda *_: self.figure())
         self.watch = ColdReadWatch(
             find_paths({"ORCH_HOME": "/nonexistent"}), cast(Owner, None), runs, self.clients,
-            lambda kind, text: self.events.append((kind, text)), self.noticed,
+            lambda kind, text: self.events.append((kind, text)), self.noticed, lambda pid: self.family,
         )  # fmt: skip
 
     def noticed(self) -> None:
@@ -134,3 +136,48 @@ async def test_a_first_reading_that_the_profile_leaves_for_later_is_healthy(
     assert engine.events == []
     await engine.seconds(1, read_mib=100)
     assert [kind for kind, _ in engine.events] == ["went_cold"]
+
+
+async def test_while_it_is_noticed_an_engine_at_rest_is_looked_at_every_ten_seconds(engine: Engine) -> None:
+    engine.resident_mib = 500
+    await engine.seconds(1)
+    engine.answered()
+    await engine.seconds(1, read_mib=50)
+    before = engine.looks
+    await engine.seconds(60)
+    assert engine.looks == before + 6
+    assert engine.watch.notice("a.1") is not None
+
+
+async def test_what_any_process_of_an_engine_reads_counts(engine: Engine) -> None:
+    engine.family = frozenset({os.getpid(), os.getpid() + 1})  # a wrapper script, and the engine
+    await engine.seconds(1)
+    engine.answered()
+    await engine.seconds(1, read_mib=50)
+    assert "100 MiB in 10 s" in engine.events[0][1]
+
+
+async def test_what_the_host_has_of_a_model_is_looked_up_once_for_its_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        read = ColdReadWatch._read
+        engine = Engine(patched)
+        patched.setattr(ColdReadWatch, "_read", read)
+        looked_up: list[EngineRun] = []
+
+        def part_of(_: ColdReadWatch, run: EngineRun) -> HostPart:
+            looked_up.append(run)
+            return HostPart({}, {})
+
+        patched.setattr(ColdReadWatch, "_part_of", part_of)
+        for families, times in ((1, 1), (1, 1), (2, 2)):
+            engine.family = frozenset(range(families))
+            engine.now += 20.0
+            assert await engine.watch.page_cache("a.1") is None
+            assert len(looked_up) == times
+
+        engine.run.read_back = cast(ReadBack, object())
+        engine.now += 20.0
+        assert await engine.watch.page_cache("a.1") is None
+        assert len(looked_up) == 3

@@ -94,6 +94,8 @@ async def test_the_devices_are_asked_about_the_engines_and_what_came_from_them(t
         await until(lambda: os.getpid() in sample.devices.watched[-1])
         await until(lambda: os.getpid() in sample.telemetry.look.engines)
         assert sample.telemetry.look.rss_mib
+        assert sample.telemetry.family(os.getpid()) >= {os.getpid()}
+        assert sample.telemetry.family(4_000_000) == {4_000_000}  # not looked for yet
 
 
 @dataclass
