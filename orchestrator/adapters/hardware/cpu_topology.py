@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from orchestrator.adapters.sysfs import read_text
 from orchestrator.core.starts.cpu_pinning import LogicalCpu
 
 _ROOT = "/sys/devices"
@@ -24,7 +25,7 @@ def read_topology(root: str = _ROOT) -> tuple[LogicalCpu, ...]:
     if not all(cores.values()):
         return ()
 
-    efficient = _cpu_set(_read(f"{root}/cpu_atom/cpus")) | _cpu_set(_read(f"{root}/cpu_lowpower/cpus"))
+    efficient = _cpu_set(read_text(root, "cpu_atom/cpus")) | _cpu_set(read_text(root, "cpu_lowpower/cpus"))
     ratings = _ratings(root, numbers)
     return tuple(LogicalCpu(each, cores[each], each in efficient, ratings.get(each)) for each in numbers)
 
@@ -41,15 +42,7 @@ def _ratings(root: str, numbers: list[int]) -> dict[int, int]:
 
 def _first(root: str, number: int, *names: str) -> str:
     """Return the first of some files of a CPU that says something; empty where none does."""
-    return next((text for name in names if (text := _read(f"{root}/system/cpu/cpu{number}/{name}"))), "")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+    return next((text for name in names if (text := read_text(f"{root}/system/cpu/cpu{number}", name))), "")
 
 
 def _cpu_set(text: str) -> set[int]:

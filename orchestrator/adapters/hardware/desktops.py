@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.adapters.hardware.drm_cards import INTEL_DRIVERS, connected_screens, find_cards
+from orchestrator.adapters.hardware.drm_cards import AMD_DRIVER, INTEL_DRIVERS, connected_screens, find_cards
+from orchestrator.adapters.sysfs import names_in
 from orchestrator.core.vram.desktop_facts import DesktopFacts, GraphicsCard, LoginSession
 from orchestrator.core.vram.report import VramReport
 from orchestrator.core.vram.session_files import RULES, is_ours
@@ -13,12 +14,13 @@ SESSION_DIRECTORIES = tuple(
     f"/usr/{below}share/{kind}" for below in ("", "local/") for kind in ("wayland-sessions", "xsessions")
 )
 MESA_VENDOR_FILE = "/usr/share/glvnd/egl_vendor.d/50_mesa.json"
-DRIVERS = ("nvidia", "nouveau", "amdgpu", "radeon", *INTEL_DRIVERS)
+DRIVERS = ("nvidia", "nouveau", AMD_DRIVER, "radeon", *INTEL_DRIVERS)
 """Those of cards that a desktop may draw on; others are displays alone: firmware's, a server's, a virtual one."""
 
 
 def desktop_facts(report: VramReport, root: str = "/") -> DesktopFacts:
-    """Return what is there.
+    """Return the graphics cards, the sessions of its login screen, what lies where `orch vram reclaim` writes, and
+    the memory that the desktop's programs hold.
 
     :param report: who holds device memory now
     :param root: the directory with `sys`, `usr` and `etc`
@@ -65,16 +67,10 @@ def _cards(root: str) -> tuple[GraphicsCard, ...]:
 
 
 def _session_paths(root: str) -> list[str]:
-    paths = []
-    for directory in SESSION_DIRECTORIES:
-        try:
-            names = sorted(os.listdir(_below(root, directory)))
-        except OSError:  # no desktop, or none of this kind
-            continue
-
-        paths += [f"{directory}/{name}" for name in names if name.endswith(".desktop")]
-
-    return paths
+    found = (
+        (directory, name) for directory in SESSION_DIRECTORIES for name in sorted(names_in(_below(root, directory)))
+    )
+    return [f"{directory}/{name}" for directory, name in found if name.endswith(".desktop")]
 
 
 def _below(root: str, path: str) -> str:
@@ -85,5 +81,5 @@ def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:  # not there, or gone meanwhile
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         return None

@@ -6,6 +6,9 @@ import os
 import re
 from dataclasses import dataclass
 
+from orchestrator.adapters.sysfs import names_in, read_text
+
+AMD_DRIVER = "amdgpu"
 INTEL_DRIVERS = ("i915", "xe")
 APU_MOST_BYTES = 4 << 30
 """What firmware sets aside for the graphics of an AMD processor at most, as `vram`."""
@@ -30,26 +33,21 @@ class DrmCard:
         if self.driver in INTEL_DRIVERS:
             return self.address.endswith(":00:02.0")
 
-        if self.driver != "amdgpu":
+        if self.driver != AMD_DRIVER:
             return False
 
-        own, host = (read_text(self.device, f"mem_info_{kind}_total").strip() for kind in ("vram", "gtt"))
+        own, host = (read_text(self.device, f"mem_info_{kind}_total") for kind in ("vram", "gtt"))
         return own.isdecimal() and host.isdecimal() and int(own) <= min(APU_MOST_BYTES, int(host))
 
 
 def find_cards(root: str) -> list[DrmCard]:
-    """Return the cards on the PCI bus, by name.
+    """Return the cards on the PCI bus, by number.
 
     :param root: the directory with `sys`
     """
     drm = os.path.join(root, "sys/class/drm")
-    try:
-        names = sorted(name for name in os.listdir(drm) if re.fullmatch(r"card\d+", name))
-    except OSError:  # no graphics driver at all, or no /sys in this container
-        return []
-
     cards = []
-    for name in names:
+    for name in sorted((each for each in names_in(drm) if re.fullmatch(r"card\d+", each)), key=_number):
         device = os.path.join(drm, name, "device")
         lines = read_text(device, "uevent").splitlines()
         fields = dict(line.split("=", 1) for line in lines if "=" in line)
@@ -59,18 +57,13 @@ def find_cards(root: str) -> list[DrmCard]:
     return cards
 
 
+def _number(name: str) -> int:
+    return int(name.removeprefix("card"))
+
+
 def connected_screens(root: str, card: str) -> tuple[str, ...]:
     """Return the connectors of a card that have a screen, as `HDMI-A-1`."""
     drm = os.path.join(root, "sys/class/drm")
-    names = sorted(name for name in os.listdir(drm) if name.startswith(f"{card}-"))
-    found = (name for name in names if read_text(os.path.join(drm, name), "status").strip() == "connected")
+    names = sorted(name for name in names_in(drm) if name.startswith(f"{card}-"))
+    found = (name for name in names if read_text(os.path.join(drm, name), "status") == "connected")
     return tuple(name.removeprefix(f"{card}-") for name in found)
-
-
-def read_text(directory: str, name: str) -> str:
-    """Return a file's text; nothing where there is none, or it is not readable at the moment."""
-    try:
-        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from orchestrator.adapters.process.linux import read_proc
 from orchestrator.core.vram.drm_usage import parse_client
 
 
@@ -27,6 +28,8 @@ def vram_by_device(proc: str, pids: Iterable[int]) -> DrmMemory:
     """Return what each process holds of each device.
 
     A client counts once, for the lowest pid that has it open, however often its descriptor was duplicated or given on.
+
+    :raises OSError: when this process has run out of descriptors
     """
     found: dict[tuple[str, str], tuple[int, int]] = {}
     unreadable = []
@@ -37,14 +40,14 @@ def vram_by_device(proc: str, pids: Iterable[int]) -> DrmMemory:
         except PermissionError:
             unreadable.append(pid)
             continue
-        except OSError:  # the process is gone
+        except (FileNotFoundError, ProcessLookupError):  # the process is gone
             continue
 
         for name in names:
             if not _may_be_drm(os.path.join(proc, str(pid), "fd", name)):
                 continue
 
-            client = parse_client(_text(os.path.join(directory, name)))
+            client = parse_client((read_proc(os.path.join(directory, name)) or b"").decode(errors="replace"))
             if client is not None:
                 key = client.client_id or f"{pid}/{name}"  # before Linux 5.19 there is no telling
                 found.setdefault((client.address, key), (pid, client.vram_bytes))
@@ -63,11 +66,3 @@ def _may_be_drm(link: str) -> bool:
         return os.readlink(link).startswith("/dev/dri/")
     except OSError:  # closed meanwhile: reading it says so as well
         return True
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:  # the descriptor was closed, or the process is gone
-        return ""

@@ -6,11 +6,14 @@ late. The sources are `gpu_nvml`, `gpu_amd` and `gpu_replay`; `gpu_sources` choo
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Literal, Protocol
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ class GpuReader:
         try:
             self._last = self._query()
             self._read_at = monotonic()
+        except OSError as error:  # out of descriptors: no source is given up for that
+            _log.warning("devices could not be read: %s", error)
         finally:
             with self._lock:
                 self._answered = None

@@ -8,14 +8,12 @@ alone. `pcie_bw` is left out: reading it takes a second.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection
 
+from orchestrator.adapters.hardware.drm_cards import AMD_DRIVER, DrmCard, find_cards
 from orchestrator.adapters.hardware.drm_clients import vram_by_device
 from orchestrator.adapters.hardware.gpu import GpuReading
-
-VENDOR = "0x1002"
-_CARD = re.compile(r"card(\d+)")
+from orchestrator.adapters.sysfs import names_in, read_text
 
 
 class AmdSysfs:
@@ -25,41 +23,28 @@ class AmdSysfs:
     """
 
     def __init__(self, root: str = "/") -> None:
-        self._drm = os.path.join(root, "sys/class/drm")
-        self._proc = os.path.join(root, "proc")
-        self._devices: tuple[str, ...] | None = None
+        self._root = root
+        self._cards: tuple[DrmCard, ...] | None = None
 
     def query(self, pids: Collection[int]) -> tuple[GpuReading, ...] | None:
-        if self._devices is None:
-            self._devices = self._find_cards()
+        if self._cards is None:
+            found = (card for card in find_cards(self._root) if card.driver == AMD_DRIVER)
+            self._cards = tuple(card for card in found if _number(card.device, "mem_info_vram_total") is not None)
 
-        if not self._devices:
+        if not self._cards:
             return None
 
-        held = vram_by_device(self._proc, pids).held
-        readings = (_reading(device, at, held) for at, device in enumerate(self._devices))
+        held = vram_by_device(os.path.join(self._root, "proc"), pids).held
+        readings = (_reading(card, index, held) for index, card in enumerate(self._cards))
         return tuple(reading for reading in readings if reading is not None)
 
-    def _find_cards(self) -> tuple[str, ...]:
-        try:
-            names = os.listdir(self._drm)
-        except OSError:  # no graphics driver at all, or no /sys in this container
-            return ()
 
-        numbers = sorted(int(found[1]) for found in map(_CARD.fullmatch, names) if found)
-        devices = (os.path.join(self._drm, f"card{number}", "device") for number in numbers)
-        return tuple(
-            device
-            for device in devices
-            if _text(device, "vendor") == VENDOR and _number(device, "mem_info_vram_total") is not None
-        )
-
-
-def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuReading | None:
+def _reading(card: DrmCard, index: int, held: dict[str, dict[int, int]]) -> GpuReading | None:
     """Read one device; None when it is gone.
 
     :param held: PCI address to pid to bytes
     """
+    device = card.device
     total, used = _number(device, "mem_info_vram_total"), _number(device, "mem_info_vram_used")
     if total is None or used is None:
         return None
@@ -73,15 +58,14 @@ def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuRea
     limit_uw = _number(sensors, "power1_cap")
     temperature = _number(sensors, "temp1_input")
     core_hz, memory_hz = _number(sensors, "freq1_input"), _number(sensors, "freq2_input")
-    address = _address(device)
-    processes = {pid: size >> 20 for pid, size in held.get(address, {}).items()}
+    processes = {pid: size >> 20 for pid, size in held.get(card.address, {}).items()}
     return GpuReading(
         index=index,
-        name=_text(device, "product_name") or f"AMD {_text(device, 'device') or 'GPU'}",
+        name=read_text(device, "product_name") or f"AMD {read_text(device, 'device') or 'GPU'}",
         used_mib=used >> 20,
         total_mib=total >> 20,
-        uuid=_text(device, "unique_id") or address,
-        pci_address=address,
+        uuid=read_text(device, "unique_id") or card.address,
+        pci_address=card.address,
         vendor="amd",
         processes=processes or None,
         utilization=None if busy is None else busy / 100,
@@ -93,27 +77,12 @@ def _reading(device: str, index: int, held: dict[str, dict[int, int]]) -> GpuRea
     )
 
 
-def _address(device: str) -> str:
-    found = re.search(r"^PCI_SLOT_NAME=(\S+)$", _text(device, "uevent"), re.MULTILINE)
-    return found[1] if found else ""
-
-
 def _hwmon(device: str) -> str:
+    """Return the directory of the card's sensors; one that is not there where it has none."""
     directory = os.path.join(device, "hwmon")
-    try:
-        return os.path.join(directory, min(os.listdir(directory), default=""))
-    except OSError:  # a card without sensors
-        return directory
+    return os.path.join(directory, min(names_in(directory), default=""))
 
 
 def _number(directory: str, name: str) -> int | None:
-    text = _text(directory, name)
+    text = read_text(directory, name)
     return int(text) if text.lstrip("-").isdecimal() else None
-
-
-def _text(directory: str, name: str) -> str:
-    try:
-        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:  # not there on this card, or not readable at the moment (EBUSY while the card sleeps)
-        return ""

@@ -12,9 +12,11 @@ import pwd
 import re
 from collections.abc import Collection, Mapping
 
-from orchestrator.adapters.hardware.drm_cards import INTEL_DRIVERS, find_cards, read_text
+from orchestrator.adapters.hardware.drm_cards import AMD_DRIVER, INTEL_DRIVERS, find_cards
 from orchestrator.adapters.hardware.drm_clients import DrmMemory, vram_by_device
 from orchestrator.adapters.hardware.gpu import GpuReader
+from orchestrator.adapters.process.linux import all_pids, read_proc
+from orchestrator.adapters.sysfs import read_text
 from orchestrator.core.vram.process_kinds import ProcessFacts
 from orchestrator.core.vram.report import DeviceFigures, VramReport, vram_report
 
@@ -35,7 +37,7 @@ def read_vram(gpus: GpuReader, profiles: Mapping[int, str], root: str = "/") -> 
     :param root: the directory with `sys` and `proc`
     """
     proc = os.path.join(root, "proc")
-    pids = _pids(proc)
+    pids = all_pids(proc)
     readings = gpus.read_now()
     cards = _other_cards(root)
     asked = any(each.vendor == "amd" for each in readings) or bool(cards)
@@ -64,7 +66,7 @@ def read_vram(gpus: GpuReader, profiles: Mapping[int, str], root: str = "/") -> 
 def process_facts(proc: str, pid: int) -> ProcessFacts | None:
     """Return what /proc shows of a process; None when it shows none of this number."""
     directory = os.path.join(proc, str(pid))
-    comm = _bytes(directory, "comm")
+    comm = read_proc(f"{directory}/comm")
     if comm is None:
         return None
 
@@ -72,8 +74,8 @@ def process_facts(proc: str, pid: int) -> ProcessFacts | None:
     with contextlib.suppress(OSError):  # another user's
         program = os.readlink(os.path.join(directory, "exe"))
 
-    words = (_bytes(directory, "cmdline") or b"").rstrip(b"\0").split(b"\0")
-    container = _CONTAINER.search(_text(_bytes(directory, "cgroup")))
+    words = (read_proc(f"{directory}/cmdline") or b"").rstrip(b"\0").split(b"\0")
+    container = _CONTAINER.search(_text(read_proc(f"{directory}/cgroup")))
     return ProcessFacts(
         pid=pid,
         comm=_text(comm).strip(),
@@ -84,21 +86,14 @@ def process_facts(proc: str, pid: int) -> ProcessFacts | None:
     )
 
 
-def _pids(proc: str) -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(proc) if name.isdecimal()]
-    except OSError:  # no /proc at all
-        return []
-
-
 def _other_cards(root: str) -> dict[str, str]:
     """Return PCI address to name of each card with memory of its own whose driver tells no totals: all but NVIDIA's and
     AMD's."""
     cards = {}
     for card in find_cards(root):
-        if card.driver not in ("nvidia", "amdgpu") and not card.integrated:
+        if card.driver not in ("nvidia", AMD_DRIVER) and not card.integrated:
             vendor = "Intel" if card.driver in INTEL_DRIVERS else "GPU"
-            cards[card.address] = f"{vendor} {read_text(card.device, 'device').strip()} ({card.driver})"
+            cards[card.address] = f"{vendor} {read_text(card.device, 'device')} ({card.driver})"
 
     return cards
 
@@ -110,7 +105,7 @@ def _notes(gpus: GpuReader, root: str, unreadable: Collection[int]) -> list[str]
         notes.append("a driver has not answered in time: what is shown may be old, or lack its devices")
 
     proc = os.path.join(root, "proc")
-    programs = sum(1 for pid in unreadable if _bytes(os.path.join(proc, str(pid)), "cmdline"))  # not the kernel's
+    programs = sum(1 for pid in unreadable if read_proc(f"{proc}/{pid}/cmdline"))  # not the kernel's
     if programs:
         what = "1 process" if programs == 1 else f"{programs} processes"
         notes.append(f"{what} of other users could not be looked at: `sudo orch vram` sees them as well")
@@ -145,14 +140,6 @@ def _other_user(directory: str) -> str | None:
         return pwd.getpwuid(uid).pw_name
     except KeyError:  # of a container, say
         return str(uid)
-
-
-def _bytes(directory: str, name: str) -> bytes | None:
-    try:
-        with open(os.path.join(directory, name), "rb") as file:
-            return file.read()
-    except OSError:  # gone, another user's, or not on this kernel
-        return None
 
 
 def _text(data: bytes | None) -> str:

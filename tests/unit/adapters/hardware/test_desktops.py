@@ -11,6 +11,7 @@ from orchestrator.core.vram.desktop_facts import DesktopFacts, GraphicsCard
 from orchestrator.core.vram.process_kinds import ProcessFacts
 from orchestrator.core.vram.report import DeviceFigures, VramReport, vram_report
 from orchestrator.core.vram.session_files import MARK, RULES
+from tests.fakes.descriptors import no_descriptors_left
 
 NOBODY: VramReport = {"version": 1, "devices": [], "notes": []}
 SESSION = "[Desktop Entry]\nName={name}\nExec=sway\n"
@@ -58,10 +59,10 @@ def test_cards_are_told_with_their_screens_and_what_is_integrated(tree: Tree) ->
     assert tree.facts().cards == (
         GraphicsCard("card0", "nvidia", "0000:01:00.0", integrated=False, screens=("DP-1",)),
         GraphicsCard("card1", "i915", "0000:00:02.0", integrated=True, screens=("HDMI-A-2",)),
+        GraphicsCard("card2", "xe", "0000:04:00.0", integrated=False),
         GraphicsCard("card10", "amdgpu", "0000:0c:00.0", integrated=True),
         GraphicsCard("card11", "amdgpu", "0000:03:00.0", integrated=False),
         GraphicsCard("card12", "amdgpu", "0000:05:00.0", integrated=False),
-        GraphicsCard("card2", "xe", "0000:04:00.0", integrated=False),
     )
 
 
@@ -77,6 +78,12 @@ def test_sessions_of_others_and_files_of_ours_are_told_apart(tree: Tree) -> None
     assert [each.name for each in facts.sessions] == ["Sway", "Own"]
     assert list(facts.written) == ["/usr/share/wayland-sessions/orch-sway-software.desktop"]
     assert RULES in facts.foreign and facts.mesa_vendor_file == MESA_VENDOR_FILE
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_none(tree: Tree) -> None:
+    tree.write(RULES, "# of somebody else\n")
+    with no_descriptors_left(), pytest.raises(OSError, match="Too many open files"):
+        tree.facts()
 
 
 def test_only_the_desktops_programs_on_cards_of_their_own_count(tree: Tree) -> None:

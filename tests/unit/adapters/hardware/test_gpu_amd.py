@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.hardware.gpu import GpuReading
+from orchestrator.adapters.hardware.gpu import GpuReader, GpuReading
 from orchestrator.adapters.hardware.gpu_amd import AmdSysfs
+from tests.fakes.descriptors import no_descriptors_left
 
 MIB = 1 << 20
+UEVENT = "DRIVER=amdgpu\nPCI_SLOT_NAME=0000:03:00.0"
 FDINFO = """\
 pos:\t0
 flags:\t02100002
@@ -43,9 +45,8 @@ def tree(tmp_path: Path) -> Tree:
     tree = Tree(tmp_path)
     tree.card(
         1,
-        vendor="0x1002",
         device="0x744c",
-        uevent="DRIVER=amdgpu\nPCI_SLOT_NAME=0000:03:00.0",
+        uevent=UEVENT,
         unique_id="1f2e3d",
         mem_info_vram_total=str(24560 * MIB),
         mem_info_vram_used=str(9000 * MIB),
@@ -87,8 +88,10 @@ def test_everything_that_sysfs_tells_is_read_in_our_units(tree: Tree) -> None:
 
 def test_what_a_card_does_not_have_is_none(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
-    tree.card(0, vendor="0x1002", mem_info_vram_total=str(512 * MIB), mem_info_vram_used="0")
-    assert read(tree) == [GpuReading(0, "AMD GPU", 0, 512, vendor="amd")]
+    tree.card(0, uevent=UEVENT, mem_info_vram_total=str(512 * MIB), mem_info_vram_used="0")
+    assert read(tree) == [
+        GpuReading(0, "AMD GPU", 0, 512, uuid="0000:03:00.0", pci_address="0000:03:00.0", vendor="amd")
+    ]
 
 
 def test_an_instant_of_power_is_read_where_there_is_no_average(tree: Tree) -> None:
@@ -126,8 +129,8 @@ def test_only_descriptors_of_drm_are_read(tree: Tree) -> None:
 
 def test_cards_of_others_are_not_ours(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
-    tree.card(0, vendor="0x8086", mem_info_vram_total="1", mem_info_vram_used="1")
-    tree.card(1, vendor="0x1002")
+    tree.card(0, uevent=UEVENT.replace("amdgpu", "xe"), mem_info_vram_total="1", mem_info_vram_used="1")
+    tree.card(1, uevent=UEVENT)
     assert AmdSysfs(str(tmp_path)).query(()) is None
 
 
@@ -136,8 +139,19 @@ def test_a_machine_without_graphics_has_no_such_driver(tmp_path: Path) -> None:
 
 
 def test_a_card_that_is_gone_is_left_out_and_the_others_keep_their_numbers(tree: Tree) -> None:
-    tree.card(2, vendor="0x1002", mem_info_vram_total=str(512 * MIB), mem_info_vram_used="0")
+    tree.card(10, uevent=UEVENT, mem_info_vram_total=str(512 * MIB), mem_info_vram_used="0")
+    tree.card(2, uevent=UEVENT, mem_info_vram_total=str(256 * MIB), mem_info_vram_used="0")
     source = AmdSysfs(str(tree.root))
-    assert [each.index for each in source.query(()) or ()] == [0, 1]
+    assert [(each.index, each.total_mib) for each in source.query(()) or ()] == [(0, 24560), (1, 256), (2, 512)]
     (tree.root / "sys/class/drm/card1/device/mem_info_vram_used").unlink()
-    assert [each.index for each in source.query(()) or ()] == [1]
+    assert [each.index for each in source.query(()) or ()] == [1, 2]
+
+
+def test_a_process_without_descriptors_left_keeps_its_cards(tree: Tree) -> None:
+    reader = GpuReader((AmdSysfs(str(tree.root)),))
+    with no_descriptors_left():
+        assert (reader.read_now(), reader.age_s) == ((), None)
+
+    assert [each.total_mib for each in reader.read_now()] == [24560]
+    with no_descriptors_left():
+        assert [each.total_mib for each in reader.read_now()] == [24560]
