@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.adapters.file_stamps import file_identity
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.mtp_benches import measured_mtp
+from orchestrator.adapters.store.mtp_benches import MtpStart, measured_mtp
 from orchestrator.core.bench.mtp_gain import MtpMeasurement
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.engines.model_file import model_file
@@ -18,4 +18,5 @@ def measured_for(paths: Paths, profile: EngineProfile, engine: Engine) -> MtpMea
     :raises OrchError: when what is kept cannot be read
     """
     model = file_identity(model_file(paths, profile.model).path)
-    return measured_mtp(paths.bench_file, engine_key(engine), model, profile.settings)
+    [found] = measured_mtp(paths.bench_file, [MtpStart(engine_key(engine), model, profile.settings)])
+    return found

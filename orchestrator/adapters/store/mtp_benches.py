@@ -1,11 +1,12 @@
-"""What benches and tunings that are kept here measured of MTP for one start."""
+"""What benches and tunings that are kept here measured of MTP for a start."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from orchestrator.adapters.file_stamps import Stamp, stamp
 from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun
 from orchestrator.core.bench.blocks import progress_of
 from orchestrator.core.bench.conditions import SIDES, BenchSide
@@ -23,32 +24,55 @@ from orchestrator.core.tune.mtp_trials import measured_by_tuning
 KINDS = ("pair", "depth", TUNE)
 
 
-def measured_mtp(path: str, build: str, model: str, settings: Mapping[str, Any]) -> MtpMeasurement | None:
-    """Return what is kept of MTP for a start with these settings.
+class MtpStart(NamedTuple):
+    """What a measurement has to be of to hold for a start.
+
+    :param build: as `engines/registry.engine_key` has it
+    :param model: as `adapters/file_stamps.file_identity` has it
+    :param settings: of the profile on the engine
+    """
+
+    build: str
+    model: str
+    settings: Mapping[str, Any]
+
+
+def measured_mtp(path: str, starts: Sequence[MtpStart]) -> list[MtpMeasurement | None]:
+    """Return what is kept of MTP for each start; None where nothing was measured of the same settings, build and model.
 
     A bench in pairs goes before one by depth, and that before a tuning; of each kind the newest.
 
     :param path: of the benches' file
-    :param build: as `engines/registry.engine_key` has it
-    :param model: as `adapters/file_stamps.file_identity` has it
-    :param settings: of the profile on the engine
-    :return: None where nothing was measured of the same settings, build and model
     :raises OrchError: when the file cannot be read
     """
     if not os.path.exists(path):
-        return None
+        return [None for _ in starts]
 
     store = BenchStore(path, read_only=True)
     try:
         runs = [each for each in store.runs() if each.state == "done" and each.kind in KINDS]
-        for kept in sorted(runs, key=lambda each: KINDS.index(each.kind)):  # the newest first, of each kind
-            side = _mtp_side(kept)
-            if side is not None and holds_for(side, build, model, settings):
-                found = _measured(store, kept)
-                if found is not None and found.ratios:
-                    return found
+        runs.sort(key=lambda each: KINDS.index(each.kind))  # the newest first, of each kind
+        sides = [(kept, side) for kept, side in zip(runs, map(_mtp_side, runs), strict=True) if side is not None]
+        return [_newest(store, sides, start) for start in starts]
     finally:
         store.close()
+
+
+def benches_stamp(path: str) -> tuple[Stamp, Stamp]:
+    """Return what differs once something was kept in the benches' file, or in the log beside it.
+
+    A log that is empty is none: whoever reads the file makes one, and whoever writes to it removes it at the end.
+    """
+    log = stamp(f"{path}-wal")
+    return stamp(path), log if log is not None and log[0] else None
+
+
+def _newest(store: BenchStore, sides: Sequence[tuple[KeptRun, BenchSide]], start: MtpStart) -> MtpMeasurement | None:
+    for kept, side in sides:
+        if holds_for(side, *start):
+            found = _measured(store, kept)
+            if found is not None and found.ratios:
+                return found
 
     return None
 

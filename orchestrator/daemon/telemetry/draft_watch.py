@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import anyio.to_thread
-
+from orchestrator.adapters.abandonable import run_abandonable
 from orchestrator.adapters.config.trial_profiles import is_trial_profile
-from orchestrator.adapters.file_stamps import Stamp, stamp
-from orchestrator.adapters.store.mtp_benches import measured_mtp
+from orchestrator.adapters.file_stamps import Stamp
+from orchestrator.adapters.store.mtp_benches import MtpStart, benches_stamp, measured_mtp
 from orchestrator.core.bench.mtp_gain import MtpMeasurement, gain_at, mtp_findings
 from orchestrator.core.errors import OrchError
 from orchestrator.core.health.acceptance import (
@@ -45,14 +44,12 @@ class DraftedInstance:
 
     :ivar logged: drafts, and right ones, that its log had counted at the end of the last answer
     :ivar measured: what a bench measured for its settings, build and model; None where none did
-    :ivar seen: stamps of the benches' file and its log when they were read last; None before that
     """
 
     drafting: DraftHistory = field(default_factory=DraftHistory)
     acceptance: AcceptanceHistory = field(default_factory=AcceptanceHistory)
     logged: tuple[int, int] = (0, 0)
     measured: MtpMeasurement | None = None
-    seen: tuple[Stamp, Stamp] | None = None
 
     @property
     def gain(self) -> Gain | None:
@@ -85,6 +82,7 @@ class DraftWatch:
         self._on_notice = on_notice
         self._look_s = look_s
         self._subjects: dict[str, DraftedInstance] = {}
+        self._seen: tuple[set[str], tuple[Stamp, Stamp]] | None = None
 
     async def run(self) -> None:
         """Read what benches have measured of the instances that serve, whenever some was kept, for ever."""
@@ -94,12 +92,9 @@ class DraftWatch:
             for instance in self._subjects.keys() - serving.keys():
                 del self._subjects[instance]
 
-            seen = (stamp(self._bench_file), stamp(f"{self._bench_file}-wal")) if serving else None
-            for instance, run in serving.items():
-                subject = self._subjects.setdefault(instance, DraftedInstance())
-                if subject.seen != seen and not is_trial_profile(run.launch.target.profile):
-                    subject.seen = seen
-                    await self._read_benches(run, subject)
+            asked = {name: run for name, run in serving.items() if not is_trial_profile(run.launch.target.profile)}
+            if asked:
+                await self._read_benches(asked)
 
     def finished(self, record: Finished) -> None:
         """Judge the drafts of a request that has ended."""
@@ -143,23 +138,40 @@ class DraftWatch:
 
         return "; ".join(parts) or None
 
-    async def _read_benches(self, run: EngineRun, subject: DraftedInstance) -> None:
-        key, settings = run.launch.margin_key, run.launch.written.settings
+    async def _read_benches(self, serving: Mapping[str, EngineRun]) -> None:
+        """Take over what was measured of the instances, where something was kept since, or others serve."""
         try:
-            measured = await anyio.to_thread.run_sync(
-                measured_mtp, self._bench_file, key.build, key.model, settings, abandon_on_cancel=True
-            )
-        except (OSError, OrchError) as error:
-            _log.warning("what benches measured of %s is not known: %s", run.launch.target, error)
+            found = await run_abandonable(lambda: self._measured(serving))
+        except (OSError, RuntimeError, OrchError) as error:  # RuntimeError: no thread can be started
+            _log.warning("what benches measured of MTP is not known: %s", error)
             return
 
+        for instance, measured in found.items():
+            run, subject = serving[instance], self._subjects.setdefault(instance, DraftedInstance())
+            if measured != subject.measured:
+                self._take_over(run, subject, measured)
+
+    def _measured(self, serving: Mapping[str, EngineRun]) -> dict[str, MtpMeasurement | None]:
+        """Return what was measured of each instance; nothing where that has been read already. Blocks."""
+        seen = set(serving), benches_stamp(self._bench_file)
+        if seen == self._seen:
+            return {}
+
+        self._seen = seen  # also where it cannot be read: not again until it has changed
+        launches = [run.launch for run in serving.values()]
+        starts = [MtpStart(each.margin_key.build, each.margin_key.model, each.written.settings) for each in launches]
+        return dict(zip(serving, measured_mtp(self._bench_file, starts), strict=True))
+
+    def _take_over(self, run: EngineRun, subject: DraftedInstance, measured: MtpMeasurement | None) -> None:
         before, after = _slower(run, subject.measured), _slower(run, measured)
+        was_low = subject.acceptance.low
         subject.measured = measured
         subject.acceptance = replace(subject.acceptance, low=False)  # the next answer is judged by what is known now
         if after != before:
             for each in after:
                 self._record("mtp_slower", f"{run.launch.target}: {each}")
 
+        if was_low or after != before:
             self._on_notice()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.store.bench_runs import TUNE, BenchStore
-from orchestrator.adapters.store.mtp_benches import measured_mtp
+from orchestrator.adapters.store.mtp_benches import MtpStart, benches_stamp, measured_mtp
 from orchestrator.core.bench.conditions import BenchSide
 from orchestrator.core.bench.records import BenchSpec, event_to_json, spec_to_json
 from orchestrator.core.bench.workloads import CHAT
@@ -79,7 +79,7 @@ def keep_depth(path: str, mtp_tok_s: float) -> int:
 
 
 def found(path: str, settings: Mapping[str, object] = SETTINGS) -> tuple[str, float] | None:
-    measured = measured_mtp(path, BUILD, MODEL, settings)
+    [measured] = measured_mtp(path, [MtpStart(BUILD, MODEL, settings)])
     return None if measured is None else (measured.source, round(measured.ratios["decode"].ratio, 1))
 
 
@@ -132,7 +132,7 @@ def test_a_tuning_counts_where_no_bench_does(path: str) -> None:
 
     store.end(run, "done", {})
     store.close()
-    measured = measured_mtp(path, BUILD, MODEL, SETTINGS)
+    [measured] = measured_mtp(path, [MtpStart(BUILD, MODEL, SETTINGS)])
     assert measured is not None and measured.source == "tuning 1"
     assert measured.ratios["turn"].ratio == pytest.approx(exp(-0.5))
     keep_depth(path, 70.0)
@@ -144,6 +144,22 @@ def test_a_file_that_cannot_be_read_is_said(path: str) -> None:
     Path(path).write_bytes(b"x" * 4096)
     with pytest.raises(OrchError, match="cannot be used"):
         found(path)
+
+
+def test_the_stamp_of_the_benches_differs_once_something_was_kept_and_not_once_it_was_read(path: str) -> None:
+    stamps = [benches_stamp(path)]
+    for mtp_tok_s in (80.0, 90.0):
+        keep_pair(path, mtp_tok_s)
+        stamps.append(benches_stamp(path))
+        found(path)  # whose log stays
+        assert Path(f"{path}-wal").exists()
+        assert benches_stamp(path) == stamps[-1]
+        store = BenchStore(path)
+        store.runs()
+        store.close()  # which removes the log
+        assert benches_stamp(path) == stamps[-1]
+
+    assert len(set(stamps)) == 3
 
 
 def test_a_side_of_an_older_orch_keeps_its_sampling() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,8 @@ from typing import cast
 import anyio
 import pytest
 
+from orchestrator.adapters.store.mtp_benches import MtpStart, measured_mtp
+from orchestrator.core.bench.mtp_gain import MtpMeasurement
 from orchestrator.core.engine_log.activity import EngineActivity
 from orchestrator.core.profile.settings import Value
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
@@ -72,17 +75,21 @@ def bench_file(tmp_path: Path) -> str:
     return str(tmp_path / "bench.sqlite3")
 
 
-async def read_benches(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it look at the benches once."""
-    monkeypatch.setattr(draft_watch, "serving_runs", lambda owner, runs: {"a.1": watched.run})
-    began, looked = anyio.Event(), anyio.Event()
+async def read_benches(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, looks: int = 1, serving: Mapping[str, EngineRun] | None = None
+) -> None:
+    """Let it look at the benches, once or more often."""
+    monkeypatch.setattr(draft_watch, "serving_runs", lambda owner, runs: serving or {"a.1": watched.run})
+    looked = anyio.Event()
+    left = looks
 
     async def tick(_: float) -> None:
-        if began.is_set():
+        nonlocal left
+        if not left:
             looked.set()
             await anyio.sleep_forever()
 
-        began.set()
+        left -= 1
 
     monkeypatch.setattr(draft_watch, "sleep_until_tick", tick)
     async with anyio.create_task_group() as tasks:
@@ -140,8 +147,42 @@ async def test_drafts_that_were_called_wrong_are_judged_anew_once_their_cost_is_
     watched.answers(30, 0.4)
     keep_pair(bench_file, 140.0, right=0.5)  # a draft costs next to nothing
     await read_benches(watched, monkeypatch)
+    assert watched.changes == 2 and watched.notice == ""
     watched.answers(30, 0.4)
-    assert watched.kinds == ["drafts_wrong"] and watched.notice == ""
+    assert watched.kinds == ["drafts_wrong"] and watched.changes == 2 and watched.notice == ""
+
+
+async def test_a_steady_bad_state_is_told_once_however_often_benches_are_kept_and_read(
+    bench_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(bench_file, drafting_run())
+    keep_pair(bench_file, 110.0, right=0.5)
+    for _ in range(3):
+        await read_benches(watched, monkeypatch, looks=2)
+        watched.answers(30, 0.05)
+        keep_pair(bench_file, 80.0, settings={**SETTINGS, "context.size": 8192})  # which is of another start
+
+    assert watched.kinds == ["drafts_wrong"] and watched.changes == 1 and "(by bench 1)" in watched.notice
+
+
+async def test_benches_are_read_once_for_all_instances_and_again_once_one_was_kept(
+    bench_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def measured(path: str, starts: Sequence[MtpStart]) -> list[MtpMeasurement | None]:
+        asked.append(len(starts))
+        return measured_mtp(path, starts)
+
+    monkeypatch.setattr(draft_watch, "measured_mtp", measured)
+    watched = Watched(bench_file, drafting_run())
+    serving = {"a.1": watched.run, "b.1": drafting_run()}
+    keep_pair(bench_file, 110.0, right=0.5)
+    await read_benches(watched, monkeypatch, looks=3, serving=serving)
+    assert asked == [2]
+    keep_pair(bench_file, 110.0, right=0.5)
+    await read_benches(watched, monkeypatch, looks=3, serving=serving)
+    assert asked == [2, 2]
 
 
 async def test_the_profile_of_a_bench_is_told_nothing(bench_file: str) -> None:
