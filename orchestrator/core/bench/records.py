@@ -33,7 +33,7 @@ def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
     workload = found["workload"]
     plan = found["plan"]
     return BenchSpec(
-        plan=BenchPlan(**{**_known(BenchPlan, plan), "prompts": tuple(plan["prompts"])}),
+        plan=BenchPlan(**{**known_fields(BenchPlan, plan), "prompts": tuple(plan["prompts"])}),
         workload=Workload(
             workload["name"],
             tuple(BenchPrompt(**each) for each in workload["prompts"]),
@@ -48,7 +48,7 @@ def spec_from_json(found: Mapping[str, Any]) -> BenchSpec:
 
 def side_from_json(found: Mapping[str, Any]) -> BenchSide:
     settings = found.get("all_settings", found.get("sampling", {}))  # an older orch kept those of sampling alone
-    return BenchSide(**{**_known(BenchSide, found), "argv": tuple(found["argv"]), "all_settings": settings})
+    return BenchSide(**{**known_fields(BenchSide, found), "argv": tuple(found["argv"]), "all_settings": settings})
 
 
 def event_to_json(event: BenchEvent) -> dict[str, Any]:
@@ -58,20 +58,20 @@ def event_to_json(event: BenchEvent) -> dict[str, Any]:
 
 def event_from_json(found: Mapping[str, Any]) -> BenchEvent:
     if found["event"] == "thrown":
-        return ThrownPair(**_known(ThrownPair, found))
+        return ThrownPair(**known_fields(ThrownPair, found))
 
     return MeasuredBlock(
         **{
-            **_known(MeasuredBlock, found),
+            **known_fields(MeasuredBlock, found),
             "answers": tuple(map(answer_from_json, found["answers"])),
             "devices": tuple(
-                BenchDevice(**{**_known(BenchDevice, each), "throttle": tuple(each["throttle"])})
+                BenchDevice(**{**known_fields(BenchDevice, each), "throttle": tuple(each["throttle"])})
                 for each in found["devices"]
             ),
         }
     )
 
 
-def _known(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+def known_fields(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that this orch knows: a newer one may have added some."""
     return {field.name: found[field.name] for field in fields(kind) if field.name in found}

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from typing import Any
 
+from orchestrator.core.bench.records import known_fields
 from orchestrator.core.tune.search import TuneTrial
 from orchestrator.core.tune.space import Axis, AxisChoice, Point, Space
 from orchestrator.core.tune.use import TuneUse
@@ -60,11 +61,11 @@ def spec_to_json(spec: TuneSpec) -> dict[str, Any]:
 
 def spec_from_json(found: Mapping[str, Any]) -> TuneSpec:
     axes = tuple(
-        Axis(**{**each, "choices": tuple(_choice(choice) for choice in each["choices"])})
+        Axis(**{**known_fields(Axis, each), "choices": tuple(_choice(choice) for choice in each["choices"])})
         for each in found["space"]["axes"]
     )
-    use, command = TuneUse(**found["use"]), tuple(found["command"])
-    return TuneSpec(**{**found, "use": use, "space": Space(axes), "command": command})
+    use, command = TuneUse(**known_fields(TuneUse, found["use"])), tuple(found["command"])
+    return TuneSpec(**{**known_fields(TuneSpec, found), "use": use, "space": Space(axes), "command": command})
 
 
 def _choice(found: Mapping[str, Any]) -> AxisChoice:
@@ -80,8 +81,7 @@ def add_event(progress: TuneProgress, event: Mapping[str, Any]) -> TuneProgress:
     """Return the progress after one more thing that happened, as it is kept."""
     match event["event"]:
         case "trial":
-            found = {**event, "point": tuple(event["point"]), "logs": tuple(event["logs"])}
-            del found["event"]
+            found = {**known_fields(TuneTrial, event), "point": tuple(event["point"]), "logs": tuple(event["logs"])}
             return replace(progress, trials=(*progress.trials, TuneTrial(**found)))
         case "full_context" if event["survived"]:
             return replace(progress, survived=(*progress.survived, tuple(event["point"])))

@@ -39,6 +39,15 @@ def test_a_tuning_survives_being_kept() -> None:
     assert found.took_s == 3.5
 
 
+def test_fields_of_a_newer_orch_are_left_out() -> None:
+    found = json.loads(json.dumps(spec_to_json(SPEC)))
+    newer = {**found, "weight": 1, "use": {**found["use"], "weight": 1}}
+    newer["space"]["axes"][0]["weight"] = 1
+    assert spec_from_json(newer) == SPEC
+    trial = tried((0, 1, 1, 0))
+    assert progress_of([{**trial_to_json(trial), "weight": 1}]).trials == (trial,)
+
+
 def test_the_report_says_what_is_claimed_and_what_is_confirmed() -> None:
     found, trials = searched()
     report = tune_report(SPEC, TuneProgress(tuple(trials)), found, {**BENCH, "conditional": False})
