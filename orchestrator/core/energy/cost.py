@@ -121,7 +121,7 @@ def _model_cost(
         untold_j=untold_j,
         idle_j=idle_j,
         idle_s=sum(each.idle_s for each in idle),
-        idle_unknown_s=sum(each.unknown_s for each in idle),
+        idle_unknown_s=sum(each.idle_unknown_s for each in idle),
         prompt_per_million=_per_million(energy.prompt_j, energy.prompt_tokens, config),
         output_per_million=_per_million(energy.output_j, energy.output_tokens, config),
         busy_cost=busy_cost,

@@ -21,8 +21,8 @@ from orchestrator.core.energy.intervals import (
     energy_between,
 )
 
-Model = tuple[str, str]
-"""Profile and engine."""
+Pair = tuple[str, str]
+"""Profile and engine; empty strings for a request that never got to one."""
 
 HOUR_S = 3600
 BASELINE_S = 0.5
@@ -36,7 +36,7 @@ class RequestAtWork:
     :param span: an end after the last sample stands for one that is not known yet
     """
 
-    model: Model
+    model: Pair
     span: Span
 
 
@@ -66,6 +66,7 @@ class IdleRecord:
     """The idle energy of a model in an hour, or a part of one, as the history keeps it.
 
     :param hour_s: Unix time at which the hour began
+    :param idle_j: in `idle_s`; in `idle_unknown_s` more nobody knows
     """
 
     hour_s: int
@@ -73,7 +74,7 @@ class IdleRecord:
     engine: str
     idle_j: float
     idle_s: float
-    unknown_s: float
+    idle_unknown_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,14 @@ class SharedEnergy:
     """
 
     requests: Mapping[int, float | None] = field(default_factory=dict)
-    models: Mapping[Model, ModelEnergy] = field(default_factory=dict)
+    models: Mapping[Pair, ModelEnergy] = field(default_factory=dict)
     idle_w: Mapping[str, float] = field(default_factory=dict)
 
 
 def share_out(
     span: Span,
     samples: Mapping[str, tuple[EnergySample, EnergySample]],
-    loaded: Mapping[Model, Collection[str]],
+    loaded: Mapping[Pair, Collection[str]],
     requests: Mapping[int, RequestAtWork],
     idle_w: Mapping[str, float],
 ) -> SharedEnergy:
@@ -114,7 +115,7 @@ def share_out(
         found[device] = DeviceInterval(activity, energy, len(here))
 
     joules: dict[int, float | None] = {}
-    models: dict[Model, ModelEnergy] = {}
+    models: dict[Pair, ModelEnergy] = {}
     for model, names in loaded.items():
         own = activity_between(first_s, last_s, _spans(requests, [model]))
         on = [found[name] for name in names]
@@ -167,7 +168,7 @@ class DeviceInterval:
         return self.energy.idle_j / self.activity.span_s
 
 
-def _spans(requests: Mapping[int, RequestAtWork], models: Collection[Model]) -> dict[int, Span]:
+def _spans(requests: Mapping[int, RequestAtWork], models: Collection[Pair]) -> dict[int, Span]:
     return {number: each.span for number, each in requests.items() if each.model in models}
 
 

@@ -15,8 +15,8 @@ from orchestrator.core.energy.intervals import EnergySample
 from orchestrator.core.energy.sharing import (
     HOUR_S,
     IdleRecord,
-    Model,
     ModelEnergy,
+    Pair,
     RequestAtWork,
     share_out,
 )
@@ -43,7 +43,7 @@ class EnergyLook:
 
     taken_s: float
     devices: Mapping[str, EnergySample]
-    loaded: Mapping[Model, Collection[str]]
+    loaded: Mapping[Pair, Collection[str]]
 
 
 class EnergyBook:
@@ -58,13 +58,13 @@ class EnergyBook:
     def __init__(self, keep: Callable[[IdleRecord], None], clock: Callable[[], float]) -> None:
         self._keep = keep
         self._clock = clock
-        self.models: dict[Model, ModelEnergy] = {}
+        self.models: dict[Pair, ModelEnergy] = {}
         self._last: EnergyLook | None = None
         self._idle_w: dict[str, float] = {}
         self._joules: dict[int, float | None] = {}
         """Of the requests that were at an engine at the last sample, until then."""
         self._ended: dict[int, tuple[RequestAtWork, Settle]] = {}
-        self._unkept: dict[Model, ModelEnergy] = {}
+        self._unkept: dict[Pair, ModelEnergy] = {}
         self._keep_at = float("-inf")
 
     @property
@@ -127,7 +127,7 @@ class EnergyBook:
         self.missed()
         self._keep_idle()
 
-    def _may_be_told(self, model: Model) -> bool:
+    def _may_be_told(self, model: Pair) -> bool:
         """Return whether the next sample may tell the energy of a model, by what the last one had."""
         if self._last is None or model not in self._last.loaded:  # loaded since: on which devices is not known yet
             return self._last is not None and bool(self._last.devices)
@@ -135,7 +135,7 @@ class EnergyBook:
         devices = self._last.loaded[model]
         return bool(devices) and all(device in self._last.devices for device in devices)
 
-    def _count(self, models: Mapping[Model, ModelEnergy], now_s: float) -> None:
+    def _count(self, models: Mapping[Pair, ModelEnergy], now_s: float) -> None:
         for model, energy in models.items():
             name = model if model in self.models or len(self.models) < MAX_PAIRS else OTHER
             if name in self.models or energy.busy_j or energy.idle_j:
@@ -186,14 +186,14 @@ def device_name(gpu: GpuReading) -> str:
 
 def loaded_on(
     runs: Sequence[EngineRun], gpus: Sequence[GpuReading], packages: Collection[str]
-) -> dict[Model, tuple[str, ...]]:
+) -> dict[Pair, tuple[str, ...]]:
     """Return the devices whose energy is each model's: those that it has memory on, else all processors.
 
     An engine that said to have memory on a device is on no processors, whoever tells about the device: its driver may
     be gone for now, or it may be another machine's.
     """
     shares = device_shares(runs, gpus)
-    loaded: dict[Model, tuple[str, ...]] = {}
+    loaded: dict[Pair, tuple[str, ...]] = {}
     for run in runs:
         target = run.launch.target
         own = tuple(device_name(each) for each in gpus if target.profile in shares[each.index])

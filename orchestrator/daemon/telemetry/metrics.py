@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from orchestrator import __version__
 from orchestrator.api.top_frames import GpuFigures, HostFigures
-from orchestrator.core.energy.sharing import ModelEnergy
+from orchestrator.core.energy.sharing import ModelEnergy, Pair
 from orchestrator.core.fleet.state_summary import StateName
 from orchestrator.core.measure.engine_metrics import Family
-from orchestrator.daemon.telemetry.totals import Histogram, Pair, Totals
+from orchestrator.daemon.telemetry.totals import Histogram, Totals
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

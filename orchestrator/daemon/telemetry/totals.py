@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.energy.sharing import Pair
 from orchestrator.core.fleet.lifecycle_states import Ready, Starting, State
 from orchestrator.core.fleet.resident_states import SwitchFinished
 from orchestrator.core.fleet.state_summary import start_record_of
@@ -26,9 +27,6 @@ MAX_CLIENTS = 32
 """Named keys with series of their own."""
 
 OTHER_CLIENT = "other"
-
-Pair = tuple[str, str]
-"""Profile and engine; empty strings for a request that never got to one."""
 
 
 class Histogram:

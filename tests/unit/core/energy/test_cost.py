@@ -95,7 +95,7 @@ def test_without_a_price_of_electricity_energy_is_shown_and_no_money() -> None:
 
 
 def test_requests_of_unknown_energy_cost_an_unknown_amount_and_not_nothing() -> None:
-    (qwen,) = model_costs([UNKNOWN], [replace(IDLE, idle_j=0.0, idle_s=0.0, unknown_s=60.0)], CONFIG)
+    (qwen,) = model_costs([UNKNOWN], [replace(IDLE, idle_j=0.0, idle_s=0.0, idle_unknown_s=60.0)], CONFIG)
     assert qwen.busy_cost is None and qwen.apis[0].saved is None
     assert cost_lines([qwen], CONFIG) == ["qwen: 1 request, the energy of none of them is known"]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.core.energy.intervals import EnergySample
-from orchestrator.core.energy.sharing import Model, ModelEnergy, RequestAtWork, share_out
+from orchestrator.core.energy.sharing import ModelEnergy, Pair, RequestAtWork, share_out
 from tests.unit.core.energy.recording import REQUESTS, Asked, Card, sample_times
 
-MODEL: Model = ("qwen", "upstream")
-OTHER: Model = ("gemma", "ik")
+MODEL: Pair = ("qwen", "upstream")
+OTHER: Pair = ("gemma", "ik")
 ONCE = {number: RequestAtWork(MODEL, each.span) for number, each in enumerate(REQUESTS)}
 TOGETHER = (3, 4)
 

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.hardware.cpu_energy import PackageEnergy
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.core.energy.intervals import EnergySample
-from orchestrator.core.energy.sharing import HOUR_S, IdleRecord, Model
+from orchestrator.core.energy.sharing import HOUR_S, IdleRecord, Pair
 from orchestrator.core.measure.request_stats import RequestRecord
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.residency import shares
@@ -23,7 +23,7 @@ from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER, Totals
 from orchestrator.gateway.contract import Finished, Underway
 
-MODEL: Model = ("demo", "upstream")
+MODEL: Pair = ("demo", "upstream")
 UNDERWAY = Underway(
     id=1, route="/completion", outcome="running", started=101.0, held_s=0.5, first_token_s=None, total_s=0.0,
     instance="a.1", profile="demo", engine="upstream",
@@ -50,7 +50,7 @@ class Booked:
         taken_s: float,
         counter_j: float | None,
         *underway: Underway,
-        loaded: Mapping[Model, Collection[str]] | None = None,
+        loaded: Mapping[Pair, Collection[str]] | None = None,
     ) -> None:
         devices = {} if counter_j is None else {"GPU-1": EnergySample(taken_s, taken_s, counter_j)}
         look = EnergyLook(taken_s, devices, {MODEL: ("GPU-1",)} if loaded is None else loaded)
@@ -166,7 +166,7 @@ def test_idle_energy_is_kept_by_the_hour_each_minute_and_at_the_end() -> None:
 def test_profiles_of_a_tuning_do_not_become_series_without_end() -> None:
     book = Booked()
     for number in range(MAX_PAIRS + 5):
-        loaded: dict[Model, tuple[str, ...]] = {(f"trial{number}", "upstream"): ("GPU-1",)}
+        loaded: dict[Pair, tuple[str, ...]] = {(f"trial{number}", "upstream"): ("GPU-1",)}
         book.sampled(number * 20.0, 0.0, loaded=loaded)
         book.sampled(number * 20.0 + 10, 100.0, loaded=loaded)
 
