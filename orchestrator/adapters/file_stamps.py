@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from orchestrator.core.identities import ModelIdentity
+
 Stamp = tuple[int, int, int] | None
 """Size, time of change and inode of a file; None where there is none."""
 
@@ -19,12 +21,12 @@ def stamp(path: str) -> Stamp:
 
 
 def file_identity(path: str) -> str:
-    """Return a text by which what was learned of a file is found again: its name, size and time of change.
+    """Return the identity of a model's file as text.
 
     :raises OSError: when there is none
     """
     found = os.stat(path)
-    return f"{os.path.basename(path)}:{found.st_size}:{found.st_mtime_ns}"
+    return str(ModelIdentity(os.path.basename(path), found.st_size, found.st_mtime_ns))
 
 
 def directory_stamp(path: str) -> tuple[tuple[str, Stamp], ...]:

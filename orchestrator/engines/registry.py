@@ -12,6 +12,7 @@ from orchestrator.adapters.config.toml_lines import line_finder, parse_toml
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.capabilities import Capabilities
 from orchestrator.core.errors import UsageError
+from orchestrator.core.identities import build_name
 from orchestrator.core.problems import Problems, did_you_mean
 from orchestrator.core.profile.profile import engine_of, is_name
 from orchestrator.engines.locate import BUILT_IN, ENV_PREFIX, installed_program, locate, named_program, variable_of
@@ -198,8 +199,8 @@ class EngineRegistry:
 
 
 def engine_key(engine: Engine) -> str:
-    """Return what tells one build from another: two of one commit differ in their flags."""
-    return f"{engine.build} {engine.sha256[:12]}"
+    """Return what tells an engine's build from others."""
+    return build_name(engine.build, engine.sha256)
 
 
 def build_label(capabilities: Capabilities, sha256: str) -> str:

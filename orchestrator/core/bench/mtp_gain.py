@@ -20,6 +20,7 @@ from orchestrator.core.bench.figures import Metric
 from orchestrator.core.bench.records import BenchSpec
 from orchestrator.core.bench.report import summary
 from orchestrator.core.bench.text import shown
+from orchestrator.core.identities import ModelIdentity, build_name
 
 COMPARED: tuple[Metric, ...] = ("decode", "prompt")
 
@@ -186,13 +187,13 @@ def gain_at(cost: float, acceptance: float, drafts_per_step: float) -> float:
 def holds_for(side: BenchSide, build: str, model: str, settings: Mapping[str, Any]) -> bool:
     """Return whether what was measured of a bench's side holds for a start.
 
-    :param build: the engine's build and the beginning of its program's digest (`engines/registry.engine_key`)
-    :param model: the file's name, size and time of change (`adapters/file_stamps.file_identity`)
+    :param build: its name, as `core/identities.build_name` has it
+    :param model: the identity of its file, as text
     """
-    name = side.model.rpartition("/")[2]
+    found = ModelIdentity.parse(model)
     return (
-        build == f"{side.build} {side.sha256[:12]}"
-        and model.startswith(f"{name}:{side.model_bytes}:")
+        build == build_name(side.build, side.sha256)
+        and (found.name, found.size_bytes) == (side.model.rpartition("/")[2], side.model_bytes)
         and speed_settings(side.all_settings) == speed_settings(settings)
     )
 

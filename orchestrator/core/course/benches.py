@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.core.bench.estimator import LOOKS
 from orchestrator.core.bench.records import BenchSpec
 from orchestrator.core.course.marks import MachineNames, SpeedMark, circumstances_of
+from orchestrator.core.identities import build_name
 from orchestrator.core.profile.profile import engine_of
 
 DISTURBED = frozenset({"throttled", "drift", "clock", "cache_hits", "short_answers", "wrong"})
@@ -35,7 +36,7 @@ def marks_of_bench(number: int, started_s: float, spec: BenchSpec, result: Mappi
             engine=engine_of(side["engine"]),
             kind=f"{spec.workload.name}, {spec.tokens} tokens ({spec.workload.digest[:6]})",
             circumstances=circumstances_of(
-                f"{side['build']} {side['sha256'][:12]}", side["model"], side["model_bytes"], side["argv"],
+                build_name(side["build"], side["sha256"]), side["model"], side["model_bytes"], side["argv"],
                 machine_of(spec.machine),
             ),
             answers=side["requests"],

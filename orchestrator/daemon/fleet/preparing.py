@@ -31,6 +31,7 @@ from orchestrator.core.engine_log.loaded_memory import LoadedMemory
 from orchestrator.core.errors import OrchError, TimedOutError, UsageError
 from orchestrator.core.fleet.ladder import Rung, apply_rung, cache_may_be_in_host, first_rung, raise_rung
 from orchestrator.core.fleet.lifecycle_states import Target
+from orchestrator.core.identities import device_identity
 from orchestrator.core.profile.profile import EngineProfile, split_target
 from orchestrator.core.profile.speculation import drafts_with_mtp
 from orchestrator.core.starts.start import StartPlan
@@ -210,7 +211,7 @@ class Preparer:
         chosen = profile.for_engine(engine.id)
         path, parts = self._check_model(chosen, engine)
         gpus = self._gpus.read()
-        devices = tuple(f"{each.name}:{each.total_mib}" for each in gpus)
+        devices = tuple(device_identity(each.name, each.total_mib) for each in gpus)
         key = margin_key(chosen, path, engine_key(engine), devices)
         planner = self._planner(chosen, engine, path, parts, gpus)
         lacking: list[str] = []

@@ -12,6 +12,7 @@ import anyio.to_thread
 from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.core.errors import OrchError
 from orchestrator.core.health.slowdown import StepSample, had_machine_to_itself
+from orchestrator.core.identities import device_name
 from orchestrator.core.plan.speed.forecast import SpeedKey, device_key
 from orchestrator.core.plan.speed.samples import LEAST_ANSWERS, AnswerSpeed, placed, samples_of
 from orchestrator.daemon.fleet.engine_run import EngineRun
@@ -70,7 +71,7 @@ class SpeedBook:
 
         plan, start = found.plan, found.start
         shape = placed(plan.geometry, start.shape, start.host.get("weights", 0)) if plan.fitted else start.shape
-        names = [each.rpartition(":")[0] for each in run.launch.margin_key.devices[: len(start.devices)]]
+        names = [device_name(each) for each in run.launch.margin_key.devices[: len(start.devices)]]
         if len(names) != len(start.devices):
             return  # a device that no driver tells of
 
