@@ -17,6 +17,13 @@ def measured_for(paths: Paths, profile: EngineProfile, engine: Engine) -> MtpMea
     :raises OSError: when the model is not there
     :raises OrchError: when what is kept cannot be read
     """
-    model = file_identity(model_file(paths, profile.model).path)
-    [found] = measured_mtp(paths.bench_file, [MtpStart(engine_key(engine), model, profile.settings)])
+    [found] = measured_mtp(paths.bench_file, [mtp_start(paths, profile, engine)])
     return found
+
+
+def mtp_start(paths: Paths, profile: EngineProfile, engine: Engine) -> MtpStart:
+    """Return what a measurement has to be of to hold for a profile on an engine, as both are now.
+
+    :raises OSError: when the model is not there
+    """
+    return MtpStart(engine_key(engine), file_identity(model_file(paths, profile.model).path), profile.settings)

@@ -62,7 +62,8 @@ class KeptRun:
 class BenchStore:
     """The file, opened or made.
 
-    :param read_only: nothing is made or written; the file has to be there
+    :param read_only: nothing that is kept is changed; the file has to be there. SQLite lays an empty `-wal` and a
+        `-shm` beside it where nobody else has it open, and the next writer takes them away
     :raises OrchError: when it cannot be read, or a newer orch wrote it
     """
 
@@ -112,10 +113,18 @@ class BenchStore:
 
     def runs(self) -> list[KeptRun]:
         """Return all benches and tunings, the newest first."""
+        return self._kept("TRUE")
+
+    def done(self, *kinds: str) -> list[KeptRun]:
+        """Return what of these kinds has come to its end, the newest first."""
+        return self._kept(f"state = 'done' AND kind IN ({', '.join('?' * len(kinds))})", *kinds)
+
+    def _kept(self, condition: str, *values: str | int | None, most: int = -1) -> list[KeptRun]:
+        query = f"SELECT id, started_s, kind, title, spec, state, result FROM runs WHERE {condition}"
         with self._clear_errors():
-            rows = self._connection.execute(
-                "SELECT id, started_s, kind, title, spec, state, result FROM runs ORDER BY id DESC"
-            ).fetchall()
+            made = self._version() > 0  # one who makes the file may not have made its tables yet
+            found = self._connection.execute(f"{query} ORDER BY id DESC LIMIT ?", (*values, most)) if made else ()
+            rows = list(found)
 
         killed = any(row[5] == "running" for row in rows) and not self._in_use()
         return [
@@ -140,24 +149,30 @@ class BenchStore:
 
     def benches(self) -> list[KeptRun]:
         """Return what `orch bench` is about, the newest first."""
-        return [each for each in self.runs() if each.kind != TUNE]
+        return self._kept("kind != ?", TUNE)
 
     def tunings(self) -> list[KeptRun]:
         """Return what `orch tune` is about, the newest first."""
-        return [each for each in self.runs() if each.kind == TUNE]
+        return self._kept("kind = ?", TUNE)
+
+    def newest(self) -> int:
+        """Return the number of the newest bench or tuning; 0 where there is none."""
+        with self._clear_errors():
+            return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0])
 
     def find(self, run: int | None) -> KeptRun:
         """Return a bench; the newest when none is named.
 
         :raises OrchError: when there is none
         """
-        runs = self.benches()
-        found = next((each for each in runs if run is None or each.id == run), None)
-        if found is None:
-            text = "there is no bench yet" if not runs else f"there is no bench {run}"
-            raise OrchError(text, hint="`orch bench list` shows them" if runs else "`orch bench A B` makes one")
+        found = self._kept("kind != ? AND id = coalesce(?, id)", TUNE, run, most=1)
+        if found:
+            return found[0]
 
-        return found
+        if not self.benches():
+            raise OrchError("there is no bench yet", hint="`orch bench A B` makes one")
+
+        raise OrchError(f"there is no bench {run}", hint="`orch bench list` shows them")
 
     def events(self, run: int) -> list[dict[str, Any]]:
         """Return what happened, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from orchestrator.adapters.paths import Paths
@@ -13,26 +14,29 @@ from orchestrator.core.course.course import Course, courses_of
 from orchestrator.core.course.marks import SpeedMark
 
 
-def read_courses(paths: Paths) -> list[Course]:
-    """Return the course of each profile, engine and kind of measurement.
+def read_courses(paths: Paths, benches: BenchStore | None = None) -> list[Course]:
+    """Return the course of each profile, engine and kind of measurement. Nothing is changed.
 
+    :param benches: that are open; None has them opened where there are some
     :raises OrchError: when the benches cannot be read
     """
     store = SpeedMarkStore(paths.speed_marks_file)
-    return courses_of([*store.marks(), *_bench_marks(paths.bench_file)], store.accepted())
+    marks = _read_bench_marks(paths.bench_file) if benches is None else _bench_marks(benches)
+    return courses_of([*store.marks(), *marks], store.accepted())
 
 
-def _bench_marks(path: str) -> list[SpeedMark]:
+def _read_bench_marks(path: str) -> list[SpeedMark]:
     if not os.path.exists(path):
         return []
 
-    store = BenchStore(path)
-    try:
-        return [
-            mark
-            for kept in store.benches()
-            if kept.kind == "pair" and kept.state == "done" and kept.result is not None
-            for mark in marks_of_bench(kept.id, kept.started_s, spec_from_json(kept.spec), kept.result)
-        ]
-    finally:
-        store.close()
+    with contextlib.closing(BenchStore(path, read_only=True)) as benches:
+        return _bench_marks(benches)
+
+
+def _bench_marks(benches: BenchStore) -> list[SpeedMark]:
+    return [
+        mark
+        for kept in benches.done("pair")
+        if kept.result is not None
+        for mark in marks_of_bench(kept.id, kept.started_s, spec_from_json(kept.spec), kept.result)
+    ]

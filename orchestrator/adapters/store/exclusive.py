@@ -18,7 +18,8 @@ def exclusive_lock(path: str, refusal: Exception, patience_s: float = 0.0) -> It
     :param patience_s: for holders that only look
     :raises refusal: when somebody else holds it
     """
-    with _opened(path) as descriptor:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
         deadline = time.monotonic() + patience_s
         while not _locks(descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
@@ -30,15 +31,17 @@ def exclusive_lock(path: str, refusal: Exception, patience_s: float = 0.0) -> It
 
 
 def is_locked(path: str) -> bool:
-    """Return whether somebody holds the lock of a file."""
-    with _opened(path) as descriptor:
-        return not _locks(descriptor, fcntl.LOCK_SH)
+    """Return whether somebody holds the lock of a file. Nothing is made: where there is no file, nobody does."""
+    try:
+        with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+            return not _locks(descriptor, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _opened(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         yield descriptor
     finally:

@@ -45,13 +45,12 @@ def measured_mtp(path: str, starts: Sequence[MtpStart]) -> list[MtpMeasurement |
     :param path: of the benches' file
     :raises OrchError: when the file cannot be read
     """
-    if not os.path.exists(path):
+    if not starts or not os.path.exists(path):
         return [None for _ in starts]
 
     store = BenchStore(path, read_only=True)
     try:
-        runs = [each for each in store.runs() if each.state == "done" and each.kind in KINDS]
-        runs.sort(key=lambda each: KINDS.index(each.kind))  # the newest first, of each kind
+        runs = sorted(store.done(*KINDS), key=lambda each: KINDS.index(each.kind))  # the newest first, of each kind
         sides = [(kept, side) for kept, side in zip(runs, map(_mtp_side, runs), strict=True) if side is not None]
         return [_newest(store, sides, start) for start in starts]
     finally:

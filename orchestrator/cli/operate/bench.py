@@ -109,7 +109,7 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchS
     from orchestrator.cli.bench_shell import bench_shell
 
     with bench_shell(find_paths(), store) as shell:
-        newest = max((each.id for each in store.runs()), default=0)
+        newest = store.newest()
         try:
             report = work(shell)
         except KeyboardInterrupt:
@@ -127,7 +127,7 @@ def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchS
             diagnostics.clear_progress()
 
     bench_show.print_report(store, store.find(report["id"]), args)
-    bench_show.tell_declines(report["id"])
+    bench_show.tell_declines(store, report["id"])
     return exit_codes.OK
 
 

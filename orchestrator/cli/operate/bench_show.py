@@ -116,11 +116,13 @@ def course(name: str | None, args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def tell_declines(bench: int) -> None:
+def tell_declines(store: BenchStore, bench: int) -> None:
     """Tell of profiles that were faster in an earlier bench than in this one."""
+    from orchestrator.adapters.paths import find_paths
+    from orchestrator.adapters.store.courses import read_courses
     from orchestrator.core.course.text import accept_hint, decline_text
 
-    for each in _courses(None):
+    for each in read_courses(find_paths(), store):
         if each.decline is not None and each.decline.now.marks[-1].bench == bench:
             diagnostics.note(f"{decline_text(each.series, each.decline)}; {accept_hint(each.series)}")
 

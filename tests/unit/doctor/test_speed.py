@@ -26,3 +26,11 @@ def test_a_profile_that_became_slower_is_a_warning_and_the_others_are_well(tmp_p
     store.record(days(3, 45.0, NEW_DRIVER, first=6))
     [(level, text)] = findings(tmp_path)
     assert level == "warning" and "p@upstream decodes 10 % slower" in text
+
+
+def test_the_benches_are_read_and_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "bench.sqlite3"
+    path.parent.mkdir()
+    path.touch()  # as one who makes it has it for a moment
+    assert findings(tmp_path) == []
+    assert path.read_bytes() == b""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.bench_runs import BenchStore
+from orchestrator.adapters.store.bench_runs import TUNE, BenchStore
 from orchestrator.core.errors import AlreadyRunningError, OrchError
 
 
@@ -46,6 +47,36 @@ def test_no_bench_and_an_unknown_one_are_told(tmp_path: Path) -> None:
         store.find(7)
 
     store.close()
+
+
+def test_who_only_reads_finds_what_was_killed_and_makes_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "bench.sqlite3"
+    store = BenchStore(str(path))
+    store.begin(1.0, "pair", "a b", {})
+    store.end(store.begin(2.0, TUNE, "c", {}), "done", {"found": 1})
+    store.end(store.begin(3.0, "pass", "d", {}), "done", {})
+    store.close()
+    kept = path.read_bytes()
+    with contextlib.closing(BenchStore(str(path), read_only=True)) as reader:
+        assert [(each.id, each.state) for each in reader.runs()] == [(3, "done"), (2, "done"), (1, "interrupted")]
+        assert [each.id for each in reader.benches()] == [3, 1]
+        assert [each.id for each in reader.tunings()] == [2]
+        assert [each.result for each in reader.done("pair", TUNE)] == [{"found": 1}]
+        assert (reader.newest(), reader.find(None).id, reader.find(1).id) == (3, 3, 1)
+        with pytest.raises(OrchError, match="no bench 2"):
+            reader.find(2)
+
+    assert path.read_bytes() == kept
+    assert not (tmp_path / "bench.sqlite3.lock").exists()
+
+
+def test_a_file_without_tables_has_no_benches(tmp_path: Path) -> None:
+    path = tmp_path / "bench.sqlite3"
+    path.touch()
+    with contextlib.closing(BenchStore(str(path), read_only=True)) as reader:
+        assert reader.runs() == []
+
+    assert path.read_bytes() == b""
 
 
 def test_one_bench_runs_at_a_time_and_others_read_meanwhile(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,11 @@ def keep_bench(started_s: float, a_tok_s: float) -> int:
     return run
 
 
+def tell_of_bench(run: int) -> None:
+    with contextlib.closing(BenchStore(find_paths().bench_file)) as store:
+        tell_declines(store, run)
+
+
 def test_without_a_figure_that_is_said_and_nothing_is_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["bench", "course"]) == 0
     assert "nothing was measured yet" in capsys.readouterr().err
@@ -58,10 +64,10 @@ def test_a_decline_is_shown_until_it_is_accepted(capsys: pytest.CaptureFixture[s
 
 
 def test_benches_are_in_the_course_and_tell_of_a_loss_at_their_end(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_declines(keep_bench(1000.0, 100))
-    tell_declines(keep_bench(90000.0, 80))
+    tell_of_bench(keep_bench(1000.0, 100))
+    tell_of_bench(keep_bench(90000.0, 80))
     assert capsys.readouterr().err == ""
-    tell_declines(keep_bench(180000.0, 80))
+    tell_of_bench(keep_bench(180000.0, 80))
     told = capsys.readouterr().err
     assert "p@upstream decodes 20 % slower" in told and "nothing that orch knows of has changed" in told
     assert cli.main(["bench", "course", "p@upstream"]) == 0
