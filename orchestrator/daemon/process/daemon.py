@@ -77,11 +77,11 @@ from orchestrator.daemon.telemetry.energy import EnergyBook
 from orchestrator.daemon.telemetry.exporter import Exporter
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
-from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.request_slots import abandoned_slots, progress_of
 from orchestrator.daemon.telemetry.slowdown_watch import LOOK_S, SlowdownWatch
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
+from orchestrator.daemon.telemetry.speed_mark_book import SpeedMarkBook
 from orchestrator.daemon.telemetry.telemetry import Telemetry
 from orchestrator.daemon.telemetry.totals import Totals
 from orchestrator.gateway.config import GatewayOptions
@@ -340,7 +340,7 @@ class Daemon:
             router.refresh,
             effect_runner.learn,
             SpeedBook(self._paths.speeds_file),
-            MarkBook(self._paths.speed_marks_file, self._event_log.add, router.refresh, self._is_lent, time),
+            SpeedMarkBook(self._paths.speed_marks_file, self._event_log.add, router.refresh, self._is_lent, time),
             look_s,
         )
 

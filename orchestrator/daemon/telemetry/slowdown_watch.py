@@ -27,9 +27,9 @@ from orchestrator.core.profile.speculation import speculates
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.fleet.serving_runs import serving_runs
-from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.pace import sleep_until_tick
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
+from orchestrator.daemon.telemetry.speed_mark_book import SpeedMarkBook
 from orchestrator.daemon.telemetry.step_times import MachineSamples, request_of
 from orchestrator.gateway.contract import Finished, Traffic
 
@@ -81,7 +81,7 @@ class SlowdownWatch:
         on_notice: Callable[[], None],
         learn: Callable[[EngineRun, Rung], Awaitable[object]],
         speeds: SpeedBook,
-        marks: MarkBook,
+        marks: SpeedMarkBook,
         look_s: float = LOOK_S,
         policy: SlowdownPolicy | None = None,
     ) -> None:

@@ -11,9 +11,9 @@ from orchestrator.core.health.slowdown import StepSample
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry import slowdown_watch
-from orchestrator.daemon.telemetry.mark_book import MarkBook
 from orchestrator.daemon.telemetry.slowdown_watch import SlowdownWatch
 from orchestrator.daemon.telemetry.speed_book import SpeedBook
+from orchestrator.daemon.telemetry.speed_mark_book import SpeedMarkBook
 from orchestrator.gateway.contract import Finished, Traffic
 from tests.unit.daemon.telemetry.idle_parts import run_on
 
@@ -48,7 +48,7 @@ class Machine:
 
         self.watch = SlowdownWatch(
             cast(Owner, None), runs, cast(Traffic, self), tuple, lambda kind, text: None, lambda: None,
-            never_learned, cast(SpeedBook, self), cast(MarkBook, self.marks),
+            never_learned, cast(SpeedBook, self), cast(SpeedMarkBook, self.marks),
         )  # fmt: skip
 
     def in_flight(self, instance: str) -> int:

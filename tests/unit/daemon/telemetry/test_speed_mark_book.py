@@ -11,7 +11,7 @@ from orchestrator.adapters.store.speed_marks import SpeedMarkStore
 from orchestrator.core.course.course import SpeedSeries
 from orchestrator.core.health.slowdown import StepSample
 from orchestrator.daemon.fleet.engine_run import EngineRun
-from orchestrator.daemon.telemetry.mark_book import MarkBook
+from orchestrator.daemon.telemetry.speed_mark_book import SpeedMarkBook
 from tests.unit.core.course.histories import DAY_S
 from tests.unit.daemon.telemetry.idle_parts import run_on
 
@@ -32,8 +32,8 @@ class Days:
         self.now_s = 0.0
         self.book = self.opened()
 
-    def opened(self) -> MarkBook:
-        return MarkBook(
+    def opened(self) -> SpeedMarkBook:
+        return SpeedMarkBook(
             self.path, lambda kind, text: self.events.append((kind, text)), self.noticed, lambda: self.lent,
             lambda: self.now_s,
         )  # fmt: skip

@@ -51,7 +51,7 @@ class DayOfAnswers:
     due: bool = False
 
 
-class MarkBook:
+class SpeedMarkBook:
     """Collects the answers of the instances that run.
 
     :param record: notes an event for people: its kind, and a sentence
