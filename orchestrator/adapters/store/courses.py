@@ -20,9 +20,9 @@ def read_courses(paths: Paths, benches: BenchStore | None = None) -> list[Course
     :param benches: that are open; None has them opened where there are some
     :raises OrchError: when the benches cannot be read
     """
-    store = SpeedMarkStore(paths.speed_marks_file)
+    kept = SpeedMarkStore(paths.speed_marks_file).read()
     marks = _read_bench_marks(paths.bench_file) if benches is None else _bench_marks(benches)
-    return courses_of([*store.marks(), *marks], store.accepted())
+    return courses_of([*kept.marks, *marks], kept.accepted)
 
 
 def _read_bench_marks(path: str) -> list[SpeedMark]:

@@ -8,20 +8,21 @@ keeps one from undoing what the other has written.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
+from orchestrator.adapters.file_stamps import Stamp, stamp
+from orchestrator.adapters.store.exclusive import exclusive_lock
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.course.course import SpeedSeries, series_of
 from orchestrator.core.course.decline import OF_ANSWERS, best_level
 from orchestrator.core.course.marks import Circumstances, SpeedMark
+from orchestrator.core.errors import OrchError
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,22 @@ KEPT = 120
 
 KEPT_OF_ALL = 2000
 
+LOCK_PATIENCE_S = 5.0
+"""For the other writer, who is done in an instant."""
+
+
+class KeptSpeeds(NamedTuple):
+    """What the file says.
+
+    :param marks: oldest first
+    :param accepted: the Unix time from which on a speed is taken for normal, by whose and of which kind it is
+    :param stamp: of the file as it is read here, or of an older one: what differs from it is to be read anew
+    """
+
+    marks: list[SpeedMark]
+    accepted: dict[SpeedSeries, float]
+    stamp: Stamp
+
 
 class SpeedMarkStore:
     """Reads and writes the file of marks."""
@@ -37,38 +54,43 @@ class SpeedMarkStore:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def marks(self) -> list[SpeedMark]:
-        """Return the marks, oldest first."""
-        return _marks(self._state())
+    def read(self) -> KeptSpeeds:
+        before = stamp(self.path)
+        state, notice = load_state(self.path)
+        if notice:
+            _log.warning("%s", notice)
 
-    def accepted(self) -> dict[SpeedSeries, float]:
-        """Return the Unix time from which on a speed is taken for normal, by whose and of which kind it is."""
-        return _accepted(self._state())
+        return KeptSpeeds(_marks(state), _accepted(state), before)
 
-    def record(self, marks: Sequence[SpeedMark]) -> None:
-        """Keep marks; one that began at the same time as another of its kind replaces it.
+    def record(self, marks: Sequence[SpeedMark]) -> KeptSpeeds:
+        """Keep marks, and return what the file says then; one that began when another of its kind did replaces it.
 
         :raises OSError: when it cannot be written
+        :raises OrchError: when another process does not end writing it
         """
         with self._lock():
-            state = self._state()
-            known = {(series_of(mark), mark.when_s): mark for mark in (*_marks(state), *marks)}
-            self._save(_kept(sorted(known.values(), key=lambda mark: mark.when_s)), _accepted(state))
+            found = self.read()
+            known = {(series_of(mark), mark.when_s): mark for mark in (*found.marks, *marks)}
+            kept = _kept(sorted(known.values(), key=lambda mark: mark.when_s))
+            self._save(kept, found.accepted)
+            return KeptSpeeds(kept, found.accepted, stamp(self.path))
 
     def accept(self, since_s: Mapping[SpeedSeries, float]) -> None:
         """Take the speed from these Unix times on for normal.
 
         :raises OSError: when it cannot be written
+        :raises OrchError: when another process does not end writing it
         """
         with self._lock():
-            state = self._state()
-            self._save(_marks(state), {**_accepted(state), **since_s})
+            found = self.read()
+            self._save(found.marks, {**found.accepted, **since_s})
 
     def _save(self, marks: Sequence[SpeedMark], accepted: Mapping[SpeedSeries, float]) -> None:
         circumstances: dict[str, object] = {}
         entries = []
         for mark in marks:
             entry = asdict(mark)
+            del entry["bench"], entry["trial"]  # benches have a file of their own
             on = entry.pop("circumstances")
             digest = hashlib.sha256(json.dumps(on, sort_keys=True).encode()).hexdigest()[:12]
             circumstances[digest] = on
@@ -77,23 +99,10 @@ class SpeedMarkStore:
         names = [{**series._asdict(), "since_s": since_s} for series, since_s in accepted.items()]
         save_state(self.path, {"circumstances": circumstances, "marks": entries, "accepted": names})
 
-    def _state(self) -> Mapping[str, object]:
-        state, notice = load_state(self.path)
-        if notice:
-            _log.warning("%s", notice)
-
-        return state
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Wait for the other writer: it is done in an instant."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
+        lock = f"{self.path}.lock"
+        busy = OrchError(f"{self.path} is written to by another process", details=(lock,), hint="try it again")
+        return exclusive_lock(lock, busy, LOCK_PATIENCE_S)
 
 
 def _kept(marks: Sequence[SpeedMark]) -> list[SpeedMark]:

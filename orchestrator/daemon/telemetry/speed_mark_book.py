@@ -27,6 +27,7 @@ from orchestrator.core.errors import OrchError
 from orchestrator.core.health.slowdown import StepSample
 from orchestrator.core.profile.profile import engine_of
 from orchestrator.daemon.fleet.engine_run import EngineRun
+from orchestrator.daemon.telemetry.pace import IDLE_S
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,12 @@ DAY_S = 86400.0
 class DayOfAnswers:
     """The answers of one start on one day that may be compared with each other.
 
-    :ivar begun_s: Unix time of the first; `seen` counts all of them
+    :ivar run: the start that gave them
+    :ivar kind: what they may be compared with (`core/course/answers.py`)
+    :ivar begun_s: Unix time of the first
+    :ivar answers: the newest, `KEPT_ANSWERS` at most
+    :ivar seen: how many there were, those that are no longer kept among them
+    :ivar due: whether their mark is to be written
     """
 
     run: EngineRun
@@ -77,6 +83,7 @@ class SpeedMarkBook:
         self._days: dict[tuple[str, str], DayOfAnswers] = {}
         self._declines: list[tuple[SpeedSeries, Decline]] = []
         self._judged: tuple[Stamp] | None = None
+        self._looked_s = 0.0
         self._told: set[str] = set()
 
     def note(self, run: EngineRun, step: StepSample) -> None:
@@ -107,9 +114,12 @@ class SpeedMarkBook:
         for name in [name for name in self._days if name[0] not in serving]:
             del self._days[name]
 
-        if not due and self._judged and not self._declines:
-            return  # what could be accepted is nothing
+        now_s = self._clock()
+        rests = not self._declines or abs(now_s - self._looked_s) < IDLE_S  # this clock may be set, also back
+        if not due and self._judged and rests:
+            return  # what could be accepted is nothing, or was looked at just now
 
+        self._looked_s = now_s
         try:
             self._declines = await anyio.to_thread.run_sync(self._judge, due)
         except (OSError, OrchError) as error:
@@ -136,15 +146,12 @@ class SpeedMarkBook:
     def _judge(self, due: Collection[DayOfAnswers]) -> list[tuple[SpeedSeries, Decline]]:
         """Write marks, and return what has become slower; nothing anew where nothing was written since. Blocks."""
         marks = [mark for mark in map(self._mark, due) if mark is not None]
-        if marks:
-            self._store.record(marks)
-
-        found = stamp(self._store.path)
-        if self._judged == (found,):
+        if not marks and self._judged == (stamp(self._store.path),):
             return self._declines
 
-        self._judged = (found,)
-        courses = courses_of(self._store.marks(), self._store.accepted())
+        kept = self._store.record(marks) if marks else self._store.read()
+        self._judged = (kept.stamp,)
+        courses = courses_of(kept.marks, kept.accepted)
         return [(each.series, each.decline) for each in courses if each.decline is not None]
 
     def _tell(self) -> None:

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.file_stamps import Stamp, stamp
+from orchestrator.adapters.store import speed_marks
 from orchestrator.adapters.store.speed_marks import SpeedMarkStore
+from orchestrator.adapters.store.state_file import load_state
 from orchestrator.core.course.course import SpeedSeries
 from orchestrator.core.health.slowdown import StepSample
 from orchestrator.daemon.fleet.engine_run import EngineRun
+from orchestrator.daemon.telemetry import speed_mark_book
+from orchestrator.daemon.telemetry.pace import IDLE_S
 from orchestrator.daemon.telemetry.speed_mark_book import SpeedMarkBook
 from tests.unit.core.course.histories import DAY_S
 from tests.unit.daemon.telemetry.idle_parts import run_on
@@ -62,7 +67,7 @@ def on_build(build: str, instance: str = "a.1") -> EngineRun:
 
 async def test_a_day_of_answers_is_one_mark_with_what_it_was_measured_on(days: Days) -> None:
     await days.pass_by(2, on_build("b1 0123", "a.1"))
-    found = days.store.marks()
+    found = days.store.read().marks
     assert [(each.answers, each.decode_tok_s, each.when_s) for each in found] == [
         (16, 50.0, DAY_S),
         (16, 50.0, 2 * DAY_S),
@@ -76,7 +81,7 @@ async def test_few_or_disturbed_answers_and_trials_are_none(days: Days) -> None:
     days.book.note(run_on(1, "a.1"), dataclasses.replace(STEP, streams=2.0))
     days.lent = True
     await days.pass_by(1, run_on(1, "a.1"))
-    assert days.store.marks() == []
+    assert days.store.read().marks == []
 
 
 async def test_a_healthy_run_over_builds_tells_nothing(days: Days) -> None:
@@ -96,10 +101,41 @@ async def test_a_slower_build_is_told_once_until_it_is_accepted(days: Days) -> N
     assert days.book.notice(run) == text
     assert days.book.notice(on_build("b1")) is None  # what was found holds for the other build
     assert days.book.notice(None) is None
-    [mark] = [each for each in days.store.marks() if each.when_s == 7 * DAY_S]
+    [mark] = [each for each in days.store.read().marks if each.when_s == 7 * DAY_S]
     days.store.accept({SpeedSeries(mark.profile, mark.engine, mark.kind): mark.when_s})
     await days.book.save_due([])
+    assert days.book.notice(run) == text  # it has only just looked
+    days.now_s += IDLE_S
+    await days.book.save_due([])
     assert (days.book.notice(run), len(days.events), days.notices) == (None, 1, 2)
+
+
+async def test_a_mark_reads_the_file_once_and_a_decline_looks_at_it_now_and_then(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await days.pass_by(6, on_build("b1"))
+    run = on_build("b2")
+    await days.pass_by(3, run, 24.0)
+    reads: list[str] = []
+    stamps: list[str] = []
+
+    def read(path: str) -> tuple[dict[str, object], str | None]:
+        reads.append(path)
+        return load_state(path)
+
+    def look(path: str) -> Stamp:
+        stamps.append(path)
+        return stamp(path)
+
+    monkeypatch.setattr(speed_marks, "load_state", read)
+    await days.pass_by(1, run, 24.0, answers=8)
+    assert len(reads) == 1
+    monkeypatch.setattr(speed_mark_book, "stamp", look)
+    for _ in range(25):
+        days.now_s += 1.0
+        await days.book.save_due([])
+
+    assert (len(reads), len(stamps)) == (1, 2)
 
 
 async def test_the_next_daemon_knows_it_before_anybody_asks(days: Days) -> None:
