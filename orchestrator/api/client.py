@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from orchestrator.core.errors import NotRunningError, OrchError, TimedOutError
 from orchestrator.core.exit_codes import error_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` costs `orch status` as much as argparse does
+    from orchestrator.api.types import Status
+
 _LOOK = "look at `orch logs --daemon`"
 
 
@@ -35,6 +39,17 @@ def request(path: str, target: str, body: bytes | None = None, *, timeout_s: flo
         raise OrchError("the daemon closed the connection in the middle of its answer", hint=_LOOK)
 
     return rest
+
+
+def status(path: str, timeout_s: float = 30.0) -> Status:
+    """Return what `orch status --json` prints.
+
+    :param path: as in `request`, as what is raised
+    """
+    import json
+
+    answer: Status = json.loads(request(path, "/v1/status", timeout_s=timeout_s))
+    return answer
 
 
 def stream(path: str, target: str, body: bytes | None = None) -> Iterator[bytes]:

@@ -63,7 +63,7 @@ class HeldLease:
         :raises LeaseEndedError: when it is over
         """
         try:
-            lease = json.loads(client.request(self._socket, "/v1/status"))["lease"]
+            lease = client.status(self._socket)["lease"]
             held = lease is not None and lease["state"] == "held"
         except NotRunningError:
             held = False

@@ -71,7 +71,7 @@ def await_start(path: str, answer: dict[str, Any], timeout_s: float) -> Started:
         waiting.until_loaded(path, each["profile"], answer["generation"], timeout_s=timeout_s)
         for each in answer["beside"]
     ]
-    return Started(waiting.status(path) if rows else status, rows)
+    return Started(client.status(path) if rows else status, rows)
 
 
 def is_ready(answer: dict[str, Any], status: Status) -> bool:

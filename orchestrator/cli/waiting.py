@@ -25,11 +25,6 @@ LONG_POLL_S = 20.0
 """The longest time that one request waits for a newer state; then the daemon answers with the old one."""
 
 
-def status(path: str) -> Status:
-    answer: Status = json.loads(client.request(path, "/v1/status"))
-    return answer
-
-
 def status_after(path: str, generation: int, wait_s: float = 1.0) -> Status:
     """Return the status once it is newer than this generation, or after a while."""
     target = f"/v1/status?after={generation}&wait_s={wait_s:.3f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from orchestrator.api import client
@@ -17,7 +16,7 @@ STATUS_S = 3.0
 def check_running(context: DoctorContext) -> Iterator[CheckResult]:
     """Yield what is noticed of the instance in focus, and what of its model is in the page cache; nothing at rest."""
     try:
-        status = json.loads(client.request(context.paths.control_socket, "/v1/status", timeout_s=STATUS_S))
+        status = client.status(context.paths.control_socket, STATUS_S)
     except NotRunningError:
         return
     except OrchError as error:

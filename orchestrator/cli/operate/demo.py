@@ -190,7 +190,7 @@ def _switch_under_load(paths: Paths, url: str) -> None:
 def _recover(paths: Paths, url: str) -> None:
     import signal
 
-    before = waiting.status(paths.control_socket)
+    before = client.status(paths.control_socket)
     assert before["pid"] is not None
     os.kill(before["pid"], signal.SIGKILL)
     began = time.monotonic()
@@ -198,7 +198,7 @@ def _recover(paths: Paths, url: str) -> None:
     if problem:
         raise OrchError(f"the request was not answered: {problem}")
 
-    after = waiting.status(paths.control_socket)
+    after = client.status(paths.control_socket)
     took_s = time.monotonic() - began
     output.line(f"   process {before['pid']} was killed, {after['pid']} serves: answered after {took_s:.1f} s")
 
@@ -229,7 +229,7 @@ def _ask(url: str, tokens: int) -> str | None:
 def _status(path: str) -> None:
     from orchestrator.cli.operate.render_status import lines
 
-    for line in lines(waiting.status(path)):
+    for line in lines(client.status(path)):
         output.line(f"   {line}")
 
 

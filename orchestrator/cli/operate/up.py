@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from orchestrator.adapters.paths import find_paths
+from orchestrator.api import client
 from orchestrator.api.types import InstanceStatus
-from orchestrator.cli import diagnostics, output, starting, waiting
+from orchestrator.cli import diagnostics, output, starting
 from orchestrator.cli.start_options import HINT, add_start_options
 from orchestrator.core import exit_codes
 from orchestrator.core.errors import OrchError, UsageError
@@ -49,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
     answer = starting.request_start(paths, {name: value for name, value in given if value})
     rows: list[InstanceStatus] = []
     if args.detach:
-        status = waiting.status(paths.control_socket)
+        status = client.status(paths.control_socket)
     else:
         try:
             status, rows = starting.await_start(paths.control_socket, answer, args.timeout)
         except starting.NotSwitchedError:
             if args.json:
-                output.json_data(waiting.status(paths.control_socket))
+                output.json_data(client.status(paths.control_socket))
 
             raise
 

@@ -153,13 +153,11 @@ def _measured_room(host: HostRoom) -> tuple[tuple[DeviceRoom, ...], HostRoom, li
 
 def _running() -> tuple[str, int]:
     """Return the profile that an engine of ours serves, and the device memory that it took; an empty name if none."""
-    import json
-
     from orchestrator.adapters.paths import find_paths
     from orchestrator.api import client
 
     try:
-        status = json.loads(client.request(find_paths().control_socket, "/v1/status", timeout_s=STATUS_S))
+        status = client.status(find_paths().control_socket, STATUS_S)
     except OrchError:
         return "", 0
 

@@ -136,12 +136,10 @@ def _other(paths: Paths, registry: EngineRegistry, candidate: Candidate, against
 
 def _refuse_beside_another(paths: Paths) -> None:
     """Refuse to load a model beside one that is served: it may not fit."""
-    import json
-
     from orchestrator.api import client
 
     try:
-        status = json.loads(client.request(paths.control_socket, "/v1/status"))
+        status = client.status(paths.control_socket)
     except OrchError:
         return
 

@@ -65,10 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _own_engines() -> dict[int, str]:
     """Return the profile of each engine that the daemon runs, by pid; nothing while no daemon answers."""
-    import json
-
     try:
-        status = json.loads(client.request(find_paths().control_socket, "/v1/status", timeout_s=STATUS_S))
+        status = client.status(find_paths().control_socket, STATUS_S)
     except NotRunningError:
         return {}
     except OrchError as error:

@@ -300,8 +300,7 @@ class Control:
         response.send(200, _JSON, msgspec.json.encode(answer))
 
     async def _vram(self, request: Request, response: Response) -> None:
-        rows = self._status_builder.status()["instances"]
-        profiles = {row["pid"]: row["profile"] for row in rows if row["pid"] is not None}
+        profiles = {run.child.pid: run.launch.target.profile for run in self._runs if run.child is not None}
         response.send(200, _JSON, msgspec.json.encode(await anyio.to_thread.run_sync(self._read_vram, profiles)))
 
     async def _launch(self, request: Request, response: Response) -> None:
