@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import anyio
 import anyio.to_thread
 
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
@@ -155,11 +156,24 @@ class StatusBuilder:
         return f"{text}; waiting for {' and '.join(waits)} (`orch switch --now` cuts them)" if waits else text
 
     async def full_status(self) -> Status:
-        """Return the status with the devices and the page cache, and with what has changed in the profile's text."""
+        """Return the status with the devices and the page cache, and with what has changed in the profile's text.
+
+        All three are asked for at once: a disk that does not answer is not waited for twice.
+        """
         status = self.status()
-        status["page_cache"] = await self._page_cache(instance_of(self._owner.fleet.state))
-        status["stale"] = list(await self.stale())
-        readings = await anyio.to_thread.run_sync(self._gpus.read)
+        instance = instance_of(self._owner.fleet.state)
+
+        async def add_page_cache() -> None:
+            status["page_cache"] = await self._page_cache(instance)
+
+        async def add_stale() -> None:
+            status["stale"] = list(await self.stale(instance))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(add_page_cache)
+            tasks.start_soon(add_stale)
+            readings = await anyio.to_thread.run_sync(self._gpus.read)
+
         status["gpus"] = gpu_status(readings)
         await anyio.to_thread.run_sync(self.residents.add_held, status["instances"], readings)
         return status
