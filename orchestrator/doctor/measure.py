@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 
 from orchestrator.adapters.hardware.cpu_topology import read_topology
 from orchestrator.adapters.hardware.disk_speed import DiskNotMeasured, measure_disk
@@ -38,6 +39,7 @@ from orchestrator.engines.plan_target import PlanTarget, find_target
 
 DMI_TABLE = "/sys/firmware/dmi/tables/DMI"
 STATUS_S = 2.0
+LOOK_S = 0.1
 DRIVER_S = 3.0
 """For a driver in trouble, which may never answer."""
 
@@ -60,21 +62,24 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
     """Measure for the threads, the file and the placement of a profile, and keep the memory's speed for forecasts.
 
     An engine that serves is not made to wait: while a request runs or waits, or a model loads, nothing is measured,
-    and one that comes meanwhile ends the measurement within a third of a second, of which then nothing is kept.
+    and a request that comes meanwhile ends the measurement within a third of a second. Of one that was ended, or
+    beside which a model began to load, nothing is kept.
 
     :param profile: None takes the memory with a thread for each core, and no file
     :raises OrchError: when the machine is in use, or the profile cannot be read
     """
     refuse_while_used(paths)
+    may_go_on = refusal_of_requests(paths)
     target = find_target(paths, profile) if profile is not None else None
     context = DoctorContext(paths, os.environ, Tools())
     disk_gb_s, findings = None, list(examine(context, {"pcie": lambda _: map(judge_link, pcie_links())}, DRIVER_S))
     if target is not None:
-        disk_gb_s, finding = _disk(target, lambda: refuse_while_used(paths))
+        disk_gb_s, finding = _disk(target, may_go_on)
         findings.append(finding)
 
     threads, cpus = _threads_of(target)
-    memory = measure_memory(threads, lambda: refuse_while_used(paths), cpus=cpus)
+    memory = measure_memory(threads, may_go_on, cpus=cpus)
+    refuse_while_used(paths)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     SpeedStore(paths.speeds_file).record_host(HostSpeed(memory.best, memory.readers, when, machine_name()))
     findings += judge_memory(memory, read_modules())
@@ -87,14 +92,39 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
 def refuse_while_used(paths: Paths) -> None:
     """:raises OrchError: while a request runs or waits, a model loads, or a daemon does not say"""
     with suppress(NotRunningError):
-        status = json.loads(client.request(paths.control_socket, "/v1/status", timeout_s=STATUS_S))
+        status = client.status(paths.control_socket, STATUS_S)
         gateway, moving = status["gateway"], [each for each in status["instances"] if each["state"] not in _AT_REST]
         if gateway["in_flight"] or gateway["queued"] or moving or status["switching"]:
-            what = f"{moving[0]['profile']} is {moving[0]['state']}" if moving else "a request is under way"
-            raise OrchError(
-                f"nothing is measured: {what}, and reading memory would slow it down",
-                hint="measure in a quiet moment; `orch requests` shows what runs",
-            )
+            raise _in_use(f"{moving[0]['profile']} is {moving[0]['state']}" if moving else "a request is under way")
+
+
+def refusal_of_requests(paths: Paths) -> Callable[[], None]:
+    """Return a function that raises `OrchError` while a request runs or waits, or a daemon does not say.
+
+    It may be called at any rate: every 0.1 s at most it asks the daemon, for the list of requests alone, since a whole
+    status would itself read files, devices and the page cache while they are measured.
+    """
+    asked_at = float("-inf")
+
+    def refuse() -> None:
+        nonlocal asked_at
+        if monotonic() - asked_at < LOOK_S:
+            return
+
+        with suppress(NotRunningError):
+            if json.loads(client.request(paths.control_socket, "/v1/requests", timeout_s=STATUS_S))["requests"]:
+                raise _in_use("a request is under way")
+
+        asked_at = monotonic()
+
+    return refuse
+
+
+def _in_use(what: str) -> OrchError:
+    return OrchError(
+        f"nothing is measured: {what}, and reading memory would slow it down",
+        hint="measure in a quiet moment; `orch requests` shows what runs",
+    )
 
 
 def usual_profile(paths: Paths, default: str) -> str | None:
@@ -103,7 +133,7 @@ def usual_profile(paths: Paths, default: str) -> str | None:
     :param default: as the configuration has it, empty for none
     """
     try:
-        status = json.loads(client.request(paths.control_socket, "/v1/status", timeout_s=STATUS_S))
+        status = client.status(paths.control_socket, STATUS_S)
     except NotRunningError:
         return default or None
 

@@ -21,7 +21,7 @@ class DiskNotMeasured(Exception):
 def measure_disk(path: str, may_go_on: Callable[[], None] = lambda: None) -> float:
     """Return at how many GB/s the middle of a file is read, by one thread in blocks of 8 MiB. Blocks for 3 s or so.
 
-    :param may_go_on: asked before each block; what it raises ends the reading, and is raised here
+    :param may_go_on: called before each block; what it raises ends the reading, and is raised here
     :raises DiskNotMeasured: when the file cannot be read in this way
     """
     try:

@@ -47,7 +47,7 @@ def measure_memory(
 
     :param threads: as many as the engine would use; more than there are processors share them
     :param cpus: that the threads may run on, as with `cpu.pin`; empty for any
-    :param may_go_on: asked ten times a second; what it raises ends the reading, and is raised here
+    :param may_go_on: called ten times a second; what it raises ends the reading, and is raised here
     :raises OrchError: when there is not enough memory for the buffers
     """
     size = max(total_mib // threads, least_mib) * MIB // PIECE_BYTES * PIECE_BYTES

@@ -15,13 +15,14 @@ from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError
 from orchestrator.core.setup.machine_speed import ReadSpeed
 from orchestrator.doctor import measure as measuring
-from orchestrator.doctor.measure import measure, read_modules, refuse_while_used, usual_profile
+from orchestrator.doctor.measure import measure, read_modules, refusal_of_requests, refuse_while_used, usual_profile
 
 CALM = {
     "profile": "some",
     "switching": False,
     "gateway": {"in_flight": 0, "queued": 0},
     "instances": [{"profile": "some", "state": "ready"}],
+    "requests": [],
 }
 
 
@@ -30,14 +31,19 @@ def paths(tmp_path: Path) -> Paths:
     return find_paths({"ORCH_HOME": str(tmp_path)})
 
 
-def daemon_says(monkeypatch: pytest.MonkeyPatch, status: dict[str, object] | None) -> None:
-    def answer(*_: object, **__: object) -> bytes:
-        if status is None:
+def daemon_says(monkeypatch: pytest.MonkeyPatch, said: dict[str, object] | None) -> list[str]:
+    """Have a daemon answer so, whatever it is asked; return what it was asked."""
+    asked: list[str] = []
+
+    def answer(_: str, target: str, **__: object) -> bytes:
+        asked.append(target)
+        if said is None:
             raise NotRunningError("no daemon is running")
 
-        return json.dumps(status).encode()
+        return json.dumps(said).encode()
 
     monkeypatch.setattr(client, "request", answer)
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,41 @@ def test_a_machine_at_rest_is_measured(paths: Paths, monkeypatch: pytest.MonkeyP
     refuse_while_used(paths)
     assert usual_profile(paths, "default") == "default"
     assert usual_profile(paths, "") is None
+
+
+def test_while_it_measures_requests_alone_are_asked_about_and_not_at_each_step(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(measuring, "monotonic", lambda: now)
+    asked = daemon_says(monkeypatch, CALM)
+    may_go_on = refusal_of_requests(paths)
+    for _ in range(32):
+        may_go_on()
+        now += 0.0625
+
+    assert asked == ["/v1/requests"] * 16
+    daemon_says(monkeypatch, CALM | {"requests": [{"id": 1}]})
+    with pytest.raises(OrchError, match="a request is under way"):
+        may_go_on()
+
+    daemon_says(monkeypatch, None)
+    may_go_on()
+
+
+def test_a_measurement_beside_which_a_model_was_loaded_is_not_kept(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def memory(*_: object, **__: object) -> ReadSpeed:
+        daemon_says(monkeypatch, CALM | {"instances": [{"profile": "other", "state": "starting"}]})
+        return ReadSpeed(31.0, 30.0, 2)
+
+    daemon_says(monkeypatch, CALM)
+    monkeypatch.setattr(measuring, "measure_memory", memory)
+    with pytest.raises(OrchError, match="other is starting"):
+        measure(paths, None)
+
+    assert SpeedStore(paths.speeds_file).host(machine_name()) is None
 
 
 def test_figures_are_for_the_profile_and_kept_for_forecasts(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
