@@ -23,11 +23,11 @@ from orchestrator.adapters.process.tree import process_reads
 from orchestrator.api.types import PageCacheStatus
 from orchestrator.core.engine_log.loaded_memory import HOST
 from orchestrator.core.errors import OrchError
-from orchestrator.core.fleet.lifecycle_states import Draining, Ready
 from orchestrator.core.health.cold_reads import ColdReads, ProcessReads, add_look, add_residency, cold_text
 from orchestrator.core.plan.memory.host_spans import FileTensor, HostPart, host_part
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
+from orchestrator.daemon.fleet.serving_runs import serving_runs
 from orchestrator.daemon.telemetry.pace import IDLE_S, sleep_until_tick
 from orchestrator.engines.model_file import model_file
 from orchestrator.gateway.contract import Finished, Traffic
@@ -95,7 +95,7 @@ class ColdReadWatch:
         """Look at every instance that serves, for ever."""
         while True:
             await sleep_until_tick(LOOK_S)
-            serving = self._serving()
+            serving = serving_runs(self._owner, self._runs)
             for instance in self._watched.keys() - serving.keys():
                 del self._watched[instance]
 
@@ -118,7 +118,7 @@ class ColdReadWatch:
 
     async def page_cache(self, instance: str | None) -> PageCacheStatus | None:
         """Return how much of an instance's part of the host is in the page cache; None where it has none mapped."""
-        run = self._serving().get(instance or "")
+        run = serving_runs(self._owner, self._runs).get(instance or "")
         if run is None:
             return None
 
@@ -140,15 +140,6 @@ class ColdReadWatch:
             return self._read(run, watched)
         finally:
             watched.asking = False
-
-    def _serving(self) -> dict[str, EngineRun]:
-        found = {}
-        for state in self._owner.fleet.slots.values():
-            run = self._runs.get(state.instance) if isinstance(state, Ready | Draining) else None
-            if run is not None and run.child is not None:
-                found[run.launch.instance] = run
-
-        return found
 
     def _watch_of(self, run: EngineRun) -> ColdWatched:
         watched = self._watched.get(run.launch.instance)

@@ -43,7 +43,7 @@ class Engine:
         monkeypatch.setattr(cold_read_watch, "process_reads", self.reads)
         monkeypatch.setattr(cold_read_watch, "monotonic", lambda: self.now)
         monkeypatch.setattr(cold_read_watch, "io_pressure", lambda: None)
-        monkeypatch.setattr(ColdReadWatch, "_serving", lambda _: {"a.1": self.run})
+        monkeypatch.setattr(cold_read_watch, "serving_runs", lambda *_: {"a.1": self.run})
         monkeypatch.setattr(ColdReadWatch, "_read", lambda *_: self.figure())
         self.watch = ColdReadWatch(
             find_paths({"ORCH_HOME": "/nonexistent"}), cast(Owner, None), runs, self.clients,
