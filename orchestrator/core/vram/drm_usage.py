@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 _FIELD = re.compile(r"^(drm-[a-z0-9-]+):\s*(.+?)\s*$", re.MULTILINE)
 _MEMORY = re.compile(r"drm-(resident|memory|total)-((?:vram|local)\d*)")
+_MOST_DIGITS = 20
+"""Of the kernel's numbers, which have 64 bits; Python refuses to read very long ones."""
+
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -44,16 +47,18 @@ def parse_client(text: str) -> DrmClient | None:
         if found:
             regions.setdefault(found[2], {})[found[1]] = _bytes(value)
 
-    if not regions:
+    driver = fields.get("drm-driver")
+    if driver is None or not regions:
         return None
 
     told = (
         next(region[kind] for kind in ("resident", "memory", "total") if kind in region) for region in regions.values()
     )
-    return DrmClient(fields["drm-driver"], fields.get("drm-pdev", ""), fields.get("drm-client-id", ""), sum(told))
+    return DrmClient(driver, fields.get("drm-pdev", ""), fields.get("drm-client-id", ""), sum(told))
 
 
 def _bytes(text: str) -> int:
     """Return `1234 KiB` as bytes; 0 for anything that is no size."""
     number, _, unit = text.partition(" ")
-    return int(number) * _UNITS[unit] if number.isdecimal() and unit in _UNITS else 0
+    is_size = number.isdecimal() and len(number) <= _MOST_DIGITS and unit in _UNITS
+    return int(number) * _UNITS[unit] if is_size else 0

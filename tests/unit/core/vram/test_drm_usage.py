@@ -43,6 +43,8 @@ I915_INTEGRATED = f"{HEAD}drm-driver:\ti915\ndrm-client-id:\t9\ndrm-pdev:\t0000:
         (XE.replace("vram", "local"), DrmClient("xe", "0000:04:00.0", "7", (2 << 30) + (1 << 20))),  # as i915's
         (XE.replace("drm-resident-vram", "drm-active-vram"), DrmClient("xe", "0000:04:00.0", "7", 3 << 30)),
         (XE.replace("2 GiB", "some"), DrmClient("xe", "0000:04:00.0", "7", 1 << 20)),
+        (XE.replace("2 GiB", "9" * 5000 + " GiB"), DrmClient("xe", "0000:04:00.0", "7", 1 << 20)),
+        ("x drm-driver: foo\ndrm-memory-vram: 5 KiB\n", None),
         (I915_INTEGRATED, None),
         (HEAD, None),
         ("", None),
