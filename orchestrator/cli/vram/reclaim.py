@@ -34,7 +34,8 @@ def add_action(actions: argparse._SubParsersAction[Any]) -> None:
     )
     what.add_argument("--uninstall", action="store_true", help="remove all that `--install` has added")
     parser.add_argument("--dry-run", action="store_true", help="show each file and command, and do nothing")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    # SUPPRESS: a default here would undo the `--json` of `orch vram --json reclaim`.
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

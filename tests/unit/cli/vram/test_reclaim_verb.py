@@ -68,8 +68,9 @@ def test_without_root_the_command_for_it_is_shown(sessions: Path, capsys: Any, m
     assert [path.name for path in sessions.iterdir()] == ["sway.desktop"]
 
 
-def test_a_plan_for_scripts_has_the_ways_and_their_files(sessions: Path, capsys: Any) -> None:
-    assert main(["vram", "reclaim", "--plan", "--json"]) == exit_codes.OK
+@pytest.mark.parametrize("words", [["vram", "reclaim", "--plan", "--json"], ["vram", "--json", "reclaim"]])
+def test_a_plan_for_scripts_has_the_ways_and_their_files(sessions: Path, capsys: Any, words: list[str]) -> None:
+    assert main(words) == exit_codes.OK
     data = json.loads(capsys.readouterr().out)
     assert [(way["name"], len(way["steps"])) for way in data["ways"]] == [("software", 1), ("console", 0)]
     assert data["installed"] == [] and "462 MiB" in data["situation"]
