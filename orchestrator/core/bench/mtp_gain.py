@@ -165,11 +165,11 @@ def measured_by_depth(source: str, when_s: float, result: Mapping[str, Any]) -> 
 
 
 def draft_cost(ratio: float, tokens_per_step: float | None, acceptance: float | None) -> float | None:
-    """Return what a draft costs, in plain steps; None where nothing was drafted.
+    """Return what a draft costs, in plain steps; None where nothing was drafted, or the ratio is none.
 
     :param ratio: the speed with MTP over that without
     """
-    if not tokens_per_step or not acceptance or tokens_per_step <= 1:
+    if not tokens_per_step or not acceptance or tokens_per_step <= 1 or not ratio > 0:
         return None
 
     drafts = (tokens_per_step - 1) / acceptance

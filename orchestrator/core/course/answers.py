@@ -92,6 +92,8 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
 
     They are those of the ranks n/2 - 0.98 sqrt(n) and 1 + n/2 + 0.98 sqrt(n), the normal approximation of the binomial
     distribution of how many lie below the median (Conover, Practical Nonparametric Statistics, chapter 3.2).
+
+    :param values: at least one
     """
     ordered = sorted(values)
     below = max(floor(len(ordered) / 2 - 0.98 * sqrt(len(ordered))), 1)

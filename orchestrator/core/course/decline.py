@@ -99,7 +99,7 @@ def find_decline(marks: Sequence[SpeedMark], accepted_s: float = float("-inf")) 
     :param marks: of one profile, engine and kind, oldest first
     :param accepted_s: Unix time from which on the speed is taken for normal: what is older is not compared with
     """
-    marks = [mark for mark in marks if mark.when_s >= accepted_s]
+    marks = [mark for mark in marks if mark.when_s >= accepted_s and mark.has_level]
     if not marks:
         return None
 

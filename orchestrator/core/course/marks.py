@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 NORMAL_95 = 1.96
 """Standard deviations of a normal distribution within which 95 % of it lie."""
@@ -92,6 +92,11 @@ class SpeedMark:
     trial: bool = False
 
     @property
+    def has_level(self) -> bool:
+        """Whether it holds a rate that can be compared: what is read from a file may hold anything."""
+        return 0 < (self.decode_tok_s if self.bench is not None else self.step_ms) < inf
+
+    @property
     def level(self) -> float:
         """What is compared, the logarithm of a rate: of tokens in a bench, which repeats its texts; of steps in answers
         to clients, where the share of accepted drafts changes with what they ask.
@@ -100,11 +105,15 @@ class SpeedMark:
 
     @property
     def own_error(self) -> float:
-        """The standard error of `level` that a bench knows of itself, by its blocks.
+        """The standard error of `level` that a bench knows of itself, by its blocks; infinite without an interval.
 
         That of answers is in how they scatter from mark to mark.
         """
-        return log(self.high_tok_s / self.low_tok_s) / (2 * NORMAL_95) if self.bench is not None else 0.0
+        if self.bench is None:
+            return 0.0
+
+        known = self.low_tok_s > 0 and self.high_tok_s > 0
+        return log(self.high_tok_s / self.low_tok_s) / (2 * NORMAL_95) if known else inf
 
 
 def circumstances_of(

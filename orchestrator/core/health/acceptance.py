@@ -119,9 +119,10 @@ def describe_low(history: AcceptanceHistory, temperature: float, gain: Gain | No
 
 def _cost(history: AcceptanceHistory, gain: Gain | None, source: str, profile: str) -> str:
     rate = history.decode_tok_s
-    if gain is None or rate is None:
+    ratio = 0.0 if gain is None else gain(history.share, history.drafts_per_step)
+    if rate is None or not ratio > 0:
         compared = f"`orch bench {profile} {profile}+speculative.type=none` measures it"
         return f"whether that costs speed here is unknown, {compared}"
 
-    plain = rate / gain(history.share, history.drafts_per_step)
+    plain = rate / ratio
     return f"that loses {plain - rate:.1f} tok/s: {rate:.1f} with MTP, about {plain:.1f} without (by {source})"

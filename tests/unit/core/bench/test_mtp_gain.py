@@ -115,6 +115,7 @@ def test_the_cost_of_a_draft_follows_from_the_speed_the_tokens_in_a_step_and_the
     assert gain_at(1 / 3, 2 / 3, 3.0) == pytest.approx(1.5)
     assert gain_at(1 / 3, 1 / 3, 3.0) == pytest.approx(1.0)  # it pays above its cost
     assert draft_cost(1.5, None, None) is None
+    assert draft_cost(0.0, 3.0, 2 / 3) is None
     assert draft_cost(3.1, 3.0, 2 / 3) == 0  # by chance: a draft gives no time
     found = measured(150.0, 100.0, drafts=99)
     assert found is not None and found.draft_cost == pytest.approx(

@@ -77,6 +77,15 @@ def test_two_benches_are_enough_after_a_change_and_three_without() -> None:
     assert find_decline([*unchanged, mark(2, 44.0, bench=3)]) is not None
 
 
+def test_figures_that_are_none_are_compared_with_nothing() -> None:
+    nan = float("nan")
+    assert find_decline([replace(each, step_ms=nan) for each in SLOWER]) is None
+    assert find_decline([replace(SLOWER[0], step_ms=0.0), *SLOWER]) == find_decline(SLOWER) is not None
+    bench = [mark(0, 50.0, bench=1), mark(1, 44.0, NEW_DRIVER, bench=2)]
+    for low, high in ((0.0, 51.0), (-1.0, 51.0), (38.0, 0.0), (nan, nan)):
+        assert find_decline([bench[0], replace(bench[1], low_tok_s=low, high_tok_s=high)]) is None
+
+
 @pytest.mark.parametrize("noise", NOISES, ids=lambda each: each.name)
 def test_a_healthy_profile_is_hardly_ever_told(noise: Noise) -> None:
     """The thousand histories behind docs/truth.md are `python -m benchmarks.decline_simulation`."""

@@ -77,7 +77,8 @@ def test_many_right_drafts_are_not_called_few_for_a_temperature() -> None:
     assert "80 % of the last 2400 drafts of MTP were right (too few for what a draft costs on this machine)" in text
 
 
-def test_else_it_is_said_to_be_unknown_and_how_it_is_measured() -> None:
-    text = describe_low(after(*[answer(0.4)] * 12)[0], 0.2, None, "", "p")
+@pytest.mark.parametrize("gain", [None, lambda share, drafts: 0.0])
+def test_else_it_is_said_to_be_unknown_and_how_it_is_measured(gain: Gain | None) -> None:
+    text = describe_low(after(*[answer(0.4)] * 12)[0], 0.2, gain, "", "p")
     assert "whether that costs speed here is unknown" in text
     assert "`orch bench p p+speculative.type=none`" in text and "few for the profile's temperature, 0.2" in text
