@@ -83,6 +83,9 @@ def _card_price(args: argparse.Namespace) -> float | None:
     if args.csv:
         raise UsageError("--cost has no CSV", hint="use --json")
 
+    if args.by not in (None, "profile"):
+        raise UsageError(f"--cost is by profile, not by {args.by}", hint="leave out --cost, or --by")
+
     if args.card_price is None:
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.paths import find_paths
@@ -40,6 +40,37 @@ ACTIONS = {
 }
 """First words that are not a target; `list@upstream` would be the profile of that name."""
 
+DEFAULTS: Mapping[str, object] = {
+    "prompts": "chat",
+    "metric": "decode",
+    "blocks": 16,
+    "quick": False,
+    "tokens": 192,
+    "seed": 42,
+    "to": 131072,
+    "clients": "1,2,4,8",
+    "json": False,
+    "markdown": False,
+    "html": None,
+}
+"""Of all options, in the order in which the command that repeats a bench names those that are not as here."""
+
+_REPORT = ("json", "markdown", "html")
+_PAIR_OPTIONS = ("prompts", "metric", "blocks", "quick", "tokens", "seed", *_REPORT)
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "resume": _REPORT,
+    "pass": ("prompts", "tokens", *_REPORT),
+    "depth": ("to", *_REPORT),
+    "load": ("prompts", "tokens", "clients", *_REPORT),
+    "list": ("json",),
+    "show": _REPORT,
+    "diff": ("json",),
+    "course": ("json",),
+    "accept": (),
+    "export": ("json",),
+}
+"""What each action takes."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -49,39 +80,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="two targets: ENGINE, PROFILE or PROFILE@ENGINE, each with +key=value,... behind it; or one of "
         + "; ".join(f"{name}: {text}" for name, text in ACTIONS.items()),
     )
-    parser.add_argument(
-        "--prompts", default="chat", metavar="SET", help="mtp, code, chat (the default), long, or a JSONL file"
-    )
-    parser.add_argument(
-        "--metric", choices=("decode", "turn", "prompt", "ttft"), default="decode", help="what is compared (decode)"
-    )
-    parser.add_argument(
-        "--blocks", type=int, choices=(6, 10, 16), default=16, help="end after so many blocks at the latest (16)"
-    )
+    parser.add_argument("--prompts", metavar="SET", help="mtp, code, chat (the default), long, or a JSONL file")
+    parser.add_argument("--metric", choices=("decode", "turn", "prompt", "ttft"), help="what is compared (decode)")
+    parser.add_argument("--blocks", type=int, choices=(6, 10, 16), help="end after so many blocks at the latest (16)")
     parser.add_argument("--quick", action="store_true", help="4 blocks: an interval, and never a verdict")
-    parser.add_argument("--tokens", type=int, default=192, metavar="N", help="length of each answer (192)")
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the order of blocks and prompts (42)")
-    parser.add_argument("--to", type=int, default=131072, metavar="N", help="depth: the deepest context (131072)")
-    parser.add_argument("--clients", default="1,2,4,8", metavar="N,N", help="load: how many at once (1,2,4,8)")
+    parser.add_argument("--tokens", type=int, metavar="N", help="length of each answer (192)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the order of blocks and prompts (42)")
+    parser.add_argument("--to", type=int, metavar="N", help="depth: the deepest context (131072)")
+    parser.add_argument("--clients", metavar="N,N", help="load: how many at once (1,2,4,8)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--markdown", action="store_true", help="print the report for a post")
     parser.add_argument("--html", metavar="FILE", help="write the report with its plots into a file")
+    parser.set_defaults(**DEFAULTS)
 
 
 def run(args: argparse.Namespace) -> int:
     from orchestrator.adapters.store.bench_runs import BenchStore
 
     action, *rest = args.words
-    if action == "course" and len(rest) <= 1:
+    _check_words(args.words)
+    _check_options(args)
+    if action == "course":
         return bench_show.course(rest[0] if rest else None, args)
 
-    if action == "accept" and len(rest) == 1:
+    if action == "accept":
         return bench_show.accept(rest[0])
 
     store = BenchStore(find_paths().bench_file)
     try:
         match action:
-            case "list" if not rest:
+            case "list":
                 return bench_show.list_runs(store, args)
             case "show":
                 return bench_show.show(store, run_number(rest, "bench", "bench"), args)
@@ -91,16 +119,42 @@ def run(args: argparse.Namespace) -> int:
                 return bench_show.diff(store, [run_number([word], "bench", "bench") for word in rest], args)
             case "resume":
                 return _measure(store, args, lambda shell: _resume(shell, run_number(rest, "bench", "bench")))
-            case "pass" | "depth" | "load" if len(rest) == 1:
+            case "pass" | "depth" | "load":
                 return _measure(store, args, lambda shell: _single(shell, action, rest[0], args))
-
-        if len(args.words) != 2 or action in ACTIONS:
-            wanted = "one target" if action in ("pass", "depth", "load", "accept", "course") else "two targets"
-            raise UsageError(f"{wanted} are expected, found `{' '.join(args.words)}`", hint="run `orch bench --help`")
 
         return _measure(store, args, lambda shell: _pair(shell, args))
     finally:
         store.close()
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Check how many words there are; numbers of benches are checked as they are read.
+
+    :raises UsageError: when there are more or fewer than are taken
+    """
+    action, *rest = words
+    found = " ".join(rest) if action in ACTIONS else " ".join(words)
+    if action in ("pass", "depth", "load", "accept"):
+        wanted, right = f"`orch bench {action}` takes one PROFILE[@ENGINE]", len(rest) == 1
+    elif action == "course":
+        wanted, right = "`orch bench course` takes one PROFILE[@ENGINE] or none", len(rest) <= 1
+    elif action == "list":
+        wanted, right = "`orch bench list` takes no word", not rest
+    else:
+        wanted, right = "`orch bench` takes two targets", action in ACTIONS or len(words) == 2
+
+    if not right:
+        raise UsageError(f"{wanted}, found {f'`{found}`' if found else 'none'}", hint="run `orch bench --help`")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """:raises UsageError: when an option is given that what is asked for does not take"""
+    allowed = _OPTIONS.get(args.words[0], _PAIR_OPTIONS)
+    what = f"`orch bench {args.words[0]}`" if args.words[0] in ACTIONS else "a bench of two targets"
+    for name, default in DEFAULTS.items():
+        if name not in allowed and getattr(args, name) != default:
+            taken = ", ".join(f"--{each}" for each in allowed)
+            raise UsageError(f"{what} has no --{name}", details=(f"it takes {taken or 'no option'}",))
 
 
 def _measure(store: BenchStore, args: argparse.Namespace, work: Callable[[BenchShell], Mapping[str, Any]]) -> int:
@@ -183,11 +237,8 @@ def _pair(shell: BenchShell, args: argparse.Namespace) -> Mapping[str, Any]:
 def _command(args: argparse.Namespace) -> list[str]:
     """Return the command that repeats a bench."""
     words = ["orch", "bench", *args.words]
-    defaults = {"prompts": "chat", "metric": "decode", "blocks": 16, "tokens": 192, "seed": 42}
-    defaults |= {"to": 131072} if args.words[0] == "depth" else {}
-    defaults |= {"clients": "1,2,4,8"} if args.words[0] == "load" else {}
-    for name, default in defaults.items():
-        if (value := getattr(args, name)) != default:
-            words += [f"--{name}", str(value)]
+    for name, default in DEFAULTS.items():
+        if name not in _REPORT and (value := getattr(args, name)) != default:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
 
-    return [*words, "--quick"] if args.quick else words
+    return words

@@ -98,7 +98,7 @@ def course(name: str | None, args: argparse.Namespace) -> int:
 
     courses = _courses(name)
     if args.json:
-        output.json_data([course_json(each) for each in courses])
+        output.json_data({"version": 1, "courses": [course_json(each) for each in courses]})
         return exit_codes.OK
 
     for number, each in enumerate(courses):

@@ -43,7 +43,7 @@ _NAME_WIDTH = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", default="24h", metavar="AGE", help="count requests younger than this (24h), or all")
     parser.add_argument(
-        "--by", choices=("engine", "profile", "build", "client"), default="engine", help="what to compare (engine)"
+        "--by", choices=("engine", "profile", "build", "client"), help="what to compare (engine; with --cost: profile)"
     )
     parser.add_argument("--cost", action="store_true", help="what it cost in electricity, and would by API prices")
     parser.add_argument("--card-price", metavar="PRICE", help="with --cost: when what is saved would pay for a card")
@@ -62,13 +62,15 @@ def run(args: argparse.Namespace) -> int:
 
         return run_cost(args, since_s)
 
-    groups, total = _read(since_s, args.by)
+    by = args.by or "engine"
+    groups, total = _read(since_s, by)
     if args.json:
-        _print_json(groups, total, args.by, since_s)
+        _print_json(groups, total, by, since_s)
     elif args.csv:
-        _print_csv(groups, args.by)
+        _print_csv(groups, by)
     elif groups:
-        _print_table(groups, total, args.by)
+        _print_table(groups, total, by)
+        _print_energy(total)
 
     if not groups:
         diagnostics.note("no requests yet" if age_s is None else f"no requests in the last {args.since}")
@@ -148,11 +150,18 @@ def _print_table(groups: list[RequestStats], total: RequestStats, by: str) -> No
         figures = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         output.line(f"{name.ljust(_NAME_WIDTH)} {' '.join(figures)}")
 
+
+def _print_energy(total: RequestStats) -> None:
+    """Print what all requests used: below the table of a terminal; on stderr where scripts read the rows."""
     if total.energy_j is not None:
         rates = ((total.prompt_j_per_token, "prompt"), (total.output_j_per_token, "output"))
         told = ", ".join(f"{_figure(rate)} {word}" for rate, word in rates if rate is not None)
         share = f"{total.energy_requests} of {total.requests} requests"
-        output.line(f"energy {_figure(total.energy_j / WH_J)} Wh ({share})" + (told and f", J per token: {told}"))
+        text = f"energy {_figure(total.energy_j / WH_J)} Wh ({share})" + (told and f", J per token: {told}")
+        if sys.stdout is not None and sys.stdout.isatty():
+            output.line(text)
+        else:
+            diagnostics.note(text)
 
 
 WH_J = 3600

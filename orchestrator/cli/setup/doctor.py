@@ -74,7 +74,7 @@ def _measure(profile: str | None, *, as_json: bool) -> int:
     found = measure(paths, profile)
     diagnostics.clear_progress()
     if as_json:
-        output.json_data({**dict(figures(found)), "findings": _described(found.findings)})
+        output.json_data({"version": 1, **dict(figures(found)), "findings": _described(found.findings)})
     else:
         _show(found.findings)
         diagnostics.note("kept: `orch plan` takes it for what decoding on the host cannot exceed")

@@ -63,7 +63,7 @@ def _row(mark: SpeedMark) -> tuple[str, ...]:
 
 
 def course_json(course: Course) -> dict[str, Any]:
-    """Return a course as `orch bench course --json` has it; circumstances are told in full for each mark."""
+    """Return a course as `orch bench course --json` lists it; circumstances are told in full for each mark."""
     found = course.decline
     decline = None
     if found is not None:

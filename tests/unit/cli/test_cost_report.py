@@ -109,6 +109,7 @@ def test_without_a_history_there_is_nothing_and_no_error(capsys: pytest.CaptureF
     [
         (("--card-price", "300"), "--card-price needs --cost"),
         (("--cost", "--csv"), "--cost has no CSV"),
+        (("--cost", "--by", "client"), "--cost is by profile, not by client"),
         (("--cost", "--card-price", "0"), "found `0`; allowed: a number above 0"),
         (("--cost", "--card-price", "nan"), "found `nan`"),
         (("--cost", "--card-price", "cheap"), "found `cheap`"),

@@ -57,7 +57,9 @@ def test_a_decline_is_shown_until_it_is_accepted(capsys: pytest.CaptureFixture[s
     assert cli.main(["bench", "accept", "p@upstream"]) == 0
     assert "p@upstream (answers): 45 a second is its speed from now on" in capsys.readouterr().err
     assert cli.main(["bench", "course", "--json"]) == 0
-    [course] = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    [course] = document["courses"]
+    assert document["version"] == 1
     assert (course["decline"], len(course["marks"])) == (None, 9)
     assert cli.main(["bench", "accept", "p"]) == 0
     assert "there is nothing to accept" in capsys.readouterr().err

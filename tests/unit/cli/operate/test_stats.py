@@ -105,3 +105,17 @@ def test_counts_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize("value, text", [(None, "-"), (0.0, "0.00"), (9.994, "9.99"), (9.996, "10.0"), (123.4, "123")])
 def test_figures_have_three_digits(value: float | None, text: str) -> None:
     assert _figure(value) == text
+
+
+def test_energy_is_told_to_a_person_and_beside_the_rows_of_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = HistoryStore(find_paths().history_file)
+    store.write([replace(ONE, energy_j=7200.0)], [])
+    store.close()
+    assert cli.main(["stats"]) == 0
+    told = capsys.readouterr()
+    assert told.err.startswith("energy 2.00 Wh (1 of 4 requests)")
+    assert [line.split()[0] for line in told.out.splitlines()] == ["upstream", "ik-fork", "total"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert out(capsys).splitlines()[-1].startswith("energy 2.00 Wh")
