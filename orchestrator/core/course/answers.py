@@ -9,16 +9,13 @@ from math import floor, sqrt
 from orchestrator.core.bench.conditions import HOT
 from orchestrator.core.bench.estimator import median
 from orchestrator.core.course.marks import Circumstances, SpeedMark
-from orchestrator.core.health.slowdown import StepSample, had_machine_to_itself
+from orchestrator.core.health.slowdown import LEAST_PROMPT_TOKENS, StepSample, had_machine_to_itself
 
 SHORT_TOKENS = 2048
 """Of context: behind more, a step takes longer for it, and how long depends on what clients ask."""
 
 LEAST_ANSWERS = 8
 """That a mark is made of: fewer have no interval of 95 % for their median."""
-
-LEAST_PROMPT_TOKENS = 256
-"""Shorter prompts are one small batch, and tell nothing of longer ones."""
 
 
 @dataclass(frozen=True, slots=True)

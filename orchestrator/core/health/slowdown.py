@@ -26,6 +26,9 @@ LEAST_STEPS = 16
 OTHER_CPU = 0.2
 """Share of the host's CPUs that other programs may take: beside more, steps tell nothing of an engine alone."""
 
+LEAST_PROMPT_TOKENS = 256
+"""Shorter prompts are one small batch, and tell nothing of longer ones."""
+
 _SLOWING = ("thermal", "slowdown", "brake", "power")
 """Parts of the names of those reasons for lower clocks that make a device slower than it was."""
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.core.health.slowdown import LEAST_PROMPT_TOKENS
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.shape import PlanShape
@@ -18,9 +19,6 @@ KEPT_ANSWERS = 16
 DEPTH_FLOOR = 512
 DRAFTED = 1.05
 """Tokens that a step evaluates, from which on it is one with drafts."""
-
-LEAST_PROMPT = 256
-"""Tokens; shorter prompts are one small batch, and tell nothing of longer ones."""
 
 _OUTSIDE = 0.1
 """Share of the answers that is left out at either end."""
@@ -69,7 +67,7 @@ def samples_of(
         gained = _mean([each.tokens_per_step for each in newest])
         found.append(SpeedSample(key, "decode", amounts, low, high, gained if drafted else 1.0, width, when))
 
-    prompts = [each for each in answers if each.prompt_tokens >= LEAST_PROMPT and each.prompt_ms][-KEPT_ANSWERS:]
+    prompts = [each for each in answers if each.prompt_tokens >= LEAST_PROMPT_TOKENS and each.prompt_ms][-KEPT_ANSWERS:]
     if len(prompts) >= LEAST_ANSWERS:
         low, high = _spread([each.prompt_ms / each.prompt_tokens for each in prompts])
         found.append(SpeedSample(key, "prompt", prompt_amounts(geometry, shape, build.kind), low, high, when=when))
