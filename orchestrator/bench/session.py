@@ -15,7 +15,7 @@ from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.key_file import read_keys
 from orchestrator.adapters.hardware.machine import driver_version, kernel_release, processor_name
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun
+from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun, as_kept
 from orchestrator.adapters.store.state_file import load_state
 from orchestrator.bench.asking import GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink, Say
@@ -145,8 +145,10 @@ def resume_pair(shell: BenchShell, run: int | None) -> dict[str, Any]:
 
 
 def read_pair(store: BenchStore, kept: KeptRun) -> tuple[BenchSpec, BenchProgress]:
-    events = [event_from_json(each) for each in store.events(kept.id)]
-    return spec_from_json(kept.spec), progress_of(events)
+    """:raises UnreadableRunError: when it is kept in a form that this orch does not know"""
+    with as_kept(kept):
+        events = [event_from_json(each) for each in store.events(kept.id)]
+        return spec_from_json(kept.spec), progress_of(events)
 
 
 def report_of(store: BenchStore, kept: KeptRun) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.adapters.hardware.machine import driver_version
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun
+from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun, as_kept
 from orchestrator.bench.asking import BenchRequestFailed, GatewayClient
 from orchestrator.bench.daemon_link import DaemonLink
 from orchestrator.bench.running import (
@@ -91,7 +91,9 @@ def resume_tuning(shell: BenchShell, run: int | None) -> dict[str, Any]:
     if kept is None or kept.state == "done":
         raise UsageError("there is no tuning to go on with", hint="`orch tune list` shows them")
 
-    spec = spec_from_json(kept.spec)
+    with as_kept(kept):
+        spec, progress = spec_from_json(kept.spec), progress_of(shell.store.events(kept.id))
+
     target = BenchTarget(kept.title, spec.profile, spec.engine)
     now = describe_target(shell.paths, target, None)
     was = tuple(spec.side[key] for key in ("build", "sha256", "model_bytes"))
@@ -102,7 +104,7 @@ def resume_tuning(shell: BenchShell, run: int | None) -> dict[str, Any]:
             hint="begin a new one",
         )
 
-    return _go_on(shell, kept.id, spec, progress_of(shell.store.events(kept.id)), look_at(shell, target)[0])
+    return _go_on(shell, kept.id, spec, progress, look_at(shell, target)[0])
 
 
 def find_tuning(store: BenchStore, run: int | None) -> KeptRun | None:
@@ -140,7 +142,9 @@ def tuning_report(paths: Paths, store: BenchStore, kept: KeptRun, machine: Mappi
     """
     report = kept.result
     if report is None:
-        spec, progress = spec_from_json(kept.spec), progress_of(store.events(kept.id))
+        with as_kept(kept):
+            spec, progress = spec_from_json(kept.spec), progress_of(store.events(kept.id))
+
         report = {"id": kept.id, "kind": "tune", "state": kept.state, **tune_report(spec, progress, None, None)}
 
     target = BenchTarget("", report["profile"], report["engine"])

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from orchestrator.adapters.store.exclusive import exclusive_lock, is_locked
 from orchestrator.core.errors import AlreadyRunningError, OrchError
 
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 VERSION = 1
 TUNE = "tune"
 LOOK_S = 0.2
@@ -57,6 +60,35 @@ class KeptRun:
     spec: dict[str, Any]
     state: str
     result: dict[str, Any] | None
+
+
+class UnreadableRunError(OrchError):
+    """Raised of a bench that is kept in a form which this orch does not know: a newer one wrote it, or nobody did."""
+
+
+@contextlib.contextmanager
+def as_kept(kept: KeptRun) -> Iterator[None]:
+    """Read what is kept of a bench in the block: any form that it does not have is an error that names the bench.
+
+    :raises UnreadableRunError:
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadableRunError(
+            f"{'tuning' if kept.kind == TUNE else 'bench'} {kept.id} is kept in a form that this orch cannot read",
+            details=(f"{type(error).__name__}: {error}",),
+        ) from error
+
+
+def read_or_none(kept: KeptRun, read: Callable[[KeptRun], T]) -> T | None:
+    """Return what `read` returns of a bench; None, and a line in the log, of one that cannot be read."""
+    try:
+        with as_kept(kept):
+            return read(kept)
+    except UnreadableRunError as error:
+        _log.warning("%s: %s", error.message, error.details[0])
+        return None
 
 
 class BenchStore:
@@ -133,9 +165,9 @@ class BenchStore:
                 started_s,
                 kind,
                 title,
-                json.loads(spec),
+                _object(spec) or {},
                 "interrupted" if killed and state == "running" else state,
-                json.loads(result) if result else None,
+                _object(result) if result else None,
             )
             for number, started_s, kind, title, spec, state, result in rows
         ]
@@ -233,3 +265,13 @@ def bench_lock(path: str, patience_s: float = LOOK_S) -> contextlib.AbstractCont
     """
     busy = AlreadyRunningError("another bench runs here", hint="wait for its end, or stop it")
     return exclusive_lock(f"{path}.lock", busy, patience_s)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """Return an object; None of what is none: a list of benches shows the others all the same."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+    return found if isinstance(found, dict) else None

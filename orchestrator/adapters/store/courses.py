@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.bench_runs import BenchStore
+from orchestrator.adapters.store.bench_runs import BenchStore, KeptRun, read_or_none
 from orchestrator.adapters.store.speed_marks import SpeedMarkStore
 from orchestrator.core.bench.records import spec_from_json
 from orchestrator.core.course.benches import marks_of_bench
@@ -34,9 +34,9 @@ def _read_bench_marks(path: str) -> list[SpeedMark]:
 
 
 def _bench_marks(benches: BenchStore) -> list[SpeedMark]:
-    return [
-        mark
-        for kept in benches.done("pair")
-        if kept.result is not None
-        for mark in marks_of_bench(kept.id, kept.started_s, spec_from_json(kept.spec), kept.result)
-    ]
+    runs = [each for each in benches.done("pair") if each.result]
+    return [mark for each in runs for mark in read_or_none(each, _marks) or ()]
+
+
+def _marks(kept: KeptRun) -> list[SpeedMark]:
+    return list(marks_of_bench(kept.id, kept.started_s, spec_from_json(kept.spec), kept.result or {}))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from orchestrator.adapters.file_stamps import Stamp, stamp
-from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun
+from orchestrator.adapters.store.bench_runs import TUNE, BenchStore, KeptRun, read_or_none
 from orchestrator.core.bench.blocks import progress_of
 from orchestrator.core.bench.conditions import SIDES, BenchSide
 from orchestrator.core.bench.mtp_gain import (
@@ -51,7 +52,7 @@ def measured_mtp(path: str, starts: Sequence[MtpStart]) -> list[MtpMeasurement |
     store = BenchStore(path, read_only=True)
     try:
         runs = sorted(store.done(*KINDS), key=lambda each: KINDS.index(each.kind))  # the newest first, of each kind
-        sides = [(kept, side) for kept, side in zip(runs, map(_mtp_side, runs), strict=True) if side is not None]
+        sides = [(kept, side) for kept in runs if (side := read_or_none(kept, _mtp_side)) is not None]
         return [_newest(store, sides, start) for start in starts]
     finally:
         store.close()
@@ -69,7 +70,7 @@ def benches_stamp(path: str) -> tuple[Stamp, Stamp]:
 def _newest(store: BenchStore, sides: Sequence[tuple[KeptRun, BenchSide]], start: MtpStart) -> MtpMeasurement | None:
     for kept, side in sides:
         if holds_for(side, *start):
-            found = _measured(store, kept)
+            found = read_or_none(kept, partial(_measured, store))
             if found is not None and found.ratios:
                 return found
 

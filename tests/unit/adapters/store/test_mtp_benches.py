@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from math import exp
 from pathlib import Path
@@ -81,6 +83,23 @@ def keep_depth(path: str, mtp_tok_s: float) -> int:
 def found(path: str, settings: Mapping[str, object] = SETTINGS) -> tuple[str, float] | None:
     [measured] = measured_mtp(path, [MtpStart(BUILD, MODEL, settings)])
     return None if measured is None else (measured.source, round(measured.ratios["decode"].ratio, 1))
+
+
+@pytest.mark.parametrize("kind", ["pair", "depth", TUNE])
+@pytest.mark.parametrize(
+    "kept", ["[]", "{}", '{"sides": 3}', '{"trunc', '{"sides": {"a": [], "b": []}, "side": []}', "9e999"]
+)
+def test_a_bench_that_cannot_be_read_is_as_if_it_were_not_there(path: str, kind: str, kept: str) -> None:
+    keep_pair(path, 150.0)
+    store = BenchStore(path)
+    run = store.begin(1.8e9, kind, "odd", {})
+    store.add(run, {"event": "trial"})
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE runs SET spec = ?, result = ?, state = 'done' WHERE id = ?", (kept, kept, run))
+
+    (found,) = measured_mtp(path, [MtpStart(BUILD, MODEL, SETTINGS)])
+    assert found is not None and found.source == "bench 1"
 
 
 def test_nothing_was_measured_where_there_are_no_benches_and_nothing_is_made(path: str) -> None:
