@@ -239,6 +239,10 @@ def _read_tables(document: Mapping[str, object], problems: Problems) -> dict[str
                     )
                     continue
 
+                if setting.types == ("table",) and isinstance(raw, dict):  # `read_prices` has the settings within
+                    values[setting.path] = raw
+                    continue
+
                 value = read_value(setting, raw, place, problems, allow_empty=True)
                 if value is not None:
                     values[setting.path] = value

@@ -8,7 +8,8 @@ from typing import cast
 
 from orchestrator.core.problems import Key, Problems, did_you_mean, dotted
 from orchestrator.core.profile.settings import Setting, Value
-from orchestrator.core.profile.values import describe_type, read_value
+from orchestrator.core.profile.values import MAX_QUOTED, describe_type, read_value
+from orchestrator.core.terminal import quote_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,23 @@ PRICE_SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 _BY_KEY = {setting.path: setting for setting in PRICE_SETTINGS}
 _NEEDED = ("prompt", "output")
+_ALLOWED = "a price has `prompt` and `output`, and may have `cached`"
 
 
 def read_prices(values: Mapping[str, Value], problems: Problems) -> dict[str, ApiPrice]:
-    """Return the prices by name, without those that have a problem, which is added."""
+    """Return the prices by name, without those that have a problem, which is added; so is one of the currency."""
+    currency = str(values["cost.currency"])
+    if not currency.isprintable():
+        message = f"`cost.currency`: expected printable characters, found `{quote_text(currency, MAX_QUOTED)}`"
+        problems.add(("cost", "currency"), message)
+
     prices = {}
     for name, content in cast("Mapping[str, object]", values["cost.prices"]).items():
+        if not name.strip() or not name.isprintable():
+            message = f"`cost.prices`: expected a name of printable characters, found `{quote_text(name, MAX_QUOTED)}`"
+            problems.add(("cost", "prices", name), message)
+            continue
+
         price = _read_price(("cost", "prices", name), content, problems)
         if price is not None:
             prices[name] = price
@@ -66,15 +78,14 @@ def read_prices(values: Mapping[str, Value], problems: Problems) -> dict[str, Ap
 
 def _read_price(place: Key, content: object, problems: Problems) -> ApiPrice | None:
     if not isinstance(content, dict):
-        hint = "write a table with `prompt` and `output`"
-        problems.add(place, f"`{dotted(place)}`: expected a table, found {describe_type(content)}", hint=hint)
+        problems.add(place, f"`{dotted(place)}`: expected a table, found {describe_type(content)}", hint=_ALLOWED)
         return None
 
     found: dict[str, float] = {}
     for key, raw in content.items():
         setting, where = _BY_KEY.get(key), (*place, key)
         if setting is None:
-            problems.add(where, f"unknown key `{dotted(where)}`", hint=did_you_mean(key, _BY_KEY))
+            problems.add(where, f"unknown key `{dotted(where)}`", hint=did_you_mean(key, _BY_KEY) or _ALLOWED)
             continue
 
         value = read_value(setting, raw, where, problems)
@@ -83,7 +94,8 @@ def _read_price(place: Key, content: object, problems: Problems) -> ApiPrice | N
 
     missing = [key for key in _NEEDED if key not in content]
     if missing:
-        problems.add(place, f"`{dotted(place)}`: has no {' and no '.join(f'`{key}`' for key in missing)}")
+        text = " and no ".join(f"`{key}`" for key in missing)
+        problems.add(place, f"`{dotted(place)}`: has no {text}", hint=_ALLOWED)
 
     if not all(key in found for key in _NEEDED):
         return None
