@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.store.starts import StartStore
-from orchestrator.core.plan.amounts import MIB, Amount, total
+from orchestrator.core.plan.amounts import Amount, total
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Component, Need, PlanBuild, need_of
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.quantities import MIB
 from tests.other_architectures import other_header
 from tests.true_geometry import header
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.api.wording import STATE_SYMBOLS
+from orchestrator.core.quantities import energy_text
 from tui.text import Role
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def of_mib(part: float, whole: float) -> str:
 
 
 def joules(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.1f} J" if value < 10_000 else f"{value / 3600:.1f} Wh"
+    return UNKNOWN if value is None else energy_text(value)
 
 
 def watts(value: float | None, limit: float | None) -> str:

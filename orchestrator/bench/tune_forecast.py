@@ -9,7 +9,6 @@ from math import log
 from orchestrator.adapters.config.profile_editing import parse_value
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.errors import OrchError
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom
 from orchestrator.core.plan.shape import PlanShape, shape_of
@@ -17,6 +16,7 @@ from orchestrator.core.plan.speed.forecast import SpeedForecast
 from orchestrator.core.plan.verdict import Judgement, judge
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.start import engine_places
 from orchestrator.core.tune.use import TuneUse
 from orchestrator.engines.plan import devices_used, gather, speed_outlook

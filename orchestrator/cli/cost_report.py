@@ -18,10 +18,11 @@ from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
 from orchestrator.core.energy.cost import CardPayback, ModelCost, card_paybacks, model_costs
 from orchestrator.core.energy.prices import CostConfig
-from orchestrator.core.energy.sharing import HOUR_S, IdleRecord
+from orchestrator.core.energy.sharing import IdleRecord
 from orchestrator.core.energy.text import assumptions, cost_lines, payback_lines
 from orchestrator.core.errors import UsageError
 from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.core.quantities import HOUR_S
 
 
 def run_cost(args: argparse.Namespace, since_s: float) -> int:

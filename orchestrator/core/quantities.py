@@ -1,10 +1,19 @@
-"""Amounts as people write them on a command line (`12G`, `11500M`, `32k`, `15m`), and a change as they read it."""
+"""Units; amounts as people write them on a command line (`12G`, `11500M`, `32k`, `15m`); figures as they read them."""
 
 from __future__ import annotations
 
 import re
 
 from orchestrator.core.errors import UsageError
+
+MIB = 1 << 20
+GB = 1e9
+"""Both in bytes."""
+
+HOUR_S = 3600
+DAY_S = 86_400
+WH_J = 3600
+KWH_J = 1000 * WH_J
 
 MOST_MIB = 1 << 30
 MOST_TOKENS = (1 << 31) - 1
@@ -20,6 +29,13 @@ _TIMES = {"": 1, "k": 1 << 10, "m": 1 << 20}
 def shown_change(ratio: float) -> str:
     """Return a ratio as the change that it is: `+12.5 %` of 1.125."""
     return f"{100 * (ratio - 1):+.1f} %" if ratio <= 10 else "over +900 %"
+
+
+def energy_text(joules: float) -> str:
+    """Return energy with three figures that matter: `512 J`, `24.5 Wh`, `1.2 kWh`."""
+    unit, size = ("J", 1) if joules < WH_J else ("Wh", WH_J) if joules < KWH_J else ("kWh", KWH_J)
+    amount = joules / size
+    return f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
 
 
 def parse_memory(text: str, option: str) -> int:

@@ -11,11 +11,12 @@ from dataclasses import replace
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.engine_log.loaded_memory import HOST
 from orchestrator.core.engine_log.projection import Projection
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount
+from orchestrator.core.plan.amounts import NOTHING, Amount
 from orchestrator.core.plan.need import Component, Need
 from orchestrator.core.plan.plan import Plan, plan_of
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.solve import NeedOf
+from orchestrator.core.quantities import MIB
 from orchestrator.engines.plan_target import PlanTarget
 from orchestrator.engines.projection import NoProjectionError, project
 

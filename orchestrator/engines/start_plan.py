@@ -17,11 +17,11 @@ from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.errors import OrchError
 from orchestrator.core.fleet.ladder import Rung, apply_rung
 from orchestrator.core.fleet.readiness import requires_device
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
 from orchestrator.core.plan.plan import PlanSubject
 from orchestrator.core.plan.verdict import judge
 from orchestrator.core.profile.profile import EngineProfile, Profile
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.margins import MarginOffset, margin_offset
 from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib, learned_needs
 from orchestrator.core.starts.start import StartPlan, plan_start, refuse_start

@@ -19,13 +19,13 @@ from collections.abc import Callable, Collection
 from time import monotonic, perf_counter, sleep
 
 from orchestrator.core.errors import OrchError
+from orchestrator.core.quantities import MIB
 from orchestrator.core.setup.machine_speed import ReadSpeed, read_speed
 
 TOTAL_MIB = 1024
 LEAST_MIB = 64
 """All buffers together, and each of them at least: far beyond the third-level cache of a desktop."""
 
-MIB = 1 << 20
 PIECE_BYTES = 8 * MIB
 """Read by one call, in about a millisecond; buffers are whole pieces."""
 

@@ -11,8 +11,7 @@ import time
 
 from orchestrator.adapters.paths import make_private
 from orchestrator.adapters.writer_thread import WriterThread
-
-MIB = 1024 * 1024
+from orchestrator.core.quantities import MIB
 
 BATCH_BYTES = 256 * 1024
 """The most that is written at once."""

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from orchestrator.adapters.log.file import MIB, LogFile
+from orchestrator.adapters.log.file import LogFile
+from orchestrator.core.quantities import MIB
 
 
 class LogLine(NamedTuple):

@@ -8,6 +8,7 @@ import sys
 from orchestrator.adapters.paths import find_paths
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
+from orchestrator.core.quantities import energy_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,15 +158,11 @@ def _print_energy(total: RequestStats) -> None:
         rates = ((total.prompt_j_per_token, "prompt"), (total.output_j_per_token, "output"))
         told = ", ".join(f"{_figure(rate)} {word}" for rate, word in rates if rate is not None)
         share = f"{total.energy_requests} of {total.requests} requests"
-        text = f"energy {_figure(total.energy_j / WH_J)} Wh ({share})" + (told and f", J per token: {told}")
+        text = f"energy {energy_text(total.energy_j)} ({share})" + (told and f", J per token: {told}")
         if sys.stdout is not None and sys.stdout.isatty():
             output.line(text)
         else:
             diagnostics.note(text)
-
-
-WH_J = 3600
-"""Joules in a watt-hour."""
 
 
 def _cells(stats: RequestStats) -> tuple[str, ...]:

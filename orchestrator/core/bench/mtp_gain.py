@@ -21,6 +21,7 @@ from orchestrator.core.bench.records import BenchSpec
 from orchestrator.core.bench.report import summary
 from orchestrator.core.bench.text import shown
 from orchestrator.core.identities import ModelIdentity, build_name
+from orchestrator.core.quantities import shown_change
 
 COMPARED: tuple[Metric, ...] = ("decode", "prompt")
 
@@ -209,7 +210,7 @@ def mtp_findings(found: MtpMeasurement, profile: str) -> tuple[MtpFinding, ...]:
         text = f"MTP is slower than none on this machine: {_compared(speed)}; {found.source}, {day}"
         findings.append(MtpFinding("mtp_slower", text, off))
     elif prompt is not None and prompt.is_lower(LEAST_PROMPT_LOSS):
-        gained = f", while it decodes {_percent(decode.ratio)}" if decode is not None else ""
+        gained = f", while it decodes {shown_change(decode.ratio)}" if decode is not None else ""
         text = f"MTP makes prompts slower: {_compared(prompt)}{gained}; {found.source}, {day}"
         hint = f"for long prompts with short answers, {off}; `orch tune {profile} --for agent` weighs both"
         findings.append(MtpFinding("mtp_slower_prompts", text, hint))
@@ -228,14 +229,10 @@ def describe_gain(found: MtpMeasurement) -> str:
 def _compared(found: MtpRatio) -> str:
     interval = ""
     if found.low is not None and found.high is not None:
-        interval = f" ({_percent(found.low)} to {_percent(found.high)})"
+        interval = f" ({shown_change(found.low)} to {shown_change(found.high)})"
 
-    return f"{found.figures}, {_percent(found.ratio)}{interval}"
+    return f"{found.figures}, {shown_change(found.ratio)}{interval}"
 
 
 def _figures(with_tok_s: float, without_tok_s: float) -> str:
     return f"{shown(with_tok_s)} against {shown(without_tok_s)} tok/s"
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.bench.report import shown_conditions, verdict_text
+from orchestrator.core.quantities import shown_change
 
 FIGURES = (
     ("decode_tok_s", "decode, tok/s (mean of answers)"),
@@ -72,7 +73,7 @@ def prompt_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     }[report["metric"]]
     rows = [(f"prompt ({title}, median)", "A", "B", "B over A")]
     for each in report["prompts"]:
-        ratio = f"{100 * (each['ratio'] - 1):+.1f} %" if each["ratio"] is not None else ""
+        ratio = shown_change(each["ratio"]) if each["ratio"] is not None else ""
         rows.append((each["name"], shown(each["a"][name]), shown(each["b"][name]), ratio))
 
     return rows

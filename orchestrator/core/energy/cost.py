@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from orchestrator.core.energy.prices import ApiPrice, CostConfig
 from orchestrator.core.energy.sharing import IdleRecord
 from orchestrator.core.measure.request_stats import RequestRecord, SplitEnergy, split_all
-
-KWH_J = 3.6e6
-"""Joules in a kWh."""
+from orchestrator.core.quantities import DAY_S, KWH_J
 
 MILLION = 1e6
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from orchestrator.core.energy.intervals import (
 Pair = tuple[str, str]
 """Profile and engine; empty strings for a request that never got to one."""
 
-HOUR_S = 3600
 BASELINE_S = 0.5
 """What an idle device draws is not told by a shorter interval."""
 

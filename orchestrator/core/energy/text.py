@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from orchestrator.core.energy.cost import DAY_S, KWH_J, MILLION, CardPayback, ModelCost
+from orchestrator.core.bench.text import table
+from orchestrator.core.energy.cost import MILLION, CardPayback, ModelCost
 from orchestrator.core.energy.prices import CostConfig
+from orchestrator.core.quantities import DAY_S, HOUR_S, energy_text
 
 HEADINGS = ("per million tokens", "prompt", "cached", "output", "these requests")
-HOUR_S = 3600.0
 MAX_DECIMALS = 8
 """Of money: a hundred-millionth is nothing to anybody."""
 
@@ -72,20 +73,20 @@ def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
 def _model_lines(cost: ModelCost, config: CostConfig) -> list[str]:
     compared = cost.energy.requests
     if compared:
-        lines = [f"{cost.profile}: {compared} of {_requests(cost.requests)}", *_table(_rows(cost, config))]
+        figures = (f"  {line}" for line in table(_rows(cost, config)))
+        lines = [f"{cost.profile}: {compared} of {_requests(cost.requests)}", *figures]
     elif cost.requests and not cost.untold_requests:
         lines = [f"{cost.profile}: {_requests(cost.requests)}, the energy of none of them is known"]
     else:
         lines = [f"{cost.profile}: {_requests(cost.requests)}"]
 
     if cost.untold_requests:
-        untold = f"{_energy(cost.untold_j)} of {_requests(cost.untold_requests)} of which the engine told nothing"
+        untold = f"{energy_text(cost.untold_j)} of {_requests(cost.untold_requests)} of which the engine told nothing"
         lines.append(f"  not compared: {untold}{_price(cost.untold_cost, config)}")
 
     if cost.idle_s:
-        lines.append(
-            f"  idle: {_energy(cost.idle_j)} in {_time(cost.idle_s)} without a request{_price(cost.idle_cost, config)}"
-        )
+        idle = f"{energy_text(cost.idle_j)} in {_time(cost.idle_s)} without a request"
+        lines.append(f"  idle: {idle}{_price(cost.idle_cost, config)}")
         if cost.idle_unknown_s >= 1:
             lines[-1] += f"; of {_time(cost.idle_unknown_s)} more it is unknown"
 
@@ -102,7 +103,8 @@ def _rows(cost: ModelCost, config: CostConfig) -> list[tuple[str, ...]]:
     """Return the table of the requests that are compared."""
     energy = cost.energy
     prompt, output = _rate(energy.prompt_j, energy.prompt_tokens), _rate(energy.output_j, energy.output_tokens)
-    rows: list[tuple[str, ...]] = [HEADINGS, ("energy", prompt, "", output, _energy(energy.prompt_j + energy.output_j))]
+    whole = energy_text(energy.prompt_j + energy.output_j)
+    rows: list[tuple[str, ...]] = [HEADINGS, ("energy", prompt, "", output, whole)]
     if cost.busy_cost is not None:
         prompt, output = _amount(cost.prompt_per_million), _amount(cost.output_per_million)
         cached = "0" if energy.cached_tokens else ""
@@ -114,16 +116,6 @@ def _rows(cost: ModelCost, config: CostConfig) -> list[tuple[str, ...]]:
 
     tokens = (energy.prompt_tokens, energy.cached_tokens, energy.output_tokens)
     return [*rows, ("tokens", *(f"{count:,}" for count in tokens), "")]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = []
-    for name, *figures in rows:
-        cells = (cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True))
-        lines.append("  ".join(("", name.ljust(widths[0]), *cells)).rstrip())
-
-    return lines
 
 
 def _saved_a_day(payback: CardPayback, config: CostConfig) -> str:
@@ -140,12 +132,7 @@ def _requests(count: int) -> str:
 
 
 def _rate(joules: float, tokens: int) -> str:
-    return _energy(joules / tokens * MILLION) if tokens else "-"
-
-
-def _energy(joules: float) -> str:
-    kwh = joules / KWH_J
-    return f"{kwh:.3g} kWh" if kwh >= 1 else f"{kwh * 1000:.3g} Wh"
+    return energy_text(joules / tokens * MILLION) if tokens else "-"
 
 
 def _money(value: float, config: CostConfig) -> str:

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.engine_log.events import BufferKind
-
-MIB = 1 << 20
+from orchestrator.core.quantities import MIB
 
 _HOST = re.compile(r"CPU|\w+_Host|BLAS|AMX|Host")
 _SUFFIX = re.compile(r"(?:_Mapped|_Private|_REPACK)$|\[.*\]$")

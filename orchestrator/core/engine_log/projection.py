@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.engine_log.loaded_memory import MIB, place_of
+from orchestrator.core.engine_log.loaded_memory import place_of
+from orchestrator.core.quantities import MIB
 
 PROJECTED = (
     b"projected to use",

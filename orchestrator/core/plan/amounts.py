@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-MIB = 1 << 20
+from orchestrator.core.quantities import MIB
 
 AmountKind = Literal["exact", "computed", "interval", "learned", "unknown"]
 """`exact`: follows from the header to the byte. `computed`: a formula that was checked against the engine, true to some

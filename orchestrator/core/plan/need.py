@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, exact, total, unknown
+from orchestrator.core.plan.amounts import NOTHING, Amount, exact, total, unknown
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory import upstream
 from orchestrator.core.plan.memory.caches import (
@@ -22,6 +22,7 @@ from orchestrator.core.plan.memory.fork import fork_compute
 from orchestrator.core.plan.memory.placement import HOST, Placement, place
 from orchestrator.core.plan.memory.weights import layers_by_device, weights_by_device
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.quantities import MIB
 
 Component = Literal[
     "weights", "kv", "state", "draft_weights", "draft_kv", "projector", "compute", "draft_compute", "output",

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, exact, total
+from orchestrator.core.plan.amounts import NOTHING, Amount, exact, total
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import COLD_GROWTH_MIB, COLD_OVERHEAD_MIB, Component, Need, PlanBuild, need_of
 from orchestrator.core.plan.prices import Price, prices
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.solve import NeedOf, largest_context, needs, smallest_n_cpu_moe
 from orchestrator.core.plan.verdict import FILLED_LATER, Judgement, judge
+from orchestrator.core.quantities import MIB
 
 PROJECTOR_COMPUTE_MIB = 512
 """Most that buffers of a projector took in reports; no rule of ours covers them."""

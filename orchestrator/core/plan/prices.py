@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import quantised
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Need, PlanBuild
 from orchestrator.core.plan.shape import MTP_DRAFT_MAX, PlanShape
 from orchestrator.core.plan.solve import NeedOf, needs
+from orchestrator.core.quantities import MIB
 
 _SLOTS = 4
 _LARGE_UBATCH = 2048

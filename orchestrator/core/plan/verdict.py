@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, Amount, total
+from orchestrator.core.plan.amounts import Amount, total
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.caches import quantised
 from orchestrator.core.plan.need import Component, Need, PlanBuild
@@ -20,6 +20,7 @@ from orchestrator.core.plan.solve import (
     smallest_n_cpu_moe,
 )
 from orchestrator.core.plan.spread import spread, spread_experts
+from orchestrator.core.quantities import MIB
 
 Verdict = Literal["fits", "fits_with_offload", "does_not_fit", "unclear"]
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.fleet.admission import Amounts, MemoryLook
 from orchestrator.core.fleet.ladder import first_rung
-from orchestrator.core.plan.amounts import MIB, Amount, total
+from orchestrator.core.plan.amounts import Amount, total
 from orchestrator.core.plan.verdict import FILLED_LATER
 from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.quantities import MIB
 from orchestrator.core.residency.placement import DEFAULT_MARGIN_MIB, DEVICE_OVERHEAD_MIB, HOST_OVERHEAD_MIB
 from orchestrator.core.residency.places import HOST_PLACE, is_remote
 from orchestrator.core.starts.start import StartPlan

@@ -8,10 +8,10 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
 from typing import Literal, NamedTuple
 
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.plan import Plan
 from orchestrator.core.profile.profile import SCHEMA_VERSION
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.quantities import MIB
 from orchestrator.core.terminal import quote_text
 
 Use = Literal["chat", "agent", "several"]

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from orchestrator.core.quantities import GB
 from orchestrator.core.setup.doctor import CheckResult
 from orchestrator.core.setup.memory_modules import MemoryModule, channels_of, peak_gb_s
 
-GB = 1e9
 WINDOW_S = 0.1
 LOW_SHARE = 0.5
 """Enough threads that read in order reach 60 to 90 % of what the modules give; below this something is amiss."""

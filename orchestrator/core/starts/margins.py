@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount
+from orchestrator.core.plan.amounts import NOTHING, Amount
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import COLD_GROWTH_MIB, Component
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.readback import MeasuredStart
 from orchestrator.core.starts.start import StartPlan
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount
+from orchestrator.core.plan.amounts import NOTHING, Amount
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Component, Need
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.solve import NeedOf
+from orchestrator.core.quantities import MIB
 
 TOLERANCE_MIB = 16
 TOLERANCE_SHARE = 0.02

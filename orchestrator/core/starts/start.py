@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core.dialect.capabilities import Kind
-from orchestrator.core.plan.amounts import MIB, NOTHING, Amount, total
+from orchestrator.core.plan.amounts import NOTHING, Amount, total
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.need import COMPONENTS, Component, Need, PlanBuild
 from orchestrator.core.plan.shape import ALL, PlanShape, shape_of
 from orchestrator.core.plan.solve import NeedOf, needs
 from orchestrator.core.plan.verdict import FILLED_LATER
 from orchestrator.core.profile.profile import EngineProfile
+from orchestrator.core.quantities import MIB
 
 _PLACING = ("memory.tensor_overrides", "memory.tensor_split")
 _UNPLANNED_SPLITS = ("row", "tensor", "attn", "graph")

@@ -13,7 +13,8 @@ from orchestrator.core.fleet.fleet_states import Fleet
 from orchestrator.core.fleet.lifecycle_states import State, Stopped, Target, describe, instance_of
 from orchestrator.core.fleet.resident_states import Resident, target_of
 from orchestrator.core.fleet.state_summary import StateName, failure_of, name_of, pid_of, progress_of
-from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.amounts import Amount
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.readback import MemoryRow
 from orchestrator.daemon.control.clock import Clock
 from orchestrator.daemon.fleet.engine_run import EngineRuns

@@ -9,8 +9,9 @@ from functools import partial
 import anyio.to_thread
 
 from orchestrator.core.engine_log.activity import EngineActivity
-from orchestrator.core.engine_log.loaded_memory import HOST, MIB
+from orchestrator.core.engine_log.loaded_memory import HOST
 from orchestrator.core.errors import OrchError
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.readback import memory_rows
 from orchestrator.daemon.fleet.device_memory import DeviceMemory
 from orchestrator.daemon.fleet.engine_run import EngineRun

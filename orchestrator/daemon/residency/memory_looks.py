@@ -21,7 +21,7 @@ from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.process.tree import ProcessTree
 from orchestrator.core.fleet.admission import MemoryLook
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.plan.amounts import MIB
+from orchestrator.core.quantities import MIB
 from orchestrator.core.residency.memory_ledger import (
     DeviceSpace,
     Holding,

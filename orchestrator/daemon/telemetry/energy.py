@@ -13,13 +13,13 @@ from orchestrator.adapters.hardware.cpu_energy import PackageEnergy
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.core.energy.intervals import EnergySample
 from orchestrator.core.energy.sharing import (
-    HOUR_S,
     IdleRecord,
     ModelEnergy,
     Pair,
     RequestAtWork,
     share_out,
 )
+from orchestrator.core.quantities import HOUR_S
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.residency.shares import device_shares
 from orchestrator.daemon.telemetry.totals import MAX_PAIRS, OTHER

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from orchestrator.adapters.paths import Paths
 from orchestrator.core.dialect.environment import child_environment
 from orchestrator.core.errors import OrchError
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom
 from orchestrator.core.plan.verdict import Verdict
+from orchestrator.core.quantities import MIB
 from orchestrator.core.setup.first_profile import Use
 from orchestrator.core.setup.found_models import FoundModel, rank
 from orchestrator.engines.ask import ask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.errors import UsageError
-from orchestrator.core.quantities import parse_memory, parse_tokens
+from orchestrator.core.quantities import KWH_J, energy_text, parse_memory, parse_tokens, shown_change
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,19 @@ def test_tokens_are_read_as_people_write_them(text: str, tokens: int) -> None:
 def test_other_tokens_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no number of tokens"):
         parse_tokens(text, "--context")
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"),
+    [
+        (0.0, "0 J"), (0.04, "0.04 J"), (512.34, "512 J"), (3599.0, "3,599 J"), (36_000.0, "10 Wh"),
+        (0.9999 * KWH_J, "1,000 Wh"), (1.234 * KWH_J, "1.23 kWh"), (4321 * KWH_J, "4,321 kWh"),
+    ],
+)  # fmt: skip
+def test_energy_has_three_figures_that_matter(joules: float, text: str) -> None:
+    assert energy_text(joules) == text
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(1.125, "+12.5 %"), (0.9, "-10.0 %"), (11.0, "over +900 %")])
+def test_a_ratio_is_shown_as_a_change(ratio: float, text: str) -> None:
+    assert shown_change(ratio) == text

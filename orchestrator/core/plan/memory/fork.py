@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.plan.amounts import MIB, Amount, AmountKind
+from orchestrator.core.plan.amounts import Amount, AmountKind
 from orchestrator.core.plan.geometry import Geometry
 from orchestrator.core.plan.memory.architectures import MEASURED_FORK
 from orchestrator.core.plan.memory.caches import Cells
@@ -10,6 +10,7 @@ from orchestrator.core.plan.memory.placement import HOST, Placement
 from orchestrator.core.plan.memory.stages import stages_of
 from orchestrator.core.plan.memory.upstream import ComputeBuffers
 from orchestrator.core.plan.shape import PlanShape
+from orchestrator.core.quantities import MIB
 
 _LUCK = 20 * MIB
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.core.plan.amounts import MIB, Amount
+from orchestrator.core.plan.amounts import Amount
 from orchestrator.core.plan.need import COMPONENTS, Component
 from orchestrator.core.plan.plan import Plan
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.outlook import SpeedOutlook, rate_text
 from orchestrator.core.plan.verdict import FILLED_LATER
+from orchestrator.core.quantities import MIB
 
 NAMES: Mapping[Component, str] = {
     "weights": "weights",

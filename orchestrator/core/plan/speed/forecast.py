@@ -22,8 +22,7 @@ from orchestrator.core.plan.memory.caches import row_bytes
 from orchestrator.core.plan.memory.placement import HOST, place
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.bounds import MeasuredSum, interval
-
-GB = 1e9
+from orchestrator.core.quantities import GB
 
 ALIKE = 0.1
 """Least half-width of what was measured with the same tensor types and architecture, as a share."""

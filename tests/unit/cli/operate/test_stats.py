@@ -115,7 +115,7 @@ def test_energy_is_told_to_a_person_and_beside_the_rows_of_a_pipe(
     store.close()
     assert cli.main(["stats"]) == 0
     told = capsys.readouterr()
-    assert told.err.startswith("energy 2.00 Wh (1 of 4 requests)")
+    assert told.err.startswith("energy 2 Wh (1 of 4 requests)")
     assert [line.split()[0] for line in told.out.splitlines()] == ["upstream", "ik-fork", "total"]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert out(capsys).splitlines()[-1].startswith("energy 2.00 Wh")
+    assert out(capsys).splitlines()[-1].startswith("energy 2 Wh")

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.plan.amounts import MIB, NOTHING, OPEN, Amount, exact, total, unknown
+from orchestrator.core.plan.amounts import NOTHING, OPEN, Amount, exact, total, unknown
 from orchestrator.core.plan.geometry import GeometryError, geometry_of
 from orchestrator.core.plan.need import BESIDE_THE_ENGINE, Need, PlanBuild, need_of
 from orchestrator.core.plan.prices import prices
 from orchestrator.core.plan.shape import ALL, PlanShape, shape_of
 from orchestrator.core.plan.solve import fits, largest_context, most_gpu_layers, smallest_n_cpu_moe
 from orchestrator.core.plan.verdict import impossible, judge
+from orchestrator.core.quantities import MIB
 from tests.true_geometry import TrueHeader, TrueTensor, header
 
 UPSTREAM, FORK = PlanBuild("upstream", 11434), PlanBuild("ik")

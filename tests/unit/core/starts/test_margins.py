@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.margins import MarginOffset, counts_state_twice, margin_offset, moved_margin, own_estimate
 from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart
 from orchestrator.core.starts.start import plan_start

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.need import Need, PlanBuild
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.solve import needs
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.readback import (
     MeasuredDevice,
     MeasuredStart,

@@ -9,12 +9,12 @@ import pytest
 
 from orchestrator.adapters.config.profile_files import ProfileStore, shipped_directory
 from orchestrator.adapters.paths import find_paths
-from orchestrator.core.plan.amounts import MIB
 from orchestrator.core.plan.geometry import Geometry, geometry_of
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.verdict import judge
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.quantities import MIB
 from orchestrator.core.starts.start import engine_places, placed_mib, plan_start, refuse_start
 from tests import true_geometry
 

@@ -23,7 +23,7 @@ from orchestrator.adapters.process.child import Child, Exit
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.fleet.admission import MemoryLook
 from orchestrator.core.fleet.lifecycle_states import Target
-from orchestrator.core.plan.amounts import MIB
+from orchestrator.core.quantities import MIB
 from orchestrator.core.residency.memory_ledger import ProfileNeed
 from orchestrator.core.starts.readback import MeasuredDevice, MeasuredStart
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns

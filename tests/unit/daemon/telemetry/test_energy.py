@@ -12,8 +12,9 @@ import pytest
 from orchestrator.adapters.hardware.cpu_energy import PackageEnergy
 from orchestrator.adapters.hardware.gpu import GpuReading
 from orchestrator.core.energy.intervals import EnergySample
-from orchestrator.core.energy.sharing import HOUR_S, IdleRecord, Pair
+from orchestrator.core.energy.sharing import IdleRecord, Pair
 from orchestrator.core.measure.request_stats import RequestRecord
+from orchestrator.core.quantities import HOUR_S
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.residency import shares
 from orchestrator.daemon.telemetry import ledger as ledger_module

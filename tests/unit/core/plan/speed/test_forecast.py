@@ -9,7 +9,6 @@ import pytest
 from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.shape import PlanShape
 from orchestrator.core.plan.speed.forecast import (
-    GB,
     Ceilings,
     SpeedForecast,
     SpeedKey,
@@ -21,6 +20,7 @@ from orchestrator.core.plan.speed.forecast import (
     forecast_prompt,
     prompt_amounts,
 )
+from orchestrator.core.quantities import GB
 from tests.true_geometry import header
 
 A3B = geometry_of([header("qwen36-35b-a3b")])
