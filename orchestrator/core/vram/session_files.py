@@ -9,6 +9,7 @@ mutter's meta-udev.c.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 
 from orchestrator.core.vram.desktop_facts import Family, GraphicsCard, LoginSession
@@ -17,6 +18,9 @@ MARK = "# Written by `orch vram reclaim`; `orch vram reclaim --uninstall` remove
 PREFIX = "orch-"
 RULES = "/etc/udev/rules.d/61-orch-display.rules"
 MUTTER_TAG = "mutter-device-preferred-primary"
+
+_PLAIN_NAME = re.compile(r"[\w.:-]+")
+"""A desktop's name that needs no quotes in `Exec`, which login screens read in ways of their own."""
 
 _SOFTWARE = {"LIBGL_ALWAYS_SOFTWARE": "1", "GALLIUM_DRIVER": "llvmpipe"}
 _COMPOSITORS: dict[tuple[Family, bool], Mapping[str, str]] = {
@@ -71,7 +75,8 @@ def session_text(session: LoginSession, title: str, variables: Mapping[str, str]
     :param title: added to its name
     """
     fields = session.fields
-    desktop = fields.get("DesktopNames", "").strip(";").replace(";", ":")
+    names = (name.strip() for name in fields.get("DesktopNames", "").split(";"))
+    desktop = ":".join(name for name in names if _PLAIN_NAME.fullmatch(name))
     # As a variable, which is what login screens make of it: the key is none of the Desktop Entry Specification.
     named = {**variables, **({"XDG_CURRENT_DESKTOP": desktop} if desktop else {})}
     words = " ".join(f"{name}={value}" for name, value in named.items())
