@@ -92,6 +92,11 @@ class DesktopFacts:
     mesa_vendor_file: str = ""
 
     @property
+    def nothing_held(self) -> bool:
+        """Whether it is known that no program of the desktop holds device memory now."""
+        return self.held_mib is not None and not sum(self.held_mib.values())
+
+    @property
     def integrated(self) -> GraphicsCard | None:
         return next((each for each in self.cards if each.integrated), None)
 

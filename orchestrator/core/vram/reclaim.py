@@ -34,6 +34,9 @@ LEFT_MIB = 126
 _RELOAD = (Run(("udevadm", "control", "--reload")), Run(("udevadm", "trigger", "--subsystem-match=drm")))
 
 
+_NOTHING_HELD = "no program of a desktop holds device memory"
+
+
 @dataclass(frozen=True, slots=True)
 class ReclaimWay:
     """One way for this machine.
@@ -67,13 +70,17 @@ class ReclaimPlan:
 
 
 def reclaim_plan(facts: DesktopFacts) -> ReclaimPlan:
-    """Return the ways for this machine, the best first; none where there is nothing to get back."""
+    """Return the ways for this machine, the best first; none where there is nothing to get back.
+
+    A machine with login sessions keeps its ways while nothing is held: its desktop may draw on the CPU already, and
+    another one not.
+    """
     if not facts.discrete:
         why = "no graphics card" if not facts.cards else "no graphics card with memory of its own"
         return ReclaimPlan(f"{why}: there is nothing to get back", ())
 
-    if facts.held_mib is not None and not sum(facts.held_mib.values()):
-        return ReclaimPlan("no program of a desktop holds device memory: there is nothing to get back", ())
+    if facts.nothing_held and not facts.sessions:
+        return ReclaimPlan(f"{_NOTHING_HELD}: there is nothing to get back", ())
 
     ways = [*_integrated(facts), *_software(facts), _console(facts)]
     notes = [f"{each.name} ({each.path}): orch knows no way for it" for each in facts.sessions if each.family is None]
@@ -89,15 +96,22 @@ def reclaim_plan(facts: DesktopFacts) -> ReclaimPlan:
 def install_steps(facts: DesktopFacts, name: str | None) -> tuple[WayName, tuple[Step, ...]]:
     """Return the way that is installed, and its steps; none where all of it is there already.
 
-    :param name: of the way; None for the best that can be installed
+    :param name: of the way; None for the best that can be installed, where there is something to get back
     :raises UsageError: when the machine has no such way
     :raises OrchError: when a file is in the way that orch has not written
     """
     plan = reclaim_plan(facts)
     ways = [way for way in plan.ways if way.steps]
     way = next((each for each in ways if name is None or each.name == name), None)
+    known = ", ".join(each.name for each in ways) or "none"
+    if way is not None and name is None and facts.nothing_held:
+        raise UsageError(
+            plan.situation,
+            details=(f"ways that can be installed: {known}",),
+            hint=f"`orch vram reclaim --install {way.name}` installs one all the same",
+        )
+
     if way is None:
-        known = ", ".join(each.name for each in ways) or "none"
         raise UsageError(
             f"this machine has no way {f'`{name}`' if name else 'that can be installed'}",
             details=(plan.situation, f"ways that can be installed: {known}", *plan.notes),
@@ -146,6 +160,9 @@ def _situation(facts: DesktopFacts) -> str:
     if facts.held_mib is None:
         return "what the desktop holds is not known: no driver tells which process holds how much here"
 
+    if facts.nothing_held:
+        return f"{_NOTHING_HELD} now"
+
     each = ", ".join(f"{name} {mib}" for name, mib in sorted(facts.held_mib.items(), key=lambda item: -item[1]))
     return f"the desktop holds {sum(facts.held_mib.values())} MiB of device memory now: {each} MiB"
 
@@ -157,6 +174,9 @@ def _gain(facts: DesktopFacts, left_mib: int) -> str:
     """
     if facts.held_mib is None:
         return "not known here; published for one machine: from over 1024 MB to about 126 MB"
+
+    if facts.nothing_held:
+        return "nothing is held now"
 
     held = sum(facts.held_mib.values())
     measured = f"{held} MiB measured now"

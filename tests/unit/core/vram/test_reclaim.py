@@ -105,7 +105,10 @@ def test_without_an_integrated_gpu_the_session_drawn_by_the_cpu_is_the_best() ->
     [
         (DesktopFacts(), "no graphics card: there is nothing to get back"),
         (DesktopFacts(cards=(INTEL,)), "no graphics card with memory of its own: there is nothing to get back"),
-        (replace(DESKTOP, held_mib={}), "no program of a desktop holds device memory: there is nothing to get back"),
+        (
+            replace(DESKTOP, sessions=(), held_mib={}),
+            "no program of a desktop holds device memory: there is nothing to get back",
+        ),
     ],
 )
 def test_where_there_is_nothing_to_get_back_no_way_is_offered(facts: DesktopFacts, why: str) -> None:
@@ -113,6 +116,29 @@ def test_where_there_is_nothing_to_get_back_no_way_is_offered(facts: DesktopFact
     assert (plan.situation, plan.ways) == (why, ())
     with pytest.raises(UsageError, match="no way that can be installed"):
         install_steps(facts, None)
+
+
+def test_while_nothing_is_held_a_way_is_installed_where_it_is_named() -> None:
+    """As in a session that the CPU draws, on a machine that has another desktop as well."""
+    one = next(each for each in SESSIONS if each.name == "Sway")
+    written = files(install_steps(replace(DESKTOP, sessions=(one,)), "software")[1])
+    drawn_by_the_cpu = replace(DESKTOP, held_mib={"KWin": 0}, written=written)
+    plan = reclaim_plan(drawn_by_the_cpu)
+    assert plan.situation == "no program of a desktop holds device memory now"
+    assert {way.gain for way in plan.ways} == {"nothing is held now"}
+    assert len(files(install_steps(drawn_by_the_cpu, "software")[1])) == 3
+    with pytest.raises(UsageError, match="holds device memory now") as caught:
+        install_steps(drawn_by_the_cpu, None)
+
+    assert caught.value.details == ("ways that can be installed: integrated, software",)
+
+
+def test_a_name_of_a_desktop_that_a_command_line_would_divide_is_left_out() -> None:
+    text = SWAY + "DesktopNames=A B;sway;$(x);ubuntu:GNOME;\n"
+    facts = replace(DESKTOP, sessions=(LoginSession("/usr/share/wayland-sessions/sway.desktop", text),))
+    assert execs(install_steps(facts, "software")[1])["sway-software"].endswith(
+        " XDG_CURRENT_DESKTOP=sway:ubuntu:GNOME sway"
+    )
 
 
 def test_what_is_not_known_is_said_with_the_published_figure() -> None:
