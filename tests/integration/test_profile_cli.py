@@ -151,7 +151,8 @@ esac
 
 
 def test_a_new_profile_takes_its_model_from_where_the_user_stands(orch: Orch) -> None:
-    out, _ = orch("profile", "new", "mine", "--model", "m.gguf", "--extends", "qwen3.6-35b-a3b-12gb")
+    out, err = orch("profile", "new", "mine", "--model", "m.gguf", "--extends", "qwen3.6-35b-a3b-12gb")
+    assert f"warning: there is no file {orch.home / 'm.gguf'}" in err
     assert out == f"{orch.profiles / 'mine.toml'}\n"
     values = orch.json("profile", "show", "mine")["values"]
     assert isinstance(values, list)
@@ -169,6 +170,34 @@ def test_a_new_profile_of_a_file_that_no_plan_can_read_says_so_and_has_no_number
         .read_text()
         .endswith("[memory]\n# the engine leaves in host memory what the device has no room for\nfit = true\n")
     )
+
+
+@pytest.mark.parametrize("more", [(), ("--extends", "qwen3.6-35b-a3b-12gb")])
+def test_a_new_profile_of_something_else_than_a_model_is_refused_with_what_was_found(
+    orch: Orch, more: tuple[str, ...]
+) -> None:
+    (orch.home / "directory.gguf").mkdir()
+    (orch.home / "empty.gguf").touch()
+    (orch.home / "page.gguf").write_text("<html>")
+    for name, found in (
+        ("directory", "a directory"),
+        ("empty", "an empty file"),
+        ("page", "a file that begins with b'<htm'"),
+    ):
+        out, err = orch("profile", "new", "mine", "--model", f"{name}.gguf", *more, code=2)
+        assert (out, err) == (
+            "",
+            f"error: {orch.home / name}.gguf is no model\n  expected a GGUF file, found {found}\n",
+        )
+
+    assert list(orch.profiles.iterdir()) == []
+
+
+def test_a_name_that_is_taken_is_told_before_anything_of_the_model(orch: Orch) -> None:
+    (orch.home / "m.gguf").write_bytes(b"GGUF")
+    for model in ("m.gguf", "nope.gguf", "."):
+        _, err = orch("profile", "new", "demo", "--model", model, code=2)
+        assert err.startswith("error: there is a profile `demo` already")
 
 
 def test_the_schema_is_printed_as_json(orch: Orch) -> None:

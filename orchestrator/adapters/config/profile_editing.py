@@ -93,8 +93,8 @@ def draft_values(
     return Draft(path, text, edited, changes, source.path if source.shipped else None)
 
 
-def create_profile(store: ProfileStore, name: str, text: str) -> str:
-    """Write a new profile into the user's directory, and return its path.
+def new_profile_path(store: ProfileStore, name: str) -> str:
+    """Return where a new profile is to be written.
 
     :raises UsageError: when the name is taken or not allowed
     """
@@ -112,6 +112,15 @@ def create_profile(store: ProfileStore, name: str, text: str) -> str:
     if os.path.lexists(path):  # a dangling link: a name that is listed nowhere, and leads somewhere else
         raise UsageError(f"{path} exists already")
 
+    return path
+
+
+def create_profile(store: ProfileStore, name: str, text: str) -> str:
+    """Write a new profile into the user's directory, and return its path.
+
+    :raises UsageError: when the name is taken or not allowed
+    """
+    path = new_profile_path(store, name)
     store.resolve(path, text)
     write_text(path, text)
     return path

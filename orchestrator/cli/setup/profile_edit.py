@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
 
 
+_MAGIC = b"GGUF"
+_OWN_MODELS = "orch:"
+"""What the names of models begin with that orch brings itself."""
+
+
 def add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile", metavar="NAME_OR_FILE")
     parser.add_argument("pairs", nargs="*", metavar="KEY=VALUE", help="e.g. memory.fit_margin=1792 or kv.k=q8_0")
@@ -68,17 +73,21 @@ def set_keys(args: argparse.Namespace) -> int:
 
 
 def new(args: argparse.Namespace) -> int:
-    from orchestrator.adapters.config.profile_editing import create_profile
+    from orchestrator.adapters.config.profile_editing import create_profile, new_profile_path
     from orchestrator.adapters.config.profile_files import ProfileStore
     from orchestrator.adapters.paths import find_paths
-    from orchestrator.core.profile.profile import is_name
 
     paths = find_paths()
     store = ProfileStore(paths)
+    new_profile_path(store, args.name)  # a name that is refused is told before anything of the model
     model = _model_path(args.model)
-    numbers = not args.extends and is_name(args.name) and os.path.isfile(os.path.expanduser(model))
-    text = _planned_text(paths, store, args.name, model) if numbers else None
+    file = None if model.startswith(_OWN_MODELS) else os.path.expanduser(model)
+    is_there = file is not None and _is_gguf_there(file)
+    text = _planned_text(paths, store, args.name, model) if is_there and not args.extends else None
     path = create_profile(store, args.name, text or _bare_text(store, model, args.extends))
+    if file is not None and not is_there:
+        diagnostics.warn(f"there is no file {file}: the profile cannot be started before it is there")
+
     if args.json:
         output.json_data({"version": 1, "name": args.name, "file": path})
     else:
@@ -87,6 +96,30 @@ def new(args: argparse.Namespace) -> int:
         diagnostics.note(f"change it with `orch profile set {args.name} KEY=VALUE`, or in an editor{more}")
 
     return exit_codes.OK
+
+
+def _is_gguf_there(path: str) -> bool:
+    """Return whether there is a model's file at a path, as far as its first bytes tell.
+
+    :raises UsageError: when something else is there
+    """
+    if not os.path.exists(path):
+        return False
+
+    found = "a directory" if os.path.isdir(path) else "" if os.path.isfile(path) else "no regular file"
+    if not found:
+        try:
+            with open(path, "rb") as file:
+                magic = file.read(len(_MAGIC))
+        except OSError:
+            return True  # another user may read it, such as the service's; why there is no plan is told then
+
+        found = "" if magic == _MAGIC else f"a file that begins with {magic!r}" if magic else "an empty file"
+
+    if found:
+        raise UsageError(f"{path} is no model", details=(f"expected a GGUF file, found {found}",))
+
+    return True
 
 
 def _planned_text(paths: Paths, store: ProfileStore, name: str, model: str) -> str | None:
@@ -140,7 +173,7 @@ def _model_path(text: str) -> str:
     :raises UsageError: of a repository whose model was not pulled, or not all of it
     """
     if not text.startswith("hf:"):
-        return text if text.startswith(("~", "orch:")) else os.path.abspath(text)
+        return text if text.startswith(("~", _OWN_MODELS)) else os.path.abspath(text)
 
     from orchestrator.adapters.paths import find_paths
     from orchestrator.engines.models.stored import find_model, list_models
