@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-MIB = 1 << 20
+from orchestrator.core.quantities import MIB
+
 WINDOW_S = 10.0
 PART = 0.1
 LEAST_BYTES, MOST_BYTES = 8 * MIB, 256 * MIB

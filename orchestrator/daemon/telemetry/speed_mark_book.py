@@ -25,7 +25,9 @@ from orchestrator.core.course.marks import Circumstances, MachineNames, SpeedMar
 from orchestrator.core.course.text import accept_hint, decline_text
 from orchestrator.core.errors import OrchError
 from orchestrator.core.health.slowdown import StepSample
+from orchestrator.core.identities import ModelIdentity, device_name
 from orchestrator.core.profile.profile import engine_of
+from orchestrator.core.quantities import DAY_S
 from orchestrator.daemon.fleet.engine_run import EngineRun
 from orchestrator.daemon.telemetry.pace import IDLE_S
 
@@ -33,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 KEPT_ANSWERS = 256
 """Of one start and day, the newest."""
-
-DAY_S = 86400.0
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class SpeedMarkBook:
 
     def _circumstances(self, run: EngineRun) -> Circumstances:
         launch = run.launch
-        model, size, _ = launch.margin_key.model.rsplit(":", 2)
-        devices = tuple(each.rpartition(":")[0] for each in launch.margin_key.devices)
+        model = ModelIdentity.parse(launch.margin_key.model)
+        devices = tuple(map(device_name, launch.margin_key.devices))
         machine = replace(self._machine, devices=devices)
-        return circumstances_of(launch.margin_key.build, model, int(size), launch.rendered.argv, machine)
+        return circumstances_of(launch.margin_key.build, model.name, model.size_bytes, launch.rendered.argv, machine)

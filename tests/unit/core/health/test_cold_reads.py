@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.health.cold_reads import MIB, ColdReads, News, ProcessReads, add_look, add_residency, cold_text
+from orchestrator.core.health.cold_reads import ColdReads, News, ProcessReads, add_look, add_residency, cold_text
+from orchestrator.core.quantities import MIB
 
 BEGUN = ColdReads(1000 * MIB)
 
