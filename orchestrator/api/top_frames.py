@@ -50,7 +50,8 @@ class GpuFigures(TypedDict):
 class HostFigures(TypedDict):
     """`pressure_some` and `pressure_full` are the kernel's 10 s averages of memory stalls (PSI), 0 to 1.
 
-    `model_resident_mib` is how much of the model's file lies in the page cache, of `model_mib`.
+    `model_mib` is what the engine reads of the model's files from host memory, as `page_cache` of the status, and
+    `model_resident_mib` how much of that lies in the page cache; both are None where the model is not mapped.
     """
 
     memory_total_mib: int

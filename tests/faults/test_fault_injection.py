@@ -57,8 +57,8 @@ def patch(point):
 from orchestrator.daemon.process import daemon, desired_target, heartbeat, main
 from orchestrator.daemon.fleet import model_list
 from orchestrator.daemon.telemetry import cold_read_watch, telemetry
-cold_read_watch.LOOK_S = cold_read_watch.IDLE_S = 0.1
-daemon.REAP_EVERY_S = telemetry.CACHE_S = telemetry.SECOND_S = 0.1
+cold_read_watch.LOOK_S = cold_read_watch.IDLE_S = cold_read_watch.CACHE_S = 0.1
+daemon.REAP_EVERY_S = telemetry.SECOND_S = 0.1
 heartbeat.AGAIN_S = heartbeat.MOST_AGAIN_S = 0.05
 desired_target.SAVE_AGAIN_S = 0.1
 model_list.LOOK_FOR_PROFILES_S = 0.2
@@ -71,9 +71,9 @@ D = "orchestrator.daemon."
 REGULAR = (
     f"{D}process.daemon:reap_adopted",
     f"{D}telemetry.telemetry:read_host",
-    f"{D}telemetry.telemetry:residency",
     f"{D}telemetry.slowdown_watch:look_at_cpu",
     f"{D}telemetry.cold_read_watch:process_reads",
+    f"{D}telemetry.cold_read_watch:residency_of",
     f"{D}fleet.engine_run:EngineRun.stopped",
     f"{D}fleet.model_list:ModelList._stamps",
     "orchestrator.adapters.engine_probe:EngineProbe.health",

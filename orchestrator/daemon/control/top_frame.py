@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, cast
 
 import anyio.to_thread
 
-from orchestrator.adapters.hardware.page_cache import Residency
 from orchestrator.api.top_frames import (
     GpuFigures,
     HostFigures,
@@ -18,7 +17,7 @@ from orchestrator.api.top_frames import (
     SlotFigures,
     TopFrame,
 )
-from orchestrator.api.types import InstanceStatus
+from orchestrator.api.types import InstanceStatus, PageCacheStatus
 from orchestrator.core.fleet.ladder import first_rung
 from orchestrator.core.fleet.lifecycle_states import State, instance_of
 from orchestrator.core.fleet.state_summary import start_record_of
@@ -50,6 +49,7 @@ class TopFrames:
     """Answers `GET /v1/frame`.
 
     :param underway: the requests that wait or run, in the order in which they came
+    :param page_cache: how much of an instance's model is in the page cache; may take a second
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class TopFrames:
         underway: Callable[[], Sequence[Underway]],
         telemetry: Telemetry,
         event_log: EventLog,
+        page_cache: Callable[[str | None], Awaitable[PageCacheStatus | None]],
     ) -> None:
         self._owner = owner
         self._runs = runs
@@ -69,6 +70,7 @@ class TopFrames:
         self._underway = underway
         self._telemetry = telemetry
         self._event_log = event_log
+        self._page_cache = page_cache
         self._stale: list[str] = []
         self._stale_at = float("-inf")
 
@@ -79,6 +81,7 @@ class TopFrames:
             self._stale = list(await self._status.stale())
             self._stale_at = monotonic()
 
+        cached = await self._page_cache(instance_of(self._owner.fleet.state))
         look, work = self._telemetry.look, self._telemetry.work
         status = self._status.status()
         status["stale"] = self._stale
@@ -94,7 +97,7 @@ class TopFrames:
             rates=_rates(work.measured, status["speed"]["draft_acceptance"]),
             gpus=with_shares(gpu_figures(look), device_shares(self._runs, look.gpus), status["instances"]),
             gpus_stale_s=rounded(look.gpus_age_s + monotonic() - look.taken_s) if look.gpus_age_s is not None else None,
-            host=host_figures(look, self._telemetry.model),
+            host=host_figures(look, cached),
             slots=[_slot(each) for each in work.slots],
             requests=self._requests(self._underway(), requests),
             attempts=status["attempts"],
@@ -147,7 +150,7 @@ def _rates(measured: Measured, pooled_acceptance: float | None) -> Rates:
     )
 
 
-def host_figures(look: DeviceSnapshot, model: Residency | None) -> HostFigures:
+def host_figures(look: DeviceSnapshot, cached: PageCacheStatus | None) -> HostFigures:
     host = look.host
     return HostFigures(
         memory_total_mib=host.memory_total_mib if host else 0,
@@ -155,8 +158,8 @@ def host_figures(look: DeviceSnapshot, model: Residency | None) -> HostFigures:
         swap_used_mib=host.swap_used_mib if host else 0,
         pressure_some=host.pressure_some if host else None,
         pressure_full=host.pressure_full if host else None,
-        model_mib=model.total_mib if model else None,
-        model_resident_mib=model.resident_mib if model else None,
+        model_mib=cached["part_mib"] if cached else None,
+        model_resident_mib=cached["resident_mib"] if cached else None,
         engine_rss_mib=look.rss_mib,
     )
 

@@ -205,7 +205,7 @@ class Daemon:
         ledger.subscribe(drafts.finished)
         core.start("draft watch", drafts.run)
         telemetry = Telemetry(
-            self._paths, owner, runs, dispatcher, self._gpus, memory, self._energy, dispatcher.underway, self._keep
+            owner, runs, dispatcher, self._gpus, memory, self._energy, dispatcher.underway, self._keep
         )
         ledger.subscribe(telemetry.finished)
         core.start("telemetry", telemetry.run)
@@ -245,7 +245,9 @@ class Daemon:
             worth=partial(worth_of, self._paths, self._gpus),
         )  # fmt: skip
         dispatcher.progress = lambda: progress_of(dispatcher.underway(), *telemetry.works)
-        frames = TopFrames(owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log)
+        frames = TopFrames(
+            owner, runs, status, ledger, dispatcher.underway, telemetry, self._event_log, cold_reads.page_cache
+        )
         loading = LoadingActions(owner, router, models, self._preparer, switcher)
         allowed = config.gateway.switch_on_request
         gateway = Gateway(

@@ -75,10 +75,6 @@ class Pace:
         with anyio.move_on_after(max(until - monotonic(), 0.0)):
             await self._woken.wait()
 
-    async def until_watched(self) -> None:
-        while not self.watched:
-            await self._woken.wait()
-
     def _wake(self) -> None:
         self._woken.set()
         self._woken = anyio.Event()

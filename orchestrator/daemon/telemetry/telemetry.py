@@ -1,8 +1,7 @@
 """Samples what the devices and the host do: for the dashboard, its plots and the history.
 
-Loops of their own for the devices and the host, for the engine (`engine_samples.py`) and for the model's page cache, so
-that none waits for another; each has one question under way at most. A driver that hangs or a disk that does not answer
-leaves the last figures.
+Loops of their own for the devices and the host, and for the engine (`engine_samples.py`), so that none waits for
+another; each has one question under way at most. A driver that hangs leaves the last figures.
 """
 
 from __future__ import annotations
@@ -16,12 +15,9 @@ from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 import anyio
 import anyio.to_thread
 
-from orchestrator.adapters.gguf.splits import split_paths
 from orchestrator.adapters.hardware.cpu_energy import CpuEnergy
 from orchestrator.adapters.hardware.gpu import GpuProvider, GpuReading
 from orchestrator.adapters.hardware.host import HostReading, read_host, rss_mib
-from orchestrator.adapters.hardware.page_cache import Residency, residency
-from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.process.linux import stat_of
 from orchestrator.adapters.process.tree import ProcessTree
 from orchestrator.api.top_frames import Point
@@ -34,7 +30,6 @@ from orchestrator.daemon.fleet.serving_runs import serving_runs
 from orchestrator.daemon.telemetry.energy import EnergyBook, EnergyLook, device_samples, loaded_on
 from orchestrator.daemon.telemetry.engine_samples import EngineSamples, Work
 from orchestrator.daemon.telemetry.pace import IDLE_S, SECOND_S, Pace
-from orchestrator.engines.model_file import model_file
 from orchestrator.gateway.contract import Finished, Traffic, Underway
 
 _log = logging.getLogger(__name__)
@@ -42,7 +37,6 @@ _log = logging.getLogger(__name__)
 TREE_S = 10.0
 """How often the engines' descendants are searched for; that looks at every process of the machine."""
 
-CACHE_S = 30.0
 FRESH_S = 1.0
 """A reading that is older is the last one of a driver that does not answer: it says nothing about the time since."""
 
@@ -77,7 +71,7 @@ class DeviceSnapshot:
 
 
 class Telemetry:
-    """Samples devices, host, engine and page cache.
+    """Samples devices, host and engine.
 
     :param energy: shares out what the devices used from one sample to the next
     :param underway: the requests that wait or run
@@ -86,7 +80,6 @@ class Telemetry:
 
     def __init__(
         self,
-        paths: Paths,
         owner: Owner,
         runs: EngineRuns,
         traffic: Traffic,
@@ -96,7 +89,6 @@ class Telemetry:
         underway: Callable[[], Sequence[Underway]],
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
-        self._paths = paths
         self._runs = runs
         self._gpus = gpus
         self._memory = memory
@@ -114,7 +106,6 @@ class Telemetry:
         self._failing = False
         self._points: deque[Point] = deque(maxlen=KEPT_POINTS)
         self.look = DeviceSnapshot()
-        self.model: Residency | None = None
 
     @property
     def work(self) -> Work:
@@ -160,12 +151,11 @@ class Telemetry:
                 await self._engine.since(began)
 
     async def run(self) -> None:
-        """Sample devices, host, engine and page cache, for ever."""
+        """Sample devices, host and engine, for ever."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._pace.run)
             tasks.start_soon(self._sample_devices)
             tasks.start_soon(self._engine.run)
-            tasks.start_soon(self._sample_cache)
 
     # The devices and the host.
 
@@ -247,26 +237,6 @@ class Telemetry:
             self._searched_at = monotonic()
 
         return frozenset(pid for family in self._families.values() for pid in family)
-
-    # The page cache.
-
-    async def _sample_cache(self) -> None:
-        """Sample how much of the model lies in the page cache, while somebody looks."""
-        asked: tuple[str | None, float] = (None, float("-inf"))
-        while True:
-            await self._pace.until_watched()
-            instance, last = asked
-            serving = self._engine.serving
-            run = self._runs.get(serving) if serving is not None else None
-            if run is None:
-                self.model = None
-            elif serving != instance or monotonic() - last > CACHE_S:
-                paths = split_paths(model_file(self._paths, run.launch.profile.model).path)
-                # A file on a disk that does not answer keeps the thread, but not the daemon from its end.
-                self.model = await anyio.to_thread.run_sync(residency, paths, abandon_on_cancel=True)
-                asked = (serving, monotonic())
-
-            await self._pace.rest(monotonic() + SECOND_S)
 
 
 def rounded(value: float | None) -> float | None:

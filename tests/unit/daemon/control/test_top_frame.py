@@ -7,16 +7,17 @@ from typing import cast
 import pytest
 
 from orchestrator.api.top_frames import GpuFigures, RequestRow
-from orchestrator.api.types import InstanceStatus
+from orchestrator.api.types import InstanceStatus, PageCacheStatus
 from orchestrator.core.fleet.ladder import Rung
 from orchestrator.core.fleet.lifecycle_states import Attempt, Ready, StartRecord, Stopped, Target
 from orchestrator.core.measure.slots import Slot
 from orchestrator.core.profile.profile import EngineProfile, Recovery
 from orchestrator.core.profile.settings import Value
 from orchestrator.daemon.control.clock import Clock
-from orchestrator.daemon.control.top_frame import margin_origin, row_of, underway_row, with_shares
+from orchestrator.daemon.control.top_frame import host_figures, margin_origin, row_of, underway_row, with_shares
 from orchestrator.daemon.telemetry.engine_samples import Work
 from orchestrator.daemon.telemetry.request_slots import slots_of
+from orchestrator.daemon.telemetry.telemetry import DeviceSnapshot
 from orchestrator.gateway.contract import Finished, Underway
 
 TARGET = Target("m", "upstream")
@@ -54,6 +55,14 @@ def test_how_a_margin_was_found(tried: tuple[int | None, ...], written: int | No
 def test_nothing_runs_and_nothing_has_a_margin() -> None:
     assert margin_origin(Stopped(), None) is None
     assert margin_origin(Stopped(start_record(1664)), None) is None
+
+
+def test_the_host_s_figures_are_those_of_the_status() -> None:
+    cached = PageCacheStatus(part_mib=900, resident_mib=800, experts_mib=0, experts_resident_mib=0, where="")
+    shown = host_figures(DeviceSnapshot(), cached)
+    assert (shown["model_mib"], shown["model_resident_mib"]) == (900, 800)
+    copied = host_figures(DeviceSnapshot(), None)
+    assert (copied["model_mib"], copied["model_resident_mib"]) == (None, None)
 
 
 def running(number: int, started: float = 1.0, instance: str | None = "i", *, waits: bool = False) -> Underway:

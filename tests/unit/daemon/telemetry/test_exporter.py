@@ -23,7 +23,6 @@ from orchestrator.daemon.telemetry.totals import Totals
 from tests.unit.core.fleet.lifecycle_machine import OOM
 from tests.unit.daemon.running_owner import NotedEffects, become_ready, make_failed, request_start, running_owner
 from tests.unit.daemon.telemetry.idle_parts import Clients, Devices, no_energy, run_on
-from tests.unit.engines.engine_scripts import paths_below
 
 pytestmark = pytest.mark.asyncio
 
@@ -60,8 +59,8 @@ class Scraped:
         self.owner, self.effects, self.engine = owner, effects, engine
         self.clients, self.runs = Clients(), EngineRuns()
         devices = Devices(GpuReading(0, "card", 1000, 2000, "GPU-1"))
-        paths, memory = paths_below(directory), DeviceMemory(devices)
-        telemetry = Telemetry(paths, owner, self.runs, self.clients, devices, memory, no_energy(), list)
+        memory = DeviceMemory(devices)
+        telemetry = Telemetry(owner, self.runs, self.clients, devices, memory, no_energy(), list)
         history = HistoryWriter(str(directory / "history.sqlite3"))
         self._port = port
         self._exporter = Exporter(owner, self.runs, self.clients, telemetry, Totals(), history)

@@ -58,7 +58,6 @@ async def test_whoever_begins_to_look_ends_a_rest() -> None:
     with anyio.fail_after(5.0):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pace.rest, monotonic() + 60.0)
-            tasks.start_soon(pace.until_watched)
             await anyio.lowlevel.checkpoint()
             pace.look()
 

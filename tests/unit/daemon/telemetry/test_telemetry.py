@@ -23,7 +23,6 @@ from orchestrator.daemon.telemetry import telemetry as module
 from orchestrator.daemon.telemetry.telemetry import Telemetry, rounded
 from tests.unit.daemon.running_owner import running_owner, until
 from tests.unit.daemon.telemetry.idle_parts import Clients, Devices, no_energy, run_on
-from tests.unit.engines.engine_scripts import paths_below
 
 pytestmark = pytest.mark.asyncio
 
@@ -46,7 +45,7 @@ async def sampled(directory: Path, *readings: GpuReading) -> AsyncIterator[Sampl
     devices, clients, runs, points = Devices(*readings), Clients(), EngineRuns(), list[Point]()
     async with running_owner() as (owner, _):
         telemetry = Telemetry(
-            paths_below(directory), owner, runs, clients, devices, DeviceMemory(devices), no_energy(), list,
+            owner, runs, clients, devices, DeviceMemory(devices), no_energy(), list,
             points.append,
         )  # fmt: skip
         async with anyio.create_task_group() as tasks:
@@ -141,7 +140,6 @@ async def test_without_an_engine_nothing_is_known_of_one(tmp_path: Path) -> None
     async with sampled(tmp_path) as sample:
         await sample.telemetry.wait_fresh(30)
         assert sample.telemetry.measured() == Measured()
-        assert sample.telemetry.model is None
         assert sample.telemetry.look.gpus == ()
 
 
