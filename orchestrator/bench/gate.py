@@ -16,7 +16,7 @@ from orchestrator.adapters.config.profile_files import ProfileStore
 from orchestrator.adapters.paths import Paths
 from orchestrator.adapters.store.bench_runs import BenchStore
 from orchestrator.adapters.store.gates import GateRecord, GateStore
-from orchestrator.adapters.store.history import KEPT_S, HistoryReader
+from orchestrator.adapters.store.history import KEPT_S, read_requests
 from orchestrator.adapters.store.state_file import load_state
 from orchestrator.adapters.store.verifications import VerificationStore, build_key
 from orchestrator.bench.running import BenchTargetFailed
@@ -204,13 +204,8 @@ def _profiles_used(paths: Paths, engine: str) -> list[str]:
         for each in remembered
         if isinstance(each, dict) and each.get("profile") and engine_of(str(each.get("engine"))) == engine
     ]
-    with contextlib.suppress(FileNotFoundError, OrchError):
-        reader = HistoryReader(paths.history_file)
-        try:
-            rows = reader.requests(time.time() - KEPT_S)
-        finally:
-            reader.close()
-
+    with contextlib.suppress(OrchError):
+        rows = read_requests(paths.history_file, time.time() - KEPT_S)
         found += [row.profile for row in reversed(rows) if row.profile and engine_of(row.engine or "") == engine]
 
     return found

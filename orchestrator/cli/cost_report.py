@@ -13,7 +13,7 @@ from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.trial_profiles import is_trial_profile
 from orchestrator.adapters.hardware.cpu_energy import CpuEnergy
 from orchestrator.adapters.paths import find_paths
-from orchestrator.adapters.store.history import read_history
+from orchestrator.adapters.store.history import read_idle_energy, read_requests
 from orchestrator.cli import diagnostics, output
 from orchestrator.core import exit_codes
 from orchestrator.core.energy.cost import CardPayback, ModelCost, card_paybacks, model_costs
@@ -34,9 +34,9 @@ def run_cost(args: argparse.Namespace, since_s: float) -> int:
     card_price = _card_price(args)
     paths, now_s = find_paths(), time.time()
     config = load_config(paths).cost
-    records, idle = read_history(paths.history_file, since_s - HOUR_S)  # idle energy is kept by the hour
-    records = [_in_its_row(each) for each in records if each.started_s >= since_s]
-    idle = [_in_its_row(each) for each in idle]
+    records = [_in_its_row(each) for each in read_requests(paths.history_file, since_s)]
+    idle_since_s = since_s - HOUR_S  # it is kept by the hour
+    idle = [_in_its_row(each) for each in read_idle_energy(paths.history_file, idle_since_s)]
     costs = model_costs(records, idle, config)
     begins = [*(each.started_s for each in records), *(float(each.hour_s) for each in idle)]
     over_s = now_s - max(since_s, min(begins, default=now_s - 1))

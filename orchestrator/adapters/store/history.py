@@ -12,10 +12,10 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from orchestrator.adapters.store.state_file import free_name
@@ -103,6 +103,9 @@ _ENERGY_VERSION = 3
 """The version of the file in which `idle_energy` was added."""
 
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+
+
+Row = TypeVar("Row", RequestRecord, IdleRecord)
 
 
 class DamagedHistory(OrchError):
@@ -305,20 +308,27 @@ class HistoryReader:
             raise OrchError(f"{self._path} cannot be read", details=(str(error),)) from error
 
 
-def read_history(path: str, since_s: float) -> tuple[list[RequestRecord], list[IdleRecord]]:
-    """Return the requests and the idle energy since that Unix time; nothing when nothing was ever recorded.
+def read_requests(path: str, since_s: float) -> list[RequestRecord]:
+    """Return the requests that began at that Unix time or later, oldest first; none when none was ever recorded.
 
-    :raises OrchError: when it cannot be read
+    :raises OrchError: when the history cannot be read
     """
+    return _read(path, lambda reader: reader.requests(since_s))
+
+
+def read_idle_energy(path: str, since_s: float) -> list[IdleRecord]:
+    """Return the idle energy of the hours that began at that Unix time or later, as `read_requests` does requests."""
+    return _read(path, lambda reader: reader.idle_energy(since_s))
+
+
+def _read(path: str, ask: Callable[[HistoryReader], list[Row]]) -> list[Row]:
     try:
         reader = HistoryReader(path)
     except FileNotFoundError:
-        return [], []
+        return []
 
-    try:
-        return reader.requests(since_s), reader.idle_energy(since_s)
-    finally:
-        reader.close()
+    with contextlib.closing(reader):
+        return ask(reader)
 
 
 @contextlib.contextmanager

@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(since_s: float, by: str) -> tuple[list[RequestStats], RequestStats]:
-    from orchestrator.adapters.store.history import read_history
+    from orchestrator.adapters.store.history import read_requests
     from orchestrator.core.measure.request_stats import sum_requests, sum_requests_by
 
-    records, _ = read_history(find_paths().history_file, since_s)
+    records = read_requests(find_paths().history_file, since_s)
     return sum_requests_by(by, records), sum_requests(None, records)
 
 

@@ -17,6 +17,8 @@ from orchestrator.adapters.store.history import (
     HistoryReader,
     HistoryStore,
     open_history,
+    read_idle_energy,
+    read_requests,
 )
 from orchestrator.core.energy.sharing import IdleRecord
 from orchestrator.core.errors import OrchError
@@ -40,11 +42,7 @@ def path(tmp_path: Path) -> str:
 
 
 def read(path: str) -> list[RequestRecord]:
-    reader = HistoryReader(path)
-    try:
-        return reader.requests(0)
-    finally:
-        reader.close()
+    return read_requests(path, 0)
 
 
 def read_samples(path: str) -> list[HistorySample]:
@@ -53,6 +51,11 @@ def read_samples(path: str) -> list[HistorySample]:
         return reader.samples(0)
     finally:
         reader.close()
+
+
+def test_where_nothing_was_recorded_nothing_is_read_and_nothing_made(path: str) -> None:
+    assert (read_requests(path, 0), read_idle_energy(path, 0)) == ([], [])
+    assert not os.path.exists(path)
 
 
 def test_what_is_written_is_read_while_the_writer_is_open(path: str) -> None:
