@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
-from math import exp, log, sqrt
+from math import exp, log
 
 from benchmarks.bench_simulation import BLOCK_S, NOISES, WARM_UP_S, Noise
-from orchestrator.core.bench.estimator import median
-from orchestrator.core.bench.student import two_sided_quantile
+from orchestrator.core.bench.estimator import interval_of, median
 from orchestrator.core.course.decline import find_decline
 from orchestrator.core.course.marks import Circumstances, SpeedMark
 
@@ -98,9 +97,7 @@ def healthy_benches(chance: random.Random, noise: Noise, count: int) -> list[Spe
             slow = sum(chance.expovariate(1 / 0.08) for _ in range(6) if chance.random() < noise.slow)
             blocks.append(shared + (sum(chance.gauss(0, noise.request) for _ in range(6)) - slow) / 6)
 
-        mean = sum(blocks) / len(blocks)
-        deviation = sqrt(sum((each - mean) ** 2 for each in blocks) / (len(blocks) - 1))
-        half = two_sided_quantile(0.05, len(blocks) - 1) * deviation / sqrt(len(blocks))
+        mean, half = interval_of(blocks, 0.05)
         circumstances = Circumstances("b1", "m", {}, "card", "550.1", str(kernel))
         rate = 100 * exp(mean)
         marks.append(

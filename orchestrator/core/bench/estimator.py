@@ -110,21 +110,29 @@ def factor(blocks: int) -> float:
     return max((value for least, value in FACTORS.items() if least >= blocks), default=FACTORS[16])
 
 
+def interval_of(values: Sequence[float], level: float) -> tuple[float, float]:
+    """Return the mean of two or more values, and half of the width of its interval by Student's t.
+
+    :param level: two-sided
+    """
+    mean = sum(values) / len(values)
+    deviation = sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return mean, two_sided_quantile(level, len(values) - 1) * deviation / sqrt(len(values))
+
+
 def estimate(blocks: Sequence[Block], level: float) -> BenchEstimate | None:
     """Return B over A with the interval of this two-sided level, or nothing with fewer than two pairs.
 
     :param blocks: in the order in which they were measured; the first two are a pair, and so on
     """
     blocks = blocks[: len(blocks) // 2 * 2]
-    pairs = len(blocks) // 2
-    if pairs < 2:
+    if len(blocks) < 4:
         return None
 
     values = block_values(blocks)
     differences = [(values[k + 1] - values[k]) * (1 if blocks[k].side == "a" else -1) for k in range(0, len(blocks), 2)]
-    mean = sum(differences) / pairs
-    deviation = sqrt(sum((d - mean) ** 2 for d in differences) / (pairs - 1))
-    half = two_sided_quantile(level, pairs - 1) * deviation / sqrt(pairs) * factor(len(blocks))
+    mean, half = interval_of(differences, level)
+    half *= factor(len(blocks))
     return BenchEstimate(mean, mean - half, mean + half, level, prompt_ratios(blocks)[1])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, log, sqrt
+from math import exp, log
 from typing import Any
 
 from orchestrator.core.bench.blocks import (
@@ -15,9 +15,8 @@ from orchestrator.core.bench.blocks import (
     next_step,
 )
 from orchestrator.core.bench.conditions import SIDES, BenchCondition, BenchSide, find_conditions
-from orchestrator.core.bench.estimator import BenchEstimate, Side, Verdict, estimate, level_of, median
+from orchestrator.core.bench.estimator import BenchEstimate, Side, Verdict, estimate, interval_of, level_of, median
 from orchestrator.core.bench.figures import BenchAnswer
-from orchestrator.core.bench.student import two_sided_quantile
 from orchestrator.core.quantities import shown_change
 
 
@@ -95,9 +94,7 @@ def _decode_interval(blocks: Sequence[MeasuredBlock]) -> dict[str, float | None]
     if len(values) < 2:
         return {"decode_low": None, "decode_high": None}
 
-    mean = sum(values) / len(values)
-    deviation = sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = two_sided_quantile(0.05, len(values) - 1) * deviation / sqrt(len(values))
+    _, half = interval_of(values, 0.05)
     # The figure that is shown is the mean of the rates, not that of their logarithms: the interval is put around it.
     middle = _mean([each.decode_tok_s for block in blocks for each in block.answers]) or 0.0
     return {"decode_low": _rounded(middle * exp(-half)), "decode_high": _rounded(middle * exp(half))}
