@@ -42,8 +42,8 @@ class CpuEnergy:
     def read(self) -> tuple[PackageEnergy, ...]:
         """Return the counters of the packages that can be read."""
         found = []
-        for name, directory in self._zones.items():
-            counter_uj, range_uj = (_number(directory, each) for each in ("energy_uj", "max_energy_range_uj"))
+        for name, (directory, range_uj) in self._zones.items():
+            counter_uj = _number(directory, "energy_uj")
             if counter_uj is not None and range_uj is not None:
                 found.append(PackageEnergy(name, counter_uj / 1e6, range_uj / 1e6))
 
@@ -64,15 +64,19 @@ class CpuEnergy:
         )
 
 
-def _find_packages(root: str) -> dict[str, str]:
-    """Return the directory of each package by its name. `psys`, the whole platform, would count them twice."""
+def _find_packages(root: str) -> dict[str, tuple[str, int | None]]:
+    """Return, for each package by its name, its directory and the range of its counter, which never changes.
+
+    `psys`, the whole platform, would count them twice.
+    """
     try:
         names = os.listdir(root)
     except OSError:  # no powercap in this kernel, or no /sys in this container
         return {}
 
     zones = (os.path.join(root, name) for name in names if _ZONE.fullmatch(name))
-    return {name: zone for zone in zones if (name := _text(zone, "name")).startswith("package")}
+    packages = {name: zone for zone in zones if (name := _text(zone, "name")).startswith("package")}
+    return {name: (zone, _number(zone, "max_energy_range_uj")) for name, zone in packages.items()}
 
 
 def _number(directory: str, name: str) -> int | None:

@@ -28,6 +28,10 @@ def test_each_package_is_read_and_its_parts_and_the_platform_are_not_counted_twi
         PackageEnergy("package-1", 5.0, 65712.999613),
     )
     assert found.why_unknown() is None
+    for directory in ("intel-rapl:0", "intel-rapl:1"):
+        (tmp_path / directory / "max_energy_range_uj").unlink()
+
+    assert [each.wraps_at_j for each in found.read()] == [262143.32885, 65712.999613], "a constant is read once"
 
 
 def test_counters_that_may_not_be_read_are_unknown_and_it_is_said_how_to_allow_them(tmp_path: Path) -> None:
