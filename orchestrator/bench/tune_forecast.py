@@ -17,6 +17,7 @@ from orchestrator.core.plan.verdict import Judgement, judge
 from orchestrator.core.profile.profile import EngineProfile
 from orchestrator.core.profile.settings import Value
 from orchestrator.core.quantities import MIB
+from orchestrator.core.starts.cpu_pinning import LogicalCpu
 from orchestrator.core.starts.start import engine_places
 from orchestrator.core.tune.use import TuneUse
 from orchestrator.engines.plan import devices_used, gather, speed_outlook
@@ -39,15 +40,23 @@ class TunePlanner:
     """Forecasts for one profile on one engine.
 
     :param rooms: this machine's devices, with what is free where nothing of ours runs
+    :param topology: the CPUs that may be used
     """
 
     def __init__(
-        self, paths: Paths, target: PlanTarget, engine: Engine, rooms: tuple[DeviceRoom, ...], host: HostRoom
+        self,
+        paths: Paths,
+        target: PlanTarget,
+        engine: Engine,
+        rooms: tuple[DeviceRoom, ...],
+        host: HostRoom,
+        topology: tuple[LogicalCpu, ...],
     ) -> None:
         self._paths = paths
         self._target = target
         self._engine = engine
         self._host = host
+        self._topology = topology
         self._subject = gather(target.profile, engine, target.parts)
         self._rooms = devices_used(target.profile.settings, rooms)
         self._as_it_is: RenderedLaunch | None = None
@@ -72,12 +81,12 @@ class TunePlanner:
             return replace(profile, settings=laid_over(profile.settings, changed))
 
         try:
-            launch = render_profile(self._paths, source, self._engine, adjust=adjust)
+            launch = render_profile(self._paths, source, self._engine, adjust=adjust, topology=self._topology)
         except OrchError:
             return False
 
         if self._as_it_is is None:
-            self._as_it_is = render_profile(self._paths, source, self._engine)
+            self._as_it_is = render_profile(self._paths, source, self._engine, topology=self._topology)
 
         return (launch.argv, launch.cpus) != (self._as_it_is.argv, self._as_it_is.cpus)
 

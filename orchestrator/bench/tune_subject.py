@@ -6,7 +6,7 @@ import os
 
 from orchestrator.adapters.hardware.cpu_topology import read_topology
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.history import HistoryReader
+from orchestrator.adapters.store.history import read_requests
 from orchestrator.bench.session import BenchShell
 from orchestrator.bench.targets import BenchTarget
 from orchestrator.bench.tune_forecast import TunePlanner
@@ -31,8 +31,8 @@ def look_at(shell: BenchShell, target: BenchTarget) -> tuple[TunePlanner, TuneFa
     slots = settings.get("context.parallel", 1)
     slot_tokens = int(str(context)) // max(1, int(str(slots)))
     total = frame["host"]["memory_total_mib"]
-    planner = TunePlanner(shell.paths, found, engine, rooms, HostRoom(total, total))
     topology = read_topology()
+    planner = TunePlanner(shell.paths, found, engine, rooms, HostRoom(total, total), topology)
     pinning = pinning_of(settings, topology)
     usable = [cpu for cpu in topology if pinning is None or cpu.number in pinning.cpus]
     cpus = len(usable) or len(os.sched_getaffinity(0))
@@ -56,11 +56,4 @@ def requests_of(paths: Paths, profile: str, since_s: float) -> list[RequestRecor
 
     :param since_s: Unix time
     """
-    if not os.path.exists(paths.history_file):
-        return []
-
-    reader = HistoryReader(paths.history_file)
-    try:
-        return [each for each in reader.requests(since_s) if each.profile == profile]
-    finally:
-        reader.close()
+    return [each for each in read_requests(paths.history_file, since_s) if each.profile == profile]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.adapters.hardware.cpu_topology import read_topology
@@ -13,7 +13,7 @@ from orchestrator.core.dialect.render import render
 from orchestrator.core.profile.profile import EngineProfile, Profile
 from orchestrator.core.profile.remarks import find_remarks
 from orchestrator.core.profile.rules import checked_when_read, refuse_combinations
-from orchestrator.core.starts.cpu_pinning import Pinning, pinning_of
+from orchestrator.core.starts.cpu_pinning import LogicalCpu, Pinning, pinning_of
 from orchestrator.core.starts.margins import MarginOffset, moved_margin
 from orchestrator.engines.model_file import model_file
 from orchestrator.engines.probe import ask_arguments
@@ -55,11 +55,13 @@ def render_profile(
     port: int | None = None,
     api_key_file: str | None = None,
     offset: MarginOffset | None = None,
+    topology: Sequence[LogicalCpu] | None = None,
 ) -> RenderedLaunch:
     """Put the profile into the engine's words.
 
     :param adjust: changes the profile's settings before they are rendered: a rung of the ladder
     :param offset: how far the margin of the build's fit is moved (`start_plan.offset_of`)
+    :param topology: the CPUs that may be used (`read_topology`); None reads them where the profile pins
     :param port: None shows a placeholder, as no port has been chosen yet; so does `api_key_file`
     :raises OrchError: when the engine cannot express a setting, or not this combination of them
     """
@@ -71,7 +73,10 @@ def render_profile(
         chosen = adjust(chosen)
 
     moved, note = moved_margin(chosen, offset)
-    pinning = pinning_of(moved.settings, read_topology()) if "cpu.pin" in moved.settings else None
+    pinning = None
+    if "cpu.pin" in moved.settings:
+        pinning = pinning_of(moved.settings, read_topology() if topology is None else topology)
+
     rendered = render(
         moved if pinning is None else _with_a_thread_each(moved, pinning),
         ask_arguments(engine.path, paths, chosen.extra_args, engine.capabilities),

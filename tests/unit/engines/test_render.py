@@ -136,3 +136,4 @@ def test_a_pinned_engine_has_its_cpus_and_a_thread_for_each(
     chosen = render_profile(paths, replace(PROFILE, settings={**pinned.settings, "cpu.threads": 1}), found)
     assert (chosen.cpus, value_of("--threads", chosen.argv)) == ((0, 1), "1")
     assert render_profile(paths, PROFILE, found).cpus == ()
+    assert render_profile(paths, pinned, found, topology=smt[:1]).cpus == (0,), "what is known is not read again"
