@@ -97,6 +97,7 @@ def model_costs(
 def _model_cost(
     profile: str, records: Sequence[RequestRecord], idle: Sequence[IdleRecord], config: CostConfig
 ) -> ModelCost:
+    """Return the cost of one profile, from its requests and its idle hours."""
     energy = split_all(records)
     joules = [each.energy_j for each in records if each.energy_j is not None]
     untold_j = max(sum(joules) - energy.prompt_j - energy.output_j, 0.0) if len(joules) > energy.requests else 0.0
@@ -162,17 +163,21 @@ def card_paybacks(
 
 
 def _api_cost(energy: SplitEnergy, price: ApiPrice) -> float:
+    """Return what an API asks for these tokens."""
     prompt, cached, output = energy.prompt_tokens, energy.cached_tokens, energy.output_tokens
     return (prompt * price.prompt + cached * price.cached + output * price.output) / MILLION
 
 
 def _tokens(energy: SplitEnergy) -> int:
+    """Return all tokens: of prompts, computed or cached, and of answers."""
     return energy.prompt_tokens + energy.cached_tokens + energy.output_tokens
 
 
 def _electricity(joules: float, config: CostConfig) -> float | None:
+    """Return what energy costs; None without a price of electricity."""
     return joules / KWH_J * config.electricity_per_kwh if config.electricity_per_kwh else None
 
 
 def _per_million(joules: float, tokens: int, config: CostConfig) -> float | None:
+    """Return what the energy of a million tokens costs, by what these took; None without tokens or a price."""
     return _electricity(joules / tokens * MILLION, config) if tokens else None

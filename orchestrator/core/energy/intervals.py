@@ -71,6 +71,7 @@ class DeviceActivity:
 
     @property
     def idle_s(self) -> float:
+        """The part of the span in which no request was at work."""
         return max(self.span_s - self.busy_s, 0.0)
 
 
@@ -83,7 +84,7 @@ class IntervalEnergy:
 
 
 def activity_between(first_s: float, last_s: float, requests: Mapping[int, Span]) -> DeviceActivity:
-    """Return how the time between two samples was used.
+    """Return in which part of the time between two samples requests were at work, and what part is whose.
 
     Requests at work together share it by time: an engine computes them in one batch, and what each has of a step's
     energy is not told; tokens are counted at a request's end alone, and one of a prompt costs another energy than one
@@ -179,5 +180,6 @@ def _bridged(power_w: float | None, time_s: float, gap_s: float, most_s: float) 
 
 
 def _mean(values: list[float | None]) -> float | None:
+    """Return the mean; None without a value, or with one that is unknown."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None

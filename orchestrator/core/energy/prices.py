@@ -77,6 +77,7 @@ def read_prices(values: Mapping[str, Value], problems: Problems) -> dict[str, Ap
 
 
 def _read_price(place: Key, content: object, problems: Problems) -> ApiPrice | None:
+    """Return the price in a table of an API; None when it has a problem, which is added."""
     if not isinstance(content, dict):
         problems.add(place, f"`{dotted(place)}`: expected a table, found {describe_type(content)}", hint=_ALLOWED)
         return None

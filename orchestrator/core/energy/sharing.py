@@ -54,6 +54,7 @@ class ModelEnergy:
     idle_unknown_s: float = 0.0
 
     def add(self, other: ModelEnergy) -> None:
+        """Add the energy of a later interval."""
         self.busy_j += other.busy_j
         self.idle_j += other.idle_j
         self.idle_s += other.idle_s
@@ -78,7 +79,7 @@ class IdleRecord:
 
 @dataclass(frozen=True, slots=True)
 class SharedEnergy:
-    """What an interval adds.
+    """What the time between two samples adds to the energy of requests and models.
 
     :param requests: J by request; None where it is unknown
     :param idle_w: by device, what it drew if no request was at work on it
@@ -96,7 +97,7 @@ def share_out(
     requests: Mapping[int, RequestAtWork],
     idle_w: Mapping[str, float],
 ) -> SharedEnergy:
-    """Share out the energy between two samples.
+    """Return what requests and models used between two samples, and what idle devices drew.
 
     :param span: begin and end of the interval, monotonic
     :param samples: of each device that told something at both ends
@@ -149,18 +150,18 @@ class DeviceInterval:
     models: int
 
     def busy_j(self, request: int) -> float | None:
-        """Return the energy of one request."""
+        """Return one request's part of the busy energy, by its share of the time; None where it is unknown."""
         share_s = self.activity.shares_s[request]
         return None if self.energy.busy_j is None else self.energy.busy_j * share_s / self.activity.busy_s
 
     @property
     def idle_j(self) -> float | None:
-        """The idle energy of each model."""
+        """Each model's equal part of the device's idle energy; None where it is unknown."""
         return None if self.energy.idle_j is None else self.energy.idle_j / self.models
 
     @property
     def idle_w(self) -> float | None:
-        """What the device drew; None when a request was at work, or too short a time to tell."""
+        """What the device drew when idle; None when a request was at work, or too short a time to tell."""
         if self.activity.busy_s or self.energy.idle_j is None or self.activity.span_s < BASELINE_S:
             return None
 
@@ -168,6 +169,7 @@ class DeviceInterval:
 
 
 def _spans(requests: Mapping[int, RequestAtWork], models: Collection[Pair]) -> dict[int, Span]:
+    """Return when each request of these models was at work."""
     return {number: each.span for number, each in requests.items() if each.model in models}
 
 

@@ -16,7 +16,7 @@ MAX_DECIMALS = 8
 
 
 def cost_lines(costs: Sequence[ModelCost], config: CostConfig) -> list[str]:
-    """Return a table for each model."""
+    """Return for each model the table of its costs, and what it saves against each API."""
     lines: list[str] = []
     for each in costs:
         lines += [*([""] if lines else []), *_model_lines(each, config)]
@@ -55,7 +55,7 @@ def payback_lines(paybacks: Sequence[CardPayback], config: CostConfig, card_pric
 
 
 def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
-    """Return what the figures go by."""
+    """Return what is counted and what is assumed in these figures, a sentence each."""
     requests, compared = sum(each.requests for each in costs), sum(each.energy.requests for each in costs)
     found = [
         f"{compared} of {_requests(requests)} compared: their energy is known, and what was computed",
@@ -71,6 +71,7 @@ def assumptions(costs: Sequence[ModelCost], *, card: bool) -> list[str]:
 
 
 def _model_lines(cost: ModelCost, config: CostConfig) -> list[str]:
+    """Return one model: its table, what could not be compared, its idle time, what it saves."""
     compared = cost.energy.requests
     if compared:
         figures = (f"  {line}" for line in table(_rows(cost, config)))
@@ -132,6 +133,7 @@ def _requests(count: int) -> str:
 
 
 def _rate(joules: float, tokens: int) -> str:
+    """Return the energy for a million tokens."""
     return energy_text(joules / tokens * MILLION) if tokens else "-"
 
 
@@ -149,6 +151,7 @@ def _amount(value: float | None) -> str:
 
 
 def _time(seconds: float) -> str:
+    """Return a time from seconds to years, `90 s`, `5.3 h`, `12 days`."""
     if seconds < 2 * HOUR_S:
         return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 

@@ -46,7 +46,7 @@ class PcieLink(NamedTuple):
 
 
 def read_speed(ends: Sequence[Sequence[float]], piece_bytes: int, began: float, ended: float) -> ReadSpeed:
-    """Return the speed of some readers together.
+    """Return how fast readers read together, from when each of them had read its pieces.
 
     :param ends: for each reader, when it had read each piece, s
     :param began: between this and `ended` all of them read
@@ -64,7 +64,7 @@ def read_speed(ends: Sequence[Sequence[float]], piece_bytes: int, began: float, 
 
 
 def judge_memory(speed: ReadSpeed, modules: Sequence[MemoryModule] | None) -> Iterator[CheckResult]:
-    """Yield what the speed of the memory means beside what its modules are set to.
+    """Yield whether the memory is as fast as its modules can be, and whether those are set and placed well.
 
     :param modules: None where the firmware's table cannot be read
     """
@@ -97,6 +97,7 @@ def judge_memory(speed: ReadSpeed, modules: Sequence[MemoryModule] | None) -> It
 
 
 def _judge_modules(fitted: Sequence[MemoryModule]) -> Iterator[CheckResult]:
+    """Yield whether the modules run as fast as they are rated, and in more than one channel."""
     channels = channels_of(fitted)
     of = f" in {channels} channel{'' if channels == 1 else 's'}" if channels is not None else ""
     slow = [each for each in fitted if each.configured_mt_s and each.configured_mt_s < (each.rated_mt_s or 0)]
@@ -116,7 +117,7 @@ def _judge_modules(fitted: Sequence[MemoryModule]) -> Iterator[CheckResult]:
 
 
 def judge_disk(path: str, speed_gb_s: float | None, model_bytes: int, why_unknown: str = "") -> CheckResult:
-    """Return what the speed of the disk means for a model's file.
+    """Return how long a cold start takes to read a model's file.
 
     :param speed_gb_s: read past the page cache
     """
@@ -151,7 +152,7 @@ def judge_link(link: PcieLink) -> CheckResult:
 
 
 def judge_profile(profile: str, host_gb: float, speed: ReadSpeed, basis: str) -> CheckResult:
-    """Return what the memory's speed means for a profile.
+    """Return how many tokens a second the memory's speed allows a profile at most.
 
     :param host_gb: what one step of decoding reads of the host's memory, GB; `basis` says of which placement
     """

@@ -65,15 +65,19 @@ def _structures(table: bytes) -> Iterator[tuple[int, bytes, tuple[str, ...]]]:
 
 
 def _module(body: bytes, strings: Sequence[str]) -> MemoryModule:
+    """Return the slot that a structure of type 17 describes."""
+
     def number(offset: int, width: int = 2) -> int:
         """Return a little-endian number; 0, which stands for unknown, where the structure is of an older version."""
         return int.from_bytes(body[offset : offset + width], "little") if offset + width <= len(body) else 0
 
     def text(offset: int) -> str:
+        """Return the string whose number is at an offset; empty where there is none."""
         index = number(offset, 1)
         return strings[index - 1] if 0 < index <= len(strings) else ""
 
     def speed(offset: int, extended: int) -> int | None:
+        """Return a speed; one that needs more than 16 bits is in a field of its own."""
         found = number(offset)
         return (number(extended, 4) & 0x7FFFFFFF if found == 0xFFFF else found) or None
 

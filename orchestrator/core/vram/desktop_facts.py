@@ -44,6 +44,7 @@ class LoginSession:
 
     @property
     def x11(self) -> bool:
+        """Whether it runs on an X server, by the directory that it is in."""
         return posixpath.basename(posixpath.dirname(self.path)) == "xsessions"
 
     @property
@@ -61,6 +62,7 @@ class LoginSession:
 
     @property
     def name(self) -> str:
+        """What the login screen calls it."""
         return self.fields.get("Name") or posixpath.basename(self.path).removesuffix(".desktop")
 
     @property
@@ -74,7 +76,7 @@ class LoginSession:
 
 @dataclass(frozen=True, slots=True)
 class DesktopFacts:
-    """The machine as it was found.
+    """The machine's cards, sessions and files as they were found: what the ways to get memory back are decided by.
 
     :ivar sessions: those that others have installed
     :ivar written: path to text of what `orch vram reclaim` has written, and is there
@@ -98,8 +100,10 @@ class DesktopFacts:
 
     @property
     def integrated(self) -> GraphicsCard | None:
+        """The card in the processor; None where the kernel shows none."""
         return next((each for each in self.cards if each.integrated), None)
 
     @property
     def discrete(self) -> tuple[GraphicsCard, ...]:
+        """The cards with memory of their own."""
         return tuple(each for each in self.cards if not each.integrated)

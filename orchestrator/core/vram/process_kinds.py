@@ -40,7 +40,10 @@ class ProcessFacts:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """:ivar name: of the program, for people; of one of orch's engines, the profile"""
+    """What a process is, and what it is called.
+
+    :ivar name: of the program, for people; of one of orch's engines, the profile
+    """
 
     kind: ProcessKind
     name: str
@@ -116,7 +119,7 @@ _INTERPRETER = re.compile(r"(?:python|node|ruby|java|perl|wine(?:64)?(?:-preload
 
 
 def identify(facts: ProcessFacts, profiles: Mapping[int, str]) -> Identity:
-    """Return what a process is.
+    """Return kind and name of a process: of our engines by pid, of others by their command line, then their program.
 
     :param profiles: of the engines that this orch runs, by pid
     """
@@ -143,6 +146,7 @@ def _command(facts: ProcessFacts) -> str:
 
 
 def _names(facts: ProcessFacts) -> tuple[str, ...]:
+    """Return the file names of its executable and of its first argument, as far as these may be read."""
     first = facts.words[0].split(" ")[0] if facts.words else ""  # Chromium's helpers have all of it in one word
     return tuple(os.path.basename(each).removesuffix(" (deleted)") for each in (facts.program, first) if each)
 

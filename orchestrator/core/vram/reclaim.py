@@ -39,7 +39,7 @@ _NOTHING_HELD = "no program of a desktop holds device memory"
 
 @dataclass(frozen=True, slots=True)
 class ReclaimWay:
-    """One way for this machine.
+    """One way in which the desktop of this machine can give device memory back.
 
     :ivar gain: how much it may free, and where the figure is from
     :ivar first: what a person has to do before it is installed
@@ -60,7 +60,9 @@ class ReclaimWay:
 
 @dataclass(frozen=True, slots=True)
 class ReclaimPlan:
-    """:ivar situation: what the desktop holds, or why there is nothing to get back
+    """What the desktop holds, and the ways in which it can give that back, the best first.
+
+    :ivar situation: what the desktop holds, or why there is nothing to get back
     :ivar notes: what was left out, and why
     """
 
@@ -138,7 +140,7 @@ def uninstall_steps(facts: DesktopFacts) -> tuple[Step, ...]:
 
 
 def plan_lines(plan: ReclaimPlan, command: str) -> list[str]:
-    """Return a plan for people.
+    """Return a plan as lines of a terminal: each way with its reason, its gain, what it costs and what is to be done.
 
     :param command: that runs orch as root
     """
@@ -157,6 +159,7 @@ def plan_lines(plan: ReclaimPlan, command: str) -> list[str]:
 
 
 def _situation(facts: DesktopFacts) -> str:
+    """Return what the desktop holds now, in a sentence."""
     if facts.held_mib is None:
         return "what the desktop holds is not known: no driver tells which process holds how much here"
 
@@ -187,6 +190,7 @@ def _gain(facts: DesktopFacts, left_mib: int) -> str:
 
 
 def _integrated(facts: DesktopFacts) -> list[ReclaimWay]:
+    """Return the way in which the integrated GPU draws; none without such a GPU."""
     card = facts.integrated
     if card is None:
         return []
@@ -230,14 +234,17 @@ def _integrated(facts: DesktopFacts) -> list[ReclaimWay]:
 
 
 def _cable(card: GraphicsCard) -> str:
+    """Return which cable a person has to move."""
     return f"move the screen on {', '.join(card.screens)} of {card.name} ({card.driver}) to a socket of the mainboard"
 
 
 def _log_in(title: str) -> str:
+    """Return which session a person has to choose, by the end of its name."""
     return f"log out, and choose the session that ends in `{title}` on the login screen"
 
 
 def _software(facts: DesktopFacts) -> list[ReclaimWay]:
+    """Return the way in which the CPU draws; none without a session whose compositor can be told so."""
     sessions = [each for each in facts.sessions if each.family is not None]
     if not sessions:
         return []
@@ -278,6 +285,7 @@ def _software(facts: DesktopFacts) -> list[ReclaimWay]:
 
 
 def _console(facts: DesktopFacts) -> ReclaimWay:
+    """Return the way without a desktop, which every machine has."""
     return ReclaimWay(
         name="console",
         title="no desktop while models run",

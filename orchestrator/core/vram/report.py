@@ -94,6 +94,7 @@ def vram_report(
 
 
 def _device(figures: DeviceFigures, facts: Mapping[int, ProcessFacts], profiles: Mapping[int, str]) -> VramDevice:
+    """Return a device with its holders, the largest first, and with what of its memory in use nobody holds."""
     processes = figures.processes or {}
     holders = [_holder(pid, mib, facts.get(pid), profiles) for pid, mib in processes.items()]
     used_mib, reserved_mib = figures.used_mib, figures.reserved_mib or 0
@@ -114,6 +115,7 @@ def _device(figures: DeviceFigures, facts: Mapping[int, ProcessFacts], profiles:
 
 
 def _holder(pid: int, mib: int, facts: ProcessFacts | None, profiles: Mapping[int, str]) -> VramHolder:
+    """Return a process with what it is, what it holds, and what would free that."""
     who = Identity("hidden", "a process that /proc does not show here")
     if facts is not None or pid in profiles:
         who = identify(facts or ProcessFacts(pid, ""), profiles)
@@ -168,6 +170,7 @@ def report_lines(report: VramReport) -> list[tuple[str, str, str]]:
 
 
 def device_title(device: VramDevice) -> str:
+    """Return the line above the holders of a device: its name, and how much of it is in use."""
     used, total = device["used_mib"], device["total_mib"]
     if used is None or total is None:
         return f"GPU {device['index']}  {device['name']}: its driver does not tell how much is in use"
@@ -176,6 +179,7 @@ def device_title(device: VramDevice) -> str:
 
 
 def _owner(holder: VramHolder) -> str:
+    """Return who holds memory, `browser: Firefox (pid 2400, user me)`."""
     kind = "" if holder["kind"] in ("other", "hidden") else f"{holder['kind']}: "
     whose = [f"pid {holder['pid']}"]
     whose += [f"user {holder['user']}"] if holder["user"] else []
