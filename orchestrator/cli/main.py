@@ -116,9 +116,15 @@ class Parser(argparse.ArgumentParser):
         """Every option, those of nested verbs included."""
         for action in self._actions:
             yield from action.option_strings
+
+        for nested in self.nested():
+            yield from nested.spellings()
+
+    def nested(self) -> Iterator[Parser]:
+        """The parsers of nested verbs."""
+        for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                for nested in action.choices.values():
-                    yield from nested.spellings()
+                yield from action.choices.values()
 
     def print_help(self, file: Any = None) -> None:
         output.raw(self.format_help())
@@ -177,7 +183,7 @@ def module_of(verb: str) -> str:
 
 
 def build_parser(verb: str, prog: str | None = None) -> Parser:
-    """Return the parser of one verb, with its examples below the options."""
+    """Return the parser of one verb, with its examples below the options, and below those of its actions."""
     module = import_module(module_of(verb))
     parser = Parser(
         prog=prog or f"orch {verb}",
@@ -186,6 +192,10 @@ def build_parser(verb: str, prog: str | None = None) -> Parser:
         formatter_class=HelpFormatter,
     )
     module.add_arguments(parser)
+    for nested in parser.nested():
+        nested.formatter_class = HelpFormatter
+        nested.epilog = nested.epilog or parser.epilog
+
     return parser
 
 

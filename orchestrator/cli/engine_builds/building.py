@@ -26,6 +26,11 @@ Adder = Callable[[str, str], argparse.ArgumentParser]
 _BACKENDS = ("cuda", "rocm", "metal", "vulkan", "cpu")
 """A copy of `build_plan.BACKENDS`, which this module imports only to build; a test compares them."""
 
+WATCH_EXAMPLES = """\
+  orch engines watch                     # each engine that orch built
+  orch engines watch upstream --jobs 2
+  orch engines watch --json"""
+
 _DEFAULT = ""
 
 JUDGED = ("accepted", "waiting", "refused")
@@ -60,6 +65,7 @@ def add_actions(action: Adder) -> None:
     news = action("outdated", "tell what there is newer than the current builds, and build nothing")
     news.add_argument("id", metavar="ID", nargs="?", help="of this engine alone")
     watch = action("watch", "look once for newer sources, build them at idle priority, judge and tell; for a timer")
+    watch.epilog = f"examples:\n{WATCH_EXAMPLES}"
     watch.add_argument("id", metavar="ID", nargs="?", help="this engine alone")
     watch.add_argument("--jobs", type=int, metavar="N", help="compilers at once, by default by cores and memory")
     action("rollback", "go back to the build that was current before").add_argument("id", metavar="ID")

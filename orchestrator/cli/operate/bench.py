@@ -24,7 +24,7 @@ EXAMPLES = """\
   orch bench my-profile my-profile+kv.k=q8_0 --metric turn
   orch bench course my-profile                         # how fast it was over time, and what changed
   orch bench show --html report.html                   # the newest; `orch bench list` has the others
-  orch bench depth upstream --to 32768"""
+  orch bench accept my-profile                         # its present speed is normal from now on"""
 
 ACTIONS = {
     "resume": "go on with a bench that was broken off",

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from orchestrator.adapters.paths import Paths
 
 
+NEW_EXAMPLES = """\
+  orch profile new mine --model ~/models/Some-Model-Q4_K_M.gguf
+  orch profile new mine --model hf:ORG/REPO:Q4_K_M                 # that `orch pull` fetched
+  orch profile new mine --model ./m.gguf --extends qwen3.6-35b-a3b-12gb"""
+
 _MAGIC = b"GGUF"
 _OWN_MODELS = "orch:"
 """What the names of models begin with that orch brings itself."""
@@ -27,6 +32,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def add_new(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"examples:\n{NEW_EXAMPLES}"
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(
         "--model", required=True, metavar="FILE", help="the GGUF file, or hf:ORG/REPO[:QUANT] that was pulled"

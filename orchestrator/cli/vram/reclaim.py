@@ -14,12 +14,20 @@ from orchestrator.core.errors import OrchError, UsageError
 if TYPE_CHECKING:
     from orchestrator.core.vram.desktop_facts import DesktopFacts
 
+EXAMPLES = """\
+  orch vram reclaim                      # the ways of this machine, the best first
+  orch vram reclaim --plan --json
+  orch vram reclaim --install --dry-run  # each file with its text, each command
+  sudo orch vram reclaim --install software
+  sudo orch vram reclaim --uninstall"""
+
 _TEXT = "show the ways in which the desktop gives device memory back, and install or remove one"
 _BEST = "best"
 
 
 def add_action(actions: argparse._SubParsersAction[Any]) -> None:
     parser = actions.add_parser("reclaim", help=_TEXT, description=_TEXT, allow_abbrev=False)
+    parser.epilog = f"examples:\n{EXAMPLES}"
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--plan", action="store_true", help="show the ways for this machine, the best first (the default)"

@@ -146,6 +146,23 @@ def test_every_command_has_help_with_a_few_examples(verb: str, capsys: pytest.Ca
     assert all(f"orch {verb}" in example for example in examples)
 
 
+@pytest.mark.parametrize(
+    ("verb", "action"), [(verb, nested.prog) for verb in cli.VERBS for nested in cli.build_parser(verb).nested()]
+)
+def test_every_action_of_a_command_has_help_with_a_few_examples(
+    verb: str, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*action.split()[1:], "--help"])
+
+    assert ended.value.code == 0
+    examples = capsys.readouterr().out.partition("\nexamples:\n")[2].strip().splitlines()
+    assert 2 <= len(examples) <= 5
+    assert all(f"orch {verb}" in example for example in examples)
+    if action in ("orch vram reclaim", "orch profile new", "orch engines watch"):
+        assert all(action in example for example in examples)
+
+
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     endless = "from orchestrator.cli import main, output\n"
     endless += "def endless(words):\n    while True: output.line('x' * 1000)\n"
