@@ -63,6 +63,7 @@ from orchestrator.daemon.fleet.preparing import Preparer
 from orchestrator.daemon.fleet.router import Router
 from orchestrator.daemon.fleet.switcher import PendingSwitch, Switcher
 from orchestrator.daemon.fleet.watching import LivenessWatcher
+from orchestrator.daemon.residency.memory_looks import MemoryLooks
 from orchestrator.daemon.telemetry.history import HistoryWriter
 from orchestrator.daemon.telemetry.ledger import RequestLedger
 from orchestrator.daemon.telemetry.totals import Totals
@@ -160,7 +161,10 @@ async def parts(lab: Lab, *, owned: bool) -> AsyncIterator[Parts]:
                 tasks, post, ask, runs, preparer, InstanceLog(), guard, TIMEOUTS, dispatcher.wait_idle,
                 DeviceMemory(gpus), EngineGroups(), record, router.refresh,
             )  # fmt: skip
-            switcher = Switcher(owner, preparer, gpus, lambda: dispatcher.hold.entered, router.reads_ahead)
+            looks = MemoryLooks(paths, gpus, runs)
+            switcher = Switcher(
+                owner, preparer, gpus, lambda: dispatcher.hold.entered, router.reads_ahead, looks.free_host_mib
+            )
             owner.observe_switches(switcher.finished)
             status = StatusBuilder(
                 owner, runs, router, dispatcher, ledger, preparer, gpus, lambda instance: None, "http://x", Clock(0.0)

@@ -75,12 +75,6 @@ def host_use(pids: Collection[int]) -> HostUse | None:
     return HostUse(sum(each.rss for each in found) >> 20, sum(each.shared for each in found) >> 20)
 
 
-def mapped_bytes(pids: Collection[int]) -> int:
-    """Return what processes have in memory that is mapped from files, or shared."""
-    use = host_use(pids)
-    return 0 if use is None else use.mapped_mib << 20
-
-
 def rss_mib(pids: Collection[int]) -> int | None:
     """Return the host memory that processes have in use, a mapped model included; None when none of them is there."""
     use = host_use(pids)

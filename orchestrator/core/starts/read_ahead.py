@@ -10,9 +10,6 @@ from collections.abc import Mapping
 
 from orchestrator.core.profile.settings import Value
 
-KEPT_FREE_BYTES = 1 << 30
-"""For what programs take meanwhile."""
-
 THERE_SHARE = 0.98
 """Of a model that is there as far as this, reading it again would only delay the switch."""
 
@@ -22,15 +19,13 @@ def read_ahead_bytes(
     *,
     model_bytes: int,
     resident_bytes: int | None,
-    available_bytes: int,
-    mapped_bytes: int,
+    free_bytes: int,
 ) -> int:
     """Return how many bytes of a model are read, from its beginning on, as the engine reads it; 0 for none.
 
     :param resident_bytes: of it that are in the page cache; None where the kernel does not tell
-    :param available_bytes: memory that programs can take: it counts what engines that serve have mapped from files,
-        which reading more would push out
-    :param mapped_bytes: that part of it
+    :param free_bytes: host memory that a start could take, as admission counts it: without what engines that serve have
+        mapped from files, which reading more would push out
     """
     if settings.get("memory.prefetch") is False or settings.get("memory.direct_io") is True:
         return 0
@@ -38,4 +33,4 @@ def read_ahead_bytes(
     if resident_bytes is not None and resident_bytes >= THERE_SHARE * model_bytes:
         return 0
 
-    return max(0, min(model_bytes, available_bytes - mapped_bytes - KEPT_FREE_BYTES))
+    return max(0, min(model_bytes, free_bytes))

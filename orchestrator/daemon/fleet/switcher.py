@@ -7,7 +7,7 @@ fleet switches (`core/fleet/fleet.py`), and the result is kept for whoever asked
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,7 +79,7 @@ class Switcher:
     :param held: how many requests have ever been held by the gateway
     :param reads_ahead: told what is about to be started while its model is read; None once the fleet has the switch;
         and asked with it how many per cent have been read
-    :param mapped_bytes: what engines have mapped from files in host memory; asked in a thread
+    :param free_host_mib: the host memory that a start could take; 0 where nobody knows
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Switcher:
         gpus: GpuProvider,
         held: Callable[[], int],
         reads_ahead: Callable[[Target | None, Callable[[], int]], None],
-        mapped_bytes: Callable[[], int] = lambda: 0,
+        free_host_mib: Callable[[], Awaitable[int]],
     ) -> None:
         self._owner = owner
         self._preparer = preparer
         self._gpus = gpus
         self._held = held
         self._reads_ahead = reads_ahead
-        self._mapped_bytes = mapped_bytes
+        self._free_host_mib = free_host_mib
         self._operations: dict[str, PendingSwitch] = {}
 
     @property
@@ -207,7 +207,8 @@ class Switcher:
         if serving and not loaded and self._owner.fleet.switch is None:
             with operation.reading:
                 try:
-                    await run_abandonable(lambda: self._read_ahead(operation, resolved))
+                    free_mib = await self._free_host_mib()
+                    await run_abandonable(lambda: _read_ahead(operation, resolved, free_mib << 20))
                 except (OSError, RuntimeError, ValueError) as error:  # no thread or descriptor left, a disk's error
                     _log.warning("the model is not read ahead: %s", error)
 
@@ -225,24 +226,6 @@ class Switcher:
                 self._settle(operation, ok=False, rolled_back=False, end=gone, gap_s=0.0, total_s=0.0)
         finally:
             self._end_reading()
-
-    def _read_ahead(self, operation: PendingSwitch, resolved: ResolvedTarget) -> None:
-        """Read a model into the page cache as far as it may be; runs in a thread."""
-        paths = split_paths(resolved.model_path)
-        found = residency(paths)
-        limit_bytes = read_ahead_bytes(
-            resolved.profile.settings,
-            model_bytes=resolved.model_bytes,
-            resident_bytes=None if found is None or found.resident_mib is None else found.resident_mib << 20,
-            available_bytes=available_memory_bytes(),
-            mapped_bytes=self._mapped_bytes(),
-        )
-
-        def note(done: int) -> None:
-            operation.read_percent = min(100 * done // limit_bytes, 100)
-
-        if limit_bytes:
-            read_ahead(paths, limit_bytes, lambda: operation.reading.cancel_called, note)
 
     def interrupt(self, end: EndCause) -> None:
         """End a switch that still reads ahead; one that the fleet has taken is the fleet's to end."""
@@ -312,3 +295,21 @@ class Switcher:
 
 def name_of(target: Target) -> TargetName:
     return TargetName(profile=target.profile, engine=target.engine)
+
+
+def _read_ahead(operation: PendingSwitch, resolved: ResolvedTarget, free_bytes: int) -> None:
+    """Read a model into the page cache as far as it may be; runs in a thread."""
+    paths = split_paths(resolved.model_path)
+    found = residency(paths)
+    limit_bytes = read_ahead_bytes(
+        resolved.profile.settings,
+        model_bytes=resolved.model_bytes,
+        resident_bytes=None if found is None or found.resident_mib is None else found.resident_mib << 20,
+        free_bytes=free_bytes,
+    )
+
+    def note(done: int) -> None:
+        operation.read_percent = min(100 * done // limit_bytes, 100)
+
+    if limit_bytes:
+        read_ahead(paths, limit_bytes, lambda: operation.reading.cancel_called, note)

@@ -20,7 +20,6 @@ from anyio.abc import TaskGroup
 from orchestrator.adapters.config.config_file import load_config
 from orchestrator.adapters.config.trial_profiles import sweep_unused_trial_profiles
 from orchestrator.adapters.hardware.gpu_sources import open_gpus
-from orchestrator.adapters.hardware.host import mapped_bytes
 from orchestrator.adapters.hardware.vram_holders import read_vram
 from orchestrator.adapters.http1 import HttpLimits, HttpServer
 from orchestrator.adapters.log.file import LogFile
@@ -179,14 +178,14 @@ class Daemon:
         memory = DeviceMemory(self._gpus)
         effect_runner = self._effect_runner(tasks, guard, runs, memory, dispatcher, router)
         core.start("owner", lambda: owner.run(effect_runner), again=False)
+        looks = MemoryLooks(self._paths, self._gpus, runs)
         switcher = Switcher(
             owner, self._preparer, self._gpus, lambda: dispatcher.hold.entered, router.reads_ahead,
-            lambda: mapped_bytes([child.pid for child in runs.children()]),
+            looks.free_host_mib,
         )  # fmt: skip
         owner.observe_switches(self._totals.switched)
         owner.observe_switches(switcher.finished)
         usage = UsageBook(owner, dispatcher)
-        looks = MemoryLooks(self._paths, self._gpus, runs)
         ledger.subscribe(usage.request_ended)
         self._desired.order = usage.order
         demand = DemandScheduler(tasks, owner, router, switcher, self._preparer, dispatcher, usage, looks.look)

@@ -115,6 +115,11 @@ class MemoryLooks:
         )
         return memory_look(MemoryFigures(devices, self._told_totals, available_mib, holdings), needs, margins)
 
+    async def free_host_mib(self) -> int:
+        """Return the host memory that a start could take now; 0 when it could not be read in time."""
+        look = await self.look(())
+        return max(look.free.get(HOST_PLACE, 0), 0) if look is not None else 0
+
     def _living(self) -> list[EngineRun]:
         return [run for run in self._runs if run.child is not None and run.child.exit is None]
 

@@ -7,15 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.profile.settings import Value
-from orchestrator.core.starts.read_ahead import KEPT_FREE_BYTES, read_ahead_bytes
+from orchestrator.core.starts.read_ahead import read_ahead_bytes
 
 GIB = 1 << 30
 
 
-def bytes_of(settings: dict[str, Value], model: int, resident: int | None, available: int, mapped: int = 0) -> int:
-    return read_ahead_bytes(
-        settings, model_bytes=model, resident_bytes=resident, available_bytes=available, mapped_bytes=mapped
-    )
+def bytes_of(settings: dict[str, Value], model: int, resident: int | None, free: int) -> int:
+    return read_ahead_bytes(settings, model_bytes=model, resident_bytes=resident, free_bytes=free)
 
 
 @pytest.mark.parametrize("settings", [{}, {"memory.prefetch": True}, {"memory.mmap": False}])
@@ -35,14 +33,10 @@ def test_what_is_there_is_not_read_again() -> None:
 
 
 def test_what_serves_keeps_its_pages() -> None:
-    assert bytes_of({}, 20 * GIB, 0, 32 * GIB, mapped=18 * GIB) == 13 * GIB
-    assert bytes_of({}, 20 * GIB, 0, 32 * GIB, mapped=32 * GIB) == 0
+    assert bytes_of({}, 20 * GIB, 0, 13 * GIB) == 13 * GIB
+    assert bytes_of({}, 20 * GIB, 0, 0) == 0
 
 
-@given(*(st.integers(0, 200 * GIB) for _ in range(4)))
-def test_it_is_never_more_than_the_model_and_leaves_room(
-    model: int, resident: int, available: int, mapped: int
-) -> None:
-    found = bytes_of({}, model, resident, available, mapped)
-    assert 0 <= found <= model
-    assert found == 0 or found + mapped + KEPT_FREE_BYTES <= available
+@given(*(st.integers(0, 200 * GIB) for _ in range(3)))
+def test_it_is_never_more_than_the_model_and_leaves_room(model: int, resident: int, free: int) -> None:
+    assert 0 <= bytes_of({}, model, resident, free) <= min(model, free)

@@ -228,6 +228,8 @@ async def test_a_machine_without_devices_has_what_is_available_less_what_is_mapp
     found = await here.look(wanted)
     assert found.holds["loaded"] == {"host": 3000}
     assert found.free["host"] == pytest.approx(plain - 2950, abs=400)
+    free_mib = await MemoryLooks(paths, here.gpus, here.runs).free_host_mib()
+    assert free_mib == pytest.approx(max(plain - 2950, 0), abs=400)  # a switch reads no more of a model ahead
     assert 4000 < found.needs["wanted"]["host"] < 7000
 
 
