@@ -26,6 +26,15 @@ def read_text(directory: str, name: str) -> str:
         return ""
 
 
+def read_number(directory: str, name: str) -> int | None:
+    """Return the whole number that is a file's text; None where it has none, or as `read_text`.
+
+    :raises OSError: as `read_text`
+    """
+    text = read_text(directory, name)
+    return int(text) if text.removeprefix("-").isdecimal() else None
+
+
 def names_in(directory: str) -> list[str]:
     """Return the names in a directory; none where it is not there: no such driver, or no /sys in this container.
 

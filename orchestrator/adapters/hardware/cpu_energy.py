@@ -11,6 +11,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from orchestrator.adapters.sysfs import names_in, read_number, read_text
+
 ROOT = "/sys/class/powercap"
 _ZONE = re.compile(r"intel-rapl:\d+")
 
@@ -43,7 +45,7 @@ class CpuEnergy:
         """Return the counters of the packages that can be read."""
         found = []
         for name, (directory, range_uj) in self._zones.items():
-            counter_uj = _number(directory, "energy_uj")
+            counter_uj = read_number(directory, "energy_uj")
             if counter_uj is not None and range_uj is not None:
                 found.append(PackageEnergy(name, counter_uj / 1e6, range_uj / 1e6))
 
@@ -69,24 +71,6 @@ def _find_packages(root: str) -> dict[str, tuple[str, int | None]]:
 
     `psys`, the whole platform, would count them twice.
     """
-    try:
-        names = os.listdir(root)
-    except OSError:  # no powercap in this kernel, or no /sys in this container
-        return {}
-
-    zones = (os.path.join(root, name) for name in names if _ZONE.fullmatch(name))
-    packages = {name: zone for zone in zones if (name := _text(zone, "name")).startswith("package")}
-    return {name: (zone, _number(zone, "max_energy_range_uj")) for name, zone in packages.items()}
-
-
-def _number(directory: str, name: str) -> int | None:
-    text = _text(directory, name)
-    return int(text) if text.isdecimal() else None
-
-
-def _text(directory: str, name: str) -> str:
-    try:
-        with open(os.path.join(directory, name), encoding="ascii", errors="replace") as file:
-            return file.read().strip()
-    except OSError:  # not ours to read
-        return ""
+    zones = (os.path.join(root, name) for name in names_in(root) if _ZONE.fullmatch(name))
+    packages = {name: zone for zone in zones if (name := read_text(zone, "name")).startswith("package")}
+    return {name: (zone, read_number(zone, "max_energy_range_uj")) for name, zone in packages.items()}

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from orchestrator.adapters.hardware.drm_cards import AMD_DRIVER, DrmCard, find_cards
 from orchestrator.adapters.hardware.drm_clients import vram_by_device
 from orchestrator.adapters.hardware.gpu import GpuReading
-from orchestrator.adapters.sysfs import names_in, read_text
+from orchestrator.adapters.sysfs import names_in, read_number, read_text
 
 
 class AmdSysfs:
@@ -29,7 +29,7 @@ class AmdSysfs:
     def query(self, pids: Collection[int]) -> tuple[GpuReading, ...] | None:
         if self._cards is None:
             found = (card for card in find_cards(self._root) if card.driver == AMD_DRIVER)
-            self._cards = tuple(card for card in found if _number(card.device, "mem_info_vram_total") is not None)
+            self._cards = tuple(card for card in found if read_number(card.device, "mem_info_vram_total") is not None)
 
         if not self._cards:
             return None
@@ -45,19 +45,19 @@ def _reading(card: DrmCard, index: int, held: dict[str, dict[int, int]]) -> GpuR
     :param held: PCI address to pid to bytes
     """
     device = card.device
-    total, used = _number(device, "mem_info_vram_total"), _number(device, "mem_info_vram_used")
+    total, used = read_number(device, "mem_info_vram_total"), read_number(device, "mem_info_vram_used")
     if total is None or used is None:
         return None
 
     sensors = _hwmon(device)
-    busy = _number(device, "gpu_busy_percent")
-    power_uw = _number(sensors, "power1_average")
+    busy = read_number(device, "gpu_busy_percent")
+    power_uw = read_number(sensors, "power1_average")
     if power_uw is None:  # renamed for what measures an instant instead
-        power_uw = _number(sensors, "power1_input")
+        power_uw = read_number(sensors, "power1_input")
 
-    limit_uw = _number(sensors, "power1_cap")
-    temperature = _number(sensors, "temp1_input")
-    core_hz, memory_hz = _number(sensors, "freq1_input"), _number(sensors, "freq2_input")
+    limit_uw = read_number(sensors, "power1_cap")
+    temperature = read_number(sensors, "temp1_input")
+    core_hz, memory_hz = read_number(sensors, "freq1_input"), read_number(sensors, "freq2_input")
     processes = {pid: size >> 20 for pid, size in held.get(card.address, {}).items()}
     return GpuReading(
         index=index,
@@ -81,8 +81,3 @@ def _hwmon(device: str) -> str:
     """Return the directory of the card's sensors; one that is not there where it has none."""
     directory = os.path.join(device, "hwmon")
     return os.path.join(directory, min(names_in(directory), default=""))
-
-
-def _number(directory: str, name: str) -> int | None:
-    text = read_text(directory, name)
-    return int(text) if text.lstrip("-").isdecimal() else None
