@@ -31,6 +31,11 @@ KEPT = 120
 
 KEPT_OF_ALL = 2000
 
+_LATEST_S = 4e9
+"""Unix time of the year 2096; `_MOST` is more than any rate or step. What lies outside was not written by orch."""
+
+_MOST = 1e9
+
 LOCK_PATIENCE_S = 5.0
 """For the other writer, who is done in an instant."""
 
@@ -141,10 +146,10 @@ def _read(entry: object, known: Mapping[str, Any]) -> SpeedMark | None:
             "high_tok_s": int() | float() as high,
             "step_ms": int() | float() as step_ms,
             **rest,
-        } if step_ms > 0 and decode > 0:
+        } if 0 <= when_s < _LATEST_S and all(0 < each < _MOST for each in (decode, low, high, step_ms)):
             circumstances = _circumstances(known.get(on))
             prompt = rest.get("prompt_tok_s")
-            prompt_tok_s = float(prompt) if isinstance(prompt, int | float) else None
+            prompt_tok_s = float(prompt) if isinstance(prompt, int | float) and 0 < prompt < _MOST else None
             if circumstances is not None:
                 return SpeedMark(
                     when_s, profile, engine, kind, circumstances, answers, decode, low, high, step_ms, prompt_tok_s
@@ -178,7 +183,7 @@ def _accepted(state: Mapping[str, object]) -> dict[SpeedSeries, float]:
                 "engine": str(engine),
                 "kind": str(kind),
                 "since_s": int() | float() as since_s,
-            }:
+            } if 0 <= since_s < _LATEST_S:
                 found[SpeedSeries(profile, engine, kind)] = float(since_s)
 
     return found

@@ -84,6 +84,7 @@ class SpeedMarkBook:
         self._declines: list[tuple[SpeedSeries, Decline]] = []
         self._judged: tuple[Stamp] | None = None
         self._looked_s = 0.0
+        self._declined: set[str] = set()
         self._told: set[str] = set()
 
     def note(self, run: EngineRun, step: StepSample) -> None:
@@ -133,15 +134,15 @@ class SpeedMarkBook:
         if run is None:
             return None
 
-        target = run.launch.target
-        for series, decline in self._declines:
-            # What was found holds for what it was found on: something else may run by now.
-            if (series.profile, series.engine) == (target.profile, engine_of(target.engine)) and (
-                decline.now.marks[-1].circumstances == self._circumstances(run)
-            ):
-                return f"{decline_text(series, decline)}; {accept_hint(series)}"
+        found = next((each for each in self._declines if self._is_of(run, *each)), None)
+        return _sentence(*found) if found is not None else None
 
-        return None
+    def _is_of(self, run: EngineRun, series: SpeedSeries, decline: Decline) -> bool:
+        """Return whether it was found on what runs: something else may by now."""
+        target = run.launch.target
+        return (series.profile, series.engine) == (target.profile, engine_of(target.engine)) and (
+            decline.now.marks[-1].circumstances == self._circumstances(run)
+        )
 
     def _judge(self, due: Collection[DayOfAnswers]) -> list[tuple[SpeedSeries, Decline]]:
         """Write marks, and return what has become slower; nothing anew where nothing was written since. Blocks."""
@@ -155,15 +156,20 @@ class SpeedMarkBook:
         return [(each.series, each.decline) for each in courses if each.decline is not None]
 
     def _tell(self) -> None:
-        told = {series.target for series, _ in self._declines}
+        """Note an event where answers of what runs now show it; not of a build that somebody has gone back from."""
+        declined = {series.target for series, _ in self._declines}
+        self._told &= declined
         for series, decline in self._declines:
-            if series.target not in self._told:
-                text = f"{decline_text(series, decline)}; {accept_hint(series)}"
+            if series.target not in self._told and any(
+                self._is_of(each.run, series, decline) for each in self._days.values()
+            ):
+                self._told.add(series.target)
+                text = _sentence(series, decline)
                 _log.warning("%s", text)
                 self._record("declined", text)
 
-        if told != self._told:
-            self._told = told
+        if declined != self._declined:
+            self._declined = declined
             self._on_notice()
 
     def _mark(self, of: DayOfAnswers) -> SpeedMark | None:
@@ -177,3 +183,7 @@ class SpeedMarkBook:
         devices = tuple(map(device_name, launch.margin_key.devices))
         machine = replace(self._machine, devices=devices)
         return circumstances_of(launch.margin_key.build, model.name, model.size_bytes, launch.rendered.argv, machine)
+
+
+def _sentence(series: SpeedSeries, decline: Decline) -> str:
+    return f"{decline_text(series, decline)}; {accept_hint(series)}"

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.adapters.store import speed_marks
 from orchestrator.adapters.store.exclusive import exclusive_lock
 from orchestrator.adapters.store.speed_marks import SpeedMarkStore
-from orchestrator.core.course.course import SpeedSeries
+from orchestrator.core.course.course import SpeedSeries, series_of
 from orchestrator.core.course.decline import find_decline
 from orchestrator.core.errors import OrchError
 from tests.unit.core.course.histories import NEW_DRIVER, ON, days, mark
@@ -22,6 +22,10 @@ SERIES = SpeedSeries("p", "upstream", "answers")
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "state" / "speed_marks.json")
+
+
+MARKED = {"when_s", "step_ms", "decode_tok_s", "low_tok_s", "high_tok_s"}
+"""Without one of these a mark is none."""
 
 
 def test_what_is_recorded_is_read_by_the_next_process(path: str) -> None:
@@ -74,3 +78,18 @@ def test_an_entry_that_cannot_be_read_is_as_if_it_were_not_there(path: str) -> N
     Path(path).write_text(json.dumps(state))
     assert [each.when_s for each in store.read().marks] == [mark(2, 50.0, ON).when_s]
     assert store.read().accepted == {}
+
+
+@pytest.mark.parametrize("key", [*sorted(MARKED), "prompt_tok_s", "since_s"])
+@pytest.mark.parametrize("number", ["1e999", "-1", "NaN", "1e15", "1" + "0" * 400])
+def test_a_number_that_orch_did_not_write_is_none(path: str, key: str, number: str) -> None:
+    store = SpeedMarkStore(path)
+    store.record(days(2, 50.0))
+    store.accept({series_of(mark(0, 50.0)): 0.0})
+    state = json.loads(Path(path).read_text())
+    (state["accepted"][0] if key == "since_s" else state["marks"][1])[key] = "ODD"
+    Path(path).write_text(json.dumps(state).replace('"ODD"', number))
+    found = store.read()
+    assert len(found.accepted) == (key != "since_s")
+    assert len(found.marks) == (1 if key in MARKED else 2)
+    assert (found.marks[-1].prompt_tok_s is None) == (key == "prompt_tok_s")

@@ -110,6 +110,17 @@ async def test_a_slower_build_is_told_once_until_it_is_accepted(days: Days) -> N
     assert (days.book.notice(run), len(days.events), days.notices) == (None, 1, 2)
 
 
+async def test_after_a_restart_it_is_told_of_what_runs_and_not_of_a_build_that_was_gone_back_from(days: Days) -> None:
+    await days.pass_by(6, on_build("b1"))
+    await days.pass_by(3, on_build("b2"), 24.0)
+    days.events.clear()
+    days.book = days.opened()
+    await days.pass_by(1, on_build("b1", "a.2"), answers=7)
+    assert (days.events, days.notices) == ([], 2), "what status says is looked up anew"
+    await days.pass_by(1, on_build("b2", "a.3"), 24.0)
+    assert [kind for kind, _ in days.events] == ["declined"]
+
+
 async def test_a_mark_reads_the_file_once_and_a_decline_looks_at_it_now_and_then(
     days: Days, monkeypatch: pytest.MonkeyPatch
 ) -> None:
