@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from orchestrator.adapters.hardware.cpu_topology import read_topology
-from orchestrator.adapters.hardware.disk_speed import DiskNotMeasured, measure_disk
+from orchestrator.adapters.hardware.disk_speed import DiskNotMeasured, file_system_of, measure_disk
 from orchestrator.adapters.hardware.machine import machine_name
 from orchestrator.adapters.hardware.memory_speed import measure_memory
 from orchestrator.adapters.hardware.nvidia_driver import pcie_links
 from orchestrator.adapters.paths import Paths
-from orchestrator.adapters.store.speeds import HostSpeed, SpeedStore
+from orchestrator.adapters.store.speeds import CardLinks, DiskSpeed, HostSpeed, SpeedStore
 from orchestrator.adapters.systemd.steps import Tools
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError
@@ -25,6 +25,7 @@ from orchestrator.core.plan.plan import plan_of
 from orchestrator.core.plan.speed.forecast import decode_amounts
 from orchestrator.core.setup.doctor import CheckResult
 from orchestrator.core.setup.machine_speed import (
+    PcieLink,
     ReadSpeed,
     judge_disk,
     judge_link,
@@ -50,16 +51,18 @@ _AT_REST = ("stopped", "failed", "ready")
 class MeasuredMachine:
     """What was measured, and what it means.
 
+    :param kept: the fastest that this machine's memory was read, now or earlier: what forecasts go by
     :param disk_gb_s: of the model's file; None where it was not measured
     """
 
     memory: ReadSpeed
+    kept: HostSpeed
     disk_gb_s: float | None
     findings: tuple[CheckResult, ...]
 
 
 def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
-    """Measure for the threads, the file and the placement of a profile, and keep the memory's speed for forecasts.
+    """Measure for the threads, the file and the placement of a profile, and keep what is found for forecasts.
 
     An engine that serves is not made to wait: while a request runs or waits, or a model loads, nothing is measured,
     and a request that comes meanwhile ends the measurement within a third of a second. Of one that was ended, or
@@ -72,7 +75,13 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
     may_go_on = refusal_of_requests(paths)
     target = find_target(paths, profile) if profile is not None else None
     context = DoctorContext(paths, os.environ, Tools())
-    disk_gb_s, findings = None, list(examine(context, {"pcie": lambda _: map(judge_link, pcie_links())}, DRIVER_S))
+    links: list[PcieLink] = []
+
+    def check_links(_: DoctorContext) -> Iterator[CheckResult]:
+        links.extend(pcie_links())
+        return map(judge_link, links)
+
+    disk_gb_s, findings = None, list(examine(context, {"pcie": check_links}, DRIVER_S))
     if target is not None:
         disk_gb_s, finding = _disk(target, may_go_on)
         findings.append(finding)
@@ -81,12 +90,16 @@ def measure(paths: Paths, profile: str | None) -> MeasuredMachine:
     memory = measure_memory(threads, may_go_on, cpus=cpus)
     refuse_while_used(paths)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    SpeedStore(paths.speeds_file).record_host(HostSpeed(memory.best, memory.readers, when, machine_name()))
+    store, machine = SpeedStore(paths.speeds_file), machine_name()
+    now = HostSpeed(round(memory.best, 2), memory.readers, when)
+    disks = {} if target is None or not disk_gb_s else {file_system_of(_file(target)): DiskSpeed(disk_gb_s, when)}
+    store.record_machine(machine, now, disks, CardLinks(tuple(links), when) if links else None)
+    kept = store.host(machine) or now
     findings += judge_memory(memory, read_modules())
     if target is not None and profile is not None:
-        findings.append(_meaning(profile, target, memory))
+        findings.append(_meaning(profile, target, kept.gb_s))
 
-    return MeasuredMachine(memory, disk_gb_s, tuple(findings))
+    return MeasuredMachine(memory, kept, disk_gb_s, tuple(findings))
 
 
 def refuse_while_used(paths: Paths) -> None:
@@ -164,8 +177,13 @@ def _threads_of(target: PlanTarget | None) -> tuple[int, tuple[int, ...]]:
     return told if isinstance(told, int) else cores, cpus
 
 
+def _file(target: PlanTarget) -> str:
+    """Return the model's largest file, by which its disk is measured."""
+    return max(target.parts, key=lambda part: part.file_size).path
+
+
 def _disk(target: PlanTarget, may_go_on: Callable[[], None]) -> tuple[float | None, CheckResult]:
-    path = max(target.parts, key=lambda part: part.file_size).path
+    path = _file(target)
     try:
         speed = measure_disk(path, may_go_on)
     except DiskNotMeasured as error:
@@ -174,7 +192,7 @@ def _disk(target: PlanTarget, may_go_on: Callable[[], None]) -> tuple[float | No
     return speed, judge_disk(path, speed, target.size_bytes)
 
 
-def _meaning(profile: str, target: PlanTarget, memory: ReadSpeed) -> CheckResult:
+def _meaning(profile: str, target: PlanTarget, speed_gb_s: float) -> CheckResult:
     """Return what a token takes where the plan for what is free now places the weights."""
     try:
         subject = gather(target.profile, target.engine, target.parts)
@@ -184,12 +202,14 @@ def _meaning(profile: str, target: PlanTarget, memory: ReadSpeed) -> CheckResult
     devices = devices_used(target.profile.settings, measure_devices())
     shape = plan_of(subject, devices, measure_host(), advise=False).shape
     basis = "as it would be placed now" if devices else "without a device"
-    return judge_profile(profile, decode_amounts(subject.geometry, shape, subject.build.kind)[2], memory, basis)
+    return judge_profile(profile, decode_amounts(subject.geometry, shape, subject.build.kind)[2], speed_gb_s, basis)
 
 
 def figures(found: MeasuredMachine) -> Iterator[tuple[str, object]]:
     """Yield the figures under their names in JSON."""
     yield "host_gb_s", round(found.memory.best, 2)
     yield "middle_gb_s", round(found.memory.middle, 2)
+    yield "disturbed", found.memory.disturbed
+    yield "kept", {**found.kept._asdict(), "gb_s": round(found.kept.gb_s, 2)}
     yield "processes", found.memory.readers  # its name from when each reader was a process
     yield "disk_gb_s", None if found.disk_gb_s is None else round(found.disk_gb_s, 3)

@@ -152,7 +152,7 @@ def speed_outlook(
     host = store.host(machine_name())
     key = SpeedKey(build.kind, build_name, device_key([each.name for each in devices]), geometry.architecture,
                    geometry.tensor_types)  # fmt: skip
-    note = f"measured on {host.when[:10]} with {host.threads} threads" if host is not None and host.when else ""
+    note = f"measured on {host.when[:10]} with {host.threads} threads" if host is not None else ""
     ceilings = Ceilings(card.bandwidth_gb_s if card else None, host.gb_s if host is not None else None, note)
     return outlook_of(store.samples(), key, geometry, shape, build, ceilings)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.adapters.file_stamps import file_identity
+from orchestrator.adapters.hardware.disk_speed import file_system_of
+from orchestrator.adapters.hardware.machine import machine_name
 from orchestrator.adapters.paths import Paths
+from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.adapters.store.starts import StartStore
 from orchestrator.core.plan.need import COLD_OVERHEAD_MIB
 from orchestrator.core.plan.plan import DeviceRoom, HostRoom, Plan, plan_of
 from orchestrator.core.plan.report.document import FigureSource
 from orchestrator.core.plan.speed.outlook import SpeedOutlook
+from orchestrator.core.setup.machine_speed import cold_read_text, judge_link
 from orchestrator.core.starts.readback import MeasuredStart, learned_beside_mib, learned_needs
 from orchestrator.core.starts.start import engine_places
 from orchestrator.engines.plan import devices_used, gather, speed_outlook
@@ -60,7 +65,8 @@ def answer_plan(
 
     build = target.engine.build if target.engine else ""
     speed = speed_outlook(paths, subject.geometry, plan.shape, subject.build, build, plan.devices)
-    return PlanAnswer(plan, speed, _sources(target, plan, said, measured=beside is not None))
+    sources = _sources(target, plan, said, measured=beside is not None)
+    return PlanAnswer(plan, speed, (*sources, *_machine_sources(paths, target, cards=here and bool(used))))
 
 
 def _starts(paths: Paths, target: PlanTarget) -> list[MeasuredStart]:
@@ -92,3 +98,21 @@ def _sources(target: PlanTarget, plan: Plan, read_back: Sequence[str], *, measur
         FigureSource("context, modules, growth", context),
         *(FigureSource("not covered", gap) for gap in geometry.gaps),
     )
+
+
+def _machine_sources(paths: Paths, target: PlanTarget, *, cards: bool) -> Iterator[FigureSource]:
+    """Yield what `orch doctor --measure` found on this machine: what a cold start reads, and how cards are linked.
+
+    :param cards: the plan is for the cards of this machine
+    """
+    store, machine = SpeedStore(paths.speeds_file), machine_name()
+    path = max(target.parts, key=lambda part: part.file_size).path
+    if os.path.exists(path):  # it is in a repository otherwise
+        place = file_system_of(path)
+        if (disk := store.disk(machine, place)) is not None:
+            text = f"reads {cold_read_text(disk.gb_s, target.size_bytes)}: {disk.gb_s:.2f} GB/s"
+            yield FigureSource("a cold start", f"{text}, measured of {place} on {disk.when[:10]}")
+
+    if cards and (links := store.links(machine)) is not None:
+        for link in links.links:
+            yield FigureSource("link to the host", f"{judge_link(link).text}, measured on {links.when[:10]}")

@@ -18,6 +18,15 @@ class DiskNotMeasured(Exception):
     """Raised with the reason, for people."""
 
 
+def file_system_of(path: str) -> str:
+    """Return where the file system of a file is mounted."""
+    place = os.path.realpath(path)
+    while not os.path.ismount(place):
+        place = os.path.dirname(place)
+
+    return place
+
+
 def measure_disk(path: str, may_go_on: Callable[[], None] = lambda: None) -> float:
     """Return at how many GB/s the middle of a file is read, by one thread in blocks of 8 MiB. Blocks for 3 s or so.
 

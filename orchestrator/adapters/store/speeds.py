@@ -1,6 +1,8 @@
 """Speeds that were measured on this machine: what forecasts go by, kept across restarts.
 
-One entry for a key, what was measured and how much it read; the newest of the same replaces the one before. An entry
+Of answers, one entry for a key, what was measured and how much it read; the newest of the same replaces the one before.
+Of each machine, what `orch doctor --measure` found: of the memory the fastest reading with so many threads, since other
+programs only make it slower and it stands for what cannot be exceeded; of file systems and links the newest. An entry
 that cannot be read is as if it were not there.
 """
 
@@ -8,12 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from orchestrator.adapters.store.state_file import load_state, save_state
 from orchestrator.core.plan.speed.forecast import SpeedKey, SpeedSample
+from orchestrator.core.setup.machine_speed import PcieLink
 
 _log = logging.getLogger(__name__)
 _KEPT = 200
@@ -24,15 +29,27 @@ _DIGITS = 2
 class HostSpeed(NamedTuple):
     """How fast the host's memory was read at best, GB/s.
 
-    :param threads: that read; None where it is not known
-    :param when: RFC 3339; empty where it is not known
-    :param machine: `hardware.machine.machine_name` where it was measured; empty where it is not known
+    :param threads: that read
+    :param when: RFC 3339
     """
 
     gb_s: float
-    threads: int | None = None
-    when: str = ""
-    machine: str = ""
+    threads: int
+    when: str
+
+
+class DiskSpeed(NamedTuple):
+    """How fast a file of a file system was read past the page cache, GB/s; `when` as above."""
+
+    gb_s: float
+    when: str
+
+
+class CardLinks(NamedTuple):
+    """The links of a machine's cards; `when` as above."""
+
+    links: tuple[PcieLink, ...]
+    when: str
 
 
 class SpeedStore:
@@ -60,31 +77,51 @@ class SpeedStore:
         save_state(self._path, {**_kept(state), "samples": dict(list(entries.items())[-_KEPT:])})
 
     def host(self, machine: str) -> HostSpeed | None:
-        """Return how fast the host's memory was read; None where it was not measured, or on another machine.
+        """Return the fastest that the host's memory was read, with any number of threads; None where it was not.
 
-        :param machine: the name of this one
+        :param machine: `hardware.machine.machine_name` of this one: what another one reads says nothing
         """
-        state = self._state()
-        gb_s, told = state.get("host_gb_s"), state.get("host")
-        if not isinstance(gb_s, int | float) or gb_s <= 0:
-            return None
+        return max(_memory(self._machine(machine)), default=None)
 
-        if not isinstance(told, dict):  # kept before these were
-            return HostSpeed(float(gb_s))
+    def disk(self, machine: str, file_system: str) -> DiskSpeed | None:
+        """Return how fast a file system was read.
 
-        if told.get("machine") != machine:
-            return None
+        :param file_system: where it is mounted
+        """
+        found = _table(_table(self._machine(machine), "disks"), file_system)
+        with suppress(KeyError, ValueError):
+            return DiskSpeed(_speed(found["gb_s"]), str(found["when"]))
 
-        threads, when = told.get("threads"), told.get("when")
-        return HostSpeed(float(gb_s), threads if isinstance(threads, int) else None, str(when or ""), machine)
+        return None
 
-    def record_host(self, speed: HostSpeed) -> None:
-        """Keep how fast the host's memory was read.
+    def links(self, machine: str) -> CardLinks | None:
+        """Return the links of a machine's cards."""
+        found = _table(self._machine(machine), "links")
+        with suppress(KeyError, TypeError):
+            return CardLinks(tuple(PcieLink(**each) for each in found["cards"]), str(found["when"]))
 
+        return None
+
+    def record_machine(
+        self, machine: str, memory: HostSpeed, disks: Mapping[str, DiskSpeed], links: CardLinks | None
+    ) -> None:
+        """Keep what was measured of a machine, beside what is kept of it and was not measured now.
+
+        :param disks: by where their file systems are mounted
         :raises OSError: when it cannot be written
         """
-        told = {"threads": speed.threads, "when": speed.when, "machine": speed.machine}
-        save_state(self._path, {**_kept(self._state()), "host_gb_s": round(speed.gb_s, 2), "host": told})
+        state = self._state()
+        kept = dict(self._machine(machine))
+        fastest = {each.threads: each for each in sorted([*_memory(kept), memory])}
+        kept["memory"] = {str(each.threads): {"gb_s": each.gb_s, "when": each.when} for each in fastest.values()}
+        kept["disks"] = _table(kept, "disks") | {place: each._asdict() for place, each in disks.items()}
+        if links is not None:
+            kept["links"] = {"cards": [each._asdict() for each in links.links], "when": links.when}
+
+        save_state(self._path, {**_kept(state), "machines": {**_table(state, "machines"), machine: kept}})
+
+    def _machine(self, name: str) -> dict[str, Any]:
+        return _table(_table(self._state(), "machines"), name)
 
     def _state(self) -> Mapping[str, object]:
         state, notice = load_state(self._path)
@@ -95,12 +132,30 @@ class SpeedStore:
 
 
 def _kept(state: Mapping[str, object]) -> dict[str, object]:
-    return {name: state[name] for name in ("samples", "host_gb_s", "host") if name in state}
+    return {name: state[name] for name in ("samples", "machines") if name in state}
 
 
 def _entries(state: Mapping[str, object]) -> dict[str, Any]:
-    found = state.get("samples")
+    return _table(state, "samples")
+
+
+def _table(state: Mapping[str, object], name: str) -> dict[str, Any]:
+    found = state.get(name)
     return dict(found) if isinstance(found, dict) else {}
+
+
+def _memory(machine: Mapping[str, object]) -> Iterator[HostSpeed]:
+    for threads, each in _table(machine, "memory").items():
+        with suppress(KeyError, TypeError, ValueError):
+            yield HostSpeed(_speed(each["gb_s"]), int(threads), str(each["when"]))
+
+
+def _speed(gb_s: object) -> float:
+    """:raises ValueError: when it is no speed"""
+    if not isinstance(gb_s, int | float) or not 0 < gb_s < math.inf:
+        raise ValueError(gb_s)
+
+    return float(gb_s)
 
 
 def _read(entry: object) -> SpeedSample | None:

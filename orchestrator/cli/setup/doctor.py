@@ -77,7 +77,9 @@ def _measure(profile: str | None, *, as_json: bool) -> int:
         output.json_data({"version": 1, **dict(figures(found)), "findings": _described(found.findings)})
     else:
         _show(found.findings)
-        diagnostics.note("kept: `orch plan` takes it for what decoding on the host cannot exceed")
+        kept = found.kept
+        fastest = f"{kept.gb_s:.1f} GB/s on {kept.when[:10]} with {kept.threads} threads"
+        diagnostics.note(f"kept for `orch plan`; decoding on the host cannot exceed the fastest reading, {fastest}")
 
     return exit_codes.OK
 

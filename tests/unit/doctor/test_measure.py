@@ -13,9 +13,12 @@ from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.adapters.store.speeds import SpeedStore
 from orchestrator.api import client
 from orchestrator.core.errors import NotRunningError, OrchError
-from orchestrator.core.setup.machine_speed import ReadSpeed
+from orchestrator.core.plan.plan import DeviceRoom, HostRoom
+from orchestrator.core.setup.machine_speed import PcieLink, ReadSpeed
 from orchestrator.doctor import measure as measuring
 from orchestrator.doctor.measure import measure, read_modules, refusal_of_requests, refuse_while_used, usual_profile
+from orchestrator.engines.plan_answer import answer_plan
+from orchestrator.engines.plan_target import find_target
 
 CALM = {
     "profile": "some",
@@ -128,6 +131,36 @@ def test_figures_are_for_the_profile_and_kept_for_forecasts(paths: Paths, monkey
     assert (kept.gb_s, kept.threads) == (31.0, 3)
     assert {each.what for each in found.findings} >= {"disk", "memory", "modules", "profile"}
     assert dict(measuring.figures(found))["host_gb_s"] == 31.0
+
+
+def test_a_disturbed_measurement_lowers_nothing_that_is_kept(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon_says(monkeypatch, None)
+    for speed in (ReadSpeed(45.0, 43.0, 2), ReadSpeed(10.6, 7.0, 2)):
+        monkeypatch.setattr(measuring, "measure_memory", lambda *_, speed=speed, **__: speed)
+        found = measure(paths, None)
+
+    kept = SpeedStore(paths.speeds_file).host(machine_name())
+    assert kept is not None and kept.gb_s == 45.0 and found.kept == kept
+    figures = dict(measuring.figures(found))
+    assert (figures["host_gb_s"], figures["disturbed"], figures["kept"]) == (10.6, True, kept._asdict())
+
+
+def test_the_plan_of_a_model_says_what_reading_it_cold_takes_and_how_its_card_is_linked(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon_says(monkeypatch, None)
+    monkeypatch.setattr(measuring, "measure_memory", lambda *_, **__: ReadSpeed(31.0, 30.0, 2))
+    monkeypatch.setattr(measuring, "measure_devices", lambda: ())
+    monkeypatch.setattr(measuring, "measure_disk", lambda *_: 0.5)
+    monkeypatch.setattr(measuring, "pcie_links", lambda: (PcieLink("RTX 3060", 1, 4, 4, 8, 16),))
+    measure(paths, "demo")
+    target, host = find_target(paths, "demo"), HostRoom(32000, 16000)
+    card = DeviceRoom("RTX 3060", 12288, 11000)
+    told = {each.figures: each.source for each in answer_plan(paths, target, [card], host, here=True).sources}
+    assert told["a cold start"].startswith("reads 0.0 GB in under 1 s: 0.50 GB/s, measured of /")
+    assert told["link to the host"].startswith("RTX 3060: 8 of 16 lanes, generation 4")
+    elsewhere = {each.figures for each in answer_plan(paths, target, [card], host, here=False).sources}
+    assert "link to the host" not in elsewhere
 
 
 def test_a_table_of_modules_that_is_not_there_is_empty(tmp_path: Path) -> None:

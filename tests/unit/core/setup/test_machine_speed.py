@@ -43,6 +43,51 @@ def test_modules_below_what_they_are_made_for_are_told() -> None:
     assert "XMP" in (modules.fix or "")
 
 
+def test_much_less_than_what_the_modules_are_set_to_asks_for_xmp_with_both_figures() -> None:
+    [modules, memory] = judge_memory(ReadSpeed(31.0, 30.0, 8), [module("A"), module("B")])
+    assert (modules.level, memory.level) == ("ok", "warning")
+    assert memory.text.startswith("read at 31.0 GB/s at best")
+    assert memory.text.endswith("2 channels as they are set give 58 at most: 54% of it")
+    assert "is XMP (Intel) or EXPO/DOCP (AMD) on?" in (memory.fix or "")
+
+
+def test_a_processor_of_one_chiplet_raises_no_alarm() -> None:
+    sticks = [module(channel, 6000, 6000)._replace(kind="DDR5") for channel in "AB"]
+    assert [each.level for each in judge_memory(ReadSpeed(61.5, 60.0, 8), sticks)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rated", "now", "asked"),
+    [
+        ("DDR4", 2133, 2133, True),
+        ("DDR4", None, 2400, True),
+        ("DDR4", 2666, 2667, True),
+        ("DDR5", 4800, 4800, True),
+        ("DDR4", 3200, 3200, False),
+        ("DDR5", 5600, 5600, False),
+        ("LPDDR5", 4800, 4800, False),
+    ],
+)
+def test_a_base_speed_that_the_firmware_also_tells_as_rated_asks_for_xmp(
+    kind: str, rated: int | None, now: int, asked: bool
+) -> None:
+    sticks = [module(channel)._replace(kind=kind, rated_mt_s=rated, configured_mt_s=now) for channel in "AB"]
+    [modules, memory] = judge_memory(ReadSpeed(0.85 * 2 * now * 8 / 1000, 0.8 * 2 * now * 8 / 1000, 8), sticks)
+    assert (modules.level, memory.level) == ("note" if asked else "ok", "ok")
+    assert ("XMP" in (modules.fix or "")) == asked
+
+
+def test_a_disturbed_reading_is_said_to_be_one_and_blames_no_module() -> None:
+    disturbed = ReadSpeed(20.0, 11.0, 8)
+    for modules in ([module("A"), module("B")], None, []):
+        [found] = [each for each in judge_memory(disturbed, modules) if each.what == "memory"]
+        assert found.level == "note"
+        assert "disturbed: something else used memory or processors" in found.text
+        assert "measure again" in (found.fix or "")
+
+    assert not ReadSpeed(20.0, 17.0, 8).disturbed
+
+
 def test_one_channel_is_told() -> None:
     [modules, _] = judge_memory(ReadSpeed(22.0, 21.0, 8), [module("A")])
     assert (modules.level, modules.text) == ("warning", "1 module in 1 channel, set to DDR4-3600")
@@ -101,11 +146,10 @@ def test_a_disk_is_told_by_what_a_cold_start_takes() -> None:
 
 
 def test_a_profile_is_told_what_the_memory_allows() -> None:
-    speed = ReadSpeed(31.0, 30.0, 8)
-    found = judge_profile("qwen", 1.24, speed, "as it would be placed now").text
+    found = judge_profile("qwen", 1.24, 31.0, "as it would be placed now").text
     assert found == (
         "qwen: 1.24 GB of the host's memory for each token as it would be placed now:"
         " at most 25 tokens/s at 31 GB/s, without drafts"
     )
-    assert "31 MB" in judge_profile("small", 0.031, speed, "").text
-    assert "nothing of the host's memory" in judge_profile("card", 0.0, speed, "").text
+    assert "31 MB" in judge_profile("small", 0.031, 31.0, "").text
+    assert "nothing of the host's memory" in judge_profile("card", 0.0, 31.0, "").text
