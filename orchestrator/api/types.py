@@ -66,13 +66,13 @@ class MemoryStatus(TypedDict):
 class PageCacheStatus(TypedDict):
     """How much of the model that an engine reads from host memory is in the page cache, MiB; of its experts likewise.
 
-    `resident_mib` is null where the kernel does not tell. `where` says which layers that is; empty where the engine
-    placed them itself: then all that it has mapped counts.
+    `resident_mib` is null where the kernel does not tell. `where` says which layers that is. Where the engine placed
+    them itself and does not say how, both figures of experts are null, and all that it has mapped counts.
     """
 
     part_mib: int
     resident_mib: int | None
-    experts_mib: int
+    experts_mib: int | None
     experts_resident_mib: int | None
     where: str
 

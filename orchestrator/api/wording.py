@@ -101,6 +101,9 @@ def page_cache_text(row: PageCacheStatus) -> str:
     if row["resident_mib"] is None:
         return f"{row['part_mib']} MiB are mapped: the kernel tells nobody but the file's owner what is there"
 
+    if row["experts_mib"] is None:
+        return f"{row['resident_mib']} of {row['part_mib']} MiB that are mapped; what of it is on a device is not known"
+
     text = f"{row['resident_mib']} of {row['part_mib']} MiB that the host reads"
     if row["experts_mib"] and row["experts_resident_mib"] is not None:
         text += f", experts {row['experts_resident_mib']} of {row['experts_mib']}"

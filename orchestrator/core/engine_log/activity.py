@@ -20,6 +20,7 @@ from orchestrator.core.engine_log.events import (
     PromptBatchRead,
     PromptProgress,
 )
+from orchestrator.core.engine_log.fitted_layers import FittedLayers
 from orchestrator.core.engine_log.loaded_memory import LoadedMemory
 
 MAX_QUOTED = 500
@@ -39,6 +40,7 @@ class EngineActivity:
     :param device_seen: it found a device that it can use
     :param memory: the buffers that it made
     :param fit_free_mib: what its fit took to be free on all devices, the first time
+    :param fitted: where its fit put the layers
     """
 
     prompt_batches: int = 0
@@ -50,6 +52,7 @@ class EngineActivity:
     memory: LoadedMemory = LoadedMemory()
     fit_free_mib: int | None = None
     drafts_accepted: int = 0
+    fitted: FittedLayers = FittedLayers()
 
 
 def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> EngineActivity:
@@ -57,9 +60,10 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
     prompt_batches, drafts, accepted = activity.prompt_batches, activity.drafts, activity.drafts_accepted
     shares, free_mib = dict(activity.prompt_shares), dict(activity.free_mib)
     degraded, device_seen = dict(activity.degraded), activity.device_seen
-    memory, fit_free_mib = activity.memory, activity.fit_free_mib
+    memory, fit_free_mib, fitted = activity.memory, activity.fit_free_mib, activity.fitted
     for record in records:
         for event in record.events:
+            fitted = fitted.after(event)
             match event:
                 case PromptBatchRead():
                     prompt_batches += 1
@@ -89,7 +93,7 @@ def add_records(activity: EngineActivity, records: Iterable[LogRecord]) -> Engin
 
     newest = dict(list(shares.items())[-KEPT_TASKS:])
     return EngineActivity(
-        prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory, fit_free_mib, accepted
+        prompt_batches, drafts, newest, free_mib, degraded, device_seen, memory, fit_free_mib, accepted, fitted
     )
 
 

@@ -109,6 +109,50 @@ class FitSawFree:
 
 
 @dataclass(frozen=True, slots=True)
+class FitTried:
+    """What upstream's fit tries to give one device.
+
+    :param device: its number among those that the engine uses
+    :param layers: how many it has; the output counts as one, and comes last
+    :param partial: the last so many of them have tensors elsewhere
+    :param part: what the first of these has elsewhere (`core/plan/memory/host_placement.py`), the others their experts
+    """
+
+    device: int
+    layers: int
+    partial: int
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class FitTook:
+    """Upstream's fit goes on with what it has tried last."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayersOffloaded:
+    """Layers on devices: the last `count` of `of`; the output counts as one, and comes last."""
+
+    count: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFitted:
+    """The fork's fit has put a layer on a device; what it does not name is on the host."""
+
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFitSum:
+    """What the fork needs for everything on devices, or has there, MiB."""
+
+    which: Literal["needed", "free"]
+    mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentDevice:
     """The device that a CUDA call failed on."""
 
@@ -220,6 +264,11 @@ LogEvent = (
     | BufferAllocated
     | AttentionCacheTold
     | FitSawFree
+    | FitTried
+    | FitTook
+    | LayersOffloaded
+    | LayerFitted
+    | ForkFitSum
     | CurrentDevice
     | BackendSeen
     | PlacedByHand

@@ -21,6 +21,11 @@ from orchestrator.core.engine_log.events import (
     DraftsCounted,
     ExitReported,
     FitSawFree,
+    FitTook,
+    FitTried,
+    ForkFitSum,
+    LayerFitted,
+    LayersOffloaded,
     LoadBegan,
     LogEvent,
     PlacedByHand,
@@ -59,6 +64,10 @@ def _buffer(found: Found) -> LogEvent:
     return BufferAllocated(found["buffer"], _BUFFER_KINDS[found["kind"]], float(found["mib"]))
 
 
+def _tried(found: Found) -> LogEvent:
+    return FitTried(*(int(found[name]) for name in ("device", "layers", "partial", "part")))
+
+
 def _total(found: Found) -> LogEvent:
     return DeviceTotal(found["index"], int(found["total"]))
 
@@ -76,7 +85,9 @@ _WEIGHTS, _KV_CACHE, _COMPUTE_BUFFERS, _LOADED, _LISTENING, _BUSY, _ANSWERED = m
 
 _ROWS: tuple[_Row, ...] = (
     # Stages. Where a line matches several, the lowest counts.
-    _row(r"fitting params to device memory|offloaded \d+/\d+ layers", _WEIGHTS),
+    _row(r"fitting params to device memory", _WEIGHTS),
+    _row(r"offloaded (?P<count>\d{1,5})/(?P<of>\d{1,5}) layers", _WEIGHTS,
+         lambda found: LayersOffloaded(int(found["count"]), int(found["of"]))),
     _row(r"KV self size *= *(?P<mib>\d+\.\d+) MiB", _KV_CACHE, lambda found: AttentionCacheTold(float(found["mib"]))),
     _row(r"KV self size *=|size *=.*cells", _KV_CACHE),
     _row(r"graph (?:nodes|splits)", _COMPUTE_BUFFERS),
@@ -103,6 +114,12 @@ _ROWS: tuple[_Row, ...] = (
          LoadBegan()),
     _row(r"failed to fit params to free device memory: .*already set by user", PlacedByHand()),
     _row(r"cleaning up before exit", StoppedCleanly()),
+    # Where a fit puts the layers: upstream's `common/fit.cpp`, then the fork's `src/llama.cpp`.
+    _row(r"id=(?P<device>\d{1,3}), n_layer= *(?P<layers>\d{1,5}), n_part= *(?P<partial>\d{1,5}), overflow_type=(?P<part>\d), mem=", _tried),
+    _row(r"set ngl_per_device\[", FitTook()),
+    _row(r"Setting layer (?P<layer>\d{1,5}) to device \d", lambda found: LayerFitted(int(found["layer"]))),
+    _row(r"Memory required for model tensors \+ cache: (?P<mib>\d{1,9}) MiB", lambda found: ForkFitSum("needed", int(found["mib"]))),
+    _row(r"Memory available on all devices - compute: (?P<mib>\d{1,9}) MiB", lambda found: ForkFitSum("free", int(found["mib"]))),
     # Devices.
     _row(r"using device (?P<device>[A-Za-z]+(?P<index>\d+)).* - +(?P<free>\d+) MiB free", DeviceSeen(), _free),
     _row(r"Device (?P<index>\d+): .*VRAM: (?P<total>\d+) MiB", DeviceSeen(), _total),

@@ -24,6 +24,7 @@ from orchestrator.api.types import PageCacheStatus
 from orchestrator.core.engine_log.loaded_memory import HOST
 from orchestrator.core.errors import OrchError
 from orchestrator.core.health.cold_reads import ColdReads, ProcessReads, add_look, add_residency, cold_text
+from orchestrator.core.plan.memory.host_placement import HostPlacement, fitted_placement, planned_placement
 from orchestrator.core.plan.memory.host_spans import FileTensor, HostPart, host_part
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
@@ -198,15 +199,17 @@ class ColdReadWatch:
         if part is None:
             return None
 
-        weights, experts = residency_of(part.weights), residency_of(part.experts)
+        weights, experts = residency_of(part.weights), residency_of(part.experts or {})
         if weights is None or experts is None or not weights.total_mib:
             return None
+
+        placed = part.experts is not None
 
         return PageCacheStatus(
             part_mib=weights.total_mib,
             resident_mib=weights.resident_mib,
-            experts_mib=experts.total_mib,
-            experts_resident_mib=experts.resident_mib,
+            experts_mib=experts.total_mib if placed else None,
+            experts_resident_mib=experts.resident_mib if placed else None,
             where=part.where,
         )
 
@@ -226,10 +229,7 @@ class ColdReadWatch:
         paths = [part.path for part in parts]
         # One of them computes; a wrapper around it has nothing mapped.
         mapped = next(filter(None, (mapped_spans(pid, paths) for pid in sorted(self._processes(run)))), {})
-        plan = run.read_back.plan if run.read_back is not None else None
-        certain = plan is not None and plan.certain and not plan.fitted
-        kind = run.launch.capabilities.kind
-        return host_part(tensors, mapped, (plan.geometry, plan.shape, kind) if plan is not None and certain else None)
+        return host_part(tensors, mapped, _placement_of(run))
 
 
 def _begin(run: EngineRun) -> ColdWatched:
@@ -244,8 +244,22 @@ def _begin(run: EngineRun) -> ColdWatched:
     return ColdWatched(ColdReads(host_bytes, allowed_bytes=host_bytes if when_needed else 0))
 
 
+def _placement_of(run: EngineRun) -> HostPlacement | None:
+    """Return what of the model is in host memory; None where neither the profile nor the engine's log tells."""
+    plan = run.read_back.plan if run.read_back is not None else None
+    if plan is None or not plan.certain:
+        return None
+
+    kind = run.launch.capabilities.kind
+    if plan.fitted:
+        return fitted_placement(run.log_cursor.activity.fitted, plan.geometry, plan.shape, kind)
+
+    return planned_placement(plan.geometry, plan.shape, kind)
+
+
 def _share(figure: PageCacheStatus | None) -> float | None:
-    if figure is None or figure["resident_mib"] is None:
+    """Return how much of the host's part is in the page cache; None where one of the two is not known."""
+    if figure is None or figure["resident_mib"] is None or figure["experts_mib"] is None:
         return None
 
     return figure["resident_mib"] / figure["part_mib"]
