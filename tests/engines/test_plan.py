@@ -15,6 +15,7 @@ from orchestrator.core.engine_log.activity import EngineActivity, add_records
 from orchestrator.core.engine_log.loaded_memory import HOST
 from orchestrator.core.engine_log.parser import parse_log
 from orchestrator.core.plan.geometry import geometry_of
+from orchestrator.core.plan.memory.host_placement import fitted_placement
 from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.plan.solve import needs
 from orchestrator.core.profile.profile import EngineProfile, Recovery
@@ -118,6 +119,18 @@ def profile_of(engine: Engine, pair: Pair, model: Path, device: NullDevice) -> E
     return EngineProfile("pair", engine.id, str(model), (), settings, Recovery(), ())
 
 
+def log_of(engine: Engine, profile: EngineProfile, directory: Path) -> list[str]:
+    """What an engine prints until it is ready."""
+    argv = render(
+        profile, engine.capabilities, build=engine.build, model=profile.model, host="127.0.0.1", port="1",
+        api_key_file=None,
+    ).argv  # fmt: skip
+    at = argv.index("--host")
+    with started(engine, directory, *argv[:at], *argv[at + 4 :]) as server:
+        until(server.is_ready, f"{profile.model} is ready on {engine.id}", READY_S)
+        return server.text().splitlines()
+
+
 def count(engine: Engine, pair: Pair, models: Path, device: NullDevice, directory: Path) -> Counted:
     model = model_of(models, pair)
     profile = profile_of(engine, pair, model, device)
@@ -184,6 +197,35 @@ def test_a_start_that_was_read_back_plans_the_next_one(
     longer = replace(first, pair=Pair("small-dense-1b", {"context.size": 49152, **Q8})).pair
     found = count(engine, longer, models, device, tmp_path)
     assert found.counted_mib <= found.most_mib
+
+
+@pytest.mark.parametrize("geometry", ["small-dense-1b", "small-moe-1b"])
+@pytest.mark.parametrize("card_mib", [250, 500, 700, 3000])
+def test_what_a_fit_put_on_the_device_is_told_to_the_tensor(
+    engine: Engine, models: Path, tmp_path: Path, geometry: str, card_mib: int
+) -> None:
+    """The weights that are not on the host, as its lines are understood, are those that the device was given."""
+    upstream = engine.capabilities.kind == "upstream"
+    if not upstream and geometry == "small-moe-1b" and card_mib < 3000:
+        pytest.skip("the fork copies the whole model where its fit moves experts: there is nothing to tell")
+
+    pair = Pair(geometry, {"context.size": 4096, "memory.fit": True, "memory.fit_margin": 100})
+    with null_device(7 if upstream else 3, card_mib) as device:
+        settings = profile_of(engine, pair, model_of(models, pair), device).settings
+        chosen = {key: value for key, value in settings.items() if key != "memory.gpu_layers"}
+        profile = replace(profile_of(engine, pair, model_of(models, pair), device), settings=chosen)
+        lines = log_of(engine, profile, tmp_path)
+
+    header = true_geometry.header(geometry, pair.quant)
+    build = PlanBuild("ik" if engine.capabilities.kind == "ik" else "upstream", engine.capabilities.build_number)
+    plan = plan_start(geometry_of([header]), profile, build, devices=1)
+    assert plan.fitted
+    activity = add_records(EngineActivity(), parse_log(lines))
+    placed = fitted_placement(activity.fitted, plan.geometry, plan.shape, build.kind)
+    assert placed is not None
+    on_device = sum(tensor.size_bytes for tensor in header.tensors if not placed.has(tensor.name))
+    given = sum(row["weights"] for place, row in activity.memory.by_place().items() if place != HOST)
+    assert on_device == pytest.approx(given, rel=0.001, abs=MIB), placed.where
 
 
 SMALL_CARD = """

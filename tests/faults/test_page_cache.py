@@ -83,6 +83,7 @@ def test_weights_that_are_read_from_the_disk_are_noticed_and_reading_ahead_bring
     home.serve("known")
     pid = home.ready("known")["pid"]
     home.complete("Hi", 8)
+    until(lambda: home.status()["page_cache"]["experts_mib"], "it is known where its layers are")
     healthy = home.status()
     assert healthy["notice"] is None
     cached = healthy["page_cache"]

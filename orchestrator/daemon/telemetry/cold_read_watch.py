@@ -124,7 +124,8 @@ class ColdReadWatch:
             return None
 
         watched = self._watch_of(run)
-        if monotonic() - watched.taken >= CACHE_S and not watched.asking:
+        old = monotonic() - watched.taken >= CACHE_S or watched.part_from[0] != (run.read_back is not None)
+        if old and not watched.asking:
             watched.taken, watched.asking = monotonic(), True
             try:
                 with anyio.move_on_after(PATIENCE_S):

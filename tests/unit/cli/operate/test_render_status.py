@@ -244,5 +244,8 @@ def test_what_of_the_model_is_in_the_page_cache_is_shown() -> None:
     dense = {**figure, "experts_mib": 0, "experts_resident_mib": 0, "where": ""}
     assert "  cached    8100 of 9000 MiB that the host reads" in list(lines(status(page_cache=dense)))
     unknown = {**figure, "resident_mib": None, "where": ""}
+    fitted = {**figure, "experts_mib": None, "experts_resident_mib": None, "where": ""}
+    told = "  cached    8100 of 9000 MiB that are mapped; what of it is on a device is not known"
+    assert told in list(lines(status(page_cache=fitted)))
     assert any("the kernel tells nobody but the file's owner" in line for line in lines(status(page_cache=unknown)))
     assert not any("cached" in line for line in lines(status()))

@@ -11,14 +11,20 @@ import pytest
 from orchestrator.adapters.paths import find_paths
 from orchestrator.adapters.process.child import Child
 from orchestrator.api.types import PageCacheStatus
+from orchestrator.core.engine_log.activity import EngineActivity, add_records
+from orchestrator.core.engine_log.events import Degraded, LayersOffloaded, LogRecord
+from orchestrator.core.plan.geometry import geometry_of
 from orchestrator.core.plan.memory.host_spans import HostPart
+from orchestrator.core.plan.need import PlanBuild
 from orchestrator.core.profile.settings import Value
+from orchestrator.core.starts.start import plan_start
 from orchestrator.daemon.fleet.engine_run import EngineRun, EngineRuns
 from orchestrator.daemon.fleet.owner import Owner
 from orchestrator.daemon.telemetry import cold_read_watch
 from orchestrator.daemon.telemetry.cold_read_watch import ColdReadWatch
 from orchestrator.engines.read_back import ReadBack
 from orchestrator.gateway.contract import Finished
+from tests.true_geometry import header
 from tests.unit.daemon.telemetry.idle_parts import Clients, run_on
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +38,7 @@ class Engine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.read_mib, self.faults, self.looks = 100.0, 0, 0, 0
         self.resident_mib = 900
+        self.experts_mib: int | None = 0
         self.family = frozenset({os.getpid()})
         self.events: list[tuple[str, str]] = []
         self.notices = 0
@@ -58,8 +65,8 @@ class Engine:
         return self.read_mib * MIB, self.faults
 
     def figure(self) -> PageCacheStatus:
-        return PageCacheStatus(part_mib=900, resident_mib=self.resident_mib, experts_mib=0, experts_resident_mib=0,
-                               where="")  # fmt: skip
+        return PageCacheStatus(part_mib=900, resident_mib=self.resident_mib, experts_mib=self.experts_mib,
+                               experts_resident_mib=self.experts_mib, where="")  # fmt: skip
 
     async def seconds(self, count: int, *, read_mib: int = 0) -> None:
         """Let time pass; what is read is read in each second."""
@@ -114,6 +121,37 @@ async def test_it_is_told_once_and_is_over_when_all_has_come_back(engine: Engine
     await engine.seconds(12)
     assert [kind for kind, _ in engine.events] == ["went_cold", "warmed"]
     assert engine.watch.notice("a.1") is None
+
+
+async def test_a_share_of_what_may_be_on_a_device_is_not_told_and_ends_nothing(engine: Engine) -> None:
+    engine.clients.active = 1
+    engine.experts_mib = None
+    await engine.seconds(20, read_mib=50)
+    engine.clients.active = 0
+    await engine.seconds(60)
+    [(kind, text)] = engine.events
+    assert kind == "went_cold" and "host's part" not in text
+    engine.clients.active = 1
+    await engine.seconds(12)
+    assert [kind for kind, _ in engine.events] == ["went_cold", "warmed"]
+
+
+async def test_under_a_fit_the_log_tells_what_is_on_the_host_and_nothing_else() -> None:
+    run = run_on(1, "a.1")
+    profile = replace(run.launch.profile, settings={"memory.fit": True})
+    plan = plan_start(geometry_of([header("small-dense-1b")]), profile, PlanBuild("upstream"))
+    assert cold_read_watch._placement_of(run) is None  # not yet read back
+    run.read_back = cast(ReadBack, type("Read", (), {"plan": plan})())
+    assert plan.fitted and cold_read_watch._placement_of(run) is None  # the log says nothing
+    events = (Degraded("fit_given_up", mended=True), LayersOffloaded(8, 17))
+    run.log_cursor.activity = add_records(EngineActivity(), [LogRecord(1, "", "I", events)])
+    placed = cold_read_watch._placement_of(run)
+    assert placed is not None and placed.where == "layers 0-8"
+    run.read_back = cast(ReadBack, type("Read", (), {"plan": replace(plan, certain=False)})())
+    assert cold_read_watch._placement_of(run) is None
+    run.read_back = cast(ReadBack, type("Read", (), {"plan": replace(plan, fitted=False)})())
+    placed = cold_read_watch._placement_of(run)
+    assert placed is not None and placed.where == ""
 
 
 async def test_what_is_not_mapped_is_read_back_from_swap(engine: Engine) -> None:
