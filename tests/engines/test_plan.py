@@ -282,6 +282,11 @@ def test_a_margin_is_what_stays_free_and_a_start_is_read_back(engine: Engine, mo
         rows = {(row["place"], row["component"]): row for row in until(read_back, "it is read back")}
         on_device = sum(row["measured_mib"] for (place, _), row in rows.items() if place != HOST)
         assert on_device == pytest.approx(card - free_mib, abs=1)
+        cached = home.status()["page_cache"]
+        assert cached["where"].startswith("layers 0-"), cached
+        host_mib = rows[HOST, "weights"]["measured_mib"]  # the range of the file from the first to the last
+        assert 0.5 * host_mib < cached["part_mib"] <= host_mib + 1
+        assert cached["experts_mib"] == 0
         assert not [line for line in home.orch("events").stdout.splitlines() if "plan_contradicted" in line]
         rendered = home.orch("profile", "render", "half")
         assert "memory.fit_margin is passed as" in rendered.stdout + rendered.stderr
