@@ -65,10 +65,8 @@ class HeldLease:
         try:
             lease = client.status(self._socket)["lease"]
             held = lease is not None and lease["state"] == "held"
-        except NotRunningError:
+        except OrchError:  # it has ended, or ends now, and then it may have answered nothing
             held = False
-        except OrchError:
-            return
 
         if not held:
             self._over.wait(NEWS_S)
