@@ -48,8 +48,11 @@ def output_of(words: list[str]) -> str:
     return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-ESCAPE = "(setsid env -i /bin/sh -c 'echo escaped $$; exec sleep 1000' &); echo started; "
-"""A descendant in a session of its own, without our tag, whose parent is dead: only its group tells whose it is."""
+ESCAPE = "(setsid env -i /bin/sh -c 'echo escaped $$; touch {sign}; exec sleep 1000' &); echo started; "
+"""A descendant in a session of its own, without our tag, whose parent is dead: only its group tells whose it is.
+
+It makes the file `sign` once it has said its pid.
+"""
 
 
 def test_an_engine_is_in_its_group_before_it_runs(runner: asyncio.Runner, root: Path) -> None:
@@ -68,12 +71,16 @@ def test_an_engine_is_in_its_group_before_it_runs(runner: asyncio.Runner, root: 
 
 
 @pytest.mark.parametrize("end", ["exit 1", "exec sleep 1000"], ids=["it ended by itself", "it was stopped"])
-def test_nothing_of_an_engine_outlives_it_whatever_it_did_to_hide(runner: asyncio.Runner, root: Path, end: str) -> None:
+def test_nothing_of_an_engine_outlives_it_whatever_it_did_to_hide(
+    runner: asyncio.Runner, root: Path, tmp_path: Path, end: str
+) -> None:
     async def scenario() -> None:
         log = Lines()
         leaf = EngineGroups(str(root)).make("1")
         assert leaf is not None
-        child = await spawn(shell_in(leaf, ESCAPE + f"sleep 0.2; {end}"), log)
+        sign = tmp_path / "escaped"
+        wait = f"until [ -e {sign} ]; do sleep 0.02; done; "
+        child = await spawn(shell_in(leaf, ESCAPE.format(sign=sign) + wait + end), log)
         escaped = int((await log.until("escaped"))[0].split()[1])
         exit = await child.stop(0.5) if "sleep" in end else await child.wait()
         assert not exit.unkillable
@@ -140,7 +147,7 @@ def test_a_kernel_without_cgroup_kill_is_helped_out_with_signals(
         log = Lines()
         leaf = EngineGroups(str(root)).make("1")
         assert leaf is not None
-        child = await spawn(shell_in(leaf, ESCAPE + "exec sleep 1000"), log)
+        child = await spawn(shell_in(leaf, ESCAPE.format(sign="/dev/null") + "exec sleep 1000"), log)
         escaped = int((await log.until("escaped"))[0].split()[1])
         with monkeypatch.context() as patch:
             patch.setattr(cgroup, "_write", old_kernel)
