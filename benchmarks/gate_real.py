@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from math import exp
-from pathlib import Path
 
 from orchestrator.adapters.paths import Paths, find_paths
 from orchestrator.adapters.store.bench_runs import BenchStore
@@ -29,7 +28,7 @@ from orchestrator.core.bench.estimator import estimate, level_of
 from orchestrator.core.bench.gate import judge_speed
 from orchestrator.core.setup.build_gate import GateState
 from orchestrator.engines.build.installs import Install
-from tests.installed_builds import install_build
+from tests.installed_builds import install_script
 from tests.support import Home, new_home
 
 TOLERATED = 0.03
@@ -91,9 +90,7 @@ def series(home: Home, paths: Paths, gate: BuildGate, new: Install, current: Ins
 
 
 def install(home: Home, paths: Paths, name: str, engine: str, *, current: bool = False) -> Install:
-    script = Path(home.write(f"programs/{name}", f'#!/bin/sh\nexec {shlex.quote(engine)} "$@"\n'))
-    script.chmod(0o755)
-    return install_build(paths, "upstream", name, script, current=current)
+    return install_script(home, paths, name, f'exec {shlex.quote(engine)} "$@"', current=current)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.adapters.paths import Paths
 from orchestrator.engines.build import installs
+from tests.support import Home
 
 
 def install_build(
@@ -35,3 +36,10 @@ def install_build(
         installs.make_current(engine, build, paths)
 
     return installs.find(engine, build, paths)
+
+
+def install_script(home: Home, paths: Paths, name: str, line: str, *, current: bool = False) -> installs.Install:
+    """Install a program of one line of shell as a build of upstream."""
+    script = Path(home.write(f"programs/{name}", f"#!/bin/sh\n{line}\n"))
+    script.chmod(0o755)
+    return install_build(paths, "upstream", name, script, current=current)

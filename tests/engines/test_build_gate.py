@@ -17,7 +17,7 @@ from orchestrator.core.bench.workloads import TOKENS
 from orchestrator.engines.build import installs
 from orchestrator.engines.registry import Engine
 from tests.engines.real_models import fetch
-from tests.installed_builds import install_build
+from tests.installed_builds import install_script
 from tests.support import ROOT, Home, new_home
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(640)]
@@ -46,13 +46,6 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 @pytest.fixture
 def paths(home: Home) -> Paths:
     return find_paths({"ORCH_HOME": home.root})
-
-
-def install_script(home: Home, paths: Paths, name: str, line: str, *, current: bool = False) -> installs.Install:
-    """Install a program of one line as a build of upstream."""
-    script = Path(home.write(f"programs/{name}", f"#!/bin/sh\n{line}\n"))
-    script.chmod(0o755)
-    return install_build(paths, "upstream", name, script, current=current)
 
 
 def judge(
