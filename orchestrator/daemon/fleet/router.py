@@ -120,7 +120,7 @@ class Router:
         }
         self._facts = replace(self._facts, repaired=frozenset(repaired))
 
-    def reads_ahead(self, target: Target | None, read_percent: Callable[[], int] = lambda: 0) -> None:
+    def reads_ahead(self, target: Target | None, read_percent: Callable[[], int]) -> None:
         """Show what a switch is about to start; None once it has begun, or does not happen.
 
         :param read_percent: how much of its model has been read
